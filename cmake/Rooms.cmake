@@ -1,0 +1,40 @@
+# One static library per room of the design, with warnings and include paths set once.
+#
+#   hesspect_room(NAME SOURCES a.cpp b.cpp [ROOMS core comm] [LINKS Boost::program_options] [TORCH])
+#
+# TORCH adds LibTorch and a precompiled header shared by all rooms that ask for it.
+
+add_library(hesspect_warnings INTERFACE)
+target_compile_options(hesspect_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
+  $<$<BOOL:${HESSPECT_WERROR}>:-Werror>)
+
+function(hesspect_room name)
+  cmake_parse_arguments(R "TORCH" "" "SOURCES;ROOMS;LINKS" ${ARGN})
+  add_library(hesspect_${name} STATIC ${R_SOURCES})
+  add_library(hesspect::${name} ALIAS hesspect_${name})
+  target_include_directories(hesspect_${name} PUBLIC "${CMAKE_SOURCE_DIR}/include")
+  target_link_libraries(hesspect_${name} PRIVATE hesspect_warnings)
+  foreach(room IN LISTS R_ROOMS)
+    target_link_libraries(hesspect_${name} PUBLIC hesspect_${room})
+  endforeach()
+  if(R_LINKS)
+    target_link_libraries(hesspect_${name} PUBLIC ${R_LINKS})
+  endif()
+  if(R_TORCH)
+    target_link_libraries(hesspect_${name} PUBLIC hesspect_torch)
+    if(NOT name STREQUAL "torch_pch")
+      target_precompile_headers(hesspect_${name} REUSE_FROM hesspect_torch_pch)
+    endif()
+  endif()
+endfunction()
+
+# The precompiled header's own target: the LibTorch headers that most torch-using files share.
+function(hesspect_torch_pch)
+  file(WRITE "${CMAKE_BINARY_DIR}/torch_pch.cpp" "// Holds the precompiled header of the rooms that use LibTorch.\n")
+  add_library(hesspect_torch_pch STATIC "${CMAKE_BINARY_DIR}/torch_pch.cpp")
+  target_include_directories(hesspect_torch_pch PUBLIC "${CMAKE_SOURCE_DIR}/include")
+  target_link_libraries(hesspect_torch_pch PRIVATE hesspect_warnings PUBLIC hesspect_torch)
+  target_precompile_headers(hesspect_torch_pch PRIVATE
+    <ATen/ATen.h> <torch/csrc/autograd/autograd.h> <torch/csrc/autograd/variable.h>
+    <string> <vector> <memory> <map> <unordered_map> <functional> <optional> <stdexcept> <algorithm>)
+endfunction()

@@ -1,0 +1,61 @@
+// What ranks say to each other: a handful of verbs on flat tensors and small host values.
+//
+// Backends: LocalCommunicator (one rank, nothing to say), MpiCommunicator (CPU tensors) and NcclCommunicator (CUDA
+// tensors, host values over MPI). Every call is collective over the communicator's ranks.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace hesspect {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  /// "local", "mpi" or "nccl"
+  virtual std::string backend() const = 0;
+
+  // Tensors: contiguous, float32 or float64, on the backend's device; messages over 2 GiB are split.
+
+  /// tensor[i] := sum over ranks. In place.
+  virtual void all_reduce_sum(at::Tensor& tensor) = 0;
+  /// full := the ranks' shards in rank order.
+  /// @param shard [m], the same m on all ranks; @param full [m * size()]
+  virtual void all_gather(const at::Tensor& shard, at::Tensor& full) = 0;
+  /// shard := this rank's part of the sum over ranks of `full`. `full` may be overwritten.
+  /// @param full [m * size()]; @param shard [m]
+  virtual void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) = 0;
+  virtual void broadcast(at::Tensor& tensor, int root) = 0;
+
+  // Host values.
+
+  /// values[i] := sum over ranks, added in rank order: bitwise the same on all ranks and in every run.
+  virtual void all_reduce_sum(std::span<double> values) = 0;
+  /// Every rank's bytes, in rank order, on every rank.
+  virtual std::vector<std::string> all_gather_bytes(const std::string& bytes) = 0;
+  virtual void barrier() = 0;
+};
+
+/// The communicator of a single rank.
+class LocalCommunicator final : public Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  std::string backend() const override { return "local"; }
+  void all_reduce_sum(at::Tensor& tensor) override;
+  void all_gather(const at::Tensor& shard, at::Tensor& full) override;
+  void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override;
+  void broadcast(at::Tensor& tensor, int root) override;
+  void all_reduce_sum(std::span<double> values) override;
+  std::vector<std::string> all_gather_bytes(const std::string& bytes) override;
+  void barrier() override;
+};
+
+}  // namespace hesspect

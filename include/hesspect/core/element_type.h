@@ -1,0 +1,21 @@
+// The element types that files (safetensors, HDF5, PyTorch archives) hold, free of LibTorch.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string_view>
+
+namespace hesspect {
+
+enum class ElementType { kBool, kU8, kI8, kI16, kI32, kI64, kF16, kBF16, kF32, kF64 };
+
+/// Bytes of one element.
+std::size_t element_size(ElementType type);
+/// PyTorch's name: "float32", "bfloat16", "int64", "bool"…
+std::string_view element_name(ElementType type);
+/// True for F16, BF16, F32 and F64.
+bool is_floating(ElementType type);
+/// From safetensors' name ("F32", "BF16", "I64", "BOOL"…); nothing where hesspect does not read that type.
+std::optional<ElementType> element_from_safetensors(std::string_view name);
+
+}  // namespace hesspect

@@ -1,0 +1,27 @@
+// A symmetric linear operator known only by its products, on vectors that are sharded over ranks.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "hesspect/comm/communicator.h"
+#include "hesspect/krylov/shard.h"
+
+namespace hesspect {
+
+class LinearOperator {
+ public:
+  virtual ~LinearOperator() = default;
+
+  /// Ranks that hold the shards of one vector, and how it is cut.
+  virtual Communicator& comm() const = 0;
+  virtual const Shard& shard() const = 0;
+  /// dtype (float32 or float64) and device of the vectors.
+  virtual at::TensorOptions options() const = 0;
+
+  /// y := A x. Collective over comm().
+  /// @param x_local [shard().chunk], padding zero
+  /// @param y_local [shard().chunk], overwritten, padding left zero; not the same storage as x_local
+  virtual void apply(const at::Tensor& x_local, at::Tensor& y_local) = 0;
+};
+
+}  // namespace hesspect
