@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
@@ -17,5 +18,8 @@ std::string_view element_name(ElementType type);
 bool is_floating(ElementType type);
 /// From safetensors' name ("F32", "BF16", "I64", "BOOL"…); nothing where hesspect does not read that type.
 std::optional<ElementType> element_from_safetensors(std::string_view name);
+/// Index of the first NaN or infinity among `count` elements; nothing where all are finite or the type has none.
+/// @param data  [count], need not be aligned
+std::optional<std::int64_t> first_non_finite(ElementType type, const void* data, std::int64_t count);
 
 }  // namespace hesspect

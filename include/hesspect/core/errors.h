@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace hesspect {
 
@@ -47,8 +48,8 @@ class InputError : public Error {
 /// A message-passing call that failed.
 class CommError : public Error {
  public:
-  CommError(std::string call, int rank, const std::string& message)
-      : Error(ExitCode::kCommFailed, message), call(std::move(call)), rank(rank) {}
+  CommError(std::string failed_call, int on_rank, const std::string& message)
+      : Error(ExitCode::kCommFailed, message), call(std::move(failed_call)), rank(on_rank) {}
   std::string call;
   int rank;
 };
@@ -56,8 +57,8 @@ class CommError : public Error {
 /// A non-finite value met during the iteration. `step` counts operator products from 0; -1 where it has no meaning.
 class NumericalError : public Error {
  public:
-  NumericalError(std::int64_t step, double value, const std::string& message)
-      : Error(ExitCode::kBadInput, message), step(step), value(value) {}
+  NumericalError(std::int64_t at_step, double seen, const std::string& message)
+      : Error(ExitCode::kBadInput, message), step(at_step), value(seen) {}
   std::int64_t step;
   double value;
 };
@@ -65,8 +66,8 @@ class NumericalError : public Error {
 /// A run that would not fit (or did not fit) in memory.
 class MemoryError : public Error {
  public:
-  MemoryError(std::int64_t needed_bytes, std::int64_t available_bytes, const std::string& message)
-      : Error(ExitCode::kOutOfMemory, message), needed_bytes(needed_bytes), available_bytes(available_bytes) {}
+  MemoryError(std::int64_t needed, std::int64_t available, const std::string& message)
+      : Error(ExitCode::kOutOfMemory, message), needed_bytes(needed), available_bytes(available) {}
   std::int64_t needed_bytes;
   std::int64_t available_bytes;
 };

@@ -20,19 +20,27 @@ void log_error(std::string_view message);
 
 /// Progress of a run: products done of how many, rate, time left. A bar that redraws itself on a terminal, elsewhere a
 /// line at most every 30 s. Silent where the log level is kQuiet.
+/// One at a time; a message logged meanwhile goes above the bar.
 class Progress {
  public:
   Progress(std::string label, std::int64_t total);
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
   ~Progress();  // ends the bar's line
   void set_total(std::int64_t total);
   void set_label(std::string label);
   /// `done` of total units (operator products) are finished.
   void update(std::int64_t done);
+  /// Ends the bar's line, or prints one last line "label: 80 products in 12.3 s". Once; further calls do nothing.
   void finish();
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// What Progress prints: "label: 12/80 products, 15%, 3.1/s, 22.0 s left"; without a share and time left where total <=
+/// 0.
+std::string format_progress(std::string_view label, std::int64_t done, std::int64_t total, double elapsed_s);
 
 }  // namespace hesspect

@@ -27,7 +27,8 @@ template <class Real>
 void fill_probe(ProbeDistribution distribution, std::uint64_t seed, std::uint64_t probe, std::int64_t begin,
                 std::int64_t count, Real* out);
 
-extern template void fill_probe<float>(ProbeDistribution, std::uint64_t, std::uint64_t, std::int64_t, std::int64_t, float*);
+extern template void fill_probe<float>(ProbeDistribution, std::uint64_t, std::uint64_t, std::int64_t, std::int64_t,
+                                       float*);
 extern template void fill_probe<double>(ProbeDistribution, std::uint64_t, std::uint64_t, std::int64_t, std::int64_t,
                                         double*);
 

@@ -15,6 +15,12 @@ std::optional<std::string> nearest_name(std::string_view word, const std::vector
 /// " (did you mean 'x'?)" or an empty string; for the end of an error line.
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
 
+/// 'text' in single quotes for a message: control characters escaped, long text cut. Names that come out of a file are
+/// printed through this, so that no file can break the line or steer a terminal.
+std::string quote(std::string_view text);
+/// The same without quotes: one line, control characters escaped, not cut.
+std::string one_line(std::string_view text);
+
 /// "1.50 GiB"
 std::string format_bytes(std::int64_t bytes);
 /// "1h02m", "3m20s", "12.3 s"

@@ -1,0 +1,146 @@
+#include "hesspect/core/log.h"
+
+#include <fmt/format.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+
+#include "hesspect/core/text.h"
+#include "hesspect/core/timer.h"
+
+namespace hesspect {
+namespace {
+
+constexpr double kRedrawEvery_s = 0.1;
+constexpr double kLineEvery_s = 30;
+constexpr std::string_view kClearLine = "\r\033[K";
+
+/// The one piece of process-wide state: where this process's messages go, and whether a bar is on the last line.
+struct Console {
+  spdlog::logger logger{"hesspect", std::make_shared<spdlog::sinks::stderr_sink_mt>()};
+  std::atomic<bool> bar_shown{false};
+
+  Console() {
+    logger.set_pattern("hesspect: %v");
+    logger.set_level(spdlog::level::info);
+    logger.flush_on(spdlog::level::trace);
+  }
+
+  void print(spdlog::level::level_enum level, std::string_view prefix, std::string_view message) {
+    if (!logger.should_log(level)) return;
+    clear_bar();
+    logger.log(level, "{}{}", prefix, one_line(message));
+  }
+  void clear_bar() {
+    if (bar_shown.exchange(false)) write(kClearLine);
+  }
+  static void write(std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stderr);
+    std::fflush(stderr);
+  }
+};
+
+Console& console() {
+  static Console instance;
+  return instance;
+}
+
+}  // namespace
+
+void set_log_level(LogLevel level) {
+  switch (level) {
+    case LogLevel::kQuiet: console().logger.set_level(spdlog::level::err); break;
+    case LogLevel::kInfo: console().logger.set_level(spdlog::level::info); break;
+    case LogLevel::kDebug: console().logger.set_level(spdlog::level::debug); break;
+  }
+}
+
+void log_info(std::string_view message) { console().print(spdlog::level::info, "", message); }
+void log_debug(std::string_view message) { console().print(spdlog::level::debug, "debug: ", message); }
+void log_warning(std::string_view message) { console().print(spdlog::level::warn, "warning: ", message); }
+void log_error(std::string_view message) { console().print(spdlog::level::err, "error: ", message); }
+
+std::string format_progress(std::string_view label, std::int64_t done, std::int64_t total, double elapsed_s) {
+  std::string text(label);
+  text += total > 0 ? fmt::format(": {}/{} products, {}%", done, total, 100 * std::min(done, total) / total)
+                    : fmt::format(": {} products", done);
+  if (done <= 0 || elapsed_s <= 0) return text;
+  const double rate = static_cast<double>(done) / elapsed_s;
+  text += rate >= 1 ? fmt::format(", {:.1f}/s", rate) : fmt::format(", {} each", format_duration(1 / rate));
+  if (total > 0) {
+    text += ", " + format_duration(static_cast<double>(std::max<std::int64_t>(0, total - done)) / rate) + " left";
+  }
+  return text;
+}
+
+struct Progress::Impl {
+  std::string label;
+  std::int64_t total = 0;
+  std::int64_t done = 0;
+  bool on_terminal = false;
+  bool finished = false;
+  Timer since_start;
+  Timer since_shown;
+  bool shown = false;
+
+  bool silent() const { return !console().logger.should_log(spdlog::level::info); }
+
+  void draw_bar() {
+    constexpr std::int64_t kWidth = 24;
+    std::string bar;
+    if (total > 0) {
+      const std::int64_t filled = kWidth * std::clamp<std::int64_t>(done, 0, total) / total;
+      bar = "[" + std::string(static_cast<std::size_t>(filled), '#') +
+            std::string(static_cast<std::size_t>(kWidth - filled), '.') + "] ";
+    }
+    console().bar_shown = true;
+    Console::write(std::string(kClearLine) + bar + format_progress(label, done, total, since_start.elapsed_s()));
+  }
+
+  void show() {
+    if (silent()) return;
+    if (on_terminal) {
+      if (shown && since_shown.elapsed_s() < kRedrawEvery_s) return;
+      draw_bar();
+    } else {
+      if (since_shown.elapsed_s() < kLineEvery_s) return;
+      log_info(format_progress(label, done, total, since_start.elapsed_s()));
+    }
+    shown = true;
+    since_shown.reset();
+  }
+};
+
+Progress::Progress(std::string label, std::int64_t total) : impl_(std::make_unique<Impl>()) {
+  impl_->label = one_line(label);
+  impl_->total = total;
+  impl_->on_terminal = ::isatty(STDERR_FILENO) == 1;
+}
+
+Progress::~Progress() {
+  // Left by an exception: say nothing more, but leave the terminal's line clean.
+  if (!impl_->finished) console().clear_bar();
+}
+
+void Progress::set_total(std::int64_t total) { impl_->total = total; }
+
+void Progress::set_label(std::string label) { impl_->label = one_line(label); }
+
+void Progress::update(std::int64_t done) {
+  impl_->done = done;
+  if (!impl_->finished) impl_->show();
+}
+
+void Progress::finish() {
+  if (impl_->finished) return;
+  impl_->finished = true;
+  console().clear_bar();
+  log_info(
+      fmt::format("{}: {} products in {}", impl_->label, impl_->done, format_duration(impl_->since_start.elapsed_s())));
+}
+
+}  // namespace hesspect
