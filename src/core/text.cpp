@@ -100,7 +100,7 @@ std::string format_bytes(std::int64_t bytes) {
 std::string format_duration(double seconds) {
   if (!std::isfinite(seconds)) return "?";
   if (seconds < 0) return "-" + format_duration(-seconds);
-  if (seconds < 0.1) return fmt::format("{:.3g} s", seconds);
+  if (seconds > 0 && seconds < 0.1) return fmt::format("{:.3g} s", seconds);
   if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
   if (seconds > 3.2e10) return "over 1000 years";
   const auto whole = static_cast<std::int64_t>(std::llround(seconds));
