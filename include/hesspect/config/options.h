@@ -1,0 +1,50 @@
+// From command line, environment and ini file to a RunConfig, and back to ini text.
+//
+// The same names serve all three: `--micro-batch 64`, `HESSPECT_MICRO_BATCH=64`, `micro-batch = 64`. The command line
+// wins over the environment, which wins over the ini file, which wins over the defaults. What is not a known name is an
+// error.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "hesspect/config/run_config.h"
+
+namespace hesspect {
+
+enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kInspect };
+
+std::string to_string(Command command);
+
+/// What the user asked for.
+struct Invocation {
+  Command command = Command::kNone;
+  RunConfig config;
+  std::string file;  // inspect
+  bool help = false;
+  bool version = false;
+  bool print_config = false;
+};
+
+using Environment = std::map<std::string, std::string>;
+
+/// The process's environment variables whose names start with HESSPECT_.
+Environment hesspect_environment();
+
+/// @param args  without the program's name
+/// @throws UsageError: unknown command or option (with the near name), a value that cannot be read or is out of range,
+/// an
+///         option that is missing; the line names where the value came from (option, variable, or ini file and line)
+Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment);
+
+/// Every option of the config as ini text, which reads back to the same config. Unset texts are left out.
+std::string to_ini(const RunConfig& config);
+
+/// Reads ini text over the defaults. @param name  for messages
+RunConfig from_ini(const std::string& text, const std::string& name);
+
+/// The help text of a command; of the program for Command::kNone.
+std::string help_text(Command command);
+
+}  // namespace hesspect

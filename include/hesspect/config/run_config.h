@@ -1,0 +1,80 @@
+// What a run is asked to do: plain nested structs, every field with its default. No parsing here (options.h does that).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "hesspect/core/random_probe.h"
+
+namespace hesspect {
+
+struct ModelConfig {
+  std::string model;    // .pt2
+  std::string weights;  // checkpoint laid over the program; empty: those in the .pt2
+  std::int64_t output_index = 0;
+};
+
+struct DataConfig {
+  std::string data;
+  /// Model input -> array in the data file, in the order given; an input that is not named here has the array of its
+  /// name.
+  std::vector<std::pair<std::string, std::string>> inputs;
+  std::string target = "target";
+  std::int64_t samples = 0;      // the first so many rows; 0: all
+  std::int64_t micro_batch = 0;  // rows; 0: chosen by the run
+};
+
+struct LossConfig {
+  std::string loss;                  // cross_entropy, causal_lm, mse, bce_with_logits or output
+  std::int64_t shift = 1;            // causal_lm
+  std::int64_t ignore_index = -100;  // cross_entropy, causal_lm
+};
+
+struct CurvatureConfig {
+  std::string curvature = "hessian";
+};
+
+struct EigsConfig {
+  std::int64_t top = 10;
+  std::int64_t bottom = 3;
+  std::int64_t max_steps = 200;  // Lanczos steps at most
+  double rtol_eigs = 1e-3;       // residual norm over the largest |Ritz value|
+};
+
+struct QuadratureConfig {
+  std::int64_t probes = 3;
+  std::int64_t steps = 80;  // Lanczos steps a probe
+  ProbeDistribution distribution = ProbeDistribution::kRademacher;
+  double sigma = 0;  // standard deviation of the kernel, in units of λ; 0: chosen
+  std::uint64_t seed = 0;
+  bool reorthogonalize = true;  // full; false: none
+};
+
+struct ComputeConfig {
+  std::string dtype = "float32";
+  std::string device = "auto";  // auto, cpu or cuda
+  std::int64_t threads = 0;     // a rank; 0: the cores it may use, shared between the ranks that share them
+};
+
+struct OutputConfig {
+  std::string output;
+  std::string from;  // density: an earlier result
+  bool force = false;
+  bool quiet = false;
+  bool verbose = false;
+};
+
+struct RunConfig {
+  ModelConfig model;
+  DataConfig data;
+  LossConfig loss;
+  CurvatureConfig curvature;
+  EigsConfig eigs;
+  QuadratureConfig quadrature;
+  ComputeConfig compute;
+  OutputConfig output;
+};
+
+}  // namespace hesspect

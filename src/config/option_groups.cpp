@@ -1,0 +1,110 @@
+#include "option_groups.h"
+
+#include <limits>
+
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
+constexpr double kUnbounded = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+OptionGroup model_options(ModelConfig& c) {
+  OptionGroup group{"Model", {}};
+  group.text("model", c.model, "FILE", "the exported program, a .pt2 that torch.export.save wrote");
+  group.text("weights", c.weights, "FILE",
+             "a checkpoint laid over it by name: .safetensors, *.index.json, or a PyTorch state dict (.pt, .pth); "
+             "default: the weights in the .pt2");
+  group.integer("output-index", c.output_index, 0, 1'000'000, "which of the program's outputs the loss takes");
+  return group;
+}
+
+OptionGroup data_options(DataConfig& c) {
+  OptionGroup group{"Data", {}};
+  group.text("data", c.data, "FILE", "an HDF5 or safetensors file with one array per model input, rows first");
+  group.pairs("input", c.inputs,
+              "the array that feeds the model input NAME; default: the array of its name (repeatable)");
+  group.text("target", c.target, "DATASET", "the array of targets");
+  group.integer("samples", c.samples, 0, kNoLimit, "use the first so many rows; 0: all");
+  group.integer("micro-batch", c.micro_batch, 0, kNoLimit, "rows that go through the model at once; 0: chosen");
+  return group;
+}
+
+OptionGroup loss_options(LossConfig& c) {
+  OptionGroup group{"Loss", {}};
+  group.choice("loss", c.loss, {"cross_entropy", "causal_lm", "mse", "bce_with_logits", "output"},
+               "what is averaged over the rows; output: the program's own scalar output");
+  group.integer("shift", c.shift, 0, 1'000'000,
+                "causal_lm: targets are moved by so many positions; 0: they already are");
+  group.integer("ignore-index", c.ignore_index, std::numeric_limits<std::int64_t>::min(), kNoLimit,
+                "cross_entropy, causal_lm: targets with this value do not count");
+  return group;
+}
+
+OptionGroup curvature_options(CurvatureConfig& c) {
+  OptionGroup group{"Curvature", {}};
+  group.choice("curvature", c.curvature, {"hessian"}, "the matrix whose spectrum is computed");
+  // The others are planned: say that they are missing rather than that they are unknown.
+  auto set = group.options.back().set;
+  group.options.back().set = [set](const std::vector<std::string>& values) {
+    if (values.back() == "ggn" || values.back() == "fisher") throw UsageError("this version computes the hessian only");
+    set(values);
+  };
+  return group;
+}
+
+OptionGroup eigs_options(EigsConfig& c) {
+  OptionGroup group{"Eigenvalues (analyze, eigs)", {}};
+  group.integer("top", c.top, 0, 10'000, "how many of the largest eigenvalues");
+  group.integer("bottom", c.bottom, 0, 10'000, "how many of the smallest eigenvalues");
+  group.integer("max-steps", c.max_steps, 2, 1'000'000, "Lanczos steps at most");
+  group.real("rtol-eigs", c.rtol_eigs, 0, 1, false,
+             "an eigenvalue has converged when its residual is below this share of the largest |eigenvalue|");
+  return group;
+}
+
+OptionGroup quadrature_options(QuadratureConfig& c) {
+  OptionGroup group{"Probes (analyze, density, trace)", {}};
+  group.integer("probes", c.probes, 1, 1'000'000, "random probe vectors");
+  group.integer("steps", c.steps, 2, 1'000'000, "Lanczos steps a probe");
+  group.distribution("distribution", c.distribution, "of a probe's entries");
+  group.real("sigma", c.sigma, 0, kUnbounded, true,
+             "standard deviation of the density's kernel, in units of the eigenvalues; 0: chosen");
+  group.seed("seed", c.seed, "of the probes, which depend on nothing else");
+  group.options.push_back({"reorthogonalization", "full|none", "of the Lanczos vectors", false,
+                           [&c](const std::vector<std::string>& v) {
+                             if (v.back() != "full" && v.back() != "none") throw UsageError("expected full or none");
+                             c.reorthogonalize = v.back() == "full";
+                           },
+                           [&c] { return std::vector<std::string>{c.reorthogonalize ? "full" : "none"}; }});
+  return group;
+}
+
+OptionGroup compute_options(ComputeConfig& c) {
+  OptionGroup group{"Computation", {}};
+  group.choice("dtype", c.dtype, {"float32", "float64"}, "of parameters and vectors; scalars are float64 always");
+  group.choice("device", c.device, {"auto", "cpu", "cuda"}, "where the model runs");
+  group.integer("threads", c.threads, 0, 4096, "a rank; 0: its share of the cores it may use");
+  return group;
+}
+
+OptionGroup output_options(OutputConfig& c) {
+  OptionGroup group{"Output", {}};
+  group.text("output", c.output, "FILE", "the result, HDF5");
+  group.text("from", c.from, "FILE", "density: smooth the probes of this earlier result again, without a model");
+  group.flag("force", c.force, "overwrite the output where it exists");
+  group.flag("quiet", c.quiet, "print nothing but errors");
+  group.flag("verbose", c.verbose, "print more");
+  return group;
+}
+
+OptionTable run_options(RunConfig& c) {
+  return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
+                      curvature_options(c.curvature), eigs_options(c.eigs), quadrature_options(c.quadrature),
+                      compute_options(c.compute), output_options(c.output)}};
+}
+
+}  // namespace hesspect

@@ -1,0 +1,21 @@
+// Which options there are: one function per topic.
+#pragma once
+
+#include "hesspect/config/run_config.h"
+#include "option_table.h"
+
+namespace hesspect {
+
+OptionGroup model_options(ModelConfig& config);
+OptionGroup data_options(DataConfig& config);
+OptionGroup loss_options(LossConfig& config);
+OptionGroup curvature_options(CurvatureConfig& config);
+OptionGroup eigs_options(EigsConfig& config);
+OptionGroup quadrature_options(QuadratureConfig& config);
+OptionGroup compute_options(ComputeConfig& config);
+OptionGroup output_options(OutputConfig& config);
+
+/// All of them, over one config.
+OptionTable run_options(RunConfig& config);
+
+}  // namespace hesspect

@@ -1,0 +1,181 @@
+#include "option_table.h"
+
+#include <algorithm>
+#include <boost/program_options/value_semantic.hpp>
+#include <charconv>
+#include <cmath>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+
+namespace hesspect {
+namespace {
+
+using Values = std::vector<std::string>;
+
+std::string listed(const Values& names) {
+  std::string text;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    text += (i == 0 ? "" : i + 1 == names.size() ? " or " : ", ") + names[i];
+  return text;
+}
+
+template <class Number>
+bool read_number(const std::string& text, Number& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+std::string number_text(double value) {
+  char buffer[40];
+  const auto result = std::to_chars(buffer, buffer + sizeof buffer, value);
+  return std::string(buffer, result.ptr);
+}
+
+std::string integer_bounds(std::int64_t min, std::int64_t max) {
+  if (max == INT64_MAX) return min == INT64_MIN ? "" : ", at least " + std::to_string(min);
+  return " from " + std::to_string(min) + " to " + std::to_string(max);
+}
+
+std::string trimmed(const std::string& text) {
+  const auto first = text.find_first_not_of(" \t");
+  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t") - first + 1);
+}
+
+}  // namespace
+
+void OptionGroup::text(std::string name, std::string& field, std::string value_name, std::string help) {
+  options.push_back({std::move(name), std::move(value_name), std::move(help), false,
+                     [&field](const Values& v) {
+                       if (v.back().empty()) throw UsageError("a value is missing");
+                       field = v.back();
+                     },
+                     [&field] { return field.empty() ? Values{} : Values{field}; }});
+}
+
+void OptionGroup::choice(std::string name, std::string& field, Values choices, std::string help) {
+  std::string value_name;
+  for (const auto& c : choices) value_name += (value_name.empty() ? "" : "|") + c;
+  options.push_back({std::move(name), value_name, std::move(help), false,
+                     [&field, choices](const Values& v) {
+                       if (std::find(choices.begin(), choices.end(), v.back()) == choices.end())
+                         throw UsageError("expected " + listed(choices) + did_you_mean(v.back(), choices));
+                       field = v.back();
+                     },
+                     [&field] { return field.empty() ? Values{} : Values{field}; }});
+}
+
+void OptionGroup::integer(std::string name, std::int64_t& field, std::int64_t min, std::int64_t max, std::string help) {
+  options.push_back({std::move(name), "N", std::move(help), false,
+                     [&field, min, max](const Values& v) {
+                       std::int64_t number = 0;
+                       if (!read_number(v.back(), number) || number < min || number > max)
+                         throw UsageError("expected an integer" + integer_bounds(min, max));
+                       field = number;
+                     },
+                     [&field] { return Values{std::to_string(field)}; }});
+}
+
+void OptionGroup::seed(std::string name, std::uint64_t& field, std::string help) {
+  options.push_back({std::move(name), "N", std::move(help), false,
+                     [&field](const Values& v) {
+                       std::uint64_t number = 0;
+                       if (!read_number(v.back(), number)) throw UsageError("expected an integer from 0 to 2^64 - 1");
+                       field = number;
+                     },
+                     [&field] { return Values{std::to_string(field)}; }});
+}
+
+void OptionGroup::real(std::string name, double& field, double above, double below, bool closed, std::string help) {
+  std::string bounds = std::string(closed ? ", at least " : " above ") + number_text(above);
+  if (std::isfinite(below)) bounds += " and below " + number_text(below);
+  options.push_back({std::move(name), "X", std::move(help), false,
+                     [&field, above, below, closed, bounds](const Values& v) {
+                       double number = 0;
+                       if (!read_number(v.back(), number) || !std::isfinite(number) || number >= below ||
+                           (closed ? number < above : number <= above))
+                         throw UsageError("expected a number" + bounds);
+                       field = number;
+                     },
+                     [&field] { return Values{number_text(field)}; }});
+}
+
+void OptionGroup::flag(std::string name, bool& field, std::string help) {
+  options.push_back({std::move(name), "", std::move(help), false,
+                     [&field](const Values& v) {
+                       if (v.back() == "true" || v.back() == "1" || v.back() == "yes" || v.back() == "on") {
+                         field = true;
+                       } else if (v.back() == "false" || v.back() == "0" || v.back() == "no" || v.back() == "off") {
+                         field = false;
+                       } else {
+                         throw UsageError("expected true or false");
+                       }
+                     },
+                     [&field] { return Values{field ? "true" : "false"}; }});
+}
+
+void OptionGroup::distribution(std::string name, ProbeDistribution& field, std::string help) {
+  options.push_back({std::move(name), "rademacher|gaussian|spherical", std::move(help), false,
+                     [&field](const Values& v) { field = probe_distribution_from(v.back()); },
+                     [&field] { return Values{std::string(to_string(field))}; }});
+}
+
+void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string help) {
+  options.push_back({std::move(name), "NAME=DATASET", std::move(help), true,
+                     [&field](const Values& values) {
+                       std::vector<std::pair<std::string, std::string>> pairs;
+                       for (const auto& value : values) {
+                         for (std::size_t begin = 0; begin <= value.size();) {
+                           const std::size_t end = std::min(value.find(',', begin), value.size());
+                           const std::string item = trimmed(value.substr(begin, end - begin));
+                           const auto equals = item.find('=');
+                           const std::string key = trimmed(item.substr(0, equals));
+                           const std::string array =
+                               equals == std::string::npos ? "" : trimmed(item.substr(equals + 1));
+                           if (key.empty() || array.empty())
+                             throw UsageError("expected NAME=DATASET, got '" + item + "'");
+                           for (const auto& [other, other_array] : pairs)
+                             if (other == key) throw UsageError("the input '" + key + "' is given twice");
+                           pairs.emplace_back(key, array);
+                           begin = end + 1;
+                         }
+                       }
+                       field = std::move(pairs);
+                     },
+                     [&field] {
+                       Values values;
+                       for (const auto& [key, array] : field) values.push_back(key + "=" + array);
+                       return values;
+                     }});
+}
+
+const Option* OptionTable::find(const std::string& name) const {
+  for (const auto& group : groups)
+    for (const auto& option : group.options)
+      if (option.name == name) return &option;
+  return nullptr;
+}
+
+std::vector<std::string> OptionTable::names() const {
+  std::vector<std::string> all;
+  for (const auto& group : groups)
+    for (const auto& option : group.options) all.push_back(option.name);
+  return all;
+}
+
+boost::program_options::options_description boost_options(const OptionGroup& group) {
+  namespace po = boost::program_options;
+  po::options_description description(group.title, 110, 60);
+  for (const auto& option : group.options) {
+    auto* value = po::value<Values>()->value_name(option.value_name);
+    if (option.value_name.empty()) value->implicit_value(Values{"true"}, "");
+    std::string help = option.help;
+    const auto present = option.get();
+    if (!option.value_name.empty() && !present.empty()) help += " [" + present.front() + "]";
+    const std::string name = option.name == "help" ? "help,h" : option.name;
+    description.add_options()(name.c_str(), value, help.c_str());
+  }
+  return description;
+}
+
+}  // namespace hesspect

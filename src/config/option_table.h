@@ -1,0 +1,55 @@
+// The table of options: each has one name, the field it sets, and its bounds; Boost.Program_options reads the command
+// line by it, environment and ini file use the same rows.
+#pragma once
+
+#include <boost/program_options/options_description.hpp>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "hesspect/core/random_probe.h"
+
+namespace hesspect {
+
+/// One row. Values travel as text; `set` reads them and throws a UsageError that says only what is wrong with the
+/// value.
+struct Option {
+  std::string name;
+  std::string value_name;  // empty: a flag
+  std::string help;
+  bool repeatable = false;
+  std::function<void(const std::vector<std::string>&)> set;
+  std::function<std::vector<std::string>()> get;  // none where the option is unset
+};
+
+/// The options of one topic, as one block of the help text.
+struct OptionGroup {
+  std::string title;
+  std::vector<Option> options;
+
+  void text(std::string name, std::string& field, std::string value_name, std::string help);
+  void choice(std::string name, std::string& field, std::vector<std::string> choices, std::string help);
+  /// An integer in [min, max].
+  void integer(std::string name, std::int64_t& field, std::int64_t min, std::int64_t max, std::string help);
+  void seed(std::string name, std::uint64_t& field, std::string help);
+  /// A finite number in (above, below), or [above, below) where `closed`.
+  void real(std::string name, double& field, double above, double below, bool closed, std::string help);
+  void flag(std::string name, bool& field, std::string help);
+  void distribution(std::string name, ProbeDistribution& field, std::string help);
+  /// NAME=DATASET pairs, repeated or separated by commas.
+  void pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string help);
+};
+
+struct OptionTable {
+  std::vector<OptionGroup> groups;
+
+  const Option* find(const std::string& name) const;
+  std::vector<std::string> names() const;
+};
+
+/// As Boost.Program_options' table; every value is taken as text.
+boost::program_options::options_description boost_options(const OptionGroup& group);
+
+}  // namespace hesspect

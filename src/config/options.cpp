@@ -1,0 +1,332 @@
+#include "hesspect/config/options.h"
+
+#include <algorithm>
+#include <boost/program_options/cmdline.hpp>
+#include <boost/program_options/errors.hpp>
+#include <boost/program_options/parsers.hpp>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <set>
+#include <sstream>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+#include "ini.h"
+#include "option_groups.h"
+
+extern char** environ;
+
+namespace hesspect {
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr std::string_view kPrefix = "HESSPECT_";
+
+struct CommandName {
+  Command command;
+  const char* name;
+};
+constexpr CommandName kCommands[] = {{Command::kAnalyze, "analyze"},
+                                     {Command::kDensity, "density"},
+                                     {Command::kEigs, "eigs"},
+                                     {Command::kTrace, "trace"},
+                                     {Command::kInspect, "inspect"}};
+
+/// Variables of the build, the launchers and the tests, which are no options.
+const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",    "HESSPECT_BUILD",  "HESSPECT_FIXTURES",
+                                               "HESSPECT_PYTHON", "HESSPECT_SOURCE", "HESSPECT_VENV"};
+
+Command command_from(const std::string& name) {
+  std::vector<std::string> names;
+  for (const auto& c : kCommands) {
+    if (name == c.name) return c.command;
+    names.push_back(c.name);
+  }
+  if (name == "plan" || name == "compare") throw UsageError("'" + name + "' is not part of this version");
+  throw UsageError("unknown command '" + name + "'" + did_you_mean(name, names) + "; there are " + format_names(names));
+}
+
+std::string variable_name(const std::string& option) {
+  std::string name(kPrefix);
+  for (char c : option) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
+/// The values of one option from one source, and how a message names them.
+struct Setting {
+  std::string option;
+  std::vector<std::string> values;
+  std::string origin;
+};
+using Settings = std::vector<Setting>;
+
+/// Options about the invocation itself, which only the command line has.
+struct CommandLineOptions {
+  std::string config;
+  bool help = false, version = false, print_config = false;
+
+  OptionGroup group() {
+    OptionGroup g{"General", {}};
+    g.text("config", config, "FILE", "an ini file with any of these options, one `name = value` a line");
+    g.flag("print-config", print_config, "print the resolved configuration as an ini file, and stop");
+    g.flag("help", help, "print this help, and stop");
+    g.flag("version", version, "print versions, and stop");
+    return g;
+  }
+};
+
+[[noreturn]] void rethrow_usage(const po::error& error) {
+  if (const auto* option = dynamic_cast<const po::error_with_option_name*>(&error)) {
+    const std::string name = option->get_option_name();
+    if (dynamic_cast<const po::invalid_command_line_syntax*>(&error) ||
+        dynamic_cast<const po::invalid_syntax*>(&error)) {
+      std::string text = error.what();
+      text.erase(std::remove(text.begin(), text.end(), '\n'), text.end());
+      throw UsageError(text);
+    }
+    throw UsageError(name + ": " + error.what());
+  }
+  throw UsageError(error.what());
+}
+
+/// Command line to settings and positional words.
+Settings read_arguments(const std::vector<std::string>& args, const OptionTable& table,
+                        std::vector<std::string>& words) {
+  po::options_description all;
+  for (const auto& group : table.groups) all.add(boost_options(group));
+  const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+  Settings settings;
+  try {
+    const auto parsed = po::command_line_parser(args).options(all).style(style).allow_unregistered().run();
+    for (const auto& option : parsed.options) {
+      if (option.position_key >= 0) {
+        words.insert(words.end(), option.value.begin(), option.value.end());
+        continue;
+      }
+      const std::string& token = option.original_tokens.empty() ? option.string_key : option.original_tokens.front();
+      if (option.unregistered) {
+        std::string name = token.substr(0, token.find('='));
+        const std::string bare = name.substr(std::min(name.find_first_not_of('-'), name.size()));
+        std::string near = did_you_mean(bare, table.names());
+        if (const auto quote = near.find('\''); quote != std::string::npos) near.insert(quote + 1, "--");
+        throw UsageError("unknown option '" + name + "'" + near);
+      }
+      auto same =
+          std::find_if(settings.begin(), settings.end(), [&](auto& s) { return s.option == option.string_key; });
+      if (same == settings.end()) same = settings.insert(settings.end(), {option.string_key, {}, ""});
+      same->values.insert(same->values.end(), option.value.begin(), option.value.end());
+      if (option.value.empty()) same->values.push_back("true");  // a bare flag
+    }
+  } catch (const po::error& error) {
+    rethrow_usage(error);
+  }
+  for (auto& s : settings) {
+    s.origin = "--" + s.option;
+    for (const auto& value : s.values) s.origin += " " + value;
+  }
+  return settings;
+}
+
+Settings read_environment(const Environment& environment, const OptionTable& table) {
+  std::vector<std::string> names{std::string(kPrefix) + "CONFIG"};
+  for (const auto& name : table.names()) names.push_back(variable_name(name));
+  Settings settings;
+  for (const auto& [name, value] : environment) {
+    if (!name.starts_with(kPrefix) || kOtherVariables.contains(name)) continue;
+    const auto known = std::find(names.begin(), names.end(), name);
+    if (known == names.end())
+      throw UsageError("unknown environment variable '" + name + "'" + did_you_mean(name, names));
+    if (value.empty()) continue;  // set to nothing: as good as unset
+    const std::string option = known == names.begin() ? "config" : table.names()[known - names.begin() - 1];
+    settings.push_back({option, {value}, name + "=" + value});
+  }
+  return settings;
+}
+
+Settings read_ini(const std::string& text, const std::string& name, const OptionTable& table) {
+  Settings settings;
+  for (const auto& entry : parse_ini(text, name)) {
+    const std::string where = name + ":" + std::to_string(entry.line);
+    const Option* option = table.find(entry.key);
+    if (option == nullptr)
+      throw UsageError(where + ": unknown key '" + entry.key + "'" + did_you_mean(entry.key, table.names()));
+    auto same = std::find_if(settings.begin(), settings.end(), [&](auto& s) { return s.option == entry.key; });
+    if (same != settings.end() && !option->repeatable) throw UsageError(where + ": '" + entry.key + "' is given twice");
+    if (same == settings.end())
+      same = settings.insert(settings.end(), {entry.key, {}, where + ": " + entry.key + " = " + entry.value});
+    same->values.push_back(entry.value);
+  }
+  return settings;
+}
+
+std::string read_file(const std::string& path) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw UsageError("--config '" + path + "' is a directory");
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  if (in) text << in.rdbuf();
+  if (!in) throw UsageError("cannot read --config '" + path + "': " + std::strerror(errno));
+  return text.str();
+}
+
+void apply_settings(const Settings& settings, const OptionTable& table) {
+  for (const auto& setting : settings) {
+    const Option* option = table.find(setting.option);
+    if (option == nullptr) continue;  // of the command line alone, applied before
+    if (setting.values.size() > 1 && !option->repeatable) throw UsageError("--" + setting.option + " is given twice");
+    try {
+      option->set(setting.values);
+    } catch (const UsageError& error) {
+      throw UsageError(setting.origin + ": " + error.what());
+    }
+  }
+}
+
+const Setting* find(const Settings& settings, const std::string& option) {
+  for (const auto& s : settings)
+    if (s.option == option) return &s;
+  return nullptr;
+}
+
+void require(bool given, Command command, const std::string& option, const std::string& what) {
+  if (!given) throw UsageError("'" + to_string(command) + "' needs --" + option + ", " + what);
+}
+
+/// What no single option can check.
+void check_whole(const Invocation& run) {
+  const RunConfig& c = run.config;
+  if (c.output.quiet && c.output.verbose) throw UsageError("--quiet and --verbose contradict each other");
+  if (run.command == Command::kInspect) {
+    if (run.file.empty()) throw UsageError("'inspect' needs a file: hesspect inspect FILE");
+    return;
+  }
+  const bool smoothing = run.command == Command::kDensity && !c.output.from.empty();
+  if (!c.output.from.empty() && !smoothing)
+    throw UsageError("--from belongs to 'density', not to '" + to_string(run.command) + "'");
+  if (!smoothing) {
+    require(!c.model.model.empty(), run.command, "model", "a .pt2 file");
+    require(!c.data.data.empty(), run.command, "data", "an HDF5 or safetensors file");
+    require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
+  }
+  require(!c.output.output.empty(), run.command, "output", "the file to write");
+  if (run.command == Command::kEigs && c.eigs.top + c.eigs.bottom == 0)
+    throw UsageError("'eigs' needs --top or --bottom above 0");
+}
+
+}  // namespace
+
+std::string to_string(Command command) {
+  for (const auto& c : kCommands)
+    if (c.command == command) return c.name;
+  return "";
+}
+
+Environment hesspect_environment() {
+  Environment environment;
+  for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
+    const std::string text(*entry);
+    if (const auto equals = text.find('='); text.starts_with(kPrefix) && equals != std::string::npos)
+      environment[text.substr(0, equals)] = text.substr(equals + 1);
+  }
+  return environment;
+}
+
+Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment) {
+  Invocation run;
+  CommandLineOptions own;
+  const OptionTable table = run_options(run.config);
+  OptionTable own_table{{own.group()}};
+  OptionTable both = own_table;
+  both.groups.insert(both.groups.end(), table.groups.begin(), table.groups.end());
+
+  std::vector<std::string> words;
+  const Settings arguments = read_arguments(args, both, words);
+  apply_settings(arguments, own_table);
+  run.help = own.help;
+  run.version = own.version;
+  run.print_config = own.print_config;
+  if (!words.empty() && words.front() == "help") {
+    run.help = true;
+    words.erase(words.begin());
+  }
+  if (!words.empty()) {
+    run.command = command_from(words.front());
+    words.erase(words.begin());
+  }
+  if (run.help || run.version) return run;
+  if (run.command == Command::kNone) throw UsageError("no command is given; 'hesspect --help' lists them");
+  if (run.command == Command::kInspect && !words.empty()) {
+    run.file = words.front();
+    words.erase(words.begin());
+  }
+  if (!words.empty()) throw UsageError("unexpected argument '" + words.front() + "'");
+
+  Settings variables;
+  if (run.command != Command::kInspect) {
+    variables = read_environment(environment, table);
+    if (const Setting* config = find(variables, "config"); own.config.empty() && config != nullptr)
+      own.config = config->values.front();
+  }
+  if (!own.config.empty()) apply_settings(read_ini(read_file(own.config), own.config, table), table);
+  apply_settings(variables, table);
+  apply_settings(arguments, table);
+  if (!run.print_config) check_whole(run);
+  return run;
+}
+
+std::string to_ini(const RunConfig& config) {
+  RunConfig copy = config;
+  std::string text;
+  for (const auto& group : run_options(copy).groups) {
+    text += (text.empty() ? "# " : "\n# ") + group.title + "\n";
+    for (const auto& option : group.options)
+      for (const auto& value : option.get()) text += option.name + " = " + ini_value(value) + "\n";
+  }
+  return text;
+}
+
+RunConfig from_ini(const std::string& text, const std::string& name) {
+  RunConfig config;
+  const OptionTable table = run_options(config);
+  apply_settings(read_ini(text, name, table), table);
+  return config;
+}
+
+std::string help_text(Command command) {
+  RunConfig config;
+  CommandLineOptions own;
+  std::ostringstream out;
+  if (command == Command::kNone) {
+    out << "hesspect: the curvature spectrum of a trained network, without ever forming the matrix\n\n"
+           "usage: hesspect COMMAND [options], or mpirun -n RANKS hesspect COMMAND [options]\n\n"
+           "  analyze   density, trace, top and bottom eigenvalues\n"
+           "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
+           "  eigs      top and bottom eigenvalues alone\n"
+           "  trace     the trace alone\n"
+           "  inspect   what a .pt2, a checkpoint, a data file or a result holds\n\n"
+           "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
+    return out.str();
+  }
+  if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, checkpoint, data file or result)\n";
+  out << "usage: hesspect " << to_string(command) << " --model M.pt2 --data D.h5 --loss LOSS --output R.h5 [options]\n";
+  if (command == Command::kDensity) out << "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
+  out << "\nEvery option can also stand in the ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
+  auto show = [&](const OptionGroup& group) { out << "\n" << boost_options(group); };
+  const bool all = command == Command::kAnalyze;
+  show(model_options(config.model));
+  show(data_options(config.data));
+  show(loss_options(config.loss));
+  show(curvature_options(config.curvature));
+  if (all || command == Command::kEigs) show(eigs_options(config.eigs));
+  if (all || command != Command::kEigs) show(quadrature_options(config.quadrature));
+  show(compute_options(config.compute));
+  show(output_options(config.output));
+  show(own.group());
+  return out.str();
+}
+
+}  // namespace hesspect

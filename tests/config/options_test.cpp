@@ -1,0 +1,174 @@
+#include "hesspect/config/options.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+const std::vector<std::string> kAnalyze = {"analyze", "--model", "m.pt2",    "--data", "d.h5",
+                                           "--loss",  "mse",     "--output", "r.h5"};
+
+std::vector<std::string> with(std::vector<std::string> more) {
+  std::vector<std::string> args = kAnalyze;
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+/// The message of the UsageError, or "" where there was none.
+std::string usage_error(const std::vector<std::string>& args, const Environment& environment = {}) {
+  try {
+    parse_command_line(args, environment);
+  } catch (const UsageError& error) {
+    EXPECT_EQ(error.exit_code(), ExitCode::kUsage);
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+    return error.what();
+  }
+  return "";
+}
+
+class IniFile {
+ public:
+  explicit IniFile(const std::string& text) : path_("/tmp/hesspect_options_test_" + std::to_string(getpid()) + ".ini") {
+    std::ofstream(path_) << text;
+  }
+  ~IniFile() { std::remove(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST(Options, DefaultsAndCommandLine) {
+  const Invocation run = parse_command_line(with({"--top=4", "--ignore-index", "-1", "--force", "--input", "x=a/b",
+                                                  "--input", "y=c,z = d", "--sigma", "1e-3"}),
+                                            {});
+  EXPECT_EQ(run.command, Command::kAnalyze);
+  EXPECT_EQ(run.config.model.model, "m.pt2");
+  EXPECT_EQ(run.config.eigs.top, 4);
+  EXPECT_EQ(run.config.loss.ignore_index, -1);
+  EXPECT_TRUE(run.config.output.force);
+  EXPECT_EQ(run.config.quadrature.sigma, 1e-3);
+  EXPECT_EQ(run.config.data.target, "target");
+  const std::vector<std::pair<std::string, std::string>> inputs = {{"x", "a/b"}, {"y", "c"}, {"z", "d"}};
+  EXPECT_EQ(run.config.data.inputs, inputs);
+}
+
+TEST(Options, CommandLineBeatsEnvironmentBeatsIniBeatsDefaults) {
+  const IniFile ini("[probes]\nsteps = 11 ; why\nprobes = 12\nseed = 13\n# comment\ntarget = \"a # b\"\n");
+  const Environment environment = {{"HESSPECT_STEPS", "21"}, {"HESSPECT_PROBES", "22"}, {"HESSPECT_SEED", ""}};
+  const Invocation run = parse_command_line(with({"--config", ini.path(), "--steps", "31"}), environment);
+  EXPECT_EQ(run.config.quadrature.steps, 31);
+  EXPECT_EQ(run.config.quadrature.probes, 22);
+  EXPECT_EQ(run.config.quadrature.seed, 13u);
+  EXPECT_EQ(run.config.data.target, "a # b");
+  EXPECT_EQ(run.config.eigs.top, 10);
+}
+
+TEST(Options, IniMayBeNamedByTheEnvironment) {
+  const IniFile ini("model = a.pt2\ndata = d.h5\nloss = mse\noutput = r.h5\nforce = yes\n");
+  const Invocation run = parse_command_line({"eigs"}, {{"HESSPECT_CONFIG", ini.path()}, {"HESSPECT_FORCE", "false"}});
+  EXPECT_EQ(run.config.model.model, "a.pt2");
+  EXPECT_FALSE(run.config.output.force);
+}
+
+TEST(Options, UnknownNamesSuggestTheNearOne) {
+  EXPECT_EQ(usage_error(with({"--stepz", "3"})), "unknown option '--stepz' (did you mean '--steps'?)");
+  EXPECT_EQ(usage_error({"analyse"}).substr(0, 50), "unknown command 'analyse' (did you mean 'analyze'?");
+  EXPECT_EQ(usage_error(kAnalyze, {{"HESSPECT_MICROBATCH", "3"}}),
+            "unknown environment variable 'HESSPECT_MICROBATCH' (did you mean 'HESSPECT_MICRO_BATCH'?)");
+  const IniFile ini("\nmicro_batch = 3\n");
+  EXPECT_EQ(usage_error(with({"--config", ini.path()})),
+            ini.path() + ":2: unknown key 'micro_batch' (did you mean 'micro-batch'?)");
+}
+
+TEST(Options, VariablesOfTheBuildAndTheTestsAreLeftAlone) {
+  EXPECT_EQ(usage_error(kAnalyze, {{"HESSPECT_PYTHON", "python3"}, {"HESSPECT_FIXTURES", "x"}}), "");
+}
+
+TEST(Options, ValuesAreChecked) {
+  EXPECT_EQ(usage_error(with({"--steps", "1"})), "--steps 1: expected an integer from 2 to 1000000");
+  EXPECT_EQ(usage_error(with({"--steps", "3.5"})), "--steps 3.5: expected an integer from 2 to 1000000");
+  EXPECT_EQ(usage_error(with({"--samples", "-1"})), "--samples -1: expected an integer, at least 0");
+  EXPECT_EQ(usage_error(with({"--seed", "-1"})), "--seed -1: expected an integer from 0 to 2^64 - 1");
+  EXPECT_EQ(usage_error(with({"--sigma", "nan"})), "--sigma nan: expected a number, at least 0");
+  EXPECT_EQ(usage_error(with({"--rtol-eigs", "0"})), "--rtol-eigs 0: expected a number above 0 and below 1");
+  EXPECT_EQ(usage_error(with({"--dtype", "float46"})),
+            "--dtype float46: expected float32 or float64 (did you mean 'float64'?)");
+  EXPECT_EQ(usage_error(with({"--curvature", "ggn"})), "--curvature ggn: this version computes the hessian only");
+  EXPECT_EQ(usage_error(with({"--input", "x"})), "--input x: expected NAME=DATASET, got 'x'");
+  EXPECT_EQ(usage_error(with({"--input", "x=a,x=b"})), "--input x=a,x=b: the input 'x' is given twice");
+  EXPECT_EQ(usage_error(kAnalyze, {{"HESSPECT_PROBES", "0"}}),
+            "HESSPECT_PROBES=0: expected an integer from 1 to 1000000");
+  const IniFile ini("top = many\n");
+  EXPECT_EQ(usage_error(with({"--config", ini.path()})),
+            ini.path() + ":1: top = many: expected an integer from 0 to 10000");
+  EXPECT_NE(usage_error(with({"--distribution", "uniform"})), "");
+}
+
+TEST(Options, MissingAndContradictory) {
+  EXPECT_EQ(usage_error({}), "no command is given; 'hesspect --help' lists them");
+  EXPECT_EQ(usage_error({"analyze", "--model", "m.pt2"}), "'analyze' needs --data, an HDF5 or safetensors file");
+  EXPECT_EQ(usage_error({"density", "--from", "r.h5"}), "'density' needs --output, the file to write");
+  EXPECT_EQ(usage_error(with({"--from", "r.h5"})), "--from belongs to 'density', not to 'analyze'");
+  EXPECT_EQ(usage_error({"inspect"}), "'inspect' needs a file: hesspect inspect FILE");
+  EXPECT_EQ(usage_error({"plan"}), "'plan' is not part of this version");
+  EXPECT_EQ(usage_error(with({"stray"})), "unexpected argument 'stray'");
+  EXPECT_EQ(usage_error(with({"--steps", "3", "--steps", "4"})), "--steps is given twice");
+  EXPECT_NE(usage_error(with({"--steps"})), "");
+  EXPECT_NE(usage_error({"analyze", "--model", "--data", "d.h5"}), "");
+  EXPECT_EQ(usage_error(with({"--quiet", "--verbose"})), "--quiet and --verbose contradict each other");
+  EXPECT_EQ(usage_error({"eigs", "--model", "m", "--data", "d", "--loss", "mse", "--output", "r", "--top", "0",
+                         "--bottom", "0"}),
+            "'eigs' needs --top or --bottom above 0");
+}
+
+TEST(Options, BrokenIniFiles) {
+  EXPECT_EQ(usage_error(with({"--config", "/nowhere/run.ini"})),
+            "cannot read --config '/nowhere/run.ini': No such file or directory");
+  EXPECT_EQ(usage_error(with({"--config", "/tmp"})), "--config '/tmp' is a directory");
+  const IniFile no_value("steps\n");
+  EXPECT_EQ(usage_error(with({"--config", no_value.path()})),
+            no_value.path() + ":1: 'steps' is not of the form key = value");
+  const IniFile twice("steps = 3\nsteps = 4\n");
+  EXPECT_EQ(usage_error(with({"--config", twice.path()})), twice.path() + ":2: 'steps' is given twice");
+  const IniFile open_quote("target = \"a\n");
+  EXPECT_EQ(usage_error(with({"--config", open_quote.path()})),
+            open_quote.path() + ":1: the quoted value does not end");
+}
+
+TEST(Options, ResolvedConfigReadsBackTheSame) {
+  const Invocation run =
+      parse_command_line(with({"--sigma", "0.1", "--rtol-eigs", "1e-300", "--seed", "18446744073709551615", "--input",
+                               "x=a b", "--input", "y=c#1", "--target", " odd \"name\\ # ; ", "--reorthogonalization",
+                               "none", "--verbose", "--distribution", "gaussian"}),
+                         {});
+  const std::string text = to_ini(run.config);
+  const RunConfig back = from_ini(text, "resolved");
+  EXPECT_EQ(to_ini(back), text);
+  EXPECT_EQ(back.quadrature.sigma, 0.1);
+  EXPECT_EQ(back.eigs.rtol_eigs, 1e-300);
+  EXPECT_EQ(back.quadrature.seed, UINT64_MAX);
+  EXPECT_EQ(back.data.target, " odd \"name\\ # ; ");
+  EXPECT_EQ(back.data.inputs, run.config.data.inputs);
+  EXPECT_FALSE(back.quadrature.reorthogonalize);
+  EXPECT_TRUE(back.output.verbose);
+}
+
+TEST(Options, HelpAndVersionNeedNothingElse) {
+  EXPECT_TRUE(parse_command_line({"--help"}, {}).help);
+  EXPECT_TRUE(parse_command_line({"analyze", "-h"}, {}).help);
+  EXPECT_TRUE(parse_command_line({"--version"}, {}).version);
+  EXPECT_EQ(parse_command_line({"help", "eigs"}, {}).command, Command::kEigs);
+  for (Command c : {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace})
+    EXPECT_NE(help_text(c).find("--micro-batch"), std::string::npos);
+  EXPECT_NE(help_text(Command::kNone).find("inspect"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace hesspect
