@@ -1,0 +1,27 @@
+// The two formats of data files, each behind ArrayFile; opened by ArrayFile::open, which tells them apart.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "hesspect/core/element_type.h"
+#include "hesspect/data/dataset.h"
+
+namespace hesspect {
+
+/// @throws InputError if HDF5 cannot open or list it
+std::unique_ptr<ArrayFile> open_hdf5_arrays(const std::filesystem::path& path);
+/// @throws InputError as SafetensorsFile does
+std::unique_ptr<ArrayFile> open_safetensors_arrays(const std::filesystem::path& path);
+
+/// An uninitialised CPU tensor for rows of an array.
+/// @throws InputError if [begin, end) is not within the array's rows (or it has none, being a scalar); MemoryError
+at::Tensor empty_rows(const ArrayFile& file, const ArrayInfo& info, std::int64_t begin, std::int64_t end);
+
+/// Makes every byte of a boolean tensor 0 or 1; C++ allows no other.
+void normalise_bool(const at::Tensor& tensor);
+
+}  // namespace hesspect

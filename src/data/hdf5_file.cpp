@@ -1,0 +1,176 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <limits>
+#include <optional>
+
+#include "array_formats.h"
+#include "hesspect/core/element_type_torch.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/hdf5_handle.h"
+#include "hesspect/core/text.h"
+
+namespace hesspect {
+namespace {
+
+/// The names that h5py gives to numpy's bool: an enumeration of FALSE = 0 and TRUE = 1.
+bool is_bool_enum(hid_t type) {
+  if (H5Tget_nmembers(type) != 2) return false;
+  bool names_fit = true;
+  for (unsigned member = 0; member < 2; ++member) {
+    char* name = H5Tget_member_name(type, member);
+    std::string upper(name != nullptr ? name : "");
+    H5free_memory(name);
+    std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char c) { return std::toupper(c); });
+    names_fit = names_fit && upper == (member == 0 ? "FALSE" : "TRUE");
+  }
+  return names_fit;
+}
+
+/// What an HDF5 type is read as: the narrowest of our types that holds all its values. float16 is widened to float32,
+/// unsigned integers beyond 8 bits to the next signed ones.
+std::optional<ElementType> element_type_of(hid_t type) {
+  const std::size_t size = H5Tget_size(type);
+  switch (H5Tget_class(type)) {
+    case H5T_FLOAT: return size <= 4 ? ElementType::kF32 : ElementType::kF64;
+    case H5T_INTEGER: {
+      const bool is_signed = H5Tget_sign(type) != H5T_SGN_NONE;
+      if (size == 1) return is_signed ? ElementType::kI8 : ElementType::kU8;
+      if (size == 2) return is_signed ? ElementType::kI16 : ElementType::kI32;
+      if (size == 4) return is_signed ? ElementType::kI32 : ElementType::kI64;
+      if (size == 8) return ElementType::kI64;
+      return std::nullopt;
+    }
+    case H5T_ENUM: {
+      if (is_bool_enum(type)) return ElementType::kBool;
+      const hdf5::Type base(H5Tget_super(type));
+      return base ? element_type_of(base.get()) : std::nullopt;
+    }
+    default: return std::nullopt;
+  }
+}
+
+hid_t memory_type(ElementType type) {
+  switch (type) {
+    case ElementType::kBool:
+    case ElementType::kI8: return H5T_NATIVE_INT8;
+    case ElementType::kU8: return H5T_NATIVE_UINT8;
+    case ElementType::kI16: return H5T_NATIVE_INT16;
+    case ElementType::kI32: return H5T_NATIVE_INT32;
+    case ElementType::kI64: return H5T_NATIVE_INT64;
+    case ElementType::kF32: return H5T_NATIVE_FLOAT;
+    case ElementType::kF64: return H5T_NATIVE_DOUBLE;
+    case ElementType::kF16:
+    case ElementType::kBF16: break;  // element_type_of never gives them
+  }
+  return H5I_INVALID_HID;
+}
+
+/// Name, type and shape of a dataset; nothing for what holds no numbers.
+std::optional<ArrayInfo> describe(hid_t dataset, const std::string& name) {
+  const hdf5::Type type(H5Dget_type(dataset));
+  const hdf5::Space space(H5Dget_space(dataset));
+  if (!type || !space || H5Sget_simple_extent_type(space.get()) == H5S_NULL) return std::nullopt;
+  const auto element = element_type_of(type.get());
+  const int rank = H5Sget_simple_extent_ndims(space.get());
+  if (!element || rank < 0) return std::nullopt;
+  std::array<hsize_t, H5S_MAX_RANK> sizes{};
+  H5Sget_simple_extent_dims(space.get(), sizes.data(), nullptr);
+  ArrayInfo info{name, to_scalar_type(*element), {}};
+  for (std::size_t i = 0; i < static_cast<std::size_t>(rank); ++i) {
+    if (sizes[i] > static_cast<hsize_t>(std::numeric_limits<std::int64_t>::max())) return std::nullopt;
+    info.shape.push_back(static_cast<std::int64_t>(sizes[i]));
+  }
+  return info;
+}
+
+/// HDF5's callback for each link. Links into other files are not followed.
+herr_t add_link(hid_t root, const char* name, const H5L_info_t* link, void* out) {
+  if (link->type != H5L_TYPE_HARD && link->type != H5L_TYPE_SOFT) return 0;
+  try {
+    const hdf5::Object object(H5Oopen(root, name, H5P_DEFAULT));
+    if (!object || H5Iget_type(object.get()) != H5I_DATASET) return 0;
+    if (auto info = describe(object.get(), name))
+      static_cast<std::vector<ArrayInfo>*>(out)->push_back(std::move(*info));
+  } catch (...) {
+    return -1;  // no exception may cross the C library
+  }
+  return 0;
+}
+
+/// 64-bit unsigned values beyond int64 are clipped by HDF5, to the largest int64.
+bool may_clip(hid_t dataset) {
+  const hdf5::Type type(H5Dget_type(dataset));
+  return H5Tget_class(type.get()) == H5T_INTEGER && H5Tget_size(type.get()) == 8 &&
+         H5Tget_sign(type.get()) == H5T_SGN_NONE;
+}
+
+class Hdf5Arrays final : public ArrayFile {
+ public:
+  explicit Hdf5Arrays(const std::filesystem::path& path) : path_(path) {
+    const hdf5::QuietErrors quiet;
+    const hdf5::PropertyList access(H5Pcreate(H5P_FILE_ACCESS));
+#if H5_VERSION_GE(1, 10, 7)
+    // Readers need no lock, and parallel file systems often have none.
+    H5Pset_file_locking(access.get(), false, true);
+#endif
+    file_ = hdf5::File(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()));
+    if (!file_) fail("cannot be opened as HDF5");
+    if (H5Lvisit(file_.get(), H5_INDEX_NAME, H5_ITER_NATIVE, add_link, &arrays_) < 0)
+      fail("its contents cannot be listed");
+    std::sort(arrays_.begin(), arrays_.end(), [](const ArrayInfo& a, const ArrayInfo& b) { return a.name < b.name; });
+  }
+
+  const std::filesystem::path& path() const override { return path_; }
+  std::string format() const override { return "HDF5"; }
+  const std::vector<ArrayInfo>& arrays() const override { return arrays_; }
+
+  at::Tensor read_rows(const std::string& name, std::int64_t begin, std::int64_t end) const override {
+    const hdf5::QuietErrors quiet;
+    const ArrayInfo& array = info(name);
+    at::Tensor rows = empty_rows(*this, array, begin, end);
+    if (rows.numel() == 0) return rows;
+
+    const hdf5::Dataset dataset(H5Dopen2(file_.get(), array.name.c_str(), H5P_DEFAULT));
+    if (!dataset) fail("array " + quote(array.name) + " cannot be opened");
+    const hdf5::Space in_file(H5Dget_space(dataset.get()));
+    std::vector<hsize_t> start(array.shape.size(), 0);
+    std::vector<hsize_t> count(array.shape.begin(), array.shape.end());
+    start[0] = static_cast<hsize_t>(begin);
+    count[0] = static_cast<hsize_t>(end - begin);
+    const hdf5::Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr));
+    const hid_t type = memory_type(*from_scalar_type(array.dtype));
+    if (!in_file || !in_memory ||
+        H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr) < 0 ||
+        H5Dread(dataset.get(), type, in_memory.get(), in_file.get(), H5P_DEFAULT, rows.data_ptr()) < 0) {
+      fail("rows " + std::to_string(begin) + " to " + std::to_string(end) + " of array " + quote(array.name) +
+           " cannot be read");
+    }
+    if (array.dtype == at::kBool) normalise_bool(rows);
+    if (may_clip(dataset.get()) && rows.eq(std::numeric_limits<std::int64_t>::max()).any().item<bool>()) {
+      throw InputError("array " + quote(array.name) + " in " + quote(path_.string()) +
+                       " holds an unsigned value that does not fit int64");
+    }
+    return rows;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    const std::string why = hdf5::last_error();
+    throw InputError(quote(path_.string()) + ": " + what + (why.empty() ? "" : " (" + one_line(why) + ")"));
+  }
+
+  std::filesystem::path path_;
+  hdf5::File file_;
+  std::vector<ArrayInfo> arrays_;
+};
+
+}  // namespace
+
+std::unique_ptr<ArrayFile> open_hdf5_arrays(const std::filesystem::path& path) {
+  return std::make_unique<Hdf5Arrays>(path);
+}
+
+}  // namespace hesspect
