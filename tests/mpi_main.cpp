@@ -1,5 +1,5 @@
-// The main of the tests that run under mpirun: every rank runs every test; a failure on any rank fails the run, and only
-// rank 0 prints passing tests.
+// The main of the tests that run under mpirun: every rank runs every test; a failure on any rank fails the run, and
+// only rank 0 prints passing tests.
 #include <gtest/gtest.h>
 #include <mpi.h>
 

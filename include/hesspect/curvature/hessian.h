@@ -22,8 +22,13 @@ struct HessianOptions {
   LossOptions loss;
   int output_index = 0;
   std::int64_t micro_batch = 0;  // rows; 0: chosen here
-  /// Bytes that gradient graphs kept between products may take; 0: rebuild all; -1: as many as fit a share of free memory.
-  std::int64_t graph_budget_bytes = 0;
+  /// Bytes per rank that gradient graphs kept between products may take; 0: rebuild all; -1: half of this rank's share
+  /// of the node's free memory (CPU; on CUDA -1 means 0).
+  std::int64_t graph_budget_bytes = -1;
+  /// Ranks that share this node's memory.
+  int ranks_on_node = 1;
+  /// Try every op's double backward before the run (one product's cost on two rows).
+  bool check_double_backward = true;
 };
 
 /// What a product cost, for the result's diagnostics.
@@ -35,12 +40,13 @@ struct HessianStats {
   std::int64_t micro_batch = 0;
   std::int64_t micro_batches = 0;  // on this rank
   std::int64_t kept_graphs = 0;    // of them
+  std::int64_t graph_bytes = 0;    // of one micro-batch's gradient graph, as measured; 0 where it was not
 };
 
 class HessianOperator final : public LinearOperator {
  public:
-  /// Collective. Checks data against the program (shapes, dtypes, classes), that every op differentiates twice, that loss and
-  /// gradient are finite. Borrows program and comm; owns the shard.
+  /// Collective. Checks data against the program (shapes, dtypes, classes), that every op differentiates twice, that
+  /// loss and gradient are finite. Borrows program and comm; owns the shard.
   /// @throws InputError (agreed between ranks)
   HessianOperator(Program& program, DataShard shard, Communicator& comm, const HessianOptions& options);
   ~HessianOperator() override;

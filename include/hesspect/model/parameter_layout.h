@@ -11,11 +11,11 @@ namespace hesspect {
 
 /// One distinct parameter tensor. Tied weights are one parameter, under the first name, the others being aliases.
 struct ParameterEntry {
-  std::string name;                   // fully qualified, as in the model's state dict
-  std::vector<std::string> aliases;   // further names of the same weight
+  std::string name;                  // fully qualified, as in the model's state dict
+  std::vector<std::string> aliases;  // further names of the same weight
   std::vector<std::int64_t> shape;
-  at::ScalarType stored_dtype;        // in the .pt2
-  std::int64_t offset = 0;            // first entry in the flat vector
+  at::ScalarType stored_dtype;  // in the .pt2
+  std::int64_t offset = 0;      // first entry in the flat vector
   std::int64_t numel = 0;
 };
 

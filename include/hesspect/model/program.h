@@ -1,8 +1,8 @@
 // A user's model: the exported program of a `.pt2` file, run node by node through LibTorch's dispatcher, autograd on.
 //
-// Purpose: C++ LibTorch runs `.pt2` files for inference only; this executor records autograd, so that a loss on top can be
-// differentiated twice. Limits: no control flow but `wrap_with_set_grad_enabled`, no mutated buffers, no train-mode batch
-// norm or dropout, no op that draws random numbers; each is refused at load with its node, op and source line.
+// Purpose: C++ LibTorch runs `.pt2` files for inference only; this executor records autograd, so that a loss on top can
+// be differentiated twice. Limits: no control flow but `wrap_with_set_grad_enabled`, no mutated buffers, no train-mode
+// batch norm or dropout, no op that draws random numbers; each is refused at load with its node, op and source line.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -95,13 +95,18 @@ class Program {
   /// @throws InputError at the first op without a double backward, naming node, op and source line
   void check_twice_differentiable(const std::vector<at::Tensor>& inputs) const;
 
-  /// Checks arrays against inputs(): rank, static dimensions, symbol ranges and consistency, dtype class.
-  /// @param what  names for messages, as "dataset 'x' in D.h5"
+  /// Made-up inputs that fit inputs(): small random floats, zeros (a valid index) for integers, true; `rows` rows where
+  /// the batch is symbolic. For looking at a program without data; run dtype and device.
+  std::vector<at::Tensor> example_inputs(std::int64_t rows) const;
+
+  /// Checks arrays against inputs(): number of dimensions, fixed sizes, symbols' ranges and agreement, kind of dtype.
   /// @return inputs converted to the run's dtype and device
+  /// @throws InputError naming the input, what was given and what was expected
   std::vector<at::Tensor> prepare_inputs(const std::vector<at::Tensor>& inputs) const;
 
+  struct Impl;  // the implementation's own
+
  private:
-  struct Impl;
   explicit Program(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -1,0 +1,42 @@
+#include "graph_memory.h"
+
+#include <malloc.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <string>
+
+namespace hesspect {
+namespace {
+
+/// The number in a one-line file such as a cgroup's memory.max; -1 if there is none ("max", no such file).
+std::int64_t number_in(const char* path) {
+  std::ifstream file(path);
+  std::int64_t value = -1;
+  return file >> value ? value : -1;
+}
+
+}  // namespace
+
+std::int64_t heap_bytes_in_use() {
+  const struct mallinfo2 info = mallinfo2();
+  return static_cast<std::int64_t>(info.uordblks + info.hblkhd);
+}
+
+std::int64_t available_memory_bytes() {
+  std::int64_t available = std::numeric_limits<std::int64_t>::max();
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key, unit;
+  std::int64_t kib = 0;
+  while (meminfo >> key >> kib) {
+    std::getline(meminfo, unit);
+    if (key == "MemAvailable:") available = kib * 1024;
+  }
+  const std::int64_t limit = number_in("/sys/fs/cgroup/memory.max");
+  const std::int64_t used = number_in("/sys/fs/cgroup/memory.current");
+  if (limit > 0 && used >= 0) available = std::min(available, std::max<std::int64_t>(0, limit - used));
+  return available;
+}
+
+}  // namespace hesspect

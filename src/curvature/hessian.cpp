@@ -1,0 +1,357 @@
+#include "hesspect/curvature/hessian.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "graph_memory.h"
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/timer.h"
+
+namespace hesspect {
+namespace {
+
+/// Rows of one micro-batch, ready for the program.
+struct Batch {
+  std::vector<at::Tensor> inputs;
+  at::Tensor target;           // checked and converted; undefined for loss 'output'
+  std::int64_t rows = 0;       // of data; the inputs may be padded beyond it
+  std::int64_t first_row = 0;  // global, for messages
+};
+
+/// ∇ℓ_sum of one micro-batch, its graph alive: what a product pulls back once more.
+struct GradientGraph {
+  std::vector<at::Tensor> gradients;    // those that depend on the parameters
+  std::vector<std::size_t> parameters;  // and which parameter each belongs to
+};
+
+}  // namespace
+
+struct HessianOperator::Impl {
+  Program& program;
+  Communicator& comm;
+  HessianOptions options;
+  Shard shard;
+  DataShard data;
+  std::vector<Batch> batches;
+  std::vector<GradientGraph> kept;  // of batches[0 .. kept.size())
+  at::Tensor full_in, full_out;     // [padded], the gathered v and the local product
+  std::vector<at::Tensor> out_views;
+  at::Tensor gradient;  // [chunk]
+  double loss = 0;
+  double count = 0;
+  HessianStats stats;
+
+  Impl(Program& the_program, DataShard the_data, Communicator& the_comm, const HessianOptions& the_options)
+      : program(the_program),
+        comm(the_comm),
+        options(the_options),
+        shard(Shard::of(the_program.layout().size(), the_comm.size(), the_comm.rank())),
+        data(std::move(the_data)) {
+    if (options.output_index < 0 || options.output_index >= static_cast<int>(program.outputs().size()))
+      throw UsageError("--output-index " + std::to_string(options.output_index) + ": the model has " +
+                       std::to_string(program.outputs().size()) + " output" +
+                       (program.outputs().size() == 1 ? "" : "s") + ", numbered from 0");
+    full_in = at::zeros({shard.padded()}, tensor_options());
+    full_out = at::zeros({shard.padded()}, tensor_options());
+    out_views = program.layout().views(full_out);
+  }
+
+  at::TensorOptions tensor_options() const {
+    return at::TensorOptions().dtype(program.options().dtype).device(program.options().device);
+  }
+
+  /// Rows [range) of this shard as the program takes them, padded to `padded_rows` by repeating the first row.
+  Batch make_batch(RowRange range, std::int64_t padded_rows) const {
+    Batch batch;
+    batch.rows = range.size();
+    batch.first_row = data.rows.begin + range.begin;
+    const auto cut = [&](const at::Tensor& tensor) {
+      at::Tensor rows = tensor.narrow(0, range.begin, range.size());
+      if (padded_rows <= range.size()) return rows;
+      std::vector<std::int64_t> repeats(static_cast<std::size_t>(tensor.dim()), -1);
+      repeats[0] = padded_rows - range.size();
+      return at::cat({rows, rows.narrow(0, 0, 1).expand(repeats)});
+    };
+    std::vector<at::Tensor> inputs;
+    for (const at::Tensor& input : data.inputs) inputs.push_back(cut(input));
+    batch.inputs = program.prepare_inputs(inputs);
+    if (needs_target(options.loss.kind) && data.target.defined())
+      batch.target = data.target.narrow(0, range.begin, range.size());
+    return batch;
+  }
+
+  at::Tensor output_of(const Batch& batch) const {
+    const std::vector<at::Tensor> outputs = program.run(batch.inputs);
+    const at::Tensor& output = outputs[static_cast<std::size_t>(options.output_index)];
+    if (!output.defined() || !at::isFloatingType(output.scalar_type()))
+      throw InputError("output " + std::to_string(options.output_index) + " of the model is not a floating tensor");
+    if (options.loss.kind != LossKind::kOutput && output.dim() > 0 && output.size(0) > batch.rows)
+      return output.narrow(0, 0, batch.rows);
+    return output;
+  }
+
+  at::Tensor loss_of(const Batch& batch) const {
+    return loss_sum(options.loss, output_of(batch), batch.target, batch.rows);
+  }
+
+  GradientGraph gradient_graph(const Batch& batch) const {
+    const at::Tensor loss_value = loss_of(batch);
+    GradientGraph graph;
+    const std::vector<at::Tensor> gradients = torch::autograd::grad(
+        {loss_value}, program.parameters(), {}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true);
+    for (std::size_t i = 0; i < gradients.size(); ++i)
+      if (gradients[i].defined() && gradients[i].requires_grad()) {
+        graph.gradients.push_back(gradients[i]);
+        graph.parameters.push_back(i);
+      }
+    return graph;
+  }
+
+  /// full_out += Σ over the graph's micro-batch of H v, v given per parameter.
+  void add_product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) {
+    if (graph.gradients.empty()) return;  // the loss is linear in the parameters
+    std::vector<at::Tensor> weights;
+    for (const std::size_t parameter : graph.parameters) weights.push_back(v[parameter]);
+    const std::vector<at::Tensor> product = torch::autograd::grad(graph.gradients, program.parameters(), weights, keep,
+                                                                  /*create_graph=*/false, /*allow_unused=*/true);
+    at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < product.size(); ++i)
+      if (product[i].defined()) out_views[i].add_(product[i]);
+  }
+
+  void local_product(const at::Tensor& full_v) {
+    at::AutoGradMode grad(true);
+    {
+      at::NoGradGuard no_grad;
+      full_out.zero_();
+    }
+    const std::vector<at::Tensor> v = program.layout().views(full_v);
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      if (i < kept.size()) {
+        add_product(kept[i], v, /*keep=*/true);
+      } else {
+        add_product(gradient_graph(batches[i]), v, /*keep=*/false);
+      }
+    }
+  }
+
+  // --- construction -------------------------------------------------------------------------------------------------
+
+  std::int64_t rows() const { return data.rows.size(); }
+
+  std::int64_t padded_rows(RowRange range) const {
+    const auto fixed = program.static_batch();
+    if (!fixed || range.size() == *fixed) return range.size();
+    if (options.loss.kind == LossKind::kOutput)
+      throw InputError("the model was exported with a fixed batch of " + std::to_string(*fixed) + ", and " +
+                       std::to_string(range.size()) +
+                       " rows are left over on a rank; loss 'output' cannot mask them, so give "
+                       "each rank a multiple of it (--samples), or export with a dynamic batch");
+    return *fixed;
+  }
+
+  /// The trial on the first rows: everything that can be wrong with model and data together shows here.
+  void check_model() {
+    if (rows() == 0) return;
+    at::AutoGradMode grad(true);
+    const std::int64_t few = program.static_batch().value_or(std::min<std::int64_t>(2, rows()));
+    const RowRange range{0, std::min(few, rows())};
+    Batch batch = make_batch(range, padded_rows(range));
+    const at::Tensor output = output_of(batch);
+    batch.target = check_target(options.loss, output, batch.target, batch.first_row);
+    if (!output.requires_grad())
+      throw InputError("output " + std::to_string(options.output_index) +
+                       " of the model does not depend on its parameters");
+    if (options.check_double_backward) program.check_twice_differentiable(batch.inputs);
+  }
+
+  /// Seconds per row of a product in micro-batches of `size`, on this rank's first rows.
+  double seconds_per_row(std::int64_t size) {
+    at::AutoGradMode grad(true);
+    Batch batch = make_batch({0, size}, size);
+    {
+      at::NoGradGuard no_grad;
+      batch.target = check_target(options.loss, output_of(batch), batch.target, batch.first_row);
+    }
+    const std::vector<at::Tensor> v = program.layout().views(full_in);
+    const Timer timer;
+    add_product(gradient_graph(batch), v, false);
+    const double first = timer.elapsed_s();
+    if (first > 1.0) return first / static_cast<double>(size);  // long enough to trust
+    const Timer again;
+    add_product(gradient_graph(batch), v, false);
+    return again.elapsed_s() / static_cast<double>(size);
+  }
+
+  /// Doubles the micro-batch while that makes a row cheaper (by 3 % at least), up to the shard or 1024 rows.
+  std::int64_t measured_micro_batch() {
+    std::int64_t best = 0;
+    double best_s = 0;
+    for (std::int64_t size = std::min<std::int64_t>(16, rows()); size <= std::min<std::int64_t>(1024, rows());
+         size *= 2) {
+      const double per_row = seconds_per_row(size);
+      if (best > 0 && per_row > 0.97 * best_s) {
+        if (size > 2 * best) break;  // two sizes in a row brought nothing
+        continue;
+      }
+      best = size;
+      best_s = per_row;
+    }
+    return std::max<std::int64_t>(best, 1);
+  }
+
+  /// Collective: one size for all ranks, that of the lowest rank that has rows.
+  void choose_micro_batch() {
+    std::vector<double> found(static_cast<std::size_t>(comm.size()), 0.0);
+    std::int64_t size = options.micro_batch;
+    if (const auto fixed = program.static_batch()) {
+      if (size > 0 && size != *fixed)
+        throw UsageError("--micro-batch " + std::to_string(size) + ": the model was exported with a fixed batch of " +
+                         std::to_string(*fixed));
+      size = *fixed;
+    }
+    if (size <= 0) {
+      agree(comm, [&] {
+        if (rows() > 0 && lowest_rank_with_rows())
+          found[static_cast<std::size_t>(comm.rank())] = static_cast<double>(measured_micro_batch());
+      });
+      comm.all_reduce_sum(std::span<double>(found));
+      for (const double value : found)
+        if (size <= 0 && value > 0) size = static_cast<std::int64_t>(value);
+    }
+    stats.micro_batch = size;
+  }
+
+  /// Rows are dealt from rank 0 on, so rank 0 has some wherever any rank has.
+  bool lowest_rank_with_rows() const { return data.rows.begin == 0; }
+
+  /// One pass over the data: checks every target, and sums loss, count and gradient into full_out.
+  void first_pass(double& local_loss, double& local_count) {
+    at::AutoGradMode grad(true);
+    const std::vector<RowRange> ranges = micro_batches({0, rows()}, stats.micro_batch);
+    double timed_s = 0;
+    std::int64_t timed_rows = 0;
+    for (const RowRange range : ranges) {
+      Batch batch = make_batch(range, padded_rows(range));
+      const bool repeat = ranges.size() == 1;  // the first is a warm-up
+      for (int pass = 0; pass < (repeat ? 2 : 1); ++pass) {
+        const Timer timer;
+        const at::Tensor output = output_of(batch);
+        if (pass == 0) batch.target = check_target(options.loss, output, batch.target, batch.first_row);
+        const at::Tensor value = loss_sum(options.loss, output, batch.target, batch.rows);
+        const double loss_value = value.item<double>();
+        const auto gradients =
+            torch::autograd::grad({value}, program.parameters(), {}, false, false, /*allow_unused=*/true);
+        if (pass == 0) {
+          local_loss += loss_value;
+          local_count += loss_count(options.loss, batch.target, batch.rows);
+          at::NoGradGuard no_grad;
+          for (std::size_t i = 0; i < gradients.size(); ++i)
+            if (gradients[i].defined()) out_views[i].add_(gradients[i]);
+        }
+        if (range.begin > 0 || pass == 1) {
+          timed_s += timer.elapsed_s();
+          timed_rows += range.size();
+        }
+      }
+      batches.push_back(std::move(batch));
+    }
+    if (timed_rows > 0) stats.gradient_s = timed_s / static_cast<double>(timed_rows) * static_cast<double>(rows());
+    stats.micro_batches = static_cast<std::int64_t>(batches.size());
+    if (!std::isfinite(local_loss))
+      throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") on rows " +
+                       std::to_string(data.rows.begin) + " to " + std::to_string(data.rows.end - 1));
+  }
+
+  void loss_and_gradient() {
+    double local_loss = 0, local_count = 0;
+    agree(comm, [&] { first_pass(local_loss, local_count); });
+    std::vector<double> sums{local_loss, local_count};
+    comm.all_reduce_sum(std::span<double>(sums));
+    if (!(sums[1] > 0)) throw InputError("every target is the ignored index: the loss has no terms");
+    count = sums[1];
+    loss = sums[0] / count;
+    gradient = at::zeros({shard.chunk}, tensor_options());
+    comm.reduce_scatter_sum(full_out, gradient);
+    gradient.div_(count);
+    double finite = at::isfinite(gradient).all().item<bool>() ? 0.0 : 1.0;
+    comm.all_reduce_sum(std::span<double>(&finite, 1));
+    if (finite > 0) throw InputError("the gradient of the loss is not finite");
+  }
+
+  /// Keeps the gradient graphs of as many micro-batches as the budget allows; measured on the first one.
+  void keep_graphs() {
+    at::AutoGradMode grad(true);
+    std::int64_t budget = options.graph_budget_bytes;
+    if (budget == 0 || batches.empty()) return;
+    const bool automatic = budget < 0;
+    if (program.options().device.is_cuda() && automatic) return;
+    if (automatic) budget = available_memory_bytes() / (2 * std::max(1, options.ranks_on_node));
+    std::int64_t used = 0, largest = 0;
+    for (const Batch& batch : batches) {
+      if (used + largest > budget && !kept.empty()) break;
+      const std::int64_t before = heap_bytes_in_use();
+      kept.push_back(gradient_graph(batch));
+      const std::int64_t bytes = std::max<std::int64_t>(heap_bytes_in_use() - before, 0);
+      used += bytes;
+      largest = std::max(largest, bytes);
+      if (used > budget) {
+        kept.pop_back();
+        break;
+      }
+    }
+    stats.graph_bytes = largest;
+    stats.kept_graphs = static_cast<std::int64_t>(kept.size());
+  }
+};
+
+HessianOperator::HessianOperator(Program& program, DataShard data, Communicator& comm, const HessianOptions& options) {
+  agree(comm, [&] {
+    impl_ = std::make_unique<Impl>(program, std::move(data), comm, options);
+    impl_->check_model();
+  });
+  impl_->choose_micro_batch();
+  impl_->full_out.zero_();
+  impl_->loss_and_gradient();
+  agree(comm, [&] { impl_->keep_graphs(); });
+}
+
+HessianOperator::~HessianOperator() = default;
+
+Communicator& HessianOperator::comm() const { return impl_->comm; }
+const Shard& HessianOperator::shard() const { return impl_->shard; }
+at::TensorOptions HessianOperator::options() const { return impl_->tensor_options(); }
+double HessianOperator::loss() const { return impl_->loss; }
+double HessianOperator::count() const { return impl_->count; }
+const at::Tensor& HessianOperator::gradient() const { return impl_->gradient; }
+const HessianStats& HessianOperator::stats() const { return impl_->stats; }
+
+void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
+  const Timer total;
+  double communication_s = 0;
+  const bool alone = impl_->comm.size() == 1;
+  if (!alone) {
+    const Timer timer;
+    impl_->comm.all_gather(x_local, impl_->full_in);
+    communication_s += timer.elapsed_s();
+  }
+  agree(impl_->comm, [&] { impl_->local_product(alone ? x_local : impl_->full_in); });
+  const Timer timer;
+  if (alone) {
+    y_local.copy_(impl_->full_out);
+  } else {
+    impl_->comm.reduce_scatter_sum(impl_->full_out, y_local);
+  }
+  communication_s += timer.elapsed_s();
+  y_local.div_(impl_->count);
+  ++impl_->stats.products;
+  impl_->stats.product_s += total.elapsed_s();
+  impl_->stats.communication_s += communication_s;
+}
+
+}  // namespace hesspect

@@ -1,0 +1,162 @@
+#include "archive.h"
+
+#include <ATen/ATen.h>
+#include <caffe2/serialize/inline_container.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+
+namespace hesspect {
+namespace {
+
+using nlohmann::json;
+
+std::string first_line(const char* what) {
+  std::string line(what);
+  return line.substr(0, line.find('\n'));
+}
+
+/// A size of the schema: {"as_int": 3}.
+std::int64_t static_int(const json& value, const std::string& what) {
+  if (!value.is_object() || !value.contains("as_int") || !value["as_int"].is_number_integer())
+    throw InputError(what + ": expected a fixed integer, found " + value.dump().substr(0, 80));
+  return value["as_int"].get<std::int64_t>();
+}
+
+}  // namespace
+
+at::ScalarType scalar_type_from_schema(std::int64_t code) {
+  switch (code) {  // torch/_export/serde/schema.py, ScalarType
+    case 1: return at::kByte;
+    case 2: return at::kChar;
+    case 3: return at::kShort;
+    case 4: return at::kInt;
+    case 5: return at::kLong;
+    case 6: return at::kHalf;
+    case 7: return at::kFloat;
+    case 8: return at::kDouble;
+    case 12: return at::kBool;
+    case 13: return at::kBFloat16;
+    default: throw InputError("dtype code " + std::to_string(code) + " of the export schema is not supported");
+  }
+}
+
+Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
+  std::error_code ec;
+  const auto status = std::filesystem::status(path, ec);
+  if (!std::filesystem::exists(status)) throw InputError("model " + path.string() + ": no such file");
+  if (std::filesystem::is_directory(status))
+    throw InputError("model " + path.string() + ": is a directory; expected a .pt2 file written by torch.export.save");
+  try {
+    reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path.string());
+  } catch (const std::exception& e) {
+    throw InputError(where() + "not a readable .pt2 archive (" + first_line(e.what()) +
+                     "); expected a file written by torch.export.save");
+  }
+  const std::vector<std::string> records = reader_->getAllRecords();
+  std::string model_record;
+  for (const std::string& record : records) {
+    if (!record.starts_with("models/") || !record.ends_with(".json")) continue;
+    if (model_record.empty() || record == "models/model.json") model_record = record;
+  }
+  if (model_record.empty()) {
+    const bool old_form =
+        std::find(records.begin(), records.end(), "serialized_exported_program.json") != records.end();
+    const bool torch_save = std::find(records.begin(), records.end(), "data.pkl") != records.end();
+    throw InputError(where() +
+                     (old_form ? "was written by an older torch.export.save; export it again with torch 2.8 or later"
+                      : torch_save
+                          ? "is a PyTorch checkpoint (torch.save), not an exported program; pass it as --weights, and "
+                            "as --model the .pt2 that torch.export.save writes"
+                          : "holds no exported program (models/*.json); expected a file written by torch.export.save"));
+  }
+  const std::string name = model_record.substr(7, model_record.size() - 7 - 5);
+  model_ = json::parse(text_record(model_record), nullptr, false);
+  if (model_.is_discarded() || !model_.is_object() || !model_.contains("graph_module"))
+    throw InputError(where() + "its graph (" + model_record + ") is not valid JSON of an exported program");
+  weights_ = read_config("data/weights/", name + "_weights_config.json");
+  constants_ = read_config("data/constants/", name + "_constants_config.json");
+}
+
+Pt2Archive::~Pt2Archive() = default;
+
+std::string Pt2Archive::where() const { return "model " + path_.string() + ": "; }
+
+std::string Pt2Archive::text_record(const std::string& name) const {
+  try {
+    auto [data, size] = reader_->getRecord(name);
+    return std::string(static_cast<const char*>(data.get()), size);
+  } catch (const std::exception& e) {
+    throw InputError(where() + "cannot read its record " + name + " (" + first_line(e.what()) + ")");
+  }
+}
+
+std::map<std::string, ArchivedTensor> Pt2Archive::read_config(const std::string& folder,
+                                                              const std::string& record) const {
+  std::map<std::string, ArchivedTensor> tensors;
+  if (!reader_->hasRecord(folder + record)) return tensors;
+  const json config = json::parse(text_record(folder + record), nullptr, false);
+  if (config.is_discarded() || !config.is_object() || !config.contains("config"))
+    throw InputError(where() + folder + record + " is not valid JSON of tensors");
+  for (const auto& [name, entry] : config["config"].items()) {
+    try {
+      if (entry.value("use_pickle", false))
+        throw InputError("is stored as a pickle, which is never executed; only plain tensors can be read");
+      const json& meta = entry.at("tensor_meta");
+      if (meta.is_null()) throw InputError("is not a tensor");
+      ArchivedTensor tensor;
+      tensor.record = folder + entry.at("path_name").get<std::string>();
+      tensor.dtype = scalar_type_from_schema(meta.at("dtype").get<std::int64_t>());
+      for (const json& size : meta.at("sizes")) tensor.sizes.push_back(static_int(size, "size"));
+      for (const json& stride : meta.at("strides")) tensor.strides.push_back(static_int(stride, "stride"));
+      tensor.storage_offset = static_int(meta.at("storage_offset"), "storage offset");
+      tensor.requires_grad = meta.value("requires_grad", false);
+      tensors.emplace(name, std::move(tensor));
+    } catch (const InputError& e) {
+      throw InputError(where() + "tensor '" + name + "' " + e.what());
+    } catch (const json::exception& e) {
+      throw InputError(where() + "tensor '" + name + "' has a broken entry in " + folder + record + " (" + e.what() +
+                       ")");
+    }
+  }
+  return tensors;
+}
+
+at::Tensor Pt2Archive::read(const std::string& name, const ArchivedTensor& entry) const {
+  const auto fail = [&](const std::string& why) -> InputError {
+    return InputError(where() + "tensor '" + name + "' of shape " + format_shape(entry.sizes) + " " + why);
+  };
+  const std::int64_t item = static_cast<std::int64_t>(c10::elementSize(entry.dtype));
+  if (entry.sizes.size() != entry.strides.size() || entry.storage_offset < 0) throw fail("has inconsistent strides");
+  bool empty = false;
+  std::int64_t last = entry.storage_offset;  // index of the furthest element
+  for (std::size_t d = 0; d < entry.sizes.size(); ++d) {
+    if (entry.sizes[d] < 0 || entry.strides[d] < 0) throw fail("has a negative size or stride");
+    if (entry.sizes[d] == 0) empty = true;
+    std::int64_t step = 0;
+    if (__builtin_mul_overflow(std::max<std::int64_t>(entry.sizes[d] - 1, 0), entry.strides[d], &step) ||
+        __builtin_add_overflow(last, step, &last) || last > std::numeric_limits<std::int64_t>::max() / 16)
+      throw fail("is larger than any memory");
+  }
+  if (empty) return at::empty_strided(entry.sizes, entry.strides, at::TensorOptions().dtype(entry.dtype));
+  at::DataPtr data;
+  std::size_t size = 0;
+  try {
+    std::tie(data, size) = reader_->getRecord(entry.record);
+  } catch (const std::exception& e) {
+    throw fail("cannot be read from record " + entry.record + " (" + first_line(e.what()) + ")");
+  }
+  const auto needed = static_cast<std::size_t>(last + 1) * static_cast<std::size_t>(item);
+  if (size < needed)
+    throw fail("needs " + std::to_string(needed) + " bytes, but record " + entry.record + " holds " +
+               std::to_string(size));
+  auto keep = std::make_shared<at::DataPtr>(std::move(data));
+  void* first = static_cast<char*>(keep->get()) + entry.storage_offset * item;
+  return at::from_blob(
+      first, entry.sizes, entry.strides, [keep](void*) {}, at::TensorOptions().dtype(entry.dtype));
+}
+
+}  // namespace hesspect

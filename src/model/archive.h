@@ -1,0 +1,64 @@
+// The `.pt2` archive: a zip whose records are the graph (JSON) and the raw bytes of weights and constants.
+//
+// Written by torch.export.save (torch/export/pt2_archive/_package.py lists the record names). Only what is asked for is
+// read; everything the archive says is checked against what it holds.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace caffe2::serialize {
+class PyTorchStreamReader;
+}
+
+namespace hesspect {
+
+/// One entry of model_weights_config.json or model_constants_config.json.
+struct ArchivedTensor {
+  std::string record;  // zip record that holds the raw bytes; tied weights share it
+  at::ScalarType dtype;
+  std::vector<std::int64_t> sizes;
+  std::vector<std::int64_t> strides;
+  std::int64_t storage_offset = 0;
+  bool requires_grad = false;
+};
+
+class Pt2Archive {
+ public:
+  /// @throws InputError: no file, a directory, not a zip, or not written by torch.export.save
+  explicit Pt2Archive(const std::filesystem::path& path);
+  ~Pt2Archive();
+
+  const std::filesystem::path& path() const { return path_; }
+  const nlohmann::json& model() const { return model_; }
+  /// Parameters and persistent buffers, by fully qualified name.
+  const std::map<std::string, ArchivedTensor>& weights() const { return weights_; }
+  /// Lifted constants and non-persistent buffers, by name.
+  const std::map<std::string, ArchivedTensor>& constants() const { return constants_; }
+  /// Reads a tensor: CPU, stored dtype, the stored strides.
+  at::Tensor read(const std::string& name, const ArchivedTensor& entry) const;
+  /// "path: what": the start of every message about this file.
+  std::string where() const;
+
+ private:
+  std::string text_record(const std::string& name) const;
+  std::map<std::string, ArchivedTensor> read_config(const std::string& folder, const std::string& record) const;
+
+  std::filesystem::path path_;
+  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
+  nlohmann::json model_;
+  std::map<std::string, ArchivedTensor> weights_, constants_;
+};
+
+/// The c10 scalar type of the export schema's code (its enum differs from c10's: float32 is 7).
+/// @throws InputError for a type that hesspect does not run
+at::ScalarType scalar_type_from_schema(std::int64_t code);
+
+}  // namespace hesspect

@@ -1,0 +1,86 @@
+// From the graph's JSON to instructions whose ops, arguments and constants are resolved once, at load time.
+//
+// A graph's values live in numbered slots (one per SSA name). An instruction names its operands by slot or holds them
+// as constants; the run path looks up no string.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "symbolic.h"
+
+namespace hesspect {
+
+/// Where a node came from, for messages.
+struct Origin {
+  std::string node;    // its name in the graph
+  std::string target;  // "torch.ops.aten.linear.default"
+  std::string source;  // "model.py:12, in forward: x = self.fc(x)"; empty if the file does not say
+  /// "node 'linear' (aten.linear.default, from model.py:12, in forward: x = self.fc(x))"
+  std::string describe() const;
+};
+
+struct Operand {
+  enum class Kind { kConstant, kSlot, kIntList, kFloatList, kTensorList, kOptionalTensorList };
+  Kind kind = Kind::kConstant;
+  c10::IValue constant;
+  int slot = -1;
+  bool wrap_number = false;    // the op takes a tensor here, the program may give a number
+  std::vector<Operand> items;  // of a list that is not constant
+};
+
+struct Graph;
+
+struct Instruction {
+  enum class Kind {
+    kDispatch,    // an op through the dispatcher
+    kSymbolic,    // arithmetic on ints, floats, bools
+    kSubgraph,    // wrap_with_set_grad_enabled: a nested graph under a grad mode
+    kScaleShift,  // eval-mode batch norm, rewritten as x * scale + shift
+  };
+  Kind kind = Kind::kDispatch;
+  std::optional<c10::OperatorHandle> op;
+  SymbolicOp symbolic = SymbolicOp::kAdd;
+  std::unique_ptr<Graph> subgraph;
+  std::optional<bool> grad_mode;  // of a subgraph; unset: unchanged
+  std::vector<Operand> operands;
+  std::vector<bool> writes;   // per operand: the op mutates it
+  std::vector<int> outputs;   // slots; -1: dropped
+  bool spreads_list = false;  // the op returns one list whose elements go to `outputs`
+  std::vector<int> dead;      // slots whose last use this is
+  Origin origin;
+};
+
+struct Graph {
+  int slots = 0;
+  std::vector<int> inputs;  // slots, in the graph's input order
+  std::vector<Operand> outputs;
+  std::vector<Instruction> instructions;
+};
+
+/// What compiling needs to know of the run and of the file.
+struct CompileOptions {
+  std::function<at::ScalarType(at::ScalarType)> map_dtype;  // a dtype in the program -> in the run
+  at::Device device = at::kCPU;
+  std::string where;  // start of messages
+  bool rewrite_batch_norm = true;
+};
+
+/// @param external  names of inputs that the program must not write to: parameters, buffers, constants, user inputs
+/// @throws InputError at the first node that cannot be run: unknown or higher-order op, mutation, train mode,
+/// randomness
+Graph compile_graph(const nlohmann::json& graph, const std::set<std::string>& external, const CompileOptions& options);
+
+/// The line of the user's model in a node's stack trace: the last frame outside LibTorch's own Python files.
+std::string user_source_line(const std::string& stack_trace);
+
+}  // namespace hesspect

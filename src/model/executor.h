@@ -1,0 +1,35 @@
+// Runs compiled graphs through the dispatcher, autograd on.
+#pragma once
+
+#include <ATen/core/ivalue.h>
+
+#include <string>
+#include <vector>
+
+#include "compile.h"
+
+namespace hesspect {
+
+/// The values of one run, by slot.
+using Frame = std::vector<c10::IValue>;
+
+/// A number as the 0-dimensional tensor that yields to other tensors' dtypes (x + 1 keeps x's); anything else as it is.
+c10::IValue wrapped_number(const c10::IValue& value);
+
+/// An operand's value: lists that hold slots are assembled here.
+c10::IValue materialise(const Operand& operand, const Frame& frame);
+
+/// Calls one op through the dispatcher: arguments on the stack become its returns.
+void call_op(const Instruction& instruction, std::vector<c10::IValue>& stack);
+
+/// Stores an op's returns in the frame.
+void store_outputs(const Instruction& instruction, std::vector<c10::IValue>& stack, Frame& frame);
+
+/// Runs one instruction and frees what it used last.
+/// @throws InputError naming node, op and source line
+void execute(const Instruction& instruction, Frame& frame, const std::string& where);
+
+/// Runs a whole graph. @param inputs in the order of graph.inputs
+std::vector<c10::IValue> execute(const Graph& graph, std::vector<c10::IValue> inputs, const std::string& where);
+
+}  // namespace hesspect

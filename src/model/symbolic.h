@@ -1,0 +1,51 @@
+// Arithmetic on the program's symbolic ints, floats and bools: the few Python operators that exported graphs use.
+#pragma once
+
+#include <ATen/core/ivalue.h>
+
+#include <optional>
+#include <span>
+#include <string>
+
+namespace hesspect {
+
+enum class SymbolicOp {
+  kAdd,
+  kSub,
+  kMul,
+  kFloorDiv,
+  kTrueDiv,
+  kMod,
+  kPow,
+  kNeg,
+  kAbs,
+  kEq,
+  kNe,
+  kLt,
+  kLe,
+  kGt,
+  kGe,
+  kAnd,
+  kOr,
+  kNot,
+  kMin,
+  kMax,
+  kSum,
+  kIfThenElse,
+  kToInt,
+  kToFloat,
+  kTrunc,
+  kFloor,
+  kCeil,
+  kRound,
+  kSqrt,
+};
+
+/// From a node's target such as `_operator.floordiv`, `torch.sym_max` or `math.trunc`; nothing for others.
+std::optional<SymbolicOp> symbolic_op_from(const std::string& target);
+
+/// Python's semantics: floor division and modulo round towards minus infinity, `/` gives a float.
+/// @throws std::domain_error on a division by zero
+c10::IValue evaluate(SymbolicOp op, std::span<const c10::IValue> arguments);
+
+}  // namespace hesspect
