@@ -1,0 +1,19 @@
+// Files that are there whole or not at all.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+
+namespace hesspect {
+
+/// Writes to a temporary name in the same folder, syncs, renames over `path`, syncs the folder.
+/// @throws InputError with the system's reason; the temporary file is removed, and `path` is as it was
+void write_file_atomically(const std::filesystem::path& path, std::span<const std::byte> bytes);
+
+/// Checks before a run that its output can be written at its end, by making and removing a file in the folder.
+/// @throws InputError: no such folder, not a folder, no permission, `path` is a folder
+///         UsageError where the file exists and `overwrite` is false
+void check_output(const std::filesystem::path& path, bool overwrite);
+
+}  // namespace hesspect

@@ -1,0 +1,81 @@
+// The result of a run as one HDF5 file, after the NeXus conventions (docs/results.md has the schema).
+//
+// The file is laid out in memory by HDF5 and then written as bytes: to a temporary name beside the target, synced,
+// renamed. So a full disk or a lost folder is one failing write(), never a half-written file. Limits: the whole file is
+// in memory while it is written, which results (not eigenvectors) always fit.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hesspect/spectrum/estimates.h"
+
+namespace hesspect {
+
+/// A file that went into the run.
+struct SourceFile {
+  std::string path;
+  std::string sha256;
+};
+
+/// What was run, by what, on what.
+struct ProcessInfo {
+  std::string command;  // "analyze"
+  std::vector<std::string> argv;
+  std::string config;  // ini text, resolved
+  std::string version, git_revision, build_type, torch_version, hdf5_version, mpi_version;
+  std::string model_torch_version;  // that exported the model
+  std::vector<std::string> hosts;   // of each rank
+  std::uint64_t seed = 0;
+  std::vector<SourceFile> model, weights, data;  // weights: none where those in the model were used
+  std::string weights_format;
+  std::int64_t ranks = 1;
+  std::int64_t threads = 1;  // a rank
+  std::string dtype, device, distribution, curvature, loss_kind;
+  std::string start_time, end_time;  // ISO 8601, UTC
+};
+
+/// How trustworthy and how costly it was. NaN: not measured.
+struct Diagnostics {
+  double symmetry_error = 0;      // |u·Hv − v·Hu| / (‖u‖ ‖Hv‖ + ‖v‖ ‖Hu‖) for two random vectors
+  double orthogonality_loss = 0;  // max |QᵀQ − I| over the probes
+  std::int64_t products = 0;      // Hessian-vector products
+  double product_s = 0;           // wall time in them
+  double communication_s = 0;     // part of it in collectives, rank 0
+  double cost_in_gradients = 0;   // seconds of a product over seconds of a gradient
+  double elapsed_s = 0;           // of the whole run
+  double loss = 0;                // mean over all terms
+  double gradient_norm = 0;
+  std::int64_t parameters = 0;  // n, tied ones once
+  std::int64_t rows = 0;        // of data, all ranks
+  double loss_terms = 0;        // what the mean divides by
+  std::int64_t micro_batch = 0;
+  std::int64_t peak_memory_bytes = 0;        // resident, the largest of all ranks
+  std::vector<std::string> widened_weights;  // names stored as bf16 or fp16
+};
+
+/// Everything a result file holds. What was not asked for is not there.
+struct RunResult {
+  std::optional<Density> density;
+  std::optional<EigenResult> eigenvalues;
+  std::optional<TraceEstimate> trace;
+  std::vector<ProbeQuadrature> quadrature;
+  ProcessInfo process;
+  Diagnostics diagnostics;
+  std::vector<std::string> warnings;
+};
+
+/// Writes the result; replaces an earlier file of that name only when it is complete.
+/// @throws InputError if it cannot be written; nothing is left behind
+void write_result(const std::filesystem::path& path, const RunResult& result);
+
+/// @throws InputError: no such file, not HDF5, not a result of hesspect, or broken
+RunResult read_result(const std::filesystem::path& path);
+
+/// True for an HDF5 file that says it is a result of hesspect. Never throws for the content's sake.
+bool is_result(const std::filesystem::path& path);
+
+}  // namespace hesspect

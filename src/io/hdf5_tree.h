@@ -1,0 +1,83 @@
+// Named values in HDF5 groups: what the result's writer and reader are made of.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hesspect/core/hdf5_handle.h"
+
+namespace hesspect::hdf5 {
+
+/// What every dataset says of itself.
+struct Label {
+  std::string long_name;
+  std::string units;  // "" where it has none
+};
+
+/// A file laid out in memory. Failures (of memory, or a slip of this program) throw Error with ExitCode::kInternal.
+class MemoryFile {
+ public:
+  MemoryFile();
+  hid_t root() const { return file_.get(); }
+  /// The file's bytes. The object is closed by it.
+  std::vector<std::byte> bytes();
+
+ private:
+  QuietErrors quiet_;
+  File file_;
+};
+
+Group make_group(hid_t parent, const std::string& name, const std::string& nx_class);
+void put_attribute(hid_t object, const std::string& name, const std::string& value);
+void put_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values);
+void put_attribute(hid_t object, const std::string& name, std::int64_t value);
+
+// Scalars have dims {}.
+void put(hid_t group, const std::string& name, const std::vector<double>& values, const std::vector<hsize_t>& dims,
+         const Label& label);
+void put(hid_t group, const std::string& name, const std::vector<std::int64_t>& values,
+         const std::vector<hsize_t>& dims, const Label& label);
+void put(hid_t group, const std::string& name, const std::vector<bool>& values, const std::vector<hsize_t>& dims,
+         const Label& label);
+void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const Label& label);
+void put(hid_t group, const std::string& name, double value, const Label& label);
+void put(hid_t group, const std::string& name, std::int64_t value, const Label& label);
+void put(hid_t group, const std::string& name, std::uint64_t value, const Label& label);
+void put(hid_t group, const std::string& name, const std::string& value, const Label& label);
+
+/// Makes `scale` the coordinate of dimension `axis` of the arrays, as HDF5's dimension scales say it (xarray reads
+/// them).
+void attach_scale(hid_t group, const std::string& scale, const std::vector<std::string>& arrays, unsigned axis);
+
+/// A file opened for reading. Everything missing or of another kind throws InputError naming file and dataset.
+class ReadFile {
+ public:
+  explicit ReadFile(const std::filesystem::path& path);
+
+  bool has(const std::string& name) const;
+  std::optional<std::int64_t> root_attribute(const std::string& name) const;
+  std::vector<double> doubles(const std::string& name) const;
+  std::vector<std::int64_t> integers(const std::string& name) const;
+  std::vector<std::string> strings(const std::string& name) const;
+  std::vector<hsize_t> dims(const std::string& name) const;
+  double real(const std::string& name) const;
+  std::int64_t integer(const std::string& name) const;
+  std::uint64_t unsigned_integer(const std::string& name) const;
+  std::string text(const std::string& name) const;
+
+ private:
+  [[noreturn]] void fail(const std::string& name, const std::string& why) const;
+  Dataset open(const std::string& name) const;
+  template <class T>
+  std::vector<T> numbers(const std::string& name, hid_t type, H5T_class_t kind) const;
+
+  QuietErrors quiet_;
+  std::filesystem::path path_;
+  File file_;
+};
+
+}  // namespace hesspect::hdf5

@@ -1,0 +1,142 @@
+// Writing: HDF5's core driver keeps the file in memory, so that no call here meets a disk.
+#include <hdf5_hl.h>
+
+#include "hdf5_tree.h"
+#include "hesspect/core/errors.h"
+
+namespace hesspect::hdf5 {
+namespace {
+
+constexpr std::size_t kGrowBytes = 1 << 20;
+
+/// Every id and status of HDF5 is negative on failure.
+template <class Value>
+Value check(Value value, const std::string& what) {
+  if (value < 0) throw Error(ExitCode::kInternal, "HDF5 could not make " + what + ": " + last_error());
+  return value;
+}
+
+Type string_type() {
+  Type type(check(H5Tcopy(H5T_C_S1), "a string type"));
+  check(H5Tset_size(type.get(), H5T_VARIABLE), "a string type");
+  check(H5Tset_cset(type.get(), H5T_CSET_UTF8), "a string type");
+  return type;
+}
+
+Space space_of(const std::vector<hsize_t>& dims) {
+  if (dims.empty()) return Space(check(H5Screate(H5S_SCALAR), "a scalar"));
+  return Space(check(H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr), "an array"));
+}
+
+std::vector<const char*> pointers(const std::vector<std::string>& values) {
+  std::vector<const char*> all;
+  for (const auto& value : values) all.push_back(value.c_str());
+  return all;
+}
+
+void put_values(hid_t group, const std::string& name, hid_t file_type, hid_t memory_type, const void* values,
+                const std::vector<hsize_t>& dims, const Label& label) {
+  const Space space = space_of(dims);
+  const Dataset dataset(
+      check(H5Dcreate2(group, name.c_str(), file_type, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), name));
+  if (H5Sget_simple_extent_npoints(space.get()) > 0)
+    check(H5Dwrite(dataset.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), name);
+  put_attribute(dataset.get(), "long_name", label.long_name);
+  put_attribute(dataset.get(), "units", label.units);
+}
+
+}  // namespace
+
+MemoryFile::MemoryFile() {
+  const PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), "a file in memory"));
+  check(H5Pset_fapl_core(access.get(), kGrowBytes, /*backing_store=*/0), "a file in memory");
+  file_ = File(check(H5Fcreate("hesspect-result", H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), "a file in memory"));
+}
+
+std::vector<std::byte> MemoryFile::bytes() {
+  check(H5Fflush(file_.get(), H5F_SCOPE_GLOBAL), "the file's image");
+  std::vector<std::byte> image(check(H5Fget_file_image(file_.get(), nullptr, 0), "the file's image"));
+  check(H5Fget_file_image(file_.get(), image.data(), image.size()), "the file's image");
+  check(file_.reset(), "the file's image");
+  return image;
+}
+
+Group make_group(hid_t parent, const std::string& name, const std::string& nx_class) {
+  Group group(check(H5Gcreate2(parent, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), name));
+  put_attribute(group.get(), "NX_class", nx_class);
+  return group;
+}
+
+void put_attribute(hid_t object, const std::string& name, const std::string& value) {
+  const Type type = string_type();
+  const Space space = space_of({});
+  const Attribute attribute(
+      check(H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), name));
+  const char* text = value.c_str();
+  check(H5Awrite(attribute.get(), type.get(), &text), name);
+}
+
+void put_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values) {
+  const Type type = string_type();
+  const Space space = space_of({values.size()});
+  const Attribute attribute(
+      check(H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), name));
+  check(H5Awrite(attribute.get(), type.get(), pointers(values).data()), name);
+}
+
+void put_attribute(hid_t object, const std::string& name, std::int64_t value) {
+  const Space space = space_of({});
+  const Attribute attribute(
+      check(H5Acreate2(object, name.c_str(), H5T_STD_I64LE, space.get(), H5P_DEFAULT, H5P_DEFAULT), name));
+  check(H5Awrite(attribute.get(), H5T_NATIVE_INT64, &value), name);
+}
+
+void put(hid_t group, const std::string& name, const std::vector<double>& values, const std::vector<hsize_t>& dims,
+         const Label& label) {
+  put_values(group, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, values.data(), dims, label);
+}
+
+void put(hid_t group, const std::string& name, const std::vector<std::int64_t>& values,
+         const std::vector<hsize_t>& dims, const Label& label) {
+  put_values(group, name, H5T_STD_I64LE, H5T_NATIVE_INT64, values.data(), dims, label);
+}
+
+void put(hid_t group, const std::string& name, const std::vector<bool>& values, const std::vector<hsize_t>& dims,
+         const Label& label) {
+  const std::vector<std::uint8_t> bytes(values.begin(), values.end());
+  put_values(group, name, H5T_STD_U8LE, H5T_NATIVE_UINT8, bytes.data(), dims, label);
+}
+
+void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const Label& label) {
+  const Type type = string_type();
+  put_values(group, name, type.get(), type.get(), pointers(values).data(), {values.size()}, label);
+}
+
+void put(hid_t group, const std::string& name, double value, const Label& label) {
+  put(group, name, std::vector<double>{value}, {}, label);
+}
+
+void put(hid_t group, const std::string& name, std::int64_t value, const Label& label) {
+  put(group, name, std::vector<std::int64_t>{value}, {}, label);
+}
+
+void put(hid_t group, const std::string& name, std::uint64_t value, const Label& label) {
+  put_values(group, name, H5T_STD_U64LE, H5T_NATIVE_UINT64, &value, {}, label);
+}
+
+void put(hid_t group, const std::string& name, const std::string& value, const Label& label) {
+  const Type type = string_type();
+  const char* text = value.c_str();
+  put_values(group, name, type.get(), type.get(), &text, {}, label);
+}
+
+void attach_scale(hid_t group, const std::string& scale, const std::vector<std::string>& arrays, unsigned axis) {
+  const Dataset coordinate(check(H5Dopen2(group, scale.c_str(), H5P_DEFAULT), scale));
+  if (H5DSis_scale(coordinate.get()) <= 0) check(H5DSset_scale(coordinate.get(), scale.c_str()), scale);
+  for (const auto& name : arrays) {
+    const Dataset array(check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
+    check(H5DSattach_scale(array.get(), coordinate.get(), axis), name);
+  }
+}
+
+}  // namespace hesspect::hdf5

@@ -1,0 +1,58 @@
+"""Checks a result of result_file_test.cpp as its readers see it: h5py, and silx and xarray where they are installed."""
+
+import importlib.util
+import sys
+
+import h5py
+import numpy as np
+
+path = sys.argv[1]
+with h5py.File(path) as f:
+    assert f.attrs["NX_class"] == "NXroot" and f.attrs["default"] == "entry"
+    entry = f["entry"]
+    assert entry.attrs["NX_class"] == "NXentry" and entry.attrs["default"] == "density"
+    density = entry["density"]
+    assert density.attrs["NX_class"] == "NXdata" and density.attrs["signal"] == "density"
+    assert list(density.attrs["axes"]) == ["lambda"]
+    np.testing.assert_array_equal(density["lambda"], [-1, 0, 1.5])
+    assert density["density"].dims[0][0].name == "/entry/density/lambda"
+    np.testing.assert_array_equal(entry["eigenvalues/eigenvalue"], [3.5, 2, -0.5])
+    np.testing.assert_array_equal(entry["eigenvalues/converged"], [1, 0, 1])
+    alpha, beta = entry["quadrature/alpha"][()], entry["quadrature/beta"][()]
+    np.testing.assert_array_equal(alpha, [[1, 2, 3], [7, np.nan, np.nan]])
+    np.testing.assert_array_equal(beta, [[0.5, 0.25, 0.125], [0, np.nan, np.nan]])
+    assert entry["quadrature/weight"].shape == entry["quadrature/ritz"].shape == (2, 3)
+    assert entry["trace/value"][()] == 12.5 and entry["trace/stderr"][()] == 0.5 and entry["trace/samples"][()] == 3
+    process = entry["process"]
+    assert process.attrs["NX_class"] == "NXprocess" and process["program"].asstr()[()] == "hesspect"
+    assert list(process["argv"].asstr()) == ["hesspect", "analyze", "--model", "modèle.pt2"]
+    assert process["seed"][()] == 2**64 - 1
+    assert list(process["model_sha256"].asstr()) == ["00ff"] and len(process["weights"]) == 0
+    assert entry["diagnostics/hvp_count"][()] == 240 and np.isnan(entry["diagnostics/symmetry_error"][()])
+
+    def labelled(name, item):
+        if isinstance(item, h5py.Dataset):
+            assert item.attrs["long_name"], name
+            assert "units" in item.attrs, name
+        else:
+            assert item.attrs["NX_class"], name
+
+    f.visititems(labelled)
+
+if importlib.util.find_spec("silx"):
+    from silx.io import nxdata
+
+    with h5py.File(path) as f:
+        plot = nxdata.get_default(f)
+        assert plot is not None and plot.is_valid and plot.is_curve and plot.signal.name == "/entry/density/density"
+        assert plot.plot_style.signal_scale_type == "log" and plot.errors is not None
+        for group in ("eigenvalues", "quadrature"):
+            assert nxdata.NXdata(f["entry"][group]).is_valid, group
+
+if importlib.util.find_spec("xarray") and importlib.util.find_spec("h5netcdf"):
+    import xarray
+
+    with xarray.open_dataset(path, group="entry/density", engine="h5netcdf") as d:
+        assert d.density.dims == ("lambda",)
+    with xarray.open_dataset(path, group="entry/quadrature", engine="h5netcdf") as d:
+        assert d.alpha.dims == ("probe", "step")
