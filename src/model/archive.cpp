@@ -1,7 +1,6 @@
 #include "archive.h"
 
 #include <ATen/ATen.h>
-#include <caffe2/serialize/inline_container.h>
 
 #include <algorithm>
 #include <limits>
@@ -13,11 +12,6 @@ namespace hesspect {
 namespace {
 
 using nlohmann::json;
-
-std::string first_line(const char* what) {
-  std::string line(what);
-  return line.substr(0, line.find('\n'));
-}
 
 /// A size of the schema: {"as_int": 3}.
 std::int64_t static_int(const json& value, const std::string& what) {
@@ -51,12 +45,15 @@ Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
   if (std::filesystem::is_directory(status))
     throw InputError("model " + path.string() + ": is a directory; expected a .pt2 file written by torch.export.save");
   try {
-    reader_ = std::make_unique<caffe2::serialize::PyTorchStreamReader>(path.string());
-  } catch (const std::exception& e) {
-    throw InputError(where() + "not a readable .pt2 archive (" + first_line(e.what()) +
-                     "); expected a file written by torch.export.save");
+    zip_ = std::make_shared<ZipArchive>(path);
+  } catch (const InputError& e) {
+    throw InputError(where() + "not a readable .pt2 archive; expected a file written by torch.export.save (" +
+                     e.what() + ")");
   }
-  const std::vector<std::string> records = reader_->getAllRecords();
+  const std::string root = zip_->root() + "/";
+  std::vector<std::string> records;
+  for (const ZipEntry& entry : zip_->entries())
+    if (entry.name.starts_with(root)) records.push_back(entry.name.substr(root.size()));
   std::string model_record;
   for (const std::string& record : records) {
     if (!record.starts_with("models/") || !record.ends_with(".json")) continue;
@@ -85,19 +82,18 @@ Pt2Archive::~Pt2Archive() = default;
 
 std::string Pt2Archive::where() const { return "model " + path_.string() + ": "; }
 
-std::string Pt2Archive::text_record(const std::string& name) const {
-  try {
-    auto [data, size] = reader_->getRecord(name);
-    return std::string(static_cast<const char*>(data.get()), size);
-  } catch (const std::exception& e) {
-    throw InputError(where() + "cannot read its record " + name + " (" + first_line(e.what()) + ")");
-  }
+const ZipEntry* Pt2Archive::find(const std::string& record) const { return zip_->find(zip_->root() + "/" + record); }
+
+std::string_view Pt2Archive::text_record(const std::string& record) const {
+  const ZipEntry* entry = find(record);
+  if (entry == nullptr) throw InputError(where() + "lacks its record " + record);
+  return {reinterpret_cast<const char*>(entry->data.data()), entry->data.size()};
 }
 
 std::map<std::string, ArchivedTensor> Pt2Archive::read_config(const std::string& folder,
                                                               const std::string& record) const {
   std::map<std::string, ArchivedTensor> tensors;
-  if (!reader_->hasRecord(folder + record)) return tensors;
+  if (find(folder + record) == nullptr) return tensors;
   const json config = json::parse(text_record(folder + record), nullptr, false);
   if (config.is_discarded() || !config.is_object() || !config.contains("config"))
     throw InputError(where() + folder + record + " is not valid JSON of tensors");
@@ -142,21 +138,22 @@ at::Tensor Pt2Archive::read(const std::string& name, const ArchivedTensor& entry
       throw fail("is larger than any memory");
   }
   if (empty) return at::empty_strided(entry.sizes, entry.strides, at::TensorOptions().dtype(entry.dtype));
-  at::DataPtr data;
-  std::size_t size = 0;
-  try {
-    std::tie(data, size) = reader_->getRecord(entry.record);
-  } catch (const std::exception& e) {
-    throw fail("cannot be read from record " + entry.record + " (" + first_line(e.what()) + ")");
-  }
+  const ZipEntry* record = find(entry.record);
+  if (record == nullptr) throw fail("has no data: the archive lacks " + entry.record);
   const auto needed = static_cast<std::size_t>(last + 1) * static_cast<std::size_t>(item);
-  if (size < needed)
-    throw fail("needs " + std::to_string(needed) + " bytes, but record " + entry.record + " holds " +
-               std::to_string(size));
-  auto keep = std::make_shared<at::DataPtr>(std::move(data));
-  void* first = static_cast<char*>(keep->get()) + entry.storage_offset * item;
+  if (record->data.size() < needed)
+    throw fail("needs " + std::to_string(needed) + " bytes, but " + entry.record + " holds " +
+               std::to_string(record->data.size()));
+  // The tensor is only ever read; from_blob takes no const pointer.
+  const std::byte* begin = record->data.data() + entry.storage_offset * item;
+  auto* first = const_cast<std::byte*>(begin);
+  if (reinterpret_cast<std::uintptr_t>(first) % static_cast<std::uintptr_t>(item) != 0) {
+    auto copy = std::make_shared<std::vector<std::byte>>(begin, record->data.data() + record->data.size());
+    return at::from_blob(
+        copy->data(), entry.sizes, entry.strides, [copy](void*) {}, at::TensorOptions().dtype(entry.dtype));
+  }
   return at::from_blob(
-      first, entry.sizes, entry.strides, [keep](void*) {}, at::TensorOptions().dtype(entry.dtype));
+      first, entry.sizes, entry.strides, [zip = zip_](void*) {}, at::TensorOptions().dtype(entry.dtype));
 }
 
 }  // namespace hesspect

@@ -14,9 +14,7 @@
 #include <string>
 #include <vector>
 
-namespace caffe2::serialize {
-class PyTorchStreamReader;
-}
+#include "hesspect/core/zip_archive.h"
 
 namespace hesspect {
 
@@ -42,17 +40,18 @@ class Pt2Archive {
   const std::map<std::string, ArchivedTensor>& weights() const { return weights_; }
   /// Lifted constants and non-persistent buffers, by name.
   const std::map<std::string, ArchivedTensor>& constants() const { return constants_; }
-  /// Reads a tensor: CPU, stored dtype, the stored strides.
+  /// A tensor of the file: CPU, stored dtype and strides. Its memory is the mapped file's: read it, never write it.
   at::Tensor read(const std::string& name, const ArchivedTensor& entry) const;
   /// "path: what": the start of every message about this file.
   std::string where() const;
 
  private:
-  std::string text_record(const std::string& name) const;
+  const ZipEntry* find(const std::string& record) const;
+  std::string_view text_record(const std::string& record) const;
   std::map<std::string, ArchivedTensor> read_config(const std::string& folder, const std::string& record) const;
 
   std::filesystem::path path_;
-  std::unique_ptr<caffe2::serialize::PyTorchStreamReader> reader_;
+  std::shared_ptr<ZipArchive> zip_;
   nlohmann::json model_;
   std::map<std::string, ArchivedTensor> weights_, constants_;
 };

@@ -539,7 +539,8 @@ std::string user_source_line(const std::string& trace) {
     const std::size_t slash = file.rfind('/');
     const std::string frame = (slash == std::string::npos ? file : file.substr(slash + 1)) + ":" + position +
                               (code.empty() ? "" : ": " + code);
-    const bool torch_own = file.find("site-packages/torch/") != std::string::npos || file.starts_with("torch/");
+    const bool torch_own =
+        file.find("site-packages/torch/") != std::string::npos || file.starts_with("torch/") || file.starts_with("<");
     if (!torch_own) best = frame;
     fallback = frame;
     at = line_end;

@@ -342,7 +342,16 @@ Program& Program::operator=(Program&&) noexcept = default;
 Program Program::load(const std::filesystem::path& path, const ProgramOptions& options) {
   set_backends();
   at::NoGradGuard no_grad;
-  return Program(Loader(path, options).run());
+  try {
+    return Program(Loader(path, options).run());
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (const std::exception& e) {  // LibTorch's own complaint about something the file says
+    const std::string reason = e.what();
+    throw InputError("model " + path.string() + ": is broken (" + reason.substr(0, reason.find('\n')) + ")");
+  }
 }
 
 const ProgramOptions& Program::options() const { return impl_->options; }

@@ -1,0 +1,170 @@
+// What a program tells of itself, what it refuses and how it says so. The numbers are tests/curvature's business.
+#include "hesspect/model/program.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "hesspect/core/errors.h"
+#include "support/fixture.h"
+
+namespace hesspect {
+namespace {
+
+using test::fixtures_dir;
+
+Program load(const std::string& name, at::ScalarType dtype = at::kFloat) {
+  return Program::load(fixtures_dir() + "/" + name + ".pt2", {dtype, at::kCPU});
+}
+
+/// The one line of the error that `action` ends in.
+template <class F>
+std::string refusal(F&& action) {
+  try {
+    action();
+  } catch (const InputError& e) {
+    return e.what();
+  }
+  return "";
+}
+
+std::vector<std::string> strings(const nlohmann::json& values) { return values.get<std::vector<std::string>>(); }
+
+bool contains_any(const std::string& text, const std::vector<std::string>& words) {
+  for (const std::string& word : words)
+    if (text.find(word) != std::string::npos) return true;
+  return false;
+}
+
+class Refused : public ::testing::TestWithParam<const char*> {};
+
+// Each file holds one thing that cannot be run; the line names its op, the line of the model and the reason.
+TEST_P(Refused, NamesOpLineAndReason) {
+  std::ifstream file(fixtures_dir() + "/" + GetParam() + ".expect.json");
+  const nlohmann::json expected = nlohmann::json::parse(file);
+  const std::string line = refusal([] {
+    const Program program = load(GetParam());
+    program.check_twice_differentiable(program.example_inputs(2));
+  });
+  ASSERT_FALSE(line.empty()) << "was not refused";
+  EXPECT_TRUE(contains_any(line, strings(expected["op_any"]))) << line;
+  EXPECT_TRUE(contains_any(line, strings(expected["reason_any"]))) << line;
+  EXPECT_NE(line.find(expected["user_line_contains"].get<std::string>()), std::string::npos) << line;
+  EXPECT_NE(line.find("node '"), std::string::npos) << line;
+  EXPECT_EQ(line.find('\n'), std::string::npos) << line;
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Refused,
+                         ::testing::Values("bad_bn_train", "bad_bn_train_functional", "bad_buffer_copy",
+                                           "bad_buffer_mutation", "bad_dropout_train", "bad_random", "bad_cond",
+                                           "bad_while", "bad_double_backward"),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST(Program, TiedWeightsAreOneParameter) {
+  const Program program = load("gpt2");
+  const ParameterEntry* embedding = program.layout().find("transformer.wte.weight");
+  const ParameterEntry* head = program.layout().find("lm_head.weight");
+  ASSERT_NE(embedding, nullptr);
+  EXPECT_EQ(embedding, head);
+  std::int64_t n = 0;
+  for (const ParameterEntry& entry : program.layout().entries()) {
+    EXPECT_EQ(entry.offset, n);
+    n += entry.numel;
+  }
+  EXPECT_EQ(program.layout().size(), n);
+}
+
+TEST(Program, LeavesAliasTheFlatVector) {
+  Program program = load("mlp_ce");
+  program.flat_parameters().fill_(3.0);
+  for (const at::Tensor& leaf : program.parameters()) {
+    EXPECT_TRUE(leaf.is_leaf() && leaf.requires_grad());
+    EXPECT_EQ(leaf.min().item<double>(), 3.0);
+  }
+}
+
+TEST(Program, TellsInputsAndOutputs) {
+  const Program program = load("bert");
+  ASSERT_EQ(program.inputs().size(), 2u);
+  EXPECT_EQ(program.inputs()[0].name, "input_ids");
+  EXPECT_EQ(program.inputs()[0].dtype, at::kLong);
+  EXPECT_FALSE(program.inputs()[0].shape.at(0).is_static());
+  EXPECT_FALSE(program.static_batch());
+  EXPECT_EQ(load("static_batch").static_batch(), 4);
+  EXPECT_GT(load("multi_output").outputs().size(), 1u);
+}
+
+TEST(Program, DtypeOfTheRunReachesEveryFloatingTensor) {
+  const Program program = load("constants", at::kDouble);
+  const at::Tensor output = program.run(program.example_inputs(3)).at(0);
+  EXPECT_EQ(output.scalar_type(), at::kDouble);
+}
+
+TEST(Program, InputsThatDoNotFitAreNamed) {
+  const Program program = load("bert");
+  const at::Tensor ids = at::zeros({3, 7}, at::kLong);
+  const std::vector<at::Tensor> good = program.example_inputs(3);
+  const std::string missing = refusal([&] { program.prepare_inputs({good[0]}); });
+  EXPECT_NE(missing.find("takes 2 inputs"), std::string::npos) << missing;
+  const std::string floating = refusal([&] { program.prepare_inputs({good[0].to(at::kFloat), good[1]}); });
+  EXPECT_NE(floating.find("input 'input_ids'"), std::string::npos) << floating;
+  const std::string rank = refusal([&] { program.prepare_inputs({good[0].flatten(), good[1]}); });
+  EXPECT_NE(rank.find("number of dimensions"), std::string::npos) << rank;
+  const std::string unequal = refusal([&] { program.prepare_inputs({good[0].narrow(0, 0, 2), good[1]}); });
+  EXPECT_NE(unequal.find("is 2 in input 'input_ids'"), std::string::npos) << unequal;
+}
+
+TEST(Program, NonFiniteWeightsAreNamed) {
+  Program program = load("mlp_ce");
+  EXPECT_NO_THROW(program.check_finite());
+  const ParameterEntry& last = program.layout().entries().back();
+  program.flat_parameters()[last.offset] = std::nan("");
+  const std::string line = refusal([&] { program.check_finite(); });
+  EXPECT_NE(line.find("'" + last.name + "'"), std::string::npos) << line;
+}
+
+TEST(Archive, NoFileDirectoryAndOtherFiles) {
+  const auto line = [](const std::string& path) { return refusal([&] { Program::load(path, {}); }); };
+  EXPECT_NE(line("/nonexistent/model.pt2").find("no such file"), std::string::npos);
+  EXPECT_NE(line(fixtures_dir()).find("is a directory"), std::string::npos);
+  EXPECT_NE(line(fixtures_dir() + "/mlp_ce.data.h5").find("not a readable .pt2"), std::string::npos);
+  EXPECT_NE(line(fixtures_dir() + "/ckpt/state.pt").find("--weights"), std::string::npos);
+}
+
+// Cut at many lengths, or with bytes changed, a file is either refused in one line or still runs; it never crashes.
+TEST(Archive, DamagedFilesAreRefused) {
+  std::ifstream in(fixtures_dir() + "/mlp_ce.pt2", std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), {});
+  ASSERT_GT(bytes.size(), 1000u);
+  const std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("hesspect_damaged_" + std::to_string(getpid()) + ".pt2");
+  const auto try_load = [&](const std::string& content) {
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << content;
+    try {
+      const Program program = Program::load(path, {});
+      return std::string("ran");
+    } catch (const Error& e) {
+      EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << e.what();
+      return std::string("refused");
+    }
+  };
+  EXPECT_EQ(try_load(bytes), "ran");
+  for (std::size_t length = 0; length < bytes.size(); length += bytes.size() / 60)
+    EXPECT_EQ(try_load(bytes.substr(0, length)), "refused");
+  std::mt19937 random(7);
+  for (int i = 0; i < 300; ++i) {
+    std::string damaged = bytes;
+    for (int k = 0; k < 1 + i % 4; ++k) damaged[random() % damaged.size()] = static_cast<char>(random());
+    try_load(damaged);
+  }
+  std::string noise(5000, '\0');
+  for (char& c : noise) c = static_cast<char>(random());
+  EXPECT_EQ(try_load(noise), "refused");
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace hesspect
