@@ -1,0 +1,41 @@
+// Ranks that talk through MPI; tensors on the CPU.
+#pragma once
+
+#include <memory>
+
+#include "hesspect/comm/communicator.h"
+
+namespace hesspect {
+
+/// The MPI backend. Needs a live MpiSession. Tensors must be on the CPU (MPI builds that take device pointers are not
+/// relied on: CUDA tensors go through NcclCommunicator). Failing calls throw CommError{call, rank}.
+class MpiCommunicator final : public Communicator {
+ public:
+  /// No message holds more than 2 GiB minus a margin: counts in MPI are ints, and so are some of its inner sums of
+  /// bytes.
+  static constexpr std::int64_t kMaxMessageBytes = std::int64_t{1} << 30;
+
+  /// All ranks of the program, under a context of their own. Collective.
+  static std::unique_ptr<MpiCommunicator> world(std::int64_t max_message_bytes = kMaxMessageBytes);
+  /// The ranks that pass the same colour, in order of key, then of rank here. Collective.
+  std::unique_ptr<MpiCommunicator> split(int color, int key) const;
+  ~MpiCommunicator() override;
+
+  int rank() const override;
+  int size() const override;
+  std::string backend() const override { return "mpi"; }
+  void all_reduce_sum(at::Tensor& tensor) override;
+  void all_gather(const at::Tensor& shard, at::Tensor& full) override;
+  void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override;
+  void broadcast(at::Tensor& tensor, int root) override;
+  void all_reduce_sum(std::span<double> values) override;
+  std::vector<std::string> all_gather_bytes(const std::string& bytes) override;
+  void barrier() override;
+
+ private:
+  struct Impl;
+  explicit MpiCommunicator(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hesspect

@@ -1,0 +1,32 @@
+// MPI's lifetime as an object.
+#pragma once
+
+namespace hesspect {
+
+/// Initialises MPI, and finalises it when destroyed. Works under mpirun, srun, or with no launcher (one rank).
+///
+/// While an exception unwinds it does not finalise: the other ranks may be inside a collective that this one will never
+/// join, and MPI_Finalize would wait for them. The process then leaves without finalising, and the launcher ends the
+/// rest. Where MPI is already initialised it does nothing.
+class MpiSession {
+ public:
+  /// @throws CommError{"MPI_Init_thread"}
+  MpiSession(int& argc, char**& argv);
+  ~MpiSession();
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  /// Leaves MPI unfinalised when this object goes: for a rank that ends alone after an error it has already caught.
+  void abandon() { owned_ = false; }
+
+ private:
+  bool owned_ = false;
+  int exceptions_ = 0;  // in flight when it was made
+  int rank_ = 0;
+  int size_ = 1;
+};
+
+}  // namespace hesspect

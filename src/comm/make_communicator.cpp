@@ -1,0 +1,98 @@
+#include "hesspect/comm/make_communicator.h"
+
+#include <mpi.h>
+#include <unistd.h>
+
+#include <string>
+
+#include "hesspect/comm/agree.h"
+#include "hesspect/comm/mpi_communicator.h"
+#include "hesspect/core/errors.h"
+#ifdef HESSPECT_HAVE_CUDA
+#include "cuda_devices.h"
+#include "hesspect/comm/nccl_communicator.h"
+#endif
+
+namespace hesspect {
+namespace {
+
+/// This rank among the ranks of its host, and how many those are.
+struct HostPlace {
+  int rank = 0;
+  int size = 0;
+  std::string host;
+};
+
+HostPlace host_place(Communicator& comm) {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  HostPlace place{0, 0, name};
+  const std::vector<std::string> all = comm.all_gather_bytes(place.host);
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    if (all[r] != place.host) continue;
+    ++place.size;
+    if (static_cast<int>(r) < comm.rank()) ++place.rank;
+  }
+  return place;
+}
+
+/// True if the condition holds on every rank. Collective.
+bool everywhere(Communicator& comm, bool condition) {
+  double count[1] = {condition ? 1.0 : 0.0};
+  comm.all_reduce_sum(std::span<double>(count));
+  return count[0] == comm.size();
+}
+
+}  // namespace
+
+int cuda_device_count() {
+#ifdef HESSPECT_HAVE_CUDA
+  return visible_cuda_devices();
+#else
+  return 0;
+#endif
+}
+
+std::unique_ptr<Communicator> make_host_communicator() {
+  int initialised = 0;
+  MPI_Initialized(&initialised);
+  if (initialised != 0) {
+    int size = 1;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    if (size > 1) return MpiCommunicator::world();
+  }
+  return std::make_unique<LocalCommunicator>();
+}
+
+c10::Device choose_device(std::string_view request, Communicator& host) {
+  if (request == "cpu") return c10::Device(c10::kCPU);
+  if (request != "auto" && request != "cuda")
+    throw UsageError("unknown device '" + std::string(request) + "': auto, cpu or cuda");
+  const int count = cuda_device_count();
+  if (!everywhere(host, count > 0)) {
+    if (request == "auto") return c10::Device(c10::kCPU);
+    agree(host, [&] {
+      if (count == 0) throw UsageError("--device cuda: no usable CUDA device on rank " + std::to_string(host.rank()));
+    });
+  }
+  const HostPlace place = host_place(host);
+  agree(host, [&] {
+    // One visible device each is what Slurm gives with --gpus-per-task; NCCL's set-up finds out if it is the same one.
+    if (count > 1 && count < place.size)
+      throw UsageError(std::to_string(place.size) + " ranks on " + place.host + " but " + std::to_string(count) +
+                       " GPUs: start at most one rank per GPU, or use --device cpu");
+  });
+  return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(count == 1 ? 0 : place.rank));
+}
+
+std::unique_ptr<Communicator> make_communicator(c10::Device device, std::unique_ptr<Communicator> host) {
+  if (device.is_cpu()) return host;
+  if (host->size() == 1) return std::make_unique<LocalCommunicator>();
+#ifdef HESSPECT_HAVE_CUDA
+  return std::make_unique<NcclCommunicator>(device, std::move(host));
+#else
+  throw UsageError("this hesspect was built without CUDA: use --device cpu, or build with a CUDA torch wheel");
+#endif
+}
+
+}  // namespace hesspect

@@ -1,0 +1,204 @@
+#include "hesspect/comm/mpi_communicator.h"
+
+#include <mpi.h>
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <climits>
+#include <cstring>
+#include <exception>
+
+#include "tensor_checks.h"
+
+namespace hesspect {
+
+struct MpiCommunicator::Impl {
+  MPI_Comm comm = MPI_COMM_NULL;
+  int rank = 0;
+  int size = 1;
+  std::int64_t max_message_bytes = kMaxMessageBytes;
+
+  void check(int rc, const char* call) const {
+    if (rc == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(rc, text, &length);
+    throw CommError(call, rank, std::string(call) + " failed on rank " + std::to_string(rank) + ": " + text);
+  }
+  /// Entries of `element_bytes` that one message may hold.
+  std::int64_t piece(std::int64_t element_bytes) const {
+    return std::clamp<std::int64_t>(max_message_bytes / element_bytes, 1, INT_MAX / 2);
+  }
+};
+
+namespace {
+
+void require_cpu(const char* call, const at::Tensor& tensor) {
+  require_message(call, tensor);
+  if (!tensor.is_cpu())
+    throw Error(ExitCode::kInternal, std::string(call) + ": the MPI backend sends CPU tensors, not one on " +
+                                         tensor.device().str() + "; use the NCCL backend");
+}
+
+MPI_Datatype mpi_type(const at::Tensor& tensor) { return tensor.scalar_type() == at::kFloat ? MPI_FLOAT : MPI_DOUBLE; }
+
+char* bytes_of(const at::Tensor& tensor) { return static_cast<char*>(tensor.data_ptr()); }
+
+/// `count` entries of each rank's segment, the segments `stride` entries apart: a received piece of an all-gather.
+class PieceType {
+ public:
+  PieceType(MPI_Datatype element, std::int64_t count, std::int64_t stride_bytes) {
+    MPI_Datatype piece = MPI_DATATYPE_NULL;
+    MPI_Type_contiguous(static_cast<int>(count), element, &piece);
+    MPI_Type_create_resized(piece, 0, stride_bytes, &type_);
+    MPI_Type_free(&piece);
+    MPI_Type_commit(&type_);
+  }
+  ~PieceType() { MPI_Type_free(&type_); }
+  PieceType(const PieceType&) = delete;
+  PieceType& operator=(const PieceType&) = delete;
+  MPI_Datatype get() const { return type_; }
+
+ private:
+  MPI_Datatype type_ = MPI_DATATYPE_NULL;
+};
+
+}  // namespace
+
+MpiCommunicator::MpiCommunicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
+  MPI_Comm_set_errhandler(impl_->comm, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(impl_->comm, &impl_->rank);
+  MPI_Comm_size(impl_->comm, &impl_->size);
+}
+
+std::unique_ptr<MpiCommunicator> MpiCommunicator::world(std::int64_t max_message_bytes) {
+  auto impl = std::make_unique<Impl>();
+  impl->max_message_bytes = max_message_bytes;
+  impl->check(MPI_Comm_dup(MPI_COMM_WORLD, &impl->comm), "MPI_Comm_dup");
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(std::move(impl)));
+}
+
+std::unique_ptr<MpiCommunicator> MpiCommunicator::split(int color, int key) const {
+  auto impl = std::make_unique<Impl>();
+  impl->max_message_bytes = impl_->max_message_bytes;
+  impl_->check(MPI_Comm_split(impl_->comm, color, key, &impl->comm), "MPI_Comm_split");
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(std::move(impl)));
+}
+
+MpiCommunicator::~MpiCommunicator() {
+  // Freeing is collective: a rank that unwinds must not wait for peers that are elsewhere.
+  if (std::uncaught_exceptions() > 0) return;
+  int finalised = 0;
+  MPI_Finalized(&finalised);
+  if (finalised == 0) MPI_Comm_free(&impl_->comm);
+}
+
+int MpiCommunicator::rank() const { return impl_->rank; }
+int MpiCommunicator::size() const { return impl_->size; }
+
+void MpiCommunicator::all_reduce_sum(at::Tensor& tensor) {
+  require_cpu("all_reduce_sum", tensor);
+  const std::int64_t n = tensor.numel(), item = tensor.element_size(), step = impl_->piece(item);
+  for (std::int64_t at = 0; at < n; at += step)
+    impl_->check(MPI_Allreduce(MPI_IN_PLACE, bytes_of(tensor) + at * item, static_cast<int>(std::min(step, n - at)),
+                               mpi_type(tensor), MPI_SUM, impl_->comm),
+                 "MPI_Allreduce");
+}
+
+void MpiCommunicator::all_gather(const at::Tensor& shard, at::Tensor& full) {
+  require_cpu("all_gather", shard);
+  require_shards("all_gather", full, shard, impl_->size);
+  const std::int64_t m = shard.numel(), item = shard.element_size();
+  const std::int64_t step = std::max<std::int64_t>(1, impl_->piece(item) / impl_->size);
+  for (std::int64_t at = 0; at < m; at += step) {
+    const std::int64_t count = std::min(step, m - at);
+    const PieceType piece(mpi_type(shard), count, m * item);
+    impl_->check(MPI_Allgather(bytes_of(shard) + at * item, static_cast<int>(count), mpi_type(shard),
+                               bytes_of(full) + at * item, 1, piece.get(), impl_->comm),
+                 "MPI_Allgather");
+  }
+}
+
+void MpiCommunicator::reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) {
+  require_cpu("reduce_scatter_sum", full);
+  require_shards("reduce_scatter_sum", full, shard, impl_->size);
+  const std::int64_t m = shard.numel(), item = shard.element_size();
+  const std::int64_t step = std::max<std::int64_t>(1, impl_->piece(item) / impl_->size);
+  if (m <= step) {
+    impl_->check(MPI_Reduce_scatter_block(bytes_of(full), bytes_of(shard), static_cast<int>(m), mpi_type(full), MPI_SUM,
+                                          impl_->comm),
+                 "MPI_Reduce_scatter_block");
+    return;
+  }
+  // A piece of every rank's segment at a time, packed side by side: reductions take no strided types.
+  at::Tensor packed = at::empty({step * impl_->size}, full.options());
+  for (std::int64_t at = 0; at < m; at += step) {
+    const std::int64_t count = std::min(step, m - at);
+    for (int r = 0; r < impl_->size; ++r)
+      std::memcpy(bytes_of(packed) + r * count * item, bytes_of(full) + (r * m + at) * item,
+                  static_cast<std::size_t>(count * item));
+    impl_->check(MPI_Reduce_scatter_block(bytes_of(packed), bytes_of(shard) + at * item, static_cast<int>(count),
+                                          mpi_type(full), MPI_SUM, impl_->comm),
+                 "MPI_Reduce_scatter_block");
+  }
+}
+
+void MpiCommunicator::broadcast(at::Tensor& tensor, int root) {
+  require_cpu("broadcast", tensor);
+  const std::int64_t n = tensor.numel(), item = tensor.element_size(), step = impl_->piece(item);
+  for (std::int64_t at = 0; at < n; at += step)
+    impl_->check(MPI_Bcast(bytes_of(tensor) + at * item, static_cast<int>(std::min(step, n - at)), mpi_type(tensor),
+                           root, impl_->comm),
+                 "MPI_Bcast");
+}
+
+void MpiCommunicator::all_reduce_sum(std::span<double> values) {
+  const std::size_t n = values.size(), ranks = static_cast<std::size_t>(impl_->size);
+  if (n == 0 || ranks == 1) return;
+  std::vector<double> all(n * ranks);
+  impl_->check(MPI_Allgather(values.data(), static_cast<int>(n), MPI_DOUBLE, all.data(), static_cast<int>(n),
+                             MPI_DOUBLE, impl_->comm),
+               "MPI_Allgather");
+  std::copy_n(all.begin(), n, values.begin());
+  for (std::size_t r = 1; r < ranks; ++r)
+    for (std::size_t i = 0; i < n; ++i) values[i] += all[r * n + i];
+}
+
+std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& bytes) {
+  const std::size_t ranks = static_cast<std::size_t>(impl_->size);
+  const std::uint64_t mine = bytes.size();
+  std::vector<std::uint64_t> lengths(ranks);
+  impl_->check(MPI_Allgather(&mine, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, impl_->comm), "MPI_Allgather");
+  std::uint64_t total = 0;
+  for (const std::uint64_t length : lengths) total += length;
+
+  std::vector<std::string> all(ranks);
+  if (total <= static_cast<std::uint64_t>(impl_->piece(1))) {
+    std::vector<int> counts(ranks), offsets(ranks);
+    for (std::size_t r = 0, at = 0; r < ranks; at += lengths[r++]) {
+      counts[r] = static_cast<int>(lengths[r]);
+      offsets[r] = static_cast<int>(at);
+    }
+    std::string joined(total, '\0');
+    impl_->check(MPI_Allgatherv(bytes.data(), static_cast<int>(mine), MPI_BYTE, joined.data(), counts.data(),
+                                offsets.data(), MPI_BYTE, impl_->comm),
+                 "MPI_Allgatherv");
+    for (std::size_t r = 0; r < ranks; ++r)
+      all[r] = joined.substr(static_cast<std::size_t>(offsets[r]), static_cast<std::size_t>(counts[r]));
+    return all;
+  }
+  const std::uint64_t step = static_cast<std::uint64_t>(impl_->piece(1));
+  for (std::size_t r = 0; r < ranks; ++r) {
+    all[r] = static_cast<int>(r) == impl_->rank ? bytes : std::string(lengths[r], '\0');
+    for (std::uint64_t at = 0; at < lengths[r]; at += step)
+      impl_->check(MPI_Bcast(all[r].data() + at, static_cast<int>(std::min(step, lengths[r] - at)), MPI_BYTE,
+                             static_cast<int>(r), impl_->comm),
+                   "MPI_Bcast");
+  }
+  return all;
+}
+
+void MpiCommunicator::barrier() { impl_->check(MPI_Barrier(impl_->comm), "MPI_Barrier"); }
+
+}  // namespace hesspect

@@ -1,0 +1,46 @@
+#include "hesspect/comm/mpi_session.h"
+
+#include <mpi.h>
+
+#include <cstdlib>
+#include <exception>
+#include <string>
+
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+bool started_by_launcher() {
+  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI_PORT", "MPIRUN_RANK"})
+    if (std::getenv(name) != nullptr) return true;
+  return false;
+}
+
+}  // namespace
+
+MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exceptions()) {
+  int initialised = 0;
+  MPI_Initialized(&initialised);
+  if (initialised == 0) {
+    // Alone, Open MPI would start a daemon for processes that might be spawned later (0.2 s); hesspect spawns none.
+    if (!started_by_launcher()) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    int provided = 0;
+    const int rc = MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+    if (rc != MPI_SUCCESS)
+      throw CommError("MPI_Init_thread", -1, "MPI_Init_thread failed with code " + std::to_string(rc));
+    owned_ = true;
+  }
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+  MPI_Comm_size(MPI_COMM_WORLD, &size_);
+}
+
+MpiSession::~MpiSession() {
+  if (!owned_ || std::uncaught_exceptions() > exceptions_) return;
+  int finalised = 0;
+  MPI_Finalized(&finalised);
+  if (finalised == 0) MPI_Finalize();
+}
+
+}  // namespace hesspect

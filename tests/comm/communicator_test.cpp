@@ -1,0 +1,188 @@
+// The interface's tests, over every backend there is at this number of ranks: local alone, MPI always, NCCL where each
+// rank finds a GPU of its own.
+#include "hesspect/comm/communicator.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "hesspect/comm/make_communicator.h"
+#include "hesspect/comm/mpi_communicator.h"
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+struct Case {
+  const char* backend;
+  at::ScalarType dtype;
+};
+
+class CommunicatorTest : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    auto world = MpiCommunicator::world();
+    const std::string backend = GetParam().backend;
+    if (backend == "local") {
+      if (world->size() > 1) GTEST_SKIP() << "one rank only";
+      comm_ = std::make_unique<LocalCommunicator>();
+    } else if (backend == "mpi") {
+      comm_ = std::move(world);
+    } else if (backend == "mpi in small pieces") {  // the splitting of long messages, at lengths that fit a test
+      comm_ = MpiCommunicator::world(64);
+    } else {
+      double enough[1] = {cuda_device_count() >= world->size() ? 1.0 : 0.0};
+      world->all_reduce_sum(std::span<double>(enough));
+      if (world->size() < 2 || enough[0] < world->size()) GTEST_SKIP() << "not a GPU for each of several ranks";
+      device_ = choose_device("cuda", *world);
+      comm_ = make_communicator(device_, std::move(world));
+    }
+  }
+
+  /// [n] entries that tell their rank and index.
+  at::Tensor mine(std::int64_t n, int rank) const {
+    return (at::arange(n, at::kDouble) + 1000.0 * rank).to(at::TensorOptions().dtype(GetParam().dtype).device(device_));
+  }
+  at::Tensor zeros(std::int64_t n) const {
+    return at::zeros({n}, at::TensorOptions().dtype(GetParam().dtype).device(device_));
+  }
+  int size() const { return comm_->size(); }
+  int rank() const { return comm_->rank(); }
+
+  c10::Device device_ = at::kCPU;
+  std::unique_ptr<Communicator> comm_;
+};
+
+TEST_P(CommunicatorTest, AllReduceSum) {
+  for (const std::int64_t n : {0, 1, 37, 5000}) {
+    at::Tensor tensor = mine(n, rank()), expected = zeros(n);
+    for (int r = 0; r < size(); ++r) expected += mine(n, r);
+    comm_->all_reduce_sum(tensor);
+    EXPECT_TRUE(at::equal(tensor, expected)) << n;
+  }
+}
+
+TEST_P(CommunicatorTest, AllGather) {
+  for (const std::int64_t m : {0, 1, 37, 5000}) {
+    at::Tensor full = zeros(m * size());
+    comm_->all_gather(mine(m, rank()), full);
+    for (int r = 0; r < size(); ++r) EXPECT_TRUE(at::equal(full.narrow(0, r * m, m), mine(m, r))) << m;
+  }
+}
+
+TEST_P(CommunicatorTest, ReduceScatterSum) {
+  for (const std::int64_t m : {0, 1, 37, 5000}) {
+    at::Tensor full = mine(m * size(), rank()), expected = zeros(m * size()), shard = zeros(m);
+    for (int r = 0; r < size(); ++r) expected += mine(m * size(), r);
+    comm_->reduce_scatter_sum(full, shard);
+    EXPECT_TRUE(at::equal(shard, expected.narrow(0, rank() * m, m))) << m;
+  }
+}
+
+TEST_P(CommunicatorTest, ScatterAndGatherAreTheHalvesOfAllReduce) {
+  const std::int64_t m = 123;
+  at::Tensor full = mine(m * size(), rank()), whole = full.clone(), shard = zeros(m), back = zeros(m * size());
+  comm_->reduce_scatter_sum(full, shard);
+  comm_->all_gather(shard, back);
+  comm_->all_reduce_sum(whole);
+  EXPECT_TRUE(at::equal(back, whole));
+}
+
+TEST_P(CommunicatorTest, Broadcast) {
+  for (int root = 0; root < size(); ++root) {
+    at::Tensor tensor = mine(300, rank());
+    comm_->broadcast(tensor, root);
+    EXPECT_TRUE(at::equal(tensor, mine(300, root)));
+  }
+}
+
+TEST_P(CommunicatorTest, HostSumsAreBitwiseTheSameAndInRankOrder) {
+  std::vector<double> values(50), expected(50);
+  const auto entry = [](int r, std::size_t i) { return std::exp(std::sin(static_cast<double>(i) + 17.0 * r) * 20); };
+  for (std::size_t i = 0; i < 50; ++i) {
+    values[i] = entry(rank(), i);
+    for (int r = 0; r < size(); ++r) expected[i] += entry(r, i);
+  }
+  comm_->all_reduce_sum(std::span<double>(values));
+  EXPECT_EQ(values, expected);
+  comm_->all_reduce_sum(std::span<double>());
+}
+
+TEST_P(CommunicatorTest, BytesOfAnyLength) {
+  for (const std::size_t each : {std::size_t{0}, std::size_t{1}, std::size_t{1000}}) {
+    const auto text = [&](int r) {
+      return std::string(each * static_cast<std::size_t>(r + 1), static_cast<char>('a' + r)) + '\0';
+    };
+    const std::vector<std::string> all = comm_->all_gather_bytes(text(rank()));
+    ASSERT_EQ(all.size(), static_cast<std::size_t>(size()));
+    for (int r = 0; r < size(); ++r) EXPECT_EQ(all[static_cast<std::size_t>(r)], text(r));
+  }
+  EXPECT_EQ(comm_->all_gather_bytes(""), std::vector<std::string>(static_cast<std::size_t>(size())));
+  comm_->barrier();
+}
+
+TEST_P(CommunicatorTest, TensorsThatDoNotFitAreRefused) {
+  at::Tensor strided = zeros(20).narrow(0, 0, 20).as_strided({10}, {2}), ints = zeros(3).to(at::kInt);
+  EXPECT_THROW(comm_->all_reduce_sum(strided), Error);
+  EXPECT_THROW(comm_->broadcast(ints, 0), Error);
+  at::Tensor full = zeros(3 * size() + 1);
+  EXPECT_THROW(comm_->all_gather(zeros(3), full), Error);
+  at::Tensor shard = zeros(3);
+  EXPECT_THROW(comm_->reduce_scatter_sum(full, shard), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, CommunicatorTest,
+                         ::testing::Values(Case{"local", at::kFloat}, Case{"local", at::kDouble},
+                                           Case{"mpi", at::kFloat}, Case{"mpi", at::kDouble},
+                                           Case{"mpi in small pieces", at::kFloat},
+                                           Case{"mpi in small pieces", at::kDouble}, Case{"nccl", at::kFloat},
+                                           Case{"nccl", at::kDouble}),
+                         [](const ::testing::TestParamInfo<Case>& which) {
+                           std::string name = which.param.backend;
+                           for (char& c : name)
+                             if (c == ' ') c = '_';
+                           return name + (which.param.dtype == at::kFloat ? "_float32" : "_float64");
+                         });
+
+TEST(MpiCommunicator, SplitsIntoGroups) {
+  const auto world = MpiCommunicator::world();
+  const int color = world->rank() % 2;
+  const auto group = world->split(color, -world->rank());  // in reverse order
+  EXPECT_EQ(group->size(), (world->size() + 1 - color) / 2);
+  double ranks[1] = {static_cast<double>(world->rank())};
+  group->all_reduce_sum(std::span<double>(ranks));
+  double expected = 0;
+  int before = 0;
+  for (int r = color; r < world->size(); r += 2) {
+    expected += r;
+    before += r > world->rank();
+  }
+  EXPECT_EQ(ranks[0], expected);
+  EXPECT_EQ(group->rank(), before);
+}
+
+TEST(MpiCommunicator, FailingCallsNameCallAndRank) {
+  const auto world = MpiCommunicator::world();
+  at::Tensor tensor = at::zeros({4});
+  try {
+    world->broadcast(tensor, 99);
+    FAIL();
+  } catch (const CommError& error) {
+    EXPECT_EQ(error.call, "MPI_Bcast");
+    EXPECT_EQ(error.rank, world->rank());
+    EXPECT_EQ(error.exit_code(), ExitCode::kCommFailed);
+  }
+}
+
+TEST(MpiCommunicator, RefusesCudaTensors) {
+  if (cuda_device_count() == 0) GTEST_SKIP() << "no CUDA device";
+  const auto world = MpiCommunicator::world();
+  at::Tensor tensor = at::zeros({4}, at::TensorOptions().device(at::kCUDA));
+  EXPECT_THROW(world->all_reduce_sum(tensor), Error);
+}
+
+}  // namespace
+}  // namespace hesspect
