@@ -1,0 +1,14 @@
+"""The Python edge of hesspect: reading and drawing results, preparing models.
+
+    import hesspect
+    result = hesspect.read("result.h5")
+    result.eigenvalues, result.trace, result.density
+
+The computation itself is the C++ program `hesspect`. `python -m hesspect.plot` draws a result,
+`python -m hesspect.workloads` makes three real models to try it on.
+"""
+
+from hesspect.result import Result, ResultError, read
+
+__all__ = ["Result", "ResultError", "read"]
+__version__ = "0.1.0"

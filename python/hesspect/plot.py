@@ -1,0 +1,185 @@
+"""Draws a result: the spectral density on a log scale, the computed eigenvalues, and the numbers beside it.
+
+    python -m hesspect.plot RESULT.h5 [-o PICTURE.png] [--title TITLE]
+
+The format follows the picture's suffix (png, pdf, svg). Exit codes: 0 done; 2 usage; 4 no such file, not a result, or the
+picture can't be written.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hesspect.result import Result, ResultError, read
+
+INK, GREY, LINE, OUTLIER, NEGATIVE = "#1f2933", "#7b8794", "#2f5d8a", "#c2410c", "#6d28d9"
+_LISTED_TOP, _LISTED_BOTTOM = 10, 3
+
+
+def _number(x):
+    """A number in four significant digits, as a person would write it."""
+    text = f"{x:#.4g}" if x == 0 or 1e-3 <= abs(x) < 1e5 else f"{x:.3e}"
+    return text.rstrip(".").replace("-", "−")
+
+
+def _density_floor(result, density):
+    """Where the log axis ends below: well below what one single eigenvalue shows, or 10 decades."""
+    top = density.max()
+    floor = top * 1e-10
+    if result.n_parameters and result.sigma:
+        floor = max(floor, 0.02 / (result.n_parameters * result.sigma * np.sqrt(2 * np.pi)))
+    return min(floor, top * 1e-2)
+
+
+def _draw_density(axes, result):
+    lam, rho = result.lambdas, result.density
+    if not np.isfinite(rho).all() or not (rho > 0).any():
+        raise ResultError(f"{result.path}: a broken result: the density is not a set of finite numbers above zero")
+    floor = _density_floor(result, rho)
+    axes.set_yscale("log")
+    axes.fill_between(lam, floor, np.maximum(rho, floor), color=LINE, alpha=0.16, linewidth=0)
+    if result.density_errors is not None and np.nanmax(result.density_errors) > 0:
+        low, high = np.maximum(rho - result.density_errors, floor), np.maximum(rho + result.density_errors, floor)
+        axes.fill_between(lam, low, high, color=LINE, alpha=0.35, linewidth=0, label="± standard error over probes")
+    axes.plot(lam, np.where(rho >= floor, rho, np.nan), color=LINE, linewidth=1.6, label="spectral density")
+    axes.set_ylim(floor, rho.max() * 4)
+    axes.set_ylabel("density", color=INK)
+
+
+def _draw_eigenvalues(axes, result):
+    """Each computed eigenvalue: a short stem at the foot of the picture, a mark with its residual as an error bar."""
+    theta = result.eigenvalues
+    error = np.zeros_like(theta) if result.residuals is None else np.abs(np.nan_to_num(result.residuals))
+    sure = np.ones(theta.shape, bool) if result.converged is None else result.converged
+    foot = axes.get_xaxis_transform()  # x in data, y in parts of the axes
+    for chosen, colour, name in ((theta >= 0, OUTLIER, "eigenvalues"), (theta < 0, NEGATIVE, "negative eigenvalues")):
+        if not chosen.any():
+            continue
+        axes.vlines(theta[chosen], 0, 0.05, transform=foot, color=colour, linewidth=1.2, alpha=0.9)
+        for mask, face in ((chosen & sure, colour), (chosen & ~sure, "white")):
+            if mask.any():
+                label = f"{name} ± residual" if face == colour else f"{name}, not converged"
+                axes.errorbar(theta[mask], np.full(mask.sum(), 0.055), xerr=error[mask], fmt="o", transform=foot, markersize=5,
+                              color=colour, markerfacecolor=face, elinewidth=1, capsize=2, label=label, zorder=4)
+
+
+def _listing(result):
+    """The column of numbers beside the plot."""
+    lines = []
+    if result.n_parameters:
+        lines += ["parameters", f"  {result.n_parameters:,}", ""]
+    if result.trace is not None:
+        known = result.trace_stderr is not None and np.isfinite(result.trace_stderr) and result.trace_stderr > 0
+        lines += ["trace", f"  {_number(result.trace)}" + (f" ± {_number(result.trace_stderr)}" if known else ""), ""]
+        if result.n_parameters:
+            lines += ["mean eigenvalue", f"  {_number(result.trace / result.n_parameters)}", ""]
+    theta = result.eigenvalues
+    if theta is not None and theta.size:
+        sure = np.ones(theta.shape, bool) if result.converged is None else result.converged
+        total = theta.size
+        n_top = total if result.n_top is None else min(result.n_top, total)
+        row = lambda i, n: f"{n:>4} {_number(theta[i]):>11}{'' if sure[i] else ' ?'}"
+        if n_top:
+            lines += ["largest"] + [row(i, i + 1) for i in range(min(_LISTED_TOP, n_top))]
+            lines += [f"{'⋮':>4}"] if n_top > _LISTED_TOP else []
+        if total > n_top:
+            lines += ["smallest"] + [row(i, total - i) for i in range(max(n_top, total - _LISTED_BOTTOM), total)][::-1]
+        if not sure.all():
+            lines += ["", f"? not converged ({(~sure).sum()})"]
+    return "\n".join(lines)
+
+
+def _subtitle(result):
+    """What the run was over, in one grey line."""
+    parts = []
+    if result.loss is not None and np.isfinite(result.loss):
+        parts.append(f"mean loss {_number(result.loss)}")
+    if result.n_rows:
+        parts.append(f"{result.n_rows:,} rows")
+    if result.alpha is not None and result.alpha.ndim == 2:
+        parts.append(f"{result.alpha.shape[0]} probe{'s' if result.alpha.shape[0] > 1 else ''} × {result.alpha.shape[1]} steps")
+    if result.hvp_count:
+        parts.append(f"{result.hvp_count:,} products")
+    return "  ·  ".join(parts)
+
+
+def draw(result: Result, title: str | None = None):
+    """A matplotlib figure of a result.
+
+    :param title: above the plot; None names the matrix and the file
+    :raises ResultError: there is neither a density nor an eigenvalue to draw
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    has_density = result.density is not None and result.density.size > 1
+    has_eigenvalues = result.eigenvalues is not None and result.eigenvalues.size > 0
+    if not has_density and not has_eigenvalues:
+        raise ResultError(f"{result.path}: nothing to draw: it holds neither a density nor eigenvalues")
+
+    style = {"font.size": 10.5, "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+             "text.color": INK, "axes.spines.top": False, "axes.spines.right": False}
+    with plt.rc_context(style):
+        figure, (axes, side) = plt.subplots(1, 2, figsize=(10.5, 5.8), width_ratios=[4.2, 1], constrained_layout=True)
+        figure.get_layout_engine().set(wspace=0.05)
+        if has_density:
+            _draw_density(axes, result)
+        else:
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+        if has_eigenvalues:
+            _draw_eigenvalues(axes, result)
+        axes.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axes.set_xlabel("eigenvalue λ  [loss / parameter²]")
+        axes.grid(True, which="major", color=GREY, alpha=0.18, linewidth=0.7)
+        axes.margins(x=0.02)
+        axes.legend(loc="upper right", frameon=False, fontsize=9.5)
+        matrix = {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher"}.get(result.curvature, "Curvature")
+        subtitle = _subtitle(result)
+        axes.set_title(title if title is not None else f"{matrix} spectrum: {result.path.stem}", loc="left", fontsize=13,
+                       fontweight="bold", pad=26 if subtitle else 12)
+        axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=9.5, color=GREY)
+        side.set_axis_off()
+        side.text(0, 1, _listing(result), transform=side.transAxes, va="top", ha="left", family="monospace", fontsize=9,
+                  linespacing=1.32, bbox={"boxstyle": "round,pad=0.8", "facecolor": "#f5f7fa", "edgecolor": "#d5dbe1"})
+    return figure
+
+
+def save(figure, path):
+    """Writes the picture under a temporary name first, so that a broken run leaves none half-written."""
+    path = Path(path)
+    suffix = path.suffix or ".png"
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
+    try:
+        figure.savefig(temporary, dpi=150, facecolor="white")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m hesspect.plot", description=__doc__.splitlines()[0])
+    parser.add_argument("result", type=Path, metavar="RESULT.h5")
+    parser.add_argument("-o", "--output", type=Path, metavar="PICTURE", help="default: RESULT.png beside the result")
+    parser.add_argument("--title", help="default: the matrix and the file's name")
+    args = parser.parse_args(argv)
+    output = args.output or args.result.with_suffix(".png")
+    try:
+        save(draw(read(args.result), args.title), output)
+    except ResultError as error:
+        print(f"hesspect.plot: {error}", file=sys.stderr)
+        return 4
+    except (OSError, ValueError) as error:  # an unwritable folder; a suffix that matplotlib does not know
+        print(f"hesspect.plot: {output}: can't write the picture: {error}", file=sys.stderr)
+        return 4
+    print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

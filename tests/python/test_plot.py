@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+import hesspect
+from conftest import write_result
+from hesspect import plot
+
+
+def is_png(path):
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_draws_beside_the_result_by_default(result_file, capsys):
+    assert plot.main([str(result_file)]) == 0
+    picture = result_file.with_suffix(".png")
+    assert capsys.readouterr().out.strip() == str(picture)
+    assert is_png(picture) and picture.stat().st_size > 20_000
+    assert sorted(p.name for p in result_file.parent.iterdir()) == ["result.h5", "result.png"]
+
+
+def test_the_figure_shows_the_numbers(result_file):
+    figure = plot.draw(hesspect.read(result_file), title="A title")
+    axes, side = figure.axes
+    assert axes.get_title(loc="left") == "A title"
+    assert axes.get_yscale() == "log"
+    listed = side.texts[0].get_text()
+    for piece in ("24,058", "118.7 ± 4.200", "12.40", "smallest\n   1      −1.300", "not converged (2)"):
+        assert piece in listed, piece
+
+
+@pytest.mark.parametrize("parts", [{"density": False}, {"eigenvalues": False}, {"trace": False}, {"density": False, "trace": False}])
+def test_draws_what_there_is(tmp_path, parts):
+    result = write_result(tmp_path / "r.h5", **parts)
+    assert plot.main([str(result), "-o", str(tmp_path / "p.pdf")]) == 0
+    assert (tmp_path / "p.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_bad_input_is_one_line_and_code_4(tmp_path, capsys):
+    only_trace = write_result(tmp_path / "t.h5", density=False, eigenvalues=False)
+    for args in ([str(tmp_path / "none.h5")], [str(only_trace)], [str(write_result(tmp_path / "r.h5")), "-o", str(tmp_path / "no" / "p.png")],
+                 [str(tmp_path / "r.h5"), "-o", str(tmp_path / "p.xyz")]):
+        assert plot.main(args) == 4
+        error = capsys.readouterr().err
+        assert error.startswith("hesspect.plot: ") and error.count("\n") == 1, error
+    assert not [p for p in tmp_path.iterdir() if p.suffix in (".png", ".xyz")]
+
+
+def test_a_density_of_nan_is_refused(result_file, capsys):
+    import h5py
+
+    with h5py.File(result_file, "r+") as f:
+        f["entry/density/density"][5] = np.nan
+    assert plot.main([str(result_file)]) == 4
+    assert "finite" in capsys.readouterr().err
