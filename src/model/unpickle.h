@@ -1,0 +1,58 @@
+// A reader of the pickles that torch.save writes for state dicts. It builds plain values and executes nothing.
+//
+// A pickle is a program for a small stack machine that may call any Python function. Here the machine knows only the
+// globals that state dicts need (a fixed list in unpickle.cpp) and "calls" them by building a value of our own; any
+// other global ends the reading with its name. Protocols 2 to 5. Limits: no recursion, a bound on the number of values,
+// and every length is checked against the bytes that are left. Free of LibTorch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hesspect/core/element_type.h"
+
+namespace hesspect::pickle {
+
+enum class Kind {
+  kNone,
+  kBool,
+  kInt,
+  kFloat,
+  kText,
+  kBytes,
+  kTuple,
+  kList,
+  kDict,
+  kStorage,  // of a tensor: `type`, `text` is the record's key, `number` the element count
+  kTensor,   // items[0] is the storage; offset, sizes, strides in elements
+  kGlobal,   // an allowed function or class, by `text`
+  kOther,    // allowed, but of no use here: a set, a dtype, a device, a big integer…
+};
+
+/// One value. Values refer to each other by plain pointers into the Document that owns them all; cycles are possible.
+struct Value {
+  Kind kind = Kind::kNone;
+  ElementType type = ElementType::kF32;
+  std::int64_t number = 0;  // of kBool, kInt; the offset of a kTensor
+  double real = 0;
+  std::string text;
+  std::vector<Value*> items;  // dict: key, value, key, value…
+  std::vector<std::int64_t> sizes;
+  std::vector<std::int64_t> strides;
+};
+
+struct Document {
+  std::deque<Value> values;
+  const Value* root = nullptr;
+};
+
+/// @param bytes  the whole pickle
+/// @param file   the quoted file name, for messages
+/// @throws InputError: cut short, broken, too large, an opcode or global that is not allowed (naming it)
+Document unpickle(std::span<const std::byte> bytes, const std::string& file);
+
+}  // namespace hesspect::pickle

@@ -1,0 +1,471 @@
+#include "hesspect/model/checkpoint.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <map>
+
+#include "core/input_error.h"
+#include "core/mutation.h"
+#include "core/temporary_folder.h"
+#include "core/zip_writer.h"
+#include "hesspect/data/dataset.h"
+
+namespace hesspect {
+namespace {
+
+namespace fs = std::filesystem;
+using test::input_error;
+using test::little_endian;
+using test::zip_of;
+
+// Files that PyTorch wrote.
+
+fs::path fixtures() {
+  const char* folder = std::getenv("HESSPECT_FIXTURES");
+  return folder != nullptr ? fs::path(folder) : fs::path();
+}
+
+class Fixtures : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!fs::exists(folder_ / "expected.h5")) GTEST_SKIP() << "no fixtures in " << folder_;
+  }
+
+  /// Name to tensor, as PyTorch had it.
+  std::map<std::string, at::Tensor> expected(const std::string& group = "values") const {
+    std::map<std::string, at::Tensor> values;
+    const auto file = ArrayFile::open(folder_ / "expected.h5");
+    for (const ArrayInfo& array : file->arrays()) {
+      if (array.name.rfind(group + "/", 0) == 0) {
+        values[array.name.substr(group.size() + 1)] = file->read_rows(array.name, 0, array.shape[0]);
+      }
+    }
+    return values;
+  }
+
+  std::vector<OverlayTarget> targets(at::ScalarType dtype = at::kFloat) const {
+    std::vector<OverlayTarget> all;
+    for (const auto& [name, value] : expected()) all.push_back({name, {}, at::full(value.sizes(), 7.0, dtype), true});
+    return all;
+  }
+
+  void check_overlay(const std::string& file, const std::string& group = "values") const {
+    const auto all = targets();
+    const OverlayReport report = overlay(read_checkpoint(folder_ / file), all);
+    const auto values = expected(group);
+    for (const OverlayTarget& target : all) {
+      EXPECT_TRUE(target.tensor.to(at::kDouble).equal(values.at(target.name))) << file << " " << target.name;
+    }
+    EXPECT_EQ(report.widened.size(), group == "values" ? 0U : all.size());
+    EXPECT_EQ(report.stripped_prefix, "");
+  }
+
+  std::string error_of(const std::string& file) const {
+    return input_error([&] { overlay(read_checkpoint(folder_ / file), targets()); });
+  }
+
+  fs::path folder_ = fixtures() / "ckpt";
+};
+
+TEST_F(Fixtures, EveryFormGivesTheSameWeights) {
+  for (const char* file : {"full.safetensors", "f64.safetensors", "sharded/model.safetensors.index.json", "state.pt",
+                           "nested_model.pth", "nested_state_dict.pt", "ordered.pt", "parameter_objects.pt"}) {
+    check_overlay(file);
+  }
+  check_overlay("bf16.safetensors", "values_bf16");
+  check_overlay("fp16.pt", "values_fp16");
+}
+
+TEST_F(Fixtures, WhatIsToldOfACheckpoint) {
+  const Checkpoint sharded = read_checkpoint(folder_ / "sharded/model.safetensors.index.json");
+  EXPECT_EQ(sharded.format, "safetensors index");
+  EXPECT_EQ(sharded.files.size(), 3U);
+  const Checkpoint nested = read_checkpoint(folder_ / "nested_state_dict.pt");
+  EXPECT_EQ(nested.format, "PyTorch state dict");
+  EXPECT_EQ(nested.key, "state_dict");
+  EXPECT_EQ(nested.skipped, (std::vector<std::string>{"optimizer", "lr", "done"}));
+  EXPECT_EQ(read_checkpoint(folder_ / "nested_model.pth").key, "model");
+  EXPECT_EQ(read_checkpoint(folder_ / "state.pt").key, "");
+  const OverlayReport report = overlay(read_checkpoint(folder_ / "f64.safetensors"), targets());
+  EXPECT_EQ(report.narrowed.size(), targets().size());
+  EXPECT_TRUE(overlay(read_checkpoint(folder_ / "f64.safetensors"), targets(at::kDouble)).narrowed.empty());
+}
+
+TEST_F(Fixtures, WhatDoesNotFitIsListed) {
+  EXPECT_CONTAINS(error_of("missing.safetensors"), "does not fit the program; 1 missing (layers.1.bias)");
+  EXPECT_CONTAINS(error_of("extra.safetensors"), "1 extra (layers.9.weight)");
+  EXPECT_CONTAINS(error_of("misshapen.safetensors"), "1 misshapen (layers.1.bias: [3] in the checkpoint, [");
+  EXPECT_CONTAINS(error_of("nan.safetensors"), "tensor 'layers.0.weight' holds NaN at index [1, 2]");
+}
+
+TEST_F(Fixtures, NothingIsWrittenWhenSomethingIsWrong) {
+  for (const char* file : {"missing.safetensors", "extra.safetensors", "misshapen.safetensors", "nan.safetensors"}) {
+    const auto all = targets();
+    input_error([&] { overlay(read_checkpoint(folder_ / file), all); });
+    for (const OverlayTarget& target : all) EXPECT_TRUE(target.tensor.eq(7.0).all().item<bool>());
+  }
+}
+
+TEST_F(Fixtures, APickleThatCallsAFunctionIsNotRun) {
+  fs::remove(folder_ / "EVIL_RAN");
+  const std::string message = input_error([&] { read_checkpoint(folder_ / "evil.pt"); });
+  EXPECT_CONTAINS(message, "names 'posix.system'");
+  EXPECT_CONTAINS(message, "nothing in the file was executed");
+  EXPECT_FALSE(fs::exists(folder_ / "EVIL_RAN"));
+}
+
+TEST_F(Fixtures, OtherKindsOfFile) {
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "legacy.pt"); }), "legacy form");
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(fixtures() / "mlp_ce.pt2"); }), "is an exported program (.pt2)");
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "expected.h5"); }), "is no checkpoint");
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "none.pt"); }), "no such file");
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_); }), "is a directory");
+}
+
+// Every truncation, and mutations, of what PyTorch wrote: success or an InputError, never a crash.
+void attempt(const fs::path& path) {
+  try {
+    const Checkpoint checkpoint = read_checkpoint(path);
+    double sum = 0;
+    for (const CheckpointTensor& tensor : checkpoint.tensors) {
+      // A zero stride may blow a few bytes up to any size; reading as much is the caller's choice.
+      if (tensor.tensor.numel() < 100'000)
+        sum += at::nan_to_num(tensor.tensor.to(at::kDouble), 0, 0, 0).sum().item<double>();
+    }
+    EXPECT_FALSE(std::isnan(sum));
+  } catch (const InputError& error) {
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+  }
+}
+
+TEST_F(Fixtures, FuzzPyTorchArchives) {
+  const test::TemporaryFolder folder;
+  for (const char* file : {"ordered.pt", "nested_state_dict.pt"}) {
+    const std::string whole = test::read_bytes(folder_ / file);
+    for (std::size_t size = 0; size < whole.size(); ++size) {
+      input_error([&] { read_checkpoint(folder.write("m.pt", whole.substr(0, size))); });
+    }
+    for (std::uint32_t i = 0; i < 2000; ++i) attempt(folder.write("m.pt", test::mutate(whole, i)));
+    // The pickle alone, mutated within a sound archive: most mutations of the whole hit padding or data.
+    const std::size_t from = whole.find("\x80\x02");
+    const std::size_t size = whole.find("PK\x07\x08", from) - from;
+    for (std::uint32_t i = 0; i < 4000; ++i) {
+      std::string pickle = test::mutate(whole.substr(from, size), i);
+      pickle.resize(size, '.');
+      attempt(folder.write("m.pt", whole.substr(0, from) + pickle + whole.substr(from + size)));
+    }
+  }
+}
+
+TEST_F(Fixtures, FuzzShardedIndex) {
+  const test::TemporaryFolder folder;
+  for (const auto& entry : fs::directory_iterator(folder_ / "sharded")) {
+    fs::copy(entry.path(), folder.path() / entry.path().filename());
+  }
+  const std::string whole = test::read_bytes(folder_ / "sharded/model.safetensors.index.json");
+  for (std::size_t size = 0; size + 1 < whole.size(); ++size) {
+    input_error([&] { read_checkpoint(folder.write("i.json", whole.substr(0, size))); });
+  }
+  for (std::uint32_t i = 0; i < 3000; ++i) attempt(folder.write("i.json", test::mutate(whole, i)));
+}
+
+// Archives made by hand: what PyTorch would not write.
+
+/// Pieces of a protocol-2 pickle.
+std::string text(const std::string& s) { return "X" + little_endian(s.size(), 4) + s; }
+std::string integer(std::int64_t n) { return "\x8a\x08" + little_endian(static_cast<std::uint64_t>(n), 8); }
+std::string tuple(const std::vector<std::int64_t>& numbers) {
+  std::string out = "(";
+  for (std::int64_t n : numbers) out += integer(n);
+  return out + "t";
+}
+std::string storage(const std::string& type, const std::string& key, std::int64_t numel) {
+  return "(" + text("storage") + "ctorch\n" + type + "\n" + text(key) + text("cpu") + integer(numel) + "tQ";
+}
+std::string tensor(const std::string& from, std::int64_t offset, const std::vector<std::int64_t>& sizes,
+                   const std::vector<std::int64_t>& strides) {
+  return "ctorch._utils\n_rebuild_tensor_v2\n(" + from + integer(offset) + tuple(sizes) + tuple(strides) +
+         "\x89"
+         "ccollections\nOrderedDict\n)RtR";
+}
+std::string dict(const std::vector<std::pair<std::string, std::string>>& items) {
+  std::string out = "}(";
+  for (const auto& [key, value] : items) out += text(key) + value;
+  return out + "u";
+}
+std::string pickle(const std::string& body) { return "\x80\x02" + body + "."; }
+
+const std::string kFourFloats("\0\0\x80\x3f\0\0\0\x40\0\0\x40\x40\0\0\x80\x40", 16);  // 1 2 3 4
+
+class HandMade : public ::testing::Test {
+ protected:
+  fs::path archive(const std::string& body, const std::vector<std::pair<std::string, std::string>>& more = {}) const {
+    std::vector<std::pair<std::string, std::string>> files{{"a/data.pkl", pickle(body)}, {"a/data/0", kFourFloats}};
+    files.insert(files.end(), more.begin(), more.end());
+    return folder_.write("a.pt", zip_of(files, false));
+  }
+  Checkpoint read(const std::string& body) const { return read_checkpoint(archive(body)); }
+  std::string error_of(const std::string& body) const {
+    return input_error([&] { read(body); });
+  }
+  Checkpoint read_tensor(std::int64_t offset, const std::vector<std::int64_t>& sizes,
+                         const std::vector<std::int64_t>& strides, std::int64_t numel = 4) const {
+    return read(dict({{"w", tensor(storage("FloatStorage", "0", numel), offset, sizes, strides)}}));
+  }
+  std::string tensor_error(std::int64_t offset, const std::vector<std::int64_t>& sizes,
+                           const std::vector<std::int64_t>& strides, std::int64_t numel = 4) const {
+    return input_error([&] { read_tensor(offset, sizes, strides, numel); });
+  }
+  test::TemporaryFolder folder_;
+};
+
+at::Tensor floats(std::vector<double> values) { return at::tensor(values, at::kDouble).to(at::kFloat); }
+
+TEST_F(HandMade, ViewsOfAStorage) {
+  EXPECT_TRUE(read_tensor(0, {2, 2}, {2, 1}).tensors[0].tensor.equal(floats({1, 2, 3, 4}).view({2, 2})));
+  EXPECT_TRUE(read_tensor(0, {2, 2}, {1, 2}).tensors[0].tensor.equal(floats({1, 3, 2, 4}).view({2, 2})));
+  EXPECT_TRUE(read_tensor(1, {3}, {0}).tensors[0].tensor.equal(floats({2, 2, 2})));
+  EXPECT_TRUE(read_tensor(3, {}, {}).tensors[0].tensor.equal(floats({4}).squeeze()));
+  EXPECT_TRUE(read_tensor(3, {1, 1}, {1LL << 62, 1LL << 62}).tensors[0].tensor.equal(floats({4}).view({1, 1})));
+  EXPECT_EQ(read_tensor(9, {0, 5}, {5, 1}).tensors[0].tensor.numel(), 0);
+}
+
+TEST_F(HandMade, ViewsThatLeaveTheirStorage) {
+  EXPECT_CONTAINS(tensor_error(0, {5}, {1}), "reaches beyond the 4 elements of its storage");
+  EXPECT_CONTAINS(tensor_error(4, {1}, {1}), "reaches beyond");
+  EXPECT_CONTAINS(tensor_error(1, {2, 2}, {2, 1}), "reaches beyond");
+  EXPECT_CONTAINS(tensor_error(0, {2}, {std::numeric_limits<std::int64_t>::max()}), "reaches beyond");
+  EXPECT_CONTAINS(tensor_error(0, {1LL << 32, 1LL << 32}, {1LL << 32, 1}), "reaches beyond");
+  EXPECT_CONTAINS(tensor_error(0, {1LL << 32, 1LL << 32}, {0, 0}), "reaches beyond");  // 2^64 elements
+  EXPECT_CONTAINS(tensor_error(-1, {1}, {1}), "offset is not whole");
+  EXPECT_CONTAINS(tensor_error(3, {2}, {-1}), "stride is not whole");
+  EXPECT_CONTAINS(tensor_error(0, {-1}, {1}), "size is not whole");
+  EXPECT_CONTAINS(tensor_error(0, {2}, {1, 1}), "of different length");
+  EXPECT_CONTAINS(tensor_error(0, std::vector<std::int64_t>(65, 1), std::vector<std::int64_t>(65, 1)), "65 dimensions");
+  EXPECT_CONTAINS(tensor_error(0, {5}, {1}, 5), "should hold 5 elements of float32, but has 16 bytes");
+  EXPECT_CONTAINS(tensor_error(0, {5}, {1}, 1LL << 62), "should hold 4611686018427387904 elements");
+  EXPECT_CONTAINS(error_of(dict({{"w", tensor(storage("FloatStorage", "7", 4), 0, {4}, {1})}})),
+                  "lacks its storage 'a/data/7'");
+  EXPECT_CONTAINS(error_of(dict({{"w", tensor(storage("FloatStorage", "../x", 4), 0, {4}, {1})}})),
+                  "lacks its storage");
+}
+
+// Storages need not be aligned in archives that others than PyTorch wrote: each offset of the record must work.
+TEST_F(HandMade, StoragesThatAreNotAligned) {
+  for (int padding = 0; padding < 8; ++padding) {
+    const std::string body = dict({{"w", tensor(storage("FloatStorage", "0", 4), 0, {4}, {1})},
+                                   {"v", tensor(storage("DoubleStorage", "0", 2), 0, {1}, {1})}});
+    const auto path = folder_.write("a.pt", zip_of({{"a/data.pkl", pickle(body)},
+                                                    {"a/pad", std::string(static_cast<std::size_t>(padding), 'x')},
+                                                    {"a/data/0", kFourFloats}},
+                                                   true));
+    const Checkpoint checkpoint = read_checkpoint(path);
+    EXPECT_TRUE(checkpoint.tensors[0].tensor.equal(floats({1, 2, 3, 4})));
+    EXPECT_EQ(checkpoint.tensors[1].dtype, at::kDouble);
+  }
+}
+
+TEST_F(HandMade, GlobalsOutsideTheList) {
+  const auto refused = [&](const std::string& body, const std::string& name) {
+    const std::string message = error_of(body);
+    EXPECT_CONTAINS(message, "names '" + name + "'");
+    EXPECT_CONTAINS(message, "nothing in the file was executed");
+  };
+  refused("cos\nsystem\n(" + text("true") + "tR", "os.system");
+  refused(text("builtins") + text("eval") + "\x93", "builtins.eval");  // STACK_GLOBAL
+  refused("ctorch.storage\n_load_from_bytes\n", "torch.storage._load_from_bytes");
+  refused("ctorch\nload\n", "torch.load");
+  refused("c__main__\nMy\x1b[2JModel\n", "__main__.My\\x1b[2JModel");
+  refused("ccollections\nOrderedDict.fromkeys\n", "collections.OrderedDict.fromkeys");
+  EXPECT_CONTAINS(error_of("(ios\nsystem\n"), "opcode 105");  // INST
+  EXPECT_CONTAINS(error_of("\x82\x01"), "opcode 130");        // EXT1
+  EXPECT_CONTAINS(error_of(text("storage") + "Q"), "persistent id");
+}
+
+TEST_F(HandMade, BrokenPickles) {
+  EXPECT_CONTAINS(error_of(""), "values left over");
+  EXPECT_CONTAINS(error_of("NN"), "values left over");
+  EXPECT_CONTAINS(error_of("(N"), "values left over");
+  EXPECT_CONTAINS(error_of("a"), "stack is empty");
+  EXPECT_CONTAINS(error_of("u"), "no mark");
+  EXPECT_CONTAINS(error_of("(Na"), "stack is empty");  // may not reach below the mark
+  EXPECT_CONTAINS(error_of("h\x05"), "recalls a value that it never stored");
+  EXPECT_CONTAINS(error_of("X\xff\xff\xff\xff"), "truncated?");
+  EXPECT_CONTAINS(error_of("\x8d\xff\xff\xff\xff\xff\xff\xff\xff"), "18446744073709551615 more bytes");
+  EXPECT_CONTAINS(error_of("}(Nu"), "key without a value");
+  EXPECT_CONTAINS(error_of("N)R"), "no function");
+  EXPECT_CONTAINS(error_of("c" + std::string(5000, 'x')), "too long");
+  EXPECT_CONTAINS(error_of("N}b"), "state of a plain value");
+  EXPECT_CONTAINS(input_error([&] {
+                    read_checkpoint(folder_.write("a.pt", zip_of({{"a/data.pkl", "(lp0\n."}}, false)));
+                  }),
+                  "protocol number");
+}
+
+TEST_F(HandMade, NestingCostsNoStack) {
+  std::string lists(2'000'000, ']');
+  for (int i = 1; i < 2'000'000; ++i) lists += 'a';
+  EXPECT_CONTAINS(error_of(lists), "holds no state dict");
+  EXPECT_CONTAINS(error_of(std::string(2'000'000, '(')), "values left over");
+  EXPECT_CONTAINS(error_of("]q\0h\0a" + std::string()), "broken");  // the C string ends early: an unknown opcode
+  EXPECT_CONTAINS(error_of(std::string("]q\0h\0a", 6)), "holds no state dict");  // a list that holds itself
+  EXPECT_CONTAINS(error_of(std::string("}q\0", 3) + text("model") + std::string("h\0s", 3)), "holds no state dict");
+}
+
+TEST_F(HandMade, WhereTheStateDictLies) {
+  const std::string w = tensor(storage("FloatStorage", "0", 4), 0, {4}, {1});
+  const std::string inner = dict({{"w", w}});
+  EXPECT_EQ(read(dict({{"model", dict({{"state_dict", inner}})}, {"epoch", "K\x03"}})).key, "model.state_dict");
+  EXPECT_EQ(read(dict({{"ema", inner}, {"net", inner}})).skipped, std::vector<std::string>{"ema"});
+  EXPECT_CONTAINS(error_of(dict({{"model", inner}, {"net", inner}})), "under both 'model' and 'net'");
+  EXPECT_CONTAINS(error_of(dict({{"mine", inner}, {"epoch", "K\x03"}})), "among its keys mine, epoch");
+  EXPECT_CONTAINS(error_of("}"), "its dict is empty");
+  EXPECT_CONTAINS(error_of(w), "holds no state dict, but another kind of value");
+  EXPECT_CONTAINS(error_of(dict({{"w", w}, {"w", w}})), "holds 'w' twice");
+  const Checkpoint mixed = read(dict({{"w", w}, {"lr", "G\x3f\xf0" + std::string(6, '\0')}}) + "K\x05" + w + "s");
+  EXPECT_EQ(mixed.tensors.size(), 1U);
+  EXPECT_EQ(mixed.skipped, (std::vector<std::string>{"lr", "5"}));
+}
+
+TEST_F(HandMade, ArchivesOfOtherKinds) {
+  const std::string body = dict({{"w", tensor(storage("FloatStorage", "0", 4), 0, {4}, {1})}});
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(archive(body, {{"a/byteorder", "big"}})); }), "byte order 'big'");
+  EXPECT_NO_THROW(read_checkpoint(archive(body, {{"a/byteorder", "little"}})));
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(archive(body, {{"a/constants.pkl", ""}})); }), "TorchScript");
+  EXPECT_CONTAINS(input_error([&] {
+                    read_checkpoint(folder_.write("x.pt", zip_of({{"x.txt", "hello"}}, false)));
+                  }),
+                  "not one of torch.save");
+}
+
+// Sharded checkpoints.
+
+std::string safetensors_of(const std::string& header, const std::string& data) {
+  return little_endian(header.size(), 8) + header + data;
+}
+
+TEST_F(HandMade, IndexesThatDoNotFit) {
+  folder_.write("s.safetensors",
+                safetensors_of(R"({"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", kFourFloats));
+  const auto path_of = [&](const std::string& json) { return folder_.write("i.index.json", json); };
+  const auto refusal = [&](const std::string& json) { return input_error([&] { read_checkpoint(path_of(json)); }); };
+  EXPECT_EQ(read_checkpoint(path_of(R"({"weight_map":{"w":"s.safetensors"},"metadata":{"x":[1,{"y":null}]}})"))
+                .tensors.size(),
+            1U);
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":"../s.safetensors"}})"),
+                  "'../s.safetensors', which is not within its folder");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":"a/../../s"}})"), "not within its folder");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":"/etc/passwd"}})"), "not within its folder");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":""}})"), "not within its folder");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":"none.safetensors"}})"), "no such file");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"v":"s.safetensors"}})"),
+                  "maps tensor 'v' to the shard 's.safetensors', which lacks it");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":"i.index.json"}})"), "is an index itself");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":"s.safetensors","w":"s.safetensors"}})"), "'w' stands twice");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":7}})"), "the shard of tensor 'w' is a number");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":{}}})"), "is an object");
+  EXPECT_CONTAINS(refusal(R"({"x":{"weight_map":{"w":"s.safetensors"}}})"), "has no 'weight_map'");
+  EXPECT_CONTAINS(refusal(R"({"weight_map":)"), "not valid JSON");
+  std::string deep = R"({"x":)";
+  for (int i = 0; i < 1'000'000; ++i) deep += "[";
+  EXPECT_CONTAINS(refusal(deep), "not valid JSON");
+}
+
+// Laying over: targets made by hand.
+
+Checkpoint checkpoint_of(const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
+  Checkpoint checkpoint;
+  checkpoint.files = {"w.pt"};
+  for (const auto& [name, value] : tensors) {
+    checkpoint.tensors.push_back({name, value.scalar_type(), value.sizes().vec(), value});
+  }
+  return checkpoint;
+}
+OverlayTarget target_of(const std::string& name, const at::Tensor& value, std::vector<std::string> aliases = {},
+                        bool required = true) {
+  return {name, std::move(aliases), value, required};
+}
+
+TEST(Overlay, WritesIntoViewsOfTheFlatVector) {
+  const at::Tensor flat = at::zeros({6}).requires_grad_();
+  overlay(checkpoint_of({{"b", floats({5, 6})}, {"a", floats({1, 2, 3, 4}).view({2, 2}).t()}}),
+          {target_of("a", flat.slice(0, 0, 4).view({2, 2})), target_of("b", flat.slice(0, 4, 6))});
+  EXPECT_TRUE(flat.detach().equal(floats({1, 3, 2, 4, 5, 6})));
+}
+
+TEST(Overlay, WrapperPrefixes) {
+  for (const std::string prefix : {"module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."}) {
+    const at::Tensor a = at::zeros({1});
+    const at::Tensor b = at::zeros({1});
+    const OverlayReport report = overlay(checkpoint_of({{prefix + "a", floats({1})}, {prefix + "b", floats({2})}}),
+                                         {target_of("a", a), target_of("b", b)});
+    EXPECT_EQ(report.stripped_prefix, prefix);
+    EXPECT_EQ(b.item<double>(), 2);
+  }
+  // Kept where the program's own names carry it, or where not all names do.
+  const at::Tensor a = at::zeros({1});
+  EXPECT_EQ(overlay(checkpoint_of({{"module.a", floats({1})}}), {target_of("module.a", a)}).stripped_prefix, "");
+  EXPECT_CONTAINS(input_error([&] {
+                    overlay(checkpoint_of({{"module.a", floats({1})}, {"b", floats({1})}}), {target_of("a", a)});
+                  }),
+                  "1 missing (a); 2 extra (module.a, b)");
+}
+
+TEST(Overlay, TiedWeights) {
+  const at::Tensor w = at::zeros({2});
+  const std::vector<OverlayTarget> targets{target_of("wte", w, {"lm_head"})};
+  overlay(checkpoint_of({{"lm_head", floats({1, 2})}}), targets);
+  EXPECT_TRUE(w.equal(floats({1, 2})));
+  overlay(checkpoint_of({{"lm_head", floats({3, 4})}, {"wte", floats({3, 4})}}), targets);
+  EXPECT_TRUE(w.equal(floats({3, 4})));
+  EXPECT_CONTAINS(input_error([&] {
+                    overlay(checkpoint_of({{"lm_head", floats({3, 5})}, {"wte", floats({3, 4})}}), targets);
+                  }),
+                  "'wte' and 'lm_head' are one tied weight in the program, but differ");
+  EXPECT_TRUE(w.equal(floats({3, 4})));
+}
+
+TEST(Overlay, OptionalAndToleratedNames) {
+  const at::Tensor a = at::zeros({1});
+  const at::Tensor table = at::zeros({1});
+  const at::Tensor counter = at::zeros({}, at::kLong);
+  const OverlayReport report =
+      overlay(checkpoint_of({{"a", floats({1})}, {"bn.num_batches_tracked", at::ones({}, at::kLong)}}),
+              {target_of("a", a), target_of("table", table, {}, false), target_of("bn2.num_batches_tracked", counter)});
+  EXPECT_EQ(report.ignored, std::vector<std::string>{"bn.num_batches_tracked"});
+}
+
+TEST(Overlay, Types) {
+  const at::Tensor narrow = at::zeros({1});
+  const auto lay = [&](const at::Tensor& from, const at::Tensor& to) {
+    return overlay(checkpoint_of({{"a", from}}), {target_of("a", to)});
+  };
+  EXPECT_CONTAINS(input_error([&] { lay(at::ones({1}, at::kLong), narrow); }),
+                  "1 of another type (a: int64 in the checkpoint");
+  EXPECT_CONTAINS(input_error([&] { lay(at::ones({1}, at::kFloat), at::zeros({1}, at::kLong)); }), "of another type");
+  EXPECT_CONTAINS(input_error([&] { lay(at::full({1}, 1e300, at::kDouble), narrow); }),
+                  "does not fit the program's float32");
+  EXPECT_CONTAINS(input_error([&] { lay(at::full({1}, 1LL << 40, at::kLong), at::zeros({1}, at::kInt)); }),
+                  "does not fit");
+  EXPECT_EQ(lay(at::full({1}, 0.1, at::kDouble), narrow).narrowed, std::vector<std::string>{"a"});
+  EXPECT_EQ(lay(at::ones({1}, at::kHalf), narrow).widened, std::vector<std::string>{"a"});
+  EXPECT_CONTAINS(input_error([&] {
+                    lay(at::full({2, 3}, -INFINITY).to(at::kHalf), at::zeros({2, 3}));
+                  }),
+                  "holds an infinite value at index [0, 0]");
+}
+
+TEST(Overlay, NearNames) {
+  const at::Tensor a = at::zeros({1});
+  EXPECT_CONTAINS(input_error([&] {
+                    overlay(checkpoint_of({{"layer.0.weigth", floats({1})}}), {target_of("layer.0.weight", a)});
+                  }),
+                  "1 missing (layer.0.weight) (did you mean 'layer.0.weigth'?); 1 extra");
+}
+
+}  // namespace
+}  // namespace hesspect
