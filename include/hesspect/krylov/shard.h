@@ -14,9 +14,7 @@ struct Shard {
   int rank = 0;
   std::int64_t chunk = 0;  // entries of a local vector
 
-  static Shard of(std::int64_t n, int ranks, int rank) {
-    return Shard{n, ranks, rank, (n + ranks - 1) / ranks};
-  }
+  static Shard of(std::int64_t n, int ranks, int rank) { return Shard{n, ranks, rank, (n + ranks - 1) / ranks}; }
   std::int64_t begin() const { return std::min(n, chunk * rank); }
   std::int64_t end() const { return std::min(n, chunk * (rank + 1)); }
   /// Entries of this rank that are not padding.

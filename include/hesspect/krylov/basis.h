@@ -1,0 +1,43 @@
+// The Krylov basis Q: rows q_0, q_1, …, each this rank's shard of a vector.
+//
+// Flat row-major memory [rows, chunk] in blocks of rows, so that growing neither copies nor doubles the memory.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace hesspect {
+
+class Basis {
+ public:
+  static constexpr std::int64_t kBlockRows = 16;
+
+  /// @param options  float32 or float64, and the device
+  Basis(std::int64_t chunk, const at::TensorOptions& options);
+
+  std::int64_t rows() const { return rows_; }
+  std::int64_t capacity() const { return capacity_; }
+  /// Bytes of memory held for rows, used or not.
+  std::int64_t bytes() const;
+
+  /// Makes room for `rows` rows in all. Not collective: run it inside `agree`.
+  /// @throws MemoryError saying how much was asked for
+  void reserve(std::int64_t rows);
+  /// Row i, [chunk], aliasing the basis.
+  at::Tensor row(std::int64_t i) const;
+  /// A new last row, its content undefined.
+  at::Tensor append();
+  /// Rows [0, count) as matrices, for vector_math.h.
+  std::vector<at::Tensor> head(std::int64_t count) const;
+
+ private:
+  std::int64_t chunk_;
+  at::TensorOptions options_;
+  std::vector<at::Tensor> blocks_;  // each [block rows, chunk]
+  std::int64_t rows_ = 0;
+  std::int64_t capacity_ = 0;
+};
+
+}  // namespace hesspect

@@ -1,0 +1,116 @@
+// The Lanczos process as a state that can be taken further, step by step.
+//
+//   A Q_m = Q_m T_m + β_m q_m e_mᵀ,   Q_m = [q_0 … q_{m−1}] [n, m] orthonormal,   T_m symmetric tridiagonal [m, m]
+//
+// with diagonal α and off-diagonal β. Vectors are sharded over ranks; α and β are doubles, bitwise equal on all ranks.
+// Re-orthogonalisation is classical Gram-Schmidt twice ("twice is enough", Giraud, Langou & Rozložník 2005) against the
+// whole basis: three passes over it and three small all-reduces per step.
+//
+// A single start vector sees one copy of a multiple eigenvalue. Where the Krylov space closes (breakdown), `restart`
+// goes on with a fresh vector in what is left: T is then block diagonal.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "hesspect/krylov/basis.h"
+#include "hesspect/krylov/linear_operator.h"
+
+namespace hesspect {
+
+enum class Reorthogonalisation {
+  kFull,  // against every basis vector; the basis is kept
+  kNone,  // three vectors kept; ghosts (spurious copies of converged eigenvalues) appear
+};
+
+struct LanczosOptions {
+  Reorthogonalisation reorthogonalisation = Reorthogonalisation::kFull;
+  /// Breakdown where β ≤ tolerance · max ‖A q‖. 0: 1e-12 in float64, 10 ε = 1.2e-6 in float32.
+  double breakdown_tolerance = 0;
+};
+
+/// A Ritz pair of T: its value, the bound on its residual ‖A y − θ y‖ ≤ |β_m s_m|, and where its vector lies.
+struct RitzPair {
+  double value = 0;
+  double residual = 0;
+  double first = 0;       // component on the block's start vector
+  std::size_t block = 0;  // which diagonal block of T
+};
+
+class Lanczos;
+/// Called on every rank after each product, with the run so far.
+using StepCallback = std::function<void(const Lanczos&)>;
+
+class Lanczos {
+ public:
+  /// A diagonal block of T: rows [begin, end); closed by a breakdown, or the one that goes on.
+  struct Block {
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+    bool closed = false;
+    double residual_norm = 0;  // β after the block's last step
+    std::int64_t size() const { return end - begin; }
+  };
+
+  /// Starts at a vector. Collective over op.comm(), which must outlive the run.
+  /// @param start_local  [shard().chunk], any nonzero norm, padding zero; copied
+  /// @throws NumericalError if the vector is zero or not finite
+  Lanczos(LinearOperator& op, const at::Tensor& start_local, const LanczosOptions& options = {});
+
+  /// Takes up to `steps` more steps, one product each. Collective.
+  /// @return steps taken: fewer on breakdown, or where n vectors span everything
+  /// @throws NumericalError{step, value} on all ranks if a product is not finite; MemoryError (agreed) for the basis
+  std::int64_t extend(LinearOperator& op, std::int64_t steps, const StepCallback& on_step = {});
+
+  /// After a breakdown: goes on from the part of a vector that is orthogonal to the basis. Collective. Full
+  /// re-orthogonalisation only.
+  /// @return false where nothing is left of the vector, and the run stays as it was
+  bool restart(LinearOperator& op, const at::Tensor& start_local);
+
+  /// m: steps (products) so far.
+  std::int64_t steps() const { return static_cast<std::int64_t>(alpha_.size()); }
+  const std::vector<double>& alpha() const { return alpha_; }  // [m]
+  /// [m]: β between rows j and j+1 of T, 0 between blocks; the last is the norm of the residual vector.
+  const std::vector<double>& beta() const { return beta_; }
+  double beta_last() const { return beta_.empty() ? 0 : beta_.back(); }
+  /// The last step found the space invariant (or it is all of Rⁿ).
+  bool breakdown() const { return !blocks_.empty() && blocks_.back().closed; }
+  /// All n dimensions are used.
+  bool complete() const { return steps() >= n_; }
+  const std::vector<Block>& blocks() const { return blocks_; }
+  /// zᵀz of the first start vector.
+  double start_norm_sq() const { return start_norm_sq_; }
+  /// max ‖A q_j‖ so far: a lower bound of ‖A‖.
+  double scale() const { return scale_; }
+  const LanczosOptions& options() const { return options_; }
+  std::int64_t basis_bytes() const { return basis_.bytes(); }
+
+  /// All Ritz pairs, ascending. Local.
+  std::vector<RitzPair> ritz_pairs() const;
+  /// Q s of one block: the Ritz vector, this rank's shard [chunk]. Local. Full re-orthogonalisation only.
+  /// @param s  [block size], an eigenvector of that block of T
+  at::Tensor ritz_vector(std::span<const double> s, std::size_t block = 0) const;
+  /// max |Qᵀ Q − I| over the basis: m²/2 dots of length n. Collective. Full re-orthogonalisation only.
+  double orthogonality_loss() const;
+
+ private:
+  void step(LinearOperator& op);
+  void begin_block(const at::Tensor& vector, double norm);
+  std::vector<double> reduced(std::vector<double> sums) const;
+
+  LanczosOptions options_;
+  Communicator* comm_;
+  std::int64_t n_;
+  Basis basis_;      // q_0 … q_m; with kNone q_{m−1}, q_m alone
+  at::Tensor work_;  // [chunk]
+  std::vector<double> alpha_, beta_;
+  std::vector<Block> blocks_;
+  double start_norm_sq_ = 0;
+  double scale_ = 0;
+};
+
+}  // namespace hesspect

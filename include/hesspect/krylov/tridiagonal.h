@@ -1,0 +1,22 @@
+// The small symmetric tridiagonal eigenproblem T s = θ s, in double.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace hesspect {
+
+struct TridiagonalEigen {
+  std::vector<double> values;   // [m], ascending
+  std::vector<double> first;    // [m], s_0 of each unit eigenvector: its square is a quadrature weight
+  std::vector<double> last;     // [m], s_{m-1}: |β_m s_{m-1}| bounds the residual of the Ritz pair
+  std::vector<double> vectors;  // [m · m] where asked for: eigenvector i in [i·m, (i+1)·m)
+};
+
+/// @param alpha  [m], the diagonal
+/// @param beta   [m − 1] or longer; entries beyond are ignored
+/// Divide and conquer (LAPACK's syevd in LibTorch): components are accurate to some 1e-16 absolutely.
+TridiagonalEigen tridiagonal_eigen(std::span<const double> alpha, std::span<const double> beta, bool vectors = false);
+
+}  // namespace hesspect

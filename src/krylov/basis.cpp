@@ -1,0 +1,59 @@
+#include "hesspect/krylov/basis.h"
+
+#include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <string>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+
+namespace hesspect {
+
+Basis::Basis(std::int64_t chunk, const at::TensorOptions& options) : chunk_(chunk), options_(options) {}
+
+std::int64_t Basis::bytes() const {
+  return capacity_ * chunk_ * static_cast<std::int64_t>(options_.dtype().itemsize());
+}
+
+void Basis::reserve(std::int64_t rows) {
+  while (capacity_ < rows) {
+    const std::int64_t more = std::min(kBlockRows, rows - capacity_);
+    try {
+      blocks_.push_back(at::empty({more, chunk_}, options_));
+    } catch (const c10::Error& error) {
+      const std::int64_t item = static_cast<std::int64_t>(options_.dtype().itemsize());
+      throw MemoryError(rows * chunk_ * item, -1,
+                        "a Krylov basis of " + format_count(rows) + " vectors of " + format_count(chunk_) +
+                            " entries per rank (" + format_bytes(rows * chunk_ * item) + ") does not fit: after " +
+                            format_bytes(bytes()) + " of it no more was given; use fewer steps or more ranks");
+    }
+    capacity_ += more;
+  }
+}
+
+at::Tensor Basis::row(std::int64_t i) const {
+  for (const at::Tensor& block : blocks_) {
+    if (i < block.size(0)) return block.select(0, i);
+    i -= block.size(0);
+  }
+  throw Error(ExitCode::kInternal, "Basis::row: no such row");
+}
+
+at::Tensor Basis::append() {
+  reserve(rows_ + 1);
+  return row(rows_++);
+}
+
+std::vector<at::Tensor> Basis::head(std::int64_t count) const {
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& block : blocks_) {
+    if (count <= 0) break;
+    parts.push_back(block.narrow(0, 0, std::min(count, block.size(0))));
+    count -= block.size(0);
+  }
+  return parts;
+}
+
+}  // namespace hesspect

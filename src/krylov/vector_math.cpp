@@ -1,0 +1,210 @@
+#include "hesspect/krylov/vector_math.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+
+#include "hesspect/core/errors.h"
+#include "row_kernels.h"
+
+namespace hesspect {
+namespace {
+
+// Columns are cut into blocks, the unit of work of a thread and of the order of summation, and blocks into tiles, so
+// small that a tile of all rows stays in the second-level cache between the two halves of subtract_and_dots.
+constexpr std::int64_t kBlock = 32768;
+constexpr std::int64_t kTileBytes = 256 << 10;
+
+void require(bool condition, const char* what) {
+  if (!condition) throw Error(ExitCode::kInternal, std::string("vector_math: ") + what);
+}
+
+std::int64_t count_rows(Rows rows, const at::Tensor& w) {
+  require(w.dim() == 1 && w.is_contiguous() && (w.scalar_type() == at::kFloat || w.scalar_type() == at::kDouble),
+          "vectors are contiguous, float32 or float64");
+  std::int64_t count = 0;
+  for (const at::Tensor& block : rows) {
+    require(block.dim() == 2 && block.size(1) == w.numel() && block.scalar_type() == w.scalar_type() &&
+                block.device() == w.device() && block.is_contiguous(),
+            "rows differ from the vector in length, dtype or device");
+    count += block.size(0);
+  }
+  return count;
+}
+
+template <class Real>
+std::vector<const Real*> row_pointers(Rows rows, std::int64_t count) {
+  std::vector<const Real*> pointers;
+  pointers.reserve(static_cast<std::size_t>(count));
+  for (const at::Tensor& block : rows)
+    for (std::int64_t j = 0; j < block.size(0); ++j)
+      pointers.push_back(block.const_data_ptr<Real>() + j * block.size(1));
+  return pointers;
+}
+
+/// One pass over rows and w, tile by tile: w −= Σ c_j row_j where `c` is given, then products with the new w where
+/// `project`, and w · w always. Returns [count + 1] with zeros for what was not asked.
+template <class Real>
+std::vector<double> pass(Rows rows, std::int64_t count, const double* c, bool project, const Real* w, Real* w_out) {
+  const std::vector<const Real*> base = row_pointers<Real>(rows, count);
+  const std::int64_t n = rows.empty() ? 0 : rows[0].size(1);
+  const std::int64_t blocks = (n + kBlock - 1) / kBlock;
+  const std::int64_t room = kTileBytes / (std::max<std::int64_t>(count, 1) * static_cast<std::int64_t>(sizeof(Real)));
+  const std::int64_t tile = std::clamp<std::int64_t>(room / 256 * 256, 256, 4096);
+  const std::size_t width = static_cast<std::size_t>(count) + 1;
+  std::vector<double> partial(static_cast<std::size_t>(blocks) * width, 0.0);
+
+  at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
+    std::vector<const Real*> at_tile(base.size());
+    std::vector<double> accumulator(static_cast<std::size_t>(tile));
+    for (std::int64_t b = first; b < last; ++b) {
+      double* sums = partial.data() + static_cast<std::size_t>(b) * width;
+      const std::int64_t block_end = std::min(n, (b + 1) * kBlock);
+      for (std::int64_t i = b * kBlock; i < block_end; i += tile) {
+        const std::int64_t length = std::min(tile, block_end - i);
+        for (std::size_t j = 0; j < base.size(); ++j) at_tile[j] = base[j] + i;
+        if (c != nullptr) {
+          std::copy_n(w + i, length, accumulator.begin());
+          kernels::subtract(at_tile.data(), count, c, length, accumulator.data());
+          for (std::int64_t k = 0; k < length; ++k)
+            w_out[i + k] = static_cast<Real>(accumulator[static_cast<std::size_t>(k)]);
+        }
+        if (project) kernels::dots(at_tile.data(), count, w + i, length, sums);
+        sums[count] += kernels::norm_sq(w + i, length);
+      }
+    }
+  });
+
+  std::vector<double> total(width, 0.0);
+  for (std::int64_t b = 0; b < blocks; ++b)
+    for (std::size_t j = 0; j < width; ++j) total[j] += partial[static_cast<std::size_t>(b) * width + j];
+  return total;
+}
+
+std::vector<double> cpu_pass(Rows rows, std::int64_t count, const double* c, bool project, const at::Tensor& w) {
+  if (w.scalar_type() == at::kFloat)
+    return pass<float>(rows, count, c, project, w.const_data_ptr<float>(),
+                       c != nullptr ? w.mutable_data_ptr<float>() : nullptr);
+  return pass<double>(rows, count, c, project, w.const_data_ptr<double>(),
+                      c != nullptr ? w.mutable_data_ptr<double>() : nullptr);
+}
+
+}  // namespace
+
+namespace detail {
+namespace {
+
+/// Columns of a chunk of which all rows in double take 256 MiB at most.
+std::int64_t chunk_columns(std::int64_t rows) {
+  return std::max<std::int64_t>(4096, (std::int64_t{1} << 25) / std::max<std::int64_t>(rows, 1));
+}
+
+}  // namespace
+
+std::vector<double> portable_dots(Rows rows, const at::Tensor& w) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t count = count_rows(rows, w), n = w.numel(), columns = chunk_columns(count);
+  at::Tensor total = at::zeros({count + 1}, w.options().dtype(at::kDouble));
+  for (std::int64_t i = 0; i < n; i += columns) {
+    const std::int64_t length = std::min(columns, n - i);
+    const at::Tensor part = w.narrow(0, i, length).to(at::kDouble);
+    std::int64_t row = 0;
+    for (const at::Tensor& block : rows) {
+      total.narrow(0, row, block.size(0)).add_(at::mv(block.narrow(1, i, length).to(at::kDouble), part));
+      row += block.size(0);
+    }
+    total.narrow(0, count, 1).add_(at::dot(part, part));
+  }
+  total = total.cpu();
+  const double* values = total.const_data_ptr<double>();
+  return {values, values + count + 1};
+}
+
+void portable_subtract(Rows rows, std::span<const double> c, at::Tensor& w) {
+  const at::NoGradGuard no_grad;
+  const std::int64_t count = count_rows(rows, w), n = w.numel(), columns = chunk_columns(count);
+  at::Tensor factors = at::empty({count}, at::TensorOptions().dtype(at::kDouble));
+  std::copy(c.begin(), c.end(), factors.mutable_data_ptr<double>());
+  factors = factors.to(w.device());
+  for (std::int64_t i = 0; i < n; i += columns) {
+    const std::int64_t length = std::min(columns, n - i);
+    at::Tensor part = w.narrow(0, i, length).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
+    std::int64_t row = 0;
+    for (const at::Tensor& block : rows) {
+      const at::Tensor matrix = block.narrow(1, i, length).to(at::kDouble);
+      part.sub_(at::mv(matrix.t(), factors.narrow(0, row, block.size(0))));
+      row += block.size(0);
+    }
+    w.narrow(0, i, length).copy_(part);
+  }
+}
+
+}  // namespace detail
+
+std::vector<double> dots(Rows rows, const at::Tensor& w) {
+  const std::int64_t count = count_rows(rows, w);
+  if (count == 0) return {norm_sq(w)};
+  if (!w.is_cpu()) return detail::portable_dots(rows, w);
+  return cpu_pass(rows, count, nullptr, true, w);
+}
+
+double subtract(Rows rows, std::span<const double> c, at::Tensor& w) {
+  const std::int64_t count = count_rows(rows, w);
+  require(static_cast<std::int64_t>(c.size()) == count, "as many coefficients as rows");
+  if (count == 0) return norm_sq(w);
+  if (!w.is_cpu()) {
+    detail::portable_subtract(rows, c, w);
+    return norm_sq(w);
+  }
+  return cpu_pass(rows, count, c.data(), false, w).back();
+}
+
+std::vector<double> subtract_and_dots(Rows rows, std::span<const double> c, at::Tensor& w) {
+  const std::int64_t count = count_rows(rows, w);
+  require(static_cast<std::int64_t>(c.size()) == count, "as many coefficients as rows");
+  if (count == 0) return {norm_sq(w)};
+  if (!w.is_cpu()) {
+    detail::portable_subtract(rows, c, w);
+    return detail::portable_dots(rows, w);
+  }
+  return cpu_pass(rows, count, c.data(), true, w);
+}
+
+double dot_product(const at::Tensor& a, const at::Tensor& b) {
+  const at::Tensor row[1] = {a.unsqueeze(0)};
+  return dots(Rows(row), b)[0];
+}
+
+double norm_sq(const at::Tensor& a) {
+  const at::Tensor row[1] = {a.unsqueeze(0)};
+  if (!a.is_cpu()) return detail::portable_dots(Rows(row), a)[1];
+  count_rows(Rows(row), a);
+  return cpu_pass(Rows(row), 1, nullptr, false, a)[1];
+}
+
+void scale_into(const at::Tensor& x, double factor, at::Tensor& out) {
+  const at::NoGradGuard no_grad;
+  require(x.sizes() == out.sizes() && x.scalar_type() == out.scalar_type() && x.is_contiguous() && out.is_contiguous(),
+          "scale_into: shapes or dtypes differ");
+  if (!x.is_cpu()) {
+    const std::int64_t columns = detail::chunk_columns(1);
+    for (std::int64_t i = 0; i < x.numel(); i += columns) {
+      const std::int64_t length = std::min(columns, x.numel() - i);
+      out.narrow(0, i, length).copy_(x.narrow(0, i, length).to(at::kDouble).mul(factor));
+    }
+    return;
+  }
+  const auto run = [&]<class Real>(const Real* from, Real* to) {
+    at::parallel_for(0, x.numel(), kBlock, [=](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) to[i] = static_cast<Real>(static_cast<double>(from[i]) * factor);
+    });
+  };
+  if (x.scalar_type() == at::kFloat)
+    run(x.const_data_ptr<float>(), out.mutable_data_ptr<float>());
+  else
+    run(x.const_data_ptr<double>(), out.mutable_data_ptr<double>());
+}
+
+}  // namespace hesspect
