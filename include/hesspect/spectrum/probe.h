@@ -1,0 +1,49 @@
+// One random probe: its start vector, its Lanczos run, its Gauss quadrature.
+//
+// For a probe z, zᵀf(A)z / zᵀz is an integral of f whose Gauss quadrature has the Ritz values as nodes and the squared
+// first components of T's eigenvectors as weights (Golub & Meurant, Matrices, Moments and Quadrature, 2010, ch. 3 & 6).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "hesspect/core/random_probe.h"
+#include "hesspect/krylov/lanczos.h"
+#include "hesspect/spectrum/estimates.h"
+
+namespace hesspect {
+
+struct ProbeOptions {
+  std::uint64_t seed = 0;
+  ProbeDistribution distribution = ProbeDistribution::kRademacher;
+  std::int64_t steps = 80;
+  LanczosOptions lanczos = {};
+  /// Measure max |QᵀQ − I| at the end (steps²/2 dots of length n).
+  bool measure_orthogonality = false;
+};
+
+/// Probe number `probe` as this rank's shard, on op's device and of its dtype, padding zero. Spherical: norm √n.
+/// Collective over op.comm() for the spherical distribution alone.
+at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution, std::uint64_t seed,
+                        std::uint64_t probe);
+
+/// A probe's result, and its run, which `eigenvalues` can take further.
+struct ProbeRun {
+  ProbeQuadrature quadrature;
+  std::unique_ptr<Lanczos> lanczos;
+};
+
+/// Runs one probe. Collective over op.comm().
+/// @param on_step  called on every rank after each product
+/// @throws as Lanczos::extend
+ProbeRun run_probe(LinearOperator& op, std::int64_t probe, const ProbeOptions& options,
+                   const StepCallback& on_step = {});
+
+/// The quadrature of a run so far (of its first block, where it was restarted). Local.
+ProbeQuadrature quadrature_of(const Lanczos& run, std::int64_t probe);
+
+/// Nodes and weights from α [m] and β [m − 1]: for a result read back from a file. Local.
+ProbeQuadrature quadrature_from(std::span<const double> alpha, std::span<const double> beta);
+
+}  // namespace hesspect

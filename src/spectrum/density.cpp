@@ -1,0 +1,169 @@
+#include "hesspect/spectrum/density.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <numbers>
+#include <string>
+
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+
+struct Range {
+  double lo = std::numeric_limits<double>::infinity();
+  double hi = -std::numeric_limits<double>::infinity();
+  double width() const { return hi - lo; }
+  double magnitude() const { return std::max(std::abs(lo), std::abs(hi)); }
+};
+
+Range node_range(std::span<const ProbeQuadrature> quadratures) {
+  Range range;
+  for (const ProbeQuadrature& quadrature : quadratures)
+    for (const double theta : quadrature.ritz) {
+      range.lo = std::min(range.lo, theta);
+      range.hi = std::max(range.hi, theta);
+    }
+  return range;
+}
+
+double mean_node_distance(const ProbeQuadrature& quadrature) {
+  const std::vector<double>& theta = quadrature.ritz;
+  double sum = 0;
+  for (std::size_t i = 0; i < theta.size(); ++i) {
+    double nearest = std::numeric_limits<double>::infinity();
+    if (i > 0) nearest = std::min(nearest, theta[i] - theta[i - 1]);
+    if (i + 1 < theta.size()) nearest = std::min(nearest, theta[i + 1] - theta[i]);
+    if (std::isfinite(nearest)) sum += quadrature.weight[i] * nearest;
+  }
+  return sum;
+}
+
+/// A lattice λ_k = origin + k·spacing, of which only the points near nodes are kept.
+class SparseGrid {
+ public:
+  SparseGrid(std::span<const ProbeQuadrature> quadratures, double origin, double spacing, double reach)
+      : origin_(origin), spacing_(spacing), reach_(reach) {
+    std::vector<std::pair<std::int64_t, std::int64_t>> wanted;
+    for (const ProbeQuadrature& quadrature : quadratures)
+      for (const double theta : quadrature.ritz) wanted.push_back(span_of(theta));
+    std::sort(wanted.begin(), wanted.end());
+    for (const auto& [first, last] : wanted) {
+      if (!runs_.empty() && first <= runs_.back().last + 1) {
+        runs_.back().last = std::max(runs_.back().last, last);
+      } else {
+        const std::size_t at = runs_.empty() ? 0 : runs_.back().at + runs_.back().size();
+        runs_.push_back({first, last, at});
+      }
+    }
+  }
+
+  std::size_t size() const { return runs_.empty() ? 0 : runs_.back().at + runs_.back().size(); }
+  double point(std::int64_t k) const { return origin_ + static_cast<double>(k) * spacing_; }
+  std::pair<std::int64_t, std::int64_t> span_of(double theta) const {
+    return {static_cast<std::int64_t>(std::floor((theta - reach_ - origin_) / spacing_)),
+            static_cast<std::int64_t>(std::ceil((theta + reach_ - origin_) / spacing_))};
+  }
+  /// Where lattice point k lies among the kept ones.
+  std::size_t index(std::int64_t k) const {
+    const auto run = std::prev(std::upper_bound(runs_.begin(), runs_.end(), k,
+                                                [](std::int64_t value, const Run& r) { return value < r.first; }));
+    return run->at + static_cast<std::size_t>(k - run->first);
+  }
+  std::vector<double> points() const {
+    std::vector<double> all;
+    all.reserve(size());
+    for (const Run& run : runs_)
+      for (std::int64_t k = run.first; k <= run.last; ++k) all.push_back(point(k));
+    return all;
+  }
+
+ private:
+  struct Run {
+    std::int64_t first, last;
+    std::size_t at;
+    std::size_t size() const { return static_cast<std::size_t>(last - first + 1); }
+  };
+  double origin_, spacing_, reach_;
+  std::vector<Run> runs_;
+};
+
+}  // namespace
+
+double default_sigma(std::span<const ProbeQuadrature> quadratures) {
+  const Range range = node_range(quadratures);
+  if (!(range.width() > 0))
+    return range.magnitude() > 0 && std::isfinite(range.magnitude()) ? 1e-3 * range.magnitude() : 1e-3;
+  double distance = 0;
+  std::size_t steps = 1;
+  bool exact = true;
+  for (const ProbeQuadrature& quadrature : quadratures) {
+    distance += mean_node_distance(quadrature) / static_cast<double>(quadratures.size());
+    steps = std::max(steps, quadrature.ritz.size());
+    exact = exact && quadrature.breakdown;
+  }
+  const double share = exact ? 0.01 : std::min(0.1, std::numbers::pi / 2 / static_cast<double>(steps));
+  const double most = share * range.width();
+  return std::clamp(distance, std::min(1e-6 * range.magnitude(), most), most);
+}
+
+Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptions& options) {
+  Density result;
+  if (!(options.sigma >= 0) || !std::isfinite(options.sigma))
+    throw UsageError("sigma must be a positive number (or 0 to have it chosen), not " + text_of(options.sigma));
+  if (!(options.points_per_sigma >= 1) || !(options.reach >= 4))
+    throw UsageError("density: at least 1 point per sigma and a reach of 4 sigma");
+  result.sigma = options.sigma > 0 ? options.sigma : default_sigma(quadratures);
+  const Range range = node_range(quadratures);
+  if (!(range.hi >= range.lo)) return result;
+  const double spacing = result.sigma / options.points_per_sigma;
+  const double resolvable = 1e3 * std::numeric_limits<double>::epsilon() * range.magnitude();
+  if (spacing < resolvable)
+    throw UsageError("sigma = " + text_of(result.sigma) + " is too small for eigenvalues up to " +
+                     text_of(range.magnitude()));
+
+  const SparseGrid grid(quadratures, range.lo, spacing, options.reach * result.sigma);
+  result.lambda = grid.points();
+  std::vector<double> sum(grid.size(), 0.0), square(grid.size(), 0.0), one(grid.size(), 0.0);
+  const double peak = 1 / (result.sigma * std::sqrt(2 * std::numbers::pi));
+  std::vector<std::pair<std::size_t, std::size_t>> touched;
+  for (const ProbeQuadrature& quadrature : quadratures) {
+    touched.clear();
+    for (std::size_t i = 0; i < quadrature.ritz.size(); ++i) {
+      const auto [first, last] = grid.span_of(quadrature.ritz[i]);
+      const std::size_t at = grid.index(first);  // a node's points are consecutive
+      for (std::int64_t k = first; k <= last; ++k) {
+        const double z = (grid.point(k) - quadrature.ritz[i]) / result.sigma;
+        one[at + static_cast<std::size_t>(k - first)] += quadrature.weight[i] * peak * std::exp(-0.5 * z * z);
+      }
+      touched.emplace_back(at, at + static_cast<std::size_t>(last - first));
+    }
+    for (const auto& [first, last] : touched)
+      for (std::size_t i = first; i <= last; ++i) {  // a point touched twice is 0 the second time
+        sum[i] += one[i];
+        square[i] += one[i] * one[i];
+        one[i] = 0;
+      }
+  }
+
+  const double probes = static_cast<double>(quadratures.size());
+  result.density.resize(grid.size());
+  result.density_errors.resize(grid.size(), 0.0);
+  for (std::size_t i = 0; i < grid.size(); ++i) {
+    const double mean = sum[i] / probes;
+    result.density[i] = mean;
+    if (quadratures.size() > 1)
+      result.density_errors[i] = std::sqrt(std::max(0.0, square[i] / probes - mean * mean) / (probes - 1));
+  }
+  return result;
+}
+
+}  // namespace hesspect

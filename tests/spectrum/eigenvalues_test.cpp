@@ -1,0 +1,146 @@
+#include "hesspect/spectrum/eigenvalues.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/spectrum/probe.h"
+#include "krylov/test_operators.h"
+
+namespace hesspect {
+namespace {
+
+using testing::DenseOperator;
+using testing::DiagonalOperator;
+using testing::matrix_with_spectrum;
+
+LocalCommunicator local;
+
+Lanczos fresh_run(LinearOperator& op, std::uint64_t probe = 0) {
+  return Lanczos(op, probe_vector(op, ProbeDistribution::kRademacher, 3, probe));
+}
+
+/// All eigenvalues, largest first, by LAPACK.
+std::vector<double> descending(const at::Tensor& matrix) {
+  const at::Tensor values = at::linalg_eigvalsh(matrix).flip(0).contiguous();
+  return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
+}
+
+void expect_ends(const EigenResult& result, const std::vector<double>& all, double tolerance) {
+  for (std::size_t i = 0; i < result.top.size(); ++i) EXPECT_NEAR(result.top[i].value, all[i], tolerance) << i;
+  for (std::size_t i = 0; i < result.bottom.size(); ++i)
+    EXPECT_NEAR(result.bottom[i].value, all[all.size() - result.bottom.size() + i], tolerance) << i;
+}
+
+TEST(Eigenvalues, RandomDenseMatrix) {
+  const at::Tensor matrix = testing::gaussian_matrix(400, 21);
+  DenseOperator op(local, matrix);
+  Lanczos run = fresh_run(op);
+  const EigenResult result = eigenvalues(op, run, {.top = 10, .bottom = 5, .max_steps = 400});
+  EXPECT_TRUE(result.converged);
+  EXPECT_FALSE(result.exhausted);
+  ASSERT_EQ(result.top.size(), 10U);
+  ASSERT_EQ(result.bottom.size(), 5U);
+  EXPECT_EQ(result.steps, op.products);
+  EXPECT_LT(result.steps, 350);
+  expect_ends(result, descending(matrix), 1e-9);
+}
+
+TEST(Eigenvalues, BoundsHold) {  // each reported value is within its bound of an eigenvalue, converged or not
+  const at::Tensor matrix = testing::gaussian_matrix(300, 22);
+  DenseOperator op(local, matrix);
+  Lanczos run = fresh_run(op);
+  const EigenResult result = eigenvalues(op, run, {.top = 20, .bottom = 20, .max_steps = 60});
+  EXPECT_FALSE(result.converged);
+  EXPECT_EQ(result.steps, 60);
+  const std::vector<double> all = descending(matrix);
+  for (const auto& list : {result.top, result.bottom})
+    for (const EigenEstimate& estimate : list) {
+      double nearest = 1e9;
+      for (const double value : all) nearest = std::min(nearest, std::abs(value - estimate.value));
+      EXPECT_LE(nearest, estimate.residual + 1e-12);
+    }
+}
+
+TEST(Eigenvalues, AProbesProductsAreUsed) {
+  const at::Tensor matrix = testing::gaussian_matrix(300, 23);
+  DenseOperator op(local, matrix);
+  ProbeRun probe = run_probe(op, 0, {.steps = 80});
+  EXPECT_EQ(op.products, 80);
+  std::int64_t last = 0;
+  const EigenResult result =
+      eigenvalues(op, *probe.lanczos, {.top = 3, .bottom = 0}, [&](const Lanczos& run) { last = run.steps(); });
+  EXPECT_TRUE(result.converged);
+  EXPECT_EQ(result.steps, op.products);
+  EXPECT_TRUE(last == 0 || last == op.products);
+  expect_ends(result, descending(matrix), 1e-9);
+  EXPECT_EQ(probe.quadrature.alpha.size(), 80U);
+}
+
+TEST(Eigenvalues, MoreWantedThanThereAre) {
+  const at::Tensor matrix = testing::gaussian_matrix(15, 24);
+  DenseOperator op(local, matrix);
+  const std::vector<double> all = descending(matrix);
+  Lanczos run = fresh_run(op);
+  const EigenResult everything = eigenvalues(op, run, {.top = 50, .bottom = 0});
+  EXPECT_EQ(everything.top.size(), 15U);
+  EXPECT_TRUE(everything.converged);
+  EXPECT_TRUE(everything.exhausted);
+  expect_ends(everything, all, 1e-12);
+
+  // Overlapping ends: together the whole spectrum, each eigenvalue once.
+  Lanczos both = fresh_run(op);
+  const EigenResult split = eigenvalues(op, both, {.top = 10, .bottom = 10});
+  EXPECT_EQ(split.top.size(), 10U);
+  EXPECT_EQ(split.bottom.size(), 5U);
+  EXPECT_TRUE(split.converged);
+  EXPECT_TRUE(split.exhausted);
+  expect_ends(split, all, 1e-12);
+}
+
+TEST(Eigenvalues, MultipleEigenvaluesAfterBreakdown) {
+  const at::Tensor matrix = matrix_with_spectrum({5, 5, 5, 1, 1, -2, -2, -2, 0.5, 7, 0, 0, 0, 0, 0}, 25);
+  DenseOperator op(local, matrix);
+  Lanczos run = fresh_run(op);
+  const EigenResult result = eigenvalues(op, run, {.top = 5, .bottom = 4});
+  EXPECT_TRUE(result.converged);
+  ASSERT_EQ(result.top.size(), 5U);
+  ASSERT_EQ(result.bottom.size(), 4U);
+  expect_ends(result, descending(matrix), 1e-11);
+}
+
+TEST(Eigenvalues, IdentityAndZeroOfAMillionDimensions) {
+  for (const double value : {0.0, 2.0}) {
+    DiagonalOperator op(local, 1'000'000, at::kFloat, [value](std::int64_t) { return value; });
+    Lanczos run = fresh_run(op);
+    const EigenResult result = eigenvalues(op, run, {.top = 4, .bottom = 0});
+    EXPECT_TRUE(result.converged);
+    ASSERT_EQ(result.top.size(), 4U);
+    for (const EigenEstimate& estimate : result.top) EXPECT_NEAR(estimate.value, value, 1e-6);
+    EXPECT_LE(result.steps, 6);
+  }
+}
+
+TEST(Eigenvalues, OneDimension) {
+  DiagonalOperator op(local, 1, at::kDouble, [](std::int64_t) { return -3.0; });
+  Lanczos run = fresh_run(op);
+  const EigenResult result = eigenvalues(op, run, {.top = 1, .bottom = 1});
+  ASSERT_EQ(result.top.size(), 1U);
+  EXPECT_EQ(result.top[0].value, -3);
+  EXPECT_TRUE(result.bottom.empty());
+}
+
+TEST(Eigenvalues, RefusesRunsThatWouldShowGhosts) {
+  DiagonalOperator op(local, 100, at::kDouble, [](std::int64_t i) { return static_cast<double>(i); });
+  LanczosOptions none;
+  none.reorthogonalisation = Reorthogonalisation::kNone;
+  Lanczos run(op, probe_vector(op, ProbeDistribution::kGaussian, 1, 0), none);
+  EXPECT_THROW(eigenvalues(op, run, {}), UsageError);
+  Lanczos good = fresh_run(op);
+  EXPECT_THROW(eigenvalues(op, good, {.top = -1}), UsageError);
+}
+
+}  // namespace
+}  // namespace hesspect
