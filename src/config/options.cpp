@@ -37,8 +37,8 @@ constexpr CommandName kCommands[] = {{Command::kAnalyze, "analyze"},
                                      {Command::kInspect, "inspect"}};
 
 /// Variables of the build, the launchers and the tests, which are no options.
-const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",    "HESSPECT_BUILD",  "HESSPECT_FIXTURES",
-                                               "HESSPECT_PYTHON", "HESSPECT_SOURCE", "HESSPECT_VENV"};
+const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",    "HESSPECT_FIXTURES",    "HESSPECT_JOBS",
+                                               "HESSPECT_PYTHON", "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE"};
 
 Command command_from(const std::string& name) {
   std::vector<std::string> names;
@@ -213,6 +213,9 @@ void check_whole(const Invocation& run) {
     require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
   }
   require(!c.output.output.empty(), run.command, "output", "the file to write");
+  const bool eigenvalues = run.command == Command::kEigs || run.command == Command::kAnalyze;
+  if (eigenvalues && !c.quadrature.reorthogonalize && c.eigs.top + c.eigs.bottom > 0)
+    throw UsageError("eigenvalues need --reorthogonalization full; without it, --top 0 --bottom 0");
   if (run.command == Command::kEigs && c.eigs.top + c.eigs.bottom == 0)
     throw UsageError("'eigs' needs --top or --bottom above 0");
 }

@@ -40,7 +40,7 @@ struct EigsConfig {
   std::int64_t top = 10;
   std::int64_t bottom = 3;
   std::int64_t max_steps = 200;  // Lanczos steps at most
-  double rtol_eigs = 1e-3;       // residual norm over the largest |Ritz value|
+  double rtol_eigs = 1e-4;       // residual norm over the largest |Ritz value|
 };
 
 struct QuadratureConfig {

@@ -1,0 +1,21 @@
+// The run itself: probes, Lanczos, what is drawn from them, and the result file.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hesspect/comm/communicator.h"
+#include "hesspect/config/options.h"
+
+namespace hesspect {
+
+/// analyze, density, eigs or trace. Collective over host.
+/// @param argv  for the record
+/// @return the exit code: done, or finished but not converged
+int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, std::unique_ptr<Communicator> host);
+
+/// density --from: an earlier result's probes under another kernel. Collective over host.
+int smooth_again(const Invocation& run, Communicator& host);
+
+}  // namespace hesspect

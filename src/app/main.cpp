@@ -1,0 +1,52 @@
+// hesspect: curvature spectra of large trained networks. This file alone catches errors; program.h has the rest.
+#include <mpi.h>
+
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+#include "failure.h"
+#include "hesspect/comm/make_communicator.h"
+#include "hesspect/comm/mpi_session.h"
+#include "hesspect/core/log.h"
+#include "process.h"
+#include "program.h"
+
+namespace {
+
+/// How long a failed rank waits for the others to fail in the same way before it ends them.
+constexpr double kMeetAtMost_s = 5;
+
+int run(const hesspect::MpiSession& session, const std::vector<std::string>& argv, hesspect::FailureMeeting& meeting) {
+  using namespace hesspect;
+  set_log_level(session.rank() == 0 ? LogLevel::kInfo : LogLevel::kQuiet);
+  try {
+    return run_program(argv, hesspect_environment(), make_host_communicator());
+  } catch (...) {
+    Failure failure = current_failure();
+    if (meeting.all_failed(failure.exit_code, kMeetAtMost_s)) {
+      if (session.rank() == 0) log_error(failure.message);
+      return failure.exit_code;
+    }
+    log_error("rank " + std::to_string(session.rank()) + " on " + host_name() + ": " + failure.message);
+    MPI_Abort(MPI_COMM_WORLD, failure.exit_code);
+    return failure.exit_code;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  hesspect::tune_allocator();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported, instead of the process
+  try {
+    const std::vector<std::string> arguments(argv, argv + argc);
+    const hesspect::MpiSession session(argc, argv);
+    hesspect::FailureMeeting meeting;
+    return run(session, arguments, meeting);
+  } catch (...) {
+    const hesspect::Failure failure = hesspect::current_failure();
+    hesspect::log_error(failure.message);
+    return failure.exit_code;
+  }
+}

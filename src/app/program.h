@@ -1,0 +1,19 @@
+// The program behind `main`: from arguments to an exit code.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hesspect/comm/communicator.h"
+#include "hesspect/config/options.h"
+
+namespace hesspect {
+
+/// Collective over host. Help, versions and inspections go to stdout, everything else to stderr; rank 0 alone talks.
+/// @param argv  with the program's name
+/// @throws whatever went wrong, on every rank where all could agree on it
+int run_program(const std::vector<std::string>& argv, const Environment& environment,
+                std::unique_ptr<Communicator> host);
+
+}  // namespace hesspect

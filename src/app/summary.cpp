@@ -1,0 +1,58 @@
+#include "summary.h"
+
+#include <cmath>
+#include <cstdio>
+
+#include "hesspect/core/text.h"
+
+namespace hesspect {
+namespace {
+
+template <class... Values>
+std::string formatted(const char* format, Values... values) {
+  char text[256];
+  std::snprintf(text, sizeof text, format, values...);
+  return text;
+}
+
+void add_eigenvalues(std::vector<std::string>& lines, const std::string& which,
+                     const std::vector<EigenEstimate>& list) {
+  for (std::size_t i = 0; i < list.size(); ++i)
+    lines.push_back(formatted("  %-9s %3zu  % .8e +- %.1e%s", which.c_str(), i + 1, list[i].value, list[i].residual,
+                              list[i].converged ? "" : "  not converged"));
+}
+
+}  // namespace
+
+std::string number(double value) { return formatted("%.6g", value); }
+
+std::string describe(const Problem& p) {
+  const HessianStats& stats = p.op->stats();
+  return format_count(p.op->shard().n) + " parameters, " + format_count(p.rows) + " rows in micro-batches of " +
+         std::to_string(stats.micro_batch) + ", loss " + number(p.op->loss()) + "; " + std::to_string(p.comm->size()) +
+         (p.comm->size() == 1 ? " rank" : " ranks") + " of " + std::to_string(p.threads) +
+         (p.threads == 1 ? " thread" : " threads") + " on " + (p.device.is_cuda() ? "cuda" : "cpu");
+}
+
+std::vector<std::string> summary(const RunResult& r, const std::string& path) {
+  const Diagnostics& d = r.diagnostics;
+  std::vector<std::string> lines;
+  lines.push_back("  loss          " + number(d.loss) + ", gradient norm " + number(d.gradient_norm) + ", " +
+                  format_count(d.parameters) + " parameters");
+  if (r.eigenvalues) {
+    add_eigenvalues(lines, "top", r.eigenvalues->top);
+    add_eigenvalues(lines, "bottom", r.eigenvalues->bottom);
+  }
+  if (r.trace)
+    lines.push_back("  trace         " + number(r.trace->value) +
+                    (r.trace->samples > 1 ? " +- " + number(r.trace->standard_error) : " (one probe: no error known)"));
+  if (r.density) lines.push_back("  density       sigma " + number(r.density->sigma));
+  std::string cost = format_count(d.products) + " Hessian-vector products in " + format_duration(d.product_s);
+  if (std::isfinite(d.cost_in_gradients)) cost += formatted(" (%.2f gradients each)", d.cost_in_gradients);
+  lines.push_back("  cost          " + cost + ", " + format_duration(d.elapsed_s) + " in all, at most " +
+                  format_bytes(d.peak_memory_bytes) + " a rank");
+  lines.push_back("  result        " + quote(path));
+  return lines;
+}
+
+}  // namespace hesspect

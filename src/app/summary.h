@@ -1,0 +1,21 @@
+// What a person wants to read at the end of a run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hesspect/io/result_file.h"
+#include "problem.h"
+
+namespace hesspect {
+
+/// Six significant digits.
+std::string number(double value);
+
+/// One line on what is about to run.
+std::string describe(const Problem& problem);
+
+/// The result in a few lines. @param path  of its file
+std::vector<std::string> summary(const RunResult& result, const std::string& path);
+
+}  // namespace hesspect

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Bad input ends every rank with one clear line and the right exit code, within seconds, and leaves no file."""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import struct
+import unittest
+
+import h5py
+import numpy as np
+from harness import FIXTURES, Case, arguments, hesspect
+
+USAGE, BAD_INPUT = 2, 4
+SECONDS = 40  # generous: a loaded machine starts LibTorch in five
+CKPT = FIXTURES / "ckpt"
+
+
+def safetensors(header, data=b"", length=None):
+    text = json.dumps(header).encode() if not isinstance(header, bytes) else header
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+class Bad(Case):
+    def refused(self, code, words, *args, command="analyze", both=True, env=None, preexec=None):
+        """One line that has all the words, on one rank and on two, and no new file."""
+        before = sorted(self.folder.rglob("*"))
+        for ranks in (1, 2) if both else (2,):
+            with self.subTest(words=words, ranks=ranks):
+                ended = hesspect(*([command] if command else []), *args, ranks=ranks, env=env, preexec=preexec)
+                self.assertEqual(ended.code, code, ended.err)
+                self.assertEqual(len(ended.errors), 1, ended.err)
+                for word in words:
+                    self.assertIn(word, ended.errors[0])
+                self.assertLess(ended.seconds, SECONDS)
+                self.assertEqual(sorted(self.folder.rglob("*")), before)
+
+    def mlp(self, **options):
+        return arguments("mlp_ce", options.pop("output", self.folder / "r.h5"), "cross_entropy", **options)
+
+    def file(self, name, content):
+        path = self.folder / name
+        path.write_bytes(content)
+        return path
+
+    def data(self, name="d.h5", **arrays):
+        path = self.folder / name
+        with h5py.File(path, "w") as f:
+            for key, value in arrays.items():
+                f[key] = value
+        return path
+
+
+class Models(Bad):
+    def test_no_file_or_a_folder(self):
+        self.refused(BAD_INPUT, ["none.pt2"], *self.mlp(model=self.folder / "none.pt2"))
+        self.refused(BAD_INPUT, ["directory"], *self.mlp(model=self.folder))
+
+    def test_truncated_or_random(self):
+        whole = (FIXTURES / "mlp_ce.pt2").read_bytes()
+        self.refused(BAD_INPUT, ["cut.pt2"], *self.mlp(model=self.file("cut.pt2", whole[: len(whole) // 2])))
+        self.refused(BAD_INPUT, ["random.pt2"], *self.mlp(model=self.file("random.pt2", np.random.default_rng(0).bytes(5000))))
+        self.refused(BAD_INPUT, ["empty.pt2"], *self.mlp(model=self.file("empty.pt2", b"")), both=False)
+        self.refused(BAD_INPUT, ["state.pt"], *self.mlp(model=CKPT / "state.pt"), both=False)
+
+    def test_programs_that_cannot_be_run(self):
+        for path in sorted(FIXTURES.glob("bad_*.pt2")):
+            expect = json.loads((FIXTURES / f"{path.stem}.expect.json").read_text())
+            data = self.data(f"{path.stem}.h5", x=np.zeros((4, 4), np.float32), ids=np.zeros((4, 5), np.int64), target=np.zeros(4, np.int64))
+            args = arguments(path.stem, self.folder / "r.h5", "cross_entropy", data=data)
+            if path.stem == "bad_bn_train":
+                with h5py.File(data, "a") as f:
+                    del f["x"]
+                    f["x"] = np.zeros((4, 1, 6, 6), np.float32)
+            self.refused(BAD_INPUT, [expect["user_line_contains"].split("(")[0]], *args, both=False)
+
+
+class Weights(Bad):
+    def test_safetensors_that_lie(self):
+        one = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+        files = {
+            "huge": safetensors({"a": one}, b"\0" * 8, length=2**63),
+            "overlap": safetensors({"a": one, "b": {**one, "data_offsets": [4, 12]}}, b"\0" * 12),
+            "range": safetensors({"a": {**one, "data_offsets": [0, 1 << 40]}}, b"\0" * 8),
+            "negative": safetensors({"a": {**one, "data_offsets": [8, 0]}}, b"\0" * 8),
+            "json": safetensors(b"{not json", b"\0" * 8),
+            "cut": (CKPT / "full.safetensors").read_bytes()[:-40],
+        }
+        for name, content in files.items():
+            path = self.file(f"{name}.safetensors", content)
+            self.refused(BAD_INPUT, [path.name], *self.mlp(weights=path), both=name in ("huge", "overlap"))
+            self.refused(BAD_INPUT, [path.name], *self.mlp(data=path), both=False)
+
+    def test_a_pickle_that_calls_a_function(self):
+        self.refused(BAD_INPUT, ["system"], *self.mlp(weights=CKPT / "evil.pt"))
+        self.assertFalse((CKPT / "EVIL_RAN").exists())
+
+    def test_names_and_shapes(self):
+        self.refused(BAD_INPUT, ["layers.1.bias"], *self.mlp(weights=CKPT / "missing.safetensors"))
+        self.refused(BAD_INPUT, ["layers.9.weight"], *self.mlp(weights=CKPT / "extra.safetensors"), both=False)
+        self.refused(BAD_INPUT, ["layers.1.bias", "[3]"], *self.mlp(weights=CKPT / "misshapen.safetensors"), both=False)
+        self.refused(BAD_INPUT, ["legacy.pt"], *self.mlp(weights=CKPT / "legacy.pt"), both=False)
+
+    def test_nan(self):
+        self.refused(BAD_INPUT, ["layers.0.weight"], *self.mlp(weights=CKPT / "nan.safetensors"))
+
+
+class Data(Bad):
+    x, target = np.ones((9, 6), np.float32), np.arange(9) % 4
+
+    def test_no_file_or_another(self):
+        self.refused(BAD_INPUT, ["none.h5"], *self.mlp(data=self.folder / "none.h5"))
+        self.refused(BAD_INPUT, ["directory"], *self.mlp(data=self.folder), both=False)
+        self.refused(BAD_INPUT, ["text"], *self.mlp(data=self.file("text", b"not data at all")), both=False)
+        whole = (FIXTURES / "mlp_ce.data.h5").read_bytes()
+        self.refused(BAD_INPUT, ["cut.h5"], *self.mlp(data=self.file("cut.h5", whole[: len(whole) // 2])), both=False)
+
+    def test_names_of_inputs(self):
+        self.refused(BAD_INPUT, ["no input 'y'", "x"], *self.mlp(input="y=x"))
+        self.refused(BAD_INPUT, ["'features'", "did you mean 'feature'"], *self.mlp(data=self.data(feature=self.x, target=self.target), input="x=features"))
+        self.refused(BAD_INPUT, ["'x'", "--input x=DATASET"], *self.mlp(data=self.data(z=self.x, target=self.target)), both=False)
+        self.refused(BAD_INPUT, ["'target'", "--target"], *self.mlp(data=self.data(x=self.x)), both=False)
+
+    def test_shapes_and_dtypes(self):
+        self.refused(BAD_INPUT, ["x", "7", "6"], *self.mlp(data=self.data(x=np.ones((9, 7), np.float32), target=self.target)))
+        self.refused(BAD_INPUT, ["x"], *self.mlp(data=self.data(x=np.ones((9, 6, 1), np.float32), target=self.target)), both=False)
+        self.refused(BAD_INPUT, ["target"], *self.mlp(data=self.data(x=self.x, target=self.target + 0.5)), both=False)
+        ids = self.data(input_ids=np.ones((4, 12), np.float32), target=np.ones((4, 12), np.int64))
+        self.refused(BAD_INPUT, ["input_ids"], *arguments("gpt2", self.folder / "r.h5", "causal_lm", data=ids))
+
+    def test_rows(self):
+        self.refused(BAD_INPUT, ["9", "8"], *self.mlp(data=self.data(x=self.x, target=self.target[:8])))
+        self.refused(BAD_INPUT, ["zero rows"], *self.mlp(data=self.data(x=self.x[:0], target=self.target[:0])))
+        self.refused(BAD_INPUT, ["24", "23"], *self.mlp(samples=24), both=False)
+        self.refused(BAD_INPUT, ["ignored"], *self.mlp(data=self.data(x=self.x, target=np.full(9, -100))), both=False)
+
+    def test_targets_outside_the_classes(self):
+        """On the last row alone, which is one rank's: the other must hear of it."""
+        target = self.target.copy()
+        target[8] = 4
+        self.refused(BAD_INPUT, ["4", "row 8"], *self.mlp(data=self.data(x=self.x, target=target)))
+
+    def test_nan(self):
+        x = self.x.copy()
+        x[8, 2] = np.nan
+        self.refused(BAD_INPUT, ["NaN", "'x'", "row 8"], *self.mlp(data=self.data(x=x, target=self.target)))
+
+
+class Output(Bad):
+    def test_folders_that_cannot_be_written(self):
+        self.refused(BAD_INPUT, ["does not exist"], *self.mlp(output=self.folder / "none" / "r.h5"))
+        plain = self.file("plain", b"")
+        self.refused(BAD_INPUT, ["Not a directory"], *self.mlp(output=plain / "r.h5"), both=False)
+        self.refused(BAD_INPUT, ["/proc/r.h5"], *self.mlp(output="/proc/r.h5"))
+        self.refused(BAD_INPUT, ["folder"], *self.mlp(output=self.folder), both=False)
+
+    def test_an_earlier_result_is_kept(self):
+        earlier = self.file("r.h5", b"earlier")
+        self.refused(USAGE, ["--force"], *self.mlp())
+        self.assertEqual(earlier.read_bytes(), b"earlier")
+
+    def test_a_disk_that_fills(self):
+        """A limit on file sizes: the run is finished when the write fails."""
+
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+        self.refused(BAD_INPUT, ["File too large"], *self.mlp(probes=2, steps=20), command="density", preexec=limit)
+
+    def test_a_full_file_system(self):
+        """A real one of 16 KiB, in a mount namespace of the child's own; where that is allowed."""
+        disk = self.folder / "disk"
+        disk.mkdir()
+        if os.getuid() != 0 or os.system(f"unshare -m mount -t tmpfs -o size=16k none {disk} 2>/dev/null") != 0:
+            self.skipTest("no mount namespaces here")
+
+        def mount():
+            libc = ctypes.CDLL(None, use_errno=True)
+            assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
+            assert libc.mount(b"none", b"/", None, (1 << 18) | 16384, None) == 0  # private, all below
+            assert libc.mount(b"none", str(disk).encode(), b"tmpfs", 0, b"size=16k") == 0
+
+        self.refused(BAD_INPUT, ["No space left on device"], *self.mlp(output=disk / "r.h5", probes=2, steps=20), command="density", preexec=mount)
+
+    def test_density_from(self):
+        result = self.folder / "r.h5"
+        self.refused(BAD_INPUT, ["none.h5"], "--from", self.folder / "none.h5", "--output", result, command="density")
+        self.refused(BAD_INPUT, ["not a result"], "--from", FIXTURES / "mlp_ce.data.h5", "--output", result, command="density", both=False)
+        self.refused(USAGE, ["--sigma"], "--from", result, "--sigma", "-1", "--output", result, command="density", both=False)
+
+
+class Usage(Bad):
+    def test_command_line(self):
+        self.refused(USAGE, ["--help"], command=None)
+        self.refused(USAGE, ["did you mean 'analyze'"], command="analyse", both=False)
+        self.refused(USAGE, ["'--modle'", "did you mean '--model'"], "--modle", "m.pt2")
+        self.refused(USAGE, ["--steps", "from 2"], *self.mlp(steps=1), both=False)
+        self.refused(USAGE, ["--output-index"], *self.mlp(output_index=1))
+        self.refused(USAGE, ["--loss"], "--model", "m", "--data", "d", both=False)
+
+    def test_ini_file(self):
+        ini = self.file("run.ini", b"model = m.pt2\nmicrobatch = 3\n")
+        self.refused(USAGE, ["run.ini:2", "'microbatch'", "did you mean 'micro-batch'"], "--config", ini)
+        self.refused(USAGE, ["none.ini"], "--config", self.folder / "none.ini", both=False)
+
+    def test_environment(self):
+        self.refused(USAGE, ["HESSPECT_STEP", "HESSPECT_STEPS"], *self.mlp(), env={"HESSPECT_STEP": "3"})
+
+    @unittest.skipIf(os.path.exists("/dev/nvidia0"), "there is a GPU")
+    def test_no_gpu(self):
+        self.refused(USAGE, ["cuda"], *self.mlp(device="cuda"))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    unittest.main(verbosity=2)

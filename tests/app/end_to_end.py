@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""From a model file to a result file, against dense Hessians that PyTorch computed."""
+
+import unittest
+
+import h5py
+import numpy as np
+from harness import FIXTURES, Case, arguments, hesspect
+
+LOSSES = {"mlp_ce": "cross_entropy", "mlp_mse": "mse", "relu_mse": "mse", "linreg": "mse", "softmax_zero": "cross_entropy",
+          "mlp_bce": "bce_with_logits", "deep_scalar": "output"}
+
+
+def reference(case):
+    with h5py.File(FIXTURES / f"{case}.ref.h5") as f:
+        return f["f64/eigenvalues"][()], float(f["f64/trace"][()]), float(f["f64/loss"][()])
+
+
+class Analyze(Case):
+    def analyze(self, case, ranks, command="analyze", **options):
+        output = self.folder / f"{case}.{command}.{ranks}.h5"
+        ended = hesspect(command, *arguments(case, output, LOSSES[case], dtype="float64", **options), ranks=ranks)
+        self.assertDone(ended)
+        self.assertIn(str(output), ended.err)
+        return output
+
+    def check_eigenvalues(self, result, case, top, bottom, rtol=1e-9):
+        exact, _, _ = reference(case)
+        n = len(exact)
+        top, bottom = min(top, n), min(bottom, n - min(top, n))
+        expected = np.concatenate([exact[::-1][:top], exact[:bottom][::-1]])
+        with h5py.File(result) as f:
+            found, residual = f["entry/eigenvalues/eigenvalue"][()], f["entry/eigenvalues/residual"][()]
+            self.assertTrue(f["entry/eigenvalues/converged"][()].all())
+        self.assertEqual(len(found), len(expected))
+        scale = np.abs(exact).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * scale)
+        self.assertTrue((residual <= 1e-9 * scale).all())
+
+    def test_spectrum_at_every_rank_count(self):
+        """Eigenvalues to 1e-9, the same α and β, on 1 to 4 ranks: 23 rows and 194 parameters divide by none of them."""
+        runs = {}
+        for ranks in (1, 2, 3, 4):
+            result = self.analyze("mlp_ce", ranks, top=10, bottom=3, rtol_eigs=1e-11, probes=3, steps=60, seed=5)
+            self.check_eigenvalues(result, "mlp_ce", 10, 3)
+            with h5py.File(result) as f:
+                e = f["entry"]
+                runs[ranks] = e["quadrature/alpha"][()], e["quadrature/beta"][()]
+                self.assertEqual(e["process/ranks"][()], ranks)
+                self.assertEqual(len(e["process/hosts"]), ranks)
+                np.testing.assert_allclose(e["quadrature/weight"][()].sum(1), 1, rtol=1e-12)
+                x, d = e["density/lambda"][()], e["density/density"][()]
+                self.assertAlmostEqual(np.trapezoid(d, x), 1, delta=1e-5)
+                self.assertAlmostEqual(e["diagnostics/loss"][()], reference("mlp_ce")[2], delta=1e-12)
+                self.assertLess(e["diagnostics/symmetry_error"][()], 1e-14)
+                self.assertLess(e["diagnostics/orthogonality_loss"][()], 1e-12)
+                self.assertEqual(e["diagnostics/n_parameters"][()], 194)
+                self.assertGreaterEqual(e["diagnostics/hvp_count"][()], 180)
+                self.assertEqual(len(e["process/model_sha256"].asstr()[0]), 64)
+                alpha, trace = e["quadrature/alpha"][:, 0] * e["quadrature/norm_sq"][()], e["trace/value"][()]
+                self.assertAlmostEqual(alpha.mean(), trace, delta=1e-12 * abs(trace))
+        for ranks in (2, 3, 4):  # rounding grows along the run: the start must agree tightly
+            for mine, one in zip(runs[ranks], runs[1]):
+                np.testing.assert_allclose(mine[:, :20], one[:, :20], rtol=1e-9, atol=1e-12)
+
+    def test_known_spectra(self):
+        for case in ("mlp_mse", "relu_mse", "linreg", "mlp_bce"):
+            with self.subTest(case):
+                result = self.analyze(case, 2, top=6, bottom=2, rtol_eigs=1e-11, probes=1, steps=30)
+                self.check_eigenvalues(result, case, 6, 2)
+
+    def test_multiple_and_zero_eigenvalues(self):
+        """Krylov spaces that close early: whole blocks of equal eigenvalues, one eigenvalue among zeros."""
+        for case, top in (("softmax_zero", 8), ("deep_scalar", 5)):
+            with self.subTest(case):
+                result = self.analyze(case, 2, top=top, bottom=0, rtol_eigs=1e-11, probes=2, steps=20)
+                exact, _, _ = reference(case)
+                with h5py.File(result) as f:
+                    found = f["entry/eigenvalues/eigenvalue"][()]
+                    np.testing.assert_allclose(found, exact[::-1][:top], atol=1e-9 * np.abs(exact).max())
+
+    def test_eigenvalues_alone(self):
+        result = self.analyze("mlp_mse", 1, command="eigs", top=4, bottom=2, rtol_eigs=1e-11)
+        self.check_eigenvalues(result, "mlp_mse", 4, 2)
+        with h5py.File(result) as f:
+            self.assertNotIn("density", f["entry"])
+            self.assertEqual(f["entry"].attrs["default"], "eigenvalues")
+
+    def test_trace_alone(self):
+        _, exact, _ = reference("relu_mse")
+        result = self.analyze("relu_mse", 2, command="trace", probes=300)
+        with h5py.File(result) as f:
+            value, error, samples = (f[f"entry/trace/{k}"][()] for k in ("value", "stderr", "samples"))
+            self.assertEqual(f["entry/diagnostics/hvp_count"][()], 302)
+        self.assertEqual(samples, 300)
+        self.assertLess(error, 0.2 * abs(exact))
+        self.assertLess(abs(value - exact), 4 * error)
+
+    def test_float32(self):
+        output = self.folder / "r.h5"
+        self.assertDone(hesspect("eigs", *arguments("mlp_ce", output, "cross_entropy", top=3, bottom=1), ranks=2))
+        exact, _, _ = reference("mlp_ce")
+        with h5py.File(output) as f:
+            np.testing.assert_allclose(f["entry/eigenvalues/eigenvalue"][:3], exact[::-1][:3], rtol=1e-4)
+
+    def test_not_converged_is_a_result_and_exit_3(self):
+        output = self.folder / "r.h5"
+        ended = hesspect("eigs", *arguments("mlp_ce", output, "cross_entropy", max_steps=5), ranks=2)
+        self.assertDone(ended, code=3)
+        with h5py.File(output) as f:
+            self.assertFalse(f["entry/eigenvalues/all_converged"][()])
+            self.assertEqual(len(f["entry/diagnostics/warnings"]), 1)
+
+    def test_weights_from_a_checkpoint(self):
+        output = self.folder / "r.h5"
+        with h5py.File(FIXTURES / "ckpt" / "expected.h5") as f:
+            expected = {"": f.attrs["expected_loss"], "bf16": f.attrs["expected_loss_bf16"]}
+        for name, which in (("full.safetensors", ""), ("nested_model.pth", ""), ("bf16.safetensors", "bf16"),
+                            ("sharded/model.safetensors.index.json", "")):
+            with self.subTest(name):
+                args = arguments("mlp_ce", output, "cross_entropy", weights=FIXTURES / "ckpt" / name, dtype="float64", probes=1)
+                self.assertDone(hesspect("trace", *args, "--force"))
+                with h5py.File(output) as f:
+                    self.assertAlmostEqual(f["entry/diagnostics/loss"][()], expected[which], delta=1e-12)
+                    self.assertEqual(len(f["entry/diagnostics/widened_weights"]) > 0, which != "")
+                    self.assertEqual(len(f["entry/process/weights_sha256"]), 3 if "index" in name else 1)
+
+    def test_arrays_of_other_names(self):
+        data, output = self.folder / "d.h5", self.folder / "r.h5"
+        with h5py.File(FIXTURES / "mlp_ce.data.h5") as f, h5py.File(data, "w") as g:
+            g["part/features"], g["label"] = f["x"][()], f["target"][()]
+        args = arguments("mlp_ce", output, "cross_entropy", data=data, input="x=part/features", target="label", dtype="float64", probes=1)
+        self.assertDone(hesspect("trace", *args))
+        with h5py.File(output) as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], reference("mlp_ce")[2], delta=1e-12)
+
+
+class Smoothing(Case):
+    def test_density_from_a_result(self):
+        first, second = self.folder / "a.h5", self.folder / "b.h5"
+        self.assertDone(hesspect("density", *arguments("mlp_ce", first, "cross_entropy", dtype="float64", steps=20)))
+        with h5py.File(first) as f:
+            sigma = f["entry/density/sigma"][()]
+        for ranks, chosen in ((1, repr(float(sigma))), (2, "0.05")):
+            self.assertDone(hesspect("density", "--from", first, "--sigma", chosen, "--output", second, "--force", ranks=ranks))
+            with h5py.File(first) as f, h5py.File(second) as g:
+                kept = []
+                f.visit(lambda name: kept.append(name) if isinstance(f[name], h5py.Dataset) and "density" not in name else None)
+                for name in kept:
+                    np.testing.assert_array_equal(f[name][()], g[name][()], err_msg=name)
+                self.assertEqual(g["entry/density/sigma"][()], float(chosen))
+                same = np.array_equal(f["entry/density/density"][()], g["entry/density/density"][()])
+                self.assertEqual(same, ranks == 1)
+
+
+class Talk(Case):
+    def test_help_and_version(self):
+        for args, word in ((["--help"], "analyze"), (["eigs", "--help"], "--rtol-eigs"), (["--version"], "LibTorch")):
+            ended = hesspect(*args, ranks=2)
+            self.assertDone(ended)
+            self.assertEqual(ended.out.count(word), 1, ended.out)
+            self.assertEqual(ended.err, "")
+
+    def test_resolved_config_is_an_ini_file(self):
+        ini = self.folder / "run.ini"
+        ini.write_text("[run]\nsteps = 7\nmodel = m.pt2\n")
+        first = hesspect("analyze", "--config", ini, "--print-config", env={"HESSPECT_PROBES": "9"})
+        self.assertDone(first)
+        self.assertIn("steps = 7\n", first.out)
+        self.assertIn("probes = 9\n", first.out)
+        ini.write_text(first.out)
+        self.assertEqual(hesspect("analyze", "--config", ini, "--print-config").out, first.out)
+
+    def test_quiet_and_verbose(self):
+        args = arguments("linreg", self.folder / "r.h5", "mse", probes=1)
+        self.assertEqual(hesspect("trace", *args, "--quiet", ranks=2).err, "")
+        self.assertIn("debug: ", hesspect("trace", *args, "--verbose", "--force").err)
+
+    def test_only_rank_0_talks(self):
+        ended = hesspect("trace", *arguments("linreg", self.folder / "r.h5", "mse", probes=2), ranks=3)
+        self.assertDone(ended)
+        self.assertEqual(ended.err.count("  trace  "), 1)
+        self.assertEqual(ended.out, "")
+
+    def test_inspect(self):
+        result = self.folder / "r.h5"
+        self.assertDone(hesspect("analyze", *arguments("linreg", result, "mse", top=2, bottom=0, probes=2, steps=4)))
+        ckpt = FIXTURES / "ckpt"
+        for path, words in ((FIXTURES / "gpt2.pt2", ["exported program", "input_ids", "int64", "tied", "aten.linear"]),
+                            (FIXTURES / "multi_output.pt2", ["1: ", "not a tensor"]),
+                            (FIXTURES / "widedeep.data.h5", ["data, HDF5", "21 rows", "workclass"]),
+                            (ckpt / "bf16.safetensors", ["checkpoint, safetensors", "bfloat16", "layers.0.weight"]),
+                            (ckpt / "sharded" / "model.safetensors.index.json", ["index", "3 files"]),
+                            (ckpt / "nested_model.pth", ["state dict", "'model'", "epoch"]),
+                            (result, ["result of hesspect analyze", "trace", "spectral density", "#", "mse"])):
+            with self.subTest(str(path)):
+                ended = hesspect("inspect", path)
+                self.assertDone(ended)
+                for word in words:
+                    self.assertIn(word, ended.out)
+        other = self.folder / "text.txt"
+        other.write_text("hello")
+        self.assertEqual(hesspect("inspect", other, ranks=2).code, 4)
+        self.assertEqual(hesspect("inspect", ckpt / "evil.pt").code, 4)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
