@@ -13,5 +13,5 @@ if [ -z "$tool" ]; then
 fi
 mode=(--dry-run -Werror)
 [ "${1:-}" = --fix ] && mode=(-i)
-find src include tests bench \( -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -type f -print0 |
+find $(ls -d src include tests bench 2> /dev/null) \( -name "*.h" -o -name "*.cpp" -o -name "*.cu" -o -name "*.cuh" \) -type f -print0 |
   xargs -0 -r "$tool" "${mode[@]}"
