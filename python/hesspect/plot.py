@@ -66,6 +66,46 @@ def _draw_eigenvalues(axes, result):
                               color=colour, markerfacecolor=face, elinewidth=1, capsize=2, label=label, zorder=4)
 
 
+def _bulk(result):
+    """The interval that holds all but about a thousandth of the spectrum, where it is a small part of the picture."""
+    lam, rho = result.lambdas, result.density
+    mass = np.cumsum(np.append(0.5 * (rho[1:] + rho[:-1]) * np.diff(lam), 0.0))
+    low, high = np.interp([5e-4 * mass[-1], 0.999 * mass[-1]], mass, lam)
+    pad = 0.25 * (high - low)
+    return (low - pad, high + pad) if high - low < 0.1 * (lam[-1] - lam[0]) else None
+
+
+def _draw_inset(axes, result, bulk):
+    """The bulk once more, enlarged, where the main plot is empty: right of it if there is room, else left."""
+    begin, end = axes.get_xlim()
+    left = (bulk[1] - begin) / (end - begin) + 0.1
+    width = min(0.36, 0.63 - left)
+    if width < 0.2:
+        left, width = 0.08, min(0.36, (bulk[0] - begin) / (end - begin) - 0.16)
+    if width < 0.2:
+        return
+    inset = axes.inset_axes([left, 0.53, width, 0.4])
+    inset.set_xlim(*bulk)
+    inside = (result.lambdas >= bulk[0]) & (result.lambdas <= bulk[1])
+    floor = max(axes.get_ylim()[0], result.density.max() * 1e-5)
+    rho = np.maximum(result.density[inside], floor)
+    inset.set_yscale("log")
+    inset.fill_between(result.lambdas[inside], floor, rho, color=LINE, alpha=0.16, linewidth=0)
+    if result.density_errors is not None:
+        error = result.density_errors[inside]
+        inset.fill_between(result.lambdas[inside], np.maximum(rho - error, floor), rho + error, color=LINE, alpha=0.35, linewidth=0)
+    inset.plot(result.lambdas[inside], rho, color=LINE, linewidth=1.2)
+    inset.set_ylim(floor, rho.max() * 4)
+    inset.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    if result.eigenvalues is not None:
+        for theta in result.eigenvalues[(result.eigenvalues > bulk[0]) & (result.eigenvalues < bulk[1])]:
+            inset.axvline(theta, 0, 0.09, color=OUTLIER if theta >= 0 else NEGATIVE, linewidth=1.2)
+    inset.tick_params(labelsize=8)
+    inset.minorticks_off()
+    inset.locator_params(axis="x", nbins=5)
+    inset.set_title("the bulk, enlarged", fontsize=9, color=GREY, loc="left", pad=4)
+
+
 def _listing(result):
     """The column of numbers beside the plot."""
     lines = []
@@ -138,6 +178,9 @@ def draw(result: Result, title: str | None = None):
         axes.set_xlabel("eigenvalue λ  [loss / parameter²]")
         axes.grid(True, which="major", color=GREY, alpha=0.18, linewidth=0.7)
         axes.margins(x=0.02)
+        bulk = _bulk(result) if has_density else None
+        if bulk:
+            _draw_inset(axes, result, bulk)
         axes.legend(loc="upper right", frameon=False, fontsize=9.5)
         matrix = {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher"}.get(result.curvature, "Curvature")
         subtitle = _subtitle(result)

@@ -52,3 +52,12 @@ def test_a_density_of_nan_is_refused(result_file, capsys):
         f["entry/density/density"][5] = np.nan
     assert plot.main([str(result_file)]) == 4
     assert "finite" in capsys.readouterr().err
+
+
+def test_a_needle_of_a_bulk_is_drawn_again_enlarged(tmp_path):
+    lam = np.linspace(-1.0, 50.0, 4000)
+    peak = lambda at, sigma: np.exp(-0.5 * ((lam - at) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi))
+    needle = hesspect.Result(path=tmp_path / "r.h5", lambdas=lam, density=0.9998 * peak(0.0, 0.05) + 0.0002 * peak(48.0, 0.05))
+    assert len(plot.draw(needle).axes[0].child_axes) == 1
+    wide = hesspect.Result(path=tmp_path / "r.h5", lambdas=lam, density=peak(20.0, 8.0))
+    assert not plot.draw(wide).axes[0].child_axes
