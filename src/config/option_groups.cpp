@@ -101,6 +101,15 @@ OptionGroup output_options(OutputConfig& c) {
   return group;
 }
 
+OptionGroup general_options(GeneralConfig& c) {
+  OptionGroup group{"General", {}};
+  group.text("config", c.config, "FILE", "an ini file with any of these options, one `name = value` a line");
+  group.flag("print-config", c.print_config, "print the resolved configuration as an ini file, and stop");
+  group.flag("help", c.help, "print this help, and stop");
+  group.flag("version", c.version, "print versions, and stop");
+  return group;
+}
+
 OptionTable run_options(RunConfig& c) {
   return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
                       curvature_options(c.curvature), eigs_options(c.eigs), quadrature_options(c.quadrature),

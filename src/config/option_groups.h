@@ -6,6 +6,12 @@
 
 namespace hesspect {
 
+/// Options about the invocation itself, which only the command line has.
+struct GeneralConfig {
+  std::string config;
+  bool help = false, version = false, print_config = false;
+};
+
 OptionGroup model_options(ModelConfig& config);
 OptionGroup data_options(DataConfig& config);
 OptionGroup loss_options(LossConfig& config);
@@ -14,8 +20,9 @@ OptionGroup eigs_options(EigsConfig& config);
 OptionGroup quadrature_options(QuadratureConfig& config);
 OptionGroup compute_options(ComputeConfig& config);
 OptionGroup output_options(OutputConfig& config);
+OptionGroup general_options(GeneralConfig& config);
 
-/// All of them, over one config.
+/// All of a run's, over one config.
 OptionTable run_options(RunConfig& config);
 
 }  // namespace hesspect

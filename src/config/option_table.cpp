@@ -165,15 +165,12 @@ std::vector<std::string> OptionTable::names() const {
 
 boost::program_options::options_description boost_options(const OptionGroup& group) {
   namespace po = boost::program_options;
-  po::options_description description(group.title, 110, 60);
+  po::options_description description(group.title);
   for (const auto& option : group.options) {
     auto* value = po::value<Values>()->value_name(option.value_name);
     if (option.value_name.empty()) value->implicit_value(Values{"true"}, "");
-    std::string help = option.help;
-    const auto present = option.get();
-    if (!option.value_name.empty() && !present.empty()) help += " [" + present.front() + "]";
     const std::string name = option.name == "help" ? "help,h" : option.name;
-    description.add_options()(name.c_str(), value, help.c_str());
+    description.add_options()(name.c_str(), value);
   }
   return description;
 }

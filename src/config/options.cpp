@@ -64,21 +64,6 @@ struct Setting {
 };
 using Settings = std::vector<Setting>;
 
-/// Options about the invocation itself, which only the command line has.
-struct CommandLineOptions {
-  std::string config;
-  bool help = false, version = false, print_config = false;
-
-  OptionGroup group() {
-    OptionGroup g{"General", {}};
-    g.text("config", config, "FILE", "an ini file with any of these options, one `name = value` a line");
-    g.flag("print-config", print_config, "print the resolved configuration as an ini file, and stop");
-    g.flag("help", help, "print this help, and stop");
-    g.flag("version", version, "print versions, and stop");
-    return g;
-  }
-};
-
 [[noreturn]] void rethrow_usage(const po::error& error) {
   if (const auto* option = dynamic_cast<const po::error_with_option_name*>(&error)) {
     const std::string name = option->get_option_name();
@@ -240,9 +225,9 @@ Environment hesspect_environment() {
 
 Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment) {
   Invocation run;
-  CommandLineOptions own;
+  GeneralConfig own;
   const OptionTable table = run_options(run.config);
-  OptionTable own_table{{own.group()}};
+  OptionTable own_table{{general_options(own)}};
   OptionTable both = own_table;
   both.groups.insert(both.groups.end(), table.groups.begin(), table.groups.end());
 
@@ -297,39 +282,6 @@ RunConfig from_ini(const std::string& text, const std::string& name) {
   const OptionTable table = run_options(config);
   apply_settings(read_ini(text, name, table), table);
   return config;
-}
-
-std::string help_text(Command command) {
-  RunConfig config;
-  CommandLineOptions own;
-  std::ostringstream out;
-  if (command == Command::kNone) {
-    out << "hesspect: the curvature spectrum of a trained network, without ever forming the matrix\n\n"
-           "usage: hesspect COMMAND [options], or mpirun -n RANKS hesspect COMMAND [options]\n\n"
-           "  analyze   density, trace, top and bottom eigenvalues\n"
-           "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
-           "  eigs      top and bottom eigenvalues alone\n"
-           "  trace     the trace alone\n"
-           "  inspect   what a .pt2, a checkpoint, a data file or a result holds\n\n"
-           "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
-    return out.str();
-  }
-  if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, checkpoint, data file or result)\n";
-  out << "usage: hesspect " << to_string(command) << " --model M.pt2 --data D.h5 --loss LOSS --output R.h5 [options]\n";
-  if (command == Command::kDensity) out << "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
-  out << "\nEvery option can also stand in the ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
-  auto show = [&](const OptionGroup& group) { out << "\n" << boost_options(group); };
-  const bool all = command == Command::kAnalyze;
-  show(model_options(config.model));
-  show(data_options(config.data));
-  show(loss_options(config.loss));
-  show(curvature_options(config.curvature));
-  if (all || command == Command::kEigs) show(eigs_options(config.eigs));
-  if (all || command != Command::kEigs) show(quadrature_options(config.quadrature));
-  show(compute_options(config.compute));
-  show(output_options(config.output));
-  show(own.group());
-  return out.str();
 }
 
 }  // namespace hesspect

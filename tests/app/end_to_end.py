@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """From a model file to a result file, against dense Hessians that PyTorch computed."""
 
+import os
 import unittest
+from pathlib import Path
 
 import h5py
 import numpy as np
 from harness import FIXTURES, Case, arguments, hesspect
 
+SOURCE = Path(os.environ["HESSPECT_SOURCE"])
 LOSSES = {"mlp_ce": "cross_entropy", "mlp_mse": "mse", "relu_mse": "mse", "linreg": "mse", "softmax_zero": "cross_entropy",
           "mlp_bce": "bce_with_logits", "deep_scalar": "output"}
 
@@ -170,6 +173,11 @@ class Talk(Case):
         self.assertIn("probes = 9\n", first.out)
         ini.write_text(first.out)
         self.assertEqual(hesspect("analyze", "--config", ini, "--print-config").out, first.out)
+
+    def test_every_config_of_the_project(self):
+        for ini in sorted((SOURCE / "configs").glob("*.ini")):
+            with self.subTest(ini.name):
+                self.assertDone(hesspect("analyze", "--config", ini, "--print-config"))
 
     def test_quiet_and_verbose(self):
         args = arguments("linreg", self.folder / "r.h5", "mse", probes=1)

@@ -1,0 +1,77 @@
+// The help texts. Boost's own layout shows an argument where a flag takes none and widens every line to the longest
+// option.
+#include <algorithm>
+#include <sstream>
+
+#include "hesspect/config/options.h"
+#include "option_groups.h"
+
+namespace hesspect {
+namespace {
+
+constexpr std::size_t kHelpColumn = 26;
+constexpr std::size_t kLineLength = 100;
+
+std::string lines_of(const Option& option) {
+  std::string text = "  " + std::string(option.name == "help" ? "-h, " : "") + "--" + option.name +
+                     (option.value_name.empty() ? "" : " " + option.value_name);
+  std::string help = option.help;
+  const auto present = option.get();
+  if (!option.value_name.empty() && !present.empty()) help += " [" + present.front() + "]";
+  if (text.size() + 2 > kHelpColumn) text += "\n";
+  std::size_t column = text.back() == '\n' ? 0 : text.size();
+  std::istringstream words(help);
+  bool first = true;
+  for (std::string word; words >> word; first = false) {
+    if (!first && column + 1 + word.size() > kLineLength) {
+      text += "\n";
+      column = 0;
+      first = true;
+    }
+    if (first) {
+      text += std::string(kHelpColumn - column, ' ');
+      column = kHelpColumn;
+    } else {
+      text += " ";
+      ++column;
+    }
+    text += word;
+    column += word.size();
+  }
+  return text + "\n";
+}
+
+std::string block(const OptionGroup& group) {
+  std::string text = "\n" + group.title + "\n";
+  for (const auto& option : group.options) text += lines_of(option);
+  return text;
+}
+
+}  // namespace
+
+std::string help_text(Command command) {
+  if (command == Command::kNone)
+    return "hesspect: the curvature spectrum of a trained network, without ever forming the matrix\n\n"
+           "usage: hesspect COMMAND [options], or mpirun -n RANKS hesspect COMMAND [options]\n\n"
+           "  analyze   density, trace, top and bottom eigenvalues\n"
+           "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
+           "  eigs      top and bottom eigenvalues alone\n"
+           "  trace     the trace alone\n"
+           "  inspect   what a .pt2, a checkpoint, a data file or a result holds\n\n"
+           "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
+  if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, checkpoint, data file or result)\n";
+  RunConfig config;
+  GeneralConfig general;
+  std::string text =
+      "usage: hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS --output R.h5 [options]\n";
+  if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
+  text += "\nEvery option can also stand in an ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
+  text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
+          block(curvature_options(config.curvature));
+  if (command == Command::kAnalyze || command == Command::kEigs) text += block(eigs_options(config.eigs));
+  text += block(quadrature_options(config.quadrature)) + block(compute_options(config.compute)) +
+          block(output_options(config.output)) + block(general_options(general));
+  return text;
+}
+
+}  // namespace hesspect
