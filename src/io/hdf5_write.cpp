@@ -30,6 +30,7 @@ Space space_of(const std::vector<hsize_t>& dims) {
 
 std::vector<const char*> pointers(const std::vector<std::string>& values) {
   std::vector<const char*> all;
+  all.reserve(values.size());
   for (const auto& value : values) all.push_back(value.c_str());
   return all;
 }
