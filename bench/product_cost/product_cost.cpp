@@ -44,7 +44,8 @@ int main(int argc, char** argv) try {
   std::vector<std::int64_t> sizes;
   for (int i = 5; i < argc; ++i) sizes.push_back(std::atoll(argv[i]));
   if (sizes.empty()) sizes = {0};
-  std::printf("%12s %8s %12s %12s %10s %14s\n", "micro-batch", "graphs", "gradient s", "product s", "ratio", "graph bytes");
+  std::printf("%12s %8s %12s %12s %10s %14s\n", "micro-batch", "graphs", "gradient s", "product s", "ratio",
+              "graph bytes");
   for (const std::int64_t size : sizes)
     for (const std::int64_t budget : {std::int64_t{0}, std::int64_t{-1}}) {
       options.micro_batch = size;
@@ -60,8 +61,9 @@ int main(int argc, char** argv) try {
       }
       const HessianStats& stats = hessian.stats();
       std::printf("%12lld %4lld/%-4lld %12.4f %12.4f %10.2f %14lld\n", static_cast<long long>(stats.micro_batch),
-                  static_cast<long long>(stats.kept_graphs), static_cast<long long>(stats.micro_batches), stats.gradient_s,
-                  median(seconds), median(seconds) / stats.gradient_s, static_cast<long long>(stats.graph_bytes));
+                  static_cast<long long>(stats.kept_graphs), static_cast<long long>(stats.micro_batches),
+                  stats.gradient_s, median(seconds), median(seconds) / stats.gradient_s,
+                  static_cast<long long>(stats.graph_bytes));
     }
   return 0;
 } catch (const std::exception& e) {

@@ -79,6 +79,7 @@ class GraphCompiler {
     }
     for (const json& node : source_.at("nodes")) add_node(node);
     for (const json& output : source_.at("outputs")) graph_.outputs.push_back(output_operand(output));
+    keep_ops_whose_side_outputs_are_read();
     find_last_uses();
     return std::move(graph_);
   }
@@ -339,7 +340,7 @@ class GraphCompiler {
     refuse_train_mode(name, instruction);
     set_outputs(node, instruction);
     track_aliases(instruction);
-    if (options_.rewrite_batch_norm) rewrite_batch_norm(name, instruction);
+    rewrite(name, instruction);
     finish(std::move(instruction));
   }
 
@@ -458,13 +459,30 @@ class GraphCompiler {
     }
   }
 
-  /// batch_norm(x, w, b, mean, var, training = False, …): a scale and a shift per channel, whose double backward is
-  /// cheap.
-  static void rewrite_batch_norm(const std::string& name, Instruction& instruction) {
-    if (name != "batch_norm" || instruction.outputs.size() != 1) return;
-    const auto is_tensor = [&](std::size_t i) { return instruction.operands[i].kind == Operand::Kind::kSlot; };
-    if (instruction.operands.size() < 8 || !is_tensor(0) || !is_tensor(3) || !is_tensor(4)) return;
-    instruction.kind = Instruction::Kind::kScaleShift;
+  /// Chooses the form that an op runs in, by what is known of its arguments.
+  void rewrite(const std::string& name, Instruction& instruction) {
+    const auto form = rewrite_for(name, instruction.op->schema().overload_name());
+    if (!form || instruction.op->schema().name() != "aten::" + name) return;
+    std::vector<IValue> constants;  // None where the argument is known only at run time
+    std::vector<bool> given;
+    for (const Operand& operand : instruction.operands) {
+      given.push_back(operand.kind != Operand::Kind::kConstant);
+      constants.push_back(operand.kind == Operand::Kind::kConstant ? operand.constant : IValue());
+    }
+    if (!can_rewrite(*form, constants, given)) return;
+    instruction.kind = Instruction::Kind::kRewritten;
+    instruction.rewrite = *form;
+  }
+
+  /// The rewritten embedding_bag gives its first output alone: where the program reads another, the op itself runs.
+  void keep_ops_whose_side_outputs_are_read() {
+    std::set<int> read;
+    for (const Instruction& instruction : graph_.instructions)
+      for (const Operand& operand : instruction.operands) for_each_slot(operand, [&](int slot) { read.insert(slot); });
+    for (const Operand& output : graph_.outputs) for_each_slot(output, [&](int slot) { read.insert(slot); });
+    for (Instruction& instruction : graph_.instructions)
+      for (std::size_t i = 1; instruction.kind == Instruction::Kind::kRewritten && i < instruction.outputs.size(); ++i)
+        if (read.contains(instruction.outputs[i])) instruction.kind = Instruction::Kind::kDispatch;
   }
 
   void finish(Instruction instruction) {

@@ -16,6 +16,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "rewrites.h"
 #include "symbolic.h"
 
 namespace hesspect {
@@ -42,14 +43,15 @@ struct Graph;
 
 struct Instruction {
   enum class Kind {
-    kDispatch,    // an op through the dispatcher
-    kSymbolic,    // arithmetic on ints, floats, bools
-    kSubgraph,    // wrap_with_set_grad_enabled: a nested graph under a grad mode
-    kScaleShift,  // eval-mode batch norm, rewritten as x * scale + shift
+    kDispatch,   // an op through the dispatcher
+    kSymbolic,   // arithmetic on ints, floats, bools
+    kSubgraph,   // wrap_with_set_grad_enabled: a nested graph under a grad mode
+    kRewritten,  // an op run in another form (rewrites.h)
   };
   Kind kind = Kind::kDispatch;
   std::optional<c10::OperatorHandle> op;
   SymbolicOp symbolic = SymbolicOp::kAdd;
+  Rewrite rewrite = Rewrite::kBatchNorm;
   std::unique_ptr<Graph> subgraph;
   std::optional<bool> grad_mode;  // of a subgraph; unset: unchanged
   std::vector<Operand> operands;
@@ -72,7 +74,6 @@ struct CompileOptions {
   std::function<at::ScalarType(at::ScalarType)> map_dtype;  // a dtype in the program -> in the run
   at::Device device = at::kCPU;
   std::string where;  // start of messages
-  bool rewrite_batch_norm = true;
 };
 
 /// @param external  names of inputs that the program must not write to: parameters, buffers, constants, user inputs

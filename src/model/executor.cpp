@@ -13,22 +13,6 @@ namespace {
 
 using c10::IValue;
 
-/// Eval-mode batch norm as a scale and a shift per channel: y = x · s + (b − mean · s), s = w / sqrt(var + eps).
-/// Ioffe & Szegedy 2015, algorithm 2. Two element-wise ops differentiate twice at a fraction of the native formula's
-/// cost.
-at::Tensor scale_shift(const std::vector<IValue>& arguments) {
-  const at::Tensor& x = arguments[0].toTensor();
-  const at::Tensor& mean = arguments[3].toTensor();
-  const at::Tensor& variance = arguments[4].toTensor();
-  at::Tensor scale = at::rsqrt(variance + arguments[7].toScalar());
-  if (arguments[1].isTensor()) scale = scale * arguments[1].toTensor();
-  at::Tensor shift = -mean * scale;
-  if (arguments[2].isTensor()) shift = shift + arguments[2].toTensor();
-  std::vector<std::int64_t> per_channel(static_cast<std::size_t>(x.dim()), 1);
-  per_channel[1] = x.size(1);
-  return at::addcmul(shift.view(per_channel), x, scale.view(per_channel));
-}
-
 void execute_subgraph(const Instruction& instruction, Frame& frame, const std::string& where) {
   std::vector<IValue> inputs;
   inputs.reserve(instruction.operands.size());
@@ -91,8 +75,8 @@ IValue materialise(const Operand& operand, const Frame& frame) {
 }
 
 void call_op(const Instruction& instruction, std::vector<IValue>& stack) {
-  if (instruction.kind == Instruction::Kind::kScaleShift) {
-    at::Tensor y = scale_shift(stack);
+  if (instruction.kind == Instruction::Kind::kRewritten) {
+    at::Tensor y = run_rewritten(instruction.rewrite, stack);
     stack.clear();
     stack.emplace_back(std::move(y));
     return;

@@ -98,7 +98,7 @@ void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::stri
     frame[static_cast<std::size_t>(graph.inputs[i])] = std::move(inputs[i]);
   for (const Instruction& instruction : graph.instructions) {
     const bool is_op =
-        instruction.kind == Instruction::Kind::kDispatch || instruction.kind == Instruction::Kind::kScaleShift;
+        instruction.kind == Instruction::Kind::kDispatch || instruction.kind == Instruction::Kind::kRewritten;
     if (is_op && at::GradMode::is_enabled()) {
       try {
         differentiate_twice(instruction, frame);

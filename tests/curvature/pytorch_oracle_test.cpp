@@ -56,7 +56,7 @@ INSTANTIATE_TEST_SUITE_P(Models, PyTorchOracle,
                          ::testing::Values("mlp_mse", "mlp_ce", "mlp_bce", "relu_mse", "linreg", "softmax_zero",
                                            "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit", "bert", "gpt2",
                                            "gpt2_shifted", "llama", "widedeep", "multi_output", "symint", "constants",
-                                           "ce_ignore", "ce_spatial", "static_batch", "mlp_f64"),
+                                           "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward"),
                          [](const auto& test) { return std::string(test.param); });
 
 // A program that returns its own mean loss needs micro-batches that weigh it by rows; unequal ones are allowed.

@@ -1,0 +1,90 @@
+#include "rewrites.h"
+
+#include <ATen/ATen.h>
+
+namespace hesspect {
+namespace {
+
+using c10::IValue;
+
+constexpr std::int64_t kSum = 0, kMean = 1;  // embedding_bag's mode
+
+/// batch_norm(x, w, b, mean, var, training = False, momentum, eps, …) as x · s + (b − mean · s), s = w / √(var + eps).
+/// Ioffe & Szegedy 2015, algorithm 2.
+at::Tensor batch_norm(const std::vector<IValue>& arguments) {
+  const at::Tensor& x = arguments[0].toTensor();
+  const at::Tensor& mean = arguments[3].toTensor();
+  const at::Tensor& variance = arguments[4].toTensor();
+  at::Tensor scale = at::rsqrt(variance + arguments[7].toScalar());
+  if (arguments[1].isTensor()) scale = scale * arguments[1].toTensor();
+  at::Tensor shift = -mean * scale;
+  if (arguments[2].isTensor()) shift = shift + arguments[2].toTensor();
+  std::vector<std::int64_t> per_channel(static_cast<std::size_t>(x.dim()), 1);
+  per_channel[1] = x.size(1);
+  return at::addcmul(shift.view(per_channel), x, scale.view(per_channel));
+}
+
+at::Tensor clamped_line(const at::Tensor& x) { return at::clamp(x / 6 + 0.5, 0, 1); }
+
+/// embedding_bag(weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset,
+/// padding_idx) with flat indices [m], and bag i the indices from offsets[i] up to the next offset.
+at::Tensor embedding_bag(const std::vector<IValue>& arguments) {
+  const at::Tensor& weight = arguments[0].toTensor();
+  const at::Tensor indices = arguments[1].toTensor().to(at::kLong);
+  at::Tensor offsets = arguments[2].toTensor().to(at::kLong);
+  if (arguments[7].toBool()) offsets = offsets.narrow(0, 0, offsets.size(0) - 1);  // the last one only marks the end
+  const std::int64_t bags = offsets.size(0);
+  const at::Tensor positions = at::arange(indices.size(0), indices.options());
+  // The last offset that is not beyond a position is its bag's, so an empty bag gets none.
+  const at::Tensor bag = at::bucketize(positions, offsets, /*out_int32=*/false, /*right=*/true) - 1;
+  at::Tensor rows = at::embedding(weight, indices);
+  if (arguments[6].isTensor()) rows = rows * arguments[6].toTensor().unsqueeze(1);
+  at::Tensor counted = at::ones({indices.size(0)}, weight.options());
+  if (arguments.size() > 8 && arguments[8].isInt() && arguments[8].toInt() >= 0) {
+    counted = (indices != arguments[8].toInt()).to(weight.scalar_type());
+    rows = rows * counted.unsqueeze(1);
+  }
+  const at::Tensor sum = at::zeros({bags, weight.size(1)}, weight.options()).index_add(0, bag, rows);
+  if (arguments[4].toInt() == kSum) return sum;
+  const at::Tensor count = at::zeros({bags}, weight.options()).index_add(0, bag, counted);
+  return sum / count.clamp_min(1).unsqueeze(1);
+}
+
+}  // namespace
+
+std::optional<Rewrite> rewrite_for(const std::string& name, const std::string& overload) {
+  if (name == "batch_norm") return Rewrite::kBatchNorm;
+  if (name == "hardsigmoid" && overload.empty()) return Rewrite::kHardsigmoid;
+  if (name == "hardsigmoid_") return Rewrite::kHardsigmoidInPlace;
+  if (name == "embedding_bag") return Rewrite::kEmbeddingBag;
+  return std::nullopt;
+}
+
+bool can_rewrite(Rewrite rewrite, const std::vector<IValue>& constants, const std::vector<bool>& given) {
+  switch (rewrite) {
+    case Rewrite::kBatchNorm: return constants.size() >= 8 && given[0] && given[3] && given[4];
+    case Rewrite::kHardsigmoid:
+    case Rewrite::kHardsigmoidInPlace: return true;
+    case Rewrite::kEmbeddingBag:
+      return constants.size() >= 8 && given[0] && given[1] && given[2] && constants[3].isBool() &&
+             !constants[3].toBool() && constants[4].isInt() &&
+             (constants[4].toInt() == kSum || constants[4].toInt() == kMean) && constants[7].isBool() &&
+             (constants.size() < 9 || !given[8]);
+  }
+  return false;
+}
+
+at::Tensor run_rewritten(Rewrite rewrite, const std::vector<IValue>& arguments) {
+  switch (rewrite) {
+    case Rewrite::kBatchNorm: return batch_norm(arguments);
+    case Rewrite::kHardsigmoid: return clamped_line(arguments[0].toTensor());
+    case Rewrite::kHardsigmoidInPlace: {
+      at::Tensor x = arguments[0].toTensor();
+      return x.copy_(clamped_line(x));
+    }
+    case Rewrite::kEmbeddingBag: return embedding_bag(arguments);
+  }
+  return {};
+}
+
+}  // namespace hesspect
