@@ -30,6 +30,7 @@ def environment(extra=None):
     """What the tests themselves put into HESSPECT_* is not the program's."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("HESSPECT_")}
     env.setdefault("OMP_NUM_THREADS", "1")
+    env.setdefault("OMPI_MCA_odls_base_sigkill_timeout", "0")  # mpirun waits a second where ranks end with an error
     env.update(extra or {})
     return env
 
