@@ -41,7 +41,8 @@ struct HessianOperator::Impl {
   std::vector<GradientGraph> kept;  // of batches[0 .. kept.size())
   at::Tensor full_in, full_out;     // [padded], the gathered v and the local product
   std::vector<at::Tensor> out_views;
-  at::Tensor gradient;  // [chunk]
+  at::Tensor gradient;     // [chunk]
+  at::Tensor output_like;  // while targets are checked: an output of the first micro-batch's size
   double loss = 0;
   double count = 0;
   HessianStats stats;
@@ -181,10 +182,12 @@ struct HessianOperator::Impl {
     const std::vector<at::Tensor> v = program.layout().views(full_in);
     const Timer timer;
     add_product(gradient_graph(batch), v, false);
+    finish_device_work(full_out);
     const double first = timer.elapsed_s();
     if (first > 1.0) return first / static_cast<double>(size);  // long enough to trust
     const Timer again;
     add_product(gradient_graph(batch), v, false);
+    finish_device_work(full_out);
     return again.elapsed_s() / static_cast<double>(size);
   }
 
@@ -230,42 +233,58 @@ struct HessianOperator::Impl {
   /// Rows are dealt from rank 0 on, so rank 0 has some wherever any rank has.
   bool lowest_rank_with_rows() const { return data.rows.begin == 0; }
 
+  /// Adds a micro-batch's gradient to full_out. @return its loss
+  double add_gradient(const Batch& batch) {
+    const at::Tensor value = loss_of(batch);
+    const auto gradients =
+        torch::autograd::grad({value}, program.parameters(), {}, false, false, /*allow_unused=*/true);
+    at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < gradients.size(); ++i)
+      if (gradients[i].defined()) out_views[i].add_(gradients[i]);
+    return value.item<double>();
+  }
+
   /// One pass over the data: checks every target, and sums loss, count and gradient into full_out.
   void first_pass(double& local_loss, double& local_count) {
     at::AutoGradMode grad(true);
-    const std::vector<RowRange> ranges = micro_batches({0, rows()}, stats.micro_batch);
-    double timed_s = 0;
-    std::int64_t timed_rows = 0;
-    for (const RowRange range : ranges) {
+    for (const RowRange range : micro_batches({0, rows()}, stats.micro_batch)) {
       Batch batch = make_batch(range, padded_rows(range));
-      const bool repeat = ranges.size() == 1;  // the first is a warm-up
-      for (int pass = 0; pass < (repeat ? 2 : 1); ++pass) {
-        const Timer timer;
-        const at::Tensor output = output_of(batch);
-        if (pass == 0) batch.target = check_target(options.loss, output, batch.target, batch.first_row);
-        const at::Tensor value = loss_sum(options.loss, output, batch.target, batch.rows);
-        const double loss_value = value.item<double>();
-        const auto gradients =
-            torch::autograd::grad({value}, program.parameters(), {}, false, false, /*allow_unused=*/true);
-        if (pass == 0) {
-          local_loss += loss_value;
-          local_count += loss_count(options.loss, batch.target, batch.rows);
-          at::NoGradGuard no_grad;
-          for (std::size_t i = 0; i < gradients.size(); ++i)
-            if (gradients[i].defined()) out_views[i].add_(gradients[i]);
-        }
-        if (range.begin > 0 || pass == 1) {
-          timed_s += timer.elapsed_s();
-          timed_rows += range.size();
-        }
+      {
+        at::NoGradGuard no_grad;  // the output's shape is all that is needed, and rows of one size share it
+        if (batches.empty() || range.size() != batches.front().rows || options.loss.kind == LossKind::kOutput)
+          output_like = output_of(batch);
+        batch.target = check_target(options.loss, output_like, batch.target, batch.first_row);
       }
+      local_loss += add_gradient(batch);
+      local_count += loss_count(options.loss, batch.target, batch.rows);
       batches.push_back(std::move(batch));
     }
-    if (timed_rows > 0) stats.gradient_s = timed_s / static_cast<double>(timed_rows) * static_cast<double>(rows());
+    output_like.reset();
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
     if (!std::isfinite(local_loss))
       throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") on rows " +
                        std::to_string(data.rows.begin) + " to " + std::to_string(data.rows.end - 1));
+  }
+
+  /// Waits for what CUDA has been given, so that a clock read next tells the truth.
+  void finish_device_work(const at::Tensor& result) const {
+    if (program.options().device.is_cuda()) result.narrow(0, 0, 1).item<double>();
+  }
+
+  /// Times the gradient, warm: the median of three on the first micro-batch, scaled to this rank's rows. Dirties
+  /// full_out.
+  void time_gradient() {
+    if (batches.empty()) return;
+    at::AutoGradMode grad(true);
+    std::vector<double> seconds;
+    for (int i = 0; i < 3; ++i) {
+      const Timer timer;
+      add_gradient(batches.front());
+      finish_device_work(full_out);
+      seconds.push_back(timer.elapsed_s());
+    }
+    std::sort(seconds.begin(), seconds.end());
+    stats.gradient_s = seconds[1] / static_cast<double>(batches.front().rows) * static_cast<double>(rows());
   }
 
   void loss_and_gradient() {
@@ -318,7 +337,10 @@ HessianOperator::HessianOperator(Program& program, DataShard data, Communicator&
   impl_->choose_micro_batch();
   impl_->full_out.zero_();
   impl_->loss_and_gradient();
-  agree(comm, [&] { impl_->keep_graphs(); });
+  agree(comm, [&] {
+    impl_->time_gradient();
+    impl_->keep_graphs();
+  });
 }
 
 HessianOperator::~HessianOperator() = default;
@@ -349,6 +371,7 @@ void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
   }
   communication_s += timer.elapsed_s();
   y_local.div_(impl_->count);
+  impl_->finish_device_work(y_local);
   ++impl_->stats.products;
   impl_->stats.product_s += total.elapsed_s();
   impl_->stats.communication_s += communication_s;

@@ -62,7 +62,8 @@ void write_eigenvalues(hid_t entry, const EigenResult& e, const std::string& wha
   put(group.get(), "index", counting(all.size()), dims, {"Position in the list", ""});
   put(group.get(), "eigenvalue", value, dims,
       {"Eigenvalues: the largest first, then the smallest ones, largest of them first", kCurvature});
-  put(group.get(), "residual", residual, dims, {"Norm of H y - theta y for the unit Ritz vector y", kCurvature});
+  put(group.get(), "residual", residual, dims,
+      {"Bound of the norm of H y - theta y for the unit Ritz vector y, rounding included", kCurvature});
   put(group.get(), "converged", converged, dims, {"1 where the residual met the tolerance", ""});
   put(group.get(), "n_top", static_cast<std::int64_t>(e.top.size()), {"How many of them are the largest", ""});
   put(group.get(), "n_bottom", static_cast<std::int64_t>(e.bottom.size()), {"How many of them are the smallest", ""});

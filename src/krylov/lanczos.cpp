@@ -25,6 +25,12 @@ double default_tolerance(const at::TensorOptions& options) {
              : 10 * static_cast<double>(std::numeric_limits<float>::epsilon());
 }
 
+double epsilon(const at::TensorOptions& options) {
+  return c10::typeMetaToScalarType(options.dtype()) == at::kDouble
+             ? std::numeric_limits<double>::epsilon()
+             : static_cast<double>(std::numeric_limits<float>::epsilon());
+}
+
 /// The coefficients of a result of `dots`, without w · w.
 std::span<const double> coefficients(const std::vector<double>& sums) {
   return std::span<const double>(sums).first(sums.size() - 1);
@@ -36,6 +42,7 @@ Lanczos::Lanczos(LinearOperator& op, const at::Tensor& start_local, const Lanczo
     : options_(options), comm_(&op.comm()), n_(op.shard().n), basis_(op.shard().chunk, op.options()) {
   const at::NoGradGuard no_grad;
   if (options_.breakdown_tolerance <= 0) options_.breakdown_tolerance = default_tolerance(op.options());
+  rounding_unit_ = 10 * epsilon(op.options());
   agree(*comm_, [&] {
     if (start_local.numel() != op.shard().chunk)
       throw Error(ExitCode::kInternal, "Lanczos: the start vector's shard has " + std::to_string(start_local.numel()) +

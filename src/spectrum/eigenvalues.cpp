@@ -70,7 +70,8 @@ EigenResult eigenvalues_so_far(const Lanczos& run, std::int64_t n, const EigenOp
   result.steps = run.steps();
   result.converged = true;
   const auto add = [&](std::vector<EigenEstimate>& list, const RitzPair& pair) {
-    list.push_back({pair.value, pair.residual, pair.residual <= tolerance});
+    // |β s| falls far below what the products' rounding leaves of a residual.
+    list.push_back({pair.value, pair.residual + run.rounding(), pair.residual <= tolerance});
     result.converged = result.converged && list.back().converged;
   };
   const std::size_t top = std::min(want.top, pairs.size());

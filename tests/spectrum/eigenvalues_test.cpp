@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/krylov/tridiagonal.h"
 #include "hesspect/spectrum/probe.h"
 #include "krylov/test_operators.h"
 
@@ -62,6 +63,27 @@ TEST(Eigenvalues, BoundsHold) {  // each reported value is within its bound of a
       for (const double value : all) nearest = std::min(nearest, std::abs(value - estimate.value));
       EXPECT_LE(nearest, estimate.residual + 1e-12);
     }
+}
+
+// The bound |β s| of a converged pair is far below what float32 leaves of its true residual; the reported one is not.
+TEST(Eigenvalues, ReportedResidualsCoverRounding) {
+  const at::Tensor matrix = testing::gaussian_matrix(300, 24).to(at::kFloat);
+  DenseOperator op(local, matrix);
+  Lanczos run = fresh_run(op);
+  const EigenResult result = eigenvalues(op, run, {.top = 5, .bottom = 0, .max_steps = 290, .rtol = 1e-6});
+  ASSERT_EQ(result.top.size(), 5U);
+  const std::vector<double> beta(run.beta().begin(), run.beta().end() - 1);
+  const TridiagonalEigen eigen = tridiagonal_eigen(run.alpha(), beta, true);
+  const std::size_t m = run.alpha().size();
+  for (std::size_t i = 0; i < 5; ++i) {
+    const std::size_t column = m - 1 - i;
+    std::vector<double> s(m);
+    for (std::size_t j = 0; j < m; ++j) s[j] = eigen.vectors[column * m + j];
+    const at::Tensor y = run.ritz_vector(s).to(at::kDouble);
+    const at::Tensor residual = at::mv(matrix.to(at::kDouble), y) - eigen.values[column] * y;
+    EXPECT_LE(residual.norm().item<double>(), result.top[i].residual);
+    EXPECT_LE(result.top[i].residual, 1e-4 * run.scale());
+  }
 }
 
 TEST(Eigenvalues, AProbesProductsAreUsed) {

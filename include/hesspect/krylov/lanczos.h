@@ -86,6 +86,8 @@ class Lanczos {
   double start_norm_sq() const { return start_norm_sq_; }
   /// max ‖A q_j‖ so far: a lower bound of ‖A‖.
   double scale() const { return scale_; }
+  /// What rounding alone adds to a residual: 10 ε of the vectors' dtype times scale().
+  double rounding() const { return rounding_unit_ * scale_; }
   const LanczosOptions& options() const { return options_; }
   std::int64_t basis_bytes() const { return basis_.bytes(); }
 
@@ -111,6 +113,7 @@ class Lanczos {
   std::vector<Block> blocks_;
   double start_norm_sq_ = 0;
   double scale_ = 0;
+  double rounding_unit_ = 0;  // 10 ε
 };
 
 }  // namespace hesspect

@@ -31,7 +31,7 @@ struct Density {
 /// One eigenvalue of the operator.
 struct EigenEstimate {
   double value = 0;
-  double residual = 0;  // ‖A y − θ y‖ ≤ |β_q s_qi| for the unit Ritz vector y
+  double residual = 0;  // bound of ‖A y − θ y‖ for the unit Ritz vector y: |β_q s_qi| and the products' rounding
   bool converged = false;
 };
 
