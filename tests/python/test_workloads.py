@@ -35,6 +35,7 @@ def check_files(workload, folder):
 
     common.write(workload, folder)
     assert sorted(p.name for p in folder.iterdir()) == sorted(FILES)
+    assert len({p.stat().st_mode for p in folder.iterdir()}) == 1
     program = torch.export.load(folder / "model.pt2")
     inputs = [k for k in program.graph_signature.user_inputs if isinstance(k, str)]
     assert inputs == list(workload.inputs)

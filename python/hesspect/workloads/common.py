@@ -80,6 +80,7 @@ def write(workload, folder):
             file.attrs["title"] = workload.title
             for name, values in {**inputs, "target": workload.target}.items():
                 file[name] = np.asarray(values)
+        (making / FILES[1]).chmod((making / FILES[0]).stat().st_mode)  # safetensors makes its files the owner's alone
         for name in FILES:
             with open(making / name, "rb") as written:
                 os.fsync(written.fileno())
