@@ -15,6 +15,9 @@
 namespace hesspect {
 namespace {
 
+/// Rows of a micro-batch that is chosen here, at most.
+constexpr std::int64_t kMostRows = 1024;
+
 /// Rows of one micro-batch, ready for the program.
 struct Batch {
   std::vector<at::Tensor> inputs;
@@ -169,10 +172,27 @@ struct HessianOperator::Impl {
       throw InputError("output " + std::to_string(options.output_index) +
                        " of the model does not depend on its parameters");
     if (options.check_double_backward) program.check_twice_differentiable(batch.inputs);
+    // What no node shows alone, such as a tensor that is saved for the backward and then written to.
+    try {
+      add_product(gradient_graph(batch), program.layout().views(full_in), /*keep=*/false);
+    } catch (const c10::OutOfMemoryError&) {
+      throw;
+    } catch (const c10::Error& e) {
+      const std::string why = e.what_without_backtrace();
+      if (why.find("DefaultCPUAllocator") != std::string::npos) throw;
+      throw InputError("the model cannot be differentiated twice: " +
+                       why.substr(0, std::min<std::size_t>(why.find('\n'), 300)));
+    }
   }
 
-  /// Seconds per row of a product in micro-batches of `size`, on this rank's first rows.
-  double seconds_per_row(std::int64_t size) {
+  /// What a trial of a micro-batch size cost.
+  struct Trial {
+    double seconds_per_row = 0;
+    std::int64_t bytes_per_row = 0;  // of the gradient graph; on the CPU
+  };
+
+  /// A product in one micro-batch of `size`, on this rank's first rows.
+  Trial try_micro_batch(std::int64_t size) {
     at::AutoGradMode grad(true);
     Batch batch = make_batch({0, size}, size);
     {
@@ -180,30 +200,58 @@ struct HessianOperator::Impl {
       batch.target = check_target(options.loss, output_of(batch), batch.target, batch.first_row);
     }
     const std::vector<at::Tensor> v = program.layout().views(full_in);
-    const Timer timer;
-    add_product(gradient_graph(batch), v, false);
-    finish_device_work(full_out);
-    const double first = timer.elapsed_s();
-    if (first > 1.0) return first / static_cast<double>(size);  // long enough to trust
-    const Timer again;
-    add_product(gradient_graph(batch), v, false);
-    finish_device_work(full_out);
-    return again.elapsed_s() / static_cast<double>(size);
+    Trial trial;
+    double seconds = 0;
+    for (int pass = 0; pass < 2 && seconds < 1.0; ++pass) {  // the first warms up, unless it is long enough to trust
+      const std::int64_t before = heap_bytes_in_use();
+      const Timer timer;
+      const GradientGraph graph = gradient_graph(batch);
+      trial.bytes_per_row = std::max<std::int64_t>(heap_bytes_in_use() - before, 0) / size;
+      add_product(graph, v, false);
+      finish_device_work(full_out);
+      seconds = timer.elapsed_s();
+    }
+    trial.seconds_per_row = seconds / static_cast<double>(size);
+    return trial;
   }
 
-  /// Doubles the micro-batch while that makes a row cheaper (by 3 % at least), up to the shard or 1024 rows.
+  /// The fewest and the most rows that the program takes at once.
+  std::int64_t fewest_rows() const {
+    std::int64_t fewest = 1;
+    for (const InputSpec& input : program.inputs())
+      if (!input.shape.empty()) fewest = std::max(fewest, input.shape[0].min);
+    return fewest;
+  }
+  std::int64_t most_rows() const {
+    std::int64_t most = kMostRows;
+    for (const InputSpec& input : program.inputs())
+      if (!input.shape.empty() && input.shape[0].max > 0) most = std::min(most, input.shape[0].max);
+    return most;
+  }
+
+  /// Goes up from a few rows while that makes a row cheaper (by 3 % at least), the memory lasts and the program takes
+  /// it.
   std::int64_t measured_micro_batch() {
+    // A product takes about three times its gradient graph. Half of the memory is left to graphs that will be kept.
+    const std::int64_t budget = available_memory_bytes() / (2 * std::max(1, options.ranks_on_node));
+    const std::int64_t most = std::min(rows(), most_rows());
     std::int64_t best = 0;
-    double best_s = 0;
-    for (std::int64_t size = std::min<std::int64_t>(16, rows()); size <= std::min<std::int64_t>(1024, rows());
-         size *= 2) {
-      const double per_row = seconds_per_row(size);
-      if (best > 0 && per_row > 0.97 * best_s) {
-        if (size > 2 * best) break;  // two sizes in a row brought nothing
+    Trial best_trial;
+    for (std::int64_t size = std::min(most, std::max<std::int64_t>(fewest_rows(), 4)); size <= most; size *= 2) {
+      if (best > 0 && 3 * best_trial.bytes_per_row > budget / size) break;
+      Trial trial;
+      try {
+        trial = try_micro_batch(size);
+      } catch (const std::exception&) {
+        if (best == 0) throw;
+        break;  // too large for the memory, or for the program
+      }
+      if (best > 0 && trial.seconds_per_row > 0.97 * best_trial.seconds_per_row) {
+        if (size > 2 * best && size > 16) break;  // two sizes in a row brought nothing
         continue;
       }
       best = size;
-      best_s = per_row;
+      best_trial = trial;
     }
     return std::max<std::int64_t>(best, 1);
   }
@@ -233,6 +281,19 @@ struct HessianOperator::Impl {
   /// Rows are dealt from rank 0 on, so rank 0 has some wherever any rank has.
   bool lowest_rank_with_rows() const { return data.rows.begin == 0; }
 
+  /// This rank's micro-batches. A last one of a single row, or of fewer than the program takes, shares with the one
+  /// before: many models squeeze() a batch of one away.
+  std::vector<RowRange> own_micro_batches() const {
+    std::vector<RowRange> ranges = micro_batches({0, rows()}, stats.micro_batch);
+    const std::size_t m = ranges.size();
+    if (m > 1 && !program.static_batch() && ranges[m - 1].size() < std::max<std::int64_t>(2, fewest_rows()) &&
+        ranges[m - 2].size() > 2) {
+      const std::int64_t middle = (ranges[m - 2].begin + ranges[m - 1].end + 1) / 2;
+      ranges[m - 2].end = ranges[m - 1].begin = middle;
+    }
+    return ranges;
+  }
+
   /// Adds a micro-batch's gradient to full_out. @return its loss
   double add_gradient(const Batch& batch) {
     const at::Tensor value = loss_of(batch);
@@ -247,7 +308,7 @@ struct HessianOperator::Impl {
   /// One pass over the data: checks every target, and sums loss, count and gradient into full_out.
   void first_pass(double& local_loss, double& local_count) {
     at::AutoGradMode grad(true);
-    for (const RowRange range : micro_batches({0, rows()}, stats.micro_batch)) {
+    for (const RowRange range : own_micro_batches()) {
       Batch batch = make_batch(range, padded_rows(range));
       {
         at::NoGradGuard no_grad;  // the output's shape is all that is needed, and rows of one size share it

@@ -138,8 +138,12 @@ std::vector<Match> match_names(const std::string& file, const Checkpoint& checkp
   }
   if (missing.empty() && extra.empty() && misshapen.empty() && mistyped.empty()) return matches;
   const std::string near = missing.size() == 1 ? did_you_mean(missing[0], extra) : "";
+  const std::string advice =
+      missing.empty() && misshapen.empty() && mistyped.empty() && !extra.empty()
+          ? " (torch.export with strict=True drops what the model does not use: strict=False keeps it)"
+          : "";
   throw InputError(file + " does not fit the program" + part(missing, "missing") + near + part(extra, "extra") +
-                   part(misshapen, "misshapen") + part(mistyped, "of another type"));
+                   part(misshapen, "misshapen") + part(mistyped, "of another type") + advice);
 }
 
 std::string index_text(std::int64_t flat, const std::vector<std::int64_t>& shape) {
@@ -159,6 +163,13 @@ std::optional<std::int64_t> non_finite(const at::Tensor& tensor) {
   return first_non_finite(*type, whole.const_data_ptr(), whole.numel());
 }
 
+/// The first value that a parameter (finite) or a buffer (not NaN) may not hold.
+std::optional<std::int64_t> not_allowed(const at::Tensor& tensor, bool is_parameter) {
+  if (is_parameter || !at::isFloatingType(tensor.scalar_type())) return non_finite(tensor);
+  const at::Tensor bad = at::isnan(tensor).reshape({-1}).nonzero();
+  return bad.numel() == 0 ? std::nullopt : std::optional<std::int64_t>(bad[0].item<std::int64_t>());
+}
+
 bool is_narrowing(at::ScalarType from, at::ScalarType to) {
   if (from == to) return false;
   return c10::elementSize(to) <= c10::elementSize(from);  // also bfloat16 and float16, either way
@@ -167,7 +178,7 @@ bool is_narrowing(at::ScalarType from, at::ScalarType to) {
 /// Values: finite, within the range of the program's type, and the same under all names of a tied weight.
 void check_values(const std::string& file, const Match& match) {
   for (const CheckpointTensor* tensor : match.found) {
-    if (const auto bad = non_finite(tensor->tensor)) {
+    if (const auto bad = not_allowed(tensor->tensor, match.target->is_parameter)) {
       const double value = tensor->tensor.reshape({-1})[*bad].item<double>();
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds " +
                        (std::isnan(value) ? "NaN" : "an infinite value") + " at index " +
@@ -176,7 +187,8 @@ void check_values(const std::string& file, const Match& match) {
     const at::ScalarType to = match.target->tensor.scalar_type();
     if (!is_narrowing(tensor->dtype, to)) continue;
     const at::Tensor narrow = tensor->tensor.to(to);
-    const bool fits = at::isFloatingType(to) ? !non_finite(narrow) : narrow.to(tensor->dtype).equal(tensor->tensor);
+    const bool fits = at::isFloatingType(to) ? !not_allowed(narrow, match.target->is_parameter)
+                                             : narrow.to(tensor->dtype).equal(tensor->tensor);
     if (!fits) {
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds a value of " + dtype_name(tensor->dtype) +
                        " that does not fit the program's " + dtype_name(to));

@@ -337,6 +337,9 @@ class GraphCompiler {
       throw InputError(space == "aten" ? "is not an op of this LibTorch; was the model exported by a newer PyTorch?"
                                        : "is a custom op whose library is not part of LibTorch");
     bind_arguments(node, instruction);
+    // A sparse gradient has the same values, in a form that cannot be differentiated again.
+    if (space == "aten" && name == "embedding" && instruction.operands.size() > 4)
+      instruction.operands[4] = constant(false);
     refuse_train_mode(name, instruction);
     set_outputs(node, instruction);
     track_aliases(instruction);

@@ -123,7 +123,7 @@ void execute(const Instruction& instruction, Frame& frame, const std::string& wh
     throw;
   } catch (const std::exception& e) {
     std::string reason = e.what();
-    reason = reason.substr(0, reason.find('\n'));
+    reason = reason.substr(0, std::min<std::size_t>(reason.find('\n'), 300));
     if (reason.find("DefaultCPUAllocator") != std::string::npos)
       throw MemoryError(0, 0, where + instruction.origin.describe() + ": " + reason);
     throw InputError(where + instruction.origin.describe() + " failed: " + reason);

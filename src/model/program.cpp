@@ -159,7 +159,8 @@ class Loader {
     // Tied weights: several names of one record, shape and strides are one parameter.
     for (std::size_t i = 0; i < tied_.size(); ++i) {
       const ArchivedTensor& other = *tied_[i].first;
-      if (other.record != archived.record || other.storage_offset != archived.storage_offset) continue;
+      if (is_empty(archived) || other.record != archived.record || other.storage_offset != archived.storage_offset)
+        continue;
       if (other.sizes != archived.sizes || other.strides != archived.strides)
         throw InputError(impl_->where + "the parameters '" + tied_[i].second + "' and '" + name +
                          "' are different views of one weight, which cannot be counted once");
@@ -171,6 +172,10 @@ class Loader {
     return {Program::Impl::Feed::Kind::kParameter, tied_.size() - 1};
   }
 
+  static bool is_empty(const ArchivedTensor& tensor) {
+    return std::find(tensor.sizes.begin(), tensor.sizes.end(), 0) != tensor.sizes.end();
+  }
+
   Program::Impl::Feed add_tensor(const std::string& name, bool persistent, bool is_parameter) {
     const ArchivedTensor* archived = nullptr;
     for (const auto* table : {&archive_.weights(), &archive_.constants()}) {
@@ -178,10 +183,19 @@ class Loader {
       if (found != table->end() && archived == nullptr) archived = &found->second;
     }
     if (archived == nullptr) throw InputError(impl_->where + "holds no data for the buffer or constant '" + name + "'");
+    for (std::size_t i = 0; i < impl_->tensors.size() && !is_empty(*archived); ++i) {
+      const ArchivedTensor& other = *frozen_[i];
+      if (other.record != archived->record || other.storage_offset != archived->storage_offset ||
+          other.sizes != archived->sizes || other.strides != archived->strides)
+        continue;
+      impl_->tensors[i].aliases.push_back(name);
+      return {Program::Impl::Feed::Kind::kTensor, i};
+    }
+    frozen_.push_back(archived);
     at::Tensor tensor = archive_.read(name, *archived);
     const at::ScalarType type = impl_->map_dtype(archived->dtype);
     tensor = tensor.to(at::TensorOptions().dtype(type).device(impl_->options.device), false, /*copy=*/true);
-    impl_->tensors.push_back({name, tensor, persistent, is_parameter});
+    impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter});
     return {Program::Impl::Feed::Kind::kTensor, impl_->tensors.size() - 1};
   }
 
@@ -303,6 +317,7 @@ class Loader {
   std::set<std::string> external_;
   std::vector<std::pair<const ArchivedTensor*, std::string>> tied_;
   std::vector<std::vector<std::string>> aliases_;
+  std::vector<const ArchivedTensor*> frozen_;  // of impl_->tensors
 };
 
 }  // namespace
@@ -381,26 +396,29 @@ OverlayReport Program::overlay(const Checkpoint& checkpoint) {
   const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
   for (std::size_t i = 0; i < views.size(); ++i) {
     const ParameterEntry& entry = impl_->layout.entries()[i];
-    targets.push_back({entry.name, entry.aliases, views[i], true});
+    targets.push_back({entry.name, entry.aliases, views[i], true, true});
   }
   for (const auto& tensor : impl_->tensors)
-    if (tensor.persistent) targets.push_back({tensor.name, {}, tensor.tensor, true});
+    if (tensor.persistent) targets.push_back({tensor.name, tensor.aliases, tensor.tensor, true, tensor.is_parameter});
   return hesspect::overlay(checkpoint, targets);
 }
 
 void Program::check_finite() const {
-  const auto check = [&](const std::string& kind, const std::string& name, const at::Tensor& tensor) {
+  // A buffer may hold infinities: attention masks do.
+  const auto check = [&](const std::string& kind, const std::string& name, const at::Tensor& tensor,
+                         bool is_parameter) {
     if (!at::isFloatingType(tensor.scalar_type())) return;
-    const at::Tensor finite = at::isfinite(tensor);
+    const at::Tensor finite = is_parameter ? at::isfinite(tensor) : at::isnan(tensor).logical_not();
     if (finite.all().item<bool>()) return;
     const std::int64_t bad = tensor.numel() - finite.sum().item<std::int64_t>();
     throw InputError(impl_->where + kind + " '" + name + "' holds " + format_count(bad) + " non-finite value" +
                      (bad == 1 ? "" : "s") + " (NaN or infinity) of " + format_count(tensor.numel()));
   };
   for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
-    check("parameter", impl_->layout.entries()[i].name, impl_->leaves[i].detach());
+    check("parameter", impl_->layout.entries()[i].name, impl_->leaves[i].detach(), true);
   for (const auto& tensor : impl_->tensors)
-    if (tensor.persistent) check(tensor.is_parameter ? "parameter" : "buffer", tensor.name, tensor.tensor);
+    if (tensor.persistent)
+      check(tensor.is_parameter ? "parameter" : "buffer", tensor.name, tensor.tensor, tensor.is_parameter);
 }
 
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) const {
@@ -473,7 +491,10 @@ std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& i
     const bool wants_bool = spec.dtype == at::kBool, is_bool = given.scalar_type() == at::kBool;
     if ((is_floating && !wants_floating) || (wants_bool && !is_bool)) throw fail(" (another dtype)");
     const at::ScalarType type = wants_floating ? impl_->map_dtype(spec.dtype) : spec.dtype;
-    prepared.push_back(given.to(at::TensorOptions().dtype(type).device(impl_->options.device)));
+    const at::Tensor converted = given.to(type);
+    if (!wants_floating && given.scalar_type() != type && !converted.to(given.scalar_type()).equal(given))
+      throw fail(" (a value does not fit the input's dtype)");
+    prepared.push_back(converted.to(impl_->options.device));
   }
   return prepared;
 }

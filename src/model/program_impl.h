@@ -31,6 +31,7 @@ struct Program::Impl {
   std::vector<Feed> feeds;
   struct NamedTensor {
     std::string name;
+    std::vector<std::string> aliases;  // further names of the same data
     at::Tensor tensor;
     bool persistent = false;
     bool is_parameter = false;  // exported with requires_grad = False

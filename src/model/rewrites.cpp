@@ -26,6 +26,12 @@ at::Tensor batch_norm(const std::vector<IValue>& arguments) {
 
 at::Tensor clamped_line(const at::Tensor& x) { return at::clamp(x / 6 + 0.5, 0, 1); }
 
+/// _weight_norm(v, g, dim): Salimans & Kingma 2016, eq. 2.
+at::Tensor weight_norm(const std::vector<IValue>& arguments) {
+  const at::Tensor& v = arguments[0].toTensor();
+  return v * (arguments[1].toTensor() / at::norm_except_dim(v, 2, arguments[2].toInt()));
+}
+
 /// embedding_bag(weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights, include_last_offset,
 /// padding_idx) with flat indices [m], and bag i the indices from offsets[i] up to the next offset.
 at::Tensor embedding_bag(const std::vector<IValue>& arguments) {
@@ -56,6 +62,7 @@ std::optional<Rewrite> rewrite_for(const std::string& name, const std::string& o
   if (name == "batch_norm") return Rewrite::kBatchNorm;
   if (name == "hardsigmoid" && overload.empty()) return Rewrite::kHardsigmoid;
   if (name == "hardsigmoid_") return Rewrite::kHardsigmoidInPlace;
+  if (name == "_weight_norm" || name == "_weight_norm_interface") return Rewrite::kWeightNorm;
   if (name == "embedding_bag") return Rewrite::kEmbeddingBag;
   return std::nullopt;
 }
@@ -65,6 +72,7 @@ bool can_rewrite(Rewrite rewrite, const std::vector<IValue>& constants, const st
     case Rewrite::kBatchNorm: return constants.size() >= 8 && given[0] && given[3] && given[4];
     case Rewrite::kHardsigmoid:
     case Rewrite::kHardsigmoidInPlace: return true;
+    case Rewrite::kWeightNorm: return constants.size() >= 3 && given[0] && given[1] && constants[2].isInt();
     case Rewrite::kEmbeddingBag:
       return constants.size() >= 8 && given[0] && given[1] && given[2] && constants[3].isBool() &&
              !constants[3].toBool() && constants[4].isInt() &&
@@ -82,6 +90,7 @@ at::Tensor run_rewritten(Rewrite rewrite, const std::vector<IValue>& arguments) 
       at::Tensor x = arguments[0].toTensor();
       return x.copy_(clamped_line(x));
     }
+    case Rewrite::kWeightNorm: return weight_norm(arguments);
     case Rewrite::kEmbeddingBag: return embedding_bag(arguments);
   }
   return {};

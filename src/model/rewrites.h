@@ -14,6 +14,7 @@ enum class Rewrite {
   kBatchNorm,    // eval mode: a scale and a shift per channel; the native double backward costs several times that
   kHardsigmoid,  // clamp(x / 6 + 1/2, 0, 1): hardsigmoid_backward has no derivative
   kHardsigmoidInPlace,  // the same, written to x
+  kWeightNorm,          // v · g / ‖v‖: the fused op's double backward takes the norms as constant, and is wrong
   kEmbeddingBag,        // embedding and index_add: _embedding_bag_dense_backward has no derivative; modes sum and mean
 };
 

@@ -108,7 +108,7 @@ void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::stri
         throw;
       } catch (const std::exception& e) {
         std::string reason = e.what();
-        reason = reason.substr(0, reason.find('\n'));
+        reason = reason.substr(0, std::min<std::size_t>(reason.find('\n'), 300));
         throw InputError(where + instruction.origin.describe() + " has no double backward: " + reason);
       }
     } else if (instruction.kind == Instruction::Kind::kSubgraph && instruction.grad_mode.value_or(true)) {

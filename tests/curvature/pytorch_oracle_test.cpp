@@ -1,6 +1,7 @@
 // Loss, gradient and Hessian-vector product against PyTorch's own, on every kind of model, in float64 and float32.
 #include <gtest/gtest.h>
 
+#include "hesspect/core/errors.h"
 #include "hesspect/curvature/hessian.h"
 #include "support/fixture.h"
 
@@ -63,6 +64,17 @@ INSTANTIATE_TEST_SUITE_P(Models, PyTorchOracle,
 TEST(OwnLoss, MeanOfRows) {
   expect_reference("own_loss", at::kDouble, 1000, 0, 1e-10);
   expect_reference("own_loss", at::kDouble, 3, 0, 1e-10);
+}
+
+// Nine rows of a program that takes two to eight at once: the size is chosen within its bounds, and no row is left
+// alone.
+TEST(Edges, BoundedBatchMaskOfInfinitiesSparseEmbedding) {
+  expect_reference("edges", at::kDouble, 0, 0, 1e-10);
+  expect_reference("edges", at::kDouble, 4, 1 << 30, 1e-10);
+  const Fixture fixture("edges");
+  Program program = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+  EXPECT_NO_THROW(program.check_finite());
+  EXPECT_THROW(expect_reference("edges", at::kDouble, 9, 0, 1e-10), InputError);
 }
 
 }  // namespace

@@ -51,8 +51,9 @@ struct OverlayReport {
 struct OverlayTarget {
   std::string name;
   std::vector<std::string> aliases;
-  at::Tensor tensor;     // written in place, converted to its dtype
-  bool required = true;  // parameters and persistent buffers
+  at::Tensor tensor;         // written in place, converted to its dtype
+  bool required = true;      // parameters and persistent buffers
+  bool is_parameter = true;  // a buffer may hold infinities (attention masks), a parameter may not
 };
 
 /// Copies every target from the checkpoint by name or alias. All problems are found before anything is written.
