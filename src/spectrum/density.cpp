@@ -12,6 +12,8 @@
 namespace hesspect {
 namespace {
 
+constexpr double kSmallest = 1e-290;  // below it 1/σ and what is computed with it overflow
+
 std::string text_of(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%g", value);
@@ -45,6 +47,21 @@ double mean_node_distance(const ProbeQuadrature& quadrature) {
     if (std::isfinite(nearest)) sum += quadrature.weight[i] * nearest;
   }
   return sum;
+}
+
+void check(std::span<const ProbeQuadrature> quadratures) {
+  for (const ProbeQuadrature& quadrature : quadratures) {
+    if (quadrature.weight.size() != quadrature.ritz.size())
+      throw UsageError("density: probe " + std::to_string(quadrature.probe) + " has " +
+                       std::to_string(quadrature.ritz.size()) + " nodes but " +
+                       std::to_string(quadrature.weight.size()) + " weights");
+    for (std::size_t i = 0; i < quadrature.ritz.size(); ++i)
+      for (const double value : {quadrature.ritz[i], quadrature.weight[i]})
+        if (!std::isfinite(value))
+          throw NumericalError(static_cast<std::int64_t>(i), value,
+                               "density: node " + std::to_string(i) + " of probe " + std::to_string(quadrature.probe) +
+                                   " or its weight is not finite (" + text_of(value) + ")");
+  }
 }
 
 /// A lattice λ_k = origin + k·spacing, of which only the points near nodes are kept.
@@ -100,8 +117,8 @@ class SparseGrid {
 
 double default_sigma(std::span<const ProbeQuadrature> quadratures) {
   const Range range = node_range(quadratures);
-  if (!(range.width() > 0))
-    return range.magnitude() > 0 && std::isfinite(range.magnitude()) ? 1e-3 * range.magnitude() : 1e-3;
+  if (!(range.width() > 1e-6 * range.magnitude()))  // one value, to rounding
+    return range.magnitude() > kSmallest && std::isfinite(range.magnitude()) ? 1e-3 * range.magnitude() : 1e-3;
   double distance = 0;
   std::size_t steps = 1;
   bool exact = true;
@@ -119,14 +136,19 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
   Density result;
   if (!(options.sigma >= 0) || !std::isfinite(options.sigma))
     throw UsageError("sigma must be a positive number (or 0 to have it chosen), not " + text_of(options.sigma));
-  if (!(options.points_per_sigma >= 1) || !(options.reach >= 4))
-    throw UsageError("density: at least 1 point per sigma and a reach of 4 sigma");
+  if (!(options.points_per_sigma >= 1) || !(options.reach >= 4) || !(options.points_per_sigma * options.reach <= 1e6))
+    throw UsageError("density: at least 1 point per sigma and a reach of 4 sigma, and at most 1e6 points in a reach");
+  check(quadratures);
   result.sigma = options.sigma > 0 ? options.sigma : default_sigma(quadratures);
   const Range range = node_range(quadratures);
   if (!(range.hi >= range.lo)) return result;
-  const double spacing = result.sigma / options.points_per_sigma;
   const double resolvable = 1e3 * std::numeric_limits<double>::epsilon() * range.magnitude();
-  if (spacing < resolvable)
+  if (!(options.sigma > 0)) result.sigma = std::max(result.sigma, 2 * options.points_per_sigma * resolvable);
+  if (!std::isfinite(4 * (options.reach * result.sigma + range.magnitude())))
+    throw UsageError("sigma = " + text_of(result.sigma) + " with eigenvalues up to " + text_of(range.magnitude()) +
+                     " passes what a double holds; take a smaller sigma");
+  const double spacing = result.sigma / options.points_per_sigma;
+  if (spacing < resolvable || result.sigma < 1e-3 * kSmallest)
     throw UsageError("sigma = " + text_of(result.sigma) + " is too small for eigenvalues up to " +
                      text_of(range.magnitude()));
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "hesspect/core/errors.h"
@@ -184,6 +185,45 @@ TEST(Density, BadWidths) {
   EXPECT_THROW(density(probes, {.sigma = -1}), UsageError);
   EXPECT_THROW(density(probes, {.sigma = std::nan("")}), UsageError);
   EXPECT_THROW(density(probes, {.sigma = 1e-30}), UsageError);
+}
+
+// The nodes of H = c·I differ by rounding: a hundredth of that range was a default width that density() refused.
+TEST(Density, OneValueToRounding) {
+  std::vector<ProbeQuadrature> probes(2);
+  probes[0].ritz = {2.0};
+  probes[1].ritz = {2.0 * (1 + 4e-16)};
+  for (ProbeQuadrature& probe : probes) {
+    probe.weight = {1.0};
+    probe.breakdown = true;
+  }
+  EXPECT_DOUBLE_EQ(default_sigma(probes), 2e-3);
+  EXPECT_NEAR(integral(density(probes)), 1, 1e-6);
+  probes[1].ritz = {2.0 * (1 + 1.1e-6)};  // just apart, and a grid of many points
+  EXPECT_NEAR(integral(density(probes, {.points_per_sigma = 1e5})), 1, 1e-6);
+}
+
+TEST(Density, NonFiniteIsAnError) {
+  ProbeQuadrature probe;
+  probe.ritz = {-1.0, 1.0};
+  probe.weight = {0.5, 0.5};
+  const auto smooth = [](const ProbeQuadrature& q, double sigma) { density(std::span(&q, 1), {.sigma = sigma}); };
+  EXPECT_NO_THROW(smooth(probe, 0.1));
+  EXPECT_THROW(smooth(probe, 1e308), UsageError);
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double bad : {std::nan(""), infinity, -infinity}) {
+    ProbeQuadrature node = probe, weight = probe;
+    node.ritz[1] = bad;
+    weight.weight[0] = bad;
+    for (const double sigma : {0.0, 0.1}) {
+      EXPECT_THROW(smooth(node, sigma), NumericalError);
+      EXPECT_THROW(smooth(weight, sigma), NumericalError);
+    }
+  }
+  ProbeQuadrature huge = probe;
+  huge.ritz = {-1e308, 1e308};
+  EXPECT_THROW(smooth(huge, 0), UsageError);
+  probe.weight.pop_back();
+  EXPECT_THROW(smooth(probe, 0.1), UsageError);
 }
 
 TEST(Trace, HutchinsonWithItsError) {

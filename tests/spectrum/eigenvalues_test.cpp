@@ -133,6 +133,61 @@ TEST(Eigenvalues, MultipleEigenvaluesAfterBreakdown) {
   expect_ends(result, descending(matrix), 1e-11);
 }
 
+// In float32 the space of four distinct eigenvalues closed with β ≈ 1e-5 of the scale, no breakdown: the run went on
+// as one block, and ended with 3 × 0.35 and converged = true as soon as the wanted pairs had converged.
+TEST(Eigenvalues, MultipleEigenvaluesInFloat32) {
+  std::vector<double> values(30, 0.0);
+  for (std::size_t i = 0; i < 10; ++i) values[i] = i < 4 ? 0.4629 : i < 8 ? 0.3504 : 0.3055;
+  for (std::uint64_t seed = 0; seed < 20; ++seed)
+    for (const double noise : {0.0, 1e-6, 4e-6}) {  // symmetric, as a float32 network's product has it
+      const at::Tensor exact = matrix_with_spectrum(values, seed);
+      DenseOperator op(local, (exact + noise * testing::gaussian_matrix(30, seed)).to(at::kFloat));
+      Lanczos run = fresh_run(op, seed);
+      const EigenResult result = eigenvalues(op, run, {.top = 8});
+      EXPECT_TRUE(result.converged);
+      ASSERT_EQ(result.top.size(), 8U);
+      for (std::size_t i = 0; i < 8; ++i)
+        EXPECT_NEAR(result.top[i].value, values[i], 2e-6 + 2 * noise) << seed << ", " << noise << ": " << i;
+    }
+}
+
+// Outliers over a bulk 1e-5 as wide: there β is of rounding's size too, and costs a few products, not a multiple.
+TEST(Eigenvalues, NarrowBulkInFloat32TakesFewMoreSteps) {
+  const auto value = [](std::int64_t i) {
+    return i < 8 ? 20.0 - static_cast<double>(i) : 1e-4 * std::sin(static_cast<double>(i));
+  };
+  DiagonalOperator op(local, 24'058, at::kFloat, value);
+  Lanczos run = fresh_run(op);
+  const EigenResult result = eigenvalues(op, run, {.top = 8});
+  EXPECT_TRUE(result.converged);
+  EXPECT_LE(result.steps, 20);  // 11 without looking for copies
+  for (std::size_t i = 0; i < 8; ++i) EXPECT_NEAR(result.top[i].value, value(static_cast<std::int64_t>(i)), 1e-5);
+}
+
+// `converged` left out the rounding that `residual` counts: at rtol = 0 that is all there is to wait for.
+TEST(Eigenvalues, ConvergedCountsRounding) {
+  DenseOperator op(local, testing::gaussian_matrix(300, 24).to(at::kFloat));
+  Lanczos run = fresh_run(op);
+  for (int looks = 0; looks < 10; ++looks) {
+    run.extend(op, 20);
+    const EigenResult result = eigenvalues_so_far(run, 300, {.top = 5, .rtol = 1e-7});
+    for (const EigenEstimate& one : result.top) EXPECT_EQ(one.converged, one.residual <= 2 * run.rounding());
+  }
+  EXPECT_TRUE(eigenvalues(op, run, {.top = 5, .rtol = 0}).converged);
+}
+
+// With three pairs of nine wanted, all three stood in `top`, the smallest too.
+TEST(Eigenvalues, TooFewSoFarAreShared) {
+  DenseOperator op(local, testing::gaussian_matrix(100, 26));
+  Lanczos run = fresh_run(op);
+  run.extend(op, 3);
+  const EigenResult result = eigenvalues_so_far(run, 100, {.top = 6, .bottom = 3});
+  ASSERT_EQ(result.top.size(), 2U);
+  ASSERT_EQ(result.bottom.size(), 1U);
+  EXPECT_LT(result.bottom[0].value, result.top[1].value);
+  EXPECT_FALSE(result.converged);
+}
+
 TEST(Eigenvalues, IdentityAndZeroOfAMillionDimensions) {
   for (const double value : {0.0, 2.0}) {
     DiagonalOperator op(local, 1'000'000, at::kFloat, [value](std::int64_t) { return value; });

@@ -17,7 +17,7 @@ struct DensityOptions {
 /// Σ_i w_i min(θ_i − θ_{i−1}, θ_{i+1} − θ_i), averaged over probes. At least 1e-6 of max |θ|, where the
 /// rounding of float32 products lies; at most range · π / 2m, the node distance amid a spectrum that fills its range
 /// evenly (a tenth of the range for few steps), or range / 100 where all runs broke down, for then the nodes are
-/// eigenvalues.
+/// eigenvalues. Where all nodes agree to 1e-6 of max |θ| they count as one value: 1e-3 of max |θ|.
 ///
 /// A quadrature knows the mass between two nodes only to within those nodes' weights (Chebyshev–Markov–Stieltjes; Chen,
 /// Trogdon & Ubaru, 2105.06595, §4), so the node distance is its resolution: a narrower kernel shows a comb of nodes, a
@@ -30,7 +30,8 @@ double default_sigma(std::span<const ProbeQuadrature> quadratures);
 ///
 /// The grid is not uniform: σ / points_per_sigma apart near nodes, empty between (the density there is 0). The
 /// trapezoidal rule over it gives 1 to 1e-6 and much better.
-/// @throws UsageError for a negative or non-finite sigma, or one so small that a double can't resolve it
+/// @throws UsageError for a negative or non-finite sigma, or one so small or large that a double can't resolve it;
+///         NumericalError{node, value} for a node or weight that is not finite
 Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptions& options = {});
 
 }  // namespace hesspect
