@@ -185,7 +185,7 @@ def draw(result: Result, title: str | None = None):
         matrix = {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher"}.get(result.curvature, "Curvature")
         subtitle = _subtitle(result)
         axes.set_title(title if title is not None else f"{matrix} spectrum: {result.path.stem}", loc="left", fontsize=13,
-                       fontweight="bold", pad=26 if subtitle else 12)
+                       fontweight="bold", pad=26 if subtitle else 12, parse_math=False)
         axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=9.5, color=GREY)
         side.set_axis_off()
         side.text(0, 1, _listing(result), transform=side.transAxes, va="top", ha="left", family="monospace", fontsize=9,

@@ -1,7 +1,9 @@
 #include "driver.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <filesystem>
 #include <future>
 #include <limits>
 
@@ -30,6 +32,8 @@ constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
 constexpr std::uint64_t kSymmetryProbes = std::uint64_t{1} << 62;
 /// Above these a product is not symmetric to rounding, and something is wrong with the model's operators.
 constexpr double kSymmetryFloat = 1e-4, kSymmetryDouble = 1e-10;
+/// Above this they are no rounding at all: the results would mean nothing.
+constexpr double kGrossAsymmetry = 1e-3;
 
 double reduced_dot(Communicator& comm, const at::Tensor& a, const at::Tensor& b) {
   double sum[1] = {dot_product(a, b)};
@@ -50,14 +54,23 @@ double symmetry_error(LinearOperator& op, std::uint64_t seed) {
   return scale == 0 ? 0 : std::abs(reduced_dot(comm, u, hv) - reduced_dot(comm, v, hu)) / scale;
 }
 
-std::vector<SourceFile> hashed(const std::vector<std::filesystem::path>& paths) {
+/// @throws UsageError if the output is the same file as one of these
+void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs) {
+  for (const auto& input : inputs) {
+    std::error_code error;  // where one of them does not exist
+    if (std::filesystem::equivalent(output, input, error) && !error)
+      throw UsageError("the output " + quote(output) + " is the input " + quote(input.string()));
+  }
+}
+
+std::vector<SourceFile> hashed(const std::vector<std::filesystem::path>& paths, const std::atomic<bool>& stop) {
   std::vector<SourceFile> files;
   for (const auto& path : paths) {
     std::error_code error;
     const auto absolute = std::filesystem::absolute(path, error);
     files.push_back({(error ? path : absolute).string(), ""});
     try {
-      files.back().sha256 = sha256_file(path);
+      files.back().sha256 = sha256_file(path, &stop);
     } catch (const InputError&) {
       // It was read before, and is gone or changed now: the run is still worth keeping. An empty digest says so.
     }
@@ -70,14 +83,21 @@ struct Sources {
 };
 
 /// Of all input files; on rank 0 beside the computation, because large data files take a while.
-std::future<Sources> hash_sources(const RunConfig& config, const Problem& problem) {
+/// @param stop  outlives the future; once true, the rest is left out
+std::future<Sources> hash_sources(const RunConfig& config, const Problem& problem, const std::atomic<bool>& stop) {
   const bool here = problem.comm->rank() == 0;
   return std::async(here ? std::launch::async : std::launch::deferred,
-                    [here, model = config.model.model, data = config.data.data, weights = problem.weight_files] {
+                    [here, &stop, model = config.model.model, data = config.data.data, weights = problem.weight_files] {
                       if (!here) return Sources{};
-                      return Sources{hashed({model}), hashed(weights), hashed({data})};
+                      return Sources{hashed({model}, stop), hashed(weights, stop), hashed({data}, stop)};
                     });
 }
+
+/// A future's destructor waits: an error shall not wait for a large data file to be hashed.
+struct StopAtEnd {
+  std::atomic<bool>& stop;
+  ~StopAtEnd() { stop = true; }
+};
 
 /// Everything but the sources and the times.
 ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem) {
@@ -125,6 +145,9 @@ class Run {
   RunResult compute() {
     RunResult r;
     r.diagnostics.symmetry_error = symmetry_error(op_, config_.quadrature.seed);
+    if (r.diagnostics.symmetry_error > kGrossAsymmetry)  // the same number on all ranks
+      throw InputError("products are not symmetric (relative error " + number(r.diagnostics.symmetry_error) +
+                       "): an op of the model has a wrong second derivative, or the model is not deterministic");
     r.diagnostics.orthogonality_loss = kNaN;
     if (invocation_.command == Command::kEigs) {
       eigenvalues_alone(r);
@@ -200,9 +223,19 @@ class Run {
     const Command command = invocation_.command;
     if (command != Command::kEigs) r.trace = trace_from(r.quadrature);
     if (command == Command::kAnalyze || command == Command::kDensity) {
-      DensityOptions options;
-      options.sigma = config_.quadrature.sigma;
-      r.density = density(r.quadrature, options);
+      std::vector<double> widths{0};  // chosen
+      if (config_.quadrature.sigma > 0) widths.insert(widths.begin(), config_.quadrature.sigma);
+      for (const double sigma : widths) {
+        DensityOptions options;
+        options.sigma = sigma;
+        try {
+          r.density = density(r.quadrature, options);
+          break;
+        } catch (const UsageError& error) {  // known only now: the run is still worth keeping
+          say(r,
+              std::string(error.what()) + (sigma > 0 ? "; the density has a chosen width" : "; there is no density"));
+        }
+      }
     }
   }
 
@@ -227,22 +260,23 @@ class Run {
       d.peak_memory_bytes = std::max<std::int64_t>(d.peak_memory_bytes, std::stoll(bytes));
   }
 
+  static void say(RunResult& r, const std::string& text) {
+    r.warnings.push_back(text);
+    log_warning(text);
+  }
+
   void warn(RunResult& r) const {
-    const auto say = [&](const std::string& text) {
-      r.warnings.push_back(text);
-      log_warning(text);
-    };
     const auto& d = r.diagnostics;
     const double bound = config_.compute.dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
     if (!(d.symmetry_error <= bound))
-      say("products are not symmetric: relative error " + number(d.symmetry_error) + ", expected below " +
-          number(bound));
+      say(r, "products are not symmetric: relative error " + number(d.symmetry_error) + ", expected below " +
+                 number(bound));
     if (!d.widened_weights.empty())
-      say(format_count(static_cast<std::int64_t>(d.widened_weights.size())) +
-          " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
+      say(r, format_count(static_cast<std::int64_t>(d.widened_weights.size())) +
+                 " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
     if (r.eigenvalues && !r.eigenvalues->converged)
-      say("not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
-          " steps: raise --max-steps or --rtol-eigs");
+      say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
+                 " steps: raise --max-steps or --rtol-eigs");
   }
 
   const Invocation& invocation_;
@@ -260,11 +294,18 @@ int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, st
   const std::string start_time = utc_time();
   const OutputConfig& output = run.config.output;
   agree(*host, [&] {
-    if (host->rank() == 0) check_output(output.output, output.force);
+    if (host->rank() != 0) return;
+    require_no_input(output.output, {run.config.model.model, run.config.model.weights, run.config.data.data});
+    check_output(output.output, output.force);
   });
   Problem problem = set_up(run.config, std::move(host));
+  agree(*problem.comm, [&] {
+    if (problem.comm->rank() == 0) require_no_input(output.output, problem.weight_files);
+  });
   log_info(describe(problem));
-  std::future<Sources> sources = hash_sources(run.config, problem);
+  std::atomic<bool> stop = false;
+  std::future<Sources> sources = hash_sources(run.config, problem, stop);
+  const StopAtEnd stop_at_end{stop};
 
   RunResult result = Run(run, problem).compute();
   result.process = process_info(run, argv, problem);
@@ -277,23 +318,33 @@ int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, st
     result.process.data = std::move(files.data);
     result.process.end_time = utc_time();
     result.diagnostics.elapsed_s = timer.elapsed_s();
-    write_result(output.output, result);
   });
-  for (const auto& line : summary(result, output.output)) log_info(line);
+  for (const auto& line : summary(result)) log_info(line);  // before a write that may fail
+  agree(*problem.comm, [&] {
+    if (problem.comm->rank() == 0) write_result(output.output, result);
+  });
+  log_info("  result        " + quote(output.output));
   const bool converged = !result.eigenvalues || result.eigenvalues->converged;
   return static_cast<int>(converged ? ExitCode::kDone : ExitCode::kNotConverged);
 }
 
-int smooth_again(const Invocation& run, Communicator& host) {
+int smooth_again(const Invocation& run, const std::vector<std::string>& argv, Communicator& host) {
   const OutputConfig& output = run.config.output;
   agree(host, [&] {
     if (host.rank() != 0) return;
     check_output(output.output, output.force);
     RunResult result = read_result(output.from);
     if (result.quadrature.empty()) throw InputError(quote(output.from) + " holds no probes to smooth");
+    if (result.process.command == to_string(Command::kTrace))
+      throw InputError(quote(output.from) + " is a result of trace: one product a probe gives no density");
     DensityOptions options;
     options.sigma = run.config.quadrature.sigma;
     result.density = density(result.quadrature, options);
+    result.process.argv = argv;
+    RunConfig config = from_ini(result.process.config, "the configuration in " + quote(output.from));
+    config.quadrature.sigma = options.sigma;
+    result.process.config = to_ini(config);
+    result.process.end_time = utc_time();
     write_result(output.output, result);
     log_info("density of " + std::to_string(result.quadrature.size()) + " probes with sigma " +
              number(result.density->sigma) + " in " + quote(output.output));

@@ -16,6 +16,6 @@ namespace hesspect {
 int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, std::unique_ptr<Communicator> host);
 
 /// density --from: an earlier result's probes under another kernel. Collective over host.
-int smooth_again(const Invocation& run, Communicator& host);
+int smooth_again(const Invocation& run, const std::vector<std::string>& argv, Communicator& host);
 
 }  // namespace hesspect

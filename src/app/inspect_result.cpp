@@ -19,7 +19,8 @@ std::vector<double> column_means(const Density& d) {
     const double a = d.lambda[i], b = d.lambda[i + 1];
     const auto at = [&](double x) { return d.density[i] + (d.density[i + 1] - d.density[i]) * (x - a) / (b - a); };
     for (double x = a; x < b;) {  // cut at the columns' edges
-      const int column = std::clamp(static_cast<int>((x - low) / width), 0, kColumns - 1);
+      int column = std::clamp(static_cast<int>((x - low) / width), 0, kColumns - 1);
+      if (column + 1 < kColumns && !(low + (column + 1) * width > x)) ++column;  // x is on the edge, but for rounding
       double end = std::min(b, low + (column + 1) * width);
       if (!(end > x)) end = b;
       mass[static_cast<std::size_t>(column)] += 0.5 * (at(x) + at(end)) * (end - x);
@@ -85,7 +86,7 @@ std::string inspect_result(const RunResult& r) {
   line(text, "matrix", p.curvature + " of the loss " + p.loss_kind + ", " + p.dtype + " on " + p.device);
   line(text, "ranks", std::to_string(p.ranks) + ", seed " + std::to_string(p.seed));
   for (const auto& warning : r.warnings) line(text, "warning", warning);
-  for (const auto& l : summary(r, "")) text += l.find("  result ") == 0 ? "" : l + "\n";
+  for (const auto& l : summary(r)) text += l + "\n";
   if (r.density) text += "\nspectral density over the eigenvalues\n" + plot_density(*r.density);
   return text;
 }

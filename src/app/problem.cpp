@@ -19,6 +19,13 @@ std::vector<std::string> names_of(const std::vector<ArrayInfo>& arrays) {
   return names;
 }
 
+/// HDF5 tools write a name with its root, "/x": that is the array "x".
+std::string array_name(const ArrayFile& file, const std::string& name) {
+  const auto names = names_of(file.arrays());
+  const bool found = std::find(names.begin(), names.end(), name) != names.end();
+  return !found && name.starts_with('/') ? name.substr(1) : name;
+}
+
 void require_array(const ArrayFile& file, const std::string& name, const std::string& what, const std::string& option) {
   const auto names = names_of(file.arrays());
   if (std::find(names.begin(), names.end(), name) != names.end()) return;
@@ -42,11 +49,11 @@ DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const P
   for (const auto& name : inputs) {
     const auto given = std::find_if(config.data.inputs.begin(), config.data.inputs.end(),
                                     [&](const auto& pair) { return pair.first == name; });
-    spec.inputs.push_back(given == config.data.inputs.end() ? name : given->second);
+    spec.inputs.push_back(given == config.data.inputs.end() ? name : array_name(file, given->second));
     require_array(file, spec.inputs.back(), "the model's input " + quote(name), "--input " + name + "=DATASET");
   }
   if (needs_target(loss.kind)) {
-    spec.target = config.data.target;
+    spec.target = array_name(file, config.data.target);
     require_array(file, spec.target, "the targets", "--target");
   }
   return spec;

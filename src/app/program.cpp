@@ -21,13 +21,44 @@ int print(const Communicator& host, const std::string& text) {
   return kDone;
 }
 
+/// The command line and the variables as one text: neither can hold a NUL.
+std::string packed(const std::vector<std::string>& argv, const Environment& environment) {
+  std::string text;
+  text += std::to_string(argv.size()) + '\0';
+  for (const auto& arg : argv) text += arg + '\0';
+  for (const auto& [name, value] : environment) text += name + '=' + value + '\0';
+  return text;
+}
+
+void unpack(const std::string& text, std::vector<std::string>& argv, Environment& environment) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0, end = 0; (end = text.find('\0', begin)) != std::string::npos; begin = end + 1)
+    parts.push_back(text.substr(begin, end - begin));
+  const auto first_variable = parts.begin() + 1 + std::stol(parts.at(0));
+  argv.assign(parts.begin() + 1, first_variable);
+  environment.clear();
+  for (auto part = first_variable; part != parts.end(); ++part)
+    environment[part->substr(0, part->find('='))] = part->substr(part->find('=') + 1);
+}
+
+/// Launchers do not always hand on variables, and an ini file may differ between nodes. Collective.
+void require_same(const Invocation& run, Communicator& host) {
+  const auto all = host.all_gather_bytes(to_string(run.command) + '\n' + run.file + '\n' + to_ini(run.config));
+  for (std::size_t r = 1; r < all.size(); ++r)
+    if (all[r] != all[0]) throw UsageError("rank " + std::to_string(r) + " reads another configuration than rank 0");
+}
+
 }  // namespace
 
-int run_program(const std::vector<std::string>& argv, const Environment& environment,
+int run_program(const std::vector<std::string>& own_argv, const Environment& own_environment,
                 std::unique_ptr<Communicator> host) {
+  std::vector<std::string> argv;
+  Environment environment;
+  unpack(host->all_gather_bytes(packed(own_argv, own_environment)).front(), argv, environment);
   const Invocation run = agreed(*host, [&] {
     return parse_command_line(std::vector<std::string>(argv.begin() + (argv.empty() ? 0 : 1), argv.end()), environment);
   });
+  require_same(run, *host);
   const OutputConfig& output = run.config.output;
   if (host->rank() == 0)
     set_log_level(output.quiet ? LogLevel::kQuiet : output.verbose ? LogLevel::kDebug : LogLevel::kInfo);
@@ -41,7 +72,7 @@ int run_program(const std::vector<std::string>& argv, const Environment& environ
     });
     return print(*host, text);
   }
-  if (run.command == Command::kDensity && !output.from.empty()) return smooth_again(run, *host);
+  if (run.command == Command::kDensity && !output.from.empty()) return smooth_again(run, argv, *host);
   return run_spectrum(run, argv, std::move(host));
 }
 

@@ -11,6 +11,7 @@
 namespace hesspect {
 
 /// Collective over host. Help, versions and inspections go to stdout, everything else to stderr; rank 0 alone talks.
+/// Rank 0's command line and environment count for all ranks.
 /// @param argv  with the program's name
 /// @throws whatever went wrong, on every rank where all could agree on it
 int run_program(const std::vector<std::string>& argv, const Environment& environment,

@@ -15,6 +15,7 @@ std::string formatted(const char* format, Values... values) {
   return text;
 }
 
+/// The most extreme first, as number 1.
 void add_eigenvalues(std::vector<std::string>& lines, const std::string& which,
                      const std::vector<EigenEstimate>& list) {
   for (std::size_t i = 0; i < list.size(); ++i)
@@ -34,14 +35,15 @@ std::string describe(const Problem& p) {
          (p.threads == 1 ? " thread" : " threads") + " on " + (p.device.is_cuda() ? "cuda" : "cpu");
 }
 
-std::vector<std::string> summary(const RunResult& r, const std::string& path) {
+std::vector<std::string> summary(const RunResult& r) {
   const Diagnostics& d = r.diagnostics;
   std::vector<std::string> lines;
   lines.push_back("  loss          " + number(d.loss) + ", gradient norm " + number(d.gradient_norm) + ", " +
                   format_count(d.parameters) + " parameters");
   if (r.eigenvalues) {
     add_eigenvalues(lines, "top", r.eigenvalues->top);
-    add_eigenvalues(lines, "bottom", r.eigenvalues->bottom);
+    const auto& bottom = r.eigenvalues->bottom;  // the smallest comes last
+    add_eigenvalues(lines, "bottom", {bottom.rbegin(), bottom.rend()});
   }
   if (r.trace)
     lines.push_back("  trace         " + number(r.trace->value) +
@@ -51,7 +53,6 @@ std::vector<std::string> summary(const RunResult& r, const std::string& path) {
   if (std::isfinite(d.cost_in_gradients)) cost += formatted(" (%.2f gradients each)", d.cost_in_gradients);
   lines.push_back("  cost          " + cost + ", " + format_duration(d.elapsed_s) + " in all, at most " +
                   format_bytes(d.peak_memory_bytes) + " a rank");
-  lines.push_back("  result        " + quote(path));
   return lines;
 }
 

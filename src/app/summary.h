@@ -15,7 +15,7 @@ std::string number(double value);
 /// One line on what is about to run.
 std::string describe(const Problem& problem);
 
-/// The result in a few lines. @param path  of its file
-std::vector<std::string> summary(const RunResult& result, const std::string& path);
+/// The result in a few lines.
+std::vector<std::string> summary(const RunResult& result);
 
 }  // namespace hesspect

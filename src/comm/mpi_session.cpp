@@ -34,6 +34,11 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exce
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);
+  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
+  if (size_ == 1 && tasks != nullptr && std::atoi(tasks) > 1 && std::getenv("OMPI_COMM_WORLD_SIZE") == nullptr) {
+    if (owned_) MPI_Finalize();  // this constructor throws: the destructor will not run
+    throw UsageError("srun started " + std::string(tasks) + " tasks but MPI sees one: use srun --mpi=pmix or mpirun");
+  }
 }
 
 MpiSession::~MpiSession() {

@@ -41,7 +41,7 @@ std::string read_value(const std::string& text, const std::string& where) {
 
 std::vector<IniEntry> parse_ini(const std::string& text, const std::string& name) {
   std::vector<IniEntry> entries;
-  std::istringstream lines(text);
+  std::istringstream lines(text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text);  // editors' byte-order mark
   std::string raw;
   for (int number = 1; std::getline(lines, raw); ++number) {
     const std::string line = trim(raw);

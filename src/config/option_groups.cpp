@@ -8,7 +8,7 @@ namespace hesspect {
 namespace {
 
 constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
-constexpr double kUnbounded = std::numeric_limits<double>::infinity();
+constexpr double kLargestSigma = 1e100;  // its square, and the density's peak, are still numbers
 
 }  // namespace
 
@@ -71,7 +71,7 @@ OptionGroup quadrature_options(QuadratureConfig& c) {
   group.integer("probes", c.probes, 1, 1'000'000, "random probe vectors");
   group.integer("steps", c.steps, 2, 1'000'000, "Lanczos steps a probe");
   group.distribution("distribution", c.distribution, "of a probe's entries");
-  group.real("sigma", c.sigma, 0, kUnbounded, true,
+  group.real("sigma", c.sigma, 0, kLargestSigma, true,
              "standard deviation of the density's kernel, in units of the eigenvalues; 0: chosen");
   group.seed("seed", c.seed, "of the probes, which depend on nothing else");
   group.options.push_back({"reorthogonalization", "full|none", "of the Lanczos vectors", false,

@@ -78,6 +78,17 @@ using Settings = std::vector<Setting>;
   throw UsageError(error.what());
 }
 
+/// A flag takes no word after it: `--force` becomes `--force=true` before Boost could take one.
+std::vector<std::string> closed_flags(std::vector<std::string> args, const OptionTable& table) {
+  for (std::string& arg : args) {
+    if (arg == "--") break;
+    if (arg == "-h") arg = "--help";
+    const Option* option = arg.starts_with("--") ? table.find(arg.substr(2)) : nullptr;
+    if (option != nullptr && option->value_name.empty()) arg += "=true";
+  }
+  return args;
+}
+
 /// Command line to settings and positional words.
 Settings read_arguments(const std::vector<std::string>& args, const OptionTable& table,
                         std::vector<std::string>& words) {
@@ -86,7 +97,8 @@ Settings read_arguments(const std::vector<std::string>& args, const OptionTable&
   const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
   Settings settings;
   try {
-    const auto parsed = po::command_line_parser(args).options(all).style(style).allow_unregistered().run();
+    const auto parsed =
+        po::command_line_parser(closed_flags(args, table)).options(all).style(style).allow_unregistered().run();
     for (const auto& option : parsed.options) {
       if (option.position_key >= 0) {
         words.insert(words.end(), option.value.begin(), option.value.end());
@@ -205,6 +217,16 @@ void check_whole(const Invocation& run) {
     throw UsageError("'eigs' needs --top or --bottom above 0");
 }
 
+/// density --from computes nothing anew: an option about the run that it does not do is a mistake.
+void check_smoothing(const Settings& arguments) {
+  static const std::set<std::string> used = {"from",  "sigma",   "output", "force",
+                                             "quiet", "verbose", "config", "print-config"};
+  for (const auto& s : arguments)
+    if (!used.contains(s.option))
+      throw UsageError("--" + s.option +
+                       " has no effect on 'density --from', which smooths the probes of the earlier " + "result again");
+}
+
 }  // namespace
 
 std::string to_string(Command command) {
@@ -262,6 +284,7 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
   if (!own.config.empty()) apply_settings(read_ini(read_file(own.config), own.config, table), table);
   apply_settings(variables, table);
   apply_settings(arguments, table);
+  if (run.command == Command::kDensity && !run.config.output.from.empty()) check_smoothing(arguments);
   if (!run.print_config) check_whole(run);
   return run;
 }

@@ -14,15 +14,14 @@ namespace {
 
 constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
 
-}  // namespace
-
-std::string sha256_bytes(const void* data, std::size_t bytes) {
+std::string digest_of(const void* data, std::size_t bytes, const std::atomic<bool>* stop) {
   const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned int size = 0;
   bool ok = context && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1;
   const auto* at = static_cast<const unsigned char*>(data);
   for (std::size_t done = 0; ok && done < bytes;) {
+    if (stop != nullptr && *stop) return "";
     const std::size_t step = std::min(kBlockBytes, bytes - done);
     ok = EVP_DigestUpdate(context.get(), at + done, step) == 1;
     done += step;
@@ -39,9 +38,13 @@ std::string sha256_bytes(const void* data, std::size_t bytes) {
   return text;
 }
 
-std::string sha256_file(const std::filesystem::path& path) {
+}  // namespace
+
+std::string sha256_bytes(const void* data, std::size_t bytes) { return digest_of(data, bytes, nullptr); }
+
+std::string sha256_file(const std::filesystem::path& path, const std::atomic<bool>* stop) {
   const MappedFile file(path);
-  return sha256_bytes(file.bytes().data(), file.bytes().size());
+  return digest_of(file.bytes().data(), file.bytes().size(), stop);
 }
 
 }  // namespace hesspect

@@ -18,6 +18,17 @@ namespace fs = std::filesystem;
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : fs::path("."); }
 
+/// What a chain of symbolic links ends in, which need not exist.
+fs::path target_of(fs::path path) {
+  std::error_code error;
+  for (int links = 0; links < 40 && fs::is_symlink(fs::symlink_status(path, error)); ++links) {
+    const fs::path next = fs::read_symlink(path, error);
+    if (error) break;
+    path = next.is_absolute() ? next : folder_of(path) / next;
+  }
+  return path;
+}
+
 fs::path temporary_name(const fs::path& path) {
   return folder_of(path) / ("." + path.filename().string() + ".tmp-" + std::to_string(getpid()));
 }
@@ -67,7 +78,8 @@ class TemporaryFile {
 
 }  // namespace
 
-void write_file_atomically(const fs::path& path, std::span<const std::byte> bytes) {
+void write_file_atomically(const fs::path& link, std::span<const std::byte> bytes) {
+  const fs::path path = target_of(link);
   TemporaryFile file(path);
   file.write(bytes);
   file.sync_and_close();
@@ -79,8 +91,9 @@ void write_file_atomically(const fs::path& path, std::span<const std::byte> byte
   }
 }
 
-void check_output(const fs::path& path, bool overwrite) {
+void check_output(const fs::path& link, bool overwrite) {
   std::error_code error;
+  const fs::path path = target_of(link);
   const fs::path folder = folder_of(path);
   if (!path.has_filename()) throw InputError("the output '" + path.string() + "' names a folder, not a file");
   const auto status = fs::status(folder, error);
@@ -91,8 +104,11 @@ void check_output(const fs::path& path, bool overwrite) {
   }
   if (!fs::is_directory(status))
     throw InputError("cannot write '" + path.string() + "': '" + folder.string() + "' is not a folder");
-  if (fs::is_directory(path, error)) throw InputError("cannot write '" + path.string() + "': it is a folder");
-  if (fs::exists(path, error) && !overwrite)
+  const auto there = fs::status(link, error);  // of the link: /dev/stdout leads to a name that is none
+  if (fs::is_directory(there)) throw InputError("cannot write '" + path.string() + "': it is a folder");
+  if (fs::exists(there) && !fs::is_regular_file(there))
+    throw InputError("cannot write '" + link.string() + "': it is a device, pipe or socket, not a file");
+  if (fs::exists(there) && !overwrite)
     throw UsageError("the output '" + path.string() + "' exists; --force overwrites it");
   const TemporaryFile probe(path);
 }

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "hdf5_tree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/io/result_file.h"
@@ -67,6 +69,9 @@ std::vector<ProbeQuadrature> read_quadrature(const ReadFile& file) {
     q.beta_last = beta[p * steps + static_cast<std::size_t>(taken[p]) - 1];
     q.ritz = row(ritz, taken[p]);
     q.weight = row(weight, taken[p]);
+    for (std::size_t i = 0; i < q.ritz.size(); ++i)
+      if (!std::isfinite(q.ritz[i]) || !std::isfinite(q.weight[i]))
+        throw InputError(g + "ritz and weight hold a value that is not finite: the result is broken");
     q.norm_sq = norm_sq[p];
     q.breakdown = breakdown[p] != 0;
     q.orthogonality_loss = loss[p];

@@ -36,6 +36,7 @@ class Bad(Case):
                     self.assertIn(word, ended.errors[0])
                 self.assertLess(ended.seconds, SECONDS)
                 self.assertEqual(sorted(self.folder.rglob("*")), before)
+        return ended
 
     def mlp(self, **options):
         return arguments("mlp_ce", options.pop("output", self.folder / "r.h5"), "cross_entropy", **options)
@@ -161,13 +162,22 @@ class Output(Bad):
         self.refused(USAGE, ["--force"], *self.mlp())
         self.assertEqual(earlier.read_bytes(), b"earlier")
 
+    def test_a_device_or_an_input(self):
+        self.refused(BAD_INPUT, ["device"], *self.mlp(output="/dev/null"), "--force", both=False)
+        data = self.file("d.h5", (FIXTURES / "mlp_ce.data.h5").read_bytes())
+        (self.folder / "link.h5").symlink_to(data)
+        self.refused(USAGE, ["is the input"], *self.mlp(data=data, output=self.folder / "link.h5"), "--force", both=False)
+        self.assertEqual(data.read_bytes(), (FIXTURES / "mlp_ce.data.h5").read_bytes())
+
     def test_a_disk_that_fills(self):
         """A limit on file sizes: the run is finished when the write fails. One rank: the limit would stop MPI's own files."""
 
         def limit():
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
-        self.refused(BAD_INPUT, ["File too large"], *self.mlp(probes=2, steps=20), command="density", ranks=(1,), preexec=limit)
+        ended = self.refused(BAD_INPUT, ["File too large"], *self.mlp(probes=2, steps=20), command="density", ranks=(1,), preexec=limit)
+        self.assertIn("  trace  ", ended.err)  # what was found is not lost
+        self.assertNotIn("  result  ", ended.err)
 
     def test_a_full_file_system(self):
         """A real one of 16 KiB, in a mount namespace of the child's own; where that is allowed."""
@@ -189,6 +199,13 @@ class Output(Bad):
         self.refused(BAD_INPUT, ["none.h5"], "--from", self.folder / "none.h5", "--output", result, command="density")
         self.refused(BAD_INPUT, ["not a result"], "--from", FIXTURES / "mlp_ce.data.h5", "--output", result, command="density", both=False)
         self.refused(USAGE, ["--sigma"], "--from", result, "--sigma", "-1", "--output", result, command="density", both=False)
+        self.assertEqual(hesspect("trace", *self.mlp(output=result)).code, 0)
+        self.refused(BAD_INPUT, ["a result of trace"], "--from", result, "--output", self.folder / "s.h5", command="density", both=False)
+        self.assertEqual(hesspect("density", *self.mlp(output=result, probes=1, steps=5), "--force").code, 0)
+        self.refused(USAGE, ["--model"], "--from", result, "--model", "m.pt2", "--output", self.folder / "s.h5", command="density", both=False)
+        with h5py.File(result, "a") as f:
+            f["entry/quadrature/ritz"][0, 0] = np.inf
+        self.refused(BAD_INPUT, ["not finite"], "--from", result, "--output", self.folder / "s.h5", command="density", both=False)
 
 
 class Usage(Bad):
@@ -207,6 +224,9 @@ class Usage(Bad):
 
     def test_environment(self):
         self.refused(USAGE, ["HESSPECT_STEP", "HESSPECT_STEPS"], *self.mlp(), env={"HESSPECT_STEP": "3"})
+
+    def test_tasks_that_mpi_does_not_see(self):
+        self.refused(USAGE, ["srun started 2 tasks", "mpirun"], *self.mlp(), env={"SLURM_STEP_NUM_TASKS": "2"}, ranks=(1,))
 
     @unittest.skipIf(os.path.exists("/dev/nvidia0"), "there is a GPU")
     def test_no_gpu(self):

@@ -2,12 +2,13 @@
 """From a model file to a result file, against dense Hessians that PyTorch computed."""
 
 import os
+import subprocess
 import unittest
 from pathlib import Path
 
 import h5py
 import numpy as np
-from harness import FIXTURES, Case, arguments, hesspect
+from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
 
 SOURCE = Path(os.environ["HESSPECT_SOURCE"])
 LOSSES = {"mlp_ce": "cross_entropy", "mlp_mse": "mse", "relu_mse": "mse", "linreg": "mse", "softmax_zero": "cross_entropy",
@@ -149,14 +150,53 @@ class Smoothing(Case):
             with h5py.File(first) as f, h5py.File(second) as g:
                 kept = []
                 f.visit(lambda name: kept.append(name) if isinstance(f[name], h5py.Dataset) and "density" not in name else None)
-                for name in kept:
+                self.assertIn(chosen, list(g["entry/process/argv"].asstr()))
+                self.assertIn(f"sigma = {float(chosen)!r}", g["entry/process/config"].asstr()[()])
+                for name in set(kept) - {"entry/end_time", *(f"entry/process/{changed}" for changed in ("argv", "config", "date", "end_time"))}:
                     np.testing.assert_array_equal(f[name][()], g[name][()], err_msg=name)
                 self.assertEqual(g["entry/density/sigma"][()], float(chosen))
                 same = np.array_equal(f["entry/density/density"][()], g["entry/density/density"][()])
                 self.assertEqual(same, ranks == 1)
 
 
+    def test_an_impossible_width_keeps_the_run(self):
+        result = self.folder / "r.h5"
+        ended = hesspect("density", *arguments("mlp_ce", result, "cross_entropy", steps=10, sigma="1e-90"))
+        self.assertDone(ended)
+        self.assertIn("sigma", ended.err)
+        with h5py.File(result) as f:
+            self.assertGreater(f["entry/density/sigma"][()], 1e-9)
+
+    def test_a_link_is_written_through(self):
+        target, link = self.folder / "target.h5", self.folder / "link.h5"
+        link.symlink_to("target.h5")
+        self.assertDone(hesspect("trace", *arguments("linreg", link, "mse", probes=1, target="/target", input="input=/input")))
+        self.assertTrue(link.is_symlink())
+        self.assertTrue(h5py.is_hdf5(target))
+
+
 class Talk(Case):
+    def test_rank_0s_command_line_counts(self):
+        """mpirun may start ranks with another environment each: rank 0's holds for all."""
+        result = self.folder / "r.h5"
+        args = [BIN, "trace", *map(str, arguments("linreg", result, "mse"))]
+        command = [*MPIRUN, "-n", "1", "env", "HESSPECT_PROBES=2", *args, ":", "-n", "1", "env", "HESSPECT_PROBES=5", *args]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=100)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with h5py.File(result) as f:
+            self.assertEqual(f["entry/trace/samples"][()], 2)
+
+    def test_ini_files_that_differ_between_ranks(self):
+        parts = []
+        for probes in (2, 5):
+            (self.folder / str(probes)).mkdir()
+            (self.folder / str(probes) / "run.ini").write_text(f"probes = {probes}\n")
+            parts.append(["-n", "1", "-wdir", str(self.folder / str(probes)), BIN, "trace", "--config", "run.ini",
+                          *map(str, arguments("linreg", self.folder / "r.h5", "mse"))])
+        done = subprocess.run([*MPIRUN, *parts[0], ":", *parts[1]], capture_output=True, text=True, env=environment(), timeout=100)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertEqual(done.stderr.count("rank 1 reads another configuration than rank 0"), 1)
+
     def test_help_and_version(self):
         for args, word in ((["--help"], "analyze"), (["eigs", "--help"], "--rtol-eigs"), (["--version"], "LibTorch")):
             ended = hesspect(*args, ranks=2)

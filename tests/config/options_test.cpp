@@ -96,7 +96,7 @@ TEST(Options, ValuesAreChecked) {
   EXPECT_EQ(usage_error(with({"--steps", "3.5"})), "--steps 3.5: expected an integer from 2 to 1000000");
   EXPECT_EQ(usage_error(with({"--samples", "-1"})), "--samples -1: expected an integer, at least 0");
   EXPECT_EQ(usage_error(with({"--seed", "-1"})), "--seed -1: expected an integer from 0 to 2^64 - 1");
-  EXPECT_EQ(usage_error(with({"--sigma", "nan"})), "--sigma nan: expected a number, at least 0");
+  EXPECT_EQ(usage_error(with({"--sigma", "nan"})), "--sigma nan: expected a number, at least 0 and below 1e+100");
   EXPECT_EQ(usage_error(with({"--rtol-eigs", "0"})), "--rtol-eigs 0: expected a number above 0 and below 1");
   EXPECT_EQ(usage_error(with({"--dtype", "float46"})),
             "--dtype float46: expected float32 or float64 (did you mean 'float64'?)");
@@ -177,6 +177,31 @@ TEST(Options, ResolvedConfigReadsBackTheSame) {
   EXPECT_EQ(back.data.inputs, run.config.data.inputs);
   EXPECT_FALSE(back.quadrature.reorthogonalize);
   EXPECT_TRUE(back.output.verbose);
+}
+
+TEST(Options, FlagsTakeNoWordAfterThem) {
+  const Invocation inspect = parse_command_line({"inspect", "--quiet", "a.h5"}, {});
+  EXPECT_EQ(inspect.file, "a.h5");
+  EXPECT_TRUE(inspect.config.output.quiet);
+  std::vector<std::string> flag_first = kAnalyze;
+  flag_first.insert(flag_first.begin(), "--force");
+  EXPECT_TRUE(parse_command_line(flag_first, {}).config.output.force);
+  EXPECT_TRUE(parse_command_line({"--print-config", "analyze"}, {}).print_config);
+  EXPECT_FALSE(parse_command_line(with({"--quiet=false"}), {}).config.output.quiet);
+  EXPECT_TRUE(parse_command_line(with({"--quiet=true"}), {}).config.output.quiet);
+}
+
+TEST(Options, SmoothingRefusesWhatItIgnores) {
+  const std::vector<std::string> from = {"density", "--from", "a.h5", "--output", "b.h5", "--sigma", "1", "--force"};
+  EXPECT_EQ(usage_error(from, {{"HESSPECT_PROBES", "3"}}), "");
+  std::vector<std::string> more = from;
+  more.insert(more.end(), {"--top", "3"});
+  EXPECT_EQ(usage_error(more).substr(0, 41), "--top has no effect on 'density --from', ");
+}
+
+TEST(Options, IniMayBeginWithAByteOrderMark) {
+  const IniFile ini("\xEF\xBB\xBFsteps = 7\n");
+  EXPECT_EQ(parse_command_line(with({"--config", ini.path()}), {}).config.quadrature.steps, 7);
 }
 
 TEST(Options, HelpAndVersionNeedNothingElse) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "core/input_error.h"
 #include "core/temporary_folder.h"
 
@@ -22,6 +24,8 @@ TEST(Sha256, Files) {
   const std::string content(3'000'001, 'x');
   EXPECT_EQ(sha256_file(folder.write("big", content)), sha256_bytes(content.data(), content.size()));
   EXPECT_EQ(sha256_file(folder.write("empty", "")), sha256_bytes(nullptr, 0));
+  const std::atomic<bool> stop = true;
+  EXPECT_EQ(sha256_file(folder.path() / "big", &stop), "");
   EXPECT_CONTAINS(test::input_error([&] { sha256_file(folder.path() / "none"); }), "no such file");
   EXPECT_CONTAINS(test::input_error([&] { sha256_file(folder.path()); }), "is a directory");
   EXPECT_CONTAINS(test::input_error([&] { sha256_file("/dev/null"); }), "not a regular file");

@@ -182,6 +182,7 @@ TEST_F(ResultFile, FoldersThatCannotBeWritten) {
   EXPECT_THROW(check_output(folder_ / "", true), InputError);
   EXPECT_THROW(check_output(folder_ / "file", false), UsageError);
   EXPECT_NO_THROW(check_output(folder_ / "file", true));
+  EXPECT_THROW(check_output("/dev/null", true), InputError);
   EXPECT_NO_THROW(check_output(folder_ / "new", false));
   EXPECT_EQ(files(), 1u);
 }
