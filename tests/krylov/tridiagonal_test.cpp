@@ -49,6 +49,23 @@ TEST(Tridiagonal, ResidualsAndOrthogonality) {
   }
 }
 
+TEST(Tridiagonal, LargeWithoutVectorsAgreesWithDense) {
+  const std::size_t m = 700;
+  std::vector<double> alpha(m), beta(m);
+  for (std::size_t i = 0; i < m; ++i) {
+    alpha[i] = i < 5 ? 50.0 * static_cast<double>(i + 1) : std::sin(1.7 * static_cast<double>(i));
+    beta[i] = i == 300 ? 0 : 0.5 + 0.4 * std::cos(2.3 * static_cast<double>(i));  // 300: two blocks
+  }
+  const TridiagonalEigen dense = tridiagonal_eigen(alpha, beta, true), large = tridiagonal_eigen(alpha, beta);
+  ASSERT_EQ(large.values.size(), m);
+  EXPECT_TRUE(large.vectors.empty());
+  for (std::size_t i = 0; i < m; ++i) {
+    EXPECT_NEAR(large.values[i], dense.values[i], 1e-11);
+    EXPECT_NEAR(std::abs(large.first[i]), std::abs(dense.first[i]), 1e-10);
+    EXPECT_NEAR(std::abs(large.last[i]), std::abs(dense.last[i]), 1e-10);
+  }
+}
+
 TEST(Tridiagonal, Empty) { EXPECT_TRUE(tridiagonal_eigen({}, {}).values.empty()); }
 
 }  // namespace

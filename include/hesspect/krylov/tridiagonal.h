@@ -17,6 +17,7 @@ struct TridiagonalEigen {
 /// @param alpha  [m], the diagonal
 /// @param beta   [m − 1] or longer; entries beyond are ignored
 /// Divide and conquer (LAPACK's syevd in LibTorch): components are accurate to some 1e-16 absolutely.
+/// Without vectors and for m > 512 implicit QL on two rows: O(m) memory, components to some 1e-14.
 TridiagonalEigen tridiagonal_eigen(std::span<const double> alpha, std::span<const double> beta, bool vectors = false);
 
 }  // namespace hesspect
