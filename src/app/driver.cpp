@@ -11,6 +11,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/memory.h"
 #include "hesspect/core/sha256.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
@@ -34,6 +35,7 @@ constexpr std::uint64_t kSymmetryProbes = std::uint64_t{1} << 62;
 constexpr double kSymmetryFloat = 1e-4, kSymmetryDouble = 1e-10;
 /// Above this they are no rounding at all: the results would mean nothing.
 constexpr double kGrossAsymmetry = 1e-3;
+constexpr double kNoCurvature = 1e-6;  // in loss/parameter²
 
 double reduced_dot(Communicator& comm, const at::Tensor& a, const at::Tensor& b) {
   double sum[1] = {dot_product(a, b)};
@@ -41,8 +43,13 @@ double reduced_dot(Communicator& comm, const at::Tensor& a, const at::Tensor& b)
   return sum[0];
 }
 
-/// |u·Hv − v·Hu| / (‖u‖ ‖Hv‖ + ‖v‖ ‖Hu‖). Two products. Collective.
-double symmetry_error(LinearOperator& op, std::uint64_t seed) {
+struct Symmetry {
+  double error = 0;      // |u·Hv − v·Hu| / (‖u‖ ‖Hv‖ + ‖v‖ ‖Hu‖)
+  double curvature = 0;  // mean of ‖Hv‖ / ‖v‖ and ‖Hu‖ / ‖u‖: the scale of H
+};
+
+/// Two products with Gaussian vectors. Collective.
+Symmetry check_symmetry(LinearOperator& op, std::uint64_t seed) {
   const at::Tensor u = probe_vector(op, ProbeDistribution::kGaussian, seed, kSymmetryProbes);
   const at::Tensor v = probe_vector(op, ProbeDistribution::kGaussian, seed, kSymmetryProbes + 1);
   at::Tensor hu = at::zeros_like(u), hv = at::zeros_like(v);
@@ -50,8 +57,10 @@ double symmetry_error(LinearOperator& op, std::uint64_t seed) {
   op.apply(v, hv);
   Communicator& comm = op.comm();
   const auto norm = [&](const at::Tensor& x) { return std::sqrt(reduced_dot(comm, x, x)); };
-  const double scale = norm(u) * norm(hv) + norm(v) * norm(hu);
-  return scale == 0 ? 0 : std::abs(reduced_dot(comm, u, hv) - reduced_dot(comm, v, hu)) / scale;
+  const double nu = norm(u), nv = norm(v);
+  const double scale = nu * norm(hv) + nv * norm(hu);
+  if (scale == 0) return {};
+  return {std::abs(reduced_dot(comm, u, hv) - reduced_dot(comm, v, hu)) / scale, scale / (2 * nu * nv)};
 }
 
 /// @throws UsageError if the output is the same file as one of these
@@ -143,9 +152,12 @@ class Run {
 
   /// Collective.
   RunResult compute() {
+    agree(op_.comm(), [&] { require_room_for_basis(); });
     RunResult r;
-    r.diagnostics.symmetry_error = symmetry_error(op_, config_.quadrature.seed);
-    if (r.diagnostics.symmetry_error > kGrossAsymmetry)  // the same number on all ranks
+    const Symmetry symmetry = check_symmetry(op_, config_.quadrature.seed);
+    r.diagnostics.symmetry_error = symmetry.error;
+    // The same numbers on all ranks. Where there is next to no curvature, the products are rounding alone.
+    if (symmetry.error > kGrossAsymmetry && symmetry.curvature > kNoCurvature)
       throw InputError("products are not symmetric (relative error " + number(r.diagnostics.symmetry_error) +
                        "): an op of the model has a wrong second derivative, or the model is not deterministic");
     r.diagnostics.orthogonality_loss = kNaN;
@@ -162,6 +174,25 @@ class Run {
   }
 
  private:
+  /// A basis that cannot fit would meet the kernel's killer in the middle of the run: memory is given before it is
+  /// there.
+  /// @throws MemoryError with the steps that would fit
+  void require_room_for_basis() const {
+    if (!config_.quadrature.reorthogonalize || problem_.device.is_cuda()) return;
+    const bool eigen = wants_eigenvalues() || invocation_.command == Command::kEigs;
+    const std::int64_t most = std::min(op_.shard().n, std::max(steps(), eigen ? config_.eigs.max_steps : 0));
+    const std::int64_t vector_bytes = op_.shard().chunk * (config_.compute.dtype == "float64" ? 8 : 4);
+    const std::int64_t available = available_memory_bytes() / std::max(1, problem_.placement.ranks_on_node);
+    const std::int64_t needed = (most + 2) * vector_bytes;
+    if (needed <= available) return;
+    throw MemoryError(needed, available,
+                      "a Krylov basis of " + format_count(most) + " vectors takes " + format_bytes(needed) +
+                          " a rank, and " + format_bytes(available) + " is free: at most " +
+                          format_count(std::max<std::int64_t>(0, available / vector_bytes - 2)) +
+                          " --steps and --max-steps would fit, or use more ranks on more nodes, or "
+                          "--reorthogonalization none");
+  }
+
   bool wants_eigenvalues() const {
     return invocation_.command == Command::kAnalyze && config_.eigs.top + config_.eigs.bottom > 0;
   }

@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "graph_memory.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/memory.h"
 #include "hesspect/core/timer.h"
 
 namespace hesspect {

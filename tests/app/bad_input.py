@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from harness import FIXTURES, Case, arguments, hesspect
 
-USAGE, BAD_INPUT = 2, 4
+USAGE, BAD_INPUT, OUT_OF_MEMORY = 2, 4, 5
 SECONDS = 40  # generous: a loaded machine starts LibTorch in five
 CKPT = FIXTURES / "ckpt"
 
@@ -206,6 +206,12 @@ class Output(Bad):
         with h5py.File(result, "a") as f:
             f["entry/quadrature/ritz"][0, 0] = np.inf
         self.refused(BAD_INPUT, ["not finite"], "--from", result, "--output", self.folder / "s.h5", command="density", both=False)
+
+
+class Memory(Bad):
+    def test_a_basis_that_cannot_fit(self):
+        args = arguments("resnet18", self.folder / "r.h5", "cross_entropy", steps=10**7, probes=1, samples=2)
+        self.refused(OUT_OF_MEMORY, ["Krylov basis", "--steps"], *args, command="density")
 
 
 class Usage(Bad):

@@ -1,4 +1,4 @@
-// How much memory this process uses and may still use on the CPU, for deciding how many gradient graphs to keep.
+// How much memory this process uses and may still use on the CPU.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "graph_memory.h"
+#include "hesspect/core/memory.h"
 
 #include <malloc.h>
 
