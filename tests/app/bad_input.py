@@ -210,7 +210,7 @@ class Output(Bad):
 
 class Memory(Bad):
     def test_a_basis_that_cannot_fit(self):
-        args = arguments("resnet18", self.folder / "r.h5", "cross_entropy", steps=10**7, probes=1, samples=2)
+        args = arguments("resnet18", self.folder / "r.h5", "cross_entropy", steps=10**6, probes=1, samples=2)
         self.refused(OUT_OF_MEMORY, ["Krylov basis", "--steps"], *args, command="density")
 
 
