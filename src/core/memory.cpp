@@ -1,6 +1,8 @@
 #include "hesspect/core/memory.h"
 
 #include <malloc.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -36,6 +38,14 @@ std::int64_t available_memory_bytes() {
   const std::int64_t limit = number_in("/sys/fs/cgroup/memory.max");
   const std::int64_t used = number_in("/sys/fs/cgroup/memory.current");
   if (limit > 0 && used >= 0) available = std::min(available, std::max<std::int64_t>(0, limit - used));
+  rlimit address_space{};
+  std::int64_t pages = 0;
+  if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY &&
+      std::ifstream("/proc/self/statm") >> pages) {
+    const std::int64_t mapped = pages * sysconf(_SC_PAGESIZE);
+    available =
+        std::min(available, std::max<std::int64_t>(0, static_cast<std::int64_t>(address_space.rlim_cur) - mapped));
+  }
   return available;
 }
 
