@@ -6,6 +6,7 @@
 #include <new>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/foreign_error.h"
 
 namespace hesspect {
 namespace {
@@ -64,13 +65,6 @@ struct Failure {
   }
 };
 
-/// LibTorch tells a failed allocation on the CPU by its text alone.
-bool is_allocation_failure(const c10::Error& error) {
-  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) return true;
-  return std::strstr(error.what_without_backtrace(), "can't allocate memory") != nullptr ||
-         std::strstr(error.what_without_backtrace(), "not enough memory") != nullptr;
-}
-
 Failure attempt(const std::function<void()>& step) {
   try {
     step();
@@ -102,7 +96,8 @@ Failure attempt(const std::function<void()>& step) {
     return failure;
   } catch (const c10::Error& error) {
     const std::string what = error.what_without_backtrace();
-    if (!is_allocation_failure(error)) return Failure::of(Failure::kPlain, Error(ExitCode::kInternal, what));
+    if (dynamic_cast<const c10::OutOfMemoryError*>(&error) == nullptr && !is_allocation_failure(error))
+      return Failure::of(Failure::kPlain, Error(ExitCode::kInternal, what));
     Failure failure = Failure::of(Failure::kMemory, MemoryError(-1, -1, "out of memory: " + what));
     failure.first = failure.second = -1;
     return failure;

@@ -9,6 +9,7 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/foreign_error.h"
 #include "hesspect/core/memory.h"
 #include "hesspect/core/timer.h"
 
@@ -44,8 +45,7 @@ struct HessianOperator::Impl {
   std::vector<GradientGraph> kept;  // of batches[0 .. kept.size())
   at::Tensor full_in, full_out;     // [padded], the gathered v and the local product
   std::vector<at::Tensor> out_views;
-  at::Tensor gradient;     // [chunk]
-  at::Tensor output_like;  // while targets are checked: an output of the first micro-batch's size
+  at::Tensor gradient;  // [chunk]
   double loss = 0;
   double count = 0;
   HessianStats stats;
@@ -116,6 +116,13 @@ struct HessianOperator::Impl {
     return graph;
   }
 
+  /// full_out += one tensor per parameter; undefined ones are zero.
+  void accumulate(const std::vector<at::Tensor>& tensors) {
+    at::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+      if (tensors[i].defined()) out_views[i].add_(tensors[i]);
+  }
+
   /// full_out += Σ over the graph's micro-batch of H v, v given per parameter.
   void add_product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) {
     if (graph.gradients.empty()) return;  // the loss is linear in the parameters
@@ -123,9 +130,7 @@ struct HessianOperator::Impl {
     for (const std::size_t parameter : graph.parameters) weights.push_back(v[parameter]);
     const std::vector<at::Tensor> product = torch::autograd::grad(graph.gradients, program.parameters(), weights, keep,
                                                                   /*create_graph=*/false, /*allow_unused=*/true);
-    at::NoGradGuard no_grad;
-    for (std::size_t i = 0; i < product.size(); ++i)
-      if (product[i].defined()) out_views[i].add_(product[i]);
+    accumulate(product);
   }
 
   void local_product(const at::Tensor& full_v) {
@@ -178,10 +183,8 @@ struct HessianOperator::Impl {
     } catch (const c10::OutOfMemoryError&) {
       throw;
     } catch (const c10::Error& e) {
-      const std::string why = e.what_without_backtrace();
-      if (why.find("DefaultCPUAllocator") != std::string::npos) throw;
-      throw InputError("the model cannot be differentiated twice: " +
-                       why.substr(0, std::min<std::size_t>(why.find('\n'), 300)));
+      if (is_allocation_failure(e)) throw;
+      throw InputError("the model cannot be differentiated twice: " + first_line(e));
     }
   }
 
@@ -215,6 +218,11 @@ struct HessianOperator::Impl {
     return trial;
   }
 
+  /// Half of what is free on the node, divided by its ranks.
+  std::int64_t half_of_memory_share() const {
+    return available_memory_bytes() / (2 * std::max(1, options.ranks_on_node));
+  }
+
   /// The fewest and the most rows that the program takes at once.
   std::int64_t fewest_rows() const {
     std::int64_t fewest = 1;
@@ -233,7 +241,7 @@ struct HessianOperator::Impl {
   /// it.
   std::int64_t measured_micro_batch() {
     // A product takes about three times its gradient graph. Half of the memory is left to graphs that will be kept.
-    const std::int64_t budget = available_memory_bytes() / (2 * std::max(1, options.ranks_on_node));
+    const std::int64_t budget = half_of_memory_share();
     const std::int64_t most = std::min(rows(), most_rows());
     std::int64_t best = 0;
     Trial best_trial;
@@ -256,9 +264,8 @@ struct HessianOperator::Impl {
     return std::max<std::int64_t>(best, 1);
   }
 
-  /// Collective: one size for all ranks, that of the lowest rank that has rows.
+  /// Collective: one size for all ranks, measured by the one that has the first row.
   void choose_micro_batch() {
-    std::vector<double> found(static_cast<std::size_t>(comm.size()), 0.0);
     std::int64_t size = options.micro_batch;
     if (const auto fixed = program.static_batch()) {
       if (size > 0 && size != *fixed)
@@ -267,19 +274,17 @@ struct HessianOperator::Impl {
       size = *fixed;
     }
     if (size <= 0) {
+      double found = 0;
       agree(comm, [&] {
-        if (rows() > 0 && lowest_rank_with_rows())
-          found[static_cast<std::size_t>(comm.rank())] = static_cast<double>(measured_micro_batch());
+        if (has_first_row()) found = static_cast<double>(measured_micro_batch());
       });
-      comm.all_reduce_sum(std::span<double>(found));
-      for (const double value : found)
-        if (size <= 0 && value > 0) size = static_cast<std::int64_t>(value);
+      comm.all_reduce_sum(std::span<double>(&found, 1));
+      size = static_cast<std::int64_t>(found);
     }
     stats.micro_batch = size;
   }
 
-  /// Rows are dealt from rank 0 on, so rank 0 has some wherever any rank has.
-  bool lowest_rank_with_rows() const { return data.rows.begin == 0; }
+  bool has_first_row() const { return rows() > 0 && data.rows.begin == 0; }
 
   /// This rank's micro-batches. A last one of a single row, or of fewer than the program takes, shares with the one
   /// before: many models squeeze() a batch of one away.
@@ -297,17 +302,14 @@ struct HessianOperator::Impl {
   /// Adds a micro-batch's gradient to full_out. @return its loss
   double add_gradient(const Batch& batch) {
     const at::Tensor value = loss_of(batch);
-    const auto gradients =
-        torch::autograd::grad({value}, program.parameters(), {}, false, false, /*allow_unused=*/true);
-    at::NoGradGuard no_grad;
-    for (std::size_t i = 0; i < gradients.size(); ++i)
-      if (gradients[i].defined()) out_views[i].add_(gradients[i]);
+    accumulate(torch::autograd::grad({value}, program.parameters(), {}, false, false, /*allow_unused=*/true));
     return value.item<double>();
   }
 
   /// One pass over the data: checks every target, and sums loss, count and gradient into full_out.
   void first_pass(double& local_loss, double& local_count) {
     at::AutoGradMode grad(true);
+    at::Tensor output_like;  // an output of the first micro-batch's size
     for (const RowRange range : own_micro_batches()) {
       Batch batch = make_batch(range, padded_rows(range));
       {
@@ -320,7 +322,6 @@ struct HessianOperator::Impl {
       local_count += loss_count(options.loss, batch.target, batch.rows);
       batches.push_back(std::move(batch));
     }
-    output_like.reset();
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
     if (!std::isfinite(local_loss))
       throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") on rows " +
@@ -371,7 +372,7 @@ struct HessianOperator::Impl {
     if (budget == 0 || batches.empty()) return;
     const bool automatic = budget < 0;
     if (program.options().device.is_cuda() && automatic) return;
-    if (automatic) budget = available_memory_bytes() / (2 * std::max(1, options.ranks_on_node));
+    if (automatic) budget = half_of_memory_share();
     std::int64_t used = 0, largest = 0;
     for (const Batch& batch : batches) {
       if (used + largest > budget && !kept.empty()) break;

@@ -229,21 +229,6 @@ class GraphCompiler {
     return constant(IValue());  // ints, None and the like: not a tensor to take a loss of
   }
 
-  static Origin origin_of(const json& node) {
-    Origin origin;
-    origin.target = node.value("target", "");
-    const json name = node.value("name", json());
-    if (name.is_string()) origin.node = name.get<std::string>();
-    if (node.contains("metadata") && node["metadata"].contains("stack_trace") &&
-        node["metadata"]["stack_trace"].is_string())
-      origin.source = user_source_line(node["metadata"]["stack_trace"].get<std::string>());
-    if (origin.node.empty()) {
-      for (const json& output : node.value("outputs", json::array()))
-        if (output.contains("as_tensor")) origin.node = output["as_tensor"].value("name", "");
-    }
-    return origin;
-  }
-
   void add_node(const json& node) {
     const Origin origin = origin_of(node);
     try {
@@ -529,6 +514,21 @@ std::string Origin::describe() const {
   std::string op = target;
   if (op.starts_with("torch.ops.")) op = op.substr(10);
   return "node '" + node + "' (" + op + (source.empty() ? "" : ", from " + source) + ")";
+}
+
+Origin origin_of(const json& node) {
+  Origin origin;
+  origin.target = node.value("target", "");
+  const json name = node.value("name", json());
+  if (name.is_string()) origin.node = name.get<std::string>();
+  if (node.contains("metadata") && node["metadata"].contains("stack_trace") &&
+      node["metadata"]["stack_trace"].is_string())
+    origin.source = user_source_line(node["metadata"]["stack_trace"].get<std::string>());
+  if (origin.node.empty()) {
+    for (const json& output : node.value("outputs", json::array()))
+      if (output.contains("as_tensor")) origin.node = output["as_tensor"].value("name", "");
+  }
+  return origin;
 }
 
 Graph compile_graph(const json& graph, const std::set<std::string>& external, const CompileOptions& options) {

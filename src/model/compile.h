@@ -30,6 +30,9 @@ struct Origin {
   std::string describe() const;
 };
 
+/// Of a node of the graph's JSON.
+Origin origin_of(const nlohmann::json& node);
+
 struct Operand {
   enum class Kind { kConstant, kSlot, kIntList, kFloatList, kTensorList, kOptionalTensorList };
   Kind kind = Kind::kConstant;

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/foreign_error.h"
 
 namespace hesspect {
 namespace {
@@ -14,12 +15,9 @@ namespace {
 using c10::IValue;
 
 void execute_subgraph(const Instruction& instruction, Frame& frame, const std::string& where) {
-  std::vector<IValue> inputs;
-  inputs.reserve(instruction.operands.size());
-  for (const Operand& operand : instruction.operands) inputs.push_back(materialise(operand, frame));
   std::optional<at::AutoGradMode> mode;
   if (instruction.grad_mode) mode.emplace(*instruction.grad_mode && at::GradMode::is_enabled());
-  std::vector<IValue> outputs = execute(*instruction.subgraph, std::move(inputs), where);
+  std::vector<IValue> outputs = execute(*instruction.subgraph, operand_values(instruction, frame), where);
   for (std::size_t i = 0; i < instruction.outputs.size(); ++i)
     if (instruction.outputs[i] >= 0) frame[static_cast<std::size_t>(instruction.outputs[i])] = std::move(outputs[i]);
 }
@@ -74,6 +72,13 @@ IValue materialise(const Operand& operand, const Frame& frame) {
   return IValue();
 }
 
+std::vector<IValue> operand_values(const Instruction& instruction, const Frame& frame) {
+  std::vector<IValue> values;
+  values.reserve(instruction.operands.size());
+  for (const Operand& operand : instruction.operands) values.push_back(materialise(operand, frame));
+  return values;
+}
+
 void call_op(const Instruction& instruction, std::vector<IValue>& stack) {
   if (instruction.kind == Instruction::Kind::kRewritten) {
     at::Tensor y = run_rewritten(instruction.rewrite, stack);
@@ -103,9 +108,7 @@ void execute(const Instruction& instruction, Frame& frame, const std::string& wh
     if (instruction.kind == Instruction::Kind::kSubgraph) {
       execute_subgraph(instruction, frame, where);
     } else {
-      std::vector<IValue> stack;
-      stack.reserve(instruction.operands.size());
-      for (const Operand& operand : instruction.operands) stack.push_back(materialise(operand, frame));
+      std::vector<IValue> stack = operand_values(instruction, frame);
       if (instruction.kind == Instruction::Kind::kSymbolic) {
         IValue value = evaluate(instruction.symbolic, stack);
         stack.clear();
@@ -122,19 +125,21 @@ void execute(const Instruction& instruction, Frame& frame, const std::string& wh
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& e) {
-    std::string reason = e.what();
-    reason = reason.substr(0, std::min<std::size_t>(reason.find('\n'), 300));
-    if (reason.find("DefaultCPUAllocator") != std::string::npos)
-      throw MemoryError(0, 0, where + instruction.origin.describe() + ": " + reason);
-    throw InputError(where + instruction.origin.describe() + " failed: " + reason);
+    if (is_allocation_failure(e)) throw MemoryError(0, 0, where + instruction.origin.describe() + ": " + first_line(e));
+    throw InputError(where + instruction.origin.describe() + " failed: " + first_line(e));
   }
   for (const int slot : instruction.dead) frame[static_cast<std::size_t>(slot)] = IValue();
 }
 
-std::vector<IValue> execute(const Graph& graph, std::vector<IValue> inputs, const std::string& where) {
+Frame first_frame(const Graph& graph, std::vector<IValue> inputs) {
   Frame frame(static_cast<std::size_t>(graph.slots));
   for (std::size_t i = 0; i < graph.inputs.size(); ++i)
     frame[static_cast<std::size_t>(graph.inputs[i])] = std::move(inputs[i]);
+  return frame;
+}
+
+std::vector<IValue> execute(const Graph& graph, std::vector<IValue> inputs, const std::string& where) {
+  Frame frame = first_frame(graph, std::move(inputs));
   for (const Instruction& instruction : graph.instructions) execute(instruction, frame, where);
   std::vector<IValue> outputs;
   outputs.reserve(graph.outputs.size());

@@ -19,6 +19,12 @@ c10::IValue wrapped_number(const c10::IValue& value);
 /// An operand's value: lists that hold slots are assembled here.
 c10::IValue materialise(const Operand& operand, const Frame& frame);
 
+/// The values of all of an instruction's operands, in order.
+std::vector<c10::IValue> operand_values(const Instruction& instruction, const Frame& frame);
+
+/// A frame that holds nothing but the graph's inputs. @param inputs in the order of graph.inputs
+Frame first_frame(const Graph& graph, std::vector<c10::IValue> inputs);
+
 /// Calls one op through the dispatcher: arguments on the stack become its returns.
 void call_op(const Instruction& instruction, std::vector<c10::IValue>& stack);
 

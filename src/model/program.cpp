@@ -11,6 +11,7 @@
 #include "archive.h"
 #include "executor.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/foreign_error.h"
 #include "hesspect/core/text.h"
 #include "program_impl.h"
 
@@ -199,6 +200,16 @@ class Loader {
     return {Program::Impl::Feed::Kind::kTensor, impl_->tensors.size() - 1};
   }
 
+  /// Fills in dtype and shape of an input or output from the meta of the value of its name.
+  template <class Spec>
+  void read_meta(const json& graph, Spec& spec) const {
+    const json& meta = graph.at("tensor_values").at(spec.name);
+    spec.dtype = scalar_type_from_schema(meta.at("dtype").get<std::int64_t>());
+    const json& model = archive_.model();
+    const json ranges = model.value("range_constraints", json::object());
+    for (const json& size : meta.at("sizes")) spec.shape.push_back(dimension_from(size, ranges));
+  }
+
   Program::Impl::Feed add_user_input(const json& argument, const json& graph) {
     if (!argument.contains("as_tensor")) {
       if (argument.contains("as_sym_int") || argument.contains("as_sym_float"))
@@ -210,10 +221,7 @@ class Loader {
     name_external(argument["as_tensor"].at("name"));
     InputSpec spec;
     spec.name = name;
-    const json& meta = graph.at("tensor_values").at(name);
-    spec.dtype = scalar_type_from_schema(meta.at("dtype").get<std::int64_t>());
-    const json ranges = archive_.model().value("range_constraints", json::object());
-    for (const json& size : meta.at("sizes")) spec.shape.push_back(dimension_from(size, ranges));
+    read_meta(graph, spec);
     impl_->inputs.push_back(std::move(spec));
     return {Program::Impl::Feed::Kind::kUserInput, impl_->inputs.size() - 1};
   }
@@ -229,13 +237,8 @@ class Loader {
       std::string node_text;
       for (const json& node : module.at("graph").at("nodes"))
         for (const json& output : node.at("outputs"))
-          if (output.contains("as_tensor") && output["as_tensor"].value("name", "") == value) {
-            Origin origin;
-            origin.node = value;
-            origin.target = node.value("target", "");
-            if (node.contains("metadata")) origin.source = user_source_line(node["metadata"].value("stack_trace", ""));
-            node_text = origin.describe() + " ";
-          }
+          if (output.contains("as_tensor") && output["as_tensor"].value("name", "") == value)
+            node_text = origin_of(node).describe() + " ";
       throw InputError(
           impl_->where + node_text + "writes to '" + target + "' (" + kind +
           "): a mutated buffer, parameter or input would change the loss at every run; export after model.eval()");
@@ -266,7 +269,6 @@ class Loader {
 
   void read_outputs(const json& module) {
     const json& graph = module.at("graph");
-    const json ranges = archive_.model().value("range_constraints", json::object());
     const json& specs = module.at("signature").at("output_specs");
     for (std::size_t i = 0; i < specs.size() && i < impl_->graph.outputs.size(); ++i) {
       const json& body = specs[i].begin().value();
@@ -279,14 +281,9 @@ class Loader {
       spec.dtype = at::kFloat;
       if (tensor != nullptr) {
         spec.name = tensor->at("name").get<std::string>();
-        if (graph.at("tensor_values").contains(spec.name)) {
-          const json& meta = graph.at("tensor_values").at(spec.name);
-          spec.dtype = scalar_type_from_schema(meta.at("dtype").get<std::int64_t>());
-          for (const json& size : meta.at("sizes")) spec.shape.push_back(dimension_from(size, ranges));
-        }
+        if (graph.at("tensor_values").contains(spec.name)) read_meta(graph, spec);
       }
       impl_->outputs.push_back(std::move(spec));
-      impl_->graph_output.push_back(i);
     }
   }
 
@@ -364,8 +361,7 @@ Program Program::load(const std::filesystem::path& path, const ProgramOptions& o
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& e) {  // LibTorch's own complaint about something the file says
-    const std::string reason = e.what();
-    throw InputError("model " + path.string() + ": is broken (" + reason.substr(0, reason.find('\n')) + ")");
+    throw InputError("model " + path.string() + ": is broken (" + first_line(e) + ")");
   }
 }
 
@@ -425,9 +421,9 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) cons
   DefaultDtypeScope default_dtype(impl_->map_dtype(at::kFloat));
   std::vector<c10::IValue> values = execute(impl_->graph, impl_->graph_inputs(inputs), impl_->where);
   std::vector<at::Tensor> outputs;
-  outputs.reserve(impl_->graph_output.size());
-  for (const std::size_t index : impl_->graph_output)
-    outputs.push_back(values[index].isTensor() ? values[index].toTensor() : at::Tensor());
+  outputs.reserve(impl_->outputs.size());
+  for (std::size_t i = 0; i < impl_->outputs.size(); ++i)
+    outputs.push_back(values[i].isTensor() ? values[i].toTensor() : at::Tensor());
   return outputs;
 }
 

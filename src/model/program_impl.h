@@ -36,8 +36,7 @@ struct Program::Impl {
     bool persistent = false;
     bool is_parameter = false;  // exported with requires_grad = False
   };
-  std::vector<NamedTensor> tensors;       // buffers, constants, frozen parameters
-  std::vector<std::size_t> graph_output;  // output i of `outputs` -> index in graph.outputs
+  std::vector<NamedTensor> tensors;  // buffers, constants, frozen parameters
 
   /// A floating dtype of the program, in the run.
   at::ScalarType map_dtype(at::ScalarType type) const;

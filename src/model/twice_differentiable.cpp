@@ -9,6 +9,7 @@
 
 #include "executor.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/foreign_error.h"
 #include "program_impl.h"
 
 namespace hesspect {
@@ -93,9 +94,7 @@ void differentiate_twice(const Instruction& instruction, const Frame& frame) {
 }
 
 void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::string& where) {
-  Frame frame(static_cast<std::size_t>(graph.slots));
-  for (std::size_t i = 0; i < graph.inputs.size(); ++i)
-    frame[static_cast<std::size_t>(graph.inputs[i])] = std::move(inputs[i]);
+  Frame frame = first_frame(graph, std::move(inputs));
   for (const Instruction& instruction : graph.instructions) {
     const bool is_op =
         instruction.kind == Instruction::Kind::kDispatch || instruction.kind == Instruction::Kind::kRewritten;
@@ -104,17 +103,12 @@ void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::stri
         differentiate_twice(instruction, frame);
       } catch (const Error&) {
         throw;
-      } catch (const std::bad_alloc&) {
-        throw;
       } catch (const std::exception& e) {
-        std::string reason = e.what();
-        reason = reason.substr(0, std::min<std::size_t>(reason.find('\n'), 300));
-        throw InputError(where + instruction.origin.describe() + " has no double backward: " + reason);
+        if (is_allocation_failure(e)) throw;
+        throw InputError(where + instruction.origin.describe() + " has no double backward: " + first_line(e));
       }
     } else if (instruction.kind == Instruction::Kind::kSubgraph && instruction.grad_mode.value_or(true)) {
-      std::vector<IValue> inner;
-      for (const Operand& operand : instruction.operands) inner.push_back(materialise(operand, frame));
-      check_graph(*instruction.subgraph, std::move(inner), where);
+      check_graph(*instruction.subgraph, operand_values(instruction, frame), where);
     }
     execute(instruction, frame, where);
   }
