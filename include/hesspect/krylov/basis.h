@@ -10,12 +10,21 @@
 
 namespace hesspect {
 
+/// How basis vectors are kept.
+struct BasisOptions {
+  /// float64, float32 or bfloat16, no wider than the vectors; Undefined: the vectors' own dtype. Narrower rows serve
+  /// re-orthogonalisation alone: the recurrence runs on vectors of full precision.
+  at::ScalarType storage = at::ScalarType::Undefined;
+  /// In (pinned) host memory although the vectors are on a GPU; a pass over the basis then streams it to the device.
+  bool on_host = false;
+};
+
 class Basis {
  public:
   static constexpr std::int64_t kBlockRows = 16;
 
   /// @param options  float32 or float64, and the device
-  Basis(std::int64_t chunk, const at::TensorOptions& options);
+  Basis(std::int64_t chunk, const at::TensorOptions& options, const BasisOptions& basis = {});
 
   std::int64_t rows() const { return rows_; }
   std::int64_t capacity() const { return capacity_; }

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "hesspect/krylov/basis.h"
@@ -31,6 +32,36 @@ struct LanczosOptions {
   Reorthogonalisation reorthogonalisation = Reorthogonalisation::kFull;
   /// Breakdown where β ≤ tolerance · max ‖A q‖. 0: 1e-12 in float64, 10 ε = 1.2e-6 in float32.
   double breakdown_tolerance = 0;
+  BasisOptions basis = {};
+};
+
+/// The scalars of a run, equal on all ranks: with the stored vectors, all that is needed to go on exactly.
+struct LanczosRecord {
+  struct Block {
+    std::int64_t begin = 0, end = 0;
+    bool closed = false;
+    double residual_norm = 0;
+  };
+  std::int64_t n = 0;
+  bool full = true;  // re-orthogonalisation
+  double breakdown_tolerance = 0;
+  double start_norm_sq = 0;
+  std::vector<double> alpha, beta, product_norm;  // [m] each; product_norm: ‖A q_j‖
+  std::vector<Block> blocks;
+  /// Which rows are stored: [first_row, first_row + rows). All with full re-orthogonalisation, else the last ones.
+  std::int64_t first_row = 0, rows = 0;
+  /// Vectors kept at full precision besides, where rows are stored narrower: 0, or the last one or two.
+  std::int64_t running = 0;
+};
+/// As bytes, exactly, and back. @throws InputError for bytes that are no such record
+std::string to_bytes(const LanczosRecord& record);
+LanczosRecord lanczos_record_from(const std::string& bytes);
+
+/// Stored vectors for `Lanczos::resumed`: this rank's shard of row i (numbered as in the record) of the set, on the
+/// CPU, [chunk], of the set's dtype. Not collective.
+struct StoredVectors {
+  std::function<at::Tensor(std::int64_t row)> basis;
+  std::function<at::Tensor(std::int64_t i)> running;
 };
 
 /// A Ritz pair of T: its value, the bound on its residual ‖A y − θ y‖ ≤ |β_m s_m|, and where its vector lies.
@@ -60,6 +91,22 @@ class Lanczos {
   /// @param start_local  [shard().chunk], any nonzero norm, padding zero; copied
   /// @throws NumericalError if the vector is zero or not finite
   Lanczos(LinearOperator& op, const at::Tensor& start_local, const LanczosOptions& options = {});
+
+  /// A run as it was recorded. It starts over at step 0 and takes the recorded steps again without products, giving
+  /// bitwise the same α and β, before it goes on with its own: so whatever algorithm drove the run drives it again,
+  /// makes the same decisions, and needs no state of its own. Collective.
+  /// @param options  basis storage as recorded; re-orthogonalisation must be the record's
+  /// @throws Error where record, vectors and operator don't fit together; what `stored` throws (agreed)
+  static Lanczos resumed(LinearOperator& op, const LanczosRecord& record, const StoredVectors& stored,
+                         const LanczosOptions& options = {});
+  /// The run as it stands, its replay included: a record taken while recorded steps are still being taken again is the
+  /// whole record. Local.
+  LanczosRecord record() const;
+  /// The vectors of `record()`, numbered as there: this rank's shard [chunk], aliasing the run's own memory. Local.
+  at::Tensor stored_row(std::int64_t row) const;
+  at::Tensor running_vector(std::int64_t i) const;
+  /// Recorded steps that are still to be taken again.
+  std::int64_t replay_left() const;
 
   /// Takes up to `steps` more steps, one product each. Collective.
   /// @return steps taken: fewer on breakdown, or where n vectors span everything
@@ -115,5 +162,14 @@ class Lanczos {
   double scale_ = 0;
   double rounding_unit_ = 0;  // 10 ε
 };
+
+/// Takes each run up to `steps` more steps in lock-step: one apply_block for all runs that go on, and one small
+/// all-reduce a pass for all their sums. Each run's α and β are bitwise those of `extend` alone. Runs that break down,
+/// or that still have recorded steps to take, fall out or come in as they may. Collective over op.comm().
+/// @param runs     over op, distinct
+/// @param on_step  called on every rank after each joint step, when every run is between two of its steps
+/// @throws as Lanczos::extend
+void extend_together(LinearOperator& op, std::span<Lanczos* const> runs, std::int64_t steps,
+                     const std::function<void()>& on_step = {});
 
 }  // namespace hesspect

@@ -3,6 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
+#include <span>
+
 #include "hesspect/comm/communicator.h"
 #include "hesspect/krylov/shard.h"
 
@@ -22,6 +25,12 @@ class LinearOperator {
   /// @param x_local [shard().chunk], padding zero
   /// @param y_local [shard().chunk], overwritten, padding left zero; not the same storage as x_local
   virtual void apply(const at::Tensor& x_local, at::Tensor& y_local) = 0;
+
+  /// y_i := A x_i for several vectors at once: operators that can share work and messages between them do. Collective
+  /// over comm(). The y_i are bitwise what `apply` gives for each x_i alone.
+  virtual void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) {
+    for (std::size_t i = 0; i < x_local.size(); ++i) apply(x_local[i], y_local[i]);
+  }
 };
 
 }  // namespace hesspect

@@ -1,0 +1,128 @@
+// Checkpoints of a run: what is finished, and the Krylov vectors of what is not.
+//
+//   FOLDER/lock                                       held (flock) by rank 0 of the run that writes here
+//   FOLDER/run-000007.json                            RunState: two generations kept
+//   FOLDER/probe-000003/steps-000040.json             ProbeManifest: two generations kept; it makes its pieces count
+//   FOLDER/probe-000003/basis-000000-000041.rank-0002-of-0004.<16 digits of its SHA-256>   a piece
+//
+// Every file is written to a temporary name, synced and renamed. A piece is never changed: a Krylov basis only grows,
+// so each checkpoint adds the rows since the last one. JSON files end in a line with the SHA-256 of what stands before
+// it. Nothing here communicates: ranks write their own pieces, then one of them commits the manifest.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hesspect/io/result_file.h"
+#include "hesspect/spectrum/estimates.h"
+
+namespace hesspect {
+
+/// Rows [first_row, first_row + rows) of one rank's shards, as one file.
+struct Piece {
+  std::string set;  // "basis", or "running" for the vectors that are kept at full precision besides
+  std::int64_t first_row = 0;
+  std::int64_t rows = 0;
+  int rank = 0;      // in its group
+  std::string file;  // name in the probe's folder
+  std::int64_t bytes = 0;
+  std::string sha256;
+};
+
+/// One generation of one probe's run.
+struct ProbeManifest {
+  std::string run_id;
+  std::int64_t probe = 0;
+  std::int64_t steps = 0;
+  std::string state;   // the scalars, opaque bytes
+  std::int64_t n = 0;  // global length of a vector
+  int ranks = 1;       // that share it, in equal chunks of ceil(n / ranks) entries, the tail padded
+  std::int64_t basis_element_bytes = 4;
+  std::int64_t running_element_bytes = 4;
+  std::vector<Piece> pieces;
+};
+
+/// A probe that is done.
+struct FinishedProbe {
+  ProbeQuadrature quadrature;
+  std::optional<EigenResult> eigenvalues;
+};
+
+/// What rank 0 knows of the run.
+struct RunState {
+  std::string run_id;  // drawn at the run's first start
+  std::string config;  // ini text of everything that decides the result
+  std::vector<SourceFile> model, weights, data;
+  std::string plan;  // opaque text: the layout that the run had
+  std::vector<FinishedProbe> finished;
+  double symmetry_error = 0;
+  double curvature_scale = 0;
+  std::int64_t products = 0;  // Hessian-vector products so far, all groups
+  double product_s = 0;       // in them, summed over groups
+  double communication_s = 0;
+  double elapsed_s = 0;  // wall time of all starts
+  std::int64_t starts = 1;
+  bool overwrite = false;  // the run may replace an earlier result
+};
+
+/// The folder, opened by each rank.
+class CheckpointFolder {
+ public:
+  /// Nothing is touched yet.
+  explicit CheckpointFolder(std::filesystem::path folder);
+  ~CheckpointFolder();
+  CheckpointFolder(CheckpointFolder&&) noexcept;
+  CheckpointFolder& operator=(CheckpointFolder&&) noexcept;
+  const std::filesystem::path& path() const;
+
+  // --- rank 0 ---
+
+  /// True where there is a run state, whole or not.
+  bool exists() const;
+  /// Makes the folder and takes its lock, held until this object goes; removes temporary files of killed runs.
+  /// @throws UsageError where another running process holds the lock; InputError where it cannot be made
+  void lock();
+  /// Writes the next generation and removes all but the last two.
+  /// @throws InputError if it cannot be written; the earlier generations are as they were
+  void write_run(const RunState& state);
+  /// The newest whole generation. @param warnings  says which were passed over, and why
+  /// @throws InputError where there are generations but none is whole (naming the folder and the first fault)
+  std::optional<RunState> read_run(std::vector<std::string>& warnings) const;
+  /// Whole manifests of a probe that belong to `run_id`, newest first: the manifest's own SHA-256 is right, and every
+  /// piece is there with its size (contents are checked when read).
+  std::vector<ProbeManifest> manifests(std::int64_t probe, const std::string& run_id) const;
+  /// Probes that have any manifest of this run, ascending.
+  std::vector<std::int64_t> probes(const std::string& run_id) const;
+  void remove_probe(std::int64_t probe);
+  /// Removes the whole folder (files that are hesspect's own only; the folder stays where something else is in it).
+  void remove();
+
+  // --- ranks of a probe's group ---
+
+  /// Writes rows of this rank's shards. @param rows  each row's bytes: ceil(n / ranks) entries
+  /// @throws InputError if it cannot be written; nothing is left behind
+  Piece write_piece(std::int64_t probe, const std::string& set, std::int64_t first_row,
+                    std::span<const std::span<const std::byte>> rows, int rank, int ranks);
+  /// By one rank, when all pieces are written: the generation counts from here on. Removes generations before the last
+  /// two, and pieces that no manifest names.
+  /// @throws InputError if it cannot be written, or if a piece is not visible here (a folder that the hosts don't
+  /// share)
+  void commit(const ProbeManifest& manifest);
+  /// Entries [begin, end) of rows [first_row, first_row + rows) of a set, whatever the number of ranks that wrote them.
+  /// Padding beyond n is zero. @return [rows][end - begin] entries
+  /// @throws InputError naming the piece whose SHA-256 is wrong, or that is missing
+  std::vector<std::byte> read_rows(const ProbeManifest& manifest, const std::string& set, std::int64_t first_row,
+                                   std::int64_t rows, std::int64_t begin, std::int64_t end) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hesspect

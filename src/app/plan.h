@@ -1,0 +1,118 @@
+// The layout of a run, chosen before it starts: groups, ranks, lock-step, basis, micro-batch, kept graphs; what it will
+// take in memory, messages and time. Arithmetic alone: no LibTorch, no communication, nothing measured here.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace hesspect {
+
+/// The problem: what the model and the data are.
+struct PlanProblem {
+  std::int64_t parameters = 0;     // n
+  std::int64_t element_bytes = 4;  // of parameters and vectors in the run
+  std::int64_t buffer_bytes = 0;   // the program's buffers and constants
+  std::int64_t rows = 0;           // of data, all
+  std::int64_t row_bytes = 0;      // of data, inputs and target, as held by a rank
+  bool static_batch = false;       // the micro-batch is the program's own and can't be changed
+  bool on_gpu = false;
+  std::int64_t process_bytes = 0;  // of memory a process takes before any of this (libraries, CUDA context)
+};
+
+/// What one micro-batch costs (curvature/measure.h has the meanings). micro_batch 0: not measured; then activations and
+/// times are unknown, which the plan says.
+struct PlanCost {
+  std::int64_t micro_batch = 0;
+  double gradient_s = 0, graph_s = 0, pullback_s = 0;
+  std::int64_t graph_fixed_bytes = 0, graph_row_bytes = 0;
+  std::int64_t transient_fixed_bytes = 0, transient_row_bytes = 0;
+  std::int64_t output_row_bytes = 0;
+};
+
+/// The work that is asked for.
+struct PlanWork {
+  std::int64_t probes = 1;
+  std::int64_t steps = 80;          // Lanczos steps of every probe
+  std::int64_t eigen_steps = 0;     // at most, of the probe that gives the eigenvalues; 0: none are asked for
+  std::int64_t other_products = 2;  // of the symmetry check
+  bool reorthogonalize = true;
+};
+
+struct PlanMachine {
+  int world = 1;                       // ranks
+  std::int64_t memory_bytes = 0;       // a rank may take, its process included: of the GPU on GPUs
+  std::int64_t host_memory_bytes = 0;  // beside a GPU, for a basis in host memory; unused on CPUs
+  double bandwidth = 0;                // bytes/s of a rank's messages within a group
+  double latency_s = 0;                // of one message step
+};
+
+/// What the user has fixed; the rest is chosen. 0, empty: chosen.
+struct PlanRequest {
+  std::int64_t groups = 0;
+  std::int64_t lock_step = 0;
+  std::int64_t micro_batch = 0;
+  std::string basis_dtype;        // float64, float32, bfloat16
+  std::string basis_memory;       // device, host
+  std::int64_t graph_bytes = -1;  // for kept gradient graphs; -1: chosen
+};
+
+/// Bytes on one rank, the largest of all.
+struct PlanBytes {
+  std::int64_t process = 0, parameters = 0, buffers = 0, data = 0;
+  std::int64_t vectors = 0;      // gathered and local work vectors, of the length of the parameters and of a shard
+  std::int64_t basis = 0;        // on the device, or:
+  std::int64_t basis_host = 0;   // in host memory beside a GPU
+  std::int64_t kept_graphs = 0;  // between products
+  std::int64_t transient = 0;    // of a product: activations, gradients; of it:
+  std::int64_t outputs = 0;      // logits
+  std::int64_t total() const {
+    return process + parameters + buffers + data + vectors + basis + kept_graphs + transient;
+  }
+};
+
+struct Plan {
+  int groups = 1;      // G
+  int data_ranks = 1;  // D
+  int lock_step = 1;   // K: probes a group advances together
+  std::string basis_dtype = "float32";
+  std::string basis_memory = "device";
+  std::int64_t micro_batch = 0;
+  std::int64_t micro_batches = 0;  // on a rank, at most
+  std::int64_t kept_graphs = 0;    // of them
+  std::int64_t graph_budget_bytes = 0;
+  PlanBytes bytes;
+  bool fits = false;
+  std::int64_t products = 0;                // at most, all groups
+  std::int64_t products_in_turn = 0;        // of the group that takes longest
+  double product_s = 0;                     // of one probe's product in a group, messages included; 0: not known
+  double run_s = 0;                         // products_in_turn and the Lanczos work between them; 0: not known
+  std::int64_t messages_per_step = 0;       // collectives of a group, per joint step
+  std::int64_t message_bytes_per_step = 0;  // that a rank sends in them
+};
+
+/// The best layout that fits, or, with fits = false, the one that comes nearest.
+///
+/// Among layouts that fit, the fastest by the forecast; without measured costs, as many groups as there are probes to
+/// keep busy. The basis keeps the vectors' dtype and place while that fits, then goes to host memory (GPUs), then to
+/// bfloat16; re-orthogonalisation is never given up unasked.
+/// @throws UsageError where what is fixed can't be: groups that don't divide the ranks, more groups than probes is no
+///         error; a micro-batch against a static batch; a basis dtype wider than the vectors
+Plan make_plan(const PlanProblem& problem, const PlanCost& cost, const PlanWork& work, const PlanMachine& machine,
+               const PlanRequest& request);
+
+/// What to change so that it would fit: one short clause each ("--steps 120", "at least 8 ranks with --groups 1",
+/// "--basis-dtype bfloat16", "--micro-batch 8", "--reorthogonalization none"), each tried by make_plan.
+std::vector<std::string> what_would_fit(const PlanProblem& problem, const PlanCost& cost, const PlanWork& work,
+                                        const PlanMachine& machine, const PlanRequest& request);
+
+/// The plan as lines of text for people: layout, table of bytes per rank, messages, products, time.
+std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, const PlanCost& cost,
+                                  const PlanWork& work, const PlanMachine& machine);
+
+/// As text that a checkpoint keeps, and back (layout fields only). @throws InputError for text that is no such plan
+std::string to_text(const Plan& plan);
+Plan plan_from(const std::string& text);
+
+}  // namespace hesspect
