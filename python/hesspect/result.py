@@ -53,6 +53,34 @@ class Result:
     n_rows: int | None = None
     loss: float | None = None
     hvp_count: int | None = None
+    #: how the run was laid out: groups of ranks, ranks a group, probes that a group ran at a time, starts (1 + resumed)
+    groups: int | None = None
+    data_ranks: int | None = None
+    lock_step: int | None = None
+    starts: int | None = None
+    #: type of the kept Krylov vectors, where they were ("device" or "host"), their bytes on a rank
+    basis_dtype: str = ""
+    basis_memory: str = ""
+    basis_bytes: int | None = None
+    #: micro-batches of rank 0, and how many of them kept their gradient graphs between products
+    micro_batches: int | None = None
+    kept_graphs: int | None = None
+    #: collectives of a Lanczos step, and the bytes a rank sends in it
+    messages_per_step: int | None = None
+    message_bytes_per_step: int | None = None
+    #: measured: largest of all ranks in host and GPU memory; the run's seconds, those in products, those of one gradient
+    peak_memory_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    elapsed_seconds: float | None = None
+    hvp_seconds: float | None = None
+    gradient_seconds: float | None = None
+    product_share: float | None = None
+    #: what the plan forecast of them; NaN where it forecast nothing. forecast_hvp_seconds is of one product
+    forecast_memory_bytes: int | None = None
+    forecast_seconds: float | None = None
+    forecast_hvp_seconds: float | None = None
+    #: which run ("" in results of version 0.1): the same for all starts of a resumed one
+    run_id: str = ""
     #: which matrix ("hessian"), the model's file, the warnings of the run
     curvature: str = ""
     model: str = ""
@@ -78,6 +106,11 @@ def _texts(entry, name):
     if node is None or node.dtype.kind not in "OS":
         return ()
     return tuple(t.decode(errors="replace") if isinstance(t, bytes) else str(t) for t in np.asarray(node[()]).reshape(-1))
+
+
+def _text(entry, name):
+    """The first of them, or nothing."""
+    return "".join(_texts(entry, name)[:1])
 
 
 def read(path: str | os.PathLike) -> Result:
@@ -130,8 +163,29 @@ def _from_entry(path, entry):
         n_rows=_scalar(entry, "diagnostics/n_rows", int),
         loss=_scalar(entry, "diagnostics/loss", float),
         hvp_count=_scalar(entry, "diagnostics/hvp_count", int),
-        curvature="".join(_texts(entry, "process/curvature")[:1]),
-        model="".join(_texts(entry, "process/model")[:1]),
+        groups=_scalar(entry, "diagnostics/groups", int),
+        data_ranks=_scalar(entry, "diagnostics/data_ranks", int),
+        lock_step=_scalar(entry, "diagnostics/lock_step", int),
+        starts=_scalar(entry, "diagnostics/starts", int),
+        basis_dtype=_text(entry, "diagnostics/basis_dtype"),
+        basis_memory=_text(entry, "diagnostics/basis_memory"),
+        basis_bytes=_scalar(entry, "diagnostics/basis_bytes", int),
+        micro_batches=_scalar(entry, "diagnostics/micro_batches", int),
+        kept_graphs=_scalar(entry, "diagnostics/kept_graphs", int),
+        messages_per_step=_scalar(entry, "diagnostics/messages_per_step", int),
+        message_bytes_per_step=_scalar(entry, "diagnostics/message_bytes_per_step", int),
+        peak_memory_bytes=_scalar(entry, "diagnostics/peak_memory_bytes", int),
+        peak_device_bytes=_scalar(entry, "diagnostics/peak_device_bytes", int),
+        elapsed_seconds=_scalar(entry, "diagnostics/elapsed_seconds", float),
+        hvp_seconds=_scalar(entry, "diagnostics/hvp_seconds", float),
+        gradient_seconds=_scalar(entry, "diagnostics/gradient_seconds", float),
+        product_share=_scalar(entry, "diagnostics/product_share", float),
+        forecast_memory_bytes=_scalar(entry, "diagnostics/forecast_memory_bytes", int),
+        forecast_seconds=_scalar(entry, "diagnostics/forecast_seconds", float),
+        forecast_hvp_seconds=_scalar(entry, "diagnostics/forecast_hvp_seconds", float),
+        run_id=_text(entry, "process/run_id"),
+        curvature=_text(entry, "process/curvature"),
+        model=_text(entry, "process/model"),
         warnings=_texts(entry, "diagnostics/warnings"),
     )
     if (result.lambdas is None) != (result.density is None):

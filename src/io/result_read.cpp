@@ -90,6 +90,7 @@ std::vector<SourceFile> read_sources(const ReadFile& file, const std::string& na
 ProcessInfo read_process(const ReadFile& file) {
   const std::string g = "/entry/process/";
   ProcessInfo p;
+  if (file.has(g + "run_id")) p.run_id = file.text(g + "run_id");  // not in results of version 0.1
   p.version = file.text(g + "version");
   p.git_revision = file.text(g + "git_revision");
   p.build_type = file.text(g + "build_type");
@@ -118,6 +119,36 @@ ProcessInfo read_process(const ReadFile& file) {
   return p;
 }
 
+/// Results of version 0.1 have none of these: what is not there keeps its default.
+void read_layout(const ReadFile& file, const std::string& g, Diagnostics& d) {
+  const auto integer = [&](const char* name, std::int64_t& value) {
+    if (file.has(g + name)) value = file.integer(g + name);
+  };
+  const auto real = [&](const char* name, double& value) {
+    if (file.has(g + name)) value = file.real(g + name);
+  };
+  const auto text = [&](const char* name, std::string& value) {
+    if (file.has(g + name)) value = file.text(g + name);
+  };
+  integer("peak_device_bytes", d.peak_device_bytes);
+  integer("groups", d.groups);
+  integer("data_ranks", d.data_ranks);
+  integer("lock_step", d.lock_step);
+  text("basis_dtype", d.basis_dtype);
+  text("basis_memory", d.basis_memory);
+  integer("basis_bytes", d.basis_bytes);
+  integer("micro_batches", d.micro_batches);
+  integer("kept_graphs", d.kept_graphs);
+  integer("messages_per_step", d.messages_per_step);
+  integer("message_bytes_per_step", d.message_bytes_per_step);
+  integer("starts", d.starts);
+  integer("forecast_memory_bytes", d.forecast_memory_bytes);
+  real("forecast_seconds", d.forecast_s);
+  real("forecast_hvp_seconds", d.forecast_product_s);
+  real("gradient_seconds", d.gradient_s);
+  real("product_share", d.product_share);
+}
+
 Diagnostics read_diagnostics(const ReadFile& file) {
   const std::string g = "/entry/diagnostics/";
   Diagnostics d;
@@ -136,6 +167,7 @@ Diagnostics read_diagnostics(const ReadFile& file) {
   d.micro_batch = file.integer(g + "micro_batch");
   d.peak_memory_bytes = file.integer(g + "peak_memory_bytes");
   d.widened_weights = file.strings(g + "widened_weights");
+  read_layout(file, g, d);
   return d;
 }
 

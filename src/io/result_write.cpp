@@ -155,6 +155,7 @@ void write_process(hid_t entry, const ProcessInfo& p) {
   put(g, "torch_version", p.torch_version, {"LibTorch's version", ""});
   put(g, "hdf5_version", p.hdf5_version, {"HDF5's version", ""});
   put(g, "mpi_version", p.mpi_version, {"MPI's version", ""});
+  put(g, "run_id", p.run_id, {"The same for all starts of a resumed run", ""});
   put(g, "command", p.command, {"Subcommand", ""});
   put(g, "argv", p.argv, {"Command line", ""});
   put(g, "config", p.config, {"Resolved configuration, ini", ""});
@@ -176,6 +177,26 @@ void write_process(hid_t entry, const ProcessInfo& p) {
   put(g, "end_time", p.end_time, {"End, UTC", ""});
 }
 
+/// How the run was laid out, and what the plan said it would cost.
+void write_layout(hid_t g, const Diagnostics& d) {
+  put(g, "groups", d.groups, {"Groups of ranks, each with probes of its own", ""});
+  put(g, "data_ranks", d.data_ranks, {"Ranks a group", ""});
+  put(g, "lock_step", d.lock_step, {"Probes that a group ran at a time", ""});
+  put(g, "basis_dtype", d.basis_dtype, {"Type of the kept Krylov vectors", ""});
+  put(g, "basis_memory", d.basis_memory, {"Where the Krylov vectors were kept", ""});
+  put(g, "basis_bytes", d.basis_bytes, {"Krylov basis of a rank", "byte"});
+  put(g, "micro_batches", d.micro_batches, {"Micro-batches of rank 0", ""});
+  put(g, "kept_graphs", d.kept_graphs, {"Micro-batches of rank 0 whose gradient graph was kept between products", ""});
+  put(g, "messages_per_step", d.messages_per_step, {"Collectives of a Lanczos step", ""});
+  put(g, "message_bytes_per_step", d.message_bytes_per_step, {"Bytes a rank sends in a Lanczos step", "byte"});
+  put(g, "starts", d.starts, {"Starts of the run: 1 and as often as it was resumed", ""});
+  put(g, "forecast_memory_bytes", d.forecast_memory_bytes, {"Memory forecast, largest of all ranks", "byte"});
+  put(g, "forecast_seconds", d.forecast_s, {"Wall time forecast; NaN: none", "s"});
+  put(g, "forecast_hvp_seconds", d.forecast_product_s, {"Wall time of one product forecast; NaN: none", "s"});
+  put(g, "gradient_seconds", d.gradient_s, {"Wall time of one gradient, warm; NaN: not measured", "s"});
+  put(g, "product_share", d.product_share, {"Part of the elapsed time in products; NaN: not measured", ""});
+}
+
 void write_diagnostics(hid_t entry, const Diagnostics& d, const std::vector<std::string>& warnings) {
   const Group group = make_group(entry, "diagnostics", "NXcollection");
   const hid_t g = group.get();
@@ -194,6 +215,8 @@ void write_diagnostics(hid_t entry, const Diagnostics& d, const std::vector<std:
   put(g, "n_loss_terms", d.loss_terms, {"Terms the mean loss divides by", ""});
   put(g, "micro_batch", d.micro_batch, {"Rows that went through the model at once", ""});
   put(g, "peak_memory_bytes", d.peak_memory_bytes, {"Peak resident memory, largest of all ranks", "byte"});
+  put(g, "peak_device_bytes", d.peak_device_bytes, {"Peak GPU memory, largest of all ranks; 0 on the CPU", "byte"});
+  write_layout(g, d);
   put(g, "widened_weights", d.widened_weights, {"Weights stored as bfloat16 or float16 and widened", ""});
   put(g, "warnings", warnings, {"Warnings of the run", ""});
 }

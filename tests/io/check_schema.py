@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -30,6 +31,18 @@ with h5py.File(path) as f:
     assert list(process["model_sha256"].asstr()) == ["00ff"] and len(process["weights"]) == 0
     assert entry["diagnostics/hvp_count"][()] == 240 and np.isnan(entry["diagnostics/symmetry_error"][()])
 
+    assert process["run_id"].asstr()[()] == "5eed"
+    diagnostics = entry["diagnostics"]
+    for name, value in {
+        "peak_device_bytes": 101, "groups": 102, "data_ranks": 103, "lock_step": 104, "basis_bytes": 105,
+        "micro_batches": 106, "kept_graphs": 107, "messages_per_step": 108, "message_bytes_per_step": 109,
+        "starts": 110, "forecast_memory_bytes": 111, "forecast_seconds": 0.5, "forecast_hvp_seconds": 0.25,
+        "gradient_seconds": 0.125, "product_share": 0.0625,
+    }.items():
+        assert diagnostics[name][()] == value, name
+    assert diagnostics["basis_dtype"].asstr()[()] == "bfloat16" and diagnostics["basis_memory"].asstr()[()] == "host"
+    assert diagnostics["gradient_seconds"].attrs["units"] == "s" and diagnostics["basis_bytes"].attrs["units"] == "byte"
+
     def labelled(name, item):
         if isinstance(item, h5py.Dataset):
             assert item.attrs["long_name"], name
@@ -38,6 +51,18 @@ with h5py.File(path) as f:
             assert item.attrs["NX_class"], name
 
     f.visititems(labelled)
+
+    # the package's reader sees the same numbers
+    sys.path.insert(0, str(Path(__file__).parents[2] / "python"))
+    import hesspect
+
+    read = hesspect.read(path)
+    assert read.run_id == "5eed" and read.basis_dtype == "bfloat16" and read.basis_memory == "host"
+    for name in ("peak_memory_bytes", "peak_device_bytes", "groups", "data_ranks", "lock_step", "basis_bytes",
+                 "micro_batches", "kept_graphs", "messages_per_step", "message_bytes_per_step", "starts",
+                 "forecast_memory_bytes", "forecast_seconds", "forecast_hvp_seconds", "gradient_seconds",
+                 "product_share", "elapsed_seconds", "hvp_seconds"):
+        assert getattr(read, name) == diagnostics[name][()], name
 
 if importlib.util.find_spec("silx"):
     from silx.io import nxdata

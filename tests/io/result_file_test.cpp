@@ -32,6 +32,47 @@ class ResultFile : public ::testing::Test {
   fs::path folder_;
 };
 
+/// All different, so that no two can be mixed up. Python's checks know them.
+void set_layout(Diagnostics& d) {
+  d.peak_device_bytes = 101;
+  d.groups = 102;
+  d.data_ranks = 103;
+  d.lock_step = 104;
+  d.basis_dtype = "bfloat16";
+  d.basis_memory = "host";
+  d.basis_bytes = 105;
+  d.micro_batches = 106;
+  d.kept_graphs = 107;
+  d.messages_per_step = 108;
+  d.message_bytes_per_step = 109;
+  d.starts = 110;
+  d.forecast_memory_bytes = 111;
+  d.forecast_s = 0.5;
+  d.forecast_product_s = 0.25;
+  d.gradient_s = 0.125;
+  d.product_share = 0.0625;
+}
+
+void expect_same_layout(const Diagnostics& a, const Diagnostics& b) {
+  EXPECT_EQ(a.peak_device_bytes, b.peak_device_bytes);
+  EXPECT_EQ(a.groups, b.groups);
+  EXPECT_EQ(a.data_ranks, b.data_ranks);
+  EXPECT_EQ(a.lock_step, b.lock_step);
+  EXPECT_EQ(a.basis_dtype, b.basis_dtype);
+  EXPECT_EQ(a.basis_memory, b.basis_memory);
+  EXPECT_EQ(a.basis_bytes, b.basis_bytes);
+  EXPECT_EQ(a.micro_batches, b.micro_batches);
+  EXPECT_EQ(a.kept_graphs, b.kept_graphs);
+  EXPECT_EQ(a.messages_per_step, b.messages_per_step);
+  EXPECT_EQ(a.message_bytes_per_step, b.message_bytes_per_step);
+  EXPECT_EQ(a.starts, b.starts);
+  EXPECT_EQ(a.forecast_memory_bytes, b.forecast_memory_bytes);
+  EXPECT_EQ(a.forecast_s, b.forecast_s);
+  EXPECT_EQ(a.forecast_product_s, b.forecast_product_s);
+  EXPECT_EQ(a.gradient_s, b.gradient_s);
+  EXPECT_EQ(a.product_share, b.product_share);
+}
+
 RunResult sample() {
   RunResult r;
   r.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 1e-300}, {0, 0.01, 0.02}, 0.25};
@@ -75,6 +116,8 @@ RunResult sample() {
   r.diagnostics.symmetry_error = std::nan("");
   r.diagnostics.products = 240;
   r.diagnostics.widened_weights = {"w"};
+  set_layout(r.diagnostics);
+  r.process.run_id = "5eed";
   r.warnings = {"one", "two"};
   return r;
 }
@@ -117,6 +160,28 @@ TEST_F(ResultFile, ReadsBackTheSame) {
   EXPECT_EQ(back.diagnostics.products, 240);
   EXPECT_EQ(back.diagnostics.widened_weights, r.diagnostics.widened_weights);
   EXPECT_EQ(back.warnings, r.warnings);
+  EXPECT_EQ(back.process.run_id, "5eed");
+  expect_same_layout(back.diagnostics, r.diagnostics);
+}
+
+/// Version 0.1 wrote none of what tells the layout of a run: its results are read with the defaults.
+TEST_F(ResultFile, ResultsWithoutALayoutAreRead) {
+  write_result(folder_ / "r.h5", sample());
+  const hid_t file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  for (const char* name :
+       {"peak_device_bytes", "groups", "data_ranks", "lock_step", "basis_dtype", "basis_memory", "basis_bytes",
+        "micro_batches", "kept_graphs", "messages_per_step", "message_bytes_per_step", "starts",
+        "forecast_memory_bytes", "forecast_seconds", "forecast_hvp_seconds", "gradient_seconds", "product_share"})
+    ASSERT_GE(H5Ldelete(file, (std::string("/entry/diagnostics/") + name).c_str(), H5P_DEFAULT), 0) << name;
+  ASSERT_GE(H5Ldelete(file, "/entry/process/run_id", H5P_DEFAULT), 0);
+  H5Fclose(file);
+  const RunResult back = read_result(folder_ / "r.h5");
+  EXPECT_EQ(back.process.run_id, "");
+  EXPECT_EQ(back.diagnostics.groups, 1);
+  EXPECT_EQ(back.diagnostics.starts, 1);
+  EXPECT_EQ(back.diagnostics.basis_dtype, "");
+  EXPECT_TRUE(std::isnan(back.diagnostics.forecast_s) && std::isnan(back.diagnostics.product_share));
+  EXPECT_EQ(back.diagnostics.products, 240);
 }
 
 TEST_F(ResultFile, WhatWasNotAskedForIsNotThere) {

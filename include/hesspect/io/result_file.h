@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@ struct SourceFile {
 
 /// What was run, by what, on what.
 struct ProcessInfo {
+  std::string run_id;   // the same for all starts of a resumed run, and in its checkpoint
   std::string command;  // "analyze"
   std::vector<std::string> argv;
   std::string config;  // ini text, resolved
@@ -40,6 +42,8 @@ struct ProcessInfo {
 
 /// How trustworthy and how costly it was. NaN: not measured.
 struct Diagnostics {
+  static constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
+
   double symmetry_error = 0;      // |u·Hv − v·Hu| / (‖u‖ ‖Hv‖ + ‖v‖ ‖Hu‖) for two random vectors
   double orthogonality_loss = 0;  // max |QᵀQ − I| over the probes
   std::int64_t products = 0;      // Hessian-vector products
@@ -54,7 +58,28 @@ struct Diagnostics {
   double loss_terms = 0;        // what the mean divides by
   std::int64_t micro_batch = 0;
   std::int64_t peak_memory_bytes = 0;        // resident, the largest of all ranks
+  std::int64_t peak_device_bytes = 0;        // of GPU memory, the largest of all ranks; 0 on the CPU
   std::vector<std::string> widened_weights;  // names stored as bf16 or fp16
+
+  // The layout that ran.
+  std::int64_t groups = 1;         // of ranks, each with probes of its own
+  std::int64_t data_ranks = 1;     // ranks a group, which share its data and its Krylov vectors
+  std::int64_t lock_step = 1;      // probes that a group ran at a time
+  std::string basis_dtype;         // "float32"
+  std::string basis_memory;        // "device" or "host"
+  std::int64_t basis_bytes = 0;    // of a rank
+  std::int64_t micro_batches = 0;  // of rank 0's rows
+  std::int64_t kept_graphs = 0;    // of these, how many kept their gradient graphs between products
+  std::int64_t messages_per_step = 0;
+  std::int64_t message_bytes_per_step = 0;
+  std::int64_t starts = 1;  // 1 + times it was resumed
+
+  // What the plan forecast, beside peak_memory_bytes, elapsed_s and product_s / products.
+  std::int64_t forecast_memory_bytes = 0;
+  double forecast_s = kNotMeasured;
+  double forecast_product_s = kNotMeasured;  // of one product
+  double gradient_s = kNotMeasured;          // of one gradient of all rows, warm
+  double product_share = kNotMeasured;       // part of elapsed_s in products
 };
 
 /// Everything a result file holds. What was not asked for is not there.
