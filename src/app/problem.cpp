@@ -59,25 +59,32 @@ DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const P
   return spec;
 }
 
+/// More than there are rows: the first of so many ranks has one row.
+constexpr int kManyRanks = 1 << 30;
+
+std::int64_t bytes_of(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.numel() * static_cast<std::int64_t>(tensor.element_size()) : 0;
+}
+
 }  // namespace
 
-Problem set_up(const RunConfig& config, std::unique_ptr<Communicator> host) {
+Problem read_problem(const RunConfig& config, int threads, Communicator& world) {
   Problem problem;
   const Timer timer;
-  problem.placement = find_placement(*host);
-  problem.threads = set_threads(config.compute.threads, problem.placement);
+  problem.process_bytes = resident_memory_bytes();
+  problem.placement = find_placement(world);
+  problem.threads = set_threads(threads > 0 ? threads : config.compute.threads, problem.placement);
 
-  const auto file = agreed(*host, [&] { return ArrayFile::open(config.data.data); });
-  problem.device = choose_device(config.compute.device, *host);
-  problem.comm = make_communicator(problem.device, std::move(host));
-  Communicator& comm = *problem.comm;
+  problem.file = agreed(world, [&] { return ArrayFile::open(config.data.data); });
+  problem.device = choose_device(config.compute.device, world);
 
-  LossOptions loss;
-  DataShard shard;
-  agree(comm, [&] {
-    loss = {loss_kind_from(config.loss.loss), config.loss.ignore_index, config.loss.shift};
-    const ProgramOptions options{config.compute.dtype == "float64" ? at::kDouble : at::kFloat, problem.device};
-    problem.program = std::make_unique<Program>(Program::load(config.model.model, options));
+  agree(world, [&] {
+    HessianOptions& options = problem.options;
+    options.loss = {loss_kind_from(config.loss.loss), config.loss.ignore_index, config.loss.shift};
+    options.output_index = static_cast<int>(config.model.output_index);
+    options.ranks_on_node = problem.placement.ranks_on_node;
+    const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
+    problem.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, problem.device}));
     if (!config.model.weights.empty()) {
       const Checkpoint checkpoint = read_checkpoint(config.model.weights);
       problem.overlay = problem.program->overlay(checkpoint);
@@ -85,19 +92,35 @@ Problem set_up(const RunConfig& config, std::unique_ptr<Communicator> host) {
       problem.weights_format = checkpoint.format;
     }
     problem.program->check_finite();
-    shard = load_shard(*file, dataset_spec(config, *file, *problem.program, loss), comm.size(), comm.rank());
+    problem.spec = dataset_spec(config, *problem.file, *problem.program, options.loss);
+    const DataShard one = load_shard(*problem.file, problem.spec, kManyRanks, 0);
+    problem.rows = one.global_rows;
+    for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
+    problem.row_bytes += bytes_of(one.target);
   });
-  problem.rows = shard.global_rows;
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
-
-  HessianOptions options;
-  options.loss = loss;
-  options.output_index = static_cast<int>(config.model.output_index);
-  options.micro_batch = config.data.micro_batch;
-  options.ranks_on_node = problem.placement.ranks_on_node;
-  problem.op = std::make_unique<HessianOperator>(*problem.program, std::move(shard), comm, options);
-  log_debug("operator ready after " + format_duration(timer.elapsed_s()));
   return problem;
+}
+
+DataShard first_rows(const Problem& problem, std::int64_t rows) {
+  DatasetSpec spec = problem.spec;
+  spec.samples = std::min(problem.rows, rows);
+  return load_shard(*problem.file, spec, 1, 0);
+}
+
+Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
+  const Timer timer;
+  Group group;
+  group.number = world.rank() / plan.data_ranks;
+  group.comm = make_communicator(problem.device, split(world, group.number, world.rank()));
+  DataShard shard =
+      agreed(world, [&] { return load_shard(*problem.file, problem.spec, group.comm->size(), group.comm->rank()); });
+  HessianOptions options = problem.options;
+  options.micro_batch = plan.micro_batch;
+  options.graph_budget_bytes = plan.graph_budget_bytes;
+  group.op = std::make_unique<HessianOperator>(*problem.program, std::move(shard), *group.comm, options);
+  log_debug("operator ready after " + format_duration(timer.elapsed_s()));
+  return group;
 }
 
 }  // namespace hesspect

@@ -1,6 +1,7 @@
-// What a run works on: the model with its weights, this rank's data, and the operator over them.
+// What a run works on: the model with its weights and the data, and a group's operator over them.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -9,26 +10,47 @@
 #include "hesspect/comm/communicator.h"
 #include "hesspect/config/run_config.h"
 #include "hesspect/curvature/hessian.h"
+#include "hesspect/data/dataset.h"
 #include "hesspect/model/program.h"
+#include "plan.h"
 #include "process.h"
 
 namespace hesspect {
 
+/// Model and data, read and checked on every rank, before the ranks are divided into groups.
 struct Problem {
-  std::unique_ptr<Communicator> comm;
   Placement placement;
   int threads = 1;
   at::Device device = at::kCPU;
+  std::int64_t process_bytes = 0;  // resident before the model was read
   std::unique_ptr<Program> program;
   std::vector<std::filesystem::path> weight_files;  // of the checkpoint, if there was one
   std::string weights_format;
   OverlayReport overlay;
-  std::int64_t rows = 0;  // of data, all ranks
-  std::unique_ptr<HessianOperator> op;
+  std::unique_ptr<ArrayFile> file;
+  DatasetSpec spec;
+  HessianOptions options;
+  std::int64_t rows = 0;       // of data, all
+  std::int64_t row_bytes = 0;  // of one
 };
 
-/// Reads and checks everything before anything is computed. Collective over host.
+/// Reads and checks everything before anything is computed. Collective over world.
+/// @param threads  a rank; 0: as configured
 /// @throws the same error on every rank
-Problem set_up(const RunConfig& config, std::unique_ptr<Communicator> host);
+Problem read_problem(const RunConfig& config, int threads, Communicator& world);
+
+/// The first rows of the data, at most so many.
+DataShard first_rows(const Problem& problem, std::int64_t rows);
+
+/// The ranks that work on the same probes, and their operator.
+struct Group {
+  int number = 0;
+  std::unique_ptr<Communicator> comm;
+  std::unique_ptr<HessianOperator> op;
+  bool leads() const { return comm->rank() == 0; }
+};
+
+/// Divides the world as the plan says, neighbours together, and loads each rank's rows. Collective over world.
+Group make_group(Problem& problem, const Plan& plan, Communicator& world);
 
 }  // namespace hesspect

@@ -18,6 +18,8 @@ std::string host_name();
 std::string utc_time();
 /// Peak resident memory of this process so far.
 std::int64_t peak_memory_bytes();
+/// Resident memory of this process now.
+std::int64_t resident_memory_bytes();
 
 /// Where the ranks are.
 struct Placement {
