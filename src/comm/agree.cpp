@@ -112,6 +112,9 @@ Failure attempt(const std::function<void()>& step) {
 
 void agree(Communicator& comm, const std::function<void()>& step) {
   const Failure mine = attempt(step);
+  double failed[1] = {mine.kind == Failure::kNone ? 0.0 : 1.0};
+  comm.all_reduce_sum(std::span<double>(failed));
+  if (failed[0] == 0) return;
   for (const std::string& bytes : comm.all_gather_bytes(mine.pack()))
     if (!bytes.empty()) Failure::unpack(bytes).raise();
 }

@@ -64,6 +64,13 @@ std::unique_ptr<Communicator> make_host_communicator() {
   return std::make_unique<LocalCommunicator>();
 }
 
+std::unique_ptr<Communicator> split(const Communicator& host, int color, int key) {
+  if (const auto* mpi = dynamic_cast<const MpiCommunicator*>(&host)) return mpi->split(color, key);
+  if (host.size() > 1)
+    throw Error(ExitCode::kInternal, "split: not a host communicator, but one of backend " + host.backend());
+  return std::make_unique<LocalCommunicator>();
+}
+
 c10::Device choose_device(std::string_view request, Communicator& host) {
   if (request == "cpu") return c10::Device(c10::kCPU);
   if (request != "auto" && request != "cuda")

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "hesspect/core/errors.h"
+#include "polling.h"
 
 namespace hesspect {
 namespace {
@@ -26,11 +27,12 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exce
     // Alone, Open MPI would start a daemon for processes that might be spawned later (0.2 s); hesspect spawns none.
     if (!started_by_launcher()) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     int provided = 0;
-    const int rc = MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+    const int rc = MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
     if (rc != MPI_SUCCESS)
       throw CommError("MPI_Init_thread", -1, "MPI_Init_thread failed with code " + std::to_string(rc));
     owned_ = true;
   }
+  thread_multiple_ = mpi_thread_multiple();
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);

@@ -164,6 +164,16 @@ TEST(MpiCommunicator, SplitsIntoGroups) {
   EXPECT_EQ(group->rank(), before);
 }
 
+TEST(MakeCommunicator, SplitsEitherHost) {
+  const auto world = MpiCommunicator::world();
+  const auto group = split(*world, world->rank() / 2, 0);
+  EXPECT_EQ(group->backend(), "mpi");
+  EXPECT_EQ(group->size(), std::min(2, world->size() - world->rank() / 2 * 2));
+  EXPECT_EQ(group->rank(), world->rank() % 2);
+  const LocalCommunicator alone;
+  EXPECT_EQ(split(alone, 3, 0)->backend(), "local");
+}
+
 TEST(MpiCommunicator, FailingCallsNameCallAndRank) {
   const auto world = MpiCommunicator::world();
   at::Tensor tensor = at::zeros({4});

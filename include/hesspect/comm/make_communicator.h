@@ -18,6 +18,7 @@ std::unique_ptr<Communicator> make_host_communicator();
 
 /// The ranks of a host communicator that pass the same colour, in order of key, then of rank. Collective over host.
 std::unique_ptr<Communicator> split(const Communicator& host, int color, int key);
+
 /// The device of this rank. "cpu"; "cuda": by node-local rank, or the only one visible; "auto": CUDA where every rank
 /// sees a device, else the CPU. Collective over host.
 /// @throws UsageError (on every rank): an unknown name, no GPU, fewer GPUs than ranks on a host, or two ranks on one
