@@ -1,67 +1,43 @@
 #include "driver.h"
 
+#include <ATen/core/Tensor.h>
+#include <mpi.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <future>
 #include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
 
 #include "build_info.h"
+#include "dealer.h"
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/heartbeat.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
-#include "hesspect/core/memory.h"
-#include "hesspect/core/sha256.h"
 #include "hesspect/core/text.h"
-#include "hesspect/core/timer.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/density.h"
-#include "hesspect/spectrum/eigenvalues.h"
-#include "hesspect/spectrum/probe.h"
 #include "hesspect/spectrum/trace.h"
-#include "problem.h"
+#include "planning.h"
+#include "report.h"
+#include "run_start.h"
 #include "summary.h"
+#include "worker.h"
 
 namespace hesspect {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-/// Numbers of the two vectors of the symmetry check, away from a run's own probes and from restarts (2^63 on).
-constexpr std::uint64_t kSymmetryProbes = std::uint64_t{1} << 62;
-/// Above these a product is not symmetric to rounding, and something is wrong with the model's operators.
-constexpr double kSymmetryFloat = 1e-4, kSymmetryDouble = 1e-10;
-/// Above this they are no rounding at all: the results would mean nothing.
-constexpr double kGrossAsymmetry = 1e-3;
-constexpr double kNoCurvature = 1e-6;  // in loss/parameter²
+using nlohmann::json;
 
-double reduced_dot(Communicator& comm, const at::Tensor& a, const at::Tensor& b) {
-  double sum[1] = {dot_product(a, b)};
-  comm.all_reduce_sum(std::span<double>(sum));
-  return sum[0];
-}
-
-struct Symmetry {
-  double error = 0;      // |u·Hv − v·Hu| / (‖u‖ ‖Hv‖ + ‖v‖ ‖Hu‖)
-  double curvature = 0;  // mean of ‖Hv‖ / ‖v‖ and ‖Hu‖ / ‖u‖: the scale of H
-};
-
-/// Two products with Gaussian vectors. Collective.
-Symmetry check_symmetry(LinearOperator& op, std::uint64_t seed) {
-  const at::Tensor u = probe_vector(op, ProbeDistribution::kGaussian, seed, kSymmetryProbes);
-  const at::Tensor v = probe_vector(op, ProbeDistribution::kGaussian, seed, kSymmetryProbes + 1);
-  at::Tensor hu = at::zeros_like(u), hv = at::zeros_like(v);
-  op.apply(u, hu);
-  op.apply(v, hv);
-  Communicator& comm = op.comm();
-  const auto norm = [&](const at::Tensor& x) { return std::sqrt(reduced_dot(comm, x, x)); };
-  const double nu = norm(u), nv = norm(v);
-  const double scale = nu * norm(hv) + nv * norm(hu);
-  if (scale == 0) return {};
-  return {std::abs(reduced_dot(comm, u, hv) - reduced_dot(comm, v, hu)) / scale, scale / (2 * nu * nv)};
-}
+/// How long a rank that failed waits for its group to fail in the same way.
+constexpr double kMeetAtMost_s = 5;
 
 /// @throws UsageError if the output is the same file as one of these
 void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs) {
@@ -72,291 +48,225 @@ void require_no_input(const std::string& output, const std::vector<std::filesyst
   }
 }
 
-std::vector<SourceFile> hashed(const std::vector<std::filesystem::path>& paths, const std::atomic<bool>& stop) {
-  std::vector<SourceFile> files;
-  for (const auto& path : paths) {
-    std::error_code error;
-    const auto absolute = std::filesystem::absolute(path, error);
-    files.push_back({(error ? path : absolute).string(), ""});
-    try {
-      files.back().sha256 = sha256_file(path, &stop);
-    } catch (const InputError&) {
-      // It was read before, and is gone or changed now: the run is still worth keeping. An empty digest says so.
-    }
-  }
-  return files;
+/// Ends the job from the heartbeat's thread: the main thread may wait for the lost rank for ever, and MPI_Abort too,
+/// where the lost rank's host has gone with it.
+void end_for_lost(int rank, const std::string& host, double silent_s, const std::string& checkpoint) {
+  log_error("rank " + std::to_string(rank) + " on " + host + " has not been heard of for " +
+            std::to_string(static_cast<int>(silent_s)) + " s and counts as lost; what is finished is in " +
+            quote(checkpoint) + ", for --resume");
+  std::thread([] { MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::kCommFailed)); }).detach();
+  std::this_thread::sleep_for(std::chrono::seconds(5));
+  _exit(static_cast<int>(ExitCode::kCommFailed));
 }
 
-struct Sources {
-  std::vector<SourceFile> model, weights, data;
+/// How a run stands at its start, as every rank has to know it.
+struct SharedStart {
+  std::optional<int> finished;
+  bool resumed = false;
+  std::string run_id;
+  std::optional<KeptLayout> layout;
 };
 
-/// Of all input files; on rank 0 beside the computation, because large data files take a while.
-/// @param stop  outlives the future; once true, the rest is left out
-std::future<Sources> hash_sources(const RunConfig& config, const Problem& problem, const std::atomic<bool>& stop) {
-  const bool here = problem.comm->rank() == 0;
-  return std::async(here ? std::launch::async : std::launch::deferred,
-                    [here, &stop, model = config.model.model, data = config.data.data, weights = problem.weight_files] {
-                      if (!here) return Sources{};
-                      return Sources{hashed({model}, stop), hashed(weights, stop), hashed({data}, stop)};
-                    });
+SharedStart share(const RunStart& start, Communicator& world) {
+  const json mine{{"finished", start.finished.value_or(-1)},
+                  {"resumed", start.resumed},
+                  {"run_id", start.state.run_id},
+                  {"layout", start.state.plan}};
+  const json j = json::parse(world.all_gather_bytes(world.rank() == 0 ? mine.dump() : std::string()).front());
+  SharedStart shared{std::nullopt, j.at("resumed"), j.at("run_id"), std::nullopt};
+  if (const int code = j.at("finished"); code >= 0) shared.finished = code;
+  if (shared.resumed) shared.layout = kept_layout_from(j.at("layout"));
+  return shared;
 }
 
-/// A future's destructor waits: an error shall not wait for a large data file to be hashed.
-struct StopAtEnd {
-  std::atomic<bool>& stop;
-  ~StopAtEnd() { stop = true; }
-};
-
-/// Everything but the sources and the times.
-ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem) {
-  const BuildInfo build = build_info();
-  ProcessInfo p;
-  p.command = to_string(run.command);
-  p.argv = argv;
-  p.config = to_ini(run.config);
-  p.version = build.version;
-  p.git_revision = build.git_revision;
-  p.build_type = build.build_type;
-  p.torch_version = build.torch;
-  p.hdf5_version = build.hdf5;
-  p.mpi_version = build.mpi;
-  p.model_torch_version = problem.program->torch_version();
-  p.hosts = problem.placement.hosts;
-  p.seed = run.config.quadrature.seed;
-  p.weights_format = problem.weights_format;
-  p.ranks = problem.comm->size();
-  p.threads = problem.threads;
-  p.dtype = run.config.compute.dtype;
-  p.device = problem.device.is_cuda() ? "cuda" : "cpu";
-  p.distribution = std::string(to_string(run.config.quadrature.distribution));
-  p.curvature = run.config.curvature.curvature;
-  p.loss_kind = run.config.loss.loss;
-  return p;
-}
-
-/// One run over its operator.
+/// One run, on every rank.
 class Run {
  public:
-  Run(const Invocation& invocation, Problem& problem)
-      : invocation_(invocation),
+  Run(const Invocation& invocation, const std::vector<std::string>& argv, Communicator& world)
+      : run_(invocation),
         config_(invocation.config),
-        problem_(problem),
-        op_(*problem.op),
-        progress_(to_string(invocation.command), expected_products()) {
-    probe_options_.seed = config_.quadrature.seed;
-    probe_options_.distribution = config_.quadrature.distribution;
-    probe_options_.steps = steps();
-    if (!config_.quadrature.reorthogonalize) probe_options_.lanczos.reorthogonalisation = Reorthogonalisation::kNone;
-  }
+        command_(to_string(invocation.command)),
+        argv_(argv),
+        world_(world),
+        folder_(checkpoint_folder(config_)) {}
 
-  /// Collective.
-  RunResult compute() {
-    agree(op_.comm(), [&] { require_room_for_basis(); });
-    RunResult r;
-    const Symmetry symmetry = check_symmetry(op_, config_.quadrature.seed);
-    r.diagnostics.symmetry_error = symmetry.error;
-    // The same numbers on all ranks. Where there is next to no curvature, the products are rounding alone.
-    if (symmetry.error > kGrossAsymmetry && symmetry.curvature > kNoCurvature)
-      throw InputError("products are not symmetric (relative error " + number(r.diagnostics.symmetry_error) +
-                       "): an op of the model has a wrong second derivative, or the model is not deterministic");
-    r.diagnostics.orthogonality_loss = kNaN;
-    if (invocation_.command == Command::kEigs) {
-      eigenvalues_alone(r);
-    } else {
-      probes(r);
+  /// @return the exit code
+  int go() {
+    agree(world_, [&] {
+      if (!first()) return;
+      require_no_input(config_.output.output, {config_.model.model, config_.model.weights, config_.data.data});
+      start_ = begin_run(run_, folder_);
+    });
+    const SharedStart shared = share(start_, world_);
+    if (shared.finished) {
+      log_info("the result is there already: " + quote(config_.output.output));
+      return *shared.finished;
     }
-    progress_.finish();
-    draw(r);
-    measure(r);
-    warn(r);
-    return r;
+    const Heartbeat heartbeat(world_, config_.layout.lost_after_s,
+                              [this](int rank, const std::string& host, double silent_s) {
+                                end_for_lost(rank, host, silent_s, folder_.path().string());
+                              });
+    prepare(shared);
+    return work(shared.run_id);
   }
 
  private:
-  /// A basis that cannot fit would meet the kernel's killer in the middle of the run: memory is given before it is
-  /// there.
-  /// @throws MemoryError with the steps that would fit
-  void require_room_for_basis() const {
-    if (!config_.quadrature.reorthogonalize || problem_.device.is_cuda()) return;
-    const bool eigen = wants_eigenvalues() || invocation_.command == Command::kEigs;
-    const std::int64_t most = std::min(op_.shard().n, std::max(steps(), eigen ? config_.eigs.max_steps : 0));
-    const std::int64_t vector_bytes = op_.shard().chunk * (config_.compute.dtype == "float64" ? 8 : 4);
-    const std::int64_t available = available_memory_bytes() / std::max(1, problem_.placement.ranks_on_node);
-    const std::int64_t needed = (most + 2) * vector_bytes;
-    if (needed <= available) return;
-    throw MemoryError(needed, available,
-                      "a Krylov basis of " + format_count(most) + " vectors takes " + format_bytes(needed) +
-                          " a rank, and " + format_bytes(available) + " is free: at most " +
-                          format_count(std::max<std::int64_t>(0, available / vector_bytes - 2)) +
-                          " --steps and --max-steps would fit, or use more ranks on more nodes, or "
-                          "--reorthogonalization none");
-  }
+  bool first() const { return world_.rank() == 0; }
 
-  bool wants_eigenvalues() const {
-    return invocation_.command == Command::kAnalyze && config_.eigs.top + config_.eigs.bottom > 0;
-  }
-  /// The trace takes a probe's first product alone.
-  std::int64_t steps() const { return invocation_.command == Command::kTrace ? 1 : config_.quadrature.steps; }
-
-  /// An upper bound: eigenvalues may converge, and probes break down, earlier.
-  std::int64_t expected_products() const {
-    const std::int64_t n = problem_.program->layout().size();
-    const std::int64_t a_probe = std::min(steps(), n);
-    const std::int64_t eigen = std::min(config_.eigs.max_steps, n);
-    if (invocation_.command == Command::kEigs) return 2 + eigen;
-    return 2 + config_.quadrature.probes * a_probe +
-           (wants_eigenvalues() ? std::max<std::int64_t>(0, eigen - a_probe) : 0);
-  }
-
-  EigenOptions eigen_options() const {
-    return {config_.eigs.top, config_.eigs.bottom, config_.eigs.max_steps, config_.eigs.rtol_eigs,
-            config_.quadrature.seed};
-  }
-  StepCallback on_step() {
-    return [this](const Lanczos&) { progress_.update(op_.stats().products); };
-  }
-
-  void eigenvalues_alone(RunResult& r) {
-    const at::Tensor start = probe_vector(op_, probe_options_.distribution, probe_options_.seed, 0);
-    Lanczos run(op_, start, probe_options_.lanczos);
-    r.eigenvalues = eigenvalues(op_, run, eigen_options(), on_step());
-    r.quadrature.push_back(quadrature_of(run, 0));
-    r.diagnostics.orthogonality_loss = run.orthogonality_loss();
-    r.quadrature.back().orthogonality_loss = r.diagnostics.orthogonality_loss;
-  }
-
-  /// The first probe's run also gives the eigenvalues: it is taken further until they have converged.
-  void probes(RunResult& r) {
-    for (std::int64_t p = 0; p < config_.quadrature.probes; ++p) {
-      ProbeOptions options = probe_options_;
-      options.measure_orthogonality = p == 0 && config_.quadrature.reorthogonalize && steps() > 1;
-      if (config_.quadrature.probes > 1)
-        progress_.set_label(to_string(invocation_.command) + ", probe " + std::to_string(p + 1) + " of " +
-                            std::to_string(config_.quadrature.probes));
-      ProbeRun run = run_probe(op_, p, options, on_step());
-      if (options.measure_orthogonality) {
-        r.diagnostics.orthogonality_loss = run.quadrature.orthogonality_loss;
-      } else {
-        run.quadrature.orthogonality_loss = kNaN;
-      }
-      r.quadrature.push_back(std::move(run.quadrature));
-      if (p == 0 && wants_eigenvalues()) {
-        progress_.set_label("analyze, eigenvalues");
-        r.eigenvalues = eigenvalues(op_, *run.lanczos, eigen_options(), on_step());
-        progress_.set_total(op_.stats().products + (config_.quadrature.probes - 1) * steps());
-      }
+  /// Reads, checks, plans, divides the ranks.
+  void prepare(const SharedStart& shared) {
+    const std::optional<KeptLayout>& kept = shared.layout;
+    const bool same_world = kept && kept->world == world_.size();
+    const int threads = same_world && config_.compute.threads == 0 ? kept->threads : 0;
+    problem_ = read_problem(config_, threads, world_);
+    agree(world_, [&] {
+      if (!first()) return;
+      require_no_input(config_.output.output, problem_.weight_files);
+      hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
+      if (shared.resumed) require_same_sources(start_.state, hashing_->sources().get(), folder_.path().string());
+    });
+    const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
+    const std::int64_t groups = config_.layout.groups;
+    if (same_world && kept->device == device && (groups == 0 || groups == kept->plan.groups)) {
+      layout_ = *kept;
+    } else {
+      layout_.plan = plan_run(config_, command_, problem_, kept ? kept->plan.micro_batch : 0, world_).plan;
     }
-    progress_.set_label(to_string(invocation_.command));
+    layout_.world = world_.size();
+    layout_.threads = problem_.threads;
+    layout_.device = device;
+    if (kept) tell_differences(*kept);
+    group_ = make_group(problem_, layout_.plan, world_);
+    log_info(describe(problem_, layout_, group_));
   }
 
-  void draw(RunResult& r) const {
-    const Command command = invocation_.command;
-    if (command != Command::kEigs) r.trace = trace_from(r.quadrature);
-    if (command == Command::kAnalyze || command == Command::kDensity) {
-      std::vector<double> widths{0};  // chosen
-      if (config_.quadrature.sigma > 0) widths.insert(widths.begin(), config_.quadrature.sigma);
-      for (const double sigma : widths) {
-        DensityOptions options;
-        options.sigma = sigma;
-        try {
-          r.density = density(r.quadrature, options);
-          break;
-        } catch (const UsageError& error) {  // known only now: the run is still worth keeping
-          say(r,
-              std::string(error.what()) + (sigma > 0 ? "; the density has a chosen width" : "; there is no density"));
-        }
-      }
+  /// What makes a resumed run go on otherwise than the run that was stopped would have.
+  void tell_differences(const KeptLayout& kept) const {
+    std::string text;
+    const auto tell = [&](const std::string& what, const auto& then, const auto& now) {
+      if (then != now) text += (text.empty() ? "" : ", ") + what;
+    };
+    tell(std::to_string(layout_.plan.data_ranks) + " ranks a group instead of " + std::to_string(kept.plan.data_ranks),
+         kept.plan.data_ranks, layout_.plan.data_ranks);
+    tell(std::to_string(layout_.threads) + " threads instead of " + std::to_string(kept.threads), kept.threads,
+         layout_.threads);
+    tell(layout_.device + " instead of " + kept.device, kept.device, layout_.device);
+    if (!text.empty())
+      log_warning("resumed on " + text +
+                  ": finished probes are kept and the others go on from their Lanczos vectors, but " +
+                  "rounding differs from the run that was stopped");
+  }
+
+  /// In the order of dealing: what a checkpoint holds first, and the probe with the eigenvalues, which takes longest.
+  std::deque<std::int64_t> probes_left() const {
+    const std::int64_t probes = command_ == "eigs" ? 1 : config_.quadrature.probes;
+    std::set<std::int64_t> finished;
+    for (const FinishedProbe& one : start_.state.finished) finished.insert(one.quadrature.probe);
+    std::deque<std::int64_t> left;
+    if (start_.resumed)
+      for (const std::int64_t probe : folder_.probes(start_.state.run_id))
+        if (!finished.contains(probe)) left.push_back(probe);
+    for (std::int64_t probe = 0; probe < probes; ++probe)
+      if (!finished.contains(probe) && std::find(left.begin(), left.end(), probe) == left.end()) left.push_back(probe);
+    return left;
+  }
+
+  int work(const std::string& run_id) {
+    std::unique_ptr<Dealer> dealer;
+    if (first()) {
+      RunState state = start_.state;
+      state.plan = to_text(layout_);
+      const PlanWork expected = plan_work(config_, command_, group_.op->shard().n);
+      dealer = std::make_unique<Dealer>(std::move(state), probes_left(), folder_, hashing_->sources(), command_,
+                                        expected_products(expected), layout_.plan.groups);
+      if (start_.resumed)
+        log_info("resumed from " + quote(folder_.path().string()) + ": " +
+                 std::to_string(start_.state.finished.size()) + " of " + std::to_string(expected.probes) +
+                 " probes are finished");
+    }
+    {
+      Desk desk(world_, [&](int rank, const std::string& question) { return dealer->answer(rank, question); });
+      work_in_group(desk, run_id);
+      world_.barrier();  // nobody asks any more
+    }
+    agree(world_, [&] {
+      if (!first()) return;
+      dealer->finish_progress();
+      if (dealer->failure() || dealer->stopped()) dealer->write_stopped();
+      if (dealer->failure())
+        throw Error(static_cast<ExitCode>(dealer->failure()->exit_code), dealer->failure()->message);
+    });
+    double stopped[1] = {first() && dealer->stopped() ? 1.0 : 0.0};
+    world_.all_reduce_sum(std::span<double>(stopped));
+    if (stopped[0] > 0) {
+      log_info("stopped; the checkpoint is in " + quote(folder_.path().string()) + ", and --resume goes on from it");
+      return static_cast<int>(ExitCode::kResubmit);
+    }
+    const Measured measured = measure(group_, world_);
+    return write(dealer ? dealer->state() : RunState(), measured);
+  }
+
+  /// An error that the whole group shares stops the other groups at their next product, with a checkpoint. An error of
+  /// one rank alone goes up, and ends the job.
+  void work_in_group(Desk& desk, const std::string& run_id) {
+    RunCheckpoint checkpoint(folder_, run_id, *group_.comm);
+    const ProbeWork probe_work = hesspect::probe_work(config_, command_, layout_.plan);
+    const Worker::Clock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours, timer_};
+    Worker worker(probe_work, group_, desk, checkpoint, signal_, clock, layout_.plan.lock_step);
+    FailureMeeting meeting(group_.number);
+    try {
+      if (group_.number == 0 && start_unchecked()) worker.check_symmetry();
+      worker.run();
+    } catch (...) {
+      Failure failure = current_failure();
+      if (!meeting.all_failed(failure.exit_code, kMeetAtMost_s)) throw;
+      if (group_.leads()) Line(desk, group_.number).failed(failure);
     }
   }
 
-  /// Collective.
-  void measure(RunResult& r) {
-    const HessianStats& stats = op_.stats();
-    Diagnostics& d = r.diagnostics;
-    d.products = stats.products;
-    d.product_s = stats.product_s;
-    d.communication_s = stats.communication_s;
-    d.cost_in_gradients = stats.products > 0 && stats.gradient_s > 0
-                              ? stats.product_s / static_cast<double>(stats.products) / stats.gradient_s
-                              : kNaN;
-    d.loss = op_.loss();
-    d.loss_terms = op_.count();
-    d.gradient_norm = std::sqrt(reduced_dot(op_.comm(), op_.gradient(), op_.gradient()));
-    d.parameters = op_.shard().n;
-    d.rows = problem_.rows;
-    d.micro_batch = stats.micro_batch;
-    d.widened_weights = problem_.overlay.widened;
-    for (const std::string& bytes : op_.comm().all_gather_bytes(std::to_string(peak_memory_bytes())))
-      d.peak_memory_bytes = std::max<std::int64_t>(d.peak_memory_bytes, std::stoll(bytes));
+  /// Group 0's ranks: the symmetry was not checked by an earlier start. Collective over group 0.
+  bool start_unchecked() {
+    double checked[1] = {first() && start_.state.curvature_scale > 0 ? 1.0 : 0.0};
+    group_.comm->all_reduce_sum(std::span<double>(checked));
+    return checked[0] == 0;
   }
 
-  static void say(RunResult& r, const std::string& text) {
-    r.warnings.push_back(text);
-    log_warning(text);
+  int write(const RunState& state, const Measured& measured) {
+    int code = 0;
+    agree(world_, [&] {
+      if (!first()) return;
+      RunResult r = make_result({run_, argv_, problem_, layout_, start_time_, timer_.elapsed_s()}, state, measured);
+      for (const auto& line : summary(r)) log_info(line);  // before a write that may fail
+      write_result(config_.output.output, r);
+      folder_.remove();
+      log_info("  result        " + quote(config_.output.output));
+      code = static_cast<int>(!r.eigenvalues || r.eigenvalues->converged ? ExitCode::kDone : ExitCode::kNotConverged);
+    });
+    double sum[1] = {static_cast<double>(code)};  // 0 on the others
+    world_.all_reduce_sum(std::span<double>(sum));
+    return static_cast<int>(sum[0]);
   }
 
-  void warn(RunResult& r) const {
-    const auto& d = r.diagnostics;
-    const double bound = config_.compute.dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
-    if (!(d.symmetry_error <= bound))
-      say(r, "products are not symmetric: relative error " + number(d.symmetry_error) + ", expected below " +
-                 number(bound));
-    if (!d.widened_weights.empty())
-      say(r, format_count(static_cast<std::int64_t>(d.widened_weights.size())) +
-                 " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
-    if (r.eigenvalues && !r.eigenvalues->converged)
-      say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
-                 " steps: raise --max-steps or --rtol-eigs");
-  }
-
-  const Invocation& invocation_;
+  const Invocation& run_;
   const RunConfig& config_;
-  Problem& problem_;
-  HessianOperator& op_;
-  Progress progress_;
-  ProbeOptions probe_options_;
+  const std::string command_;
+  const std::vector<std::string>& argv_;
+  Communicator& world_;
+  CheckpointFolder folder_;
+  const Timer timer_;
+  const std::string start_time_ = utc_time();
+  const StopSignal signal_;
+  RunStart start_;  // rank 0
+  Problem problem_;
+  KeptLayout layout_;
+  std::unique_ptr<SourceHashing> hashing_;  // rank 0
+  Group group_;
 };
 
 }  // namespace
 
-int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, std::unique_ptr<Communicator> host) {
-  const Timer timer;
-  const std::string start_time = utc_time();
-  const OutputConfig& output = run.config.output;
-  agree(*host, [&] {
-    if (host->rank() != 0) return;
-    require_no_input(output.output, {run.config.model.model, run.config.model.weights, run.config.data.data});
-    check_output(output.output, output.force);
-  });
-  Problem problem = set_up(run.config, std::move(host));
-  agree(*problem.comm, [&] {
-    if (problem.comm->rank() == 0) require_no_input(output.output, problem.weight_files);
-  });
-  log_info(describe(problem));
-  std::atomic<bool> stop = false;
-  std::future<Sources> sources = hash_sources(run.config, problem, stop);
-  const StopAtEnd stop_at_end{stop};
-
-  RunResult result = Run(run, problem).compute();
-  result.process = process_info(run, argv, problem);
-  result.process.start_time = start_time;
-  agree(*problem.comm, [&] {
-    if (problem.comm->rank() != 0) return;
-    Sources files = sources.get();
-    result.process.model = std::move(files.model);
-    result.process.weights = std::move(files.weights);
-    result.process.data = std::move(files.data);
-    result.process.end_time = utc_time();
-    result.diagnostics.elapsed_s = timer.elapsed_s();
-  });
-  for (const auto& line : summary(result)) log_info(line);  // before a write that may fail
-  agree(*problem.comm, [&] {
-    if (problem.comm->rank() == 0) write_result(output.output, result);
-  });
-  log_info("  result        " + quote(output.output));
-  const bool converged = !result.eigenvalues || result.eigenvalues->converged;
-  return static_cast<int>(converged ? ExitCode::kDone : ExitCode::kNotConverged);
+int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, Communicator& world) {
+  return Run(run, argv, world).go();
 }
 
 int smooth_again(const Invocation& run, const std::vector<std::string>& argv, Communicator& host) {

@@ -10,10 +10,10 @@
 
 namespace hesspect {
 
-/// analyze, density, eigs or trace. Collective over host.
+/// analyze, density, eigs or trace. Collective over world, the communicator of all ranks.
 /// @param argv  for the record
-/// @return the exit code: done, or finished but not converged
-int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, std::unique_ptr<Communicator> host);
+/// @return the exit code: done, finished but not converged, or stopped with a checkpoint
+int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, Communicator& world);
 
 /// density --from: an earlier result's probes under another kernel. Collective over host.
 int smooth_again(const Invocation& run, const std::vector<std::string>& argv, Communicator& host);

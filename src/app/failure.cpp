@@ -28,6 +28,13 @@ FailureMeeting::FailureMeeting() {
   codes_.resize(static_cast<std::size_t>(size));
 }
 
+FailureMeeting::FailureMeeting(int color) {
+  int size = 1;
+  MPI_Comm_split(MPI_COMM_WORLD, color, 0, &comm_);
+  MPI_Comm_size(comm_, &size);
+  codes_.resize(static_cast<std::size_t>(size));
+}
+
 bool FailureMeeting::all_failed(int& exit_code, double at_most_s) {
   if (request_ == MPI_REQUEST_NULL) {
     mine_ = exit_code;

@@ -24,6 +24,8 @@ class FailureMeeting {
  public:
   /// Collective over all ranks of MPI.
   FailureMeeting();
+  /// Collective over all ranks of MPI: those of one colour meet.
+  explicit FailureMeeting(int color);
   FailureMeeting(const FailureMeeting&) = delete;
   FailureMeeting& operator=(const FailureMeeting&) = delete;
 

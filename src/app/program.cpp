@@ -8,6 +8,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "inspect.h"
+#include "planning.h"
 
 namespace hesspect {
 namespace {
@@ -72,8 +73,15 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     });
     return print(*host, text);
   }
+  if (run.command == Command::kPlan) {
+    bool fits = true;
+    std::string text;
+    for (const std::string& line : plan_command(run.config, *host, fits)) text += line + '\n';
+    print(*host, text);
+    return static_cast<int>(fits ? ExitCode::kDone : ExitCode::kOutOfMemory);
+  }
   if (run.command == Command::kDensity && !output.from.empty()) return smooth_again(run, argv, *host);
-  return run_spectrum(run, argv, std::move(host));
+  return run_spectrum(run, argv, *host);
 }
 
 }  // namespace hesspect

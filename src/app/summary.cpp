@@ -27,12 +27,18 @@ void add_eigenvalues(std::vector<std::string>& lines, const std::string& which,
 
 std::string number(double value) { return formatted("%.6g", value); }
 
-std::string describe(const Problem& p) {
-  const HessianStats& stats = p.op->stats();
-  return format_count(p.op->shard().n) + " parameters, " + format_count(p.rows) + " rows in micro-batches of " +
-         std::to_string(stats.micro_batch) + ", loss " + number(p.op->loss()) + "; " + std::to_string(p.comm->size()) +
-         (p.comm->size() == 1 ? " rank" : " ranks") + " of " + std::to_string(p.threads) +
-         (p.threads == 1 ? " thread" : " threads") + " on " + (p.device.is_cuda() ? "cuda" : "cpu");
+std::string describe(const Problem& p, const KeptLayout& layout, const Group& group) {
+  const HessianStats& stats = group.op->stats();
+  const Plan& plan = layout.plan;
+  const auto counted = [](std::int64_t count, const std::string& what) {
+    return format_count(count) + " " + what + (count == 1 ? "" : "s");
+  };
+  std::string ranks =
+      counted(layout.world, "rank") + " of " + counted(layout.threads, "thread") + " on " + layout.device;
+  if (plan.groups > 1) ranks = counted(plan.groups, "group") + " of " + std::to_string(plan.data_ranks) + ", " + ranks;
+  if (plan.lock_step > 1) ranks += ", " + std::to_string(plan.lock_step) + " probes at a time";
+  return format_count(group.op->shard().n) + " parameters, " + format_count(p.rows) + " rows in micro-batches of " +
+         std::to_string(stats.micro_batch) + ", loss " + number(group.op->loss()) + "; " + ranks;
 }
 
 std::vector<std::string> summary(const RunResult& r) {

@@ -6,6 +6,7 @@
 
 #include "hesspect/io/result_file.h"
 #include "problem.h"
+#include "run_start.h"
 
 namespace hesspect {
 
@@ -13,7 +14,7 @@ namespace hesspect {
 std::string number(double value);
 
 /// One line on what is about to run.
-std::string describe(const Problem& problem);
+std::string describe(const Problem& problem, const KeptLayout& layout, const Group& group);
 
 /// The result in a few lines.
 std::vector<std::string> summary(const RunResult& result);

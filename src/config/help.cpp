@@ -57,20 +57,26 @@ std::string help_text(Command command) {
            "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
+           "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
            "  inspect   what a .pt2, a checkpoint, a data file or a result holds\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
   if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, checkpoint, data file or result)\n";
   RunConfig config;
   GeneralConfig general;
-  std::string text =
-      "usage: hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS --output R.h5 [options]\n";
+  std::string text = "usage: hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS" +
+                     (command == Command::kPlan ? " [--world N] [--memory SIZE]" : " --output R.h5") + " [options]\n";
   if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
   text += "\nEvery option can also stand in an ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
   text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
           block(curvature_options(config.curvature));
-  if (command == Command::kAnalyze || command == Command::kEigs) text += block(eigs_options(config.eigs));
+  if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
   text += block(quadrature_options(config.quadrature)) + block(compute_options(config.compute)) +
-          block(output_options(config.output)) + block(general_options(general));
+          block(layout_options(config.layout));
+  if (command == Command::kPlan)
+    text += block(plan_options(config.plan));
+  else
+    text += block(checkpoint_options(config.checkpoint));
+  text += block(output_options(config.output)) + block(general_options(general));
   return text;
 }
 

@@ -91,6 +91,43 @@ OptionGroup compute_options(ComputeConfig& c) {
   return group;
 }
 
+OptionGroup layout_options(LayoutConfig& c) {
+  OptionGroup group{"Layout", {}};
+  group.integer(
+      "groups", c.groups, 0, 1'000'000,
+      "groups of ranks that work on probes of their own, each with all the data; divides the ranks; 0: chosen");
+  group.integer("lock-step", c.lock_step, 0, 1'000, "probes that a group takes forward together; 0: chosen");
+  group.choice("basis-dtype", c.basis_dtype, {"auto", "float64", "float32", "bfloat16"},
+               "of the stored Lanczos vectors; auto: as --dtype while that fits");
+  group.choice("basis-memory", c.basis_memory, {"auto", "device", "host"},
+               "where they are; auto: on the device while they fit");
+  group.bytes("memory", c.memory, "that a rank may take, as 80G or 500M; 0: its share of what is free");
+  group.bytes("graph-memory", c.graph_memory,
+              "of it, for gradient graphs kept between products; 0: none are kept; auto: what is left", "auto");
+  group.real("lost-after", c.lost_after_s, 0, 1e9, true,
+             "seconds of silence after which a rank counts as lost and the run ends; 0: never");
+  return group;
+}
+
+OptionGroup checkpoint_options(CheckpointConfig& c) {
+  OptionGroup group{"Stopping and going on", {}};
+  group.text("checkpoint", c.checkpoint, "FOLDER", "of the checkpoints; default: the output's name and .checkpoint");
+  group.real("checkpoint-minutes", c.checkpoint_minutes, 0, 1e9, true,
+             "between checkpoints; 0: only when the run is stopped");
+  group.real("max-hours", c.max_hours, 0, 1e9, true, "stop with a checkpoint after so long (exit 75); 0: no limit");
+  group.flag("resume", c.resume, "go on from the checkpoint, where there is one");
+  return group;
+}
+
+OptionGroup plan_options(PlanConfig& c) {
+  OptionGroup group{"Plan", {}};
+  group.choice("for", c.work, {"analyze", "density", "eigs", "trace"}, "plan: the command that is planned");
+  group.integer("world", c.world, 0, 1'000'000, "plan: ranks; 0: as many as there are");
+  group.flag("measure", c.measure, "plan: run one micro-batch to learn its time and memory");
+  group.real("bandwidth", c.bandwidth, 0, 1e9, true, "GB/s of a rank's messages, for the forecast; 0: an assumption");
+  return group;
+}
+
 OptionGroup output_options(OutputConfig& c) {
   OptionGroup group{"Output", {}};
   group.text("output", c.output, "FILE", "the result, HDF5");
@@ -113,7 +150,8 @@ OptionGroup general_options(GeneralConfig& c) {
 OptionTable run_options(RunConfig& c) {
   return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
                       curvature_options(c.curvature), eigs_options(c.eigs), quadrature_options(c.quadrature),
-                      compute_options(c.compute), output_options(c.output)}};
+                      compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint),
+                      plan_options(c.plan), output_options(c.output)}};
 }
 
 }  // namespace hesspect

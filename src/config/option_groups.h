@@ -19,6 +19,9 @@ OptionGroup curvature_options(CurvatureConfig& config);
 OptionGroup eigs_options(EigsConfig& config);
 OptionGroup quadrature_options(QuadratureConfig& config);
 OptionGroup compute_options(ComputeConfig& config);
+OptionGroup layout_options(LayoutConfig& config);
+OptionGroup checkpoint_options(CheckpointConfig& config);
+OptionGroup plan_options(PlanConfig& config);
 OptionGroup output_options(OutputConfig& config);
 OptionGroup general_options(GeneralConfig& config);
 

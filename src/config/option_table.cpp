@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <boost/program_options/value_semantic.hpp>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 
@@ -30,6 +31,23 @@ std::string number_text(double value) {
   char buffer[40];
   const auto result = std::to_chars(buffer, buffer + sizeof buffer, value);
   return std::string(buffer, result.ptr);
+}
+
+bool read_bytes(const std::string& text, std::int64_t& bytes) {
+  const std::size_t digits = std::min(text.find_first_not_of("0123456789."), text.size());
+  double number = 0;
+  if (!read_number(text.substr(0, digits), number)) return false;
+  const std::string unit = text.substr(digits);
+  double factor = 1;
+  if (!unit.empty() && unit != "B") {
+    const std::size_t power = std::string("KMGT").find(static_cast<char>(std::toupper(unit[0])));
+    const std::string rest = unit.substr(1);
+    if (power == std::string::npos || (!rest.empty() && rest != "B" && rest != "iB")) return false;
+    factor = std::pow(rest == "B" ? 1000.0 : 1024.0, static_cast<double>(power + 1));
+  }
+  if (!(number * factor < 9e18)) return false;
+  bytes = static_cast<std::int64_t>(number * factor);
+  return true;
 }
 
 std::string integer_bounds(std::int64_t min, std::int64_t max) {
@@ -74,6 +92,19 @@ void OptionGroup::integer(std::string name, std::int64_t& field, std::int64_t mi
                        field = number;
                      },
                      [&field] { return Values{std::to_string(field)}; }});
+}
+
+void OptionGroup::bytes(std::string name, std::int64_t& field, std::string help, std::string word) {
+  options.push_back({std::move(name), word.empty() ? "SIZE" : word + "|SIZE", std::move(help), false,
+                     [&field, word](const Values& v) {
+                       if (!word.empty() && v.back() == word) {
+                         field = -1;
+                       } else if (!read_bytes(v.back(), field)) {
+                         throw UsageError("expected " + (word.empty() ? "" : word + " or ") +
+                                          "a number of bytes such as 500M, 80G or 1.5TiB");
+                       }
+                     },
+                     [&field, word] { return Values{field < 0 ? word : std::to_string(field)}; }});
 }
 
 void OptionGroup::seed(std::string name, std::uint64_t& field, std::string help) {

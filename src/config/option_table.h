@@ -33,6 +33,9 @@ struct OptionGroup {
   void choice(std::string name, std::string& field, std::vector<std::string> choices, std::string help);
   /// An integer in [min, max].
   void integer(std::string name, std::int64_t& field, std::int64_t min, std::int64_t max, std::string help);
+  /// A number of bytes with an optional unit (K, M, G, T or KiB…: powers of 1024; KB…: of 1000). A word, where given,
+  /// stands for -1.
+  void bytes(std::string name, std::int64_t& field, std::string help, std::string word = "");
   void seed(std::string name, std::uint64_t& field, std::string help);
   /// A finite number in (above, below), or [above, below) where `closed`.
   void real(std::string name, double& field, double above, double below, bool closed, std::string help);

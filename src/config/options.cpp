@@ -30,11 +30,9 @@ struct CommandName {
   Command command;
   const char* name;
 };
-constexpr CommandName kCommands[] = {{Command::kAnalyze, "analyze"},
-                                     {Command::kDensity, "density"},
-                                     {Command::kEigs, "eigs"},
-                                     {Command::kTrace, "trace"},
-                                     {Command::kInspect, "inspect"}};
+constexpr CommandName kCommands[] = {{Command::kAnalyze, "analyze"}, {Command::kDensity, "density"},
+                                     {Command::kEigs, "eigs"},       {Command::kTrace, "trace"},
+                                     {Command::kPlan, "plan"},       {Command::kInspect, "inspect"}};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",    "HESSPECT_FIXTURES",    "HESSPECT_JOBS",
@@ -46,7 +44,7 @@ Command command_from(const std::string& name) {
     if (name == c.name) return c.command;
     names.push_back(c.name);
   }
-  if (name == "plan" || name == "compare") throw UsageError("'" + name + "' is not part of this version");
+  if (name == "compare") throw UsageError("'" + name + "' is not part of this version");
   throw UsageError("unknown command '" + name + "'" + did_you_mean(name, names) + "; there are " + format_names(names));
 }
 
@@ -209,12 +207,29 @@ void check_whole(const Invocation& run) {
     require(!c.data.data.empty(), run.command, "data", "an HDF5 or safetensors file");
     require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
   }
-  require(!c.output.output.empty(), run.command, "output", "the file to write");
-  const bool eigenvalues = run.command == Command::kEigs || run.command == Command::kAnalyze;
+  const bool planning = run.command == Command::kPlan;
+  const std::string work = planning ? c.plan.work : to_string(run.command);
+  if (!planning) {
+    require(!c.output.output.empty(), run.command, "output", "the file to write");
+    if (c.plan.world != 0) throw UsageError("--world belongs to 'plan'; 'mpirun -n' sets the ranks of a run");
+  }
+  const bool eigenvalues = work == "eigs" || work == "analyze";
   if (eigenvalues && !c.quadrature.reorthogonalize && c.eigs.top + c.eigs.bottom > 0)
     throw UsageError("eigenvalues need --reorthogonalization full; without it, --top 0 --bottom 0");
-  if (run.command == Command::kEigs && c.eigs.top + c.eigs.bottom == 0)
-    throw UsageError("'eigs' needs --top or --bottom above 0");
+  if (work == "eigs" && c.eigs.top + c.eigs.bottom == 0) throw UsageError("'eigs' needs --top or --bottom above 0");
+}
+
+std::string ini_text(const RunConfig& config, const std::set<std::string>& left_out) {
+  RunConfig copy = config;
+  std::string text;
+  for (const auto& group : run_options(copy).groups) {
+    std::string lines;
+    for (const auto& option : group.options)
+      if (!left_out.contains(option.name))
+        for (const auto& value : option.get()) lines += option.name + " = " + ini_value(value) + "\n";
+    if (!lines.empty()) text += (text.empty() ? "# " : "\n# ") + group.title + "\n" + lines;
+  }
+  return text;
 }
 
 /// density --from computes nothing anew: an option about the run that it does not do is a mistake.
@@ -289,15 +304,16 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
   return run;
 }
 
-std::string to_ini(const RunConfig& config) {
+std::string to_ini(const RunConfig& config) { return ini_text(config, {}); }
+
+std::string to_ini_of_result(const RunConfig& config) {
   RunConfig copy = config;
-  std::string text;
-  for (const auto& group : run_options(copy).groups) {
-    text += (text.empty() ? "# " : "\n# ") + group.title + "\n";
-    for (const auto& option : group.options)
-      for (const auto& value : option.get()) text += option.name + " = " + ini_value(value) + "\n";
-  }
-  return text;
+  std::set<std::string> others = {"model", "weights", "data", "threads"};
+  for (const OptionGroup& group : {layout_options(copy.layout), checkpoint_options(copy.checkpoint),
+                                   plan_options(copy.plan), output_options(copy.output)})
+    for (const Option& option : group.options)
+      if (option.name != "basis-dtype") others.insert(option.name);
+  return ini_text(config, others);
 }
 
 RunConfig from_ini(const std::string& text, const std::string& name) {

@@ -64,12 +64,13 @@ void log_debug(std::string_view message) { console().print(spdlog::level::debug,
 void log_warning(std::string_view message) { console().print(spdlog::level::warn, "warning: ", message); }
 void log_error(std::string_view message) { console().print(spdlog::level::err, "error: ", message); }
 
-std::string format_progress(std::string_view label, std::int64_t done, std::int64_t total, double elapsed_s) {
+std::string format_progress(std::string_view label, std::int64_t done, std::int64_t total, double elapsed_s,
+                            std::int64_t before) {
   std::string text(label);
   text += total > 0 ? fmt::format(": {}/{} products, {}%", done, total, 100 * std::min(done, total) / total)
                     : fmt::format(": {} products", done);
-  if (done <= 0 || elapsed_s <= 0) return text;
-  const double rate = static_cast<double>(done) / elapsed_s;
+  if (done <= before || elapsed_s <= 0) return text;
+  const double rate = static_cast<double>(done - before) / elapsed_s;
   text += rate >= 1 ? fmt::format(", {:.1f}/s", rate) : fmt::format(", {} each", format_duration(1 / rate));
   if (total > 0) {
     text += ", " + format_duration(static_cast<double>(std::max<std::int64_t>(0, total - done)) / rate) + " left";
@@ -80,6 +81,7 @@ std::string format_progress(std::string_view label, std::int64_t done, std::int6
 struct Progress::Impl {
   std::string label;
   std::int64_t total = 0;
+  std::int64_t before = 0;
   std::int64_t done = 0;
   bool on_terminal = false;
   bool finished = false;
@@ -98,7 +100,8 @@ struct Progress::Impl {
             std::string(static_cast<std::size_t>(kWidth - filled), '.') + "] ";
     }
     console().bar_shown = true;
-    Console::write(std::string(kClearLine) + bar + format_progress(label, done, total, since_start.elapsed_s()));
+    Console::write(std::string(kClearLine) + bar +
+                   format_progress(label, done, total, since_start.elapsed_s(), before));
   }
 
   void show() {
@@ -108,16 +111,17 @@ struct Progress::Impl {
       draw_bar();
     } else {
       if (since_shown.elapsed_s() < kLineEvery_s) return;
-      log_info(format_progress(label, done, total, since_start.elapsed_s()));
+      log_info(format_progress(label, done, total, since_start.elapsed_s(), before));
     }
     shown = true;
     since_shown.reset();
   }
 };
 
-Progress::Progress(std::string label, std::int64_t total) : impl_(std::make_unique<Impl>()) {
+Progress::Progress(std::string label, std::int64_t total, std::int64_t before) : impl_(std::make_unique<Impl>()) {
   impl_->label = one_line(label);
   impl_->total = total;
+  impl_->before = before;
   impl_->on_terminal = ::isatty(STDERR_FILENO) == 1;
 }
 

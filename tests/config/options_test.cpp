@@ -117,7 +117,7 @@ TEST(Options, MissingAndContradictory) {
   EXPECT_EQ(usage_error({"density", "--from", "r.h5"}), "'density' needs --output, the file to write");
   EXPECT_EQ(usage_error(with({"--from", "r.h5"})), "--from belongs to 'density', not to 'analyze'");
   EXPECT_EQ(usage_error({"inspect"}), "'inspect' needs a file: hesspect inspect FILE");
-  EXPECT_EQ(usage_error({"plan"}), "'plan' is not part of this version");
+  EXPECT_EQ(usage_error({"compare"}), "'compare' is not part of this version");
   EXPECT_EQ(usage_error(with({"stray"})), "unexpected argument 'stray'");
   EXPECT_EQ(usage_error(with({"--steps", "3", "--steps", "4"})), "--steps is given twice");
   EXPECT_NE(usage_error(with({"--steps"})), "");

@@ -13,7 +13,7 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kInspect };
+enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect };
 
 std::string to_string(Command command);
 
@@ -40,6 +40,14 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
 
 /// Every option of the config as ini text, which reads back to the same config. Unset texts are left out.
 std::string to_ini(const RunConfig& config);
+
+/// The same without what the result does not depend on: files by name (they are told apart by content), layout,
+/// threads, checkpoints, output.
+std::string to_ini_of_result(const RunConfig& config);
+
+/// The same without what the result does not depend on: files by name (they are told apart by content), threads,
+/// layout, checkpoints, output.
+std::string to_ini_of_result(const RunConfig& config);
 
 /// Reads ini text over the defaults. @param name  for messages
 RunConfig from_ini(const std::string& text, const std::string& name);

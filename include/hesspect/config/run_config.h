@@ -58,6 +58,32 @@ struct ComputeConfig {
   std::int64_t threads = 0;     // a rank; 0: the cores it may use, shared between the ranks that share them
 };
 
+/// How the run is laid out over ranks and memory. 0, -1 and auto: chosen by the plan.
+struct LayoutConfig {
+  std::int64_t groups = 0;            // of ranks, each with probes of its own
+  std::int64_t lock_step = 0;         // probes a group advances together
+  std::string basis_dtype = "auto";   // auto, float64, float32 or bfloat16
+  std::string basis_memory = "auto";  // auto, device or host
+  std::int64_t memory = 0;            // bytes a rank may take
+  std::int64_t graph_memory = -1;     // bytes of it for gradient graphs kept between products
+  double lost_after_s = 20;           // a rank that has been silent so long is lost; 0: never
+};
+
+struct CheckpointConfig {
+  std::string checkpoint;          // folder; empty: the output's name and ".checkpoint"
+  double checkpoint_minutes = 30;  // 0: only when stopped
+  double max_hours = 0;            // 0: no limit
+  bool resume = false;
+};
+
+/// Of the command `plan`.
+struct PlanConfig {
+  std::string work = "analyze";  // analyze, density, eigs or trace
+  std::int64_t world = 0;        // ranks; 0: those there are
+  bool measure = true;
+  double bandwidth = 0;  // GB/s of a rank's messages; 0: measured, or assumed
+};
+
 struct OutputConfig {
   std::string output;
   std::string from;  // density: an earlier result
@@ -74,6 +100,9 @@ struct RunConfig {
   EigsConfig eigs;
   QuadratureConfig quadrature;
   ComputeConfig compute;
+  LayoutConfig layout;
+  CheckpointConfig checkpoint;
+  PlanConfig plan;
   OutputConfig output;
 };
 

@@ -23,7 +23,8 @@ void log_error(std::string_view message);
 /// One at a time; a message logged meanwhile goes above the bar.
 class Progress {
  public:
-  Progress(std::string label, std::int64_t total);
+  /// @param before  units done by an earlier start of the run, which say nothing of its speed
+  Progress(std::string label, std::int64_t total, std::int64_t before = 0);
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   ~Progress();  // ends the bar's line
@@ -41,6 +42,8 @@ class Progress {
 
 /// What Progress prints: "label: 12/80 products, 15%, 3.1/s, 22.0 s left"; without a share and time left where total <=
 /// 0.
-std::string format_progress(std::string_view label, std::int64_t done, std::int64_t total, double elapsed_s);
+/// @param before  of `done`, those of an earlier start: not of elapsed_s
+std::string format_progress(std::string_view label, std::int64_t done, std::int64_t total, double elapsed_s,
+                            std::int64_t before = 0);
 
 }  // namespace hesspect

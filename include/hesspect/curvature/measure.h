@@ -41,4 +41,7 @@ BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, cons
 /// Bytes that could still be taken on a device: available_memory_bytes() on the CPU, free device memory on CUDA.
 std::int64_t free_memory_bytes(at::Device device);
 
+/// The most that LibTorch held on a device since the process began; 0 on the CPU.
+std::int64_t peak_device_bytes(at::Device device);
+
 }  // namespace hesspect

@@ -54,6 +54,10 @@ struct FinishedProbe {
   std::optional<EigenResult> eigenvalues;
 };
 
+/// As text for messages, exactly, and back. @throws InputError for text that is none
+std::string to_text(const FinishedProbe& probe);
+FinishedProbe finished_probe_from(const std::string& text);
+
 /// What rank 0 knows of the run.
 struct RunState {
   std::string run_id;  // drawn at the run's first start
@@ -88,6 +92,8 @@ class CheckpointFolder {
   /// Makes the folder and takes its lock, held until this object goes; removes temporary files of killed runs.
   /// @throws UsageError where another running process holds the lock; InputError where it cannot be made
   void lock();
+  /// Removes what earlier runs left here; the lock stays.
+  void clear();
   /// Writes the next generation and removes all but the last two.
   /// @throws InputError if it cannot be written; the earlier generations are as they were
   void write_run(const RunState& state);

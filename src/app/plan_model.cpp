@@ -1,0 +1,134 @@
+#include "plan_model.h"
+
+#include <algorithm>
+
+namespace hesspect::plan_model {
+namespace {
+
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+// A GPU's caching allocator splits and rounds its blocks, and a basis in host memory passes through buffers there.
+constexpr std::int64_t kSlackOnCpu = 32 * kMiB;
+constexpr std::int64_t kSlackOnGpu = 512 * kMiB;
+
+/// a · b, at most 10^18: absurd requests must not overflow into small ones.
+std::int64_t times(std::int64_t a, std::int64_t b) {
+  constexpr std::int64_t kMost = 1'000'000'000'000'000'000;
+  return static_cast<double>(a) * static_cast<double>(b) > static_cast<double>(kMost) ? kMost : a * b;
+}
+
+std::int64_t divided_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Basis rows of all probes that the group with the longest one advances together.
+std::int64_t basis_rows(const Given& given, std::int64_t lock_step) {
+  if (!given.work.reorthogonalize) return 2 * lock_step;
+  const std::int64_t n = given.problem.parameters;
+  const auto rows = [n](std::int64_t steps) { return std::max<std::int64_t>(2, std::min(steps + 1, n)); };
+  return (lock_step - 1) * rows(ordinary_steps(given.problem, given.work)) +
+         rows(longest_steps(given.problem, given.work));
+}
+
+void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, PlanBytes& bytes) {
+  const std::int64_t element = element_bytes(layout.basis.dtype);
+  const std::int64_t rows = times(times(basis_rows(given, layout.lock_step), chunk), element);
+  (layout.basis.host ? bytes.basis_host : bytes.basis) = rows;
+  // The recurrence's own two vectors keep full precision.
+  if (element < given.problem.element_bytes)
+    bytes.basis += times(2 * layout.lock_step * given.problem.element_bytes, chunk);
+}
+
+/// Kept graphs and the transient of a product, in `room` bytes.
+void add_activations(const Given& given, const Layout& layout, std::int64_t rows, std::int64_t room, Plan& plan) {
+  const PlanCost& cost = given.cost;
+  const std::int64_t cap = given.request.graph_bytes;
+  if (!given.measured()) {
+    // Gradients and a product are there at least.
+    plan.bytes.transient = times(2 * given.problem.element_bytes, given.problem.parameters);
+    const std::int64_t half = std::max<std::int64_t>(0, room - plan.bytes.transient) / 2;
+    plan.graph_budget_bytes = cap >= 0 ? std::min(cap, half) : half;
+    plan.micro_batch = layout.micro_batch;
+    plan.micro_batches = layout.micro_batch > 0 ? divided_up(rows, layout.micro_batch) : 0;
+    return;
+  }
+  const std::int64_t batch =
+      given.problem.static_batch ? layout.micro_batch : std::max<std::int64_t>(1, std::min(layout.micro_batch, rows));
+  const std::int64_t count = divided_up(rows, batch);
+  const std::int64_t last = given.problem.static_batch ? batch : rows - (count - 1) * batch;
+  const auto graph = [&cost](std::int64_t r) { return cost.graph_fixed_bytes + times(r, cost.graph_row_bytes); };
+  const std::int64_t transient = cost.transient_fixed_bytes + times(batch, cost.transient_row_bytes);
+  const std::int64_t all = times(count - 1, graph(batch)) + graph(last);
+  plan.micro_batch = batch;
+  plan.micro_batches = count;
+  plan.bytes.outputs = times(batch, cost.output_row_bytes);
+  plan.bytes.transient = transient;
+  const std::int64_t budget = cap >= 0 ? std::min(cap, room - transient) : room - transient;
+  if (cap != 0 && all <= budget) {
+    plan.kept_graphs = count;
+    plan.bytes.kept_graphs = all;
+  } else {
+    // What is not kept is rebuilt in every product, one at a time.
+    plan.bytes.transient += graph(batch);
+    const std::int64_t left = room - plan.bytes.transient;
+    const std::int64_t each = std::max<std::int64_t>(1, graph(batch));
+    plan.kept_graphs = std::clamp<std::int64_t>((cap >= 0 ? std::min(cap, left) : left) / each, 0, count - 1);
+    plan.bytes.kept_graphs = plan.kept_graphs * graph(batch);
+  }
+  // Graphs may turn out a little larger than the trial's; the margin has room for that.
+  plan.graph_budget_bytes = plan.bytes.kept_graphs + plan.bytes.kept_graphs / 50;
+  if (cap >= 0) plan.graph_budget_bytes = std::min(plan.graph_budget_bytes, cap);
+}
+
+}  // namespace
+
+std::int64_t element_bytes(const std::string& dtype) {
+  return dtype == "float64" ? 8 : dtype == "float32" ? 4 : dtype == "bfloat16" ? 2 : 0;
+}
+
+std::string vector_dtype(const PlanProblem& problem) { return problem.element_bytes == 8 ? "float64" : "float32"; }
+
+std::int64_t usable_bytes(std::int64_t memory_bytes, bool on_gpu) {
+  return memory_bytes - memory_bytes / 20 - (on_gpu ? kSlackOnGpu : kSlackOnCpu);
+}
+
+std::int64_t ordinary_steps(const PlanProblem& problem, const PlanWork& work) {
+  return std::min(work.steps, problem.parameters);
+}
+
+std::int64_t longest_steps(const PlanProblem& problem, const PlanWork& work) {
+  return std::min(std::max(work.steps, work.eigen_steps), problem.parameters);
+}
+
+Plan with_bytes(const Given& given, const Layout& layout) {
+  const PlanProblem& problem = given.problem;
+  Plan plan;
+  plan.groups = layout.groups;
+  plan.data_ranks = given.machine.world / layout.groups;
+  plan.lock_step = static_cast<int>(layout.lock_step);
+  plan.basis_dtype = layout.basis.dtype;
+  plan.basis_memory = layout.basis.host ? "host" : "device";
+
+  const std::int64_t n = problem.parameters, b = problem.element_bytes, ranks = plan.data_ranks;
+  const std::int64_t chunk = divided_up(n, ranks), rows = divided_up(problem.rows, ranks);
+  PlanBytes& bytes = plan.bytes;
+  bytes.process = problem.process_bytes;
+  bytes.parameters = times(n, b);
+  bytes.buffers = problem.buffer_bytes;
+  bytes.data = times(rows, problem.row_bytes);
+  // One rank's shard is the whole vector, and needs no gathering. The gradient is the shard beside the probes' own.
+  const std::int64_t whole = times((ranks > 1 ? 2 : 1) * b, chunk * ranks);
+  bytes.vectors = times(layout.lock_step, whole + times(3 * b, chunk)) + times(b, chunk);
+  add_basis(given, layout, chunk, bytes);
+  const std::int64_t room = usable_bytes(given.machine.memory_bytes, problem.on_gpu) - bytes.total();
+  add_activations(given, layout, rows, room, plan);
+  plan.fits = excess_bytes(given, plan) == 0;
+  return plan;
+}
+
+std::int64_t excess_bytes(const Given& given, const Plan& plan) {
+  const auto over = [](std::int64_t needed, std::int64_t usable) {
+    return needed > 0 ? std::max<std::int64_t>(0, needed - usable) : 0;
+  };
+  return over(plan.bytes.total(), usable_bytes(given.machine.memory_bytes, given.problem.on_gpu)) +
+         over(plan.bytes.basis_host, usable_bytes(given.machine.host_memory_bytes, /*on_gpu=*/false));
+}
+
+}  // namespace hesspect::plan_model

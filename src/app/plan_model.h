@@ -1,0 +1,57 @@
+// What one layout takes, in bytes and seconds: the formulas of docs/plan.md. plan.cpp chooses among layouts by them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "plan.h"
+
+namespace hesspect::plan_model {
+
+/// Where and how basis vectors are kept.
+struct BasisChoice {
+  std::string dtype;
+  bool host = false;  // beside a GPU
+};
+
+/// The choices that make a layout; the rest of a Plan follows from them.
+struct Layout {
+  int groups = 1;
+  std::int64_t lock_step = 1;
+  BasisChoice basis;
+  std::int64_t micro_batch = 0;  // 0: not measured, not given
+};
+
+/// All that a plan is made from.
+struct Given {
+  const PlanProblem& problem;
+  const PlanCost& cost;
+  const PlanWork& work;
+  const PlanMachine& machine;
+  const PlanRequest& request;
+  bool measured() const { return cost.micro_batch > 0; }
+};
+
+/// Bytes of an element of a basis dtype; 0 for another name.
+std::int64_t element_bytes(const std::string& dtype);
+/// The name of the vectors' own dtype.
+std::string vector_dtype(const PlanProblem& problem);
+
+/// Of memory that is given, what a plan may use: all but 5 % and a constant (32 MiB, on a GPU 512 MiB), for what the
+/// formulas leave out: allocator rounding, message buffers, small tensors.
+std::int64_t usable_bytes(std::int64_t memory_bytes, bool on_gpu);
+
+/// Lanczos steps of an ordinary probe, and of the longest one: no more than there are dimensions.
+std::int64_t ordinary_steps(const PlanProblem& problem, const PlanWork& work);
+std::int64_t longest_steps(const PlanProblem& problem, const PlanWork& work);
+
+/// Bytes on the largest rank, as many kept graphs as fit, and whether all of it fits. No times.
+Plan with_bytes(const Given& given, const Layout& layout);
+/// How many bytes over what may be used, on the device and on the host.
+std::int64_t excess_bytes(const Given& given, const Plan& plan);
+
+/// Fills in products, messages and, with measured costs, times.
+void add_forecast(const Given& given, Plan& plan);
+
+}  // namespace hesspect::plan_model

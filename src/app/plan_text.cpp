@@ -1,0 +1,227 @@
+// A plan in words, and as text for a checkpoint.
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <limits>
+#include <map>
+#include <optional>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+#include "plan.h"
+#include "plan_model.h"
+
+namespace hesspect {
+namespace {
+
+std::string counted(std::int64_t count, const std::string& thing) {
+  return format_count(count) + " " + thing + (count == 1 ? "" : "s");
+}
+
+/// A line as of the summary of a run: the label in a column of its own.
+std::string line(const std::string& label, const std::string& text) {
+  char column[32];
+  std::snprintf(column, sizeof column, "  %-13s ", label.c_str());
+  return column + text;
+}
+
+std::string row(const std::string& kind, std::int64_t bytes) {
+  char text[96];
+  std::snprintf(text, sizeof text, "    %-38s %12s", kind.c_str(), format_bytes(bytes).c_str());
+  return text;
+}
+
+std::string rate(double bytes_per_s) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g GB/s", bytes_per_s / 1e9);
+  return text;
+}
+
+class Description {
+ public:
+  Description(const Plan& plan, const PlanProblem& problem, const PlanCost& cost, const PlanWork& work,
+              const PlanMachine& machine)
+      : plan_(plan), problem_(problem), cost_(cost), work_(work), machine_(machine) {}
+
+  std::vector<std::string> lines() {
+    if (!plan_.fits) add("does not fit", "what comes nearest:");
+    layout();
+    basis();
+    micro_batches();
+    memory();
+    cost();
+    unknown();
+    return std::move(lines_);
+  }
+
+ private:
+  bool measured() const { return cost_.micro_batch > 0; }
+  void add(const std::string& label, const std::string& text) { lines_.push_back(line(label, text)); }
+
+  void layout() {
+    const std::int64_t probes = std::max<std::int64_t>(1, work_.probes);
+    std::string text = counted(plan_.groups, "group") + " of " + counted(plan_.data_ranks, "rank") + ", " +
+                       counted(plan_.lock_step, "probe") + " at a time" + (plan_.groups > 1 ? " in each; " : "; ") +
+                       counted(probes, "probe") + " in all";
+    if (plan_.groups > probes) text += ", so " + counted(plan_.groups - probes, "group") + " idle";
+    add("layout", text);
+    for (const std::optional<int>& groups : {next_groups(+1), next_groups(-1)})
+      if (groups) why_not(*groups, probes);
+  }
+
+  /// The next number of groups, up or down, that divides the ranks.
+  std::optional<int> next_groups(int direction) const {
+    for (int groups = plan_.groups + direction; groups >= 1 && groups <= machine_.world; groups += direction)
+      if (machine_.world % groups == 0) return groups;
+    return std::nullopt;
+  }
+
+  void why_not(int groups, std::int64_t probes) {
+    const std::string what = counted(groups, "group") + " of " + counted(machine_.world / groups, "rank");
+    if (groups > probes && groups > plan_.groups) {
+      add("", what + " would leave groups without a probe");
+      return;
+    }
+    PlanRequest request;
+    request.groups = groups;
+    const Plan other = make_plan(problem_, cost_, work_, machine_, request);
+    if (!other.fits) {
+      add("", what + " would not fit: " + format_bytes(other.bytes.total()) + " a rank");
+    } else if (plan_model::element_bytes(other.basis_dtype) < plan_model::element_bytes(plan_.basis_dtype)) {
+      add("", what + " would need a basis in " + other.basis_dtype);
+    } else if (measured()) {
+      add("", what + " would take " + format_duration(other.run_s));
+    }
+  }
+
+  void basis() {
+    const std::int64_t most = plan_model::longest_steps(problem_, work_);
+    std::string text = plan_.basis_dtype + (problem_.on_gpu ? ", in " + plan_.basis_memory + " memory" : "") + ", ";
+    text += work_.reorthogonalize ? "up to " + counted(most + 1, "vector") + " a probe" : "2 vectors a probe";
+    const std::int64_t chunk = (problem_.parameters + plan_.data_ranks - 1) / plan_.data_ranks;
+    add("basis", text + " of " + format_count(chunk) + " entries a rank");
+  }
+
+  void micro_batches() {
+    if (plan_.micro_batch == 0) return;
+    std::string text = format_count(plan_.micro_batch) + (plan_.micro_batch == 1 ? " row, " : " rows, ") +
+                       format_count(plan_.micro_batches) + " of them on a rank";
+    if (measured())
+      text += plan_.kept_graphs == plan_.micro_batches ? ", all their gradient graphs kept between products"
+              : plan_.kept_graphs == 0
+                  ? ", their gradient graphs rebuilt in every product"
+                  : ", the gradient graphs of " + format_count(plan_.kept_graphs) + " kept between products";
+    add("micro-batch", text);
+  }
+
+  void memory() {
+    const PlanBytes& bytes = plan_.bytes;
+    add("memory", "of the largest rank");
+    const auto add_row = [&](const std::string& kind, std::int64_t amount) {
+      if (amount > 0) lines_.push_back(row(kind, amount));
+    };
+    add_row("process", bytes.process);
+    add_row("parameters", bytes.parameters);
+    add_row("buffers", bytes.buffers);
+    add_row("data", bytes.data);
+    add_row("vectors", bytes.vectors);
+    add_row(bytes.basis_host > 0 ? "Lanczos vectors of full precision" : "Lanczos basis", bytes.basis);
+    add_row("gradient graphs, kept", bytes.kept_graphs);
+    add_row(measured() ? "activations and gradients of a product" : "gradients (activations not known)",
+            bytes.transient);
+    add_row("  outputs of a micro-batch, in a graph", bytes.outputs);
+    const auto of = [&](std::int64_t given, bool on_gpu) {
+      return " of " + format_bytes(given) + ", of which " +
+             format_bytes(std::max<std::int64_t>(0, plan_model::usable_bytes(given, on_gpu))) + " may be planned with";
+    };
+    lines_.push_back(row("total", bytes.total()) + of(machine_.memory_bytes, problem_.on_gpu));
+    if (bytes.basis_host > 0)
+      lines_.push_back(row("Lanczos basis, in host memory", bytes.basis_host) + of(machine_.host_memory_bytes, false));
+  }
+
+  void cost() {
+    if (plan_.messages_per_step > 0)
+      add("messages", counted(plan_.messages_per_step, "collective call") + " a step, " +
+                          format_bytes(plan_.message_bytes_per_step) + " sent by a rank" +
+                          (machine_.bandwidth > 0 ? ", at " + rate(machine_.bandwidth) : ""));
+    add("products", format_count(plan_.products) + " at most, " + format_count(plan_.products_in_turn) +
+                        " of them in the group that takes longest");
+    if (measured())
+      add("forecast", format_duration(plan_.run_s) + " at most, " + format_duration(plan_.product_s) +
+                          " for a product of one probe");
+  }
+
+  void unknown() {
+    if (!measured())
+      add("not measured", "activations and times: they are not in the figures above, so it may yet not fit");
+    else if (plan_.data_ranks > 1 && machine_.bandwidth <= 0)
+      add("not measured", "the bandwidth of messages: the forecast leaves them out");
+  }
+
+  const Plan& plan_;
+  const PlanProblem& problem_;
+  const PlanCost& cost_;
+  const PlanWork& work_;
+  const PlanMachine& machine_;
+  std::vector<std::string> lines_;
+};
+
+[[noreturn]] void no_plan(const std::string& text) { throw InputError("not the text of a plan: " + quote(text)); }
+
+}  // namespace
+
+std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, const PlanCost& cost,
+                                  const PlanWork& work, const PlanMachine& machine) {
+  return Description(plan, problem, cost, work, machine).lines();
+}
+
+std::string to_text(const Plan& p) {
+  return "groups=" + std::to_string(p.groups) + " data_ranks=" + std::to_string(p.data_ranks) +
+         " lock_step=" + std::to_string(p.lock_step) + " basis_dtype=" + p.basis_dtype +
+         " basis_memory=" + p.basis_memory + " micro_batch=" + std::to_string(p.micro_batch) +
+         " micro_batches=" + std::to_string(p.micro_batches) + " kept_graphs=" + std::to_string(p.kept_graphs) +
+         " graph_budget_bytes=" + std::to_string(p.graph_budget_bytes);
+}
+
+Plan plan_from(const std::string& text) {
+  std::map<std::string, std::string> values;
+  std::size_t fields = 0;
+  for (std::size_t at = 0; at < text.size(); ++fields) {
+    const std::size_t end = std::min(text.find(' ', at), text.size());
+    const std::string field = text.substr(at, end - at);
+    const std::size_t equals = field.find('=');
+    if (equals == std::string::npos) no_plan(text);
+    values[field.substr(0, equals)] = field.substr(equals + 1);
+    at = end + 1;
+  }
+  const auto value = [&](const char* name) {
+    const auto found = values.find(name);
+    if (found == values.end()) no_plan(text);
+    return found->second;
+  };
+  const auto number = [&](const char* name, std::int64_t least, std::int64_t most) {
+    const std::string digits = value(name);
+    std::int64_t parsed = 0;
+    const auto [stop, error] = std::from_chars(digits.data(), digits.data() + digits.size(), parsed);
+    if (error != std::errc{} || stop != digits.data() + digits.size() || parsed < least || parsed > most) no_plan(text);
+    return parsed;
+  };
+  constexpr std::int64_t kMostInt = std::numeric_limits<int>::max();
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  Plan plan;
+  plan.groups = static_cast<int>(number("groups", 1, kMostInt));
+  plan.data_ranks = static_cast<int>(number("data_ranks", 1, kMostInt));
+  plan.lock_step = static_cast<int>(number("lock_step", 1, kMostInt));
+  plan.basis_dtype = value("basis_dtype");
+  plan.basis_memory = value("basis_memory");
+  plan.micro_batch = number("micro_batch", 0, kMost);
+  plan.micro_batches = number("micro_batches", 0, kMost);
+  plan.kept_graphs = number("kept_graphs", 0, kMost);
+  plan.graph_budget_bytes = number("graph_budget_bytes", 0, kMost);
+  const bool names_known =
+      plan_model::element_bytes(plan.basis_dtype) > 0 && (plan.basis_memory == "device" || plan.basis_memory == "host");
+  if (values.size() != 9 || fields != 9 || !names_known) no_plan(text);
+  return plan;
+}
+
+}  // namespace hesspect

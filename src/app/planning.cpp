@@ -1,0 +1,187 @@
+#include "planning.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+#include <type_traits>
+
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/memory.h"
+#include "hesspect/core/text.h"
+#include "hesspect/core/timer.h"
+#include "hesspect/curvature/measure.h"
+
+namespace hesspect {
+namespace {
+
+constexpr std::int64_t kRowsToMeasureOn = 1024;
+
+/// Bytes per second of a rank's messages, and seconds of one step of a message, where nothing was measured: shared
+/// memory, 10 GbE, NVLink, InfiniBand.
+struct Wire {
+  double bandwidth, latency_s;
+};
+Wire assumed_wire(bool on_gpu, bool one_host) {
+  if (on_gpu) return one_host ? Wire{1e11, 1e-5} : Wire{2e10, 2e-5};
+  return one_host ? Wire{3e9, 5e-6} : Wire{1e9, 5e-5};
+}
+
+/// A rank-0 value of plain bytes on every rank. Collective.
+template <class Plain>
+Plain from_rank0(const Plain& value, Communicator& world) {
+  static_assert(std::is_trivially_copyable_v<Plain>);
+  const std::string mine(reinterpret_cast<const char*>(&value), sizeof value);
+  const std::string bytes = world.all_gather_bytes(world.rank() == 0 ? mine : std::string()).front();
+  Plain result;
+  std::memcpy(&result, bytes.data(), sizeof result);
+  return result;
+}
+
+std::int64_t smallest(std::int64_t mine, Communicator& world) {
+  for (const std::string& text : world.all_gather_bytes(std::to_string(mine))) mine = std::min<std::int64_t>(mine, std::stoll(text));
+  return mine;
+}
+
+PlanProblem plan_problem(const Problem& problem) {
+  PlanProblem p;
+  p.parameters = problem.program->layout().size();
+  p.element_bytes = problem.program->options().dtype == at::kDouble ? 8 : 4;
+  p.buffer_bytes = problem.program->buffer_bytes();
+  p.rows = problem.rows;
+  p.row_bytes = problem.row_bytes;
+  p.static_batch = problem.program->static_batch().has_value();
+  p.on_gpu = problem.device.is_cuda();
+  p.process_bytes = problem.device.is_cuda() ? 0 : problem.process_bytes;
+  return p;
+}
+
+PlanRequest plan_request(const RunConfig& config, std::int64_t micro_batch) {
+  const auto chosen = [](const std::string& text) { return text == "auto" ? std::string() : text; };
+  PlanRequest request;
+  request.groups = config.layout.groups;
+  request.lock_step = config.layout.lock_step;
+  request.micro_batch = micro_batch > 0 ? micro_batch : config.data.micro_batch;
+  request.basis_dtype = chosen(config.layout.basis_dtype);
+  request.basis_memory = chosen(config.layout.basis_memory);
+  request.graph_bytes = config.layout.graph_memory;
+  return request;
+}
+
+/// What a rank of this host may take, this process as it is included: of the GPU, or of the host.
+std::int64_t memory_for_a_rank(const RunConfig& config, const Problem& problem) {
+  if (config.layout.memory > 0) return config.layout.memory;
+  if (problem.device.is_cuda()) return free_memory_bytes(problem.device);
+  return available_memory_bytes() / std::max(1, problem.placement.ranks_on_node) + resident_memory_bytes();
+}
+
+PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Communicator& world) {
+  PlanMachine machine;
+  machine.world = world.size();
+  machine.memory_bytes = smallest(memory_for_a_rank(config, problem), world);
+  if (problem.device.is_cuda())
+    machine.host_memory_bytes =
+        smallest(available_memory_bytes() / (2 * std::max(1, problem.placement.ranks_on_node)), world);
+  const std::set<std::string> hosts(problem.placement.hosts.begin(), problem.placement.hosts.end());
+  const Wire wire = assumed_wire(problem.device.is_cuda(), hosts.size() <= 1);
+  machine.bandwidth = config.plan.bandwidth > 0 ? 1e9 * config.plan.bandwidth : wire.bandwidth;
+  machine.latency_s = wire.latency_s;
+  return machine;
+}
+
+PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t memory_bytes, Communicator& world) {
+  BatchCost cost;
+  agree(world, [&] {
+    if (world.rank() != 0) return;
+    HessianOptions options = problem.options;
+    options.micro_batch = micro_batch;
+    const std::int64_t rows = std::max(micro_batch, kRowsToMeasureOn);
+    cost = measure_batch_cost(*problem.program, first_rows(problem, rows), options, memory_bytes);
+  });
+  problem.options.check_double_backward = false;  // has been tried
+  cost = from_rank0(cost, world);
+  return {cost.micro_batch,
+          cost.gradient_s,
+          cost.graph_s,
+          cost.pullback_s,
+          cost.graph_fixed_bytes,
+          cost.graph_row_bytes,
+          cost.transient_fixed_bytes,
+          cost.transient_row_bytes,
+          cost.output_row_bytes};
+}
+
+std::string joined(const std::vector<std::string>& texts) {
+  std::string text;
+  for (const std::string& one : texts) text += (text.empty() ? "" : "; ") + one;
+  return text;
+}
+
+std::string would_fit(const Planned& p) {
+  const auto ideas = what_would_fit(p.problem, p.cost, p.work, p.machine, p.request);
+  return ideas.empty() ? "nothing tried would fit" : "would fit: " + joined(ideas);
+}
+
+}  // namespace
+
+PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_t parameters) {
+  PlanWork w;
+  const std::int64_t eigen = std::min(config.eigs.max_steps, parameters);
+  w.probes = work == "eigs" ? 1 : config.quadrature.probes;
+  w.steps = std::min(work == "trace" ? 1 : work == "eigs" ? eigen : config.quadrature.steps, parameters);
+  const bool eigenvalues = work == "eigs" || (work == "analyze" && config.eigs.top + config.eigs.bottom > 0);
+  w.eigen_steps = eigenvalues ? std::max(eigen, w.steps) : 0;
+  w.reorthogonalize = config.quadrature.reorthogonalize;
+  return w;
+}
+
+std::int64_t expected_products(const PlanWork& work) {
+  return work.other_products + work.probes * work.steps + std::max<std::int64_t>(0, work.eigen_steps - work.steps);
+}
+
+Planned plan_run(const RunConfig& config, const std::string& work, Problem& problem, std::int64_t micro_batch,
+                 Communicator& world) {
+  Planned p;
+  p.problem = plan_problem(problem);
+  p.work = plan_work(config, work, p.problem.parameters);
+  p.machine = plan_machine(config, problem, world);
+  p.request = plan_request(config, micro_batch);
+  // Twice in the room that is left: graphs that are kept take their share too.
+  p.cost = measured_cost(problem, p.request.micro_batch, p.machine.memory_bytes / 2, world);
+  p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
+  if (!p.plan.fits)
+    throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
+                      "the run takes " + format_bytes(p.plan.bytes.total()) + " a rank (of it " +
+                          format_bytes(p.plan.bytes.basis) + " for the Krylov basis), and " +
+                          format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(p));
+  return p;
+}
+
+std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
+  Problem problem = read_problem(config, 0, world);
+  Planned p;
+  p.problem = plan_problem(problem);
+  p.work = plan_work(config, config.plan.work, p.problem.parameters);
+  p.machine = plan_machine(config, problem, world);
+  p.request = plan_request(config, 0);
+  if (config.plan.measure)
+    p.cost =
+        measured_cost(problem, p.request.micro_batch, smallest(free_memory_bytes(problem.device), world) / 2, world);
+  if (config.plan.world > 0) {
+    if (config.plan.bandwidth <= 0 && config.plan.world > world.size()) {  // more hosts, it must be assumed
+      const Wire wire = assumed_wire(p.problem.on_gpu, false);
+      p.machine.bandwidth = wire.bandwidth;
+      p.machine.latency_s = wire.latency_s;
+    }
+    p.machine.world = static_cast<int>(config.plan.world);
+  }
+  p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
+  std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.work, p.machine);
+  fits = p.plan.fits;
+  if (!fits) lines.push_back(would_fit(p));
+  return lines;
+}
+
+}  // namespace hesspect

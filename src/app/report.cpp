@@ -1,0 +1,173 @@
+#include "report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <set>
+
+#include "build_info.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
+#include "hesspect/curvature/measure.h"
+#include "hesspect/krylov/vector_math.h"
+#include "hesspect/spectrum/density.h"
+#include "hesspect/spectrum/trace.h"
+#include "summary.h"
+
+namespace hesspect {
+namespace {
+
+/// Above these a product is not symmetric to rounding, and something is wrong with the model's operators.
+constexpr double kSymmetryFloat = 1e-4, kSymmetryDouble = 1e-10;
+
+ProcessInfo process_info(const RunRecord& record, const RunState& state) {
+  const BuildInfo build = build_info();
+  const RunConfig& config = record.run.config;
+  ProcessInfo p;
+  p.run_id = state.run_id;
+  p.command = to_string(record.run.command);
+  p.argv = record.argv;
+  p.config = to_ini(config);
+  p.version = build.version;
+  p.git_revision = build.git_revision;
+  p.build_type = build.build_type;
+  p.torch_version = build.torch;
+  p.hdf5_version = build.hdf5;
+  p.mpi_version = build.mpi;
+  p.model_torch_version = record.problem.program->torch_version();
+  p.hosts = record.problem.placement.hosts;
+  p.seed = config.quadrature.seed;
+  p.model = state.model;
+  p.weights = state.weights;
+  p.data = state.data;
+  p.weights_format = record.problem.weights_format;
+  p.ranks = record.layout.world;
+  p.threads = record.layout.threads;
+  p.dtype = config.compute.dtype;
+  p.device = record.layout.device;
+  p.distribution = std::string(to_string(config.quadrature.distribution));
+  p.curvature = config.curvature.curvature;
+  p.loss_kind = config.loss.loss;
+  p.start_time = record.start_time;
+  p.end_time = utc_time();
+  return p;
+}
+
+Diagnostics diagnostics(const RunRecord& record, const RunState& state, const Measured& measured) {
+  const HessianStats& stats = measured.stats;
+  const Plan& plan = record.layout.plan;
+  Diagnostics d;
+  d.symmetry_error = state.symmetry_error;
+  d.orthogonality_loss = Diagnostics::kNotMeasured;
+  for (const FinishedProbe& one : state.finished)
+    if (const double loss = one.quadrature.orthogonality_loss; std::isfinite(loss))
+      d.orthogonality_loss = std::isnan(d.orthogonality_loss) ? loss : std::max(d.orthogonality_loss, loss);
+  d.products = state.products;
+  d.product_s = state.product_s;
+  d.communication_s = state.communication_s;
+  if (state.products > 0 && stats.gradient_s > 0)
+    d.cost_in_gradients = state.product_s / static_cast<double>(state.products) / stats.gradient_s;
+  else
+    d.cost_in_gradients = Diagnostics::kNotMeasured;
+  d.elapsed_s = state.elapsed_s;
+  d.loss = measured.loss;
+  d.loss_terms = measured.loss_terms;
+  d.gradient_norm = measured.gradient_norm;
+  d.parameters = record.problem.program->layout().size();
+  d.rows = record.problem.rows;
+  d.micro_batch = stats.micro_batch;
+  d.widened_weights = record.problem.overlay.widened;
+  d.peak_memory_bytes = measured.peak_memory_bytes;
+  d.peak_device_bytes = measured.peak_device_bytes;
+  d.groups = plan.groups;
+  d.data_ranks = plan.data_ranks;
+  d.lock_step = plan.lock_step;
+  d.basis_dtype = plan.basis_dtype;
+  d.basis_memory = plan.basis_memory;
+  d.basis_bytes = std::max(plan.bytes.basis, plan.bytes.basis_host);
+  d.micro_batches = stats.micro_batches;
+  d.kept_graphs = stats.kept_graphs;
+  d.messages_per_step = plan.messages_per_step;
+  d.message_bytes_per_step = plan.message_bytes_per_step;
+  d.starts = state.starts;
+  d.forecast_memory_bytes = plan.bytes.total();
+  if (plan.run_s > 0) d.forecast_s = plan.run_s;
+  if (plan.product_s > 0) d.forecast_product_s = plan.product_s;
+  d.gradient_s = stats.gradient_s;
+  d.product_share = stats.product_s / record.elapsed_s;
+  return d;
+}
+
+void say(RunResult& r, const std::string& text) {
+  r.warnings.push_back(text);
+  log_warning(text);
+}
+
+void draw_density(RunResult& r, double sigma_asked) {
+  std::vector<double> widths{0};  // chosen
+  if (sigma_asked > 0) widths.insert(widths.begin(), sigma_asked);
+  for (const double sigma : widths) {
+    DensityOptions options;
+    options.sigma = sigma;
+    try {
+      r.density = density(r.quadrature, options);
+      return;
+    } catch (const UsageError& error) {  // known only now: the run is still worth keeping
+      say(r, std::string(error.what()) + (sigma > 0 ? "; the density has a chosen width" : "; there is no density"));
+    }
+  }
+}
+
+void warn(RunResult& r, const std::string& dtype) {
+  const auto& d = r.diagnostics;
+  const double bound = dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
+  if (!(d.symmetry_error <= bound))
+    say(r,
+        "products are not symmetric: relative error " + number(d.symmetry_error) + ", expected below " + number(bound));
+  if (!d.widened_weights.empty())
+    say(r, format_count(static_cast<std::int64_t>(d.widened_weights.size())) +
+               " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
+  if (r.eigenvalues && !r.eigenvalues->converged)
+    say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
+               " steps: raise --max-steps or --rtol-eigs");
+}
+
+}  // namespace
+
+Measured measure(const Group& group, Communicator& world) {
+  Measured m;
+  m.stats = group.op->stats();
+  m.loss = group.op->loss();
+  m.loss_terms = group.op->count();
+  double sum[1] = {norm_sq(group.op->gradient())};
+  group.comm->all_reduce_sum(std::span<double>(sum));
+  m.gradient_norm = std::sqrt(sum[0]);
+  const std::string mine = std::to_string(peak_memory_bytes()) + ' ' + std::to_string(peak_device_bytes(group.op->options().device()));
+  for (const std::string& text : world.all_gather_bytes(mine)) {
+    const std::size_t space = text.find(' ');
+    m.peak_memory_bytes = std::max<std::int64_t>(m.peak_memory_bytes, std::stoll(text.substr(0, space)));
+    m.peak_device_bytes = std::max<std::int64_t>(m.peak_device_bytes, std::stoll(text.substr(space + 1)));
+  }
+  return m;
+}
+
+RunResult make_result(const RunRecord& record, const RunState& state, const Measured& measured) {
+  RunResult r;
+  r.process = process_info(record, state);
+  r.diagnostics = diagnostics(record, state, measured);
+  std::vector<FinishedProbe> finished = state.finished;
+  std::sort(finished.begin(), finished.end(),
+            [](const auto& a, const auto& b) { return a.quadrature.probe < b.quadrature.probe; });
+  for (FinishedProbe& one : finished) {
+    if (one.eigenvalues) r.eigenvalues = std::move(one.eigenvalues);
+    r.quadrature.push_back(std::move(one.quadrature));
+  }
+  const Command command = record.run.command;
+  if (command != Command::kEigs) r.trace = trace_from(r.quadrature);
+  if (command == Command::kAnalyze || command == Command::kDensity) draw_density(r, record.run.config.quadrature.sigma);
+  warn(r, record.run.config.compute.dtype);
+  return r;
+}
+
+}  // namespace hesspect

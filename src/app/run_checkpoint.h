@@ -1,0 +1,38 @@
+// A group's Lanczos runs in the checkpoint's folder, and back.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "hesspect/comm/communicator.h"
+#include "hesspect/io/checkpoint.h"
+#include "hesspect/krylov/lanczos.h"
+
+namespace hesspect {
+
+class RunCheckpoint {
+ public:
+  /// @param run_id  whose checkpoints count
+  RunCheckpoint(CheckpointFolder& folder, std::string run_id, Communicator& group);
+
+  /// Writes a generation of a probe's run: the rows since the last one, and the scalars. Collective over the group.
+  /// @throws InputError (agreed) where it cannot be written; the last generation is as it was
+  void save(std::int64_t probe, const Lanczos& run);
+  /// The newest generation of a probe that can be read, as a run that goes on from it. Collective over op.comm().
+  /// @return none where there is no such generation
+  std::unique_ptr<Lanczos> resume(LinearOperator& op, std::int64_t probe, const LanczosOptions& options);
+  /// The probe is finished, nothing more of it will be saved.
+  void forget(std::int64_t probe) { saved_.erase(probe); }
+
+ private:
+  std::vector<Piece> write_rows(std::int64_t probe, const std::string& set, std::int64_t first,
+                                const std::vector<at::Tensor>& rows);
+
+  CheckpointFolder& folder_;
+  std::string run_id_;
+  Communicator& group_;
+  std::map<std::int64_t, ProbeManifest> saved_;  // the last generation, cut for this group's ranks
+};
+
+}  // namespace hesspect

@@ -1,0 +1,155 @@
+#include "run_start.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <sstream>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
+#include "hesspect/io/atomic_file.h"
+#include "hesspect/io/result_file.h"
+
+namespace hesspect {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string new_run_id() {
+  std::random_device random;
+  std::ostringstream text;
+  text << std::hex;
+  for (int i = 0; i < 4; ++i) text << random();
+  return text.str();
+}
+
+std::string config_of(const Invocation& run) {
+  return "# command " + to_string(run.command) + "\n" + to_ini_of_result(run.config);
+}
+
+/// The first line in which two configurations differ, as "steps = 80 there, steps = 40 here".
+std::string difference(const std::string& there, const std::string& here) {
+  std::istringstream a(there), b(here);
+  std::string left, right;
+  while (true) {
+    const bool more_left = static_cast<bool>(std::getline(a, left)),
+               more_right = static_cast<bool>(std::getline(b, right));
+    if (!more_left) left.clear();
+    if (!more_right) right.clear();
+    if (left != right || (!more_left && !more_right))
+      return quote(left.empty() ? "nothing" : left) + " there, " + quote(right.empty() ? "nothing" : right) + " here";
+  }
+}
+
+bool older(const std::string& input, const std::string& result) {
+  std::error_code error;
+  return input.empty() || fs::last_write_time(input, error) <= fs::last_write_time(result, error);
+}
+
+/// The output is the finished result of this very run, so far as a look at names and times can tell.
+bool is_finished_result(const Invocation& run, const RunResult& result) {
+  const RunConfig& c = run.config;
+  if (result.process.command != to_string(run.command)) return false;
+  const RunConfig then = from_ini(result.process.config, "the configuration in " + quote(c.output.output));
+  return to_ini_of_result(then) == to_ini_of_result(c) && then.model.model == c.model.model &&
+         then.model.weights == c.model.weights && then.data.data == c.data.data &&
+         older(c.model.model, c.output.output) && older(c.model.weights, c.output.output) &&
+         older(c.data.data, c.output.output);
+}
+
+int exit_code_of(const RunResult& result) {
+  const bool converged = !result.eigenvalues || result.eigenvalues->converged;
+  return static_cast<int>(converged ? ExitCode::kDone : ExitCode::kNotConverged);
+}
+
+}  // namespace
+
+std::string to_text(const KeptLayout& layout) {
+  const Plan& p = layout.plan;
+  return json{{"world", layout.world},
+              {"threads", layout.threads},
+              {"device", layout.device},
+              {"plan", to_text(p)},
+              {"forecast_memory_bytes", p.bytes.total()},
+              {"forecast_basis_bytes", p.bytes.basis},
+              {"forecast_s", p.run_s},
+              {"forecast_product_s", p.product_s}}
+      .dump();
+}
+
+KeptLayout kept_layout_from(const std::string& text) {
+  try {
+    const json j = json::parse(text);
+    KeptLayout layout{plan_from(j.at("plan")), j.at("world"), j.at("threads"), j.at("device")};
+    // As one number: what it is made of only the first start knew.
+    layout.plan.bytes.basis = j.at("forecast_basis_bytes");
+    layout.plan.bytes.process = j.at("forecast_memory_bytes").get<std::int64_t>() - layout.plan.bytes.basis;
+    layout.plan.run_s = j.at("forecast_s");
+    layout.plan.product_s = j.at("forecast_product_s");
+    return layout;
+  } catch (const json::exception& error) {
+    throw InputError(std::string("the checkpoint's layout cannot be read: ") + error.what());
+  }
+}
+
+std::string checkpoint_folder(const RunConfig& config) {
+  return config.checkpoint.checkpoint.empty() ? config.output.output + ".checkpoint" : config.checkpoint.checkpoint;
+}
+
+RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
+  const OutputConfig& output = run.config.output;
+  const bool resume = run.config.checkpoint.resume;
+  const std::string name = quote(folder.path().string());
+  RunStart start;
+  start.state.config = config_of(run);
+  start.state.run_id = new_run_id();
+  start.state.overwrite = output.force;
+
+  const bool there = folder.exists();
+  if (there && !resume && !output.force)
+    throw UsageError("there is a checkpoint in " + name + ": --resume goes on from it, --force discards it");
+  if (there && resume) {
+    folder.lock();
+    std::vector<std::string> warnings;
+    RunState state = folder.read_run(warnings).value();
+    for (const std::string& warning : warnings) log_warning(warning);
+    if (state.config != start.state.config)
+      throw UsageError("the checkpoint in " + name + " belongs to another configuration: " +
+                       difference(state.config, start.state.config) + "; --force without --resume discards it");
+    start.resumed = true;
+    start.state = std::move(state);
+    ++start.state.starts;
+  }
+  if (resume && is_result(output.output)) {
+    const RunResult result = read_result(output.output);
+    if (start.resumed ? result.process.run_id == start.state.run_id : is_finished_result(run, result)) {
+      if (start.resumed) folder.remove();  // the run was ended between its last two steps
+      start.finished = exit_code_of(result);
+      return start;
+    }
+  }
+  check_output(output.output, output.force || (start.resumed && start.state.overwrite));
+  if (!start.resumed) {
+    folder.lock();
+    folder.clear();
+  }
+  return start;
+}
+
+void require_same_sources(const RunState& state, const Sources& sources, const std::string& folder) {
+  const auto check = [&](const std::string& what, const std::vector<SourceFile>& then,
+                         const std::vector<SourceFile>& now) {
+    bool same = then.size() == now.size();
+    for (std::size_t i = 0; same && i < now.size(); ++i) same = then[i].sha256 == now[i].sha256;
+    if (!same)
+      throw InputError("the checkpoint in " + quote(folder) + " belongs to " + what +
+                       " of other content; --force without --resume discards it");
+  };
+  check("a model", state.model, sources.model);
+  check("weights", state.weights, sources.weights);
+  check("data", state.data, sources.data);
+}
+
+}  // namespace hesspect

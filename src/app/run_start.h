@@ -1,0 +1,44 @@
+// How a run begins: anew, from a checkpoint, or not at all because its result is there.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hesspect/config/options.h"
+#include "hesspect/io/checkpoint.h"
+#include "plan.h"
+#include "sources.h"
+
+namespace hesspect {
+
+/// The layout that a run had, which a checkpoint keeps.
+struct KeptLayout {
+  Plan plan;
+  int world = 1;
+  int threads = 1;
+  std::string device = "cpu";
+};
+std::string to_text(const KeptLayout& layout);
+/// @throws InputError
+KeptLayout kept_layout_from(const std::string& text);
+
+struct RunStart {
+  std::optional<int> finished;  // the exit code that the finished run had: nothing is to be done
+  bool resumed = false;
+  RunState state;  // of the checkpoint; else run_id and config are set
+};
+
+/// The folder of a run's checkpoints.
+std::string checkpoint_folder(const RunConfig& config);
+
+/// Looks at output and checkpoint, and takes the checkpoint folder's lock. On rank 0 alone, inside `agree`.
+/// @throws UsageError: an output or a checkpoint that is there and may not be overwritten, another run at work in the
+///         folder, or another configuration than the checkpoint's (naming the first option that differs);
+///         InputError: what cannot be written or read
+RunStart begin_run(const Invocation& run, CheckpointFolder& folder);
+
+/// @throws InputError where model, weights or data are not those that the checkpoint was made with
+void require_same_sources(const RunState& state, const Sources& sources, const std::string& folder);
+
+}  // namespace hesspect
