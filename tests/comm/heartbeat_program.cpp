@@ -1,0 +1,34 @@
+// heartbeat_program RANK LOST_AFTER_S: that rank stops (SIGSTOP) a little later, as a process on a dead host would; the
+// others wait for it in a barrier. Who is told of a loss says so and ends.
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "hesspect/comm/heartbeat.h"
+#include "hesspect/comm/make_communicator.h"
+#include "hesspect/comm/mpi_session.h"
+
+int main(int argc, char** argv) {
+  const hesspect::MpiSession session(argc, argv);
+  if (argc != 3 || !session.thread_multiple()) return 1;
+  const auto world = hesspect::make_host_communicator();
+  const int me = world->rank();
+  const hesspect::Heartbeat heartbeat(*world, std::atof(argv[2]), [&](int rank, const std::string& host, double) {
+    char name[256] = "";
+    gethostname(name, sizeof name - 1);
+    std::printf("rank %d misses rank %d on %s host\n", me, rank, host == name ? "this" : "another");
+    std::fflush(stdout);
+    std::this_thread::sleep_for(std::chrono::seconds(1));  // for the others to notice too
+    _exit(6);
+  });
+  if (me == std::atoi(argv[1])) {
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    raise(SIGSTOP);
+  }
+  world->barrier();
+  std::printf("nobody was lost\n");
+}
