@@ -1,0 +1,37 @@
+// A file under a temporary name, which gets its own name when it is whole.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+
+namespace hesspect {
+
+/// The folder of a path: "." for a bare name.
+std::filesystem::path folder_of(const std::filesystem::path& path);
+
+/// Makes renames and removals in a folder durable, where the file system can do that.
+void sync_folder(const std::filesystem::path& folder);
+
+/// `.NAME.tmp-PID` beside its target; removed again unless it was renamed. Everything throws InputError naming the
+/// target and the system's reason.
+class TemporaryFile {
+ public:
+  explicit TemporaryFile(const std::filesystem::path& target);
+  ~TemporaryFile();
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void sync_and_close();
+  /// To the target, or to another name in its folder. Durable after that.
+  void rename() { rename(target_); }
+  void rename(const std::filesystem::path& to);
+
+ private:
+  std::filesystem::path target_, name_;
+  int fd_ = -1;
+  bool renamed_ = false;
+};
+
+}  // namespace hesspect
