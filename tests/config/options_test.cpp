@@ -214,5 +214,67 @@ TEST(Options, HelpAndVersionNeedNothingElse) {
   EXPECT_NE(help_text(Command::kNone).find("inspect"), std::string::npos);
 }
 
+TEST(Options, Sizes) {
+  const auto memory = [](const std::string& text) {
+    return parse_command_line(with({"--memory", text}), {}).config.layout.memory;
+  };
+  EXPECT_EQ(memory("80G"), std::int64_t{80} << 30);
+  EXPECT_EQ(memory("80GiB"), std::int64_t{80} << 30);
+  EXPECT_EQ(memory("80GB"), 80'000'000'000);
+  EXPECT_EQ(memory("1.5k"), 1536);
+  EXPECT_EQ(memory("12345"), 12345);
+  for (const std::string wrong : {"80X", "G", "-1", "80 G", "1e30T", "80Gi", ""})
+    EXPECT_NE(usage_error(with({"--memory", wrong})), "") << wrong;
+  EXPECT_EQ(parse_command_line(with({"--graph-memory", "auto"}), {}).config.layout.graph_memory, -1);
+  EXPECT_NE(usage_error(with({"--memory", "auto"})), "");
+}
+
+TEST(Options, SizesReadBack) {
+  RunConfig config = parse_command_line(with({"--memory", "3G", "--resume", "--max-hours", "0.5"}), {}).config;
+  const RunConfig again = from_ini(to_ini(config), "text");
+  EXPECT_EQ(again.layout.memory, std::int64_t{3} << 30);
+  EXPECT_EQ(again.layout.graph_memory, -1);
+  EXPECT_TRUE(again.checkpoint.resume);
+  EXPECT_EQ(again.checkpoint.max_hours, 0.5);
+}
+
+/// What a checkpoint is told apart by: nothing about where files lie or how ranks are laid out, all that moves a
+/// number.
+TEST(Options, IniOfTheResult) {
+  const std::string base = to_ini_of_result(parse_command_line(kAnalyze, {}).config);
+  for (const std::vector<std::string>& same : std::vector<std::vector<std::string>>{{"--groups", "2"},
+                                                                                    {"--lock-step", "3"},
+                                                                                    {"--memory", "1G"},
+                                                                                    {"--resume"},
+                                                                                    {"--max-hours", "1"},
+                                                                                    {"--threads", "3"},
+                                                                                    {"--checkpoint", "c"},
+                                                                                    {"--force"},
+                                                                                    {"--verbose"}})
+    EXPECT_EQ(to_ini_of_result(parse_command_line(with(same), {}).config), base) << same.front();
+  for (const std::vector<std::string>& other :
+       std::vector<std::vector<std::string>>{{"--steps", "7"},
+                                             {"--seed", "1"},
+                                             {"--dtype", "float64"},
+                                             {"--samples", "9"},
+                                             {"--micro-batch", "2"},
+                                             {"--basis-dtype", "bfloat16"},
+                                             {"--top", "1"},
+                                             {"--reorthogonalization", "none", "--top", "0", "--bottom", "0"}})
+    EXPECT_NE(to_ini_of_result(parse_command_line(with(other), {}).config), base) << other.front();
+}
+
+TEST(Options, PlanNeedsNoOutput) {
+  const std::vector<std::string> plan = {"plan", "--model", "m.pt2", "--data", "d.h5", "--loss", "mse"};
+  std::vector<std::string> args = plan;
+  args.insert(args.end(), {"--world", "64", "--memory", "80G", "--measure=false", "--for", "eigs"});
+  EXPECT_EQ(usage_error({"analyze", "--world", "4", "--model", "m", "--data", "d", "--loss", "mse", "--output", "o"}),
+            "--world belongs to 'plan'; 'mpirun -n' sets the ranks of a run");
+  const Invocation run = parse_command_line(args, {});
+  EXPECT_EQ(run.command, Command::kPlan);
+  EXPECT_EQ(run.config.plan.world, 64);
+  EXPECT_FALSE(run.config.plan.measure);
+}
+
 }  // namespace
 }  // namespace hesspect

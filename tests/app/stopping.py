@@ -1,0 +1,318 @@
+#!/usr/bin/env python3
+"""Runs that are stopped, killed and resumed: nothing lost, and the same numbers as if nothing had happened.
+
+HESSPECT_LONG=1 does each random trial 50 times instead of 10.
+"""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+import h5py
+import numpy as np
+from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
+
+TRIALS = 50 if os.environ.get("HESSPECT_LONG") == "1" else 10
+RESUBMIT = 75
+
+# A run of some four seconds in which everything happens: a probe that goes on to eigenvalues, others in lock-step.
+WORK = dict(dtype="float64", micro_batch=1, probes=4, steps=24, top=4, bottom=2, max_steps=60, rtol_eigs=1e-12, seed=3)
+
+
+def command(output, ranks, *more, case="gpt2", loss="causal_lm", **options):
+    args = [BIN, "analyze", *arguments(case, output, loss, **{**WORK, **options}), *more]
+    return [str(a) for a in ([*MPIRUN, "-n", str(ranks), *args] if ranks > 1 else args)]
+
+
+def finish(args):
+    """To the end. Exit 3: not all eigenvalues converged, which is no matter here."""
+    done = subprocess.run(args, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode in (0, 3), f"{done.returncode}\n{done.stderr}"
+    return done
+
+
+def numbers(path):
+    """What must be the same bit for bit."""
+    with h5py.File(path) as f:
+        e = f["entry"]
+        return {name: e[name][()] for name in ("quadrature/alpha", "quadrature/beta", "quadrature/ritz", "trace/value",
+                                               "eigenvalues/eigenvalue", "eigenvalues/residual", "eigenvalues/steps",
+                                               "diagnostics/symmetry_error")}
+
+
+def ranks_of(parent):
+    """Process numbers of the hesspect processes under one."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,comm="], capture_output=True, text=True).stdout
+    table = [line.split(None, 2) for line in listed.splitlines()]
+    under = {str(parent)}
+    for _ in range(3):
+        under |= {pid for pid, ppid, _ in table if ppid in under}
+    return [int(pid) for pid, _, comm in table if pid in under and comm.startswith("hesspect")]
+
+
+def check_whole(test, folder):
+    """Every state and manifest that counts is whole, to the bytes of the vectors it names."""
+    states = sorted(folder.glob("run-*.json"))
+    manifests = sorted(folder.glob("probe-*/steps-*.json"))
+    for path in [*states, *manifests]:
+        body, last = path.read_bytes().rstrip(b"\n").rsplit(b"\n", 1)
+        digest = hashlib.sha256(body + b"\n").hexdigest()
+        test.assertIn(digest, last.decode(), path)
+        for piece in json.loads(body).get("pieces", []):
+            content = (path.parent / piece["file"]).read_bytes()
+            test.assertEqual(hashlib.sha256(content).hexdigest(), piece["sha256"], piece["file"])
+    return len(states)
+
+
+class Stopping(Case):
+    reference = {}
+
+    def of_a_run_never_stopped(self, ranks, *more):
+        key = (ranks, *more)
+        if key not in self.reference:
+            output = self.folder / "reference.h5"
+            started = time.monotonic()
+            finish(command(output, ranks, *more))
+            self.reference[key] = numbers(output), time.monotonic() - started
+        return self.reference[key]
+
+    def assertSame(self, path, reference):
+        for name, values in numbers(path).items():
+            np.testing.assert_array_equal(values, reference[name], err_msg=name)
+
+    def resume_to_the_end(self, output, ranks, *more):
+        done = finish(command(output, ranks, "--resume", *more))
+        self.assertEqual(list(self.folder.glob("**/*.tmp*")), [])
+        self.assertFalse(Path(f"{output}.checkpoint").exists(), "a finished run leaves no checkpoint")
+        return done
+
+    def interrupt(self, output, ranks, when, how, *more):
+        """Starts, does something to it after a while, and waits for its end."""
+        process = subprocess.Popen(command(output, ranks, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                   text=True, env=environment())
+        try:
+            process.wait(timeout=when)
+        except subprocess.TimeoutExpired:
+            how(process)
+        _, err = process.communicate(timeout=60)
+        return process.returncode, err
+
+    def test_signal_and_resume(self):
+        """SIGUSR1 at random moments, by mpirun to all ranks or to one rank alone; each run in several pieces."""
+        chance = random.Random(1)
+        stops = 0
+        for trial in range(TRIALS):
+            ranks, more = [(1, ()), (2, ("--groups", "1")), (2, ("--groups", "2")), (4, ("--groups", "2"))][trial % 4]
+            with self.subTest(trial=trial, ranks=ranks, groups=more):
+                reference, whole_s = self.of_a_run_never_stopped(ranks, *more)
+                output = self.folder / f"usr1.{trial}.h5"
+
+                def usr1(process):
+                    targets = ranks_of(process.pid) if chance.random() < 0.5 else []
+                    os.kill(chance.choice(targets) if targets else process.pid, signal.SIGUSR1)
+
+                for piece in range(3):
+                    when = chance.uniform(0.3, 0.9) * whole_s
+                    code, err = self.interrupt(output, ranks, when, usr1, "--resume", *more)
+                    self.assertIn(code, (0, 3, RESUBMIT), err)
+                    if code != RESUBMIT:
+                        break
+                    stops += 1
+                    self.assertIn("--resume goes on from it", err)
+                    self.assertFalse(output.exists())
+                    self.assertGreaterEqual(check_whole(self, Path(f"{output}.checkpoint")), 1)
+                self.resume_to_the_end(output, ranks, *more) if not output.exists() else None
+                self.assertSame(output, reference)
+        print(f"{TRIALS} runs, {stops} stops by SIGUSR1: all resumed to the same numbers")
+        self.assertGreater(stops, TRIALS // 2)
+
+    def test_kill_and_resume(self):
+        """kill -9 of a random rank or of mpirun at random moments, with checkpoints every 0.3 s."""
+        chance = random.Random(2)
+        killed = resumed = 0
+        for trial in range(TRIALS):
+            ranks, more = [(2, ("--groups", "2")), (2, ("--groups", "1")), (1, ())][trial % 3]
+            more = (*more, "--checkpoint-minutes", "0.005")
+            with self.subTest(trial=trial, ranks=ranks, more=more):
+                reference, whole_s = self.of_a_run_never_stopped(ranks, *more[:-2])
+                output = self.folder / f"kill.{trial}.h5"
+
+                def kill9(process):
+                    targets = ranks_of(process.pid) + [process.pid]
+                    victim = chance.choice(targets)
+                    os.kill(victim, signal.SIGKILL)
+                    ended = time.monotonic()
+                    while victim == process.pid and ranks and any_left(targets[:-1]):
+                        self.assertLess(time.monotonic() - ended, 30, "ranks outlive a killed mpirun")
+                        time.sleep(0.05)
+
+                code, err = self.interrupt(output, ranks, chance.uniform(0.2, 1.0) * whole_s, kill9, *more)
+                killed += code not in (0, 3)
+                folder = Path(f"{output}.checkpoint")
+                if folder.exists():
+                    check_whole(self, folder)
+                if output.exists():
+                    self.assertSame(output, reference)
+                done = self.resume_to_the_end(output, ranks, *more)
+                resumed += "resumed from" in done.stderr
+                self.assertSame(output, reference)
+        print(f"{TRIALS} runs, {killed} killed by SIGKILL, {resumed} had a checkpoint to go on from: all the same numbers")
+        self.assertGreater(killed, TRIALS // 2)
+        self.assertGreater(resumed, 0)
+
+    def stopped(self, ranks=2, *more, **options):
+        """A run stopped after its first products."""
+        output = self.folder / "stopped.h5"
+        code = subprocess.run(command(output, ranks, "--max-hours", "1e-9", *more, **options), capture_output=True,
+                              text=True, env=environment(), timeout=60)
+        self.assertEqual(code.returncode, RESUBMIT, code.stderr)
+        return output
+
+    def test_time_limit_in_many_pieces(self):
+        """--max-hours lets each start make one step: a run of many pieces is still the same run."""
+        short = dict(steps=6, probes=2, top=1, bottom=0, max_steps=8)
+        reference = self.folder / "whole.h5"
+        finish(command(reference, 2, "--groups", "2", **short))
+        output = self.folder / "pieces.h5"
+        for piece in range(40):
+            done = subprocess.run(command(output, 2, "--groups", "2", "--resume", "--max-hours", "1e-9", **short),
+                                  capture_output=True, text=True, env=environment(), timeout=60)
+            if done.returncode != RESUBMIT:
+                break
+        self.assertIn(done.returncode, (0, 3), done.stderr)
+        self.assertGreater(piece, 3)
+        self.assertSame(output, numbers(reference))
+        with h5py.File(output) as f:
+            self.assertEqual(f["entry/diagnostics/starts"][()], piece + 1)
+
+    def test_other_ranks_go_on(self):
+        """Another number of ranks: the Lanczos vectors are cut anew, the rest is rounding, and the run says so."""
+        reference, _ = self.of_a_run_never_stopped(2, "--groups", "1")
+        output = self.folder / "recut.h5"
+        _, whole_s = self.of_a_run_never_stopped(2, "--groups", "1")
+        code, err = self.interrupt(output, 2, 0.6 * whole_s, lambda p: p.send_signal(signal.SIGUSR1), "--groups", "1")
+        self.assertEqual(code, RESUBMIT, err)
+        done = self.resume_to_the_end(output, 3, "--groups", "1")
+        self.assertIn("3 ranks a group instead of 2", done.stderr)
+        self.assertIn("goes on after", done.stderr)
+        found = numbers(output)
+        scale = np.abs(reference["eigenvalues/eigenvalue"]).max()
+        np.testing.assert_allclose(found["quadrature/alpha"], reference["quadrature/alpha"], rtol=0, atol=1e-10 * scale)
+
+    def test_second_signal_ends_at_once(self):
+        """On a run whose product takes long: the first signal waits for it, the second does not."""
+        output = self.folder / "second.h5"
+        big = dict(case="resnet18", loss="cross_entropy", dtype="float32", micro_batch=2, probes=1, steps=40, top=0, bottom=0)
+        process = subprocess.Popen(command(output, 1, **big), stderr=subprocess.PIPE, text=True, env=environment())
+        time.sleep(6)
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.7)
+        process.send_signal(signal.SIGUSR1)
+        _, err = process.communicate(timeout=20)
+        self.assertEqual(process.returncode, RESUBMIT, err)
+        self.assertFalse(output.exists())
+
+    def test_terminate_is_a_wish_to_stop(self):
+        output = self.folder / "term.h5"
+        _, whole_s = self.of_a_run_never_stopped(1)
+        code, err = self.interrupt(output, 1, 0.7 * whole_s, lambda p: p.send_signal(signal.SIGTERM))
+        self.assertEqual(code, RESUBMIT, err)
+        self.resume_to_the_end(output, 1)
+        self.assertSame(output, self.of_a_run_never_stopped(1)[0])
+
+    # --- checkpoints that don't fit -------------------------------------------------------------------------------
+
+    def refused(self, code, text, args, ranks=2):
+        ended = subprocess.run(args, capture_output=True, text=True, env=environment(), timeout=60)
+        errors = [line for line in ended.stderr.splitlines() if line.startswith("hesspect: error: ")]
+        self.assertEqual(ended.returncode, code, ended.stderr)
+        self.assertEqual(len(errors), 1, ended.stderr)
+        self.assertIn(text, errors[0])
+
+    def test_a_checkpoint_is_not_overwritten_unasked(self):
+        output = self.stopped()
+        self.refused(2, "--resume goes on from it, --force discards it", command(output, 2))
+        finish(command(output, 2, "--force", steps=5, top=0, bottom=0))
+
+    def test_other_config_model_or_data(self):
+        output = self.stopped()
+        self.refused(2, "'steps = 24' there, 'steps = 30' here", command(output, 2, "--resume", steps=30))
+        self.refused(2, "belongs to another configuration", command(output, 1, "--resume", dtype="float32"))
+        data = self.folder / "other.h5"
+        shutil.copy(FIXTURES / "gpt2.data.h5", data)
+        with h5py.File(data, "r+") as f:
+            name = next(k for k in f if k != "target")
+            f[name][0, 0] = (f[name][0, 0] + 1) % 5
+        self.refused(4, "belongs to data of other content", command(output, 2, "--resume", data=data))
+        self.refused(4, "belongs to a model of other content",
+                     command(output, 2, "--resume", model=FIXTURES / "gpt2_shifted.pt2"))
+        finish(command(output, 2, "--resume"))  # none of that has hurt it
+
+    def test_broken_checkpoints(self):
+        """Flipped bytes, lost pieces: the generation before counts, or the probe starts again; never other numbers."""
+        reference, whole_s = self.of_a_run_never_stopped(2, "--groups", "1")
+        chance = random.Random(4)
+        for harm in ("flip a piece", "lose a piece", "cut a manifest", "flip a state"):
+            with self.subTest(harm):
+                output = self.folder / f"{harm.replace(' ', '_')}.h5"
+                code, err = self.interrupt(output, 2, 0.8 * whole_s, lambda p: p.send_signal(signal.SIGUSR1), "--groups", "1",
+                                           "--checkpoint-minutes", "0.005")
+                self.assertEqual(code, RESUBMIT, err)
+                folder = Path(f"{output}.checkpoint")
+                pieces = sorted(folder.glob("probe-*/basis-*")) + sorted(folder.glob("probe-*/running-*"))
+                newest = sorted(folder.glob("probe-*/steps-*.json"))[-1]
+                victim = {"flip a piece": lambda: chance.choice(pieces), "lose a piece": lambda: chance.choice(pieces),
+                          "cut a manifest": lambda: newest, "flip a state": lambda: sorted(folder.glob("run-*.json"))[-1]}[harm]()
+                if harm.startswith("flip"):
+                    content = bytearray(victim.read_bytes())
+                    content[len(content) // 2] ^= 1
+                    victim.write_bytes(content)
+                elif harm.startswith("lose"):
+                    victim.unlink()
+                else:
+                    victim.write_bytes(victim.read_bytes()[:-40])
+                self.resume_to_the_end(output, 2, "--groups", "1")
+                self.assertSame(output, reference)
+
+    def test_no_permission_and_no_room(self):
+        """Where no checkpoint can be written the run says so at its start, or goes on without."""
+        output = self.folder / "r.h5"
+        blocked = self.folder / "file"
+        blocked.write_text("in the way")
+        self.refused(4, str(blocked), command(output, 2, "--checkpoint", blocked))
+        self.assertEqual(blocked.read_text(), "in the way")
+
+    def test_two_runs_in_one_folder(self):
+        output = self.folder / "twice.h5"
+        process = subprocess.Popen(command(output, 1), stderr=subprocess.DEVNULL, env=environment())
+        folder = Path(f"{output}.checkpoint")
+        while not (folder / "lock").exists():
+            time.sleep(0.01)
+        self.refused(2, "another", command(self.folder / "other.h5", 1, "--checkpoint", folder))
+        self.assertIn(process.wait(timeout=60), (0, 3))
+
+    def test_finished_already(self):
+        """A job that is submitted again after its end has nothing to do, and its result stays as it is."""
+        output = self.folder / "done.h5"
+        small = dict(steps=5, probes=1, top=0, bottom=0)
+        finish(command(output, 2, "--resume", **small))
+        before = output.read_bytes()
+        done = finish(command(output, 2, "--resume", **small))
+        self.assertIn("the result is there already", done.stderr)
+        self.assertEqual(output.read_bytes(), before)
+        self.refused(2, "exists", command(output, 2, "--resume", **{**small, "steps": 6}))
+
+
+def any_left(pids):
+    return any(Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text() for pid in pids)
+
+
+if __name__ == "__main__":
+    unittest.main()
