@@ -85,18 +85,18 @@ struct Plan {
   PlanBytes bytes;
   bool fits = false;
   std::int64_t products = 0;                // at most, all groups
-  std::int64_t products_in_turn = 0;        // of the group that takes longest
+  std::int64_t products_in_turn = 0;        // of them, all probes', in the group that takes longest
   double product_s = 0;                     // of one probe's product in a group, messages included; 0: not known
   double run_s = 0;                         // products_in_turn and the Lanczos work between them; 0: not known
   std::int64_t messages_per_step = 0;       // collectives of a group, per joint step
-  std::int64_t message_bytes_per_step = 0;  // that a rank sends in them
+  std::int64_t message_bytes_per_step = 0;  // that a rank sends in the two that carry vectors
 };
 
 /// The best layout that fits, or, with fits = false, the one that comes nearest.
 ///
 /// Among layouts that fit, the fastest by the forecast; without measured costs, as many groups as there are probes to
-/// keep busy. The basis keeps the vectors' dtype and place while that fits, then goes to host memory (GPUs), then to
-/// bfloat16; re-orthogonalisation is never given up unasked.
+/// keep busy. The basis keeps the vectors' dtype while any layout fits with it, on the device or (GPUs) in host memory,
+/// whichever is faster; only then it is narrowed. Re-orthogonalisation is never given up unasked.
 /// @throws UsageError where what is fixed can't be: groups that don't divide the ranks, more groups than probes is no
 ///         error; a micro-batch against a static batch; a basis dtype wider than the vectors
 Plan make_plan(const PlanProblem& problem, const PlanCost& cost, const PlanWork& work, const PlanMachine& machine,

@@ -79,27 +79,38 @@ class Advisor {
     return name + " " + plan.basis_memory;
   }
 
-  /// The fewest ranks that do in one group, each with as much memory as now.
+  /// The fewest ranks that do in one group, each with as much memory as now; if no number does because of --lock-step,
+  /// with one probe at a time.
   void more_ranks() {
     PlanRequest request = request_;
     request.groups = 1;
+    if (ranks_that_do(request)) return;
+    if (request_.lock_step <= 1) return;
+    request.lock_step = 1;
+    ranks_that_do(request);
+  }
+
+  bool ranks_that_do(const PlanRequest& request) {
     const auto do_fit = [&](int ranks) {
       PlanMachine machine = machine_;
       machine.world = ranks;
       return fits(work_, machine, request);
     };
-    int too_few = machine_.world, enough = machine_.world;
-    while (enough < kMostRanks && !do_fit(enough)) {
+    if (do_fit(machine_.world)) return true;  // fewer groups are enough, which has been said
+    int too_few = machine_.world, enough = 2 * machine_.world;
+    while (!do_fit(enough)) {
+      if (enough >= kMostRanks) return false;
       too_few = enough;
       enough *= 2;
     }
-    if (enough == machine_.world || !do_fit(enough)) return;  // as they are would do, or no number does
     while (enough - too_few > 1) {
       const int middle = too_few + (enough - too_few) / 2;
       (do_fit(middle) ? enough : too_few) = middle;
     }
     list_.push_back("at least " + std::to_string(enough) + " ranks with as much memory each (mpirun -n " +
-                    std::to_string(enough) + ", --groups 1)");
+                    std::to_string(enough) + ", --groups 1" +
+                    (request.lock_step != request_.lock_step ? " --lock-step 1)" : ")"));
+    return true;
   }
 
   /// Only where another was asked for: else it has been tried.

@@ -118,7 +118,7 @@ Plan with_bytes(const Given& given, const Layout& layout) {
   bytes.vectors = times(layout.lock_step, whole + times(3 * b, chunk)) + times(b, chunk);
   add_basis(given, layout, chunk, bytes);
   const std::int64_t room = usable_bytes(given.machine.memory_bytes, problem.on_gpu) - bytes.total();
-  add_activations(given, layout, rows, room, plan);
+  add_activations(given, layout, std::max<std::int64_t>(1, rows), room, plan);
   plan.fits = excess_bytes(given, plan) == 0;
   return plan;
 }
