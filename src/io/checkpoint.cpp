@@ -88,8 +88,19 @@ struct CheckpointFolder::Impl {
   std::set<std::string> verified;  // pieces, by read_rows
 
   fs::path probe_folder(std::int64_t probe) const { return folder / probe_name(probe); }
+  /// Numbers of the probes' folders, ascending. What has such a name and is none is somebody else's.
+  std::vector<std::int64_t> probes() const;
   void remove_left_overs() const;
 };
+
+std::vector<std::int64_t> CheckpointFolder::Impl::probes() const {
+  auto numbers = numbers_in(folder, probe_number);
+  std::erase_if(numbers, [&](std::int64_t probe) {
+    std::error_code error;
+    return !fs::is_directory(fs::symlink_status(probe_folder(probe), error));
+  });
+  return numbers;
+}
 
 /// Of runs that were killed: the lock is held, so that no other run writes here. Probes count through the run state,
 /// and pieces through a manifest; without it they are left-overs as well.
@@ -100,9 +111,8 @@ void CheckpointFolder::Impl::remove_left_overs() const {
   };
   clean(folder);
   const bool has_run = !numbers_in(folder, run_generation).empty();
-  for (const std::int64_t probe : numbers_in(folder, probe_number)) {
+  for (const std::int64_t probe : probes()) {
     const fs::path where = probe_folder(probe);
-    if (!fs::is_directory(fs::symlink_status(where))) continue;
     if (!has_run || numbers_in(where, manifest_steps).empty())
       remove_probe_folder(where);
     else
@@ -171,7 +181,7 @@ std::vector<ProbeManifest> CheckpointFolder::manifests(std::int64_t probe, const
 
 std::vector<std::int64_t> CheckpointFolder::probes(const std::string& run_id) const {
   std::vector<std::int64_t> all;
-  for (const std::int64_t probe : numbers_in(path(), probe_number)) {
+  for (const std::int64_t probe : impl_->probes()) {
     const fs::path folder = impl_->probe_folder(probe);
     const auto steps = numbers_in(folder, manifest_steps);
     if (std::any_of(steps.begin(), steps.end(), [&](std::int64_t at) {
@@ -191,11 +201,10 @@ void CheckpointFolder::remove() {
   for (const auto& name : names)
     if ((run_generation(name) || is_temporary(name)) && ::unlink((path() / name).c_str()) != 0 && !failure)
       failure = "cannot remove " + named(path() / name) + ": " + std::strerror(errno);
-  for (const auto& name : names)
-    if (const auto probe = probe_number(name)) {
-      const auto failed = remove_probe_folder(path() / name);
-      if (failed && !failure) failure = failed;
-    }
+  for (const std::int64_t probe : impl_->probes()) {
+    const auto failed = remove_probe_folder(impl_->probe_folder(probe));
+    if (failed && !failure) failure = failed;
+  }
   if (failure) throw InputError(*failure);
   remove_quietly(path() / kLock);
   impl_->lock.reset();
@@ -215,7 +224,7 @@ void CheckpointFolder::commit(const ProbeManifest& manifest) {
   for (const Piece& piece : manifest.pieces)
     if (const std::string why = fault(folder, piece); !why.empty())
       throw InputError("checkpoint piece " + named(folder / piece.file) + " of rank " + std::to_string(piece.rank) +
-                       " is not to be seen by this rank (" + why +
+                       " is not visible to this rank (" + why +
                        "): the folder must lie on a file system that all hosts share; give one with --checkpoint");
   make_folder(folder);
   write_text(folder / manifest_name(manifest.steps), sealed(manifest));

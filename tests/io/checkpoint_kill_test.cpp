@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kKills = 60;
+constexpr int kKills = 40;
 constexpr std::int64_t kProbe = 3;
 
 struct Said {
@@ -36,6 +36,7 @@ struct Said {
   std::vector<std::string> warnings;
   RunState state = folder.read_run(warnings).value_or(RunState{});
   state.run_id = "5eed";
+  state.plan.assign(1 << 20, 'p');  // so large that it can be killed while it writes this
   if (state.products == 0) folder.write_run(state);
   const auto manifests = folder.manifests(kProbe, state.run_id);
   ProbeManifest m = manifests.empty() ? new_manifest(20011, 3, kProbe) : manifests.front();

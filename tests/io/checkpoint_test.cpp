@@ -444,13 +444,13 @@ TEST_F(Checkpoint, LockingRemovesLeftOversAlone) {
   for (const char* name : {".run-000002.json.tmp-123", "probe-000003/.steps-000004.json.tmp-9",
                            "probe-000003/.basis-000003-000005.rank-0001-of-0002.tmp-77"})
     std::ofstream(path_ / name) << "x";
-  const std::vector<std::string> foreign{"notes.txt", ".run-000002.json.swp", "run-2.json", "probe-000003x"};
+  const std::vector<std::string> foreign{"notes.txt", ".run-000002.json.swp", "run-2.json", "probe-000009"};
   for (const auto& name : foreign) std::ofstream(path_ / name) << "x";
   std::ofstream(probe_folder() / "mine") << "x";
   CheckpointFolder folder(path_);
   folder.lock();
   EXPECT_EQ(files(path_), (std::vector<std::string>{".run-000002.json.swp", "lock", "notes.txt", "probe-000003",
-                                                    "probe-000003x", "run-000001.json", "run-2.json"}));
+                                                    "probe-000009", "run-000001.json", "run-2.json"}));
   auto expected = before;
   expected.push_back("mine");
   std::sort(expected.begin(), expected.end());
@@ -459,8 +459,8 @@ TEST_F(Checkpoint, LockingRemovesLeftOversAlone) {
   EXPECT_TRUE(rows_are_right(folder, folder.manifests(3, "5eed").at(0), 1));
 
   folder.remove();
-  EXPECT_EQ(files(path_), (std::vector<std::string>{".run-000002.json.swp", "notes.txt", "probe-000003",
-                                                    "probe-000003x", "run-2.json"}));
+  EXPECT_EQ(files(path_), (std::vector<std::string>{".run-000002.json.swp", "notes.txt", "probe-000003", "probe-000009",
+                                                    "run-2.json"}));
   EXPECT_EQ(files(probe_folder()), (std::vector<std::string>{"mine"}));
 }
 
