@@ -61,13 +61,13 @@ void check(const Given& given) {
 /// Widest first, and on a GPU the device before the host. On a CPU both are one.
 std::vector<BasisChoice> basis_choices(const Given& given) {
   const PlanRequest& request = given.request;
+  // Two rows are no basis to save on: they are as the vectors are.
+  if (!given.work.reorthogonalize) return {{plan_model::vector_dtype(given.problem), false}};
   std::vector<std::string> dtypes{request.basis_dtype};
   if (request.basis_dtype.empty()) {
     dtypes = {"float64", "float32", "bfloat16"};
-    std::erase_if(dtypes, [&](const std::string& d) {
-      return plan_model::element_bytes(d) > given.problem.element_bytes ||
-             // Two rows are no basis to save on.
-             (!given.work.reorthogonalize && d != plan_model::vector_dtype(given.problem));
+    std::erase_if(dtypes, [&](const std::string& dtype) {
+      return plan_model::element_bytes(dtype) > given.problem.element_bytes;
     });
   }
   std::vector<BasisChoice> choices;

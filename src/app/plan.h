@@ -89,7 +89,7 @@ struct Plan {
   double product_s = 0;                     // of one probe's product in a group, messages included; 0: not known
   double run_s = 0;                         // products_in_turn and the Lanczos work between them; 0: not known
   std::int64_t messages_per_step = 0;       // collectives of a group, per joint step
-  std::int64_t message_bytes_per_step = 0;  // that a rank sends in the two that carry vectors
+  std::int64_t message_bytes_per_step = 0;  // that a rank sends in those that carry vectors
 };
 
 /// The best layout that fits, or, with fits = false, the one that comes nearest.

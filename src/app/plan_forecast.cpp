@@ -11,9 +11,11 @@ namespace {
 constexpr double kHalvingCost = 1.05;
 // bytes/s at which a rank passes over its basis.
 constexpr double kCpuMemory = 10e9, kGpuMemory = 1e12, kHostToGpu = 20e9;
-// A Lanczos step: all-gather, reduce-scatter, three all-reduces of sums, one that agrees on errors, one stop flag.
-constexpr std::int64_t kMessagesPerStep = 7;
 constexpr double kPassesPerStep = 3;
+
+/// Collective calls of a joint step of k probes: an all-gather, one that agrees on errors, k reduce-scatters, three
+/// all-reduces of Lanczos sums, the stop flag.
+std::int64_t messages_of(std::int64_t k) { return 6 + k; }
 
 /// One batch of probes that a group takes through together.
 struct Batch {
@@ -101,7 +103,8 @@ class Times {
     if (plan_.data_ranks == 1) return 0;
     const double bytes_s =
         given_.machine.bandwidth > 0 ? static_cast<double>(message_bytes(k)) / given_.machine.bandwidth : 0;
-    return bytes_s + kMessagesPerStep * std::ceil(std::log2(plan_.data_ranks)) * given_.machine.latency_s;
+    return bytes_s +
+           static_cast<double>(messages_of(k)) * std::ceil(std::log2(plan_.data_ranks)) * given_.machine.latency_s;
   }
 
   const Given& given_;
@@ -137,7 +140,7 @@ void add_forecast(const Given& given, Plan& plan) {
   plan.products_in_turn = finish.products;
   plan.product_s = given.measured() ? times.product_s(together) / static_cast<double>(together) : 0;
   plan.run_s = given.measured() ? finish.time : 0;
-  plan.messages_per_step = plan.data_ranks > 1 ? kMessagesPerStep : 0;
+  plan.messages_per_step = plan.data_ranks > 1 ? messages_of(together) : 0;
   plan.message_bytes_per_step = times.message_bytes(together);
 }
 

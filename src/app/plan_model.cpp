@@ -1,6 +1,7 @@
 #include "plan_model.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace hesspect::plan_model {
 namespace {
@@ -18,22 +19,42 @@ std::int64_t times(std::int64_t a, std::int64_t b) {
 
 std::int64_t divided_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// Basis rows of all probes that the group with the longest one advances together.
-std::int64_t basis_rows(const Given& given, std::int64_t lock_step) {
-  if (!given.work.reorthogonalize) return 2 * lock_step;
-  const std::int64_t n = given.problem.parameters;
-  const auto rows = [n](std::int64_t steps) { return std::max<std::int64_t>(2, std::min(steps + 1, n)); };
-  return (lock_step - 1) * rows(ordinary_steps(given.problem, given.work)) +
-         rows(longest_steps(given.problem, given.work));
+// As krylov's Basis and row streams have them.
+constexpr std::int64_t kBlockRows = 16;
+constexpr std::int64_t kPieceBytes = 256 * kMiB;
+
+/// Pinned memory comes in powers of two (ATen/core/CachingHostAllocator.h), one for every block of rows: the first two,
+/// then sixteens.
+std::int64_t pinned_bytes(std::int64_t rows, std::int64_t row_bytes) {
+  const auto block = [row_bytes](std::int64_t count) {
+    const std::int64_t bytes = times(count, row_bytes);
+    return count == 0 ? 0 : static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(bytes)));
+  };
+  const std::int64_t later = rows - 2;
+  return block(2) + times(later / kBlockRows, block(kBlockRows)) + block(later % kBlockRows);
 }
 
+/// The basis of all probes that the group with the longest one advances together.
 void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, PlanBytes& bytes) {
-  const std::int64_t element = element_bytes(layout.basis.dtype);
-  const std::int64_t rows = times(times(basis_rows(given, layout.lock_step), chunk), element);
-  (layout.basis.host ? bytes.basis_host : bytes.basis) = rows;
-  // The recurrence's own two vectors keep full precision.
-  if (element < given.problem.element_bytes)
-    bytes.basis += times(2 * layout.lock_step * given.problem.element_bytes, chunk);
+  const std::int64_t n = given.problem.parameters, full = given.problem.element_bytes, probes = layout.lock_step;
+  if (!given.work.reorthogonalize) {
+    bytes.basis = times(2 * probes * full, chunk);
+    return;
+  }
+  const auto rows = [n](std::int64_t steps) { return std::max<std::int64_t>(2, std::min(steps + 1, n)); };
+  const std::int64_t ordinary = rows(ordinary_steps(given.problem, given.work));
+  const std::int64_t longest = rows(longest_steps(given.problem, given.work));
+  const std::int64_t element = element_bytes(layout.basis.dtype), row_bytes = times(element, chunk);
+  if (layout.basis.host) {
+    bytes.basis_host = times(probes - 1, pinned_bytes(ordinary, row_bytes)) + pinned_bytes(longest, row_bytes);
+    // Two buffers on the device through which rows come by, and the rows of one in double.
+    const std::int64_t piece = std::clamp<std::int64_t>(kPieceBytes / (8 * chunk), 1, kBlockRows);
+    bytes.vectors += times(piece * (2 * element + 8), chunk);
+  } else {
+    bytes.basis = times((probes - 1) * ordinary + longest, row_bytes);
+  }
+  // Beside stored rows that are narrower or elsewhere, the recurrence keeps its own two vectors.
+  if (layout.basis.host || element < full) bytes.basis += times(2 * probes * full, chunk);
 }
 
 /// Kept graphs and the transient of a product, in `room` bytes.
@@ -113,9 +134,11 @@ Plan with_bytes(const Given& given, const Layout& layout) {
   bytes.parameters = times(n, b);
   bytes.buffers = problem.buffer_bytes;
   bytes.data = times(rows, problem.row_bytes);
-  // One rank's shard is the whole vector, and needs no gathering. The gradient is the shard beside the probes' own.
+  // One rank's shard is the whole vector, and needs no gathering; several shards are packed for it. The gradient is the
+  // shard beside the probes' own.
   const std::int64_t whole = times((ranks > 1 ? 2 : 1) * b, chunk * ranks);
-  bytes.vectors = times(layout.lock_step, whole + times(3 * b, chunk)) + times(b, chunk);
+  const std::int64_t shards = ranks > 1 && layout.lock_step > 1 ? 4 : 3;
+  bytes.vectors = times(layout.lock_step, whole + times(shards * b, chunk)) + times(b, chunk);
   add_basis(given, layout, chunk, bytes);
   const std::int64_t room = usable_bytes(given.machine.memory_bytes, problem.on_gpu) - bytes.total();
   add_activations(given, layout, std::max<std::int64_t>(1, rows), room, plan);

@@ -96,7 +96,9 @@ class Description {
 
   void basis() {
     const std::int64_t most = plan_model::longest_steps(problem_, work_);
-    std::string text = plan_.basis_dtype + (problem_.on_gpu ? ", in " + plan_.basis_memory + " memory" : "") + ", ";
+    std::string text = plan_.basis_dtype +
+                       (problem_.on_gpu && work_.reorthogonalize ? ", in " + plan_.basis_memory + " memory" : "") +
+                       ", ";
     text += work_.reorthogonalize ? "up to " + counted(most + 1, "vector") + " a probe" : "2 vectors a probe";
     const std::int64_t chunk = (problem_.parameters + plan_.data_ranks - 1) / plan_.data_ranks;
     add("basis", text + " of " + format_count(chunk) + " entries a rank");

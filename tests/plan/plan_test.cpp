@@ -82,7 +82,7 @@ TEST(PlanBytes, ProbesInLockStepAndTheLongerEigenvalueProbe) {
   const Plan plan = c.plan();
   EXPECT_EQ(plan.lock_step, 2);
   EXPECT_EQ(plan.bytes.basis, 300);            // (6 + 9) × 20
-  EXPECT_EQ(plan.bytes.vectors, 300);          // 2 × (80 + 60) + 20
+  EXPECT_EQ(plan.bytes.vectors, 340);          // 2 × (80 + 60 + 20 for packing) + 20
   EXPECT_EQ(plan.message_bytes_per_step, 80);  // 2 calls × 1 peer × 2 probes × 20
 }
 
@@ -100,6 +100,8 @@ TEST(PlanBytes, NarrowerBasisKeepsTwoVectorsOfFullPrecision) {
   c.request.basis_dtype.clear();
   c.work.reorthogonalize = false;
   EXPECT_EQ(c.plan().bytes.basis, 40);
+  c.request.basis_dtype = "bfloat16";  // of no use then
+  EXPECT_EQ(c.plan().bytes.basis, 40);
 }
 
 TEST(PlanBytes, HostBasisIsCountedApart) {
@@ -107,9 +109,10 @@ TEST(PlanBytes, HostBasisIsCountedApart) {
   c.problem.on_gpu = true;
   c.machine.host_memory_bytes = c.machine.memory_bytes = 10 * kGiB;
   c.request.basis_memory = "host";
-  EXPECT_EQ(c.plan().bytes.basis, 0);
-  EXPECT_EQ(c.plan().bytes.basis_host, 120);
-  EXPECT_EQ(c.plan().bytes.total(), 1574 - 120);
+  EXPECT_EQ(c.plan().bytes.basis, 40);             // the recurrence's two
+  EXPECT_EQ(c.plan().bytes.basis_host, 64 + 128);  // 2 rows and 4, of 20, rounded up to powers of two
+  EXPECT_EQ(c.plan().bytes.vectors, 160 + 1280);   // pieces of 16 rows of 5: two in float32, one in double
+  EXPECT_EQ(c.plan().bytes.total(), 1574 - 120 + 40 + 1280);
   c.machine.host_memory_bytes = 0;
   EXPECT_FALSE(c.plan().fits);
 }
@@ -238,11 +241,11 @@ TEST(PlanChooses, HostMemoryBeforeNarrowerVectors) {
   Case c;
   c.machine = {1, 8 * kGiB, 64 * kGiB, 0, 0};
   c.problem = {100'000'000, 4, 0, 64, 100, false, true, 0};
-  c.work.steps = 80;  // 32.4 GB of basis, 16.2 in bfloat16
+  c.work.steps = 80;  // 32.4 GB of basis, 41 GiB as pinned; in bfloat16 half of that
   c.cost = {4, 1, 1, 1, 400'000'000, 1000, 800'000'000, 1000, 0};
   EXPECT_EQ(c.plan().basis_dtype, "float32");
   EXPECT_EQ(c.plan().basis_memory, "host");
-  c.machine.host_memory_bytes = 20 * kGiB;
+  c.machine.host_memory_bytes = 24 * kGiB;
   EXPECT_EQ(c.plan().basis_dtype, "bfloat16");
   EXPECT_EQ(c.plan().basis_memory, "host");
   c.machine.memory_bytes = 30 * kGiB;
@@ -294,7 +297,8 @@ TEST(PlanOfGpus, EightOfThem) {
   EXPECT_EQ(hosted.groups, 1);
   EXPECT_EQ(hosted.basis_dtype, "float32");
   EXPECT_EQ(hosted.basis_memory, "host");
-  EXPECT_EQ(hosted.bytes.basis_host, std::int64_t{81} * 162'500'000 * 4 * hosted.lock_step);
+  // Rows of 0.65 GB: two in 2 GiB, four sixteens and fifteen more in 16 GiB each.
+  EXPECT_EQ(hosted.bytes.basis_host, (2 + 5 * 16) * kGiB);
   // 8 probes × 80 products of 8192 / 8 rows: 256 micro-batches of 0.6 s and up to 0.4 s for the graph.
   EXPECT_GT(hosted.run_s, 640 * 256 * 0.6);
   EXPECT_LT(hosted.run_s, 642 * 256 * 1.0 * 1.1);
@@ -312,6 +316,31 @@ TEST(PlanOfGpus, ManyOfThem) {
   // A product's messages, in and out: 2 × 5.2 GB in shares of (D − 1) / D at 100 GB/s.
   EXPECT_NEAR(static_cast<double>(many.message_bytes_per_step) / many.lock_step, 10.4e9, 0.02 * 10.4e9);
   EXPECT_GT(many.product_s, 0.1);
+}
+
+TEST(PlanForecast, MessagesAndLanczosWork) {
+  Case c;
+  c.problem = {1000, 4, 0, 8, 1, false, false, 0};
+  c.cost = {2, 1, 1, 3, 0, 0, 0, 0, 0};
+  c.machine = {4, 8 * kGiB, 0, 1e6, 1e-3};
+  c.request.groups = 1;
+  // 2 rows a rank: 3 s; 7 calls × log₂ 4 × 1 ms; 2 × 3 shards of 1000 bytes at 1 MB/s.
+  EXPECT_NEAR(c.plan().product_s, 3 + 0.014 + 0.006, 1e-9);
+  EXPECT_EQ(c.plan().messages_per_step, 7);
+  EXPECT_EQ(c.plan().message_bytes_per_step, 6000);
+
+  c.problem.parameters = 1'000'000'000;
+  c.machine = {1, 200 * kGiB, 200 * kGiB, 0, 0};
+  c.work = {1, 10, 0, 0, true};
+  // 3 passes over 1 + 2 + … + 10 vectors of 4 GB, beside 10 products of 12 s.
+  EXPECT_NEAR(c.plan().run_s, 120 + 66, 1e-6);
+  c.request.basis_dtype = "bfloat16";
+  EXPECT_NEAR(c.plan().run_s, 120 + 33, 1e-6);
+  c.request.basis_dtype = "float32";
+  c.problem.on_gpu = true;
+  EXPECT_NEAR(c.plan().run_s, 120 + 0.66, 1e-6);
+  c.request.basis_memory = "host";
+  EXPECT_NEAR(c.plan().run_s, 120 + 33, 1e-6);
 }
 
 TEST(PlanForecast, MoreMemoryIsNeverSlower) {
