@@ -318,12 +318,10 @@ TEST_F(Checkpoint, AfterGoingBackTheUnusableGenerationGoes) {
   add_generation(folder, m, 2);
   ProbeManifest earlier = m;
   add_generation(folder, m, 8);
-  fs::remove(probe_file("basis-000003-000009.rank-0000"));
-  auto manifests = folder.manifests(3, "5eed");
-  ASSERT_EQ(manifests.size(), 1u);
-  EXPECT_EQ(manifests[0].steps, 2);
+  flip_byte(probe_file("basis-000003-000009.rank-0000"), 5);
+  EXPECT_THROW(rows_are_right(folder, m, 2), InputError);
   add_generation(folder, earlier, 5);
-  manifests = folder.manifests(3, "5eed");
+  const auto manifests = folder.manifests(3, "5eed");
   ASSERT_EQ(manifests.size(), 2u);
   EXPECT_EQ(manifests[0].steps, 5);
   EXPECT_TRUE(rows_are_right(folder, manifests[0], 3) && rows_are_right(folder, manifests[1], 1));
@@ -491,6 +489,18 @@ TEST_F(Checkpoint, ProbesOfAnotherRunAreReplaced) {
   folder.remove_probe(3);
   EXPECT_FALSE(fs::exists(probe_folder()));
   folder.remove_probe(3);
+}
+
+TEST_F(Checkpoint, WhatCannotBeRemovedIsNamed) {
+  CheckpointFolder folder(path_);
+  folder.write_run(sample());
+  ProbeManifest m = new_manifest(10, 2);
+  add_generation(folder, m, 2);
+  fs::create_directory(probe_folder() / "steps-000009.json");
+  const std::string error = message<InputError>([&] { folder.remove(); });
+  EXPECT_TRUE(contains(error, "cannot remove '" + (probe_folder() / "steps-000009.json").string() + "'")) << error;
+  EXPECT_FALSE(folder.exists());
+  EXPECT_EQ(files(probe_folder()), (std::vector<std::string>{"steps-000009.json"}));
 }
 
 TEST_F(Checkpoint, FoldersThatCannotBe) {

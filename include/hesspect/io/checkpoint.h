@@ -87,9 +87,10 @@ class CheckpointFolder {
 
   // --- rank 0 ---
 
-  /// True where there is a run state, whole or not.
+  /// True where there is a run state, whole or not. @throws InputError where the folder is none or cannot be read
   bool exists() const;
-  /// Makes the folder and takes its lock, held until this object goes; removes temporary files of killed runs.
+  /// Makes the folder and takes its lock, held until this object goes; removes what killed runs left behind: temporary
+  /// files, probes without a manifest, and all probes where there is no run state. Before other ranks write.
   /// @throws UsageError where another running process holds the lock; InputError where it cannot be made
   void lock();
   /// Removes what earlier runs left here; the lock stays.
@@ -103,20 +104,23 @@ class CheckpointFolder {
   /// Whole manifests of a probe that belong to `run_id`, newest first: the manifest's own SHA-256 is right, and every
   /// piece is there with its size (contents are checked when read).
   std::vector<ProbeManifest> manifests(std::int64_t probe, const std::string& run_id) const;
-  /// Probes that have any manifest of this run, ascending.
+  /// Probes that have any manifest of this run, its pieces there or not, ascending.
   std::vector<std::int64_t> probes(const std::string& run_id) const;
+  /// Of a probe that is done. What cannot be removed stays for remove().
   void remove_probe(std::int64_t probe);
-  /// Removes the whole folder (files that are hesspect's own only; the folder stays where something else is in it).
+  /// Removes the whole folder (files that are hesspect's own only; the folder stays where something else is in it) and
+  /// gives up the lock.
+  /// @throws InputError naming the first file that could not be removed; the others are gone
   void remove();
 
   // --- ranks of a probe's group ---
 
-  /// Writes rows of this rank's shards. @param rows  each row's bytes: ceil(n / ranks) entries
+  /// Writes rows of this rank's shards. @param rows  one or more; each row's bytes: ceil(n / ranks) entries
   /// @throws InputError if it cannot be written; nothing is left behind
   Piece write_piece(std::int64_t probe, const std::string& set, std::int64_t first_row,
                     std::span<const std::span<const std::byte>> rows, int rank, int ranks);
-  /// By one rank, when all pieces are written: the generation counts from here on. Removes generations before the last
-  /// two, and pieces that no manifest names.
+  /// By one rank, when all pieces are written, and while no rank writes more of this probe: the generation counts from
+  /// here on. Removes all generations but this and the whole one before it, and pieces that neither names.
   /// @throws InputError if it cannot be written, or if a piece is not visible here (a folder that the hosts don't
   /// share)
   void commit(const ProbeManifest& manifest);
