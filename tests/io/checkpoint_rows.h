@@ -62,7 +62,7 @@ inline std::vector<double> read_doubles(const CheckpointFolder& folder, const Pr
                                         std::int64_t first, std::int64_t rows, std::int64_t begin, std::int64_t end) {
   const auto bytes = folder.read_rows(m, set, first, rows, begin, end);
   std::vector<double> values(bytes.size() / sizeof(double));
-  std::memcpy(values.data(), bytes.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
   return values;
 }
 
