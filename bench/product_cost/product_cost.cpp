@@ -1,4 +1,5 @@
-// What a Hessian-vector product costs, in gradients: per micro-batch size, gradient graphs kept or rebuilt.
+// What a Hessian-vector product costs, in gradients: per micro-batch size, gradient graphs kept or rebuilt, one vector
+// at a time or several in lock-step.
 //
 // Usage: product_cost MODEL.pt2 DATA.h5 LOSS ROWS [MICRO_BATCH…]   (README.md beside this file has the results)
 #include <malloc.h>
@@ -16,15 +17,33 @@
 
 namespace {
 
+using namespace hesspect;
+
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
 
+/// Median seconds of a joint product of `vectors` vectors, per vector.
+double seconds_per_product(HessianOperator& hessian, int vectors) {
+  std::vector<at::Tensor> x, y;
+  for (int i = 0; i < vectors; ++i) {
+    x.push_back(at::randn({hessian.shard().chunk}));
+    y.push_back(at::empty_like(x.back()));
+  }
+  hessian.apply_block(x, y);
+  std::vector<double> seconds;
+  for (int i = 0; i < 5; ++i) {
+    const Timer timer;
+    hessian.apply_block(x, y);
+    seconds.push_back(timer.elapsed_s() / vectors);
+  }
+  return median(seconds);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
-  using namespace hesspect;
   if (argc < 5) {
     std::fprintf(stderr, "usage: product_cost MODEL.pt2 DATA.h5 LOSS ROWS [MICRO_BATCH...]\n");
     return 2;
@@ -44,26 +63,19 @@ int main(int argc, char** argv) try {
   std::vector<std::int64_t> sizes;
   for (int i = 5; i < argc; ++i) sizes.push_back(std::atoll(argv[i]));
   if (sizes.empty()) sizes = {0};
-  std::printf("%12s %8s %12s %12s %10s %14s\n", "micro-batch", "graphs", "gradient s", "product s", "ratio",
+  std::printf("%12s %9s %12s %8s %8s %8s %14s\n", "micro-batch", "graphs", "gradient s", "K=1", "K=2", "K=4",
               "graph bytes");
   for (const std::int64_t size : sizes)
     for (const std::int64_t budget : {std::int64_t{0}, std::int64_t{-1}}) {
       options.micro_batch = size;
       options.graph_budget_bytes = budget;
       HessianOperator hessian(program, load_shard(*data, spec, 1, 0), comm, options);
-      at::Tensor x = at::randn({program.layout().size()}), y = at::empty_like(x);
-      hessian.apply(x, y);
-      std::vector<double> seconds;
-      for (int i = 0; i < 5; ++i) {
-        const Timer timer;
-        hessian.apply(x, y);
-        seconds.push_back(timer.elapsed_s());
-      }
       const HessianStats& stats = hessian.stats();
-      std::printf("%12lld %4lld/%-4lld %12.4f %12.4f %10.2f %14lld\n", static_cast<long long>(stats.micro_batch),
+      double cost[3];
+      for (int i = 0; i < 3; ++i) cost[i] = seconds_per_product(hessian, 1 << i) / stats.gradient_s;
+      std::printf("%12lld %4lld/%-4lld %12.4f %8.2f %8.2f %8.2f %14lld\n", static_cast<long long>(stats.micro_batch),
                   static_cast<long long>(stats.kept_graphs), static_cast<long long>(stats.micro_batches),
-                  stats.gradient_s, median(seconds), median(seconds) / stats.gradient_s,
-                  static_cast<long long>(stats.graph_bytes));
+                  stats.gradient_s, cost[0], cost[1], cost[2], static_cast<long long>(stats.graph_bytes));
     }
   return 0;
 } catch (const std::exception& e) {

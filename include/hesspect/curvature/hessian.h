@@ -1,14 +1,15 @@
 // The Hessian of the mean loss over all ranks' data, as a LinearOperator on sharded vectors.
 //
 // H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms. Reverse over reverse.
-// A product: all-gather(v) → local products → reduce-scatter.
+// A product: all-gather(v) → local products → reduce-scatter. Several vectors share the all-gather and each
+// micro-batch's forward and first backward.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <memory>
-#include <vector>
+#include <span>
 
 #include "hesspect/comm/communicator.h"
 #include "hesspect/curvature/loss.h"
@@ -21,25 +22,29 @@ namespace hesspect {
 struct HessianOptions {
   LossOptions loss;
   int output_index = 0;
-  std::int64_t micro_batch = 0;  // rows; 0: chosen here
-  /// Bytes per rank that gradient graphs kept between products may take; 0: rebuild all; -1: half of this rank's share
-  /// of the node's free memory (CPU; on CUDA -1 means 0).
+  std::int64_t micro_batch = 0;  // rows; 0: chosen here, by measuring
+  /// Bytes per rank that gradient graphs kept between products may take; 0: rebuild all; -1: half of the free memory,
+  /// of the device on CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are
+  /// kept.
   std::int64_t graph_budget_bytes = -1;
   /// Ranks that share this node's memory.
   int ranks_on_node = 1;
-  /// Try every op's double backward before the run (one product's cost on two rows).
+  /// Try every op's double backward before the run (one product's cost on two rows). False where measure_batch_cost has
+  /// done so: with micro_batch given too, nothing is measured twice but the gradient.
   bool check_double_backward = true;
 };
 
-/// What a product cost, for the result's diagnostics.
+/// What products cost, for the result's diagnostics. A call for K vectors on D ranks counts as K products.
 struct HessianStats {
   std::int64_t products = 0;
-  double product_s = 0;        // wall time inside apply
-  double communication_s = 0;  // part of it in collectives
-  double gradient_s = 0;       // time of one local gradient, measured at construction
+  double product_s = 0;            // wall time inside apply and apply_block
+  double communication_s = 0;      // part of it in collectives on vectors
+  std::int64_t collectives = 0;    // 2 + K a call, none with D = 1: an all-gather, an `agree`, K reduce-scatters
+  std::int64_t message_bytes = 0;  // what this rank must send in them, K · 2 (D - 1) · chunk · element a call
+  double gradient_s = 0;           // time of one local gradient, measured at construction
   std::int64_t micro_batch = 0;
   std::int64_t micro_batches = 0;  // on this rank
-  std::int64_t kept_graphs = 0;    // of them
+  std::int64_t kept_graphs = 0;    // of them, now
   std::int64_t graph_bytes = 0;    // of one micro-batch's gradient graph, as measured; 0 where it was not
 };
 
@@ -55,6 +60,8 @@ class HessianOperator final : public LinearOperator {
   const Shard& shard() const override;
   at::TensorOptions options() const override;
   void apply(const at::Tensor& x_local, at::Tensor& y_local) override;
+  /// Takes 2 K vectors of shard().padded() entries, from the first call with this many on.
+  void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) override;
 
   /// The mean loss over all data. Collective at construction; a stored value here.
   double loss() const;

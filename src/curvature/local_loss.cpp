@@ -1,0 +1,191 @@
+#include "local_loss.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/foreign_error.h"
+
+namespace hesspect {
+
+bool is_out_of_memory(const std::exception& error) {
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+         dynamic_cast<const MemoryError*>(&error) != nullptr || is_allocation_failure(error);
+}
+
+void add_to(const std::vector<at::Tensor>& sums, const std::vector<at::Tensor>& tensors) {
+  at::NoGradGuard no_grad;
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    if (tensors[i].defined()) sums[i].add_(tensors[i]);
+}
+
+void finish_device_work(const at::Tensor& result) {
+  if (!result.is_cpu()) result.narrow(0, 0, 1).item<double>();
+}
+
+LocalLoss::LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index)
+    : program_(program), data_(std::move(data)), options_(loss), output_index_(output_index) {
+  const std::size_t outputs = program.outputs().size();
+  if (output_index < 0 || output_index >= static_cast<int>(outputs))
+    throw UsageError("--output-index " + std::to_string(output_index) + ": the model has " + std::to_string(outputs) +
+                     " output" + (outputs == 1 ? "" : "s") + ", numbered from 0");
+}
+
+at::TensorOptions LocalLoss::tensor_options() const {
+  return at::TensorOptions().dtype(program_.options().dtype).device(program_.options().device);
+}
+
+// --- micro-batches --------------------------------------------------------------------------------------------------
+
+std::int64_t LocalLoss::fewest_rows() const {
+  std::int64_t fewest = 1;
+  for (const InputSpec& input : program_.inputs())
+    if (!input.shape.empty()) fewest = std::max(fewest, input.shape[0].min);
+  return fewest;
+}
+
+std::optional<std::int64_t> LocalLoss::most_rows() const {
+  std::optional<std::int64_t> most;
+  for (const InputSpec& input : program_.inputs())
+    if (!input.shape.empty() && input.shape[0].max > 0)
+      most = std::min(most.value_or(input.shape[0].max), input.shape[0].max);
+  return most;
+}
+
+std::optional<std::int64_t> LocalLoss::given_micro_batch(std::int64_t asked) const {
+  const auto fixed = program_.static_batch();
+  if (fixed && asked > 0 && asked != *fixed)
+    throw UsageError("--micro-batch " + std::to_string(asked) + ": the model was exported with a fixed batch of " +
+                     std::to_string(*fixed));
+  if (fixed || asked <= 0) return fixed;
+  return asked;
+}
+
+std::vector<RowRange> LocalLoss::micro_batches(std::int64_t size) const {
+  std::vector<RowRange> ranges = hesspect::micro_batches({0, rows()}, size);
+  const std::size_t m = ranges.size();
+  if (m > 1 && !program_.static_batch() && ranges[m - 1].size() < std::max<std::int64_t>(2, fewest_rows()) &&
+      ranges[m - 2].size() > 2) {
+    const std::int64_t middle = (ranges[m - 2].begin + ranges[m - 1].end + 1) / 2;
+    ranges[m - 2].end = ranges[m - 1].begin = middle;
+  }
+  return ranges;
+}
+
+std::int64_t LocalLoss::padded_rows(RowRange range) const {
+  const auto fixed = program_.static_batch();
+  if (!fixed || range.size() == *fixed) return range.size();
+  if (options_.kind == LossKind::kOutput)
+    throw InputError("the model was exported with a fixed batch of " + std::to_string(*fixed) + ", and " +
+                     std::to_string(range.size()) +
+                     " rows are left over on a rank; loss 'output' cannot mask them, so give "
+                     "each rank a multiple of it (--samples), or export with a dynamic batch");
+  return *fixed;
+}
+
+/// Padded to what the program takes by repeating the first row.
+MicroBatch LocalLoss::unchecked_batch(RowRange range) const {
+  MicroBatch batch;
+  batch.rows = range.size();
+  batch.first_row = data_.rows.begin + range.begin;
+  const std::int64_t padded = padded_rows(range);
+  const auto cut = [&](const at::Tensor& tensor) {
+    at::Tensor rows = tensor.narrow(0, range.begin, range.size());
+    if (padded <= range.size()) return rows;
+    std::vector<std::int64_t> repeats(static_cast<std::size_t>(tensor.dim()), -1);
+    repeats[0] = padded - range.size();
+    return at::cat({rows, rows.narrow(0, 0, 1).expand(repeats)});
+  };
+  std::vector<at::Tensor> inputs;
+  for (const at::Tensor& input : data_.inputs) inputs.push_back(cut(input));
+  batch.inputs = program_.prepare_inputs(inputs);
+  if (needs_target(options_.kind) && data_.target.defined())
+    batch.target = data_.target.narrow(0, range.begin, range.size());
+  return batch;
+}
+
+MicroBatch LocalLoss::batch(RowRange range) {
+  MicroBatch batch = unchecked_batch(range);
+  if (batch.rows != output_like_rows_) {
+    at::NoGradGuard no_grad;  // the shape is all that is needed, and micro-batches of one size share it
+    const at::Tensor like = output(batch);
+    output_like_ = at::empty({}, like.options()).expand(like.sizes());
+    output_like_rows_ = batch.rows;
+  }
+  batch.target = check_target(options_, output_like_, batch.target, batch.first_row);
+  return batch;
+}
+
+// --- the loss and its derivatives -----------------------------------------------------------------------------------
+
+at::Tensor LocalLoss::output(const MicroBatch& batch) const {
+  const std::vector<at::Tensor> outputs = program_.run(batch.inputs);
+  const at::Tensor& output = outputs[static_cast<std::size_t>(output_index_)];
+  if (!output.defined() || !at::isFloatingType(output.scalar_type()))
+    throw InputError("output " + std::to_string(output_index_) + " of the model is not a floating tensor");
+  if (options_.kind != LossKind::kOutput && output.dim() > 0 && output.size(0) > batch.rows)
+    return output.narrow(0, 0, batch.rows);
+  return output;
+}
+
+at::Tensor LocalLoss::loss(const MicroBatch& batch) const {
+  return loss_sum(options_, output(batch), batch.target, batch.rows);
+}
+
+double LocalLoss::add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const {
+  const at::Tensor value = loss(batch);
+  add_to(sums, torch::autograd::grad({value}, program_.parameters(), {}, false, false, /*allow_unused=*/true));
+  return value.item<double>();
+}
+
+GradientGraph LocalLoss::gradient_graph(const MicroBatch& batch) const {
+  const at::Tensor value = loss(batch);
+  const std::vector<at::Tensor> gradients = torch::autograd::grad(
+      {value}, program_.parameters(), {}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true);
+  GradientGraph graph;
+  for (std::size_t i = 0; i < gradients.size(); ++i)
+    if (gradients[i].defined() && gradients[i].requires_grad()) {
+      graph.gradients.push_back(gradients[i]);
+      graph.parameters.push_back(i);
+    }
+  return graph;
+}
+
+std::vector<at::Tensor> LocalLoss::product(const GradientGraph& graph, const std::vector<at::Tensor>& v,
+                                           bool keep) const {
+  if (graph.gradients.empty()) return {};  // the loss is linear in the parameters
+  std::vector<at::Tensor> weights;
+  for (const std::size_t parameter : graph.parameters) weights.push_back(v[parameter]);
+  return torch::autograd::grad(graph.gradients, program_.parameters(), weights, keep, /*create_graph=*/false,
+                               /*allow_unused=*/true);
+}
+
+void LocalLoss::add_product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep,
+                            const std::vector<at::Tensor>& sums) const {
+  add_to(sums, product(graph, v, keep));
+}
+
+void LocalLoss::check(bool every_op) {
+  if (rows() == 0) return;
+  const std::int64_t few = program_.static_batch().value_or(std::max<std::int64_t>(2, fewest_rows()));
+  MicroBatch trial = unchecked_batch({0, std::min(few, rows())});
+  const at::Tensor trial_output = output(trial);
+  trial.target = check_target(options_, trial_output, trial.target, trial.first_row);
+  if (!trial_output.requires_grad())
+    throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters");
+  if (every_op) program_.check_twice_differentiable(trial.inputs);
+  // What no node shows alone, such as a tensor that is saved for the backward and then written to.
+  try {
+    std::vector<at::Tensor> v;
+    for (const at::Tensor& parameter : program_.parameters()) v.push_back(parameter.detach());
+    product(gradient_graph(trial), v, /*keep=*/false);
+  } catch (const c10::Error& e) {
+    if (is_out_of_memory(e)) throw;
+    throw InputError("the model cannot be differentiated twice: " + first_line(e));
+  }
+}
+
+}  // namespace hesspect

@@ -1,0 +1,95 @@
+// The summed loss over the rows that this process holds, a micro-batch at a time: its value, its gradient, and products
+// with its Hessian. Knows no other rank. Reverse over reverse: a product pulls ∇ℓ_sum · v back through the graph of
+// ∇ℓ_sum.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "hesspect/curvature/loss.h"
+#include "hesspect/data/dataset.h"
+#include "hesspect/model/program.h"
+
+namespace hesspect {
+
+/// Rows of one micro-batch, ready for the program.
+struct MicroBatch {
+  std::vector<at::Tensor> inputs;
+  at::Tensor target;           // checked and converted; undefined for loss 'output'
+  std::int64_t rows = 0;       // of data; the inputs may be padded beyond it
+  std::int64_t first_row = 0;  // global, for messages
+};
+
+/// ∇ℓ_sum of one micro-batch, its graph alive.
+struct GradientGraph {
+  std::vector<at::Tensor> gradients;    // those that depend on the parameters
+  std::vector<std::size_t> parameters;  // and which parameter each belongs to
+};
+
+/// Memory ran out, on the CPU or on CUDA.
+bool is_out_of_memory(const std::exception& error);
+
+/// sums[i] += tensors[i]; undefined ones are zero.
+void add_to(const std::vector<at::Tensor>& sums, const std::vector<at::Tensor>& tensors);
+
+/// Waits for what the device has been given, so that a clock read next tells the truth.
+void finish_device_work(const at::Tensor& result);
+
+/// Vectors over the parameters are lists of tensors, one per parameter, in layout order. Autograd must be on.
+class LocalLoss {
+ public:
+  /// Borrows program. @throws UsageError: an output that the program does not have
+  LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index);
+
+  Program& program() const { return program_; }
+  std::int64_t rows() const { return data_.rows.size(); }
+  const RowRange& global_rows() const { return data_.rows; }
+  at::TensorOptions tensor_options() const;
+
+  /// The rows that the program takes at once.
+  std::int64_t fewest_rows() const;
+  std::optional<std::int64_t> most_rows() const;
+  /// The size that is asked for or that the program fixes; nothing where it is free to choose (`asked` 0).
+  /// @throws UsageError where the two contradict
+  std::optional<std::int64_t> given_micro_batch(std::int64_t asked) const;
+  /// Cuts this process's rows. A last one of a single row, or of fewer than the program takes, shares with the one
+  /// before: many models squeeze() a batch of one away.
+  std::vector<RowRange> micro_batches(std::int64_t size) const;
+
+  /// Rows [range) of this process's, checked.
+  /// @throws InputError: a target or an input that does not fit
+  MicroBatch batch(RowRange range);
+
+  /// Everything that can be wrong with model and data together, tried on the first rows. Nothing to do without rows.
+  /// @param every_op  also differentiate each op twice by itself, to name one that cannot be
+  /// @throws InputError
+  void check(bool every_op);
+
+  /// The output that the loss takes, without padded rows.
+  at::Tensor output(const MicroBatch& batch) const;
+  /// sums += ∇ℓ_sum. @return ℓ_sum
+  double add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
+  GradientGraph gradient_graph(const MicroBatch& batch) const;
+  /// sums += ∇(∇ℓ_sum · v).
+  /// @param keep  the graph will be used again
+  void add_product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep,
+                   const std::vector<at::Tensor>& sums) const;
+
+ private:
+  MicroBatch unchecked_batch(RowRange range) const;
+  std::int64_t padded_rows(RowRange range) const;
+  at::Tensor loss(const MicroBatch& batch) const;
+  std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
+
+  Program& program_;
+  DataShard data_;
+  LossOptions options_;
+  int output_index_;
+  at::Tensor output_like_;              // without memory: the shape, dtype and device of an output
+  std::int64_t output_like_rows_ = -1;  // of this many rows
+};
+
+}  // namespace hesspect

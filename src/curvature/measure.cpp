@@ -1,0 +1,83 @@
+#include "hesspect/curvature/measure.h"
+
+#include <ATen/core/grad_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+
+#include <algorithm>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/memory.h"
+#include "local_loss.h"
+#include "product_trials.h"
+
+namespace hesspect {
+namespace {
+
+/// How bytes grow with rows, from a trial and one of half its rows. A single size, as a program with a fixed batch has,
+/// says nothing about that: then a vector over the parameters is the fixed part.
+void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows, BatchCost& cost) {
+  const auto fixed_batch = local.program().static_batch();
+  const ProductTrial whole = trials.product(fixed_batch ? std::min(rows, local.rows()) : rows, 2);
+  LinearBytes graph, transient;
+  if (!fixed_batch && rows / 2 >= local.fewest_rows()) {
+    const ProductTrial half = trials.product(rows / 2, 2);
+    graph = LinearBytes::through(half.rows, half.graph_bytes, rows, whole.graph_bytes);
+    transient = LinearBytes::through(half.rows, half.transient_bytes, rows, whole.transient_bytes);
+  } else {
+    const std::int64_t vector_bytes = local.program().flat_parameters().nbytes();
+    const auto split = [&](std::int64_t bytes) {
+      const std::int64_t fixed = std::min(bytes, vector_bytes);
+      return LinearBytes{fixed, (bytes - fixed + rows - 1) / rows};
+    };
+    graph = split(whole.graph_bytes);
+    transient = split(whole.transient_bytes);
+  }
+  cost.graph_fixed_bytes = graph.fixed;
+  cost.graph_row_bytes = graph.row;
+  cost.transient_fixed_bytes = transient.fixed;
+  cost.transient_row_bytes = transient.row;
+}
+
+}  // namespace
+
+BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, const HessianOptions& options,
+                             std::int64_t memory_bytes) {
+  at::AutoGradMode grad(true);
+  LocalLoss local(program, first_rows, options.loss, options.output_index);
+  if (local.rows() == 0) throw InputError("no rows to measure a micro-batch on");
+  local.check(options.check_double_backward);
+  ProductTrials trials(local);
+  const auto given = local.given_micro_batch(options.micro_batch);
+  if (given) trials.require_room(std::min(*given, local.rows()), memory_bytes);
+
+  BatchCost cost;
+  cost.micro_batch = given ? *given : trials.best_micro_batch(memory_bytes);
+  const std::int64_t tried = std::min(cost.micro_batch, local.rows());
+  const ProductTrials::Times times = trials.times(tried);
+  // Rows that are not there cost what the others do; those of a fixed batch were padded, and have been timed.
+  const double scale =
+      program.static_batch() ? 1.0 : static_cast<double>(cost.micro_batch) / static_cast<double>(tried);
+  cost.gradient_s = scale * times.gradient_s;
+  cost.graph_s = scale * times.graph_s;
+  cost.pullback_s = scale * times.pullback_s;
+  fit_bytes(trials, local, program.static_batch().value_or(tried), cost);
+  cost.output_row_bytes = trials.output_bytes(tried) / tried;
+  return cost;
+}
+
+std::int64_t free_memory_bytes(at::Device device) {
+  if (device.is_cpu()) return available_memory_bytes();
+  auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
+  if (allocator == nullptr) throw UsageError("the free memory of " + device.str() + " is not known");
+  const c10::DeviceIndex index =
+      device.has_index() ? device.index() : c10::impl::getDeviceGuardImpl(device.type())->getDevice().index();
+  const auto free = static_cast<std::int64_t>(allocator->getMemoryInfo(index).first);
+  if (!allocator->initialized()) return free;
+  // What the allocator holds without using it, it will hand out first.
+  const auto stats = allocator->getDeviceStats(index);
+  constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  return free + stats.reserved_bytes[kAll].current - stats.active_bytes[kAll].current;
+}
+
+}  // namespace hesspect

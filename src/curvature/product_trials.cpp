@@ -1,0 +1,150 @@
+#include "product_trials.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <string>
+
+#include "allocation_meter.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/timer.h"
+
+namespace hesspect {
+namespace {
+
+/// Rows of a micro-batch that is chosen here, at least where the program takes fewer, and at most.
+constexpr std::int64_t kFewRows = 4;
+constexpr std::int64_t kMostRows = 1024;
+/// Two sizes whose rows cost the same but for this are equal: clocks are no better.
+constexpr double kEqualCost = 1.03;
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+[[noreturn]] void refuse(std::int64_t rows, double needed_bytes, std::int64_t memory_bytes) {
+  const auto mib = [](double bytes) { return std::to_string(static_cast<std::int64_t>(bytes / 1048576.0 + 0.5)); };
+  throw MemoryError(
+      static_cast<std::int64_t>(needed_bytes), memory_bytes,
+      "a product of a micro-batch of " + std::to_string(rows) + " rows takes " + mib(needed_bytes) + " MiB and " +
+          mib(static_cast<double>(memory_bytes)) +
+          " MiB are free: give --micro-batch a smaller number, run fewer ranks on a node, or free memory");
+}
+
+}  // namespace
+
+LinearBytes LinearBytes::through(std::int64_t a_rows, std::int64_t a_bytes, std::int64_t b_rows, std::int64_t b_bytes) {
+  LinearBytes line;
+  line.row = std::max<std::int64_t>(0, (b_bytes - a_bytes + b_rows - a_rows - 1) / (b_rows - a_rows));
+  line.fixed = b_bytes - b_rows * line.row;
+  if (line.fixed < 0) line = {0, (b_bytes + b_rows - 1) / b_rows};
+  return line;
+}
+
+ProductTrials::ProductTrials(LocalLoss& local)
+    : local_(local), sum_(at::zeros({local.program().layout().size()}, local.tensor_options())) {
+  sums_ = local.program().layout().views(sum_);
+  for (const at::Tensor& parameter : local.program().parameters()) v_.push_back(parameter.detach());
+}
+
+void ProductTrials::weigh(const MicroBatch& batch, ProductTrial& trial) {
+  const AllocationMeter meter(local_.program().options().device);
+  const GradientGraph graph = local_.gradient_graph(batch);
+  trial.graph_bytes = std::max<std::int64_t>(0, meter.held_bytes());
+  local_.add_product(graph, v_, /*keep=*/true, sums_);
+  finish_device_work(sum_);
+  trial.transient_bytes = std::max<std::int64_t>(0, meter.peak_bytes() - trial.graph_bytes);
+}
+
+ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
+  const MicroBatch batch = local_.batch({0, rows});
+  ProductTrial trial;
+  trial.rows = rows;
+  trial.seconds = std::numeric_limits<double>::infinity();
+  const Timer total;
+  for (int i = 0; i < repeats && (i == 0 || total.elapsed_s() < 2.0); ++i) {
+    const Timer timer;
+    local_.add_product(local_.gradient_graph(batch), v_, /*keep=*/false, sums_);
+    finish_device_work(sum_);
+    trial.seconds = std::min(trial.seconds, timer.elapsed_s());
+  }
+  weigh(batch, trial);
+  return trial;
+}
+
+ProductTrials::Times ProductTrials::times(std::int64_t rows) {
+  const MicroBatch batch = local_.batch({0, rows});
+  const auto timed = [&](const std::function<void()>& work) {
+    const Timer timer;
+    work();
+    finish_device_work(sum_);
+    return timer.elapsed_s();
+  };
+  std::vector<double> gradient_s, graph_s, pullback_s;
+  for (int i = 0; i < 3; ++i) {
+    gradient_s.push_back(timed([&] { local_.add_gradient(batch, sums_); }));
+    GradientGraph graph;
+    graph_s.push_back(timed([&] {
+      graph = local_.gradient_graph(batch);
+      if (!graph.gradients.empty()) finish_device_work(graph.gradients.back().reshape({-1}));
+    }));
+    pullback_s.push_back(timed([&] { local_.add_product(graph, v_, /*keep=*/true, sums_); }));
+  }
+  return {median(gradient_s), median(graph_s), median(pullback_s)};
+}
+
+std::int64_t ProductTrials::output_bytes(std::int64_t rows) {
+  const at::Tensor output = local_.output(local_.batch({0, rows}));
+  return output.numel() * static_cast<std::int64_t>(output.element_size());
+}
+
+ProductTrial ProductTrials::first_that_fits(std::int64_t rows, std::int64_t memory_bytes) {
+  for (;; rows = std::max(local_.fewest_rows(), rows / 2)) {
+    const bool smallest = rows <= local_.fewest_rows();
+    try {
+      const ProductTrial trial = product(rows, 3);
+      if (trial.peak_bytes() <= memory_bytes) return trial;
+      if (smallest) refuse(rows, static_cast<double>(trial.peak_bytes()), memory_bytes);
+    } catch (const std::exception& e) {
+      if (smallest || !is_out_of_memory(e)) throw;
+    }
+  }
+}
+
+std::int64_t ProductTrials::best_micro_batch(std::int64_t memory_bytes) {
+  const std::int64_t most = std::min({local_.rows(), kMostRows, local_.most_rows().value_or(kMostRows)});
+  const std::int64_t few = std::min(most, std::max(local_.fewest_rows(), kFewRows));
+  std::vector<ProductTrial> trials{first_that_fits(few, memory_bytes)};
+  double cheapest = trials[0].seconds_per_row();
+  int dearer_in_a_row = 0;
+  // Where memory was short already, a size above the one that fitted was too large.
+  for (std::int64_t size = 2 * few; trials[0].rows == few && size <= most && dearer_in_a_row < 2; size *= 2) {
+    if (2 * trials.back().peak_bytes() > memory_bytes) break;  // twice the rows take less than twice the memory
+    try {
+      trials.push_back(product(size, 3));
+    } catch (const std::exception&) {
+      break;  // too large for the memory after all, or for the program
+    }
+    const double cost = trials.back().seconds_per_row();
+    dearer_in_a_row = cost > kEqualCost * cheapest ? dearer_in_a_row + 1 : 0;
+    cheapest = std::min(cheapest, cost);
+  }
+  std::int64_t best = trials[0].rows;
+  for (const ProductTrial& trial : trials)
+    if (trial.seconds_per_row() <= kEqualCost * cheapest) best = trial.rows;
+  return best;
+}
+
+void ProductTrials::require_room(std::int64_t rows, std::int64_t memory_bytes) {
+  const std::int64_t few = std::min(rows, std::max<std::int64_t>(2, local_.fewest_rows()));
+  const std::int64_t bytes = product(few, 1).peak_bytes();
+  double needed = static_cast<double>(bytes);
+  if (!local_.program().static_batch() && 2 * few <= rows)
+    needed = LinearBytes::through(few, bytes, 2 * few, product(2 * few, 1).peak_bytes()).at(rows);
+  if (needed > static_cast<double>(memory_bytes)) refuse(rows, needed, memory_bytes);
+}
+
+}  // namespace hesspect

@@ -1,0 +1,69 @@
+// Products of single micro-batches, tried on a process's first rows to learn what they cost.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "local_loss.h"
+
+namespace hesspect {
+
+/// A product of one micro-batch from nothing, with a graph that could be kept.
+struct ProductTrial {
+  std::int64_t rows = 0;
+  double seconds = 0;
+  std::int64_t graph_bytes = 0;      // held by the gradient graph
+  std::int64_t transient_bytes = 0;  // the most that was held at once beyond the graph
+  double seconds_per_row() const { return seconds / static_cast<double>(rows); }
+  std::int64_t peak_bytes() const { return graph_bytes + transient_bytes; }
+};
+
+/// Bytes of b rows: fixed + b · row.
+struct LinearBytes {
+  std::int64_t fixed = 0;
+  std::int64_t row = 0;
+  double at(std::int64_t rows) const {
+    return static_cast<double>(fixed) + static_cast<double>(rows) * static_cast<double>(row);
+  }
+  /// Through two measurements, neither part below zero. @param a_rows < b_rows
+  static LinearBytes through(std::int64_t a_rows, std::int64_t a_bytes, std::int64_t b_rows, std::int64_t b_bytes);
+};
+
+class ProductTrials {
+ public:
+  /// Borrows local, and takes one vector over the parameters.
+  explicit ProductTrials(LocalLoss& local);
+
+  /// A product of the first `rows` rows: the shortest of up to `repeats` times, fewer where one takes seconds; warm
+  /// after the first.
+  ProductTrial product(std::int64_t rows, int repeats);
+  /// Medians of warm times of the first `rows` rows.
+  struct Times {
+    double gradient_s = 0, graph_s = 0, pullback_s = 0;
+  };
+  Times times(std::int64_t rows);
+  /// Bytes of the output that the loss takes.
+  std::int64_t output_bytes(std::int64_t rows);
+
+  /// The size with the cheapest rows, of those that double from a few rows up; of sizes within 3 % the largest.
+  /// @param memory_bytes  what the peak of a product may take
+  /// @throws MemoryError where not even the smallest fits
+  std::int64_t best_micro_batch(std::int64_t memory_bytes);
+  /// @throws MemoryError where a product of `rows` rows would not fit, as forecast from fewer
+  void require_room(std::int64_t rows, std::int64_t memory_bytes);
+
+ private:
+  /// The largest of `rows`, `rows` / 2, … that runs within memory_bytes.
+  ProductTrial first_that_fits(std::int64_t rows, std::int64_t memory_bytes);
+  /// The bytes of a product, in a pass of its own: weighing slows it down.
+  void weigh(const MicroBatch& batch, ProductTrial& trial);
+
+  LocalLoss& local_;
+  at::Tensor sum_;                // where products are added up
+  std::vector<at::Tensor> sums_;  // its views
+  std::vector<at::Tensor> v_;
+};
+
+}  // namespace hesspect
