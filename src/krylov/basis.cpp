@@ -10,8 +10,27 @@
 #include "hesspect/core/text.h"
 
 namespace hesspect {
+namespace {
 
-Basis::Basis(std::int64_t chunk, const at::TensorOptions& options) : chunk_(chunk), options_(options) {}
+at::TensorOptions row_options(const at::TensorOptions& vectors, const BasisOptions& basis) {
+  at::TensorOptions rows = vectors;
+  if (basis.storage != at::ScalarType::Undefined) {
+    const bool known =
+        basis.storage == at::kDouble || basis.storage == at::kFloat || basis.storage == at::ScalarType::BFloat16;
+    if (!known || c10::elementSize(basis.storage) > vectors.dtype().itemsize())
+      throw UsageError(std::string("the Krylov basis can't be stored as ") + c10::toString(basis.storage) +
+                       ": float64, float32 or bfloat16, no wider than the vectors, which are " +
+                       std::string(vectors.dtype().name()));
+    rows = rows.dtype(basis.storage);
+  }
+  if (basis.on_host && !vectors.device().is_cpu()) rows = rows.device(at::kCPU).pinned_memory(true);
+  return rows;
+}
+
+}  // namespace
+
+Basis::Basis(std::int64_t chunk, const at::TensorOptions& options, const BasisOptions& basis)
+    : chunk_(chunk), options_(row_options(options, basis)) {}
 
 std::int64_t Basis::bytes() const {
   return capacity_ * chunk_ * static_cast<std::int64_t>(options_.dtype().itemsize());

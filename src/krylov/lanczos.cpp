@@ -16,19 +16,30 @@
 namespace hesspect {
 namespace {
 
+constexpr double kFloatEpsilon = static_cast<double>(std::numeric_limits<float>::epsilon());
+constexpr double kBfloat16Epsilon = 0x1p-7;
+constexpr int kMostProjections = 8;    // of a step; three where two are not enough, as a rule
+constexpr double kProjectedSq = 1e-6;  // (what a projection may still take, of the vector's norm)²
+
+at::ScalarType dtype_of(const at::TensorOptions& options) { return c10::typeMetaToScalarType(options.dtype()); }
+
 // Well above a product's rounding, which division by the β before has amplified by the time a space closes, and far
 // below anything read off the result. A closed space that passes unseen does no harm: the run goes on in a direction
-// that rounding has chosen, with next to no weight.
-double default_tolerance(const at::TensorOptions& options) {
-  return c10::typeMetaToScalarType(options.dtype()) == at::kDouble
-             ? 1e-12
-             : 10 * static_cast<double>(std::numeric_limits<float>::epsilon());
+// that rounding has chosen, with next to no weight. Not so with bfloat16 rows: that direction would be made of the
+// rows' rounding and not orthogonal to them. Gram-Schmidt twice leaves the square of one projection's error of it, 1e-7
+// of the product at most, which the tolerance must be above.
+double default_tolerance(at::ScalarType vectors, at::ScalarType rows) {
+  return vectors == at::kDouble && rows != at::ScalarType::BFloat16 ? 1e-12 : 10 * kFloatEpsilon;
 }
 
-double epsilon(const at::TensorOptions& options) {
-  return c10::typeMetaToScalarType(options.dtype()) == at::kDouble
-             ? std::numeric_limits<double>::epsilon()
-             : static_cast<double>(std::numeric_limits<float>::epsilon());
+/// The part of a fresh vector that must be left beside the basis for it not to be the rows' rounding.
+double least_left(at::ScalarType rows) {
+  if (rows == at::kDouble) return 1e-12;
+  return 10 * (rows == at::kFloat ? kFloatEpsilon : kBfloat16Epsilon);
+}
+
+double epsilon(at::ScalarType vectors) {
+  return vectors == at::kDouble ? std::numeric_limits<double>::epsilon() : kFloatEpsilon;
 }
 
 /// The coefficients of a result of `dots`, without w · w.
@@ -36,25 +47,50 @@ std::span<const double> coefficients(const std::vector<double>& sums) {
   return std::span<const double>(sums).first(sums.size() - 1);
 }
 
+void require_finite(const std::vector<double>& sums, std::int64_t step) {
+  for (const double sum : sums)
+    if (!std::isfinite(sum))
+      throw NumericalError(step, sum,
+                           "the product of Lanczos step " + std::to_string(step) + " is not finite (a sum over it is " +
+                               std::to_string(sum) + "): loss or weights overflow, or hold NaN");
+}
+
 }  // namespace
 
+Lanczos::Lanczos(LinearOperator& op, const LanczosOptions& options)
+    : options_(options),
+      comm_(&op.comm()),
+      n_(op.shard().n),
+      basis_(op.shard().chunk, op.options(), full() ? options.basis : BasisOptions{}),
+      apart_(basis_.options().dtype() != op.options().dtype() || basis_.options().device() != op.options().device()) {
+  const at::ScalarType vectors = dtype_of(op.options());
+  if (options_.breakdown_tolerance <= 0)
+    options_.breakdown_tolerance = default_tolerance(vectors, dtype_of(basis_.options()));
+  rounding_unit_ = 10 * epsilon(vectors);
+  agree(*comm_, [&] {
+    work_ = at::empty({op.shard().chunk}, op.options());
+    if (apart_) {
+      previous_ = at::empty_like(work_);
+      current_ = at::empty_like(work_);
+    }
+    basis_.reserve(2);
+  });
+}
+
 Lanczos::Lanczos(LinearOperator& op, const at::Tensor& start_local, const LanczosOptions& options)
-    : options_(options), comm_(&op.comm()), n_(op.shard().n), basis_(op.shard().chunk, op.options()) {
+    : Lanczos(op, options) {
   const at::NoGradGuard no_grad;
-  if (options_.breakdown_tolerance <= 0) options_.breakdown_tolerance = default_tolerance(op.options());
-  rounding_unit_ = 10 * epsilon(op.options());
   agree(*comm_, [&] {
     if (start_local.numel() != op.shard().chunk)
       throw Error(ExitCode::kInternal, "Lanczos: the start vector's shard has " + std::to_string(start_local.numel()) +
                                            " entries, the operator's " + std::to_string(op.shard().chunk));
-    work_ = at::empty({op.shard().chunk}, op.options());
-    basis_.reserve(2);
   });
   start_norm_sq_ = reduced({norm_sq(start_local)})[0];
   if (!std::isfinite(start_norm_sq_) || start_norm_sq_ == 0)
     throw NumericalError(0, start_norm_sq_,
                          "the Lanczos start vector has squared norm " + std::to_string(start_norm_sq_));
-  begin_block(start_local, std::sqrt(start_norm_sq_));
+  keep(start_local, std::sqrt(start_norm_sq_));
+  blocks_.push_back(Block{});
 }
 
 std::vector<double> Lanczos::reduced(std::vector<double> sums) const {
@@ -62,89 +98,184 @@ std::vector<double> Lanczos::reduced(std::vector<double> sums) const {
   return sums;
 }
 
-void Lanczos::begin_block(const at::Tensor& vector, double norm) {
-  at::Tensor row = basis_.append();
-  scale_into(vector, 1 / norm, row);
-  blocks_.push_back(Block{steps(), steps(), false, 0});
+bool Lanczos::narrow() const { return dtype_of(basis_.options()) != work_.scalar_type(); }
+
+std::int64_t Lanczos::basis_bytes() const {
+  return basis_.bytes() + (apart_ ? 2 * static_cast<std::int64_t>(work_.nbytes()) : 0);
+}
+
+/// What a new vector is made orthogonal to, q_m last.
+std::vector<at::Tensor> Lanczos::operands() const {
+  if (!apart_) return basis_.head(basis_.rows());
+  const std::int64_t running = std::min<std::int64_t>(2, basis_.rows());
+  std::vector<at::Tensor> all = basis_.head(basis_.rows() - running);
+  if (running == 2) all.push_back(previous_.unsqueeze(0));
+  all.push_back(current_.unsqueeze(0));
+  return all;
+}
+
+/// The next basis vector, vector / norm.
+void Lanczos::keep(const at::Tensor& vector, double norm) {
+  if (apart_) {
+    std::swap(previous_, current_);
+    scale_into(vector, 1 / norm, current_);
+    basis_.append().copy_(current_);
+    return;
+  }
+  if (!full() && basis_.rows() == 2)
+    basis_.row(0).copy_(basis_.row(1));  // q_{m−1} and q_m alone go on
+  else
+    basis_.append();
+  current_ = basis_.row(basis_.rows() - 1);
+  scale_into(vector, 1 / norm, current_);
 }
 
 std::int64_t Lanczos::extend(LinearOperator& op, std::int64_t steps_wanted, const StepCallback& on_step) {
-  const at::NoGradGuard no_grad;
   const std::int64_t before = steps();
-  if (options_.reorthogonalisation == Reorthogonalisation::kFull) {
-    const std::int64_t rows = std::min(before + steps_wanted + 1, n_);
-    if (rows > basis_.capacity()) agree(*comm_, [&] { basis_.reserve(rows); });
-  }
-  while (steps() < before + steps_wanted && !breakdown()) {
-    step(op);
-    if (on_step) on_step(*this);
-  }
+  Lanczos* const alone[1] = {this};
+  extend_together(op, alone, steps_wanted, on_step ? [&] { on_step(*this); } : std::function<void()>{});
   return steps() - before;
 }
 
-// Golub & Van Loan, Matrix Computations 4e, §10.1 (the recurrence) and §10.3.4 (re-orthogonalisation).
-void Lanczos::step(LinearOperator& op) {
-  const bool full = options_.reorthogonalisation == Reorthogonalisation::kFull;
-  const std::int64_t last = basis_.rows() - 1;  // the row that q_j is in
-  op.apply(basis_.row(last), work_);
+void extend_together(LinearOperator& op, std::span<Lanczos* const> runs, std::int64_t steps,
+                     const std::function<void()>& on_step) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::int64_t> target;
+  bool room = true;
+  const auto rows = [&](std::size_t i) { return std::min(target[i] + 1, runs[i]->n_); };
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    target.push_back(runs[i]->steps() + steps);
+    room = room && (!runs[i]->full() || rows(i) <= runs[i]->basis_.capacity());
+  }
+  if (!room)
+    agree(op.comm(), [&] {
+      for (std::size_t i = 0; i < runs.size(); ++i)
+        if (runs[i]->full()) runs[i]->basis_.reserve(rows(i));
+    });
+  for (std::size_t i = 0; i < runs.size(); ++i)
+    while (runs[i]->replay_left() > 0 && runs[i]->steps() < target[i] && !runs[i]->breakdown()) runs[i]->take_again();
 
-  const std::vector<at::Tensor> rows = basis_.head(last + 1);
-  const std::vector<double> h = reduced(dots(rows, work_));
-  for (const double sum : h)
-    if (!std::isfinite(sum))
-      throw NumericalError(steps(), sum,
-                           "the product of Lanczos step " + std::to_string(steps()) +
-                               " is not finite (a sum over it is " + std::to_string(sum) +
-                               "): loss or weights overflow, or hold NaN");
-  scale_ = std::max(scale_, std::sqrt(h.back()));
+  std::vector<Lanczos*> going;
+  for (;;) {
+    going.clear();
+    for (std::size_t i = 0; i < runs.size(); ++i)
+      if (runs[i]->steps() < target[i] && !runs[i]->breakdown()) going.push_back(runs[i]);
+    if (going.empty()) return;
+    Lanczos::step_together(op, going);
+    if (on_step) on_step();
+  }
+}
+
+/// A step of one run on its way.
+struct Lanczos::Step {
+  Lanczos* run;
+  std::vector<double> h;  // of the last projection
+  int projections = 1;
+  double alpha = 0, product_norm = 0;
+
+  /// All steps' sums over ranks, in one message.
+  static void reduce_together(Communicator& comm, std::span<Step* const> steps) {
+    std::vector<double> all;
+    for (const Step* step : steps) all.insert(all.end(), step->h.begin(), step->h.end());
+    comm.all_reduce_sum(std::span<double>(all));
+    auto from = all.cbegin();
+    for (Step* step : steps)
+      for (double& sum : step->h) sum = *from++;
+  }
+};
+
+// Golub & Van Loan, Matrix Computations 4e, §10.1 (the recurrence) and §10.3.4 (re-orthogonalisation). No run changes
+// before its product and all others' are known to be finite.
+void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) {
+  std::vector<at::Tensor> x, y;
+  for (const Lanczos* run : runs) {
+    x.push_back(run->current_);
+    y.push_back(run->work_);
+  }
+  op.apply_block(x, y);
+
+  std::vector<Step> steps;
+  for (Lanczos* run : runs) steps.push_back({run, dots(run->operands(), run->work_)});
+  std::vector<Step*> going;
+  for (Step& step : steps) going.push_back(&step);
+  Step::reduce_together(op.comm(), going);
+  for (const Step& step : steps) require_finite(step.h, step.run->steps());
+  for (Step& step : steps) {
+    step.alpha = step.h[step.h.size() - 2];  // q_m is the last row
+    step.product_norm = std::sqrt(step.h.back());
+  }
 
   // The second projection mends what rounding left of the first; it costs one pass since it shares the first update's.
-  const std::vector<double> h2 = reduced(subtract_and_dots(rows, coefficients(h), work_));
-  const double residual_sq = reduced({subtract(rows, coefficients(h2), work_)})[0];
-  const std::size_t j = static_cast<std::size_t>(last);
-  const double beta = std::sqrt(residual_sq);
-  alpha_.push_back(h[j] + h2[j]);
+  while (!going.empty()) {
+    for (Step* step : going)
+      step->h = subtract_and_dots(step->run->operands(), coefficients(step->h), step->run->work_);
+    Step::reduce_together(op.comm(), going);
+    for (Step* step : going) {
+      ++step->projections;
+      step->alpha += step->h[step->h.size() - 2];
+    }
+    std::erase_if(going, [](const Step* step) { return step->run->projected(*step); });
+  }
+
+  std::vector<double> residual_sq;
+  for (const Step& step : steps)
+    residual_sq.push_back(subtract(step.run->operands(), coefficients(step.h), step.run->work_));
+  op.comm().all_reduce_sum(std::span<double>(residual_sq));
+  for (std::size_t i = 0; i < steps.size(); ++i) steps[i].run->finish(steps[i], std::sqrt(residual_sq[i]));
+}
+
+/// Whether two projections, or those so far, are enough. They are where rows are as exact as the vectors. Narrower rows
+/// are orthonormal to their own rounding only, and each projection leaves as much of what it takes away: too much where
+/// β is that much smaller than the outliers that the product brings back, and growing from step to step.
+bool Lanczos::projected(const Step& step) const {
+  if (!narrow() || step.projections >= kMostProjections) return true;
+  double taken = 0;
+  for (const double h : coefficients(step.h)) taken += h * h;
+  const double left = step.h.back() - taken;
+  const double closed = options_.breakdown_tolerance * std::max(scale_, step.product_norm);
+  return taken <= kProjectedSq * left || left <= closed * closed;
+}
+
+void Lanczos::finish(const Step& step, double beta) {
+  // In n dimensions there is no n-th direction left: what remains is rounding, whatever its size.
+  const bool closed =
+      beta <= options_.breakdown_tolerance * std::max(scale_, step.product_norm) || (full() && steps() + 1 >= n_);
+  commit(step.alpha, beta, step.product_norm, closed);
+  if (!closed) keep(work_, beta);
+}
+
+void Lanczos::commit(double alpha, double beta, double product_norm, bool closed) {
+  alpha_.push_back(alpha);
   beta_.push_back(beta);
+  product_norm_.push_back(product_norm);
+  scale_ = std::max(scale_, product_norm);
   Block& block = blocks_.back();
   block.end = steps();
   block.residual_norm = beta;
-  // In n dimensions there is no n-th direction left: what remains is rounding, whatever its size.
-  block.closed = beta <= options_.breakdown_tolerance * scale_ || (full && complete());
-  if (block.closed) return;
-
-  at::Tensor next;
-  if (full) {
-    next = basis_.append();
-  } else if (basis_.rows() < 2) {
-    next = basis_.append();
-  } else {  // q_{m−1} and q_m alone go on
-    basis_.row(0).copy_(basis_.row(1));
-    next = basis_.row(1);
-  }
-  scale_into(work_, 1 / beta, next);
+  block.closed = closed;
 }
 
-bool Lanczos::restart(LinearOperator& op, const at::Tensor& start_local) {
+bool Lanczos::restart(LinearOperator&, const at::Tensor& start_local) {
   const at::NoGradGuard no_grad;
-  if (options_.reorthogonalisation != Reorthogonalisation::kFull)
-    throw Error(ExitCode::kInternal, "Lanczos::restart needs full re-orthogonalisation");
+  if (!full()) throw Error(ExitCode::kInternal, "Lanczos::restart needs full re-orthogonalisation");
   if (!breakdown()) throw Error(ExitCode::kInternal, "Lanczos::restart: the Krylov space has not closed");
   if (complete()) return false;
-  if (basis_.capacity() < basis_.rows() + 1) agree(*comm_, [&] { basis_.reserve(basis_.rows() + 1); });
-
-  work_.copy_(start_local);
-  const std::vector<at::Tensor> rows = basis_.head(basis_.rows());
-  const std::vector<double> h = reduced(dots(rows, work_));
-  const std::vector<double> h2 = reduced(subtract_and_dots(rows, coefficients(h), work_));
-  const double left = std::sqrt(reduced({subtract(rows, coefficients(h2), work_)})[0]);
-  if (!(left > default_tolerance(op.options()) * std::sqrt(h.back()))) return false;
-  if (left < 1e-3 * std::sqrt(h.back())) {
-    // So little is left that rounding shows in it: once more, at its own scale.
-    scale_into(work_, 1 / left, work_);
-    const std::vector<double> h3 = reduced(dots(rows, work_));
-    begin_block(work_, std::sqrt(reduced({subtract(rows, coefficients(h3), work_)})[0]));
-  } else {
-    begin_block(work_, left);
+  if (!begin_recorded_block()) {
+    if (basis_.capacity() < basis_.rows() + 1) agree(*comm_, [&] { basis_.reserve(basis_.rows() + 1); });
+    work_.copy_(start_local);
+    const std::vector<at::Tensor> rows = operands();
+    const std::vector<double> h = reduced(dots(rows, work_));
+    const std::vector<double> h2 = reduced(subtract_and_dots(rows, coefficients(h), work_));
+    double left = std::sqrt(reduced({subtract(rows, coefficients(h2), work_)})[0]);
+    if (!(left > least_left(dtype_of(basis_.options())) * std::sqrt(h.back()))) return false;
+    if (left < 1e-3 * std::sqrt(h.back())) {
+      // So little is left that rounding shows in it: once more, at its own scale.
+      scale_into(work_, 1 / left, work_);
+      const std::vector<double> h3 = reduced(dots(rows, work_));
+      left = std::sqrt(reduced({subtract(rows, coefficients(h3), work_)})[0]);
+    }
+    keep(work_, left);
+    blocks_.push_back(Block{steps(), steps(), false, 0});
   }
   beta_.back() = 0;
   return true;
@@ -166,8 +297,7 @@ std::vector<RitzPair> Lanczos::ritz_pairs() const {
 
 at::Tensor Lanczos::ritz_vector(std::span<const double> s, std::size_t block) const {
   const at::NoGradGuard no_grad;
-  if (options_.reorthogonalisation != Reorthogonalisation::kFull)
-    throw Error(ExitCode::kInternal, "Lanczos::ritz_vector needs full re-orthogonalisation");
+  if (!full()) throw Error(ExitCode::kInternal, "Lanczos::ritz_vector needs full re-orthogonalisation");
   if (block >= blocks_.size() || static_cast<std::int64_t>(s.size()) != blocks_[block].size())
     throw Error(ExitCode::kInternal, "Lanczos::ritz_vector: the coefficients don't fit the block");
   std::vector<double> negative(static_cast<std::size_t>(blocks_[block].end), 0.0);
@@ -179,11 +309,11 @@ at::Tensor Lanczos::ritz_vector(std::span<const double> s, std::size_t block) co
 
 double Lanczos::orthogonality_loss() const {
   const at::NoGradGuard no_grad;
-  if (options_.reorthogonalisation != Reorthogonalisation::kFull)
-    throw Error(ExitCode::kInternal, "Lanczos::orthogonality_loss needs full re-orthogonalisation");
+  if (!full()) throw Error(ExitCode::kInternal, "Lanczos::orthogonality_loss needs full re-orthogonalisation");
   double loss = 0;
   for (std::int64_t i = 0; i < steps(); ++i) {
-    const std::vector<double> gram = reduced(dots(basis_.head(i + 1), basis_.row(i)));
+    const at::Tensor vector = basis_.row(i).to(work_.options());
+    const std::vector<double> gram = reduced(dots(basis_.head(i + 1), vector));
     for (std::int64_t j = 0; j <= i; ++j)
       loss = std::max(loss, std::abs(gram[static_cast<std::size_t>(j)] - (i == j ? 1.0 : 0.0)));
   }

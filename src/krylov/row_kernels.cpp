@@ -1,5 +1,7 @@
 #include "row_kernels.h"
 
+#include <bit>
+
 // One binary serves all x86-64 machines: GCC compiles each function several times and the loader picks. Sanitizers are
 // not ready yet when it does.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
@@ -17,21 +19,27 @@
 namespace hesspect::kernels {
 namespace {
 
+HESSPECT_INLINE double widened(double x) { return x; }
+HESSPECT_INLINE double widened(float x) { return static_cast<double>(x); }
+HESSPECT_INLINE double widened(Bfloat16Bits x) {
+  return static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16));
+}
+
 // Four rows at a time: w is read and widened once for the four, and their sums are independent chains.
-template <class Real>
-HESSPECT_INLINE void dots_body(const Real* const* rows, std::int64_t count, const Real* w, std::int64_t length,
+template <class Row, class Real>
+HESSPECT_INLINE void dots_body(const Row* const* rows, std::int64_t count, const Real* w, std::int64_t length,
                                double* out) {
   std::int64_t j = 0;
   for (; j + 4 <= count; j += 4) {
-    const Real *r0 = rows[j], *r1 = rows[j + 1], *r2 = rows[j + 2], *r3 = rows[j + 3];
+    const Row *r0 = rows[j], *r1 = rows[j + 1], *r2 = rows[j + 2], *r3 = rows[j + 3];
     double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
 #pragma omp simd reduction(+ : s0, s1, s2, s3)
     for (std::int64_t i = 0; i < length; ++i) {
-      const double x = static_cast<double>(w[i]);
-      s0 += static_cast<double>(r0[i]) * x;
-      s1 += static_cast<double>(r1[i]) * x;
-      s2 += static_cast<double>(r2[i]) * x;
-      s3 += static_cast<double>(r3[i]) * x;
+      const double x = widened(w[i]);
+      s0 += widened(r0[i]) * x;
+      s1 += widened(r1[i]) * x;
+      s2 += widened(r2[i]) * x;
+      s3 += widened(r3[i]) * x;
     }
     out[j] += s0;
     out[j + 1] += s1;
@@ -39,31 +47,30 @@ HESSPECT_INLINE void dots_body(const Real* const* rows, std::int64_t count, cons
     out[j + 3] += s3;
   }
   for (; j < count; ++j) {
-    const Real* r = rows[j];
+    const Row* r = rows[j];
     double s = 0;
 #pragma omp simd reduction(+ : s)
-    for (std::int64_t i = 0; i < length; ++i) s += static_cast<double>(r[i]) * static_cast<double>(w[i]);
+    for (std::int64_t i = 0; i < length; ++i) s += widened(r[i]) * widened(w[i]);
     out[j] += s;
   }
 }
 
-template <class Real>
-HESSPECT_INLINE void subtract_body(const Real* const* rows, std::int64_t count, const double* c, std::int64_t length,
+template <class Row>
+HESSPECT_INLINE void subtract_body(const Row* const* rows, std::int64_t count, const double* c, std::int64_t length,
                                    double* acc) {
   std::int64_t j = 0;
   for (; j + 4 <= count; j += 4) {
-    const Real *r0 = rows[j], *r1 = rows[j + 1], *r2 = rows[j + 2], *r3 = rows[j + 3];
+    const Row *r0 = rows[j], *r1 = rows[j + 1], *r2 = rows[j + 2], *r3 = rows[j + 3];
     const double c0 = c[j], c1 = c[j + 1], c2 = c[j + 2], c3 = c[j + 3];
 #pragma omp simd
     for (std::int64_t i = 0; i < length; ++i)
-      acc[i] -= (c0 * static_cast<double>(r0[i]) + c1 * static_cast<double>(r1[i])) +
-                (c2 * static_cast<double>(r2[i]) + c3 * static_cast<double>(r3[i]));
+      acc[i] -= (c0 * widened(r0[i]) + c1 * widened(r1[i])) + (c2 * widened(r2[i]) + c3 * widened(r3[i]));
   }
   for (; j < count; ++j) {
-    const Real* r = rows[j];
+    const Row* r = rows[j];
     const double factor = c[j];
 #pragma omp simd
-    for (std::int64_t i = 0; i < length; ++i) acc[i] -= factor * static_cast<double>(r[i]);
+    for (std::int64_t i = 0; i < length; ++i) acc[i] -= factor * widened(r[i]);
   }
 }
 
@@ -85,11 +92,27 @@ HESSPECT_CLONES void dots(const double* const* rows, std::int64_t count, const d
                           double* out) {
   dots_body(rows, count, w, length, out);
 }
+HESSPECT_CLONES void dots(const float* const* rows, std::int64_t count, const double* w, std::int64_t length,
+                          double* out) {
+  dots_body(rows, count, w, length, out);
+}
+HESSPECT_CLONES void dots(const Bfloat16Bits* const* rows, std::int64_t count, const float* w, std::int64_t length,
+                          double* out) {
+  dots_body(rows, count, w, length, out);
+}
+HESSPECT_CLONES void dots(const Bfloat16Bits* const* rows, std::int64_t count, const double* w, std::int64_t length,
+                          double* out) {
+  dots_body(rows, count, w, length, out);
+}
 HESSPECT_CLONES void subtract(const float* const* rows, std::int64_t count, const double* c, std::int64_t length,
                               double* acc) {
   subtract_body(rows, count, c, length, acc);
 }
 HESSPECT_CLONES void subtract(const double* const* rows, std::int64_t count, const double* c, std::int64_t length,
+                              double* acc) {
+  subtract_body(rows, count, c, length, acc);
+}
+HESSPECT_CLONES void subtract(const Bfloat16Bits* const* rows, std::int64_t count, const double* c, std::int64_t length,
                               double* acc) {
   subtract_body(rows, count, c, length, acc);
 }

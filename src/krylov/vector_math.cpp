@@ -8,6 +8,7 @@
 
 #include "hesspect/core/errors.h"
 #include "row_kernels.h"
+#include "row_stream.h"
 
 namespace hesspect {
 namespace {
@@ -21,57 +22,117 @@ void require(bool condition, const char* what) {
   if (!condition) throw Error(ExitCode::kInternal, std::string("vector_math: ") + what);
 }
 
+bool fits(at::ScalarType row, at::ScalarType w) {
+  return row == w || row == at::ScalarType::BFloat16 || (row == at::kFloat && w == at::kDouble);
+}
+
 std::int64_t count_rows(Rows rows, const at::Tensor& w) {
   require(w.dim() == 1 && w.is_contiguous() && (w.scalar_type() == at::kFloat || w.scalar_type() == at::kDouble),
           "vectors are contiguous, float32 or float64");
   std::int64_t count = 0;
   for (const at::Tensor& block : rows) {
-    require(block.dim() == 2 && block.size(1) == w.numel() && block.scalar_type() == w.scalar_type() &&
-                block.device() == w.device() && block.is_contiguous(),
-            "rows differ from the vector in length, dtype or device");
+    require(block.dim() == 2 && block.size(1) == w.numel() && block.is_contiguous(),
+            "rows differ from the vector in length, or are not contiguous");
+    require(fits(block.scalar_type(), w.scalar_type()), "rows are wider than the vector, or of no known dtype");
+    require(block.device() == w.device() || block.is_cpu(), "rows are on another device than the vector");
     count += block.size(0);
   }
   return count;
 }
 
-template <class Real>
-std::vector<const Real*> row_pointers(Rows rows, std::int64_t count) {
-  std::vector<const Real*> pointers;
-  pointers.reserve(static_cast<std::size_t>(count));
-  for (const at::Tensor& block : rows)
+/// Consecutive rows of one dtype.
+struct Group {
+  at::ScalarType dtype;
+  std::vector<const char*> rows;
+  std::int64_t item() const { return static_cast<std::int64_t>(c10::elementSize(dtype)); }
+  std::int64_t count() const { return static_cast<std::int64_t>(rows.size()); }
+};
+
+std::vector<Group> groups_of(Rows rows) {
+  std::vector<Group> groups;
+  for (const at::Tensor& block : rows) {
+    if (block.size(0) == 0) continue;
+    if (groups.empty() || groups.back().dtype != block.scalar_type()) groups.push_back({block.scalar_type(), {}});
+    const char* base = static_cast<const char*>(block.const_data_ptr());
     for (std::int64_t j = 0; j < block.size(0); ++j)
-      pointers.push_back(block.const_data_ptr<Real>() + j * block.size(1));
-  return pointers;
+      groups.back().rows.push_back(base + j * block.size(1) * groups.back().item());
+  }
+  return groups;
 }
+
+/// Columns [begin, …) of a group's rows, as the kernels take them.
+template <class Row>
+void point_to(const Group& group, std::int64_t begin, std::vector<const Row*>& at_tile) {
+  at_tile.clear();
+  for (const char* row : group.rows) at_tile.push_back(reinterpret_cast<const Row*>(row) + begin);
+}
+
+/// The rows' pointers for one tile, a list for each dtype, kept from tile to tile.
+struct TilePointers {
+  std::vector<const double*> float64;
+  std::vector<const float*> float32;
+  std::vector<const kernels::Bfloat16Bits*> bfloat16;
+
+  /// use(pointers) with those of `group`.
+  template <class Use>
+  void with(const Group& group, std::int64_t begin, Use&& use) {
+    const auto run = [&](auto& pointers) {
+      point_to(group, begin, pointers);
+      use(pointers.data());
+    };
+    if (group.dtype == at::kDouble)
+      run(float64);
+    else if (group.dtype == at::kFloat)
+      run(float32);
+    else
+      run(bfloat16);
+  }
+};
 
 /// One pass over rows and w, tile by tile: w −= Σ c_j row_j where `c` is given, then products with the new w where
 /// `project`, and w · w always. Returns [count + 1] with zeros for what was not asked.
 template <class Real>
 std::vector<double> pass(Rows rows, std::int64_t count, const double* c, bool project, const Real* w, Real* w_out) {
-  const std::vector<const Real*> base = row_pointers<Real>(rows, count);
+  const std::vector<Group> groups = groups_of(rows);
   const std::int64_t n = rows.empty() ? 0 : rows[0].size(1);
   const std::int64_t blocks = (n + kBlock - 1) / kBlock;
-  const std::int64_t room = kTileBytes / (std::max<std::int64_t>(count, 1) * static_cast<std::int64_t>(sizeof(Real)));
+  std::int64_t column_bytes = 0;
+  for (const Group& group : groups) column_bytes += group.count() * group.item();
+  const std::int64_t room = kTileBytes / std::max<std::int64_t>(column_bytes, sizeof(Real));
   const std::int64_t tile = std::clamp<std::int64_t>(room / 256 * 256, 256, 4096);
   const std::size_t width = static_cast<std::size_t>(count) + 1;
   std::vector<double> partial(static_cast<std::size_t>(blocks) * width, 0.0);
 
   at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
-    std::vector<const Real*> at_tile(base.size());
+    TilePointers pointers;
     std::vector<double> accumulator(static_cast<std::size_t>(tile));
     for (std::int64_t b = first; b < last; ++b) {
       double* sums = partial.data() + static_cast<std::size_t>(b) * width;
       const std::int64_t block_end = std::min(n, (b + 1) * kBlock);
       for (std::int64_t i = b * kBlock; i < block_end; i += tile) {
         const std::int64_t length = std::min(tile, block_end - i);
-        for (std::size_t j = 0; j < base.size(); ++j) at_tile[j] = base[j] + i;
         if (c != nullptr) {
           std::copy_n(w + i, length, accumulator.begin());
-          kernels::subtract(at_tile.data(), count, c, length, accumulator.data());
+          const double* factors = c;
+          for (const Group& group : groups) {
+            pointers.with(group, i, [&](const auto* at_tile) {
+              kernels::subtract(at_tile, group.count(), factors, length, accumulator.data());
+            });
+            factors += group.count();
+          }
           for (std::int64_t k = 0; k < length; ++k)
             w_out[i + k] = static_cast<Real>(accumulator[static_cast<std::size_t>(k)]);
         }
-        if (project) kernels::dots(at_tile.data(), count, w + i, length, sums);
+        if (project) {
+          double* out = sums;
+          for (const Group& group : groups) {
+            pointers.with(group, i, [&](const auto* at_tile) {
+              if constexpr (sizeof(**at_tile) <= sizeof(Real))
+                kernels::dots(at_tile, group.count(), w + i, length, out);
+            });
+            out += group.count();
+          }
+        }
         sums[count] += kernels::norm_sq(w + i, length);
       }
     }
@@ -105,16 +166,15 @@ std::int64_t chunk_columns(std::int64_t rows) {
 
 std::vector<double> portable_dots(Rows rows, const at::Tensor& w) {
   const at::NoGradGuard no_grad;
-  const std::int64_t count = count_rows(rows, w), n = w.numel(), columns = chunk_columns(count);
+  const std::int64_t count = count_rows(rows, w), n = w.numel();
+  const std::int64_t columns = streamed(rows, w.device()) ? n : chunk_columns(count);
   at::Tensor total = at::zeros({count + 1}, w.options().dtype(at::kDouble));
   for (std::int64_t i = 0; i < n; i += columns) {
     const std::int64_t length = std::min(columns, n - i);
     const at::Tensor part = w.narrow(0, i, length).to(at::kDouble);
-    std::int64_t row = 0;
-    for (const at::Tensor& block : rows) {
-      total.narrow(0, row, block.size(0)).add_(at::mv(block.narrow(1, i, length).to(at::kDouble), part));
-      row += block.size(0);
-    }
+    for_each_on_device(rows, w.device(), [&](const at::Tensor& block, std::int64_t row) {
+      total.narrow(0, row, block.size(0)).addmv_(block.narrow(1, i, length).to(at::kDouble), part);
+    });
     total.narrow(0, count, 1).add_(at::dot(part, part));
   }
   total = total.cpu();
@@ -124,20 +184,20 @@ std::vector<double> portable_dots(Rows rows, const at::Tensor& w) {
 
 void portable_subtract(Rows rows, std::span<const double> c, at::Tensor& w) {
   const at::NoGradGuard no_grad;
-  const std::int64_t count = count_rows(rows, w), n = w.numel(), columns = chunk_columns(count);
+  const std::int64_t count = count_rows(rows, w), n = w.numel();
+  const std::int64_t columns = streamed(rows, w.device()) ? n : chunk_columns(count);
   at::Tensor factors = at::empty({count}, at::TensorOptions().dtype(at::kDouble));
   std::copy(c.begin(), c.end(), factors.mutable_data_ptr<double>());
   factors = factors.to(w.device());
   for (std::int64_t i = 0; i < n; i += columns) {
     const std::int64_t length = std::min(columns, n - i);
-    at::Tensor part = w.narrow(0, i, length).to(at::kDouble, /*non_blocking=*/false, /*copy=*/true);
-    std::int64_t row = 0;
-    for (const at::Tensor& block : rows) {
+    at::Tensor part = w.narrow(0, i, length);
+    at::Tensor sum = part.to(at::kDouble);  // float64: `part` itself, updated in place
+    for_each_on_device(rows, w.device(), [&](const at::Tensor& block, std::int64_t row) {
       const at::Tensor matrix = block.narrow(1, i, length).to(at::kDouble);
-      part.sub_(at::mv(matrix.t(), factors.narrow(0, row, block.size(0))));
-      row += block.size(0);
-    }
-    w.narrow(0, i, length).copy_(part);
+      sum.addmv_(matrix.t(), factors.narrow(0, row, block.size(0)), 1, -1);
+    });
+    if (w.scalar_type() != at::kDouble) part.copy_(sum);
   }
 }
 

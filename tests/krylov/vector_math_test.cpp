@@ -95,6 +95,68 @@ TEST_P(VectorMathTyped, ScaleTakesTheProductInDouble) {
   EXPECT_TRUE(at::equal(y, (x.to(at::kDouble) * (1.0 / 3)).to(GetParam())));
 }
 
+TEST_P(VectorMathTyped, NarrowerRowsAreReadAsTheyAre) {
+  at::manual_seed(3);
+  const at::ScalarType dtype = GetParam();
+  for (const at::ScalarType narrow : {at::ScalarType::BFloat16, at::kFloat})
+    for (const std::int64_t n : {1, 255, 4097, 70001}) {
+      // Narrow rows and, after them, two of the vectors' own type, as a Lanczos step has them.
+      std::vector<at::Tensor> rows = random_rows({16, 7}, n, narrow);
+      for (const at::Tensor& own : random_rows({1, 1}, n, dtype)) rows.push_back(own);
+      std::vector<at::Tensor> widened;
+      for (const at::Tensor& block : rows) widened.push_back(block.to(dtype));
+      const at::Tensor w = at::randn({n}, at::kDouble).to(dtype);
+      std::vector<double> c(25);
+      for (std::size_t j = 0; j < 25; ++j) c[j] = std::cos(static_cast<double>(j));
+
+      const double tolerance = 1e-13 * static_cast<double>(n);
+      const std::vector<double> got = dots(rows, w), expected = dots(widened, w);
+      const std::vector<double> portable = detail::portable_dots(rows, w);
+      for (std::size_t j = 0; j < 26; ++j) {
+        EXPECT_NEAR(got[j], expected[j], tolerance);
+        EXPECT_NEAR(portable[j], expected[j], tolerance);
+      }
+      at::Tensor w1 = w.clone(), w2 = w.clone(), w3 = w.clone(), w4 = w.clone();
+      subtract(widened, c, w1);
+      const double left = subtract(rows, c, w2);
+      subtract_and_dots(rows, c, w3);
+      detail::portable_subtract(rows, c, w4);
+      const double ulp = dtype == at::kFloat ? 3e-5 : 3e-13;
+      EXPECT_LT((w2 - w1).abs().max().item<double>(), ulp);
+      EXPECT_LT((w4 - w1).abs().max().item<double>(), ulp);
+      EXPECT_TRUE(at::equal(w2, w3));
+      EXPECT_NEAR(left, norm_sq(w2), 1e-12 * left);
+    }
+}
+
+TEST_P(VectorMathTyped, NarrowerRowsDoNotDependOnThreadsEither) {
+  at::manual_seed(4);
+  const std::vector<at::Tensor> rows = random_rows({16, 5}, 200'003, at::ScalarType::BFloat16);
+  const at::Tensor w = at::randn({200'003}, at::kDouble).to(GetParam());
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const std::vector<double> one = dots(rows, w);
+  at::set_num_threads(3);
+  const std::vector<double> three = dots(rows, w);
+  at::set_num_threads(threads);
+  EXPECT_EQ(std::memcmp(one.data(), three.data(), one.size() * sizeof(double)), 0);
+}
+
+TEST(VectorMath, AllBfloat16ValuesWidenExactly) {
+  const at::Tensor bits = at::arange(0, 65536, at::kInt).to(at::kShort);
+  const at::Tensor values = bits.view(at::ScalarType::BFloat16);
+  const at::Tensor finite = at::where(at::isfinite(values), values, at::zeros_like(values));
+  for (std::int64_t i = 0; i < 65536; i += 997) {  // each alone, so that no sum hides it
+    const at::Tensor row[1] = {finite.narrow(0, i, 1).unsqueeze(0)};
+    EXPECT_EQ(dots(Rows(row), at::ones({1}, at::kDouble))[0], finite[i].item<double>());
+  }
+}
+
+TEST(VectorMath, RowsWiderThanTheVectorAreRefused) {
+  const at::Tensor row[1] = {at::ones({1, 5}, at::kDouble)};
+  EXPECT_ANY_THROW(dots(Rows(row), at::ones({5}, at::kFloat)));
+}
+
 INSTANTIATE_TEST_SUITE_P(Dtypes, VectorMathTyped, ::testing::Values(at::kFloat, at::kDouble));
 
 }  // namespace

@@ -23,11 +23,14 @@ class Basis {
  public:
   static constexpr std::int64_t kBlockRows = 16;
 
-  /// @param options  float32 or float64, and the device
+  /// @param options  of the vectors: float32 or float64, and the device
+  /// @throws UsageError for a storage wider than the vectors, or none of the three
   Basis(std::int64_t chunk, const at::TensorOptions& options, const BasisOptions& basis = {});
 
   std::int64_t rows() const { return rows_; }
   std::int64_t capacity() const { return capacity_; }
+  /// dtype and device of the rows.
+  const at::TensorOptions& options() const { return options_; }
   /// Bytes of memory held for rows, used or not.
   std::int64_t bytes() const;
 
@@ -43,7 +46,7 @@ class Basis {
 
  private:
   std::int64_t chunk_;
-  at::TensorOptions options_;
+  at::TensorOptions options_;       // of the rows
   std::vector<at::Tensor> blocks_;  // each [block rows, chunk]
   std::int64_t rows_ = 0;
   std::int64_t capacity_ = 0;

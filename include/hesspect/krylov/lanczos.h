@@ -6,6 +6,12 @@
 // Re-orthogonalisation is classical Gram-Schmidt twice ("twice is enough", Giraud, Langou & Rozložník 2005) against the
 // whole basis: three passes over it and three small all-reduces per step.
 //
+// Rows may be stored narrower than the vectors (BasisOptions). q_{m−1} and q_m are then kept at full precision besides:
+// the three-term recurrence never sees the rows' rounding, only what re-orthogonalisation takes away does. With u the
+// rows' unit roundoff (2⁻⁹ for bfloat16) Q is then orthogonal to u/√n where vectors are spread over all entries, to u
+// at worst, and Ritz values are off by the order of its square: top eigenvalues by 5e-7 of the largest at most, where
+// it was measured. A step takes further passes where two leave too much.
+//
 // A single start vector sees one copy of a multiple eigenvalue. Where the Krylov space closes (breakdown), `restart`
 // goes on with a fresh vector in what is left: T is then block diagonal.
 #pragma once
@@ -30,8 +36,10 @@ enum class Reorthogonalisation {
 
 struct LanczosOptions {
   Reorthogonalisation reorthogonalisation = Reorthogonalisation::kFull;
-  /// Breakdown where β ≤ tolerance · max ‖A q‖. 0: 1e-12 in float64, 10 ε = 1.2e-6 in float32.
+  /// Breakdown where β ≤ tolerance · max ‖A q‖. 0: 1e-12 in float64, 10 ε = 1.2e-6 in float32 and with bfloat16 rows,
+  /// whose rounding keeps β of a closed space from falling further.
   double breakdown_tolerance = 0;
+  /// With kNone the vectors are kept as they are, on their device, whatever this says.
   BasisOptions basis = {};
 };
 
@@ -73,7 +81,7 @@ struct RitzPair {
 };
 
 class Lanczos;
-/// Called on every rank after each product, with the run so far.
+/// Called on every rank after each product, with the run so far; not for recorded steps that are taken again.
 using StepCallback = std::function<void(const Lanczos&)>;
 
 class Lanczos {
@@ -95,6 +103,9 @@ class Lanczos {
   /// A run as it was recorded. It starts over at step 0 and takes the recorded steps again without products, giving
   /// bitwise the same α and β, before it goes on with its own: so whatever algorithm drove the run drives it again,
   /// makes the same decisions, and needs no state of its own. Collective.
+  ///
+  /// Whatever can be asked of the run (alpha, beta, blocks, scale, Ritz pairs, …) is at each step what it was the first
+  /// time. The number of ranks may differ from the first run's: recorded α and β are kept as they are.
   /// @param options  basis storage as recorded; re-orthogonalisation must be the record's
   /// @throws Error where record, vectors and operator don't fit together; what `stored` throws (agreed)
   static Lanczos resumed(LinearOperator& op, const LanczosRecord& record, const StoredVectors& stored,
@@ -114,8 +125,10 @@ class Lanczos {
   std::int64_t extend(LinearOperator& op, std::int64_t steps, const StepCallback& on_step = {});
 
   /// After a breakdown: goes on from the part of a vector that is orthogonal to the basis. Collective. Full
-  /// re-orthogonalisation only.
-  /// @return false where nothing is left of the vector, and the run stays as it was
+  /// re-orthogonalisation only. Where the record of a resumed run goes on with a next block, that one, whatever the
+  /// vector.
+  /// @return false where nothing is left of the vector (1e-12 of it in float64, 1.2e-6 in float32; where rows are
+  ///         narrower, what their rounding leaves: 1.2e-6 and 8 %), and the run stays as it was
   bool restart(LinearOperator& op, const at::Tensor& start_local);
 
   /// m: steps (products) so far.
@@ -136,31 +149,55 @@ class Lanczos {
   /// What rounding alone adds to a residual: 10 ε of the vectors' dtype times scale().
   double rounding() const { return rounding_unit_ * scale_; }
   const LanczosOptions& options() const { return options_; }
-  std::int64_t basis_bytes() const { return basis_.bytes(); }
+  /// Bytes of the vectors kept.
+  std::int64_t basis_bytes() const;
 
   /// All Ritz pairs, ascending. Local.
   std::vector<RitzPair> ritz_pairs() const;
-  /// Q s of one block: the Ritz vector, this rank's shard [chunk]. Local. Full re-orthogonalisation only.
+  /// Q s of one block: the Ritz vector, this rank's shard [chunk]. Local. Full re-orthogonalisation only. No better
+  /// than the stored rows: good to 2e-3 of its norm with bfloat16, 3e-8 with float32.
   /// @param s  [block size], an eigenvector of that block of T
   at::Tensor ritz_vector(std::span<const double> s, std::size_t block = 0) const;
-  /// max |Qᵀ Q − I| over the basis: m²/2 dots of length n. Collective. Full re-orthogonalisation only.
+  /// max |Qᵀ Q − I| over the basis as it is stored, the rows' own rounding included: m²/2 dots of length n. Collective.
+  /// Full re-orthogonalisation only.
   double orthogonality_loss() const;
 
  private:
-  void step(LinearOperator& op);
-  void begin_block(const at::Tensor& vector, double norm);
+  Lanczos(LinearOperator& op, const LanczosOptions& options);
+
+  friend void extend_together(LinearOperator& op, std::span<Lanczos* const> runs, std::int64_t steps,
+                              const std::function<void()>& on_step);
+  struct Step;
+  static void step_together(LinearOperator& op, std::span<Lanczos* const> runs);
+  bool full() const { return options_.reorthogonalisation == Reorthogonalisation::kFull; }
+  bool narrow() const;
+  std::vector<at::Tensor> operands() const;
+  void keep(const at::Tensor& vector, double norm);
+  void commit(double alpha, double beta, double product_norm, bool closed);
+  bool projected(const Step& step) const;
+  void finish(const Step& step, double beta);
   std::vector<double> reduced(std::vector<double> sums) const;
+
+  // Recorded steps: lanczos_replay.cpp.
+  void load(const StoredVectors& stored);
+  bool replaying() const;
+  std::int64_t first_row() const;
+  void take_again();
+  bool begin_recorded_block();
 
   LanczosOptions options_;
   Communicator* comm_;
   std::int64_t n_;
-  Basis basis_;      // q_0 … q_m; with kNone q_{m−1}, q_m alone
-  at::Tensor work_;  // [chunk]
-  std::vector<double> alpha_, beta_;
+  Basis basis_;                    // q_0 … q_m; with kNone q_{m−1}, q_m alone. During replay: all recorded rows
+  bool apart_;                     // rows are narrower than the vectors, or not on their device
+  at::Tensor previous_, current_;  // q_{m−1}, q_m: of their own where `apart_`, else current_ is the last row
+  at::Tensor work_;                // [chunk]
+  std::vector<double> alpha_, beta_, product_norm_;
   std::vector<Block> blocks_;
   double start_norm_sq_ = 0;
   double scale_ = 0;
   double rounding_unit_ = 0;  // 10 ε
+  LanczosRecord recorded_;    // of a resumed run, else empty
 };
 
 /// Takes each run up to `steps` more steps in lock-step: one apply_block for all runs that go on, and one small

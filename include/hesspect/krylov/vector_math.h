@@ -4,7 +4,8 @@
 // elements. On the CPU the sums are taken over fixed column blocks and added in block order: the result does not depend
 // on the number of threads. Nothing here communicates: callers reduce over ranks.
 //
-// `Rows`: matrices [b_k, m], contiguous, stacked: row 0 is the first row of the first block. m = entries of w.
+// `Rows`: matrices [b_k, m], contiguous, stacked: row 0 is the first row of the first block. m = entries of w. Each of
+// w's dtype, or narrower (float32, bfloat16), read as they are; on w's device, or in host memory where w is on a GPU.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,6 +42,7 @@ void scale_into(const at::Tensor& x, double factor, at::Tensor& out);
 
 namespace detail {
 /// The same in LibTorch's own operations, chunk by chunk converted to double: any device, for CUDA and as a check.
+/// Rows in host memory are streamed to the device once a call.
 std::vector<double> portable_dots(Rows rows, const at::Tensor& w);
 void portable_subtract(Rows rows, std::span<const double> c, at::Tensor& w);
 }  // namespace detail

@@ -1,0 +1,76 @@
+// Runs with restarts, recorded at any point: for the tests of resumption.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "hesspect/krylov/lanczos.h"
+#include "krylov/test_operators.h"
+
+namespace hesspect::testing {
+
+/// What a checkpoint would hold of a run, on this rank.
+struct Saved {
+  std::string record;
+  std::vector<at::Tensor> rows, running;
+
+  static Saved of(const Lanczos& run) {
+    Saved saved;
+    const LanczosRecord record = run.record();
+    saved.record = to_bytes(record);
+    for (std::int64_t i = 0; i < record.rows; ++i) saved.rows.push_back(run.stored_row(record.first_row + i).clone());
+    for (std::int64_t i = 0; i < record.running; ++i) saved.running.push_back(run.running_vector(i).clone());
+    return saved;
+  }
+
+  Lanczos resume(LinearOperator& op, const LanczosOptions& options) const {
+    const LanczosRecord from = lanczos_record_from(record);
+    return Lanczos::resumed(op, from,
+                            {[&](std::int64_t row) { return rows.at(static_cast<std::size_t>(row - from.first_row)); },
+                             [&](std::int64_t i) { return running.at(static_cast<std::size_t>(i)); }},
+                            options);
+  }
+};
+
+/// Everything that can be seen of a run's scalars.
+struct Scalars {
+  std::vector<double> alpha, beta, blocks;
+  double scale = 0, rounding = 0, start_norm_sq = 0;
+  bool breakdown = false, complete = false;
+  bool operator==(const Scalars&) const = default;
+
+  static Scalars of(const Lanczos& run) {
+    Scalars now{run.alpha(),     run.beta(),    {}, run.scale(), run.rounding(), run.start_norm_sq(),
+                run.breakdown(), run.complete()};
+    for (const Lanczos::Block& block : run.blocks())
+      for (const double value : {static_cast<double>(block.begin), static_cast<double>(block.end),
+                                 block.closed ? 1.0 : 0.0, block.residual_norm})
+        now.blocks.push_back(value);
+    return now;
+  }
+};
+
+/// A vector for the block after `blocks` others: of another frequency each, so that all are independent.
+inline at::Tensor fresh_vector(const LinearOperator& op, std::size_t blocks) {
+  const Shard& shard = op.shard();
+  at::Tensor local = at::zeros({shard.chunk}, at::kDouble);
+  double* out = local.mutable_data_ptr<double>();
+  for (std::int64_t i = 0; i < shard.size(); ++i)
+    out[i] = std::sin((3.7 + 1.1 * static_cast<double>(blocks)) * static_cast<double>(shard.begin() + i + 1));
+  return local.to(op.options().dtype());
+}
+
+/// Takes a run to `steps` steps, `stride` at a time, restarting where its space closes. `look` is called between.
+inline void drive(LinearOperator& op, Lanczos& run, std::int64_t steps, std::int64_t stride,
+                  const std::function<void()>& look = {}) {
+  while (run.steps() < steps) {
+    if (look) look();
+    if (run.breakdown() && !run.restart(op, fresh_vector(op, run.blocks().size()))) break;
+    if (look) look();
+    run.extend(op, std::min(stride, steps - run.steps()));
+  }
+  if (look) look();
+}
+
+}  // namespace hesspect::testing
