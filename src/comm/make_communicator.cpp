@@ -3,6 +3,7 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <map>
 #include <string>
 
 #include "hesspect/comm/agree.h"
@@ -41,6 +42,23 @@ bool everywhere(Communicator& comm, bool condition) {
   double count[1] = {condition ? 1.0 : 0.0};
   comm.all_reduce_sum(std::span<double>(count));
   return count[0] == comm.size();
+}
+
+/// Two ranks of one GPU, of the same probe group or not, would hang in NCCL or run out of its memory. Collective.
+void refuse_shared_gpus(Communicator& host, int device_index) {
+#ifdef HESSPECT_HAVE_CUDA
+  const std::string mine = agreed(host, [&] { return cuda_device_identity(device_index); });
+  std::map<std::string, int> seen;
+  const std::vector<std::string> all = host.all_gather_bytes(mine);
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    const auto [other, fresh] = seen.emplace(all[r], static_cast<int>(r));
+    if (!fresh)
+      throw UsageError("ranks " + std::to_string(other->second) + " and " + std::to_string(r) + " use the same GPU (" +
+                       all[r] + "): start at most one rank per GPU, or use --device cpu");
+  }
+#else
+  static_cast<void>(host), static_cast<void>(device_index);
+#endif
 }
 
 }  // namespace
@@ -84,12 +102,14 @@ c10::Device choose_device(std::string_view request, Communicator& host) {
   }
   const HostPlace place = host_place(host);
   agree(host, [&] {
-    // One visible device each is what Slurm gives with --gpus-per-task; NCCL's set-up finds out if it is the same one.
+    // One visible device each is what Slurm gives with --gpus-per-task.
     if (count > 1 && count < place.size)
       throw UsageError(std::to_string(place.size) + " ranks on " + place.host + " but " + std::to_string(count) +
                        " GPUs: start at most one rank per GPU, or use --device cpu");
   });
-  return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(count == 1 ? 0 : place.rank));
+  const int index = count == 1 ? 0 : place.rank;
+  refuse_shared_gpus(host, index);
+  return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
 }
 
 std::unique_ptr<Communicator> make_communicator(c10::Device device, std::unique_ptr<Communicator> host) {

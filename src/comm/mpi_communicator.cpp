@@ -156,13 +156,16 @@ void MpiCommunicator::broadcast(at::Tensor& tensor, int root) {
 void MpiCommunicator::all_reduce_sum(std::span<double> values) {
   const std::size_t n = values.size(), ranks = static_cast<std::size_t>(impl_->size);
   if (n == 0 || ranks == 1) return;
-  std::vector<double> all(n * ranks);
-  impl_->check(MPI_Allgather(values.data(), static_cast<int>(n), MPI_DOUBLE, all.data(), static_cast<int>(n),
-                             MPI_DOUBLE, impl_->comm),
-               "MPI_Allgather");
-  std::copy_n(all.begin(), n, values.begin());
-  for (std::size_t r = 1; r < ranks; ++r)
+  // Rank 0 adds for all: in rank order, and with no table of everybody's values on every rank.
+  const bool adds = impl_->rank == 0;
+  std::vector<double> all(adds ? n * ranks : 0);
+  impl_->check(MPI_Gather(values.data(), static_cast<int>(n), MPI_DOUBLE, all.data(), static_cast<int>(n), MPI_DOUBLE,
+                          0, impl_->comm),
+               "MPI_Gather");
+  if (adds) std::copy_n(all.begin(), n, values.begin());
+  for (std::size_t r = 1; adds && r < ranks; ++r)
     for (std::size_t i = 0; i < n; ++i) values[i] += all[r * n + i];
+  impl_->check(MPI_Bcast(values.data(), static_cast<int>(n), MPI_DOUBLE, 0, impl_->comm), "MPI_Bcast");
 }
 
 std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& bytes) {

@@ -8,11 +8,9 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
-#include <map>
 #include <optional>
 #include <thread>
 
-#include "cuda_devices.h"
 #include "hesspect/comm/agree.h"
 #include "tensor_checks.h"
 
@@ -134,25 +132,8 @@ struct NcclCommunicator::Impl {
   }
 };
 
-namespace {
-
-void refuse_shared_gpus(Communicator& host, c10::Device device) {
-  const std::string mine = agreed(host, [&] { return cuda_device_identity(device.index()); });
-  std::map<std::string, int> seen;
-  const std::vector<std::string> all = host.all_gather_bytes(mine);
-  for (std::size_t r = 0; r < all.size(); ++r) {
-    const auto [other, fresh] = seen.emplace(all[r], static_cast<int>(r));
-    if (!fresh)
-      throw UsageError("ranks " + std::to_string(other->second) + " and " + std::to_string(r) + " use the same GPU (" +
-                       all[r] + "): start at most one rank per GPU, or use --device cpu");
-  }
-}
-
-}  // namespace
-
 NcclCommunicator::NcclCommunicator(c10::Device device, std::unique_ptr<Communicator> host, const NcclOptions& options)
     : impl_(std::make_unique<Impl>(device, std::move(host))) {
-  refuse_shared_gpus(*impl_->host, device);
   const c10::cuda::CUDAGuard guard(device);
   Communicator& ranks = *impl_->host;
   ncclUniqueId id{};

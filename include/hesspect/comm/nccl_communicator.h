@@ -19,8 +19,8 @@ struct NcclOptions {
 class NcclCommunicator final : public Communicator {
  public:
   /// Collective over host.
-  /// @param device  this rank's own CUDA device
-  /// @throws UsageError where two ranks hold the same GPU (naming both), CommError where NCCL can't be set up
+  /// @param device  this rank's own CUDA device, which choose_device has seen to
+  /// @throws CommError where NCCL can't be set up
   NcclCommunicator(c10::Device device, std::unique_ptr<Communicator> host, const NcclOptions& options = {});
   ~NcclCommunicator() override;
 

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""launch/mpirun.sh: how signals reach the ranks, and that it ends when they have ended, with their exit code."""
+
+import fcntl
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import tempfile
+import termios
+import time
+import unittest
+from pathlib import Path
+
+LAUNCHER = Path(os.environ["HESSPECT_SOURCE"]) / "launch" / "mpirun.sh"
+
+# A rank that takes two seconds to stop, more than mpirun gives to ranks that it ends itself.
+RANK = """
+touch up.$OMPI_COMM_WORLD_RANK
+trap 'asked=1' USR1
+while [ -z "$asked" ]; do sleep 0.1; done
+sleep 2
+touch saved.$OMPI_COMM_WORLD_RANK
+sleep 1
+exit 75
+"""
+
+
+class Launcher(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="hesspect_launcher_"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def start(self, script=RANK, **options):
+        job = subprocess.Popen([LAUNCHER, "-n", "2", "bash", "-c", script], cwd=self.folder, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True, **options)
+        self.addCleanup(job.stdout.close)
+        self.addCleanup(lambda: job.poll() is not None or os.killpg(job.pid, signal.SIGKILL))
+        return job
+
+    def wait_until_up(self):
+        until = time.monotonic() + 30
+        while len(list(self.folder.glob("up.*"))) < 2:
+            self.assertLess(time.monotonic(), until, "the ranks did not start")
+            time.sleep(0.05)
+        time.sleep(0.3)  # for the trap, a line further on
+
+    def assertSaved(self, job):
+        said, _ = job.communicate(timeout=30)
+        self.assertEqual(job.returncode, 75, said)
+        self.assertEqual({path.name for path in self.folder.glob("saved.*")}, {"saved.0", "saved.1"})
+
+    def test_signals_become_usr1(self):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            with self.subTest(number.name):
+                for path in self.folder.iterdir():
+                    path.unlink()
+                job = self.start()
+                self.wait_until_up()
+                job.send_signal(number)
+                self.assertSaved(job)
+
+    def test_asked_twice(self):
+        job = self.start()
+        self.wait_until_up()
+        for _ in range(2):
+            job.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+        self.assertSaved(job)
+
+    def test_a_second_interrupt_ends_the_ranks(self):
+        job = self.start()
+        self.wait_until_up()
+        for _ in range(2):
+            job.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        said, _ = job.communicate(timeout=30)
+        self.assertNotIn(job.returncode, (0, 75), said)
+        self.assertEqual(list(self.folder.glob("saved.*")), [])
+
+    def test_control_c_on_a_terminal(self):
+        """A terminal sends it to the whole foreground group; mpirun, were it there, would end the ranks."""
+        ours, theirs = pty.openpty()
+        self.addCleanup(os.close, ours)
+        job = self.start(stdin=theirs, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(theirs)
+        self.wait_until_up()
+        os.write(ours, b"\x03")
+        self.assertSaved(job)
+
+    def test_exit_codes_and_input(self):
+        for script, code in (("exit 0", 0), ("exit 3", 3)):
+            job = self.start(script)
+            job.communicate(timeout=30)
+            self.assertEqual(job.returncode, code)
+        read, write = os.pipe()
+        job = self.start('[ "$OMPI_COMM_WORLD_RANK" -gt 0 ] || cat', stdin=read)
+        os.close(read)
+        os.write(write, b"from the pipe\n")
+        os.close(write)
+        self.assertIn("from the pipe", job.communicate(timeout=30)[0])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
