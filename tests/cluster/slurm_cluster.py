@@ -68,13 +68,13 @@ def free_ports(count):
 
 
 class SlurmCluster:
-    """`with SlurmCluster() as slurm`; `environment` is added to that of every job."""
+    """`with SlurmCluster(environment) as slurm`; jobs have this environment."""
 
     def __init__(self, environment):
         self.folder = Path(tempfile.mkdtemp(prefix="hesspect_slurm_"))
         self.folder.chmod(0o755)  # munge wants its socket reachable by all users
         self.daemons = []
-        self.environment = {**os.environ, **environment, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        self.environment = {**environment, "PATH": PATH, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def __enter__(self):
         try:
