@@ -48,6 +48,7 @@ int main(int argc, char** argv) try {
     std::fprintf(stderr, "usage: product_cost MODEL.pt2 DATA.h5 LOSS ROWS [MICRO_BATCH...]\n");
     return 2;
   }
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a line as soon as it is known
   mallopt(M_MMAP_THRESHOLD, 1 << 30);
   mallopt(M_TRIM_THRESHOLD, 2147483647);
   mallopt(M_TOP_PAD, 256 << 20);
