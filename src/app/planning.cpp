@@ -130,7 +130,7 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
   PlanWork w;
   const std::int64_t eigen = std::min(config.eigs.max_steps, parameters);
   w.probes = work == "eigs" ? 1 : config.quadrature.probes;
-  w.steps = std::min(work == "trace" ? 1 : work == "eigs" ? eigen : config.quadrature.steps, parameters);
+  w.steps = work == "trace" || work == "eigs" ? 1 : std::min(config.quadrature.steps, parameters);
   const bool eigenvalues = work == "eigs" || (work == "analyze" && config.eigs.top + config.eigs.bottom > 0);
   w.eigen_steps = eigenvalues ? std::max(eigen, w.steps) : 0;
   w.reorthogonalize = config.quadrature.reorthogonalize;
@@ -154,7 +154,7 @@ Planned plan_run(const RunConfig& config, const std::string& work, Problem& prob
   if (!p.plan.fits)
     throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
                       "the run takes " + format_bytes(p.plan.bytes.total()) + " a rank (of it " +
-                          format_bytes(p.plan.bytes.basis) + " for the Krylov basis), and " +
+                          format_bytes(p.plan.bytes.basis + p.plan.bytes.basis_host) + " for the Krylov basis), and " +
                           format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(p));
   return p;
 }

@@ -39,6 +39,18 @@ void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows,
   cost.transient_row_bytes = transient.row;
 }
 
+constexpr auto kAllPools = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+c10::DeviceAllocator& device_allocator(at::Device device) {
+  auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
+  if (allocator == nullptr) throw UsageError("the memory of " + device.str() + " is not known");
+  return *allocator;
+}
+
+c10::DeviceIndex index_of(at::Device device) {
+  return device.has_index() ? device.index() : c10::impl::getDeviceGuardImpl(device.type())->getDevice().index();
+}
+
 }  // namespace
 
 BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, const HessianOptions& options,
@@ -68,16 +80,19 @@ BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, cons
 
 std::int64_t free_memory_bytes(at::Device device) {
   if (device.is_cpu()) return available_memory_bytes();
-  auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
-  if (allocator == nullptr) throw UsageError("the free memory of " + device.str() + " is not known");
-  const c10::DeviceIndex index =
-      device.has_index() ? device.index() : c10::impl::getDeviceGuardImpl(device.type())->getDevice().index();
-  const auto free = static_cast<std::int64_t>(allocator->getMemoryInfo(index).first);
-  if (!allocator->initialized()) return free;
+  c10::DeviceAllocator& allocator = device_allocator(device);
+  const c10::DeviceIndex index = index_of(device);
+  const auto free = static_cast<std::int64_t>(allocator.getMemoryInfo(index).first);
+  if (!allocator.initialized()) return free;
   // What the allocator holds without using it, it will hand out first.
-  const auto stats = allocator->getDeviceStats(index);
-  constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
-  return free + stats.reserved_bytes[kAll].current - stats.active_bytes[kAll].current;
+  const auto stats = allocator.getDeviceStats(index);
+  return free + stats.reserved_bytes[kAllPools].current - stats.active_bytes[kAllPools].current;
+}
+
+std::int64_t peak_device_bytes(at::Device device) {
+  if (device.is_cpu()) return 0;
+  c10::DeviceAllocator& allocator = device_allocator(device);
+  return allocator.initialized() ? allocator.getDeviceStats(index_of(device)).reserved_bytes[kAllPools].peak : 0;
 }
 
 }  // namespace hesspect

@@ -194,7 +194,7 @@ std::vector<std::int64_t> CheckpointFolder::probes(const std::string& run_id) co
 
 void CheckpointFolder::remove_probe(std::int64_t probe) { remove_probe_folder(impl_->probe_folder(probe)); }
 
-void CheckpointFolder::remove() {
+void CheckpointFolder::clear() {
   std::optional<std::string> failure;
   const auto names = names_in(path());
   // Run states first: probes without one are left-overs, which the next lock() removes should this process die here.
@@ -206,6 +206,10 @@ void CheckpointFolder::remove() {
     if (failed && !failure) failure = failed;
   }
   if (failure) throw InputError(*failure);
+}
+
+void CheckpointFolder::remove() {
+  clear();
   remove_quietly(path() / kLock);
   impl_->lock.reset();
   ::rmdir(path().c_str());  // stays where something else is in it

@@ -174,6 +174,17 @@ EigenResult eigenvalues(const Field& f) {
   return e;
 }
 
+json to_json(const FinishedProbe& probe) {
+  return {{"quadrature", to_json(probe.quadrature)},
+          {"eigenvalues", probe.eigenvalues ? to_json(*probe.eigenvalues) : json()}};
+}
+
+FinishedProbe finished_probe(const Field& f) {
+  FinishedProbe probe{quadrature(f["quadrature"]), std::nullopt};
+  if (const Field e = f["eigenvalues"]; !e.is_null()) probe.eigenvalues = eigenvalues(e);
+  return probe;
+}
+
 RunState run_state(const Field& f) {
   RunState s;
   s.run_id = f["run_id"].text();
@@ -182,11 +193,7 @@ RunState run_state(const Field& f) {
   s.weights = sources(f["weights"]);
   s.data = sources(f["data"]);
   s.plan = f["plan"].text();
-  for (const Field& probe : f["finished"].list()) {
-    FinishedProbe& done = s.finished.emplace_back();
-    done.quadrature = quadrature(probe["quadrature"]);
-    if (const Field e = probe["eigenvalues"]; !e.is_null()) done.eigenvalues = eigenvalues(e);
-  }
+  for (const Field& probe : f["finished"].list()) s.finished.push_back(finished_probe(probe));
   s.symmetry_error = f["symmetry_error"].real();
   s.curvature_scale = f["curvature_scale"].real();
   s.products = f["products"].integer();
@@ -262,9 +269,7 @@ auto opened(const std::filesystem::path& path, const char* kind, Parse parse) {
 
 std::string sealed(const RunState& s) {
   json finished = json::array();
-  for (const auto& probe : s.finished)
-    finished.push_back({{"quadrature", to_json(probe.quadrature)},
-                        {"eigenvalues", probe.eigenvalues ? to_json(*probe.eigenvalues) : json()}});
+  for (const auto& probe : s.finished) finished.push_back(to_json(probe));
   return sealed(json{{"run_id", text(s.run_id)},
                      {"config", text(s.config)},
                      {"model", to_json(s.model)},
@@ -309,3 +314,18 @@ RunState read_run_state(const std::filesystem::path& path) { return opened(path,
 ProbeManifest read_manifest(const std::filesystem::path& path) { return opened(path, "probe", manifest); }
 
 }  // namespace hesspect::checkpoint
+
+namespace hesspect {
+
+std::string to_text(const FinishedProbe& probe) { return checkpoint::to_json(probe).dump(); }
+
+FinishedProbe finished_probe_from(const std::string& text) {
+  try {
+    const nlohmann::json json = nlohmann::json::parse(text);
+    return checkpoint::finished_probe(checkpoint::Field(json, "probe"));
+  } catch (const nlohmann::json::exception&) {
+    throw InputError("a finished probe's text is not JSON");
+  }
+}
+
+}  // namespace hesspect
