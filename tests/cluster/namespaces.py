@@ -11,11 +11,12 @@ from pathlib import Path
 
 CABLE = "veth0"  # the name of its end on either host
 
-# What mpirun calls in ssh's place: AGENT HOST COMMAND...
+# What mpirun calls in ssh's place: AGENT HOST COMMAND... It leaves the command in a session of its own, for what happens
+# to one of them must not tell the other: between hosts only the cable could.
 AGENT = """#!/bin/sh
 host=$1
 shift
-exec ip netns exec "$host" unshare --uts sh -c 'hostname "$0" && exec sh -c "$1"' "$host" "$*"
+setsid ip netns exec "$host" unshare --uts sh -c 'hostname "$0" && exec sh -c "$1"' "$host" "$*" </dev/null &
 """
 
 
@@ -71,10 +72,11 @@ class TwoHosts:
         found = []
         for pid in map(int, run("ip", "netns", "pids", name).split()):
             try:
-                comm, state = Path(f"/proc/{pid}/comm").read_text().strip(), Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
             except (FileNotFoundError, ProcessLookupError):
                 continue  # ended meanwhile
-            if state != "Z" and program in (None, comm):
+            is_zombie = tail.split()[0] == "Z"
+            if not is_zombie and (program is None or head.endswith(f"({program}")):
                 found.append(pid)
         return found
 
