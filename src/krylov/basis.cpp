@@ -46,7 +46,8 @@ void Basis::reserve(std::int64_t rows) {
       throw MemoryError(rows * chunk_ * item, -1,
                         "a Krylov basis of " + format_count(rows) + " vectors of " + format_count(chunk_) +
                             " entries per rank (" + format_bytes(rows * chunk_ * item) + ") does not fit: after " +
-                            format_bytes(bytes()) + " of it no more was given; use fewer steps or more ranks");
+                            format_bytes(bytes()) +
+                            " of it no more was given; use fewer steps, more ranks or narrower storage");
     }
     capacity_ += more;
   }

@@ -10,7 +10,6 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
-#include "hesspect/krylov/tridiagonal.h"
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {
@@ -23,23 +22,27 @@ constexpr double kProjectedSq = 1e-6;  // (what a projection may still take, of 
 
 at::ScalarType dtype_of(const at::TensorOptions& options) { return c10::typeMetaToScalarType(options.dtype()); }
 
+/// Whether a run is good to double's rounding: not with bfloat16 rows, of which float32's is what is left (lanczos.h).
+bool fine(at::ScalarType vectors, at::ScalarType rows) {
+  return vectors == at::kDouble && rows != at::ScalarType::BFloat16;
+}
+
 // Well above a product's rounding, which division by the β before has amplified by the time a space closes, and far
 // below anything read off the result. A closed space that passes unseen does no harm: the run goes on in a direction
-// that rounding has chosen, with next to no weight. Not so with bfloat16 rows: that direction would be made of the
-// rows' rounding and not orthogonal to them. Gram-Schmidt twice leaves the square of one projection's error of it, 1e-7
-// of the product at most, which the tolerance must be above.
+// that rounding has chosen, with next to no weight. With bfloat16 rows β of a closed space is the product of their
+// rounding and the vectors' lack of orthogonality, some 1e-8 of ‖A‖ for n in the thousands.
 double default_tolerance(at::ScalarType vectors, at::ScalarType rows) {
-  return vectors == at::kDouble && rows != at::ScalarType::BFloat16 ? 1e-12 : 10 * kFloatEpsilon;
+  return fine(vectors, rows) ? 1e-12 : 10 * kFloatEpsilon;
+}
+
+double rounding_unit(at::ScalarType vectors, at::ScalarType rows) {
+  return 10 * (fine(vectors, rows) ? std::numeric_limits<double>::epsilon() : kFloatEpsilon);
 }
 
 /// The part of a fresh vector that must be left beside the basis for it not to be the rows' rounding.
 double least_left(at::ScalarType rows) {
   if (rows == at::kDouble) return 1e-12;
   return 10 * (rows == at::kFloat ? kFloatEpsilon : kBfloat16Epsilon);
-}
-
-double epsilon(at::ScalarType vectors) {
-  return vectors == at::kDouble ? std::numeric_limits<double>::epsilon() : kFloatEpsilon;
 }
 
 /// The coefficients of a result of `dots`, without w · w.
@@ -63,10 +66,9 @@ Lanczos::Lanczos(LinearOperator& op, const LanczosOptions& options)
       n_(op.shard().n),
       basis_(op.shard().chunk, op.options(), full() ? options.basis : BasisOptions{}),
       apart_(basis_.options().dtype() != op.options().dtype() || basis_.options().device() != op.options().device()) {
-  const at::ScalarType vectors = dtype_of(op.options());
-  if (options_.breakdown_tolerance <= 0)
-    options_.breakdown_tolerance = default_tolerance(vectors, dtype_of(basis_.options()));
-  rounding_unit_ = 10 * epsilon(vectors);
+  const at::ScalarType vectors = dtype_of(op.options()), rows = dtype_of(basis_.options());
+  if (options_.breakdown_tolerance <= 0) options_.breakdown_tolerance = default_tolerance(vectors, rows);
+  rounding_unit_ = rounding_unit(vectors, rows);
   agree(*comm_, [&] {
     work_ = at::empty({op.shard().chunk}, op.options());
     if (apart_) {
@@ -279,45 +281,6 @@ bool Lanczos::restart(LinearOperator&, const at::Tensor& start_local) {
   }
   beta_.back() = 0;
   return true;
-}
-
-std::vector<RitzPair> Lanczos::ritz_pairs() const {
-  std::vector<RitzPair> pairs;
-  for (std::size_t b = 0; b < blocks_.size(); ++b) {
-    const Block& block = blocks_[b];
-    const auto size = static_cast<std::size_t>(block.size()), begin = static_cast<std::size_t>(block.begin);
-    const TridiagonalEigen eigen =
-        tridiagonal_eigen(std::span(alpha_).subspan(begin, size), std::span(beta_).subspan(begin, size));
-    for (std::size_t i = 0; i < size; ++i)
-      pairs.push_back({eigen.values[i], std::abs(block.residual_norm * eigen.last[i]), eigen.first[i], b});
-  }
-  std::stable_sort(pairs.begin(), pairs.end(), [](const RitzPair& a, const RitzPair& b) { return a.value < b.value; });
-  return pairs;
-}
-
-at::Tensor Lanczos::ritz_vector(std::span<const double> s, std::size_t block) const {
-  const at::NoGradGuard no_grad;
-  if (!full()) throw Error(ExitCode::kInternal, "Lanczos::ritz_vector needs full re-orthogonalisation");
-  if (block >= blocks_.size() || static_cast<std::int64_t>(s.size()) != blocks_[block].size())
-    throw Error(ExitCode::kInternal, "Lanczos::ritz_vector: the coefficients don't fit the block");
-  std::vector<double> negative(static_cast<std::size_t>(blocks_[block].end), 0.0);
-  for (std::size_t i = 0; i < s.size(); ++i) negative[static_cast<std::size_t>(blocks_[block].begin) + i] = -s[i];
-  at::Tensor vector = at::zeros_like(work_);
-  subtract(basis_.head(blocks_[block].end), negative, vector);
-  return vector;
-}
-
-double Lanczos::orthogonality_loss() const {
-  const at::NoGradGuard no_grad;
-  if (!full()) throw Error(ExitCode::kInternal, "Lanczos::orthogonality_loss needs full re-orthogonalisation");
-  double loss = 0;
-  for (std::int64_t i = 0; i < steps(); ++i) {
-    const at::Tensor vector = basis_.row(i).to(work_.options());
-    const std::vector<double> gram = reduced(dots(basis_.head(i + 1), vector));
-    for (std::int64_t j = 0; j <= i; ++j)
-      loss = std::max(loss, std::abs(gram[static_cast<std::size_t>(j)] - (i == j ? 1.0 : 0.0)));
-  }
-  return loss;
 }
 
 }  // namespace hesspect

@@ -146,7 +146,8 @@ class Lanczos {
   double start_norm_sq() const { return start_norm_sq_; }
   /// max ‖A q_j‖ so far: a lower bound of ‖A‖.
   double scale() const { return scale_; }
-  /// What rounding alone adds to a residual: 10 ε of the vectors' dtype times scale().
+  /// What rounding alone adds to a residual: 10 ε of the vectors' dtype times scale(); of float32 with bfloat16 rows,
+  /// which leave eigenvalues good to that.
   double rounding() const { return rounding_unit_ * scale_; }
   const LanczosOptions& options() const { return options_; }
   /// Bytes of the vectors kept.
