@@ -7,8 +7,6 @@
 #include <chrono>
 #include <thread>
 
-#include "hesspect/comm/communicator.h"
-
 namespace hesspect {
 
 /// Sleeps that grow from 20 µs to a longest one.
