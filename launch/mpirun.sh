@@ -45,6 +45,7 @@ mpirun "${flags[@]}" "$@" &
 
 while :; do  # a trap ends a wait, not mpirun
   signalled=
-  wait "$!" && code=0 || code=$?
+  code=0
+  wait "$!" || code=$?
   [ -n "$signalled" ] || exit "$code"
 done

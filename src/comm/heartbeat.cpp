@@ -166,7 +166,12 @@ Heartbeat::~Heartbeat() {
   }
   impl_->changed.notify_one();
   impl_->thread.join();
-  if (unwinding) impl_.release();  // MPI may still send from it
+  for (Peer& peer : impl_->peers) {
+    int done = 0;
+    if (MPI_Test(&peer.sent, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0) continue;
+    impl_.release();  // MPI may still send from it
+    return;
+  }
 }
 
 }  // namespace hesspect
