@@ -85,8 +85,8 @@ class Slurm(Case):
 
     def test_time_limit(self):
         """Slurm looks at the limits every 30 s: a signal wanted 59 s before the end of a minute comes in the first 30 s
-        of every start, in which a run of 40 s cannot end."""
-        options = self.long_run(40)
+        of every start, in which a run of 35 s cannot end."""
+        options = self.long_run(35)
         output = self.folder / "R.h5"
         job = self.submit("one_node.sbatch", *self.mlp(output, **options), options=["--time=1", "--signal=B:USR1@59"])
         self.slurm.wait_state(job, {"RUNNING"}, 20)
@@ -95,6 +95,7 @@ class Slurm(Case):
         ended, said = self.assertEnded(job, seconds=200)
         self.assertGreaterEqual(int(ended["Restarts"]), 1, said)
         self.assertIn("back in the queue", said)
+        self.assertRegex(said, r"start \d+ on \S+, after [1-9]\d* products")
         for stopped, uninterrupted in zip(quadrature(output), quadrature(whole)):
             np.testing.assert_array_equal(stopped, uninterrupted)
         with h5py.File(output) as f:
@@ -163,16 +164,17 @@ class Slurm(Case):
     def test_signal_through_srun(self):
         """The script passes USR1 on to srun, and srun to the ranks: the same line of the script serves both launchers."""
         output = self.folder / "R.h5"
-        job = self.submit("many_nodes.sbatch", *self.mlp(output, **self.long_run(20)))
+        job = self.submit("many_nodes.sbatch", *self.mlp(output, **self.long_run(12)))
         self.wait_for_ranks(output)
         self.slurm.call("scancel", "--batch", "--signal=USR1", job)
         self.slurm.wait_for("the requeue", lambda: self.slurm.job(job)["Restarts"] == "1", 30)
         self.slurm.wait_state(job, {"RUNNING"}, 60)
         ended, said = self.assertEnded(job, seconds=100)
         self.assertEqual(ended["Restarts"], "1", said)
+        self.assertRegex(said, r"start 2 on \S+, after [1-9]\d* products")
 
     def wait_for_ranks(self, output):
-        """Two ranks, and their mark that they listen to signals: the folder of the checkpoint."""
+        """Two ranks, and a sign that they are at work: the checkpoint's folder is there."""
         self.slurm.wait_for("the ranks", lambda: Path(f"{output}.checkpoint").exists() and len(processes_with(f"--output {output}")) >= 2, 60)
 
     def test_cancelled(self):
