@@ -13,9 +13,9 @@ constexpr double kHalvingCost = 1.05;
 constexpr double kCpuMemory = 10e9, kGpuMemory = 1e12, kHostToGpu = 20e9;
 constexpr double kPassesPerStep = 3;
 
-/// Collective calls of a joint step of k probes: an all-gather, one that agrees on errors, k reduce-scatters, three
-/// all-reduces of Lanczos sums, the stop flag.
-std::int64_t messages_of(std::int64_t k) { return 6 + k; }
+/// Collective calls of a joint step, of however many probes: an all-gather, one that agrees on errors, a
+/// reduce-scatter, three all-reduces of Lanczos sums, the stop flag.
+constexpr std::int64_t kMessages = 7;
 
 /// One batch of probes that a group takes through together.
 struct Batch {
@@ -103,8 +103,7 @@ class Times {
     if (plan_.data_ranks == 1) return 0;
     const double bytes_s =
         given_.machine.bandwidth > 0 ? static_cast<double>(message_bytes(k)) / given_.machine.bandwidth : 0;
-    return bytes_s +
-           static_cast<double>(messages_of(k)) * std::ceil(std::log2(plan_.data_ranks)) * given_.machine.latency_s;
+    return bytes_s + static_cast<double>(kMessages) * std::ceil(std::log2(plan_.data_ranks)) * given_.machine.latency_s;
   }
 
   const Given& given_;
@@ -140,7 +139,7 @@ void add_forecast(const Given& given, Plan& plan) {
   plan.products_in_turn = finish.products;
   plan.product_s = given.measured() ? times.product_s(together) / static_cast<double>(together) : 0;
   plan.run_s = given.measured() ? finish.time : 0;
-  plan.messages_per_step = plan.data_ranks > 1 ? messages_of(together) : 0;
+  plan.messages_per_step = plan.data_ranks > 1 ? kMessages : 0;
   plan.message_bytes_per_step = times.message_bytes(together);
 }
 

@@ -26,6 +26,11 @@ std::span<const std::byte> bytes_of(const at::Tensor& row) {
   return {static_cast<const std::byte*>(row.const_data_ptr()), static_cast<std::size_t>(row.nbytes())};
 }
 
+/// What rows of this size hold.
+at::ScalarType dtype_of(std::int64_t element_bytes) {
+  return element_bytes == 8 ? at::kDouble : element_bytes == 2 ? at::kBFloat16 : at::kFloat;
+}
+
 /// This rank's shard of one stored row, on the CPU.
 at::Tensor read_row(const CheckpointFolder& folder, const ProbeManifest& manifest, const std::string& set,
                     std::int64_t row, const Shard& shard, at::ScalarType dtype) {
@@ -109,7 +114,6 @@ std::unique_ptr<Lanczos> RunCheckpoint::resume(LinearOperator& op, std::int64_t 
   for (const ProbeManifest& manifest : manifests) listed += std::to_string(manifest.steps) + ' ';
   std::istringstream generations(from_leader(group_, listed));
   const at::ScalarType vectors = c10::typeMetaToScalarType(op.options().dtype());
-  const at::ScalarType storage = options.basis.storage == at::ScalarType::Undefined ? vectors : options.basis.storage;
   for (std::int64_t steps = 0; generations >> steps;) {
     try {
       LanczosRecord record;
@@ -124,7 +128,9 @@ std::unique_ptr<Lanczos> RunCheckpoint::resume(LinearOperator& op, std::int64_t 
                          " of its group: the folder must be on a file system that all hosts share");
       });
       const StoredVectors stored{
-          [&](std::int64_t row) { return read_row(folder_, manifest, "basis", row, op.shard(), storage); },
+          [&](std::int64_t row) {
+            return read_row(folder_, manifest, "basis", row, op.shard(), dtype_of(manifest.basis_element_bytes));
+          },
           [&](std::int64_t i) { return read_row(folder_, manifest, "running", i, op.shard(), vectors); }};
       auto run = std::make_unique<Lanczos>(Lanczos::resumed(op, record, stored, options));
       if (manifest.ranks == group_.size()) saved_[probe] = manifest;

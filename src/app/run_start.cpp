@@ -108,10 +108,10 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
   start.state.overwrite = output.force;
 
   const bool there = folder.exists();
+  if (there) folder.lock();  // another run at work in it is the first thing to know
   if (there && !resume && !output.force)
     throw UsageError("there is a checkpoint in " + name + ": --resume goes on from it, --force discards it");
   if (there && resume) {
-    folder.lock();
     std::vector<std::string> warnings;
     RunState state = folder.read_run(warnings).value();
     for (const std::string& warning : warnings) log_warning(warning);

@@ -45,7 +45,11 @@ MPI_Datatype mpi_type(const at::Tensor& tensor) { return tensor.scalar_type() ==
 
 char* bytes_of(const at::Tensor& tensor) { return static_cast<char*>(tensor.data_ptr()); }
 
-/// `count` entries of each rank's segment, the segments `stride` entries apart: a received piece of an all-gather.
+/// Bytes of the other ranks' parts that a sum over ranks holds at a time.
+constexpr std::int64_t kSumAtOnceBytes = std::int64_t{64} << 20;
+
+/// `count` entries of each rank's segment, the segments `stride` entries apart: a piece of a message that is cut in
+/// pieces.
 class PieceType {
  public:
   PieceType(MPI_Datatype element, std::int64_t count, std::int64_t stride_bytes) {
@@ -120,27 +124,26 @@ void MpiCommunicator::all_gather(const at::Tensor& shard, at::Tensor& full) {
   }
 }
 
+// Every rank sends each other one its segment, and adds up what comes in, in rank order: as much traffic as a reduction
+// by MPI, whose order of addition depends on the message's length. So it is bitwise the same however messages are cut
+// or joined.
 void MpiCommunicator::reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) {
   require_cpu("reduce_scatter_sum", full);
   require_shards("reduce_scatter_sum", full, shard, impl_->size);
   const std::int64_t m = shard.numel(), item = shard.element_size();
-  const std::int64_t step = std::max<std::int64_t>(1, impl_->piece(item) / impl_->size);
-  if (m <= step) {
-    impl_->check(MPI_Reduce_scatter_block(bytes_of(full), bytes_of(shard), static_cast<int>(m), mpi_type(full), MPI_SUM,
-                                          impl_->comm),
-                 "MPI_Reduce_scatter_block");
-    return;
-  }
-  // A piece of every rank's segment at a time, packed side by side: reductions take no strided types.
-  at::Tensor packed = at::empty({step * impl_->size}, full.options());
+  const std::int64_t most = std::min(impl_->piece(item), kSumAtOnceBytes / item);
+  const std::int64_t step = std::max<std::int64_t>(1, most / impl_->size);
+  const at::Tensor received = at::empty({impl_->size, std::min(m, step)}, full.options());
   for (std::int64_t at = 0; at < m; at += step) {
     const std::int64_t count = std::min(step, m - at);
-    for (int r = 0; r < impl_->size; ++r)
-      std::memcpy(bytes_of(packed) + r * count * item, bytes_of(full) + (r * m + at) * item,
-                  static_cast<std::size_t>(count * item));
-    impl_->check(MPI_Reduce_scatter_block(bytes_of(packed), bytes_of(shard) + at * item, static_cast<int>(count),
-                                          mpi_type(full), MPI_SUM, impl_->comm),
-                 "MPI_Reduce_scatter_block");
+    const PieceType segment(mpi_type(full), count, m * item);
+    impl_->check(MPI_Alltoall(bytes_of(full) + at * item, 1, segment.get(), bytes_of(received), static_cast<int>(count),
+                              mpi_type(full), impl_->comm),
+                 "MPI_Alltoall");
+    at::Tensor sum = shard.narrow(0, at, count);
+    const at::Tensor parts = received.view({-1}).narrow(0, 0, impl_->size * count).view({impl_->size, count});
+    sum.copy_(parts[0]);
+    for (int r = 1; r < impl_->size; ++r) sum.add_(parts[r]);
   }
 }
 

@@ -24,8 +24,12 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exce
   int initialised = 0;
   MPI_Initialized(&initialised);
   if (initialised == 0) {
-    // Alone, Open MPI would start a daemon for processes that might be spawned later (0.2 s); hesspect spawns none.
-    if (!started_by_launcher()) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    // Alone, Open MPI would start a daemon for processes that might be spawned later (0.2 s); hesspect spawns none. And
+    // all such processes of a user would share one session folder, where they get in each other's way.
+    if (!started_by_launcher()) {
+      setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+      setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
+    }
     int provided = 0;
     const int rc = MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
     if (rc != MPI_SUCCESS)

@@ -114,23 +114,29 @@ struct HessianOperator::Impl {
     for (std::size_t i = 0; i < batches.size(); ++i) add_products(i, v, products);
   }
 
-  /// y := this rank's shards of the sums over ranks. One reduce-scatter a vector: the order in which a library adds up
-  /// what the ranks send depends on the message's length.
+  /// y := this rank's shards of the sums over ranks. Collective. Uses the room of the inputs.
   void scatter(std::span<at::Tensor> y) {
-    for (std::size_t i = 0; i < y.size(); ++i) {
-      at::Tensor full = sum(i);
-      if (alone()) {
-        y[i].copy_(full);
-      } else {
-        comm.reduce_scatter_sum(full, y[i]);
-      }
+    if (alone()) {
+      for (std::size_t i = 0; i < y.size(); ++i) y[i].copy_(sum(i));
+    } else if (y.size() == 1) {
+      at::Tensor full = sum(0);
+      comm.reduce_scatter_sum(full, y[0]);
+    } else {
+      const auto k = static_cast<std::int64_t>(y.size());
+      at::Tensor by_rank = inputs.view({-1}).narrow(0, 0, k * shard.padded());
+      by_rank.view({comm.size(), k, shard.chunk})
+          .copy_(sums.narrow(0, 0, k).narrow(1, 0, shard.padded()).view({k, comm.size(), shard.chunk}).transpose(0, 1));
+      at::Tensor shards = packed.narrow(0, 0, k);
+      at::Tensor flat = shards.view({-1});
+      comm.reduce_scatter_sum(by_rank, flat);
+      for (std::int64_t i = 0; i < k; ++i) y[static_cast<std::size_t>(i)].copy_(shards[i]);
     }
   }
 
   void count_messages(std::int64_t vectors) {
     if (alone()) return;
     const auto element = static_cast<std::int64_t>(sums.element_size());
-    stats.collectives += 2 + vectors;
+    stats.collectives += 3;
     stats.message_bytes += vectors * 2 * (comm.size() - 1) * shard.chunk * element;
   }
 

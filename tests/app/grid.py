@@ -123,7 +123,7 @@ class Planning(Case):
         before = set(self.folder.iterdir())
         ended = self.plan("--world", 8, "--memory", "80G", "--steps", 40)
         self.assertDone(ended)
-        for word in ("groups", "Krylov basis", "parameters", "messages", "products"):
+        for word in ("groups", "Lanczos basis", "parameters", "messages", "products"):
             self.assertIn(word, ended.out)
         self.assertEqual(set(self.folder.iterdir()), before)
 
@@ -153,7 +153,7 @@ class Planning(Case):
             self.assertGreater(forecast, 0)
             self.assertGreater(2 * measured, forecast)
             self.assertGreater(2 * forecast, measured)
-            self.assertGreater(d["forecast_s"][()], 0)
+            self.assertGreater(d["forecast_seconds"][()], 0)
             self.assertGreater(d["cost_in_gradients"][()], 0)
             self.assertGreater(d["product_share"][()], 0)
             self.assertLessEqual(d["product_share"][()], 1)

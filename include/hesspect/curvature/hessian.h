@@ -39,7 +39,7 @@ struct HessianStats {
   std::int64_t products = 0;
   double product_s = 0;            // wall time inside apply and apply_block
   double communication_s = 0;      // part of it in collectives on vectors
-  std::int64_t collectives = 0;    // 2 + K a call, none with D = 1: an all-gather, an `agree`, K reduce-scatters
+  std::int64_t collectives = 0;    // 3 a call, none with D = 1: all-gather, `agree`, reduce-scatter
   std::int64_t message_bytes = 0;  // what this rank must send in them, K · 2 (D - 1) · chunk · element a call
   double gradient_s = 0;           // time of one local gradient, measured at construction
   std::int64_t micro_batch = 0;
