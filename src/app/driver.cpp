@@ -82,11 +82,12 @@ SharedStart share(const RunStart& start, Communicator& world) {
 /// One run, on every rank.
 class Run {
  public:
-  Run(const Invocation& invocation, const std::vector<std::string>& argv, Communicator& world)
+  Run(const Invocation& invocation, const std::vector<std::string>& argv, const StopSignal& signal, Communicator& world)
       : run_(invocation),
         config_(invocation.config),
         command_(to_string(invocation.command)),
         argv_(argv),
+        signal_(signal),
         world_(world),
         folder_(checkpoint_folder(config_)) {}
 
@@ -251,11 +252,11 @@ class Run {
   const RunConfig& config_;
   const std::string command_;
   const std::vector<std::string>& argv_;
+  const StopSignal& signal_;
   Communicator& world_;
   CheckpointFolder folder_;
   const Timer timer_;
   const std::string start_time_ = utc_time();
-  const StopSignal signal_;
   RunStart start_;  // rank 0
   Problem problem_;
   KeptLayout layout_;
@@ -265,8 +266,9 @@ class Run {
 
 }  // namespace
 
-int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, Communicator& world) {
-  return Run(run, argv, world).go();
+int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
+                 Communicator& world) {
+  return Run(run, argv, signal, world).go();
 }
 
 int smooth_again(const Invocation& run, const std::vector<std::string>& argv, Communicator& host) {

@@ -11,17 +11,19 @@
 #include "hesspect/core/log.h"
 #include "process.h"
 #include "program.h"
+#include "stop_signal.h"
 
 namespace {
 
 /// How long a failed rank waits for the others to fail in the same way before it ends them.
 constexpr double kMeetAtMost_s = 5;
 
-int run(const hesspect::MpiSession& session, const std::vector<std::string>& argv, hesspect::FailureMeeting& meeting) {
+int run(const hesspect::MpiSession& session, const std::vector<std::string>& argv, const hesspect::StopSignal& signal,
+        hesspect::FailureMeeting& meeting) {
   using namespace hesspect;
   set_log_level(session.rank() == 0 ? LogLevel::kInfo : LogLevel::kQuiet);
   try {
-    return run_program(argv, hesspect_environment(), make_host_communicator());
+    return run_program(argv, hesspect_environment(), signal, *make_host_communicator());
   } catch (...) {
     Failure failure = current_failure();
     if (meeting.all_failed(failure.exit_code, kMeetAtMost_s)) {
@@ -37,13 +39,14 @@ int run(const hesspect::MpiSession& session, const std::vector<std::string>& arg
 }  // namespace
 
 int main(int argc, char** argv) {
+  const hesspect::StopSignal stop_signal;
   hesspect::tune_allocator();
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit then fails the write, which is reported, instead of the process
   try {
     const std::vector<std::string> arguments(argv, argv + argc);
     const hesspect::MpiSession session(argc, argv);
     hesspect::FailureMeeting meeting;
-    return run(session, arguments, meeting);
+    return run(session, arguments, stop_signal, meeting);
   } catch (...) {
     const hesspect::Failure failure = hesspect::current_failure();
     hesspect::log_error(failure.message);

@@ -18,7 +18,7 @@ struct PlanProblem {
   std::int64_t row_bytes = 0;      // of data, inputs and target, as held by a rank
   bool static_batch = false;       // the micro-batch is the program's own and can't be changed
   bool on_gpu = false;
-  std::int64_t process_bytes = 0;  // of memory a process takes before any of this (libraries, CUDA context)
+  std::int64_t process_bytes = 0;  // of memory a process takes beside all of this (libraries, CUDA context)
 };
 
 /// What one micro-batch costs (curvature/measure.h has the meanings). micro_batch 0: not measured; then activations and
@@ -67,8 +67,9 @@ struct PlanBytes {
   std::int64_t kept_graphs = 0;  // between products
   std::int64_t transient = 0;    // of a product: activations, gradients; of it:
   std::int64_t outputs = 0;      // logits
+  std::int64_t holes = 0;        // on CPUs: freed memory between blocks in use, which the heap keeps
   std::int64_t total() const {
-    return process + parameters + buffers + data + vectors + basis + kept_graphs + transient;
+    return process + parameters + buffers + data + vectors + basis + kept_graphs + transient + holes;
   }
 };
 

@@ -132,6 +132,7 @@ class Description {
     add_row(measured() ? "activations and gradients of a product" : "gradients (activations not known)",
             bytes.transient);
     add_row("  outputs of a micro-batch, in a graph", bytes.outputs);
+    add_row("holes in the heap", bytes.holes);
     const auto of = [&](std::int64_t given, bool on_gpu) {
       return " of " + format_bytes(given) + ", of which " +
              format_bytes(std::max<std::int64_t>(0, plan_model::usable_bytes(given, on_gpu))) + " may be planned with";

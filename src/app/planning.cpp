@@ -1,6 +1,7 @@
 #include "planning.h"
 
 #include <ATen/ATen.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstring>
@@ -13,11 +14,13 @@
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
+#include "plan_model.h"
 
 namespace hesspect {
 namespace {
 
 constexpr std::int64_t kRowsToMeasureOn = 1024;
+constexpr std::int64_t kFewRows = 4;
 
 /// Bytes per second of a rank's messages, and seconds of one step of a message, where nothing was measured: shared
 /// memory, 10 GbE, NVLink, InfiniBand.
@@ -40,10 +43,13 @@ Plain from_rank0(const Plain& value, Communicator& world) {
   return result;
 }
 
-std::int64_t smallest(std::int64_t mine, Communicator& world) {
-  for (const std::string& text : world.all_gather_bytes(std::to_string(mine))) mine = std::min<std::int64_t>(mine, std::stoll(text));
-  return mine;
+std::vector<std::int64_t> of_all(std::int64_t mine, Communicator& world) {
+  std::vector<std::int64_t> all;
+  for (const std::string& text : world.all_gather_bytes(std::to_string(mine))) all.push_back(std::stoll(text));
+  return all;
 }
+std::int64_t smallest(std::int64_t mine, Communicator& world) { return std::ranges::min(of_all(mine, world)); }
+std::int64_t largest(std::int64_t mine, Communicator& world) { return std::ranges::max(of_all(mine, world)); }
 
 PlanProblem plan_problem(const Problem& problem) {
   PlanProblem p;
@@ -54,8 +60,16 @@ PlanProblem plan_problem(const Problem& problem) {
   p.row_bytes = problem.row_bytes;
   p.static_batch = problem.program->static_batch().has_value();
   p.on_gpu = problem.device.is_cuda();
-  p.process_bytes = problem.device.is_cuda() ? 0 : problem.process_bytes;
   return p;
+}
+
+/// What a process takes beside what the plan counts by itself: libraries as far as they have been read in, the model's
+/// program, threads. Known only once a product has run; the trials' memory goes back first.
+std::int64_t process_bytes(const Problem& problem, const PlanProblem& p, Communicator& world) {
+  if (p.on_gpu) return 0;
+  malloc_trim(0);
+  const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes;
+  return largest(std::max(problem.process_bytes, resident_memory_bytes() - counted), world);
 }
 
 PlanRequest plan_request(const RunConfig& config, std::int64_t micro_batch) {
@@ -91,14 +105,43 @@ PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Commun
   return machine;
 }
 
+/// What a rank's trials may take on its device, of what the run may take.
+std::int64_t room_for_trials(const PlanProblem& p, const PlanMachine& machine) {
+  const std::int64_t usable = plan_model::usable_bytes(machine.memory_bytes, p.on_gpu);
+  return std::max<std::int64_t>(0, p.on_gpu ? usable : 4 * (usable - resident_memory_bytes()) / 5);
+}
+
+/// Rows of a micro-batch that any model takes, and few.
+std::int64_t few_rows(const Program& program, std::int64_t asked) {
+  if (const auto fixed = program.static_batch()) return *fixed;
+  std::int64_t few = asked > 0 ? std::min(asked, kFewRows) : kFewRows;
+  for (const InputSpec& input : program.inputs())
+    if (!input.shape.empty()) few = std::max(few, input.shape[0].min);
+  return few;
+}
+
+/// Where the trial of what is asked for takes more than `memory_bytes`, a smaller one takes what the host or GPU has:
+/// the plan needs costs to say what would fit.
+BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, std::int64_t memory_bytes) {
+  HessianOptions options = problem.options;
+  options.micro_batch = micro_batch;
+  const DataShard rows = first_rows(problem, std::max(micro_batch, kRowsToMeasureOn));
+  try {
+    return measure_batch_cost(*problem.program, rows, options, memory_bytes);
+  } catch (const MemoryError&) {
+    options.micro_batch = few_rows(*problem.program, micro_batch);
+    const std::int64_t sharing = problem.device.is_cpu() ? std::max(1, problem.placement.ranks_on_node) : 1;
+    return measure_batch_cost(*problem.program, rows, options, free_memory_bytes(problem.device) / sharing);
+  }
+}
+
+/// Collective. Ranks that share the first one's host measure at once, as they will run: alone it would seem faster.
 PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t memory_bytes, Communicator& world) {
   BatchCost cost;
+  const std::vector<std::string>& hosts = problem.placement.hosts;
   agree(world, [&] {
-    if (world.rank() != 0) return;
-    HessianOptions options = problem.options;
-    options.micro_batch = micro_batch;
-    const std::int64_t rows = std::max(micro_batch, kRowsToMeasureOn);
-    cost = measure_batch_cost(*problem.program, first_rows(problem, rows), options, memory_bytes);
+    if (hosts[static_cast<std::size_t>(world.rank())] == hosts.front())
+      cost = batch_cost(problem, micro_batch, memory_bytes);
   });
   problem.options.check_double_backward = false;  // has been tried
   cost = from_rank0(cost, world);
@@ -111,6 +154,12 @@ PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t 
           cost.transient_fixed_bytes,
           cost.transient_row_bytes,
           cost.output_row_bytes};
+}
+
+/// Costs, and what the process takes now that they are known. Collective.
+void measure(Problem& problem, Planned& p, Communicator& world) {
+  p.cost = measured_cost(problem, p.request.micro_batch, smallest(room_for_trials(p.problem, p.machine), world), world);
+  p.problem.process_bytes = process_bytes(problem, p.problem, world);
 }
 
 std::string joined(const std::vector<std::string>& texts) {
@@ -148,8 +197,7 @@ Planned plan_run(const RunConfig& config, const std::string& work, Problem& prob
   p.work = plan_work(config, work, p.problem.parameters);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, micro_batch);
-  // Twice in the room that is left: graphs that are kept take their share too.
-  p.cost = measured_cost(problem, p.request.micro_batch, p.machine.memory_bytes / 2, world);
+  measure(problem, p, world);
   p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
   if (!p.plan.fits)
     throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
@@ -166,9 +214,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   p.work = plan_work(config, config.plan.work, p.problem.parameters);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, 0);
-  if (config.plan.measure)
-    p.cost =
-        measured_cost(problem, p.request.micro_batch, smallest(free_memory_bytes(problem.device), world) / 2, world);
+  if (config.plan.measure) measure(problem, p, world);
   if (config.plan.world > 0) {
     if (config.plan.bandwidth <= 0 && config.plan.world > world.size()) {  // more hosts, it must be assumed
       const Wire wire = assumed_wire(p.problem.on_gpu, false);

@@ -28,7 +28,7 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
 /// Hessian-vector products, at most: eigenvalues may converge, and probes break down, earlier.
 std::int64_t expected_products(const PlanWork& work);
 
-/// Measures a micro-batch on rank 0 and plans the run for the ranks there are. Collective over world.
+/// Measures a micro-batch on the first host and plans the run for the ranks there are. Collective over world.
 /// @param micro_batch  0: as configured
 /// @throws MemoryError (on every rank) with what would fit, where the run does not
 Planned plan_run(const RunConfig& config, const std::string& work, Problem& problem, std::int64_t micro_batch,

@@ -51,37 +51,41 @@ void require_same(const Invocation& run, Communicator& host) {
 
 }  // namespace
 
-int run_program(const std::vector<std::string>& own_argv, const Environment& own_environment,
-                std::unique_ptr<Communicator> host) {
+int run_program(const std::vector<std::string>& own_argv, const Environment& own_environment, const StopSignal& signal,
+                Communicator& host) {
   std::vector<std::string> argv;
   Environment environment;
-  unpack(host->all_gather_bytes(packed(own_argv, own_environment)).front(), argv, environment);
-  const Invocation run = agreed(*host, [&] {
+  unpack(host.all_gather_bytes(packed(own_argv, own_environment)).front(), argv, environment);
+  const Invocation run = agreed(host, [&] {
     return parse_command_line(std::vector<std::string>(argv.begin() + (argv.empty() ? 0 : 1), argv.end()), environment);
   });
-  require_same(run, *host);
+  require_same(run, host);
   const OutputConfig& output = run.config.output;
-  if (host->rank() == 0)
+  if (host.rank() == 0)
     set_log_level(output.quiet ? LogLevel::kQuiet : output.verbose ? LogLevel::kDebug : LogLevel::kInfo);
-  if (run.help) return print(*host, help_text(run.command));
-  if (run.version) return print(*host, version_text());
-  if (run.print_config) return print(*host, to_ini(run.config));
+  const bool smoothing = run.command == Command::kDensity && !output.from.empty();
+  if (run.help || run.version || run.print_config || smoothing || run.command == Command::kInspect ||
+      run.command == Command::kPlan)
+    signal.release();
+  if (run.help) return print(host, help_text(run.command));
+  if (run.version) return print(host, version_text());
+  if (run.print_config) return print(host, to_ini(run.config));
   if (run.command == Command::kInspect) {
     std::string text;
-    agree(*host, [&] {
-      if (host->rank() == 0) text = inspect(run.file);
+    agree(host, [&] {
+      if (host.rank() == 0) text = inspect(run.file);
     });
-    return print(*host, text);
+    return print(host, text);
   }
   if (run.command == Command::kPlan) {
     bool fits = true;
     std::string text;
-    for (const std::string& line : plan_command(run.config, *host, fits)) text += line + '\n';
-    print(*host, text);
+    for (const std::string& line : plan_command(run.config, host, fits)) text += line + '\n';
+    print(host, text);
     return static_cast<int>(fits ? ExitCode::kDone : ExitCode::kOutOfMemory);
   }
-  if (run.command == Command::kDensity && !output.from.empty()) return smooth_again(run, argv, *host);
-  return run_spectrum(run, argv, *host);
+  if (smoothing) return smooth_again(run, argv, host);
+  return run_spectrum(run, argv, signal, host);
 }
 
 }  // namespace hesspect

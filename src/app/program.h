@@ -1,12 +1,12 @@
 // The program behind `main`: from arguments to an exit code.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "hesspect/comm/communicator.h"
 #include "hesspect/config/options.h"
+#include "stop_signal.h"
 
 namespace hesspect {
 
@@ -14,7 +14,7 @@ namespace hesspect {
 /// Rank 0's command line and environment count for all ranks.
 /// @param argv  with the program's name
 /// @throws whatever went wrong, on every rank where all could agree on it
-int run_program(const std::vector<std::string>& argv, const Environment& environment,
-                std::unique_ptr<Communicator> host);
+int run_program(const std::vector<std::string>& argv, const Environment& environment, const StopSignal& signal,
+                Communicator& host);
 
 }  // namespace hesspect

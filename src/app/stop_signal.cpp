@@ -39,8 +39,13 @@ StopSignal::StopSignal() {
 }
 
 StopSignal::~StopSignal() {
-  // What comes now finds the run ending by itself: neither signal shall kill it in the middle of that.
+  // What comes now finds the run ending by itself: a wish to stop shall not kill it in the middle of that.
   signal(SIGUSR1, SIG_IGN);
+  signal(SIGTERM, SIG_DFL);
+}
+
+void StopSignal::release() const {
+  signal(SIGUSR1, SIG_DFL);
   signal(SIGTERM, SIG_DFL);
 }
 
