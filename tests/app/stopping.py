@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -295,6 +296,48 @@ class Stopping(Case):
         blocked.write_text("in the way")
         self.refused(4, str(blocked), command(output, 2, "--checkpoint", blocked))
         self.assertEqual(blocked.read_text(), "in the way")
+
+    def test_a_full_disk_in_the_middle(self):
+        """A limit on the size of files stands for it: the Krylov vectors don't fit, the result does."""
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+        reference, _ = self.of_a_run_never_stopped(1)
+        output = self.folder / "full.h5"
+        ended = subprocess.run(command(output, 1, "--checkpoint-minutes", "0.005"), capture_output=True, text=True,
+                               env=environment(), timeout=120, preexec_fn=limit)
+        self.assertIn(ended.returncode, (0, 3), ended.stderr)
+        self.assertIn("warning: no checkpoint: cannot write", ended.stderr)
+        self.assertSame(output, reference)
+        # Asked to stop, it cannot keep what it has: one line, no half-written file.
+        output = self.folder / "full2.h5"
+        ended = subprocess.run(command(output, 1, "--max-hours", "1e-4"), capture_output=True, text=True,
+                               env=environment(), timeout=120, preexec_fn=limit)
+        self.assertEqual(ended.returncode, 4, ended.stderr)
+        errors = [line for line in ended.stderr.splitlines() if line.startswith("hesspect: error: ")]
+        self.assertEqual(len(errors), 1, ended.stderr)
+        self.assertIn("cannot write", errors[0])
+        check_whole(self, Path(f"{output}.checkpoint"))
+        self.assertEqual(list(self.folder.glob("**/*.tmp*")), [])
+
+    def test_a_silent_rank_is_lost(self):
+        """A rank that is there but says nothing, as on a host that hangs: the launcher sees nothing wrong."""
+        output = self.folder / "silent.h5"
+        folder = Path(f"{output}.checkpoint")
+        process = subprocess.Popen(command(output, 3, "--groups", "3", "--lost-after", "3"), stderr=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL, text=True, env=environment())
+        while not any(folder.glob("run-*.json")):
+            time.sleep(0.01)
+        victims = ranks_of(process.pid)
+        stopped = next(v for v in victims if b"OMPI_COMM_WORLD_RANK=2\0" in Path(f"/proc/{v}/environ").read_bytes())
+        started = time.monotonic()
+        os.kill(stopped, signal.SIGSTOP)
+        _, err = process.communicate(timeout=60)
+        self.assertLess(time.monotonic() - started, 30)
+        self.assertEqual(process.returncode, 6, err)
+        self.assertIn(f"rank 2 on {os.uname().nodename} has not been heard of", err)
+        while any_left(victims):
+            self.assertLess(time.monotonic() - started, 30)
+            time.sleep(0.1)
+        self.resume_to_the_end(output, 3, "--groups", "3")
 
     def test_two_runs_in_one_folder(self):
         output = self.folder / "twice.h5"
