@@ -47,6 +47,29 @@ std::string files_text(const std::vector<SourceFile>& files) {
   return parts.empty() ? "" : format_names(parts);
 }
 
+std::string ranks_text(const ProcessInfo& p, const Diagnostics& d) {
+  std::string text = std::to_string(p.ranks);
+  if (d.groups > 1) text += " in " + std::to_string(d.groups) + " groups of " + std::to_string(d.data_ranks);
+  if (d.lock_step > 1) text += ", " + std::to_string(d.lock_step) + " probes at a time";
+  if (d.starts > 1) text += ", resumed " + std::to_string(d.starts - 1) + (d.starts == 2 ? " time" : " times");
+  return text + ", seed " + std::to_string(p.seed);
+}
+
+std::string basis_text(const Diagnostics& d) {
+  if (d.basis_dtype.empty()) return "";
+  return d.basis_dtype + " on the " + d.basis_memory + ", " + format_bytes(d.basis_bytes) + " a rank; " +
+         std::to_string(d.kept_graphs) + " of " + std::to_string(d.micro_batches) + " micro-batches keep their graphs";
+}
+
+/// Nothing for results of versions that made none.
+std::string forecast_text(const Diagnostics& d) {
+  if (!std::isfinite(d.forecast_s)) return "";
+  return format_bytes(d.forecast_memory_bytes) + " a rank (measured " + format_bytes(d.peak_memory_bytes) + "), " +
+         format_duration(d.forecast_s) + " (" + format_duration(d.elapsed_s) + "), " +
+         format_duration(d.forecast_product_s) + " a product (" +
+         format_duration(d.product_s / static_cast<double>(std::max<std::int64_t>(d.products, 1))) + ")";
+}
+
 }  // namespace
 
 std::string plot_density(const Density& d) {
@@ -84,7 +107,9 @@ std::string inspect_result(const RunResult& r) {
   line(text, "weights", p.weights.empty() ? "those in the model" : files_text(p.weights));
   line(text, "data", files_text(p.data));
   line(text, "matrix", p.curvature + " of the loss " + p.loss_kind + ", " + p.dtype + " on " + p.device);
-  line(text, "ranks", std::to_string(p.ranks) + ", seed " + std::to_string(p.seed));
+  line(text, "ranks", ranks_text(p, r.diagnostics));
+  line(text, "basis", basis_text(r.diagnostics));
+  line(text, "forecast", forecast_text(r.diagnostics));
   for (const auto& warning : r.warnings) line(text, "warning", warning);
   for (const auto& l : summary(r)) text += l + "\n";
   if (r.density) text += "\nspectral density over the eigenvalues\n" + plot_density(*r.density);

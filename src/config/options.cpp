@@ -35,9 +35,9 @@ constexpr CommandName kCommands[] = {{Command::kAnalyze, "analyze"}, {Command::k
                                      {Command::kPlan, "plan"},       {Command::kInspect, "inspect"}};
 
 /// Variables of the build, the launchers and the tests, which are no options.
-const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",      "HESSPECT_FIXTURES", "HESSPECT_JOBS",
-                                               "HESSPECT_LAUNCHER", "HESSPECT_PYTHON",   "HESSPECT_PYTHON_BASE",
-                                               "HESSPECT_SOURCE"};
+const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
+                                               "HESSPECT_LAUNCHER",    "HESSPECT_LONG",     "HESSPECT_PYTHON",
+                                               "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE"};
 
 Command command_from(const std::string& name) {
   std::vector<std::string> names;
