@@ -12,6 +12,9 @@ constexpr double kHalvingCost = 1.05;
 // bytes/s at which a rank passes over its basis.
 constexpr double kCpuMemory = 10e9, kGpuMemory = 1e12, kHostToGpu = 20e9;
 constexpr double kPassesPerStep = 3;
+// Vectors read or written in a product beside what the micro-batches do: one copied in, one cleared, one copied out
+// and divided.
+constexpr double kVectorsPerProduct = 7;
 
 /// Collective calls of a joint step, of however many probes: an all-gather, one that agrees on errors, a
 /// reduce-scatter, three all-reduces of Lanczos sums, the stop flag.
@@ -82,7 +85,9 @@ class Times {
   }
 
   /// A joint product of k probes, messages included.
-  double product_s(std::int64_t k) const { return graphs_s_ + static_cast<double>(k) * pullbacks_s_ + messages_s(k); }
+  double product_s(std::int64_t k) const {
+    return graphs_s_ + static_cast<double>(k) * (pullbacks_s_ + vectors_s()) + messages_s(k);
+  }
 
   /// Between the products of one probe's first m steps.
   double lanczos_s(std::int64_t m) const {
@@ -99,6 +104,10 @@ class Times {
   }
 
  private:
+  double vectors_s() const {
+    return kVectorsPerProduct * static_cast<double>(given_.problem.parameters) *
+           static_cast<double>(given_.problem.element_bytes) / (given_.problem.on_gpu ? kGpuMemory : kCpuMemory);
+  }
   double messages_s(std::int64_t k) const {
     if (plan_.data_ranks == 1) return 0;
     const double bytes_s =

@@ -19,8 +19,15 @@ std::int64_t times(std::int64_t a, std::int64_t b) {
 
 // The symmetry check takes two vectors through the operator together, whose room stays.
 constexpr std::int64_t kFewestJointVectors = 2;
-// Recording a graph leaves holes in the heap: 24 % of graphs and transients on the CNN and on MiniLM, one part in four.
-constexpr std::int64_t kHolesIn = 4;
+// What the other ranks send to a sum over ranks on CPUs is held so many bytes at a time, as in comm.
+constexpr std::int64_t kSumAtOnceBytes = 64 * kMiB;
+// Recording and pulling back leave holes in a CPU's heap. On the CNN and MiniLM: 24 % of all graphs and transients,
+// where graphs are kept; of a single micro-batch's, where they are rebuilt, 70 %.
+constexpr double kHolesOfAll = 0.25, kHolesOfOne = 0.75;
+
+std::int64_t share(double part, std::int64_t bytes) {
+  return static_cast<std::int64_t>(part * static_cast<double>(bytes));
+}
 
 std::int64_t divided_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -62,7 +69,7 @@ void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, Pla
   if (layout.basis.host || element < full) bytes.basis += times(2 * probes * full, chunk);
 }
 
-/// Kept graphs and the transient of a product, in `room` bytes, holes apart.
+/// Kept graphs, the transient of a product and the holes that they leave, in `room` bytes.
 void add_activations(const Given& given, const Layout& layout, std::int64_t rows, std::int64_t room, Plan& plan) {
   const PlanCost& cost = given.cost;
   const std::int64_t cap = given.request.graph_bytes;
@@ -82,6 +89,8 @@ void add_activations(const Given& given, const Layout& layout, std::int64_t rows
   const auto graph = [&cost](std::int64_t r) { return cost.graph_fixed_bytes + times(r, cost.graph_row_bytes); };
   const std::int64_t transient = cost.transient_fixed_bytes + times(batch, cost.transient_row_bytes);
   const std::int64_t all = times(count - 1, graph(batch)) + graph(last);
+  const std::int64_t holes_of_one = given.problem.on_gpu ? 0 : share(kHolesOfOne, graph(batch) + transient);
+  if (!given.problem.on_gpu) room = std::min(share(1 / (1 + kHolesOfAll), room), room - holes_of_one);
   plan.micro_batch = batch;
   plan.micro_batches = count;
   plan.bytes.outputs = times(batch, cost.output_row_bytes);
@@ -103,6 +112,8 @@ void add_activations(const Given& given, const Layout& layout, std::int64_t rows
   plan.graph_budget_bytes = plan.kept_graphs * graph(batch);
   plan.graph_budget_bytes += plan.kept_graphs > 0 ? plan.graph_budget_bytes / 50 + kMiB : 0;
   if (cap >= 0) plan.graph_budget_bytes = std::min(plan.graph_budget_bytes, cap);
+  if (!given.problem.on_gpu)
+    plan.bytes.holes = std::max(share(kHolesOfAll, plan.bytes.kept_graphs + plan.bytes.transient), holes_of_one);
 }
 
 }  // namespace
@@ -145,11 +156,10 @@ Plan with_bytes(const Given& given, const Layout& layout) {
   // probe, the gradient, and the start of the next probe.
   const std::int64_t joint = std::max(kFewestJointVectors, layout.lock_step), packed = ranks > 1 ? joint : 0;
   bytes.vectors = times(2 * joint * b, chunk * ranks) + times((packed + layout.lock_step + 2) * b, chunk);
+  if (ranks > 1 && !problem.on_gpu) bytes.vectors += std::min(kSumAtOnceBytes, times(joint * b, chunk * ranks));
   add_basis(given, layout, chunk, bytes);
   const std::int64_t room = usable_bytes(given.machine.memory_bytes, problem.on_gpu) - bytes.total();
-  add_activations(given, layout, std::max<std::int64_t>(1, rows), problem.on_gpu ? room : room - room / (kHolesIn + 1),
-                  plan);
-  if (!problem.on_gpu) bytes.holes = (bytes.kept_graphs + bytes.transient) / kHolesIn;
+  add_activations(given, layout, std::max<std::int64_t>(1, rows), room, plan);
   plan.fits = excess_bytes(given, plan) == 0;
   return plan;
 }

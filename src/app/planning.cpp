@@ -105,10 +105,18 @@ PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Commun
   return machine;
 }
 
-/// What a rank's trials may take on its device, of what the run may take.
-std::int64_t room_for_trials(const PlanProblem& p, const PlanMachine& machine) {
-  const std::int64_t usable = plan_model::usable_bytes(machine.memory_bytes, p.on_gpu);
-  return std::max<std::int64_t>(0, p.on_gpu ? usable : 4 * (usable - resident_memory_bytes()) / 5);
+/// What a rank could take on its device now.
+std::int64_t free_for_a_rank(const Problem& problem) {
+  const std::int64_t sharing = problem.device.is_cpu() ? std::max(1, problem.placement.ranks_on_node) : 1;
+  return free_memory_bytes(problem.device) / sharing;
+}
+
+/// What a rank's trials may take on its device, of what the run may take and the device has.
+std::int64_t room_for_trials(const Problem& problem, const PlanMachine& machine) {
+  const bool on_gpu = problem.device.is_cuda();
+  const std::int64_t usable = plan_model::usable_bytes(machine.memory_bytes, on_gpu);
+  const std::int64_t room = on_gpu ? usable : 4 * (usable - resident_memory_bytes()) / 5;
+  return std::clamp<std::int64_t>(room, 0, free_for_a_rank(problem));
 }
 
 /// Rows of a micro-batch that any model takes, and few.
@@ -130,8 +138,7 @@ BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, std::int64_t me
     return measure_batch_cost(*problem.program, rows, options, memory_bytes);
   } catch (const MemoryError&) {
     options.micro_batch = few_rows(*problem.program, micro_batch);
-    const std::int64_t sharing = problem.device.is_cpu() ? std::max(1, problem.placement.ranks_on_node) : 1;
-    return measure_batch_cost(*problem.program, rows, options, free_memory_bytes(problem.device) / sharing);
+    return measure_batch_cost(*problem.program, rows, options, free_for_a_rank(problem));
   }
 }
 
@@ -158,7 +165,7 @@ PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t 
 
 /// Costs, and what the process takes now that they are known. Collective.
 void measure(Problem& problem, Planned& p, Communicator& world) {
-  p.cost = measured_cost(problem, p.request.micro_batch, smallest(room_for_trials(p.problem, p.machine), world), world);
+  p.cost = measured_cost(problem, p.request.micro_batch, smallest(room_for_trials(problem, p.machine), world), world);
   p.problem.process_bytes = process_bytes(problem, p.problem, world);
 }
 

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/random_probe.h"
 #include "hesspect/krylov/lanczos.h"
 #include "hesspect/krylov/tridiagonal.h"
 #include "hesspect/krylov/vector_math.h"
@@ -38,16 +40,21 @@ at::Tensor Lanczos::ritz_vector(std::span<const double> s, std::size_t block) co
   return vector;
 }
 
+// E = QᵀQ − I through E g, with g of random signs: whichever pair of rows has the largest entry of E, the others in its
+// row add to it as often as they take away.
 double Lanczos::orthogonality_loss() const {
   const at::NoGradGuard no_grad;
   if (!full()) throw Error(ExitCode::kInternal, "Lanczos::orthogonality_loss needs full re-orthogonalisation");
+  const std::vector<at::Tensor> rows = basis_.head(steps());
+  std::vector<double> g(static_cast<std::size_t>(steps()));
+  fill_probe(ProbeDistribution::kRademacher, /*seed=*/0, /*probe=*/0, 0, steps(), g.data());
+  std::vector<double> negative(g.size());
+  std::ranges::transform(g, negative.begin(), std::negate());
+  at::Tensor sum = work_;  // free between steps
+  subtract(rows, negative, sum.zero_());
+  const std::vector<double> image = reduced(dots(rows, sum));
   double loss = 0;
-  for (std::int64_t i = 0; i < steps(); ++i) {
-    const at::Tensor vector = basis_.row(i).to(work_.options());
-    const std::vector<double> gram = reduced(dots(basis_.head(i + 1), vector));
-    for (std::int64_t j = 0; j <= i; ++j)
-      loss = std::max(loss, std::abs(gram[static_cast<std::size_t>(j)] - (i == j ? 1.0 : 0.0)));
-  }
+  for (std::size_t i = 0; i < g.size(); ++i) loss = std::max(loss, std::abs(image[i] - g[i]));
   return loss;
 }
 

@@ -175,6 +175,30 @@ TEST(Lanczos, WithoutReorthogonalisationThreeVectorsAreKept) {
   EXPECT_THROW(cheap.orthogonality_loss(), Error);
 }
 
+// One pair of rows among forty, wherever it is, and a row of the wrong length.
+TEST(Lanczos, OrthogonalityLossFindsASinglePair) {
+  DiagonalOperator op(local, 3000, at::kDouble, [](std::int64_t i) { return static_cast<double>(i); });
+  Lanczos run(op, pattern_vector(op));
+  run.extend(op, 40);
+  EXPECT_LT(run.orthogonality_loss(), 1e-13);
+  EXPECT_EQ(run.extend(op, 1), 1);  // measuring leaves the run as it is
+  const LanczosRecord record = run.record();
+  const auto loss_with = [&](std::int64_t wrong, std::int64_t by, double part) {
+    const StoredVectors stored{[&](std::int64_t row) {
+                                 at::Tensor vector = run.stored_row(row).clone();
+                                 if (row == wrong) vector.add_(run.stored_row(by), part);
+                                 return vector;
+                               },
+                               [&](std::int64_t i) { return run.running_vector(i); }};
+    Lanczos again = Lanczos::resumed(op, record, stored);
+    again.extend(op, 41);
+    return again.orthogonality_loss();
+  };
+  for (const auto& [wrong, by] : {std::pair(17, 3), {3, 17}, {0, 40}, {40, 39}, {1, 0}})
+    EXPECT_NEAR(loss_with(wrong, by, 1e-6), 1e-6, 1e-11) << wrong << ", " << by;
+  EXPECT_NEAR(loss_with(5, 5, 1e-6), 2e-6, 1e-11);
+}
+
 TEST(Lanczos, NonFiniteProductsAreErrorsWithTheirStep) {
   class Failing : public DiagonalOperator {
    public:

@@ -43,7 +43,7 @@ TEST(PlanSchedule, LockStepSharesGraphs) {
   const Plan plan = plan_of(1, 3, {3, 10, 14, 0, true}, false);
   EXPECT_EQ(plan.products_in_turn, 34);
   EXPECT_NEAR(plan.run_s, 10 * (kGraph + 3 * kPullback) + 4 * (kGraph + kPullback), 1e-3);
-  EXPECT_NEAR(plan.product_s, (kGraph + 3 * kPullback) / 3, 1e-9);
+  EXPECT_NEAR(plan.product_s, (kGraph + 3 * kPullback) / 3, 1e-5);
 }
 
 TEST(PlanSchedule, GroupsWithoutProbesIdle) {

@@ -159,8 +159,9 @@ class Lanczos {
   /// than the stored rows: good to 2e-3 of its norm with bfloat16, 3e-8 with float32.
   /// @param s  [block size], an eigenvector of that block of T
   at::Tensor ritz_vector(std::span<const double> s, std::size_t block = 0) const;
-  /// max |Qᵀ Q − I| over the basis as it is stored, the rows' own rounding included: m²/2 dots of length n. Collective.
-  /// Full re-orthogonalisation only.
+  /// max |(Qᵀ Q − I) g|, g [m] of random signs, over the basis as it is stored, the rows' own rounding included: two
+  /// passes over it. Finds the largest entry of |Qᵀ Q − I|, whichever pair of rows has it: at that size where it stands
+  /// alone, up to √m times it as a rule where all are alike. Collective. Full re-orthogonalisation only.
   double orthogonality_loss() const;
 
  private:
