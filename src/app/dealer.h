@@ -6,6 +6,7 @@
 #include <deque>
 #include <future>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,39 +26,47 @@ struct Tally {
   double communication_s = 0;
 };
 
-/// On rank 0. `answer` is the desk's; the rest is for before and after the groups' work.
+/// On rank 0. `answer`, which never throws, is the desk's; the rest is for before and after the groups' work.
 class Dealer {
  public:
   /// @param probes   still to be done, in the order of dealing
-  /// @param sources  the files' digests, which a run state holds: none is written before they are there
   /// @param expected products of the whole run, at most
-  Dealer(RunState state, std::deque<std::int64_t> probes, CheckpointFolder& folder, std::shared_future<Sources> sources,
-         std::string label, std::int64_t expected, int groups);
+  /// @param since_start  of this start's clock
+  Dealer(RunState state, std::deque<std::int64_t> probes, CheckpointFolder& folder, const SourceHashing& hashing,
+         const Timer& since_start, std::string label, std::int64_t expected, int groups);
 
   std::string answer(int rank, const std::string& question);
 
-  /// Writes the state of a stopped run, waiting for the digests. @throws InputError
-  void write_stopped();
+  /// Writes what is not written yet, with the files' digests, for which it waits. After the groups' work.
+  /// @throws InputError
+  void write_last();
   /// The state with all that has been reported.
   RunState state() const;
   const std::optional<Failure>& failure() const { return failure_; }
-  bool stopped() const { return stop_; }
+  /// Some probe is not finished.
+  bool stopped() const { return state_.finished.size() < probes_; }
   void finish_progress() { progress_.finish(); }
 
  private:
-  void save(bool wait);
+  std::string reply_to(const std::string& question);
+  void save();
+  std::int64_t products() const;
 
   RunState state_;
   std::deque<std::int64_t> left_;
   CheckpointFolder& folder_;
-  std::shared_future<Sources> sources_;
+  const SourceHashing& hashing_;
   Progress progress_;
   Timer since_start_;
   std::vector<Tally> tallies_;         // by group
   std::vector<std::int64_t> written_;  // probes finished whose own checkpoints can go when the state is written
   std::optional<Failure> failure_;
+  std::size_t probes_;   // of the whole run
+  std::set<int> ended_;  // groups that have no more to do
+  Timer since_written_;
   bool stop_ = false;
-  bool dirty_ = true;
+  bool dirty_ = true;   // there is something that no state on disk tells
+  bool urgent_ = true;  // and it is a finished probe, or the first state
   bool warned_ = false;
 };
 
@@ -72,6 +81,8 @@ class Line {
   bool finished(const FinishedProbe& probe, const Tally& tally);
   void checkpointed(const Tally& tally);
   void symmetry(double error, double curvature_scale);
+  /// The group has no probe any more. @return true where no group has: until then it waits, and may hear of a stop
+  bool ended();
   /// The group stops, having been asked to: so do the others.
   void stopping(const Tally& tally);
   /// The group failed; the others stop.

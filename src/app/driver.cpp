@@ -52,7 +52,7 @@ void require_no_input(const std::string& output, const std::vector<std::filesyst
 /// where the lost rank's host has gone with it.
 void end_for_lost(int rank, const std::string& host, double silent_s, const std::string& checkpoint) {
   log_error("rank " + std::to_string(rank) + " on " + host + " has not been heard of for " +
-            std::to_string(static_cast<int>(silent_s)) + " s and counts as lost; what is finished is in " +
+            std::to_string(static_cast<int>(silent_s)) + " s and counts as lost; what was finished is in " +
             quote(checkpoint) + ", for --resume");
   std::thread([] { MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::kCommFailed)); }).detach();
   std::this_thread::sleep_for(std::chrono::seconds(5));
@@ -96,6 +96,9 @@ class Run {
     agree(world_, [&] {
       if (!first()) return;
       require_no_input(config_.output.output, {config_.model.model, config_.model.weights, config_.data.data});
+      if (std::filesystem::path(checkpoint_folder(config_)).lexically_normal() ==
+          std::filesystem::path(config_.output.output).lexically_normal())
+        throw UsageError("--checkpoint and --output name the same: " + quote(config_.output.output));
       start_ = begin_run(run_, folder_);
     });
     const SharedStart shared = share(start_, world_);
@@ -103,6 +106,16 @@ class Run {
       log_info("the result is there already: " + quote(config_.output.output));
       return *shared.finished;
     }
+    try {
+      return watched(shared);
+    } catch (...) {
+      leave_no_trace();
+      throw;
+    }
+  }
+
+ private:
+  int watched(const SharedStart& shared) {
     const Heartbeat heartbeat(world_, config_.layout.lost_after_s,
                               [this](int rank, const std::string& host, double silent_s) {
                                 end_for_lost(rank, host, silent_s, folder_.path().string());
@@ -111,8 +124,16 @@ class Run {
     return work(shared.run_id);
   }
 
- private:
   bool first() const { return world_.rank() == 0; }
+
+  /// A run that never began leaves no trace of itself.
+  void leave_no_trace() {
+    if (!first() || begun_ || !start_.fresh) return;
+    try {
+      folder_.remove();
+    } catch (const InputError&) {  // the error that ended the run is the one to tell of
+    }
+  }
 
   /// Reads, checks, plans, divides the ranks.
   void prepare(const SharedStart& shared) {
@@ -124,21 +145,34 @@ class Run {
       if (!first()) return;
       require_no_input(config_.output.output, problem_.weight_files);
       hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
-      if (shared.resumed) require_same_sources(start_.state, hashing_->sources().get(), folder_.path().string());
+      if (shared.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
     });
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
-    const std::int64_t groups = config_.layout.groups;
-    if (same_world && kept->device == device && (groups == 0 || groups == kept->plan.groups)) {
+    if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
       layout_ = *kept;
     } else {
-      layout_.plan = plan_run(config_, command_, problem_, kept ? kept->plan.micro_batch : 0, world_).plan;
+      RunConfig config = config_;
+      if (same_world && config.layout.groups == 0) config.layout.groups = kept->plan.groups;
+      layout_.plan = plan_run(config, command_, problem_, kept ? &kept->plan : nullptr, world_).plan;
     }
     layout_.world = world_.size();
     layout_.threads = problem_.threads;
     layout_.device = device;
     if (kept) tell_differences(*kept);
     group_ = make_group(problem_, layout_.plan, world_);
+    agree(world_, [&] {
+      if (first() && !start_.resumed) folder_.clear();  // of an older run, now that this one can begin
+    });
+    begun_ = true;
     log_info(describe(problem_, layout_, group_));
+  }
+
+  /// Layout options that the user has given this time, which an earlier start's plan need not follow.
+  bool asks_for_another(const Plan& kept) const {
+    const LayoutConfig& asked = config_.layout;
+    return (asked.groups > 0 && asked.groups != kept.groups) || asked.memory > 0 || asked.graph_memory >= 0 ||
+           (asked.lock_step > 0 && asked.lock_step != kept.lock_step) ||
+           (asked.basis_memory != "auto" && asked.basis_memory != kept.basis_memory);
   }
 
   /// What makes a resumed run go on otherwise than the run that was stopped would have.
@@ -172,30 +206,29 @@ class Run {
     return left;
   }
 
+  std::unique_ptr<Dealer> make_dealer() {
+    RunState state = start_.state;
+    state.plan = to_text(layout_);
+    const PlanWork expected = plan_work(config_, command_, group_.op->shard().n);
+    if (start_.resumed)
+      log_info("resumed from " + quote(folder_.path().string()) + ": " + std::to_string(start_.state.finished.size()) +
+               " of " + std::to_string(expected.probes) + " probes are finished");
+    return std::make_unique<Dealer>(std::move(state), probes_left(), folder_, *hashing_, timer_, command_,
+                                    expected_products(expected), layout_.plan.groups);
+  }
+
   int work(const std::string& run_id) {
     std::unique_ptr<Dealer> dealer;
-    if (first()) {
-      RunState state = start_.state;
-      state.plan = to_text(layout_);
-      const PlanWork expected = plan_work(config_, command_, group_.op->shard().n);
-      dealer = std::make_unique<Dealer>(std::move(state), probes_left(), folder_, hashing_->sources(), command_,
-                                        expected_products(expected), layout_.plan.groups);
-      if (start_.resumed)
-        log_info("resumed from " + quote(folder_.path().string()) + ": " +
-                 std::to_string(start_.state.finished.size()) + " of " + std::to_string(expected.probes) +
-                 " probes are finished");
-    }
+    agree(world_, [&] {
+      if (first()) dealer = make_dealer();
+    });
     {
       Desk desk(world_, [&](int rank, const std::string& question) { return dealer->answer(rank, question); });
       work_in_group(desk, run_id);
       world_.barrier();  // nobody asks any more
     }
     agree(world_, [&] {
-      if (!first()) return;
-      dealer->finish_progress();
-      if (dealer->failure() || dealer->stopped()) dealer->write_stopped();
-      if (dealer->failure())
-        throw Error(static_cast<ExitCode>(dealer->failure()->exit_code), dealer->failure()->message);
+      if (first()) end_work(*dealer);
     });
     double stopped[1] = {first() && dealer->stopped() ? 1.0 : 0.0};
     world_.all_reduce_sum(std::span<double>(stopped));
@@ -205,6 +238,20 @@ class Run {
     }
     const Measured measured = measure(group_, world_);
     return write(dealer ? dealer->state() : RunState(), measured);
+  }
+
+  /// The last state, and what went wrong. @throws what the failed group did; InputError where a stopped run can't be
+  /// kept
+  void end_work(Dealer& dealer) {
+    dealer.finish_progress();
+    try {
+      dealer.write_last();
+    } catch (const InputError& error) {
+      if (dealer.stopped() && !dealer.failure())
+        throw InputError(std::string(error.what()) + "; the checkpoint before is as it was");
+      log_warning(std::string("no checkpoint: ") + error.what());
+    }
+    if (dealer.failure()) throw Error(static_cast<ExitCode>(dealer.failure()->exit_code), dealer.failure()->message);
   }
 
   /// An error that the whole group shares stops the other groups at their next product, with a checkpoint. An error of
@@ -218,6 +265,7 @@ class Run {
     try {
       if (group_.number == 0 && start_unchecked()) worker.check_symmetry();
       worker.run();
+      worker.wait_for_the_others();
     } catch (...) {
       Failure failure = current_failure();
       if (!meeting.all_failed(failure.exit_code, kMeetAtMost_s)) throw;
@@ -236,10 +284,16 @@ class Run {
     int code = 0;
     agree(world_, [&] {
       if (!first()) return;
-      RunResult r = make_result({run_, argv_, problem_, layout_, start_time_, timer_.elapsed_s()}, state, measured);
+      RunResult r = make_result(
+          {run_, argv_, problem_, layout_, start_time_, timer_.elapsed_s(), state.product_s - start_.state.product_s},
+          state, measured);
       for (const auto& line : summary(r)) log_info(line);  // before a write that may fail
       write_result(config_.output.output, r);
-      folder_.remove();
+      try {
+        folder_.remove();
+      } catch (const InputError& error) {
+        log_warning(error.what());  // the run is done all the same
+      }
       log_info("  result        " + quote(config_.output.output));
       code = static_cast<int>(!r.eigenvalues || r.eigenvalues->converged ? ExitCode::kDone : ExitCode::kNotConverged);
     });
@@ -262,6 +316,7 @@ class Run {
   KeptLayout layout_;
   std::unique_ptr<SourceHashing> hashing_;  // rank 0
   Group group_;
+  bool begun_ = false;
 };
 
 }  // namespace

@@ -25,29 +25,33 @@ FailureMeeting::FailureMeeting() {
   int size = 1;
   MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
   MPI_Comm_size(comm_, &size);
-  codes_.resize(static_cast<std::size_t>(size));
+  message_->codes.resize(static_cast<std::size_t>(size));
 }
 
 FailureMeeting::FailureMeeting(int color) {
   int size = 1;
   MPI_Comm_split(MPI_COMM_WORLD, color, 0, &comm_);
   MPI_Comm_size(comm_, &size);
-  codes_.resize(static_cast<std::size_t>(size));
+  message_->codes.resize(static_cast<std::size_t>(size));
+}
+
+FailureMeeting::~FailureMeeting() {
+  if (message_->request != MPI_REQUEST_NULL) message_.release();
 }
 
 bool FailureMeeting::all_failed(int& exit_code, double at_most_s) {
-  if (request_ == MPI_REQUEST_NULL) {
-    mine_ = exit_code;
-    MPI_Iallgather(&mine_, 1, MPI_INT, codes_.data(), 1, MPI_INT, comm_, &request_);
+  if (message_->request == MPI_REQUEST_NULL) {
+    message_->mine = exit_code;
+    MPI_Iallgather(&message_->mine, 1, MPI_INT, message_->codes.data(), 1, MPI_INT, comm_, &message_->request);
   }
   const Timer timer;
   for (int done = 0;;) {
-    if (MPI_Test(&request_, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
+    if (MPI_Test(&message_->request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
     if (done != 0) break;
     if (timer.elapsed_s() > at_most_s) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
-  exit_code = codes_.front();
+  exit_code = message_->codes.front();
   return true;
 }
 

@@ -3,6 +3,7 @@
 
 #include <mpi.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@ class FailureMeeting {
   FailureMeeting();
   /// Collective over all ranks of MPI: those of one colour meet.
   explicit FailureMeeting(int color);
+  /// A message that is still under way keeps its memory.
+  ~FailureMeeting();
   FailureMeeting(const FailureMeeting&) = delete;
   FailureMeeting& operator=(const FailureMeeting&) = delete;
 
@@ -34,10 +37,13 @@ class FailureMeeting {
   bool all_failed(int& exit_code, double at_most_s);
 
  private:
+  struct Message {
+    MPI_Request request = MPI_REQUEST_NULL;
+    int mine = 0;
+    std::vector<int> codes;
+  };
   MPI_Comm comm_ = MPI_COMM_NULL;  // never freed: freeing is collective, and MPI_Finalize cleans up
-  MPI_Request request_ = MPI_REQUEST_NULL;
-  int mine_ = 0;
-  std::vector<int> codes_;
+  std::unique_ptr<Message> message_ = std::make_unique<Message>();
 };
 
 }  // namespace hesspect

@@ -60,27 +60,33 @@ PlanProblem plan_problem(const Problem& problem) {
   p.row_bytes = problem.row_bytes;
   p.static_batch = problem.program->static_batch().has_value();
   p.on_gpu = problem.device.is_cuda();
+  p.process_bytes = p.on_gpu ? 0 : problem.process_bytes;
   return p;
 }
 
 /// What a process takes beside what the plan counts by itself: libraries as far as they have been read in, the model's
 /// program, threads. Known only once a product has run; the trials' memory goes back first.
-std::int64_t process_bytes(const Problem& problem, const PlanProblem& p, Communicator& world) {
+std::int64_t process_bytes(const PlanProblem& p, Communicator& world) {
   if (p.on_gpu) return 0;
   malloc_trim(0);
   const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes;
-  return largest(std::max(problem.process_bytes, resident_memory_bytes() - counted), world);
+  return largest(std::max(p.process_bytes, resident_memory_bytes() - counted), world);
 }
 
-PlanRequest plan_request(const RunConfig& config, std::int64_t micro_batch) {
+/// @param kept  of an earlier start: what numbers depend on stays, the rest may be chosen anew
+PlanRequest plan_request(const RunConfig& config, const Plan* kept = nullptr) {
   const auto chosen = [](const std::string& text) { return text == "auto" ? std::string() : text; };
   PlanRequest request;
   request.groups = config.layout.groups;
   request.lock_step = config.layout.lock_step;
-  request.micro_batch = micro_batch > 0 ? micro_batch : config.data.micro_batch;
+  request.micro_batch = config.data.micro_batch;
   request.basis_dtype = chosen(config.layout.basis_dtype);
   request.basis_memory = chosen(config.layout.basis_memory);
   request.graph_bytes = config.layout.graph_memory;
+  if (kept != nullptr) {
+    request.micro_batch = kept->micro_batch;
+    request.basis_dtype = kept->basis_dtype;
+  }
   return request;
 }
 
@@ -166,7 +172,7 @@ PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t 
 /// Costs, and what the process takes now that they are known. Collective.
 void measure(Problem& problem, Planned& p, Communicator& world) {
   p.cost = measured_cost(problem, p.request.micro_batch, smallest(room_for_trials(problem, p.machine), world), world);
-  p.problem.process_bytes = process_bytes(problem, p.problem, world);
+  p.problem.process_bytes = process_bytes(p.problem, world);
 }
 
 std::string joined(const std::vector<std::string>& texts) {
@@ -197,13 +203,13 @@ std::int64_t expected_products(const PlanWork& work) {
   return work.other_products + work.probes * work.steps + std::max<std::int64_t>(0, work.eigen_steps - work.steps);
 }
 
-Planned plan_run(const RunConfig& config, const std::string& work, Problem& problem, std::int64_t micro_batch,
+Planned plan_run(const RunConfig& config, const std::string& work, Problem& problem, const Plan* kept,
                  Communicator& world) {
   Planned p;
   p.problem = plan_problem(problem);
   p.work = plan_work(config, work, p.problem.parameters);
   p.machine = plan_machine(config, problem, world);
-  p.request = plan_request(config, micro_batch);
+  p.request = plan_request(config, kept);
   measure(problem, p, world);
   p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
   if (!p.plan.fits)
@@ -220,8 +226,11 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   p.problem = plan_problem(problem);
   p.work = plan_work(config, config.plan.work, p.problem.parameters);
   p.machine = plan_machine(config, problem, world);
-  p.request = plan_request(config, 0);
-  if (config.plan.measure) measure(problem, p, world);
+  p.request = plan_request(config);
+  if (config.plan.measure)
+    measure(problem, p, world);
+  else
+    p.problem.process_bytes = process_bytes(p.problem, world);
   if (config.plan.world > 0) {
     if (config.plan.bandwidth <= 0 && config.plan.world > world.size()) {  // more hosts, it must be assumed
       const Wire wire = assumed_wire(p.problem.on_gpu, false);

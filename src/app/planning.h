@@ -29,9 +29,9 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
 std::int64_t expected_products(const PlanWork& work);
 
 /// Measures a micro-batch on the first host and plans the run for the ranks there are. Collective over world.
-/// @param micro_batch  0: as configured
+/// @param kept  the plan of an earlier start, whose micro-batch and basis dtype are kept; or null
 /// @throws MemoryError (on every rank) with what would fit, where the run does not
-Planned plan_run(const RunConfig& config, const std::string& work, Problem& problem, std::int64_t micro_batch,
+Planned plan_run(const RunConfig& config, const std::string& work, Problem& problem, const Plan* kept,
                  Communicator& world);
 
 /// hesspect plan. Collective over world. @return the lines to print; fits says whether the run would

@@ -95,7 +95,7 @@ Diagnostics diagnostics(const RunRecord& record, const RunState& state, const Me
   if (plan.run_s > 0) d.forecast_s = plan.run_s;
   if (plan.product_s > 0) d.forecast_product_s = plan.product_s;
   d.gradient_s = stats.gradient_s;
-  d.product_share = stats.product_s / record.elapsed_s;
+  d.product_share = record.product_s / (plan.groups * record.elapsed_s);
   return d;
 }
 

@@ -30,6 +30,7 @@ struct RunRecord {
   const KeptLayout& layout;
   std::string start_time;
   double elapsed_s = 0;  // since this start
+  double product_s = 0;  // in products since then, summed over groups
 };
 
 /// Draws eigenvalues, trace and density from the finished probes, and warns, in the result and on stderr, of what is

@@ -7,7 +7,6 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
-#include "hesspect/core/log.h"
 
 namespace hesspect {
 namespace {
@@ -107,7 +106,8 @@ void RunCheckpoint::save(std::int64_t probe, const Lanczos& run) {
   saved_[probe] = std::move(manifest);
 }
 
-std::unique_ptr<Lanczos> RunCheckpoint::resume(LinearOperator& op, std::int64_t probe, const LanczosOptions& options) {
+std::unique_ptr<Lanczos> RunCheckpoint::resume(LinearOperator& op, std::int64_t probe, const LanczosOptions& options,
+                                               const std::function<void(const std::string&)>& warn) {
   const std::vector<ProbeManifest> manifests = agreed(group_, [&] { return folder_.manifests(probe, run_id_); });
   // What the first rank sees counts: a shared file system may show the others a little less, or more.
   std::string listed;
@@ -137,8 +137,8 @@ std::unique_ptr<Lanczos> RunCheckpoint::resume(LinearOperator& op, std::int64_t 
       return run;
     } catch (const InputError& error) {  // agreed: the same on all ranks
       if (group_.rank() == 0)
-        log_warning("step " + std::to_string(steps) + " of probe " + std::to_string(probe) +
-                    " cannot be used: " + error.what());
+        warn("step " + std::to_string(steps) + " of probe " + std::to_string(probe) +
+             " cannot be used: " + error.what());
     }
   }
   return nullptr;

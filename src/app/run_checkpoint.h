@@ -1,6 +1,7 @@
 // A group's Lanczos runs in the checkpoint's folder, and back.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -21,7 +22,9 @@ class RunCheckpoint {
   void save(std::int64_t probe, const Lanczos& run);
   /// The newest generation of a probe that can be read, as a run that goes on from it. Collective over op.comm().
   /// @return none where there is no such generation
-  std::unique_ptr<Lanczos> resume(LinearOperator& op, std::int64_t probe, const LanczosOptions& options);
+  /// @param warn  called on the group's first rank, for each generation that is passed over
+  std::unique_ptr<Lanczos> resume(LinearOperator& op, std::int64_t probe, const LanczosOptions& options,
+                                  const std::function<void(const std::string&)>& warn);
   /// The probe is finished, nothing more of it will be saved.
   void forget(std::int64_t probe) { saved_.erase(probe); }
 

@@ -64,6 +64,14 @@ int exit_code_of(const RunResult& result) {
   return static_cast<int>(converged ? ExitCode::kDone : ExitCode::kNotConverged);
 }
 
+void remove_quietly(CheckpointFolder& folder) {
+  try {
+    folder.remove();
+  } catch (const InputError& error) {
+    log_warning(error.what());
+  }
+}
+
 }  // namespace
 
 std::string to_text(const KeptLayout& layout) {
@@ -108,6 +116,7 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
   start.state.overwrite = output.force;
 
   const bool there = folder.exists();
+  start.fresh = !there;
   if (there) folder.lock();  // another run at work in it is the first thing to know
   if (there && !resume && !output.force)
     throw UsageError("there is a checkpoint in " + name + ": --resume goes on from it, --force discards it");
@@ -121,35 +130,37 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
     start.resumed = true;
     start.state = std::move(state);
     ++start.state.starts;
+    start.state.overwrite = start.state.overwrite || output.force;
   }
   if (resume && is_result(output.output)) {
     const RunResult result = read_result(output.output);
     if (start.resumed ? result.process.run_id == start.state.run_id : is_finished_result(run, result)) {
-      if (start.resumed) folder.remove();  // the run was ended between its last two steps
+      if (start.resumed) remove_quietly(folder);  // the run was ended between its last two steps
       start.finished = exit_code_of(result);
       return start;
     }
   }
   check_output(output.output, output.force || (start.resumed && start.state.overwrite));
-  if (!start.resumed) {
-    folder.lock();
-    folder.clear();
-  }
+  folder.lock();
   return start;
 }
 
-void require_same_sources(const RunState& state, const Sources& sources, const std::string& folder) {
-  const auto check = [&](const std::string& what, const std::vector<SourceFile>& then,
-                         const std::vector<SourceFile>& now) {
-    bool same = then.size() == now.size();
-    for (std::size_t i = 0; same && i < now.size(); ++i) same = then[i].sha256 == now[i].sha256;
+void require_same_sources(const RunState& state, const SourceHashing& now, const std::string& folder) {
+  const auto check = [&](const std::string& what, const std::vector<SourceFile> Sources::*files,
+                         const std::vector<SourceFile>& then) {
+    bool same = then.size() == (now.unhashed().*files).size();
+    for (std::size_t i = 0; same && i < then.size(); ++i) {
+      // A state that was written before the digests were there knows sizes and times alone.
+      const Sources& known = is_hashed(then[i]) ? now.sources().get() : now.unhashed();
+      same = then[i].sha256 == (known.*files)[i].sha256;
+    }
     if (!same)
       throw InputError("the checkpoint in " + quote(folder) + " belongs to " + what +
                        " of other content; --force without --resume discards it");
   };
-  check("a model", state.model, sources.model);
-  check("weights", state.weights, sources.weights);
-  check("data", state.data, sources.data);
+  check("a model", &Sources::model, state.model);
+  check("weights", &Sources::weights, state.weights);
+  check("data", &Sources::data, state.data);
 }
 
 }  // namespace hesspect

@@ -26,7 +26,8 @@ KeptLayout kept_layout_from(const std::string& text);
 struct RunStart {
   std::optional<int> finished;  // the exit code that the finished run had: nothing is to be done
   bool resumed = false;
-  RunState state;  // of the checkpoint; else run_id and config are set
+  bool fresh = false;  // there was no checkpoint
+  RunState state;      // of the checkpoint; else run_id and config are set
 };
 
 /// The folder of a run's checkpoints.
@@ -39,6 +40,6 @@ std::string checkpoint_folder(const RunConfig& config);
 RunStart begin_run(const Invocation& run, CheckpointFolder& folder);
 
 /// @throws InputError where model, weights or data are not those that the checkpoint was made with
-void require_same_sources(const RunState& state, const Sources& sources, const std::string& folder);
+void require_same_sources(const RunState& state, const SourceHashing& now, const std::string& folder);
 
 }  // namespace hesspect

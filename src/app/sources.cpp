@@ -23,10 +23,29 @@ std::vector<SourceFile> hashed(const std::vector<fs::path>& paths, const std::at
   return files;
 }
 
+std::vector<SourceFile> unhashed(const std::vector<fs::path>& paths) {
+  std::vector<SourceFile> files;
+  for (const auto& path : paths) {
+    std::error_code error;
+    const auto absolute = fs::absolute(path, error);
+    const auto bytes = fs::file_size(path, error);
+    const auto changed = fs::last_write_time(path, error).time_since_epoch().count();
+    files.push_back({absolute.string(), std::to_string(bytes) + " bytes of " + std::to_string(changed)});
+  }
+  return files;
+}
+
 }  // namespace
 
+Sources unhashed_sources(const fs::path& model, const std::vector<fs::path>& weights, const fs::path& data) {
+  return {unhashed({model}), unhashed(weights), unhashed({data})};
+}
+
+bool is_hashed(const SourceFile& file) { return file.sha256.find(' ') == std::string::npos; }
+
 SourceHashing::SourceHashing(fs::path model, std::vector<fs::path> weights, fs::path data)
-    : sources_(std::async(std::launch::async, [this, model = std::move(model), weights = std::move(weights),
+    : unhashed_(unhashed_sources(model, weights, data)),
+      sources_(std::async(std::launch::async, [this, model = std::move(model), weights = std::move(weights),
                                                data = std::move(data)] {
                  return Sources{hashed({model}, stop_), hashed(weights, stop_), hashed({data}, stop_)};
                }).share()) {}

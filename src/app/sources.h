@@ -14,10 +14,15 @@ struct Sources {
   std::vector<SourceFile> model, weights, data;
 };
 
+/// Size and time of change, which stand for the digests until these are there.
+Sources unhashed_sources(const std::filesystem::path& model, const std::vector<std::filesystem::path>& weights,
+                         const std::filesystem::path& data);
+/// True where the digest is known.
+bool is_hashed(const SourceFile& file);
+
 /// Of all input files, in a thread of its own, because large data files take a while.
 class SourceHashing {
  public:
-  SourceHashing() = default;
   /// @throws what the thread threw
   SourceHashing(std::filesystem::path model, std::vector<std::filesystem::path> weights, std::filesystem::path data);
   /// Does not wait for a large file to be hashed to its end.
@@ -25,8 +30,10 @@ class SourceHashing {
   SourceHashing(const SourceHashing&) = delete;
   SourceHashing& operator=(const SourceHashing&) = delete;
   const std::shared_future<Sources>& sources() const { return sources_; }
+  const Sources& unhashed() const { return unhashed_; }
 
  private:
+  Sources unhashed_;
   std::atomic<bool> stop_{false};
   std::shared_future<Sources> sources_;  // its last owner waits for the thread, so it goes first
 };

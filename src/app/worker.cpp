@@ -3,8 +3,11 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <limits>
+#include <sstream>
+#include <thread>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/vector_math.h"
@@ -105,6 +108,20 @@ void Worker::run() {
   }
 }
 
+void Worker::wait_for_the_others() {
+  while (true) {
+    double signalled[1] = {signal_.received() ? 1.0 : 0.0}, all_ended[1] = {0.0};
+    comm_.all_reduce_sum(std::span<double>(signalled));
+    if (group_.leads()) {
+      if (signalled[0] > 0) line_.stopping(tally());
+      all_ended[0] = line_.ended() ? 1 : 0;
+    }
+    comm_.all_reduce_sum(std::span<double>(all_ended));
+    if (all_ended[0] > 0) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+}
+
 std::vector<std::int64_t> Worker::next_probes() {
   std::string text;
   if (group_.leads())
@@ -117,7 +134,8 @@ std::vector<std::int64_t> Worker::next_probes() {
 
 std::unique_ptr<Lanczos> Worker::start(std::int64_t probe) {
   const LanczosOptions& lanczos = work_.probe.lanczos;
-  if (auto run = checkpoint_.resume(op_, probe, lanczos)) {
+  const auto warn = [&](const std::string& text) { line_.warn(text); };
+  if (auto run = checkpoint_.resume(op_, probe, lanczos, warn)) {
     if (group_.leads())
       line_.say("probe " + std::to_string(probe) + " goes on after " + std::to_string(run->replay_left()) + " steps");
     return run;
@@ -184,9 +202,11 @@ void Worker::between_products() {
   try {
     for (const Active& one : active_) checkpoint_.save(one.probe, *one.run);
     if (group_.leads()) line_.checkpointed(tally());
+    warned_ = false;
   } catch (const InputError& error) {
-    if (stop) throw;
-    if (group_.leads()) line_.warn(std::string("no checkpoint: ") + error.what());
+    if (stop) throw InputError(std::string(error.what()) + "; the checkpoint before is as it was");
+    if (group_.leads() && !warned_) line_.warn(std::string("no checkpoint: ") + error.what());
+    warned_ = true;
   }
   since_checkpoint_.reset();
   if (stop) throw Stopped{};

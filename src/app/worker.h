@@ -52,6 +52,8 @@ class Worker {
   /// group.
   /// @throws as Lanczos::extend; InputError where the checkpoint of a stopped run cannot be written
   void run();
+  /// Until no group has work any more, heeding signals. Collective over the group.
+  void wait_for_the_others();
 
  private:
   struct Active {
@@ -77,6 +79,7 @@ class Worker {
   int lock_step_;
   std::vector<Active> active_;  // between start and finish
   Timer since_report_, since_checkpoint_;
+  bool warned_ = false;  // that the last checkpoint could not be written
 };
 
 }  // namespace hesspect

@@ -94,9 +94,9 @@ class Stopping(Case):
         self.assertFalse(Path(f"{output}.checkpoint").exists(), "a finished run leaves no checkpoint")
         return done
 
-    def interrupt(self, output, ranks, when, how, *more):
+    def interrupt(self, output, ranks, when, how, *more, **options):
         """Starts, does something to it after a while, and waits for its end."""
-        process = subprocess.Popen(command(output, ranks, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        process = subprocess.Popen(command(output, ranks, *more, **options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                    text=True, env=environment())
         if callable(when):
             while process.poll() is None and not when():
@@ -296,6 +296,59 @@ class Stopping(Case):
         blocked.write_text("in the way")
         self.refused(4, str(blocked), command(output, 2, "--checkpoint", blocked))
         self.assertEqual(blocked.read_text(), "in the way")
+
+    def test_force_discards_only_when_the_new_run_can_begin(self):
+        output = self.stopped()
+        self.refused(4, "no_such.pt2", command(output, 2, "--force", model=self.folder / "no_such.pt2"))
+        self.refused(5, "may be taken", command(output, 2, "--force", memory="1M"))
+        finish(command(output, 2, "--resume"))
+
+    def test_what_never_began_leaves_nothing(self):
+        output = self.folder / "r.h5"
+        self.refused(4, "no_such.pt2", command(output, 2, model=self.folder / "no_such.pt2"))
+        self.refused(5, "may be taken", command(output, 2, memory="1M"))
+        self.assertEqual(list(self.folder.iterdir()), [])
+        self.refused(2, "name the same", command(output, 1, "--checkpoint", output))
+
+    def test_an_idle_rank_hears_the_signal(self):
+        """A group that found no probe waits for the others: a wish to stop that comes to it alone still counts."""
+        for rank in (0, 1):  # which of the two groups gets the one probe is chance
+            output = self.folder / f"idle.{rank}.h5"
+            folder = Path(f"{output}.checkpoint")
+
+            def to_one_rank(process):
+                variable = f"OMPI_COMM_WORLD_RANK={rank}\0".encode()
+                time.sleep(0.3)
+                os.kill(next(p for p in ranks_of(process.pid) if variable in Path(f"/proc/{p}/environ").read_bytes()),
+                        signal.SIGUSR1)
+
+            code, err = self.interrupt(output, 2, lambda: any(folder.glob("run-*.json")), to_one_rank, "--groups", "2",
+                                       "--graph-memory", "0", probes=1, steps=150, top=0, bottom=0)
+            self.assertEqual(code, RESUBMIT, err)
+
+    def test_resumed_in_less_memory(self):
+        """What the numbers don't depend on may be asked for anew."""
+        output = self.stopped(2, "--groups", "1", "--lock-step", "2")
+        finish(command(output, 2, "--groups", "1", "--resume", "--lock-step", "3", "--graph-memory", "0"))
+        with h5py.File(output) as f:
+            d = f["entry/diagnostics"]
+            self.assertEqual((d["lock_step"][()], d["kept_graphs"][()]), (3, 0))
+        self.assertSame(output, self.of_a_run_never_stopped(2, "--groups", "1")[0])
+
+    def test_files_are_known_by_their_digests_however_long_that_takes(self):
+        """A data file of 2 GiB, most of it a hole behind the arrays, and a run of a moment."""
+        data = self.folder / "large.h5"
+        shutil.copy(FIXTURES / "gpt2.data.h5", data)
+        os.truncate(data, 2 << 30)
+        output = self.folder / "r.h5"
+        finish(command(output, 1, data=data, probes=1, steps=2, top=0, bottom=0))
+        with h5py.File(output) as f:
+            self.assertEqual([len(s) for s in f["entry/process/data_sha256"].asstr()], [64])
+        output = self.stopped(1, data=data)
+        with open(data, "r+b") as f:  # same size, other content
+            f.seek(1 << 30)
+            f.write(b"x")
+        self.refused(4, "belongs to data of other content", command(output, 1, "--resume", data=data))
 
     def test_a_full_disk_in_the_middle(self):
         """A limit on the size of files stands for it: the Krylov vectors don't fit, the result does."""
