@@ -57,7 +57,6 @@ class Advisor {
     if (problem_.on_gpu && request_.basis_memory == "host")
       fixed.emplace_back("--basis-memory", [](PlanRequest& r) { r.basis_memory = "device"; });
     PlanRequest freed = request_;
-    std::string names;
     for (const auto& [name, change] : fixed) {
       PlanRequest request = request_;
       change(request);
@@ -68,15 +67,21 @@ class Advisor {
     if (!list_.empty() || fixed.size() < 2) return;
     const Plan plan = make_plan(problem_, cost_, work_, machine_, freed);
     if (!plan.fits) return;
-    for (const auto& [name, change] : fixed) names += (names.empty() ? "" : " ") + with_value(name, plan);
-    list_.push_back(names);
+    std::string together;
+    for (const auto& [name, change] : fixed) {
+      if (!together.empty()) together += ' ';
+      together += with_value(name, plan);
+    }
+    list_.push_back(together);
   }
 
   static std::string with_value(const std::string& name, const Plan& plan) {
     if (name == "--lock-step") return name + " " + std::to_string(plan.lock_step);
     if (name == "--groups") return name + " " + std::to_string(plan.groups);
     if (name == "--micro-batch") return name + " " + std::to_string(plan.micro_batch);
-    return name + " " + plan.basis_memory;
+    std::string text = name + " ";
+    text += plan.basis_memory;
+    return text;
   }
 
   /// The fewest ranks that do in one group, each with as much memory as now; if no number does because of --lock-step,

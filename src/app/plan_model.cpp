@@ -17,8 +17,6 @@ std::int64_t times(std::int64_t a, std::int64_t b) {
   return static_cast<double>(a) * static_cast<double>(b) > static_cast<double>(kMost) ? kMost : a * b;
 }
 
-// The symmetry check takes two vectors through the operator together, whose room stays.
-constexpr std::int64_t kFewestJointVectors = 2;
 // What the other ranks send to a sum over ranks on CPUs is held so many bytes at a time, as in comm.
 constexpr std::int64_t kSumAtOnceBytes = 64 * kMiB;
 // Recording and pulling back leave holes in a CPU's heap. On the CNN and MiniLM: 24 % of all graphs and transients,
@@ -154,7 +152,7 @@ Plan with_bytes(const Given& given, const Layout& layout) {
   bytes.data = times(rows, problem.row_bytes);
   // Whole vectors in and out; where there are several shards, those that are packed to be sent. A work vector for each
   // probe, the gradient, and the start of the next probe.
-  const std::int64_t joint = std::max(kFewestJointVectors, layout.lock_step), packed = ranks > 1 ? joint : 0;
+  const std::int64_t joint = layout.lock_step, packed = ranks > 1 && joint > 1 ? joint : 0;
   bytes.vectors = times(2 * joint * b, chunk * ranks) + times((packed + layout.lock_step + 2) * b, chunk);
   if (ranks > 1 && !problem.on_gpu) bytes.vectors += std::min(kSumAtOnceBytes, times(joint * b, chunk * ranks));
   add_basis(given, layout, chunk, bytes);

@@ -128,7 +128,8 @@ void write_quadrature(hid_t entry, const std::vector<ProbeQuadrature>& probes) {
   put(group.get(), "steps_taken", steps_taken, column, {"Steps the probe took", ""});
   put(group.get(), "norm_sq", norm_sq, column, {"Squared norm of the probe", ""});
   put(group.get(), "breakdown", breakdown, column, {"1 where an invariant subspace was found", ""});
-  put(group.get(), "orthogonality_loss", orthogonality, column, {"Largest entry of |Q'Q - I|", ""});
+  put(group.get(), "orthogonality_loss", orthogonality, column,
+      {"Loss of orthogonality: largest entry of |(Q'Q - I) g|, g random signs", ""});
   attach_scale(group.get(), "probe",
                {"alpha", "beta", "ritz", "weight", "steps_taken", "norm_sq", "breakdown", "orthogonality_loss"}, 0);
   attach_scale(group.get(), "step", {"alpha", "beta", "ritz", "weight"}, 1);
@@ -202,7 +203,8 @@ void write_diagnostics(hid_t entry, const Diagnostics& d, const std::vector<std:
   const hid_t g = group.get();
   put(g, "symmetry_error", d.symmetry_error,
       {"|u'Hv - v'Hu| / (|u| |Hv| + |v| |Hu|) for two random vectors; NaN: not measured", ""});
-  put(g, "orthogonality_loss", d.orthogonality_loss, {"Largest entry of |Q'Q - I|; NaN: not measured", ""});
+  put(g, "orthogonality_loss", d.orthogonality_loss,
+      {"Loss of orthogonality: largest entry of |(Q'Q - I) g|, g random signs; NaN: not measured", ""});
   put(g, "hvp_count", d.products, {"Hessian-vector products", ""});
   put(g, "hvp_seconds", d.product_s, {"Wall time in Hessian-vector products", "s"});
   put(g, "communication_seconds", d.communication_s, {"Part of it in collectives, rank 0", "s"});

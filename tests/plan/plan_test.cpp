@@ -41,8 +41,8 @@ TEST(PlanBytes, OfTwoRanks) {
   EXPECT_EQ(plan.bytes.parameters, 40);
   EXPECT_EQ(plan.bytes.buffers, 8);
   EXPECT_EQ(plan.bytes.data, 12);  // 4 of 7 rows
-  // The symmetry check's 4 × 40, 2 × 40 received for a sum; of length 5 packed 2 × 20, (1 + 2) × 20.
-  EXPECT_EQ(plan.bytes.vectors, 340);
+  // In and out 2 × 40, 40 received for a sum; of length 5 (1 + 2) × 20.
+  EXPECT_EQ(plan.bytes.vectors, 180);
   EXPECT_EQ(plan.bytes.basis, 120);        // 6 rows of 5
   EXPECT_EQ(plan.micro_batches, 2);        // of 2 rows
   EXPECT_EQ(plan.kept_graphs, 2);          // both
@@ -50,7 +50,7 @@ TEST(PlanBytes, OfTwoRanks) {
   EXPECT_EQ(plan.bytes.transient, 114);    // 100 + 2 × 7
   EXPECT_EQ(plan.bytes.outputs, 10);
   EXPECT_EQ(plan.bytes.holes, 130);  // three quarters of 60 + 114, which is more than a quarter of 120 + 114
-  EXPECT_EQ(plan.bytes.total(), 1884);
+  EXPECT_EQ(plan.bytes.total(), 1724);
   EXPECT_TRUE(plan.fits);
 }
 
@@ -59,7 +59,7 @@ TEST(PlanBytes, ShardsArePadded) {
   c.problem.parameters = 11;  // chunks of 6, 12 in all
   const Plan plan = c.plan();
   EXPECT_EQ(plan.bytes.parameters, 44);
-  EXPECT_EQ(plan.bytes.vectors, 408);  // 6 × 48 + 5 × 24
+  EXPECT_EQ(plan.bytes.vectors, 216);  // 3 × 48 + 3 × 24
   EXPECT_EQ(plan.bytes.basis, 144);
 }
 
@@ -67,7 +67,7 @@ TEST(PlanBytes, OneRankGathersNothing) {
   Case c;
   c.machine.world = 1;
   const Plan plan = c.plan();
-  EXPECT_EQ(plan.bytes.vectors, 280);  // 4 × 40, (1 + 2) × 40
+  EXPECT_EQ(plan.bytes.vectors, 200);  // 2 × 40, (1 + 2) × 40
   EXPECT_EQ(plan.bytes.data, 21);
   EXPECT_EQ(plan.micro_batches, 4);        // 2, 2, 2, 1
   EXPECT_EQ(plan.bytes.kept_graphs, 230);  // 3 × 60 + 50
@@ -115,9 +115,9 @@ TEST(PlanBytes, HostBasisIsCountedApart) {
   c.request.basis_memory = "host";
   EXPECT_EQ(c.plan().bytes.basis, 40);             // the recurrence's two
   EXPECT_EQ(c.plan().bytes.basis_host, 64 + 128);  // 2 rows and 4, of 20, rounded up to powers of two
-  EXPECT_EQ(c.plan().bytes.vectors, 260 + 1280);   // pieces of 16 rows of 5: two in float32, one in double
+  EXPECT_EQ(c.plan().bytes.vectors, 140 + 1280);   // pieces of 16 rows of 5: two in float32, one in double
   EXPECT_EQ(c.plan().bytes.holes, 0);              // a GPU's allocator has a margin of its own
-  EXPECT_EQ(c.plan().bytes.total(), 1674 - 120 + 40 + 1280);
+  EXPECT_EQ(c.plan().bytes.total(), 1554 - 120 + 40 + 1280);
   c.machine.host_memory_bytes = 0;
   EXPECT_FALSE(c.plan().fits);
 }

@@ -45,7 +45,7 @@ struct Diagnostics {
   static constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
 
   double symmetry_error = 0;      // |u·Hv − v·Hu| / (‖u‖ ‖Hv‖ + ‖v‖ ‖Hu‖) for two random vectors
-  double orthogonality_loss = 0;  // max |QᵀQ − I| over the probes
+  double orthogonality_loss = 0;  // max |(QᵀQ − I) g| over the probes, g random signs
   std::int64_t products = 0;      // Hessian-vector products
   double product_s = 0;           // wall time in them
   double communication_s = 0;     // part of it in collectives, rank 0

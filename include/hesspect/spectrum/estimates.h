@@ -17,7 +17,7 @@ struct ProbeQuadrature {
   std::vector<double> weight;     // [steps], squared first components of T's eigenvectors; sum to 1
   double norm_sq = 0;             // zᵀz of the unnormalised probe (n for Rademacher): tr H ≈ norm_sq · alpha[0]
   bool breakdown = false;         // an invariant subspace was found: the quadrature is exact
-  double orthogonality_loss = 0;  // max |Q'Q - I| seen, where it was measured
+  double orthogonality_loss = 0;  // max |(Q'Q - I) g|, g random signs, where it was measured
 };
 
 /// Density on a grid: the mean over probes of Σ weight · Gaussian(λ - ritz, σ).
