@@ -18,10 +18,10 @@ namespace {
 /// says nothing about that: then a vector over the parameters is the fixed part.
 void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows, BatchCost& cost) {
   const auto fixed_batch = local.program().static_batch();
-  const ProductTrial whole = trials.product(fixed_batch ? std::min(rows, local.rows()) : rows, 2);
+  const ProductTrial whole = trials.product(fixed_batch ? std::min(rows, local.rows()) : rows, 0);
   LinearBytes graph, transient;
   if (!fixed_batch && rows / 2 >= local.fewest_rows()) {
-    const ProductTrial half = trials.product(rows / 2, 2);
+    const ProductTrial half = trials.product(rows / 2, 0);
     graph = LinearBytes::through(half.rows, half.graph_bytes, rows, whole.graph_bytes);
     transient = LinearBytes::through(half.rows, half.transient_bytes, rows, whole.transient_bytes);
   } else {

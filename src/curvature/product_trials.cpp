@@ -19,6 +19,8 @@ constexpr std::int64_t kFewRows = 4;
 constexpr std::int64_t kMostRows = 1024;
 /// Two sizes whose rows cost the same but for this are equal: clocks are no better.
 constexpr double kEqualCost = 1.03;
+/// After so long, what was measured is not repeated.
+constexpr double kLongEnough_s = 2;
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -65,7 +67,7 @@ ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
   trial.rows = rows;
   trial.seconds = std::numeric_limits<double>::infinity();
   const Timer total;
-  for (int i = 0; i < repeats && (i == 0 || total.elapsed_s() < 2.0); ++i) {
+  for (int i = 0; i < repeats && (i == 0 || total.elapsed_s() < kLongEnough_s); ++i) {
     const Timer timer;
     local_.add_product(local_.gradient_graph(batch), v_, /*keep=*/false, sums_);
     finish_device_work(sum_);
@@ -84,7 +86,8 @@ ProductTrials::Times ProductTrials::times(std::int64_t rows) {
     return timer.elapsed_s();
   };
   std::vector<double> gradient_s, graph_s, pullback_s;
-  for (int i = 0; i < 3; ++i) {
+  const Timer total;
+  for (int i = 0; i < 3 && total.elapsed_s() < kLongEnough_s; ++i) {
     gradient_s.push_back(timed([&] { local_.add_gradient(batch, sums_); }));
     GradientGraph graph;
     graph_s.push_back(timed([&] {
@@ -140,10 +143,10 @@ std::int64_t ProductTrials::best_micro_batch(std::int64_t memory_bytes) {
 
 void ProductTrials::require_room(std::int64_t rows, std::int64_t memory_bytes) {
   const std::int64_t few = std::min(rows, std::max<std::int64_t>(2, local_.fewest_rows()));
-  const std::int64_t bytes = product(few, 1).peak_bytes();
+  const std::int64_t bytes = product(few, 0).peak_bytes();
   double needed = static_cast<double>(bytes);
   if (!local_.program().static_batch() && 2 * few <= rows)
-    needed = LinearBytes::through(few, bytes, 2 * few, product(2 * few, 1).peak_bytes()).at(rows);
+    needed = LinearBytes::through(few, bytes, 2 * few, product(2 * few, 0).peak_bytes()).at(rows);
   if (needed > static_cast<double>(memory_bytes)) refuse(rows, needed, memory_bytes);
 }
 

@@ -37,7 +37,7 @@ class ProductTrials {
   explicit ProductTrials(LocalLoss& local);
 
   /// A product of the first `rows` rows: the shortest of up to `repeats` times, fewer where one takes seconds; warm
-  /// after the first.
+  /// after the first. 0: weighed alone.
   ProductTrial product(std::int64_t rows, int repeats);
   /// Medians of warm times of the first `rows` rows.
   struct Times {
