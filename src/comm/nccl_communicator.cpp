@@ -46,7 +46,7 @@ struct NcclCommunicator::Impl {
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
   ~Impl() {
-    const c10::cuda::CUDAGuard guard(device);
+    cudaSetDevice(device.index());  // not a CUDAGuard, which may throw
     if (ready != nullptr) cudaEventDestroy(ready);
     if (done != nullptr) cudaEventDestroy(done);
     if (comm == nullptr) return;

@@ -7,9 +7,12 @@
 namespace hesspect {
 
 bool is_allocation_failure(const std::exception& error) {
+  // LibTorch's on the CPU; its caching allocator's on a GPU, then those of what allocates beside that.
+  constexpr const char* kTexts[] = {"can't allocate memory",      "not enough memory",
+                                    "CUDA out of memory",         "CUDA error: out of memory",
+                                    "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"};
   return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
-         std::strstr(error.what(), "can't allocate memory") != nullptr ||
-         std::strstr(error.what(), "not enough memory") != nullptr;
+         std::ranges::any_of(kTexts, [&](const char* text) { return std::strstr(error.what(), text) != nullptr; });
 }
 
 std::string first_line(const std::exception& error) {

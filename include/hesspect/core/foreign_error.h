@@ -6,7 +6,7 @@
 
 namespace hesspect {
 
-/// A failed allocation, which LibTorch tells on the CPU by its text alone.
+/// A failed allocation, of host or of GPU memory, which LibTorch tells for the most part by its text alone.
 bool is_allocation_failure(const std::exception& error);
 
 /// The first line of what(), cut to 300 characters: no backtrace, no table of dispatch keys.
