@@ -121,7 +121,9 @@ void Lanczos::keep(const at::Tensor& vector, double norm) {
   if (apart_) {
     std::swap(previous_, current_);
     scale_into(vector, 1 / norm, current_);
-    basis_.append().copy_(current_);
+    const at::Tensor row = basis_.append();
+    // To the host as it will lie there: a copy that converts on its way goes through memory that is not pinned.
+    row.copy_(row.device() == current_.device() ? current_ : current_.to(row.scalar_type()));
     return;
   }
   if (!full() && basis_.rows() == 2)
