@@ -12,20 +12,28 @@
 namespace hesspect::detail {
 namespace {
 
-// Of rows in double, as `use` converts them: a piece has one row at least, however long.
-constexpr std::int64_t kPieceBytes = std::int64_t{256} << 20;
+/// The columns of a block, copied without a temporary: row by row where they are not all of it.
+void copy_columns(const at::Tensor& block, std::int64_t begin, at::Tensor piece) {
+  if (piece.size(1) == block.size(1)) {
+    piece.copy_(block, /*non_blocking=*/true);
+    return;
+  }
+  for (std::int64_t r = 0; r < block.size(0); ++r)
+    piece.select(0, r).copy_(block.select(0, r).narrow(0, begin, piece.size(1)), /*non_blocking=*/true);
+}
+
+}  // namespace
 
 /// Two buffers on the device. Streams and events order everything; the host waits for nothing.
-class Staging {
+class RowStream::Staging {
  public:
-  /// @param like  a matrix of the rows to come; @param most  rows of the largest
-  Staging(const at::Tensor& like, std::int64_t most, at::Device device)
-      : piece_rows_(std::clamp<std::int64_t>(kPieceBytes / std::max<std::int64_t>(1, 8 * like.size(1)), 1, most)),
-        streams_(device.type()),
+  /// @param entries  of the largest piece
+  Staging(const at::TensorOptions& options, std::int64_t entries, at::Device device)
+      : streams_(device.type()),
         compute_(streams_.getStream(device)),
         copying_(streams_.getStreamFromGlobalPool(device)) {
     for (Buffer& buffer : buffers_) {
-      buffer.rows = at::empty({piece_rows_, like.size(1)}, like.options().device(device));
+      buffer.entries = at::empty({entries}, options.device(device));
       // The memory may come from work that is still queued.
       buffer.used.emplace(device.type());
       buffer.used->record(compute_);
@@ -33,54 +41,55 @@ class Staging {
     }
   }
 
-  void run(const at::Tensor& block, std::int64_t first,
-           const std::function<void(const at::Tensor&, std::int64_t)>& use) {
-    for (std::int64_t r = 0; r < block.size(0); r += piece_rows_) {
-      Buffer& buffer = buffers_[next_];
-      next_ = 1 - next_;
-      const at::Tensor piece = buffer.rows.narrow(0, 0, std::min(piece_rows_, block.size(0) - r));
-      {
-        const c10::StreamGuard on(copying_);
-        buffer.used->block(copying_);
-        piece.copy_(block.narrow(0, r, piece.size(0)), /*non_blocking=*/true);
-        buffer.filled->record(copying_);
-      }
-      buffer.filled->block(compute_);
-      use(piece, first + r);
-      buffer.used->record(compute_);
+  template <class Use>
+  void bring(const at::Tensor& block, std::int64_t begin, std::int64_t length, Use&& use) {
+    Buffer& buffer = buffers_[next_];
+    next_ = 1 - next_;
+    const at::Tensor piece = buffer.entries.narrow(0, 0, block.size(0) * length).view({block.size(0), length});
+    {
+      const c10::StreamGuard on(copying_);
+      buffer.used->block(copying_);
+      copy_columns(block, begin, piece);
+      buffer.filled->record(copying_);
     }
+    buffer.filled->block(compute_);
+    use(piece);
+    buffer.used->record(compute_);
   }
 
  private:
   struct Buffer {
-    at::Tensor rows;
+    at::Tensor entries;
     std::optional<c10::Event> used, filled;
   };
-  std::int64_t piece_rows_;
   c10::impl::VirtualGuardImpl streams_;
   c10::Stream compute_, copying_;
   std::array<Buffer, 2> buffers_;
   std::size_t next_ = 0;
 };
 
-}  // namespace
-
-bool streamed(std::span<const at::Tensor> rows, at::Device device) {
-  return std::any_of(rows.begin(), rows.end(), [&](const at::Tensor& block) { return block.device() != device; });
+RowStream::RowStream(std::span<const at::Tensor> rows, at::Device device, std::int64_t columns)
+    : rows_(rows), device_(device) {
+  std::int64_t most = 0;
+  const at::Tensor* elsewhere = nullptr;
+  for (const at::Tensor& block : rows) {
+    if (block.device() == device) continue;
+    elsewhere = &block;
+    most = std::max(most, block.size(0));
+  }
+  if (elsewhere != nullptr) staging_ = std::make_unique<Staging>(elsewhere->options(), most * columns, device);
 }
 
-void for_each_on_device(std::span<const at::Tensor> rows, at::Device device,
-                        const std::function<void(const at::Tensor& piece, std::int64_t first)>& use) {
-  std::int64_t first = 0, most = 1;
-  for (const at::Tensor& block : rows) most = std::max(most, block.size(0));
-  std::optional<Staging> staging;
-  for (const at::Tensor& block : rows) {
-    if (block.device() == device) {
-      use(block, first);
-    } else {
-      if (!staging) staging.emplace(block, most, device);
-      staging->run(block, first, use);
-    }
+RowStream::~RowStream() = default;
+
+void RowStream::for_each(std::int64_t begin, std::int64_t length,
+                         const std::function<void(const at::Tensor& piece, std::int64_t first)>& use) {
+  std::int64_t first = 0;
+  for (const at::Tensor& block : rows_) {
+    if (block.device() == device_)
+      use(block.narrow(1, begin, length), first);
+    else
+      staging_->bring(block, begin, length, [&](const at::Tensor& piece) { use(piece, first); });
     first += block.size(0);
   }
 }

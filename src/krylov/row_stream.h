@@ -1,4 +1,4 @@
-// Rows in host memory, brought to the GPU piece by piece while the piece before is still being used.
+// Columns of rows, on a GPU; those of rows in host memory come in while the ones before are still being used.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,18 +6,30 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 
 namespace hesspect::detail {
 
-/// Whether some of the rows are not on `device`.
-bool streamed(std::span<const at::Tensor> rows, at::Device device);
+class RowStream {
+ public:
+  /// Rows in host memory (pinned, or nothing overlaps) go through two buffers on the device, of a block of `columns`
+  /// each, on a stream of its own; all of these have one dtype.
+  /// @param rows     matrices [b_k, m], contiguous, which must outlive the stream
+  /// @param columns  of a pass, at most
+  RowStream(std::span<const at::Tensor> rows, at::Device device, std::int64_t columns);
+  ~RowStream();
 
-/// use(piece, its first row) for all rows in order, `piece` [rows of it, m] being on `device`. A matrix that is there
-/// is one piece; one in host memory (pinned, or nothing overlaps) goes through two staging buffers of a few rows on a
-/// stream of its own; all of these have one dtype. `use` queues its work on the current stream and keeps nothing of
-/// `piece`.
-void for_each_on_device(std::span<const at::Tensor> rows, at::Device device,
-                        const std::function<void(const at::Tensor& piece, std::int64_t first)>& use);
+  /// use(piece, its first row) for all blocks in order, `piece` [b_k, length] being columns [begin, begin + length) on
+  /// the device. `use` queues its work on the current stream, the constructor's, and keeps nothing of `piece`.
+  void for_each(std::int64_t begin, std::int64_t length,
+                const std::function<void(const at::Tensor& piece, std::int64_t first)>& use);
+
+ private:
+  class Staging;
+  std::span<const at::Tensor> rows_;
+  at::Device device_;
+  std::unique_ptr<Staging> staging_;  // where some rows are not on the device
+};
 
 }  // namespace hesspect::detail

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/krylov/block_sizes.h"
 #include "row_kernels.h"
 #include "row_stream.h"
 
@@ -157,9 +158,14 @@ std::vector<double> cpu_pass(Rows rows, std::int64_t count, const double* c, boo
 namespace detail {
 namespace {
 
-/// Columns of a chunk of which all rows in double take 256 MiB at most.
-std::int64_t chunk_columns(std::int64_t rows) {
-  return std::max<std::int64_t>(4096, (std::int64_t{1} << 25) / std::max<std::int64_t>(rows, 1));
+/// Columns of a chunk, of which so many vectors are held in double.
+std::int64_t chunk_columns(std::int64_t vectors) { return std::max<std::int64_t>(4096, kEntriesInDouble / vectors); }
+
+/// The same where blocks of rows and a vector are.
+std::int64_t chunk_columns(Rows rows, const at::Tensor& w) {
+  std::int64_t most = 0;
+  for (const at::Tensor& block : rows) most = std::max(most, block.size(0));
+  return std::min(chunk_columns(most + 1), w.numel());
 }
 
 }  // namespace
@@ -167,13 +173,14 @@ std::int64_t chunk_columns(std::int64_t rows) {
 std::vector<double> portable_dots(Rows rows, const at::Tensor& w) {
   const at::NoGradGuard no_grad;
   const std::int64_t count = count_rows(rows, w), n = w.numel();
-  const std::int64_t columns = streamed(rows, w.device()) ? n : chunk_columns(count);
+  const std::int64_t columns = chunk_columns(rows, w);
+  RowStream stream(rows, w.device(), columns);
   at::Tensor total = at::zeros({count + 1}, w.options().dtype(at::kDouble));
   for (std::int64_t i = 0; i < n; i += columns) {
     const std::int64_t length = std::min(columns, n - i);
     const at::Tensor part = w.narrow(0, i, length).to(at::kDouble);
-    for_each_on_device(rows, w.device(), [&](const at::Tensor& block, std::int64_t row) {
-      total.narrow(0, row, block.size(0)).addmv_(block.narrow(1, i, length).to(at::kDouble), part);
+    stream.for_each(i, length, [&](const at::Tensor& piece, std::int64_t row) {
+      total.narrow(0, row, piece.size(0)).addmv_(piece.to(at::kDouble), part);
     });
     total.narrow(0, count, 1).add_(at::dot(part, part));
   }
@@ -185,7 +192,8 @@ std::vector<double> portable_dots(Rows rows, const at::Tensor& w) {
 void portable_subtract(Rows rows, std::span<const double> c, at::Tensor& w) {
   const at::NoGradGuard no_grad;
   const std::int64_t count = count_rows(rows, w), n = w.numel();
-  const std::int64_t columns = streamed(rows, w.device()) ? n : chunk_columns(count);
+  const std::int64_t columns = chunk_columns(rows, w);
+  RowStream stream(rows, w.device(), columns);
   at::Tensor factors = at::empty({count}, at::TensorOptions().dtype(at::kDouble));
   std::copy(c.begin(), c.end(), factors.mutable_data_ptr<double>());
   factors = factors.to(w.device());
@@ -193,9 +201,8 @@ void portable_subtract(Rows rows, std::span<const double> c, at::Tensor& w) {
     const std::int64_t length = std::min(columns, n - i);
     at::Tensor part = w.narrow(0, i, length);
     at::Tensor sum = part.to(at::kDouble);  // float64: `part` itself, updated in place
-    for_each_on_device(rows, w.device(), [&](const at::Tensor& block, std::int64_t row) {
-      const at::Tensor matrix = block.narrow(1, i, length).to(at::kDouble);
-      sum.addmv_(matrix.t(), factors.narrow(0, row, block.size(0)), 1, -1);
+    stream.for_each(i, length, [&](const at::Tensor& piece, std::int64_t row) {
+      sum.addmv_(piece.to(at::kDouble).t(), factors.narrow(0, row, piece.size(0)), 1, -1);
     });
     if (w.scalar_type() != at::kDouble) part.copy_(sum);
   }
@@ -249,7 +256,7 @@ void scale_into(const at::Tensor& x, double factor, at::Tensor& out) {
   require(x.sizes() == out.sizes() && x.scalar_type() == out.scalar_type() && x.is_contiguous() && out.is_contiguous(),
           "scale_into: shapes or dtypes differ");
   if (!x.is_cpu()) {
-    const std::int64_t columns = detail::chunk_columns(1);
+    const std::int64_t columns = detail::chunk_columns(2);
     for (std::int64_t i = 0; i < x.numel(); i += columns) {
       const std::int64_t length = std::min(columns, x.numel() - i);
       out.narrow(0, i, length).copy_(x.narrow(0, i, length).to(at::kDouble).mul(factor));

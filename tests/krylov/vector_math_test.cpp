@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "hesspect/krylov/block_sizes.h"
+
 namespace hesspect {
 namespace {
 
@@ -127,6 +129,21 @@ TEST_P(VectorMathTyped, NarrowerRowsAreReadAsTheyAre) {
       EXPECT_TRUE(at::equal(w2, w3));
       EXPECT_NEAR(left, norm_sq(w2), 1e-12 * left);
     }
+}
+
+TEST_P(VectorMathTyped, PortableChunksAddUp) {
+  at::manual_seed(5);
+  const std::int64_t n = kEntriesInDouble / 17 + 26'213;  // a vector and 16 rows: a chunk, and a little of the next
+  std::vector<at::Tensor> rows = {at::randn({16, n}, at::kFloat).to(at::ScalarType::BFloat16)};
+  rows.push_back(at::randn({1, n}, at::kFloat).to(GetParam()));
+  const at::Tensor w = at::randn({n}, at::kFloat).to(GetParam());
+  const std::vector<double> expected = dots(rows, w), portable = detail::portable_dots(rows, w);
+  for (std::size_t j = 0; j < 18; ++j) EXPECT_NEAR(portable[j], expected[j], 1e-6) << j;
+  at::Tensor w1 = w.clone(), w2 = w.clone();
+  const std::vector<double> c(17, 0.3);
+  subtract(rows, c, w1);
+  detail::portable_subtract(rows, c, w2);
+  EXPECT_LT((w2 - w1).abs().max().item<double>(), GetParam() == at::kFloat ? 3e-6 : 1e-13);
 }
 
 TEST_P(VectorMathTyped, NarrowerRowsDoNotDependOnThreadsEither) {

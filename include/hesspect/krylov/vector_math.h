@@ -42,7 +42,7 @@ void scale_into(const at::Tensor& x, double factor, at::Tensor& out);
 
 namespace detail {
 /// The same in LibTorch's own operations, chunk by chunk converted to double: any device, for CUDA and as a check.
-/// Rows in host memory are streamed to the device once a call.
+/// Rows in host memory are streamed to the device once a call. What is held in double stays within kEntriesInDouble.
 std::vector<double> portable_dots(Rows rows, const at::Tensor& w);
 void portable_subtract(Rows rows, std::span<const double> c, at::Tensor& w);
 }  // namespace detail
