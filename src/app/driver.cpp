@@ -288,7 +288,12 @@ class Run {
           {run_, argv_, problem_, layout_, start_time_, timer_.elapsed_s(), state.product_s - start_.state.product_s},
           state, measured);
       for (const auto& line : summary(r)) log_info(line);  // before a write that may fail
-      write_result(config_.output.output, r);
+      try {
+        write_result(config_.output.output, r);
+      } catch (const InputError& error) {
+        throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_.path().string()) +
+                         ", and --resume writes it again");
+      }
       try {
         folder_.remove();
       } catch (const InputError& error) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "hesspect/krylov/block_sizes.h"
+
 namespace hesspect::plan_model {
 namespace {
 
@@ -29,19 +31,10 @@ std::int64_t share(double part, std::int64_t bytes) {
 
 std::int64_t divided_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-// As krylov's Basis and row streams have them.
-constexpr std::int64_t kBlockRows = 16;
-constexpr std::int64_t kPieceBytes = 256 * kMiB;
-
-/// Pinned memory comes in powers of two (ATen/core/CachingHostAllocator.h), one for every block of rows: the first two,
-/// then sixteens.
+/// Pinned memory comes in powers of two (ATen/core/CachingHostAllocator.h), one for every block of rows.
 std::int64_t pinned_bytes(std::int64_t rows, std::int64_t row_bytes) {
-  const auto block = [row_bytes](std::int64_t count) {
-    const std::int64_t bytes = times(count, row_bytes);
-    return count == 0 ? 0 : static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(bytes)));
-  };
-  const std::int64_t later = rows - 2;
-  return block(2) + times(later / kBlockRows, block(kBlockRows)) + block(later % kBlockRows);
+  const auto block = static_cast<std::uint64_t>(times(kBasisBlockRows, row_bytes));
+  return times(divided_up(rows, kBasisBlockRows), static_cast<std::int64_t>(std::bit_ceil(block)));
 }
 
 /// The basis of all probes that the group with the longest one advances together.
@@ -57,9 +50,9 @@ void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, Pla
   const std::int64_t element = element_bytes(layout.basis.dtype), row_bytes = times(element, chunk);
   if (layout.basis.host) {
     bytes.basis_host = times(probes - 1, pinned_bytes(ordinary, row_bytes)) + pinned_bytes(longest, row_bytes);
-    // Two buffers on the device through which rows come by, and the rows of one in double.
-    const std::int64_t piece = std::clamp<std::int64_t>(kPieceBytes / (8 * chunk), 1, kBlockRows);
-    bytes.vectors += times(piece * (2 * element + 8), chunk);
+    // Two buffers on the device through which rows come by, and those of one, and the vector, in double.
+    const std::int64_t entries = std::min(times(kBasisBlockRows + 1, chunk), kEntriesInDouble);
+    bytes.vectors += times(entries, 2 * element + (element < 8 ? 8 : 0));
   } else {
     bytes.basis = times((probes - 1) * ordinary + longest, row_bytes);
   }

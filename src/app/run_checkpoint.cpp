@@ -2,8 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
@@ -12,6 +14,8 @@ namespace hesspect {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::int64_t kCopiedAtOnceBytes = std::int64_t{1} << 30;
 
 std::string packed(const Piece& p) {
   return json{p.set, p.first_row, p.rows, p.rank, p.file, p.bytes, p.sha256}.dump();
@@ -53,19 +57,27 @@ RunCheckpoint::RunCheckpoint(CheckpointFolder& folder, std::string run_id, Commu
     : folder_(folder), run_id_(std::move(run_id)), group_(group) {}
 
 std::vector<Piece> RunCheckpoint::write_rows(std::int64_t probe, const std::string& set, std::int64_t first,
-                                             const std::vector<at::Tensor>& rows) {
-  if (rows.empty()) return {};
-  const Piece mine = agreed(group_, [&] {
-    std::vector<at::Tensor> on_host;
-    std::vector<std::span<const std::byte>> spans;
-    for (const at::Tensor& row : rows) {
-      on_host.push_back(row.cpu());  // itself, where it is there already
-      spans.push_back(bytes_of(on_host.back()));
-    }
-    return folder_.write_piece(probe, set, first, spans, group_.rank(), group_.size());
-  });
+                                             std::span<const at::Tensor> rows) {
   std::vector<Piece> pieces;
-  for (const std::string& text : group_.all_gather_bytes(packed(mine))) pieces.push_back(unpacked(text));
+  while (!rows.empty()) {
+    // Rows of a GPU pass through host memory, which the plan has not given them: a piece at a time.
+    const auto row_bytes = static_cast<std::int64_t>(std::max<std::size_t>(1, rows.front().nbytes()));
+    const auto all = static_cast<std::int64_t>(rows.size());
+    const std::int64_t count =
+        rows.front().is_cpu() ? all : std::clamp<std::int64_t>(kCopiedAtOnceBytes / row_bytes, 1, all);
+    const Piece mine = agreed(group_, [&] {
+      std::vector<at::Tensor> on_host;
+      std::vector<std::span<const std::byte>> spans;
+      for (const at::Tensor& row : rows.first(static_cast<std::size_t>(count))) {
+        on_host.push_back(row.cpu());  // itself, where it is there already
+        spans.push_back(bytes_of(on_host.back()));
+      }
+      return folder_.write_piece(probe, set, first, spans, group_.rank(), group_.size());
+    });
+    for (const std::string& text : group_.all_gather_bytes(packed(mine))) pieces.push_back(unpacked(text));
+    rows = rows.subspan(static_cast<std::size_t>(count));
+    first += count;
+  }
   return pieces;
 }
 

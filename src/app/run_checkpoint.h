@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "hesspect/comm/communicator.h"
@@ -30,7 +31,7 @@ class RunCheckpoint {
 
  private:
   std::vector<Piece> write_rows(std::int64_t probe, const std::string& set, std::int64_t first,
-                                const std::vector<at::Tensor>& rows);
+                                std::span<const at::Tensor> rows);
 
   CheckpointFolder& folder_;
   std::string run_id_;

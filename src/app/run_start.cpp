@@ -115,6 +115,7 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
   start.state.run_id = new_run_id();
   start.state.overwrite = output.force;
 
+  check_output(output.output, /*overwrite=*/true);  // that anything can be written there
   const bool there = folder.exists();
   start.fresh = !there;
   if (there) folder.lock();  // another run at work in it is the first thing to know

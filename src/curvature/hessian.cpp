@@ -62,6 +62,16 @@ struct HessianOperator::Impl {
     capacity = vectors;
   }
 
+  void make_room_beside_graphs(std::int64_t vectors) {
+    while (true) {
+      try {
+        return make_room(vectors);
+      } catch (const std::exception& e) {
+        drop_graph_or_rethrow(e);
+      }
+    }
+  }
+
   // --- products -----------------------------------------------------------------------------------------------------
 
   /// inputs[i] := the whole vector of which the ranks hold the shards x[i]. Collective. Uses the room of the sums.
@@ -84,6 +94,13 @@ struct HessianOperator::Impl {
     }
   }
 
+  /// Called where `e` is being handled: makes room of a kept graph, the last one first.
+  void drop_graph_or_rethrow(const std::exception& e) {
+    if (!is_out_of_memory(e) || kept.empty()) throw;
+    kept.pop_back();
+    stats.kept_graphs = static_cast<std::int64_t>(kept.size());
+  }
+
   /// Adds micro-batch i's part of every product, in an order that does not depend on how many there are. Where memory
   /// runs out, kept graphs make room, the last one first.
   void add_products(std::size_t i, const std::vector<std::vector<at::Tensor>>& v,
@@ -96,9 +113,7 @@ struct HessianOperator::Impl {
         for (; done < v.size(); ++done)
           local.add_product(is_kept ? kept[i] : built, v[done], is_kept || done + 1 < v.size(), products[done]);
       } catch (const std::exception& e) {
-        if (!is_out_of_memory(e) || kept.empty()) throw;
-        kept.pop_back();
-        stats.kept_graphs = static_cast<std::int64_t>(kept.size());
+        drop_graph_or_rethrow(e);
       }
     }
   }
@@ -143,7 +158,7 @@ struct HessianOperator::Impl {
   void apply(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
     const Timer total;
     const auto k = static_cast<std::int64_t>(x.size());
-    if (k > capacity) agree(comm, [&] { make_room(k); });
+    if (k > capacity) agree(comm, [&] { make_room_beside_graphs(k); });
     const Timer gathering;
     gather(x);
     double communication_s = gathering.elapsed_s();
