@@ -110,6 +110,21 @@ class Dockerfiles(unittest.TestCase):
         for file in FILES:
             self.assertEqual(re.findall(r"https?://\S*|\b[\w-]+\.(?:org|com|io|net|dev)\b", file.read_text()), [], file.name)
 
+    def test_as_the_launcher(self):
+        """mpirun in a container has launch/mpirun.sh's settings, and what stops it reaches the ranks as a wish."""
+        launcher = (SOURCE / "launch" / "mpirun.sh").read_text()
+        self.assertIn("--oversubscribe --bind-to none", launcher)
+        self.assertIn("btl_vader_single_copy_mechanism:-none", launcher)
+        wanted = {"OMPI_MCA_rmaps_base_oversubscribe=1", "OMPI_MCA_hwloc_base_binding_policy=none",
+                  "OMPI_MCA_btl_vader_single_copy_mechanism=none"}
+        for file in FILES:
+            with self.subTest(file.name):
+                words = instructions(file)
+                last = words[max(i for i, (word, _) in enumerate(words) if word == "FROM"):]
+                self.assertEqual({setting for word, rest in last if word == "ENV" for setting in rest.split()}
+                                 - {"DEBIAN_FRONTEND=noninteractive"}, wanted)
+                self.assertEqual([rest for word, rest in last if word == "STOPSIGNAL"], ["SIGUSR1"])
+
     def test_not_root(self):
         for file in FILES:
             users = [rest for word, rest in instructions(file) if word == "USER"]
