@@ -8,6 +8,7 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
+#include "hesspect/krylov/block_sizes.h"
 
 namespace hesspect {
 namespace {
@@ -38,7 +39,8 @@ std::int64_t Basis::bytes() const {
 
 void Basis::reserve(std::int64_t rows) {
   while (capacity_ < rows) {
-    const std::int64_t more = std::min(kBlockRows, rows - capacity_);
+    // Pinned memory comes in powers of two: with a block for every few rows that are asked for, half of it for nothing.
+    const std::int64_t more = options_.pinned_memory() ? kBasisBlockRows : std::min(kBasisBlockRows, rows - capacity_);
     try {
       blocks_.push_back(at::empty({more, chunk_}, options_));
     } catch (const c10::Error& error) {

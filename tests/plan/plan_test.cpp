@@ -113,13 +113,32 @@ TEST(PlanBytes, HostBasisIsCountedApart) {
   c.problem.on_gpu = true;
   c.machine.host_memory_bytes = c.machine.memory_bytes = 10 * kGiB;
   c.request.basis_memory = "host";
-  EXPECT_EQ(c.plan().bytes.basis, 40);             // the recurrence's two
-  EXPECT_EQ(c.plan().bytes.basis_host, 64 + 128);  // 2 rows and 4, of 20, rounded up to powers of two
-  EXPECT_EQ(c.plan().bytes.vectors, 140 + 1280);   // pieces of 16 rows of 5: two in float32, one in double
-  EXPECT_EQ(c.plan().bytes.holes, 0);              // a GPU's allocator has a margin of its own
-  EXPECT_EQ(c.plan().bytes.total(), 1554 - 120 + 40 + 1280);
+  EXPECT_EQ(c.plan().bytes.basis, 40);            // the recurrence's two
+  EXPECT_EQ(c.plan().bytes.basis_host, 512);      // of 6 rows: a block of 16 rows of 20, rounded up to a power of two
+  EXPECT_EQ(c.plan().bytes.vectors, 140 + 1360);  // 16 rows of 5 and a vector: twice in float32, once in double
+  EXPECT_EQ(c.plan().bytes.holes, 0);             // a GPU's allocator has a margin of its own
+  EXPECT_EQ(c.plan().bytes.total(), 1554 - 120 + 40 + 1360);
+  c.work.steps = 16;
+  c.problem.parameters = 20;
+  EXPECT_EQ(c.plan().bytes.basis_host, 2 * 1024);  // 17 rows of 40
   c.machine.host_memory_bytes = 0;
   EXPECT_FALSE(c.plan().fits);
+}
+
+// However long the rows, the buffers on the device stay as they are.
+TEST(PlanBytes, StreamedRowsTakeBuffersOfOneSize) {
+  const auto vectors = [](std::int64_t element_bytes, const char* basis_dtype, const char* memory) {
+    Case c;
+    c.problem = {3'000'000'000, element_bytes, 0, 64, 100, false, true, 0};
+    c.machine = {1, 1000 * kGiB, 10'000 * kGiB, 0, 0};
+    c.request.basis_memory = memory;
+    c.request.basis_dtype = basis_dtype;
+    return c.plan().bytes.vectors;
+  };
+  const std::int64_t entries = 32 * kMiB;
+  EXPECT_EQ(vectors(4, "float32", "host") - vectors(4, "float32", "device"), entries * (2 * 4 + 8));
+  EXPECT_EQ(vectors(4, "bfloat16", "host") - vectors(4, "bfloat16", "device"), entries * (2 * 2 + 8));
+  EXPECT_EQ(vectors(8, "float64", "host") - vectors(8, "float64", "device"), entries * 2 * 8);
 }
 
 TEST(PlanBytes, GraphsThatAreRebuiltAreTransient) {
@@ -263,11 +282,11 @@ TEST(PlanChooses, HostMemoryBeforeNarrowerVectors) {
   Case c;
   c.machine = {1, 8 * kGiB, 64 * kGiB, 0, 0};
   c.problem = {100'000'000, 4, 0, 64, 100, false, true, 0};
-  c.work.steps = 80;  // 32.4 GB of basis, 41 GiB as pinned; in bfloat16 half of that
+  c.work.steps = 80;  // 32.4 GB of basis, 48 GiB as pinned; in bfloat16 half of that
   c.cost = {4, 1, 1, 1, 400'000'000, 1000, 800'000'000, 1000, 0};
   EXPECT_EQ(c.plan().basis_dtype, "float32");
   EXPECT_EQ(c.plan().basis_memory, "host");
-  c.machine.host_memory_bytes = 24 * kGiB;
+  c.machine.host_memory_bytes = 32 * kGiB;
   EXPECT_EQ(c.plan().basis_dtype, "bfloat16");
   EXPECT_EQ(c.plan().basis_memory, "host");
   c.machine.memory_bytes = 30 * kGiB;
@@ -315,13 +334,13 @@ TEST(PlanOfGpus, EightOfThem) {
   EXPECT_TRUE(narrow.fits);
   EXPECT_EQ(narrow.groups, 1);
   EXPECT_EQ(narrow.basis_dtype, "bfloat16");
-  const Plan hosted = large(8, 100 * kGiB).plan();
+  const Plan hosted = large(8, 104 * kGiB).plan();
   EXPECT_TRUE(hosted.fits);
   EXPECT_EQ(hosted.groups, 1);
   EXPECT_EQ(hosted.basis_dtype, "float32");
   EXPECT_EQ(hosted.basis_memory, "host");
-  // Rows of 0.65 GB: two in 2 GiB, four sixteens and fifteen more in 16 GiB each.
-  EXPECT_EQ(hosted.bytes.basis_host, (2 + 5 * 16) * kGiB);
+  // 81 rows of 0.65 GB: six blocks of sixteen, in 16 GiB each.
+  EXPECT_EQ(hosted.bytes.basis_host, 6 * 16 * kGiB);
   // 8 probes × 80 products of 8192 / 8 rows: 256 micro-batches of 0.6 s and up to 0.4 s for the graph.
   EXPECT_GT(hosted.run_s, 640 * 256 * 0.6);
   EXPECT_LT(hosted.run_s, 642 * 256 * 1.0 * 1.1);
@@ -448,7 +467,7 @@ TEST(PlanAdvice, EverySuggestionFits) {
   cases[5].request.micro_batch = 64;
   cases[5].request.groups = 8;
   cases[5].work.steps = 40;
-  cases[6].machine.host_memory_bytes = 100 * kGiB;
+  cases[6].machine.host_memory_bytes = 104 * kGiB;
   cases[6].request.basis_memory = "device";
   cases[6].request.basis_dtype = "float32";
   cases[7].problem.on_gpu = false;

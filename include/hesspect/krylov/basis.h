@@ -21,8 +21,6 @@ struct BasisOptions {
 
 class Basis {
  public:
-  static constexpr std::int64_t kBlockRows = 16;
-
   /// @param options  of the vectors: float32 or float64, and the device
   /// @throws UsageError for a storage wider than the vectors, or none of the three
   Basis(std::int64_t chunk, const at::TensorOptions& options, const BasisOptions& basis = {});
@@ -34,7 +32,7 @@ class Basis {
   /// Bytes of memory held for rows, used or not.
   std::int64_t bytes() const;
 
-  /// Makes room for `rows` rows in all. Not collective: run it inside `agree`.
+  /// Makes room for `rows` rows in all, in pinned memory by whole blocks. Not collective: run it inside `agree`.
   /// @throws MemoryError saying how much was asked for
   void reserve(std::int64_t rows);
   /// Row i, [chunk], aliasing the basis.
