@@ -203,8 +203,8 @@ class Lanczos {
 };
 
 /// Takes each run up to `steps` more steps in lock-step: one apply_block for all runs that go on, and one small
-/// all-reduce a pass for all their sums. Each run's α and β are bitwise those of `extend` alone. Runs that break down,
-/// or that still have recorded steps to take, fall out or come in as they may. Collective over op.comm().
+/// all-reduce a pass for all their sums. Each run's α and β are bitwise those of `extend` alone (on the CPU). Runs that
+/// break down, or that still have recorded steps to take, fall out or come in as they may. Collective over op.comm().
 /// @param runs     over op, distinct
 /// @param on_step  called on every rank after each joint step, when every run is between two of its steps
 /// @throws as Lanczos::extend

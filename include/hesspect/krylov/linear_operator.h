@@ -27,7 +27,7 @@ class LinearOperator {
   virtual void apply(const at::Tensor& x_local, at::Tensor& y_local) = 0;
 
   /// y_i := A x_i for several vectors at once: operators that can share work and messages between them do. Collective
-  /// over comm(). The y_i are bitwise what `apply` gives for each x_i alone.
+  /// over comm(). On the CPU the y_i are bitwise what `apply` gives for each x_i alone; on a GPU, but for rounding.
   virtual void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) {
     for (std::size_t i = 0; i < x_local.size(); ++i) apply(x_local[i], y_local[i]);
   }
