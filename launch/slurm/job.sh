@@ -18,10 +18,20 @@ stopped=no     # USR1: the time limit is near
 cancelled=no   # TERM: by its owner, or preempted
 interrupted=no # either, while we wait
 launcher_pid=
+passed_on=no
 # USR1 comes to this script alone, and is passed on: the ranks finish the product that they are at and write a
 # checkpoint. TERM comes from Slurm to every process of the job.
-trap 'stopped=yes interrupted=yes; [ -z "$launcher_pid" ] || kill -USR1 "$launcher_pid" 2>/dev/null || true' USR1
+trap 'stopped=yes interrupted=yes; pass_on' USR1
 trap 'cancelled=yes interrupted=yes' TERM
+
+# Once and no more: ranks that are asked again later on leave at once. Not at once either: between fork and exec the new
+# process is a copy of this shell, and would take the signal for itself.
+pass_on() {
+  if [ "$stopped" = no ] || [ -z "$launcher_pid" ] || [ "$passed_on" = yes ]; then return 0; fi
+  passed_on=yes
+  sleep 0.5 || true
+  kill -USR1 "$launcher_pid" 2>/dev/null || true
+}
 
 say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID:-?}: $*" >&2; }
 
@@ -44,6 +54,7 @@ products() {
 wait_for() {
   "$@" &
   launcher_pid=$!
+  pass_on # where USR1 came meanwhile
   while
     interrupted=no
     status=0
