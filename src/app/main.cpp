@@ -8,6 +8,7 @@
 #include "failure.h"
 #include "hesspect/comm/make_communicator.h"
 #include "hesspect/comm/mpi_session.h"
+#include "hesspect/core/host.h"
 #include "hesspect/core/log.h"
 #include "process.h"
 #include "program.h"

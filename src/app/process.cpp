@@ -11,6 +11,8 @@
 #include <ctime>
 #include <fstream>
 
+#include "hesspect/core/host.h"
+
 namespace hesspect {
 
 void tune_allocator() {
@@ -18,12 +20,6 @@ void tune_allocator() {
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
-}
-
-std::string host_name() {
-  char name[256] = "";
-  gethostname(name, sizeof name - 1);
-  return name;
 }
 
 std::string utc_time() {

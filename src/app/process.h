@@ -13,7 +13,6 @@ namespace hesspect {
 /// of a CNN product's CPU time was page faults.
 void tune_allocator();
 
-std::string host_name();
 /// Now, in UTC: "2026-01-31T12:00:00Z".
 std::string utc_time();
 /// Peak resident memory of this process so far.

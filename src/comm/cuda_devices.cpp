@@ -1,11 +1,12 @@
 #include "cuda_devices.h"
 
 #include <cuda_runtime_api.h>
-#include <unistd.h>
 
-#include <cstdio>
+#include <span>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/hex.h"
+#include "hesspect/core/host.h"
 
 namespace hesspect {
 
@@ -23,20 +24,11 @@ std::string cuda_device_identity(int index) {
   const cudaError_t rc = cudaGetDeviceProperties(&properties, index);
   if (rc != cudaSuccess)
     throw InputError("CUDA device " + std::to_string(index) + " can't be used: " + cudaGetErrorString(rc));
-  std::string uuid;
-  bool any = false;
-  for (const char byte : properties.uuid.bytes) {
-    char text[3];
-    std::snprintf(text, sizeof text, "%02x", static_cast<unsigned char>(byte));
-    uuid += text;
-    any = any || byte != 0;
-  }
-  if (any) return "GPU-" + uuid;
-  char host[256] = "";
-  gethostname(host, sizeof host - 1);
+  const std::string uuid = to_hex(std::as_bytes(std::span(properties.uuid.bytes)));
+  if (uuid.find_first_not_of('0') != std::string::npos) return "GPU-" + uuid;
   char bus[32] = "";
   cudaDeviceGetPCIBusId(bus, sizeof bus, index);
-  return std::string(host) + "/" + bus;
+  return host_name() + "/" + bus;
 }
 
 }  // namespace hesspect

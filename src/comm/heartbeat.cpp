@@ -1,7 +1,6 @@
 #include "hesspect/comm/heartbeat.h"
 
 #include <mpi.h>
-#include <unistd.h>
 
 #include <condition_variable>
 #include <exception>
@@ -9,6 +8,7 @@
 #include <vector>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/host.h"
 #include "hesspect/core/timer.h"
 #include "polling.h"
 
@@ -27,12 +27,6 @@ struct Peer {
   int word = kBeat;  // what `sent` sends
   MPI_Request sent = MPI_REQUEST_NULL;
 };
-
-std::string host_name() {
-  char name[256] = "";
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 }  // namespace
 

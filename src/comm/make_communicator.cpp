@@ -1,7 +1,6 @@
 #include "hesspect/comm/make_communicator.h"
 
 #include <mpi.h>
-#include <unistd.h>
 
 #include <map>
 #include <string>
@@ -9,6 +8,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/host.h"
 #ifdef HESSPECT_HAVE_CUDA
 #include "cuda_devices.h"
 #include "hesspect/comm/nccl_communicator.h"
@@ -25,9 +25,7 @@ struct HostPlace {
 };
 
 HostPlace host_place(Communicator& comm) {
-  char name[256] = "";
-  gethostname(name, sizeof name - 1);
-  HostPlace place{0, 0, name};
+  HostPlace place{0, 0, host_name()};
   const std::vector<std::string> all = comm.all_gather_bytes(place.host);
   for (std::size_t r = 0; r < all.size(); ++r) {
     if (all[r] != place.host) continue;

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <array>
-#include <memory>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/hex.h"
 #include "hesspect/core/mapped_file.h"
 
 namespace hesspect {
@@ -14,37 +14,44 @@ namespace {
 
 constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
 
-std::string digest_of(const void* data, std::size_t bytes, const std::atomic<bool>* stop) {
-  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), &EVP_MD_CTX_free);
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int size = 0;
-  bool ok = context && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1;
-  const auto* at = static_cast<const unsigned char*>(data);
-  for (std::size_t done = 0; ok && done < bytes;) {
-    if (stop != nullptr && *stop) return "";
-    const std::size_t step = std::min(kBlockBytes, bytes - done);
-    ok = EVP_DigestUpdate(context.get(), at + done, step) == 1;
-    done += step;
-  }
-  ok = ok && EVP_DigestFinal_ex(context.get(), digest.data(), &size) == 1;
+void check(bool ok) {
   if (!ok) throw Error(ExitCode::kInternal, "OpenSSL could not compute a SHA-256 digest");
-
-  constexpr std::string_view kHex = "0123456789abcdef";
-  std::string text;
-  for (unsigned int i = 0; i < size; ++i) {
-    text += kHex[digest[i] >> 4];
-    text += kHex[digest[i] & 15];
-  }
-  return text;
 }
 
 }  // namespace
 
-std::string sha256_bytes(const void* data, std::size_t bytes) { return digest_of(data, bytes, nullptr); }
+void Sha256Stream::Free::operator()(evp_md_ctx_st* context) const { EVP_MD_CTX_free(context); }
+
+Sha256Stream::Sha256Stream() : context_(EVP_MD_CTX_new()) {
+  check(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
+}
+
+void Sha256Stream::update(std::span<const std::byte> bytes) {
+  check(EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()) == 1);
+}
+
+std::string Sha256Stream::digest() {
+  std::array<std::byte, 32> digest{};
+  check(EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr) == 1);
+  return to_hex(digest);
+}
+
+std::string sha256_bytes(const void* data, std::size_t bytes) {
+  Sha256Stream stream;
+  stream.update({static_cast<const std::byte*>(data), bytes});
+  return stream.digest();
+}
 
 std::string sha256_file(const std::filesystem::path& path, const std::atomic<bool>* stop) {
   const MappedFile file(path);
-  return digest_of(file.bytes().data(), file.bytes().size(), stop);
+  Sha256Stream stream;
+  for (auto left = std::as_bytes(file.bytes()); !left.empty();) {
+    if (stop != nullptr && *stop) return "";
+    const std::size_t step = std::min(kBlockBytes, left.size());
+    stream.update(left.first(step));
+    left = left.subspan(step);
+  }
+  return stream.digest();
 }
 
 }  // namespace hesspect

@@ -10,9 +10,9 @@
 #include "checkpoint_names.h"
 #include "checkpoint_pieces.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/hex.h"
 #include "hesspect/core/mapped_file.h"
 #include "hesspect/core/sha256.h"
-#include "hex.h"
 
 namespace hesspect::checkpoint {
 namespace {

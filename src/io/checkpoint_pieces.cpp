@@ -7,7 +7,6 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/mapped_file.h"
 #include "hesspect/core/sha256.h"
-#include "sha256_stream.h"
 #include "temporary_file.h"
 
 namespace hesspect::checkpoint {

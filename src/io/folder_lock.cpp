@@ -11,6 +11,7 @@
 
 #include "checkpoint_names.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/host.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 
@@ -62,9 +63,7 @@ FolderLock::FolderLock(const fs::path& folder, const std::string& name) {
     if (is_still(file, fd_)) break;
     ::close(fd_);
   }
-  char host[256] = "";
-  ::gethostname(host, sizeof host - 1);
-  const std::string holder = "host " + std::string(host) + ", process " + std::to_string(getpid()) + "\n";
+  const std::string holder = "host " + host_name() + ", process " + std::to_string(getpid()) + "\n";
   // The text only serves messages: where it cannot be written, the lock holds all the same.
   if (::ftruncate(fd_, 0) == 0) (void)!::write(fd_, holder.data(), holder.size());
 }

@@ -4,9 +4,28 @@
 #include <atomic>
 #include <cstddef>
 #include <filesystem>
+#include <memory>
+#include <span>
 #include <string>
 
+struct evp_md_ctx_st;  // OpenSSL's
+
 namespace hesspect {
+
+/// Of bytes that come in parts and are never together in memory.
+class Sha256Stream {
+ public:
+  Sha256Stream();
+  void update(std::span<const std::byte> bytes);
+  /// Lower-case hex digest of all parts. Once.
+  std::string digest();
+
+ private:
+  struct Free {
+    void operator()(evp_md_ctx_st* context) const;
+  };
+  std::unique_ptr<evp_md_ctx_st, Free> context_;
+};
 
 /// Lower-case hex digest of a whole file, read in blocks.
 /// @param stop  read before each block: once true, hashing ends and the digest is empty
