@@ -127,46 +127,39 @@ void Dealer::write_last() {
   save();
 }
 
+std::string Line::ask(const char* verb, json fields) {
+  fields["verb"] = verb;
+  fields["group"] = group_;
+  // A message of the system's may hold bytes that are no UTF-8, which JSON would refuse.
+  return desk_.ask(fields.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
 std::vector<std::int64_t> Line::next(std::int64_t count, const Tally& tally) {
-  const json question{{"verb", "next"}, {"group", group_}, {"count", count}, {"tally", to_json(tally)}};
-  return json::parse(desk_.ask(question.dump())).get<std::vector<std::int64_t>>();
+  return json::parse(ask("next", {{"count", count}, {"tally", to_json(tally)}})).get<std::vector<std::int64_t>>();
 }
 
-bool Line::progress(const Tally& tally) {
-  return desk_.ask(json{{"verb", "progress"}, {"group", group_}, {"tally", to_json(tally)}}.dump()) == kStop;
-}
-
-bool Line::ended() { return desk_.ask(json{{"verb", "ended"}, {"group", group_}}.dump()) == kStop; }
+bool Line::progress(const Tally& tally) { return ask("progress", {{"tally", to_json(tally)}}) == kStop; }
 
 bool Line::finished(const FinishedProbe& probe, const Tally& tally) {
-  const json question{{"verb", "finished"}, {"group", group_}, {"probe", to_text(probe)}, {"tally", to_json(tally)}};
-  return desk_.ask(question.dump()) == kStop;
+  return ask("finished", {{"probe", to_text(probe)}, {"tally", to_json(tally)}}) == kStop;
 }
 
-void Line::checkpointed(const Tally& tally) {
-  desk_.ask(json{{"verb", "checkpointed"}, {"group", group_}, {"tally", to_json(tally)}}.dump());
-}
+void Line::checkpointed(const Tally& tally) { ask("checkpointed", {{"tally", to_json(tally)}}); }
 
 void Line::symmetry(double error, double curvature_scale) {
-  desk_.ask(json{{"verb", "symmetry"}, {"error", error}, {"scale", curvature_scale}}.dump());
+  ask("symmetry", {{"error", error}, {"scale", curvature_scale}});
 }
 
-void Line::stopping(const Tally& tally) {
-  desk_.ask(json{{"verb", "stopping"}, {"group", group_}, {"tally", to_json(tally)}}.dump());
-}
+bool Line::ended() { return ask("ended", json::object()) == kStop; }
+
+void Line::stopping(const Tally& tally) { ask("stopping", {{"tally", to_json(tally)}}); }
 
 void Line::failed(const Failure& failure) {
-  // A message of the system's may hold bytes that are no UTF-8, which JSON would refuse.
-  const json question{{"verb", "failed"}, {"group", group_}, {"code", failure.exit_code}, {"message", failure.message}};
-  desk_.ask(question.dump(-1, ' ', false, json::error_handler_t::replace));
+  ask("failed", {{"code", failure.exit_code}, {"message", failure.message}});
 }
 
-void Line::say(const std::string& text) {
-  desk_.ask(json{{"verb", "say"}, {"text", text}}.dump(-1, ' ', false, json::error_handler_t::replace));
-}
+void Line::say(const std::string& text) { ask("say", {{"text", text}}); }
 
-void Line::warn(const std::string& text) {
-  desk_.ask(json{{"verb", "warn"}, {"text", text}}.dump(-1, ' ', false, json::error_handler_t::replace));
-}
+void Line::warn(const std::string& text) { ask("warn", {{"text", text}}); }
 
 }  // namespace hesspect

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 #include <deque>
-#include <future>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
@@ -91,6 +91,8 @@ class Line {
   void warn(const std::string& text);
 
  private:
+  std::string ask(const char* verb, nlohmann::json fields);
+
   Desk& desk_;
   int group_;
 };

@@ -6,14 +6,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <filesystem>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
-#include "build_info.h"
 #include "dealer.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/heartbeat.h"
@@ -22,9 +19,7 @@
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
-#include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/density.h"
-#include "hesspect/spectrum/trace.h"
 #include "planning.h"
 #include "report.h"
 #include "run_start.h"
@@ -72,7 +67,7 @@ SharedStart share(const RunStart& start, Communicator& world) {
                   {"resumed", start.resumed},
                   {"run_id", start.state.run_id},
                   {"layout", start.state.plan}};
-  const json j = json::parse(world.all_gather_bytes(world.rank() == 0 ? mine.dump() : std::string()).front());
+  const json j = json::parse(from_rank0(world, mine.dump()));
   SharedStart shared{std::nullopt, j.at("resumed"), j.at("run_id"), std::nullopt};
   if (const int code = j.at("finished"); code >= 0) shared.finished = code;
   if (shared.resumed) shared.layout = kept_layout_from(j.at("layout"));
@@ -193,8 +188,7 @@ class Run {
   }
 
   /// In the order of dealing: what a checkpoint holds first, and the probe with the eigenvalues, which takes longest.
-  std::deque<std::int64_t> probes_left() const {
-    const std::int64_t probes = command_ == "eigs" ? 1 : config_.quadrature.probes;
+  std::deque<std::int64_t> probes_left(std::int64_t probes) const {
     std::set<std::int64_t> finished;
     for (const FinishedProbe& one : start_.state.finished) finished.insert(one.quadrature.probe);
     std::deque<std::int64_t> left;
@@ -213,8 +207,8 @@ class Run {
     if (start_.resumed)
       log_info("resumed from " + quote(folder_.path().string()) + ": " + std::to_string(start_.state.finished.size()) +
                " of " + std::to_string(expected.probes) + " probes are finished");
-    return std::make_unique<Dealer>(std::move(state), probes_left(), folder_, *hashing_, timer_, command_,
-                                    expected_products(expected), layout_.plan.groups);
+    return std::make_unique<Dealer>(std::move(state), probes_left(expected.probes), folder_, *hashing_, timer_,
+                                    command_, expected_products(expected), layout_.plan.groups);
   }
 
   int work(const std::string& run_id) {
@@ -294,13 +288,9 @@ class Run {
         throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_.path().string()) +
                          ", and --resume writes it again");
       }
-      try {
-        folder_.remove();
-      } catch (const InputError& error) {
-        log_warning(error.what());  // the run is done all the same
-      }
+      remove_or_warn(folder_);  // the run is done all the same
       log_info("  result        " + quote(config_.output.output));
-      code = static_cast<int>(!r.eigenvalues || r.eigenvalues->converged ? ExitCode::kDone : ExitCode::kNotConverged);
+      code = exit_code_of(r);
     });
     double sum[1] = {static_cast<double>(code)};  // 0 on the others
     world_.all_reduce_sum(std::span<double>(sum));

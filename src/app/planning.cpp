@@ -34,10 +34,9 @@ Wire assumed_wire(bool on_gpu, bool one_host) {
 
 /// A rank-0 value of plain bytes on every rank. Collective.
 template <class Plain>
-Plain from_rank0(const Plain& value, Communicator& world) {
+Plain plain_from_rank0(const Plain& value, Communicator& world) {
   static_assert(std::is_trivially_copyable_v<Plain>);
-  const std::string mine(reinterpret_cast<const char*>(&value), sizeof value);
-  const std::string bytes = world.all_gather_bytes(world.rank() == 0 ? mine : std::string()).front();
+  const std::string bytes = from_rank0(world, {reinterpret_cast<const char*>(&value), sizeof value});
   Plain result;
   std::memcpy(&result, bytes.data(), sizeof result);
   return result;
@@ -157,7 +156,7 @@ PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t 
       cost = batch_cost(problem, micro_batch, memory_bytes);
   });
   problem.options.check_double_backward = false;  // has been tried
-  cost = from_rank0(cost, world);
+  cost = plain_from_rank0(cost, world);
   return {cost.micro_batch,
           cost.gradient_s,
           cost.graph_s,
@@ -188,13 +187,16 @@ std::string would_fit(const Planned& p) {
 
 }  // namespace
 
+bool wants_eigenvalues(const RunConfig& config, const std::string& work) {
+  return work == "eigs" || (work == "analyze" && config.eigs.top + config.eigs.bottom > 0);
+}
+
 PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_t parameters) {
   PlanWork w;
   const std::int64_t eigen = std::min(config.eigs.max_steps, parameters);
   w.probes = work == "eigs" ? 1 : config.quadrature.probes;
   w.steps = work == "trace" || work == "eigs" ? 1 : std::min(config.quadrature.steps, parameters);
-  const bool eigenvalues = work == "eigs" || (work == "analyze" && config.eigs.top + config.eigs.bottom > 0);
-  w.eigen_steps = eigenvalues ? std::max(eigen, w.steps) : 0;
+  w.eigen_steps = wants_eigenvalues(config, work) ? std::max(eigen, w.steps) : 0;
   w.reorthogonalize = config.quadrature.reorthogonalize;
   return w;
 }

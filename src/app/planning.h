@@ -22,6 +22,9 @@ struct Planned {
   Plan plan;
 };
 
+/// @param work  as of plan_work
+bool wants_eigenvalues(const RunConfig& config, const std::string& work);
+
 /// What a command asks for. @param work  "analyze", "density", "eigs" or "trace"
 PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_t parameters);
 

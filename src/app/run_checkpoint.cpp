@@ -46,11 +46,6 @@ at::Tensor read_row(const CheckpointFolder& folder, const ProbeManifest& manifes
   return tensor;
 }
 
-/// The leader's text on every rank of the group. Collective.
-std::string from_leader(Communicator& group, const std::string& text) {
-  return group.all_gather_bytes(group.rank() == 0 ? text : std::string()).front();
-}
-
 }  // namespace
 
 RunCheckpoint::RunCheckpoint(CheckpointFolder& folder, std::string run_id, Communicator& group)
@@ -124,7 +119,7 @@ std::unique_ptr<Lanczos> RunCheckpoint::resume(LinearOperator& op, std::int64_t 
   // What the first rank sees counts: a shared file system may show the others a little less, or more.
   std::string listed;
   for (const ProbeManifest& manifest : manifests) listed += std::to_string(manifest.steps) + ' ';
-  std::istringstream generations(from_leader(group_, listed));
+  std::istringstream generations(from_rank0(group_, listed));
   const at::ScalarType vectors = c10::typeMetaToScalarType(op.options().dtype());
   for (std::int64_t steps = 0; generations >> steps;) {
     try {

@@ -59,20 +59,20 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
          older(c.data.data, c.output.output);
 }
 
+}  // namespace
+
 int exit_code_of(const RunResult& result) {
   const bool converged = !result.eigenvalues || result.eigenvalues->converged;
   return static_cast<int>(converged ? ExitCode::kDone : ExitCode::kNotConverged);
 }
 
-void remove_quietly(CheckpointFolder& folder) {
+void remove_or_warn(CheckpointFolder& folder) {
   try {
     folder.remove();
   } catch (const InputError& error) {
     log_warning(error.what());
   }
 }
-
-}  // namespace
 
 std::string to_text(const KeptLayout& layout) {
   const Plan& p = layout.plan;
@@ -136,7 +136,7 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
   if (resume && is_result(output.output)) {
     const RunResult result = read_result(output.output);
     if (start.resumed ? result.process.run_id == start.state.run_id : is_finished_result(run, result)) {
-      if (start.resumed) remove_quietly(folder);  // the run was ended between its last two steps
+      if (start.resumed) remove_or_warn(folder);  // the run was ended between its last two steps
       start.finished = exit_code_of(result);
       return start;
     }

@@ -30,6 +30,12 @@ struct RunStart {
   RunState state;      // of the checkpoint; else run_id and config are set
 };
 
+/// Done, or not converged.
+int exit_code_of(const RunResult& result);
+
+/// A checkpoint that is of no use any more: where it cannot be removed, that is no failure of the run.
+void remove_or_warn(CheckpointFolder& folder);
+
 /// The folder of a run's checkpoints.
 std::string checkpoint_folder(const RunConfig& config);
 

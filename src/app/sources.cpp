@@ -23,7 +23,7 @@ std::vector<SourceFile> hashed(const std::vector<fs::path>& paths, const std::at
   return files;
 }
 
-std::vector<SourceFile> unhashed(const std::vector<fs::path>& paths) {
+std::vector<SourceFile> sizes_and_times(const std::vector<fs::path>& paths) {
   std::vector<SourceFile> files;
   for (const auto& path : paths) {
     std::error_code error;
@@ -37,14 +37,10 @@ std::vector<SourceFile> unhashed(const std::vector<fs::path>& paths) {
 
 }  // namespace
 
-Sources unhashed_sources(const fs::path& model, const std::vector<fs::path>& weights, const fs::path& data) {
-  return {unhashed({model}), unhashed(weights), unhashed({data})};
-}
-
 bool is_hashed(const SourceFile& file) { return file.sha256.find(' ') == std::string::npos; }
 
 SourceHashing::SourceHashing(fs::path model, std::vector<fs::path> weights, fs::path data)
-    : unhashed_(unhashed_sources(model, weights, data)),
+    : unhashed_{sizes_and_times({model}), sizes_and_times(weights), sizes_and_times({data})},
       sources_(std::async(std::launch::async, [this, model = std::move(model), weights = std::move(weights),
                                                data = std::move(data)] {
                  return Sources{hashed({model}, stop_), hashed(weights, stop_), hashed({data}, stop_)};

@@ -14,9 +14,6 @@ struct Sources {
   std::vector<SourceFile> model, weights, data;
 };
 
-/// Size and time of change, which stand for the digests until these are there.
-Sources unhashed_sources(const std::filesystem::path& model, const std::vector<std::filesystem::path>& weights,
-                         const std::filesystem::path& data);
 /// True where the digest is known.
 bool is_hashed(const SourceFile& file);
 
@@ -30,6 +27,7 @@ class SourceHashing {
   SourceHashing(const SourceHashing&) = delete;
   SourceHashing& operator=(const SourceHashing&) = delete;
   const std::shared_future<Sources>& sources() const { return sources_; }
+  /// Size and time of change, which stand for the digests until these are there.
   const Sources& unhashed() const { return unhashed_; }
 
  private:

@@ -9,8 +9,10 @@
 #include <sstream>
 #include <thread>
 
+#include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/vector_math.h"
+#include "planning.h"
 #include "summary.h"
 
 namespace hesspect {
@@ -67,7 +69,7 @@ ProbeWork probe_work(const RunConfig& config, const std::string& command, const 
   lanczos.basis.on_host = plan.basis_memory == "host";
   work.eigen = {config.eigs.top, config.eigs.bottom, config.eigs.max_steps, config.eigs.rtol_eigs,
                 config.quadrature.seed};
-  work.eigenvalues = command == "eigs" || (command == "analyze" && config.eigs.top + config.eigs.bottom > 0);
+  work.eigenvalues = wants_eigenvalues(config, command);
   return work;
 }
 
@@ -127,7 +129,7 @@ std::vector<std::int64_t> Worker::next_probes() {
   std::string text;
   if (group_.leads())
     for (const std::int64_t probe : line_.next(lock_step_, tally())) text += std::to_string(probe) + ' ';
-  std::istringstream numbers(comm_.all_gather_bytes(text).front());
+  std::istringstream numbers(from_rank0(comm_, text));
   std::vector<std::int64_t> probes;
   for (std::int64_t probe = 0; numbers >> probe;) probes.push_back(probe);
   return probes;

@@ -119,4 +119,8 @@ void agree(Communicator& comm, const std::function<void()>& step) {
     if (!bytes.empty()) Failure::unpack(bytes).raise();
 }
 
+std::string from_rank0(Communicator& comm, const std::string& text) {
+  return comm.all_gather_bytes(comm.rank() == 0 ? text : std::string()).front();
+}
+
 }  // namespace hesspect

@@ -143,8 +143,7 @@ NcclCommunicator::NcclCommunicator(c10::Device device, std::unique_ptr<Communica
     impl_->check(cudaEventCreateWithFlags(&impl_->ready, cudaEventDisableTiming), "cudaEventCreate");
     impl_->check(cudaEventCreateWithFlags(&impl_->done, cudaEventDisableTiming), "cudaEventCreate");
   });
-  const std::string bytes =
-      ranks.all_gather_bytes(ranks.rank() == 0 ? std::string(id.internal, sizeof id.internal) : std::string())[0];
+  const std::string bytes = from_rank0(ranks, std::string(id.internal, sizeof id.internal));
   std::memcpy(id.internal, bytes.data(), sizeof id.internal);
   agree(ranks, [&] {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;

@@ -24,4 +24,7 @@ auto agreed(Communicator& comm, F&& step) {
   return std::move(*value);
 }
 
+/// Rank 0's text on every rank; that of the others does not count. Collective.
+std::string from_rank0(Communicator& comm, const std::string& text);
+
 }  // namespace hesspect
