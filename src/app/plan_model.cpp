@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "hesspect/comm/message_sizes.h"
 #include "hesspect/krylov/block_sizes.h"
 
 namespace hesspect::plan_model {
@@ -19,8 +20,6 @@ std::int64_t times(std::int64_t a, std::int64_t b) {
   return static_cast<double>(a) * static_cast<double>(b) > static_cast<double>(kMost) ? kMost : a * b;
 }
 
-// What the other ranks send to a sum over ranks on CPUs is held so many bytes at a time, as in comm.
-constexpr std::int64_t kSumAtOnceBytes = 64 * kMiB;
 // Recording and pulling back leave holes in a CPU's heap. On the CNN and MiniLM: 24 % of all graphs and transients,
 // where graphs are kept; of a single micro-batch's, where they are rebuilt, 70 %.
 constexpr double kHolesOfAll = 0.25, kHolesOfOne = 0.75;

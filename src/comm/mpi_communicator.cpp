@@ -9,6 +9,7 @@
 #include <cstring>
 #include <exception>
 
+#include "hesspect/comm/message_sizes.h"
 #include "tensor_checks.h"
 
 namespace hesspect {
@@ -44,9 +45,6 @@ void require_cpu(const char* call, const at::Tensor& tensor) {
 MPI_Datatype mpi_type(const at::Tensor& tensor) { return tensor.scalar_type() == at::kFloat ? MPI_FLOAT : MPI_DOUBLE; }
 
 char* bytes_of(const at::Tensor& tensor) { return static_cast<char*>(tensor.data_ptr()); }
-
-/// Bytes of the other ranks' parts that a sum over ranks holds at a time.
-constexpr std::int64_t kSumAtOnceBytes = std::int64_t{64} << 20;
 
 /// `count` entries of each rank's segment, the segments `stride` entries apart: a piece of a message that is cut in
 /// pieces.

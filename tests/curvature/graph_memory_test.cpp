@@ -9,17 +9,13 @@
 
 #include "hesspect/curvature/hessian.h"
 #include "support/fixture.h"
+#include "support/heap.h"
 
 namespace hesspect {
 namespace {
 
 using test::Fixture;
-
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kHeapIsCounted = false;  // the sanitizer's own allocator tells nothing
-#else
-constexpr bool kHeapIsCounted = true;
-#endif
+using test::kHeapIsCounted;
 
 std::int64_t mapped_bytes() {
   std::int64_t pages = 0;

@@ -8,17 +8,13 @@
 #include "hesspect/core/memory.h"
 #include "hesspect/curvature/measure.h"
 #include "support/fixture.h"
+#include "support/heap.h"
 
 namespace hesspect {
 namespace {
 
 using test::Fixture;
-
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kHeapIsCounted = false;  // the sanitizer's own allocator tells nothing
-#else
-constexpr bool kHeapIsCounted = true;
-#endif
+using test::kHeapIsCounted;
 
 constexpr std::int64_t kPlenty = std::int64_t{4} << 30;
 
