@@ -39,13 +39,33 @@ struct CurvatureConfig {
 struct EigsConfig {
   std::int64_t top = 10;
   std::int64_t bottom = 3;
-  std::int64_t max_steps = 200;  // Lanczos steps at most
-  double rtol_eigs = 1e-4;       // residual norm over the largest |Ritz value|
+  std::int64_t magnitude = 0;      // instead of top and bottom: of largest |λ|
+  std::int64_t max_steps = 200;    // Lanczos steps at most
+  double rtol_eigs = 1e-4;         // residual norm over the largest |Ritz value|
+  std::string method = "lanczos";  // lanczos or power
+  std::int64_t block = 1;          // start vectors; more than 1: a block run of its own
+  std::int64_t max_basis = 0;      // rows, then thick restart; 0: as many as steps, or as fit
+  bool true_residuals = true;      // a product for each reported pair
+  std::string eigenvectors;        // file: .h5 or .safetensors
+};
+
+struct TraceConfig {
+  std::string trace_method = "deflated";  // deflated, hutchinson, hutch++ or xtrace
+  bool layers = true;                     // traces of all parameter tensors
+  std::string diagonal;                   // file: .h5 or .safetensors
+};
+
+/// What the results are to be good to. 0: nothing is asked, and --probes and --steps are what is taken.
+struct AccuracyConfig {
+  double rtol_trace = 0.02;      // half width of the confidence interval over |trace|
+  double density_w1 = 0.01;      // bound of the Wasserstein-1 distance over the width of the spectrum
+  double confidence = 0.9;       // of intervals, bands and bounds
+  std::int64_t max_hvps = 2000;  // products at most; 0: no limit
 };
 
 struct QuadratureConfig {
-  std::int64_t probes = 3;
-  std::int64_t steps = 80;  // Lanczos steps a probe
+  std::int64_t probes = 1;  // Lanczos runs, at least
+  std::int64_t steps = 80;  // of each, at least
   ProbeDistribution distribution = ProbeDistribution::kRademacher;
   double sigma = 0;  // standard deviation of the kernel, in units of λ; 0: chosen
   std::uint64_t seed = 0;
@@ -98,6 +118,8 @@ struct RunConfig {
   LossConfig loss;
   CurvatureConfig curvature;
   EigsConfig eigs;
+  TraceConfig trace;
+  AccuracyConfig accuracy;
   QuadratureConfig quadrature;
   ComputeConfig compute;
   LayoutConfig layout;

@@ -52,11 +52,29 @@ struct ProbeManifest {
 struct FinishedProbe {
   ProbeQuadrature quadrature;
   std::optional<EigenResult> eigenvalues;
+  std::optional<TraceSample> sample;  // of its first product
+};
+
+/// The Krylov space that the trace's samples are corrected by.
+struct DeflationState {
+  std::int64_t rank = 0;
+  double captured = 0;
+  std::vector<double> layers;
 };
 
 /// As text for messages, exactly, and back. @throws InputError for text that is none
 std::string to_text(const FinishedProbe& probe);
 FinishedProbe finished_probe_from(const std::string& text);
+std::string to_text(const TraceSample& sample);
+TraceSample trace_sample_from(const std::string& text);
+std::string to_text(const DeflatedSample& sample);
+DeflatedSample deflated_sample_from(const std::string& text);
+std::string to_text(const DeflationState& deflation);
+DeflationState deflation_state_from(const std::string& text);
+std::string to_text(const TraceEstimate& trace);
+TraceEstimate trace_estimate_from(const std::string& text);
+std::string to_text(const EigenResult& eigenvalues);
+EigenResult eigen_result_from(const std::string& text);
 
 /// What rank 0 knows of the run.
 struct RunState {
@@ -65,6 +83,12 @@ struct RunState {
   std::vector<SourceFile> model, weights, data;
   std::string plan;  // opaque text: the layout that the run had
   std::vector<FinishedProbe> finished;
+  std::vector<TraceSample> samples;      // of products taken for the trace, and of the symmetry check
+  std::vector<DeflatedSample> deflated;  // of these and of the finished probes', as far as they have been corrected
+  std::optional<DeflationState> deflation;
+  std::optional<TraceEstimate> trace;      // of a method that chooses its own vectors
+  std::optional<EigenResult> eigenvalues;  // of a block or power run
+  ProductCount counts;
   double symmetry_error = 0;
   double curvature_scale = 0;
   std::int64_t products = 0;  // Hessian-vector products so far, all groups

@@ -87,6 +87,10 @@ struct RunResult {
   std::optional<Density> density;
   std::optional<EigenResult> eigenvalues;
   std::optional<TraceEstimate> trace;
+  std::optional<CumulativeDensity> cumulative;
+  std::vector<LayerEstimate> layers;
+  std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
+  ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
   ProcessInfo process;
   Diagnostics diagnostics;

@@ -56,7 +56,14 @@ struct LanczosRecord {
   double start_norm_sq = 0;
   std::vector<double> alpha, beta, product_norm;  // [m] each; product_norm: ‖A q_j‖
   std::vector<Block> blocks;
-  /// Which rows are stored: [first_row, first_row + rows). All with full re-orthogonalisation, else the last ones.
+  /// Thick restarts, in order.
+  struct ThickRestart {
+    std::int64_t step = 0;                // after so many steps
+    std::vector<double> theta, coupling;  // [kept]: Ritz values, and T's entries between them and the next row
+  };
+  std::vector<ThickRestart> thick_restarts;
+  /// Which rows are stored: [first_row, first_row + rows), numbered through all of the run: a thick restart replaces
+  /// all rows by new ones with higher numbers. Without re-orthogonalisation the last ones alone.
   std::int64_t first_row = 0, rows = 0;
   /// Vectors kept at full precision besides, where rows are stored narrower: 0, or the last one or two.
   std::int64_t running = 0;
@@ -78,6 +85,14 @@ struct RitzPair {
   double residual = 0;
   double first = 0;       // component on the block's start vector
   std::size_t block = 0;  // which diagonal block of T
+};
+
+/// A on the basis as it stands: A Q = Q T + beta · q_next · e_lastᵀ, T [rows, rows] symmetric, row-major: tridiagonal
+/// with zeros between blocks, or, after a thick restart, an arrow of the kept Ritz values and then tridiagonal.
+struct Projection {
+  std::int64_t rows = 0;
+  std::vector<double> t;
+  double beta = 0;  // 0 where the space is closed: there is no next row then
 };
 
 class Lanczos;
@@ -131,6 +146,16 @@ class Lanczos {
   ///         narrower, what their rounding leaves: 1.2e-6 and 8 %), and the run stays as it was
   bool restart(LinearOperator& op, const at::Tensor& start_local);
 
+  /// Thick restart: the basis becomes the kept Ritz vectors and the residual vector, formed in place, and the run goes
+  /// on from there; what it had found of the kept pairs it keeps, and the rest of the space is given up. alpha(),
+  /// beta() and steps() go on counting. Collective. Full re-orthogonalisation, rows of the vectors' own dtype and
+  /// device.
+  /// @param keep  indices into ritz_pairs(), ascending; fewer than there are rows
+  /// @throws Error(kInternal) after a breakdown, which leaves nothing to go on from
+  /// Source: Wu & Simon, Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
+  ///         Appl. 22 (2000)
+  void thick_restart(LinearOperator& op, std::span<const std::size_t> keep);
+
   /// m: steps (products) so far.
   std::int64_t steps() const { return static_cast<std::int64_t>(alpha_.size()); }
   const std::vector<double>& alpha() const { return alpha_; }  // [m]
@@ -153,12 +178,19 @@ class Lanczos {
   /// Bytes of the vectors kept.
   std::int64_t basis_bytes() const;
 
-  /// All Ritz pairs, ascending. Local.
+  /// All Ritz pairs of the space as it stands, ascending. Local. Without re-orthogonalisation ghosts are among them:
+  /// ghosts.h tells them.
   std::vector<RitzPair> ritz_pairs() const;
-  /// Q s of one block: the Ritz vector, this rank's shard [chunk]. Local. Full re-orthogonalisation only. No better
-  /// than the stored rows: good to 2e-3 of its norm with bfloat16, 3e-8 with float32.
-  /// @param s  [block size], an eigenvector of that block of T
-  at::Tensor ritz_vector(std::span<const double> s, std::size_t block = 0) const;
+  /// A on the basis as it stands. Local. Full re-orthogonalisation only.
+  Projection projection() const;
+  std::int64_t thick_restarts() const { return static_cast<std::int64_t>(thick_.size()); }
+  /// Rows of the basis as it stands, as matrices for vector_math.h: those of projection(), then, where the space is not
+  /// closed, the next one. Local. Full re-orthogonalisation only.
+  std::vector<at::Tensor> basis_rows() const;
+  /// Q s: the Ritz vector of s, this rank's shard [chunk]. Local. Full re-orthogonalisation only. No better than the
+  /// stored rows: good to 2e-3 of its norm with bfloat16, 3e-8 with float32.
+  /// @param s  [projection().rows], an eigenvector of T
+  at::Tensor ritz_vector(std::span<const double> s) const;
   /// max |(Qᵀ Q − I) g|, g [m] of random signs, over the basis as it is stored, the rows' own rounding included: two
   /// passes over it. Finds the largest entry of |Qᵀ Q − I|, whichever pair of rows has it: at that size where it stands
   /// alone, up to √m times it as a rule where all are alike. Collective. Full re-orthogonalisation only.
@@ -199,7 +231,8 @@ class Lanczos {
   double start_norm_sq_ = 0;
   double scale_ = 0;
   double rounding_unit_ = 0;  // 10 ε
-  LanczosRecord recorded_;    // of a resumed run, else empty
+  std::vector<LanczosRecord::ThickRestart> thick_;
+  LanczosRecord recorded_;  // of a resumed run, else empty
 };
 
 /// Takes each run up to `steps` more steps in lock-step: one apply_block for all runs that go on, and one small

@@ -1,7 +1,9 @@
-// The extreme eigenvalues from a Lanczos run.
+// Extreme eigenpairs.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <vector>
 
 #include "hesspect/krylov/lanczos.h"
 #include "hesspect/spectrum/estimates.h"
@@ -11,23 +13,29 @@ namespace hesspect {
 struct EigenOptions {
   std::int64_t top = 10;
   std::int64_t bottom = 0;
+  /// Instead of top and bottom: so many of largest |λ|.
+  std::int64_t magnitude = 0;
   std::int64_t max_steps = 300;  // Lanczos steps of the run in all, those it already had included
+  /// Rows that the basis may have: where the run would need more, it restarts thick. 0: as many as there are steps.
+  std::int64_t max_basis = 0;
   /// A Ritz value is converged where its residual bound, the products' rounding (Lanczos::rounding) included, is
   /// ≤ rtol · max |θ|, or ≤ twice that rounding where rtol asks for less (float32: 2.4e-6 of the largest product). The
   /// eigenvalue is then within that bound, and within bound²/gap where it is well apart from its neighbours: 1e-6
   /// usually means 1e-11.
   double rtol = 1e-6;
   std::uint64_t seed = 0;  // of the fresh vectors after a breakdown
+  std::int64_t block = 1;  // of block_eigenvalues: start vectors
 };
 
-/// The largest and smallest eigenvalues of `op`, taking `run` further until they are converged, or max_steps.
-/// Collective over op.comm().
+/// The wanted eigenvalues of `op`, taking `run` further until they are converged, or max_steps. Collective over
+/// op.comm().
 ///
-/// `run` may be new or a probe's: the products it has taken are used. With full re-orthogonalisation, which it must
-/// have, no eigenvalue appears twice but a multiple one. Each eigenvalue is reported once: the top ones come first, and
-/// where top + bottom > n the bottom list holds the remaining n − top, so that both lists together are the whole
-/// spectrum. Ritz values that are not converged are listed with their bounds and converged = false. Where there are
-/// fewer than top + bottom yet, both lists are short in proportion.
+/// `run` may be new or a probe's: the products it has taken are used. With full re-orthogonalisation no eigenvalue
+/// appears twice but a multiple one; without it ghosts are recognised and left out (ghosts.h), and each value stands
+/// once. Each eigenvalue is reported once: the top ones come first, and where top + bottom > n the bottom list holds
+/// the remaining n − top, so that both lists together are the whole spectrum. Ritz values that are not converged are
+/// listed with their bounds and converged = false. Where there are fewer than top + bottom yet, both lists are short in
+/// proportion.
 ///
 /// Multiplicity: a single start vector sees one copy of a multiple eigenvalue until rounding brings in the next. Where
 /// the Krylov space closes, the run restarts with a fresh vector, and ends only when such a restart adds nothing to the
@@ -35,14 +43,48 @@ struct EigenOptions {
 /// 1e3 ε · scale) that is no breakdown: the run goes on in a direction that rounding chose, and ends only when a
 /// further round of as many steps as the space had adds nothing (at most twice the steps where nothing is to be found;
 /// eight steps do where all that is left lies far within the wanted values). Where the space does not close, further
-/// copies may be missing.
+/// copies may be missing: block_eigenvalues finds them.
+///
+/// Where the basis reaches max_basis rows, a thick restart keeps the wanted Ritz vectors and as many more of either end
+/// as leave room to go on (Wu & Simon 2000).
 /// @param on_step  called on every rank after each product
-/// @throws UsageError for negative counts or a run without re-orthogonalisation; as Lanczos::extend
+/// @throws UsageError for negative counts, magnitude beside top or bottom, a max_basis too small for the wanted values;
+///         as Lanczos::extend
 /// Source: Golub & Van Loan, Matrix Computations 4e, §10.1; Parlett, The Symmetric Eigenvalue Problem, §13.2 (bounds)
 EigenResult eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& options,
                         const StepCallback& on_step = {});
 
 /// The lists from a run as it is, no product taken. Local.
 EigenResult eigenvalues_so_far(const Lanczos& run, std::int64_t n, const EigenOptions& options);
+
+/// Eigenvectors of what `result` lists: this rank's shard [chunk] of each, unit norm, top then bottom, or magnitude, in
+/// the lists' order; made one at a time. Not collective, but all ranks must ask for the same.
+using VectorSource = std::function<at::Tensor(std::size_t i)>;
+VectorSource eigenvectors(const Lanczos& run, std::int64_t n, const EigenOptions& options);
+
+/// ‖A y − θ y‖ of every listed pair, put into `result` (true_residual), with a product for each, in lock-step blocks of
+/// at most `together`. Collective.
+void measure_residuals(LinearOperator& op, const VectorSource& vectors, EigenResult& result, std::int64_t together,
+                       const std::function<void()>& on_step = {});
+
+/// The same from a block of options.block random start vectors (BlockLanczos, Gaussian probes of options.seed):
+/// multiplicities up to the block's size and clusters are found whether the space closes or not. Takes its own
+/// products.
+/// @return the result; `vectors`, where given, can be asked for eigenvectors afterwards and holds the basis
+EigenResult block_eigenvalues(LinearOperator& op, const EigenOptions& options, VectorSource* vectors = nullptr,
+                              const std::function<void()>& on_step = {});
+
+struct PowerOptions {
+  std::int64_t count = 10;           // eigenvalues of largest magnitude
+  double rtol = 1e-3;                // stops where λ moved by less than rtol · |λ| in an iteration
+  std::int64_t max_products = 1000;  // in all
+  std::uint64_t seed = 0;
+};
+
+/// Power iteration with deflation, an eigenvalue after the other: the reference that PyHessian uses, for comparison. It
+/// gives largest magnitudes; residual is the true one, from the last product. Not converged where the products are
+/// spent. Collective.
+EigenResult power_iteration(LinearOperator& op, const PowerOptions& options, VectorSource* vectors = nullptr,
+                            const std::function<void()>& on_step = {});
 
 }  // namespace hesspect

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -20,7 +21,8 @@ struct ProbeQuadrature {
   double orthogonality_loss = 0;  // max |(Q'Q - I) g|, g random signs, where it was measured
 };
 
-/// Density on a grid: the mean over probes of Σ weight · Gaussian(λ - ritz, σ).
+/// Density on a grid: the mean over probes of Σ weight · Gaussian(λ - ritz, σ). For display: the answer is the
+/// cumulative density.
 struct Density {
   std::vector<double> lambda;          // [points]
   std::vector<double> density;         // [points], in 1/λ; integrates to 1
@@ -28,25 +30,102 @@ struct Density {
   double sigma = 0;                    // standard deviation of the kernel, in units of λ
 };
 
+/// A number and its standard error over probes; NaN where that is not known.
+struct Estimate {
+  double value = 0;
+  double standard_error = 0;
+};
+
+/// The cumulative spectral density F(λ) = (number of eigenvalues ≤ λ) / n, a step function, with its band.
+struct CumulativeDensity {
+  std::vector<double> lambda;      // [points], ascending: where F steps
+  std::vector<double> cumulative;  // [points], F at and right of lambda[i]; the last is 1
+  std::vector<double> lower;       // [points], of the band, pointwise at `confidence`
+  std::vector<double> upper;       // [points]
+  double confidence = 0.9;
+  std::string band;  // "jackknife" (over probes), "a priori" (fewer than 3 probes) or "exact"
+  std::int64_t probes = 0;
+  /// Bound of the Wasserstein-1 distance ∫|F̂ − F| dλ at `confidence`, in units of λ, and its two parts.
+  double w1 = 0, w1_sampling = 0, w1_quadrature = 0;
+  double range_lo = 0, range_hi = 0;  // of the spectrum: the outermost Ritz values and their bounds
+  double exact_points = 0;            // eigenvalues taken out as points of weight 1/n: mean over probes
+  double zero_width = 0;              // |λ| up to which an eigenvalue counts as zero
+  Estimate weight_at_zero;            // share of eigenvalues with |λ| ≤ zero_width
+  Estimate negative_mass;             // share of eigenvalues below −zero_width
+  std::vector<Estimate> moments;      // [4]: (1/n) Σ λ^k, k = 1 … 4
+};
+
 /// One eigenvalue of the operator.
 struct EigenEstimate {
+  static constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
+
   double value = 0;
-  double residual = 0;  // bound of ‖A y − θ y‖ for the unit Ritz vector y: |β_q s_qi| and the products' rounding
+  double residual = 0;  // bound of ‖A y − θ y‖ for the unit Ritz vector y: |β_q s_qi| and rounding
+  double true_residual = kNotMeasured;  // ‖A y − θ y‖ by a product of its own
+  double error = 0;                     // of the value: residual, or residual²/gap where the value stands well apart
   bool converged = false;
 };
 
 struct EigenResult {
-  std::vector<EigenEstimate> top;     // largest first
-  std::vector<EigenEstimate> bottom;  // the smallest ones, largest of them first
-  std::int64_t steps = 0;             // Lanczos steps taken
-  bool converged = false;             // all of them
-  bool exhausted = false;             // the Krylov space closed (breakdown) before as many were found
+  std::vector<EigenEstimate> top;        // largest first
+  std::vector<EigenEstimate> bottom;     // the smallest ones, largest of them first
+  std::vector<EigenEstimate> magnitude;  // instead of both: largest |λ| first
+  std::int64_t steps = 0;                // products taken for them, those of true residuals not included
+  std::int64_t residual_products = 0;
+  std::int64_t thick_restarts = 0;
+  std::string method = "lanczos";  // "lanczos", "block lanczos" or "power"
+  bool converged = false;          // all of them
+  bool exhausted = false;          // the Krylov space closed (breakdown) before as many were found
+};
+
+/// What the first product with a random vector z tells of the trace.
+struct TraceSample {
+  std::int64_t probe = 0;      // its number
+  double quadratic_form = 0;   // zᵀHz
+  double product_norm_sq = 0;  // ‖Hz‖²
+  std::vector<double> layers;  // [layers], z_l · (Hz)_l: they sum to zᵀHz; empty where not asked for
+};
+
+/// The same of P H P, P the projection on what a Krylov space leaves over: its trace is the part that is estimated.
+struct DeflatedSample {
+  std::int64_t probe = 0;
+  double quadratic_form = 0;
+  double product_norm_sq = 0;
+  std::vector<double> layers;
 };
 
 struct TraceEstimate {
   double value = 0;           // tr H
-  double standard_error = 0;  // 0 and samples = 1 where it can't be told
-  std::int64_t samples = 0;
+  double standard_error = 0;  // NaN where it can't be told
+  double half_width = 0;      // of the confidence interval; NaN where it can't be told
+  double confidence = 0.9;
+  std::int64_t samples = 0;         // probes that the estimate uses
+  std::int64_t products = 0;        // that were taken for the trace alone
+  double captured = 0;              // part of the value that is known from the deflated space
+  std::int64_t deflated = 0;        // dimensions of that space
+  std::string method = "deflated";  // "deflated", "hutchinson", "hutch++" or "xtrace"
+  bool converged = true;            // the half width is what was asked for, or nothing was
+};
+
+/// Trace of the diagonal block of one parameter tensor.
+struct LayerEstimate {
+  std::string name;
+  std::int64_t size = 0;   // entries
+  Estimate trace;          // Σ_i∈l H_ii
+  Estimate mean() const {  // of the diagonal
+    return {trace.value / static_cast<double>(size), trace.standard_error / static_cast<double>(size)};
+  }
+};
+
+/// Hessian-vector products by what they were taken for. What one product serves beside is said in brackets.
+struct ProductCount {
+  std::int64_t symmetry = 0;     // (trace)
+  std::int64_t first_probe = 0;  // its Lanczos run (eigenvalues, density, deflation of the trace)
+  std::int64_t density = 0;      // Lanczos runs of the other probes (their first products: trace)
+  std::int64_t trace = 0;        // for the trace and the layers alone
+  std::int64_t eigenvalues = 0;  // block Lanczos or power iterations of their own
+  std::int64_t residuals = 0;    // true residuals
+  std::int64_t surplus = 0;      // by other groups, under way when the accuracy was met
 };
 
 }  // namespace hesspect

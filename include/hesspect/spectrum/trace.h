@@ -1,15 +1,48 @@
-// The trace from the probes' first products.
+// The trace and the layers' traces from samples, with intervals, and when they are good enough.
 #pragma once
 
+#include <cstdint>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "hesspect/spectrum/estimates.h"
 
 namespace hesspect {
 
-/// Hutchinson's estimate: the mean over probes of zᵀAz = zᵀz · α_0, unbiased since E[zzᵀ] = I, and its standard error
-/// (sample standard deviation / √P). One probe alone tells nothing of its error: samples = 1, standard_error = 0.
-/// Source: Hutchinson, Commun. Stat. Simul. Comput. 18 (1989)
-TraceEstimate trace_from(std::span<const ProbeQuadrature> quadratures);
+struct TraceRule {
+  double rtol = 0;  // asked for: half width over |value|; 0: nothing
+  double confidence = 0.9;
+  std::int64_t min_samples = 2;
+};
+
+/// Quantile of the standard normal and of Student's t distribution: q with P[|X| ≤ q] = confidence.
+double normal_quantile(double confidence);
+double student_quantile(double confidence, std::int64_t degrees);
+
+/// captured + the mean of the samples' quadratic forms, and its confidence interval.
+///
+/// Two widths are known: from the samples' own spread (Student's t), and from 2‖B‖_F²/P, B the matrix that is sampled,
+/// with ‖B‖_F² ≈ mean ‖Bz‖², which bounds the variance of Rademacher probes and is that of Gaussian ones, and is known
+/// well from one product already (Persson, Cortinovis & Kressner 2022, §3). With few samples the second is taken, then
+/// the smaller; one sample alone of another distribution tells nothing.
+/// @param captured  of the deflated space; 0 without one
+TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
+
+/// How many of the samples, in their order, the rule needs: the estimate from those is the answer. The samples beyond
+/// are left unused, so that the answer does not depend on how many were under way. Optional stopping: the rule looks at
+/// every count from min_samples on.
+/// @return 0 where all together don't suffice
+std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
+
+/// How many samples in all the rule may be expected to need, from these: at least one more than there are.
+std::int64_t samples_forecast(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
+
+/// Layers' traces: captured[l] + mean over samples, with standard errors over samples (NaN for fewer than two).
+std::vector<LayerEstimate> layer_estimates(const std::vector<std::string>& names, std::span<const std::int64_t> sizes,
+                                           std::span<const double> captured, std::span<const DeflatedSample> samples);
+
+/// Samples without deflation: as they are.
+std::vector<DeflatedSample> undeflated(std::span<const TraceSample> samples);
 
 }  // namespace hesspect

@@ -1,0 +1,55 @@
+// Vectors over a model's parameters as a file: eigenvectors, or the Hessian's diagonal, under the parameters' own
+// names.
+//
+// HDF5 (`.h5`, `.hdf5`): /vectors/<name> [k, shape of the parameter] beside /values [k] and /quantity.
+// safetensors: <name> [k, shape of the parameter], values and quantity in the metadata as JSON text.
+// Vectors are written one after the other to a temporary name, which is synced and renamed when all are there: no more
+// than one vector is in memory.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace hesspect {
+
+/// One parameter tensor within the flat vector.
+struct VectorPart {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  std::int64_t offset = 0;
+  std::int64_t size = 0;
+};
+
+struct VectorsInfo {
+  std::string quantity;        // "eigenvectors of the Hessian"
+  std::vector<double> values;  // [k]: eigenvalues; for a diagonal its trace and that of its standard error
+  std::vector<VectorPart> parts;
+  bool float64 = false;  // of the entries, else float32
+  std::string run_id;
+};
+
+class VectorsFile {
+ public:
+  /// True for a name that says which format: .h5, .hdf5, .safetensors.
+  static bool is_known(const std::filesystem::path& path);
+  /// Opens the temporary file. @throws UsageError for another suffix; InputError where it can't be written
+  VectorsFile(const std::filesystem::path& path, const VectorsInfo& info);
+  ~VectorsFile();  // removes the temporary file where commit() was not called
+  VectorsFile(const VectorsFile&) = delete;
+  VectorsFile& operator=(const VectorsFile&) = delete;
+  /// Vector i of k. @param flat  [n], whole, in the layout of `parts`
+  void write(std::int64_t i, std::span<const float> flat);
+  void write(std::int64_t i, std::span<const double> flat);
+  /// @throws InputError; the earlier file of that name is as it was
+  void commit();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hesspect

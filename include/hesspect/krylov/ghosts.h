@@ -1,0 +1,23 @@
+// Telling a Lanczos run's genuine Ritz values from ghosts where vectors were not re-orthogonalised.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "hesspect/krylov/lanczos.h"
+
+namespace hesspect {
+
+/// The Ritz pairs of T that belong to the operator, each value once, ascending.
+///
+/// Cullum & Willoughby: let T̂ be T without its first row and column. A value that T has several times (to tolerance) is
+/// genuine: a converged eigenvalue and its copies, listed once, with the smallest residual bound of the copies. A value
+/// that T has once, and T̂ too, is spurious. A value that T has once and T̂ has not is genuine. True multiplicities
+/// cannot be told. Local.
+/// @param alpha, beta  [m], beta's last entry the norm of the residual vector
+/// @param tolerance    values so close are one; 0: m · 10 ε · max |θ|
+/// Source: Cullum & Willoughby, Lanczos Algorithms for Large Symmetric Eigenvalue Computations, 1985, §4.5
+std::vector<RitzPair> genuine_ritz_pairs(std::span<const double> alpha, std::span<const double> beta,
+                                         double tolerance = 0);
+
+}  // namespace hesspect

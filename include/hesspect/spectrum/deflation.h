@@ -1,0 +1,100 @@
+// The trace by Hutchinson's estimator on what a Krylov space leaves over.
+//
+// Let V [n, r] be all rows of a Lanczos basis but the last, P = I − VVᵀ. Then
+//   tr H = tr(VᵀHV) + tr(PHP),
+// the first part is in the run's T, and of the second a product Hz with an independent probe gives a sample zᵀPHPz
+// without a product of its own: HV = QT is known, so that zᵀPHPz and ‖PHPz‖² follow from zᵀHz, ‖Hz‖² and Qᵀz. So the
+// products may be anyone's, taken before the space was there, and the correction is a pass over the basis. The sum is
+// unbiased for any V that is independent of z; its variance is 2(‖PHP‖_F² − Σ(PHP)_ii²) for Rademacher probes.
+//
+// Per layer l the same with diag(H) = diag(V T_V Vᵀ) + 2 diag(q_r (Vt)ᵀ) + diag(PHP), q_r the last row and t its
+// coupling to V: samples are (z ∘ PHPz) summed over l.
+//
+// Source: Meyer, Musco, Musco & Woodruff 2021 (deflated Hutchinson); Chen & Hallman, Krylov-aware stochastic trace
+// estimation, SIAM J. Matrix Anal. Appl. 44 (2023); Persson, Cortinovis & Kressner 2022 (adaptive split)
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "hesspect/krylov/lanczos.h"
+#include "hesspect/spectrum/estimates.h"
+
+namespace hesspect {
+
+/// Where the parameter tensors begin in the flat vector: [layers + 1], the last is n. Empty: no layers are asked for.
+using LayerOffsets = std::vector<std::int64_t>;
+
+/// Σ over each layer of a_i b_i, over all ranks' shards, in double. Collective.
+/// @param a, b  [chunk]
+std::vector<double> layer_dots(Communicator& comm, const Shard& shard, const LayerOffsets& offsets, const at::Tensor& a,
+                               const at::Tensor& b);
+
+/// What a product Hz tells of the trace. Collective.
+TraceSample trace_sample(const LinearOperator& op, const LayerOffsets& offsets, std::int64_t probe, const at::Tensor& z,
+                         const at::Tensor& hz);
+
+class KrylovDeflation {
+ public:
+  /// Of a run's basis as it stands; the run must outlive this and not go on. Collective.
+  KrylovDeflation(const LinearOperator& op, const Lanczos& run, const LayerOffsets& offsets);
+
+  /// r: dimensions deflated.
+  std::int64_t rank() const { return rank_; }
+  /// tr(VᵀHV), of the rows as they are stored.
+  double captured() const { return captured_; }
+  /// [layers] diag(V T_V Vᵀ) + 2 diag(q_r (Vt)ᵀ), summed over each layer.
+  const std::vector<double>& captured_layers() const { return layers_; }
+
+  /// A sample of what is left. Collective.
+  /// @param z  its probe, [chunk], independent of the run
+  DeflatedSample deflated(const TraceSample& sample, const at::Tensor& z) const;
+  /// P H P z for z and Hz: for the diagonal. Collective. @return [chunk]
+  at::Tensor remainder(const at::Tensor& z, const at::Tensor& hz) const;
+  /// The deflated part of the diagonal itself: diag(V T_V Vᵀ) + 2 q_r ∘ (Vt), [chunk]. Local.
+  at::Tensor captured_diagonal() const;
+
+ private:
+  struct Split;
+  Split split(const at::Tensor& z) const;
+
+  const LinearOperator& op_;
+  LayerOffsets offsets_;
+  std::vector<at::Tensor> rows_;  // of V
+  at::Tensor last_, next_;        // q_r and q_{r+1}; undefined where the space is closed
+  std::int64_t rank_ = 0;
+  Projection projection_;
+  std::vector<double> coupling_;  // t [r]: of the last row to V
+  double captured_ = 0;
+  std::vector<double> layers_;
+};
+
+/// What a run's first r rows, for every r, would leave of ‖PHP‖_F² and of the trace, from a few samples taken before:
+/// says how far the Lanczos run is worth taking for the trace's sake. Local, but for `dots`.
+class DeflationForecast {
+ public:
+  /// @param z  the samples' probes, [chunk] each
+  DeflationForecast(std::vector<TraceSample> samples, std::vector<at::Tensor> z);
+  /// Takes in the rows that the run has got since. Collective over op.comm().
+  void update(const LinearOperator& op, const Lanczos& run);
+  /// Products in all, the run's m and the probes that the interval would take after them, were the run to end at m
+  /// steps. @param tolerance  half width asked for relative to the trace. @param quantile  of the normal distribution
+  double products_at(std::int64_t steps, double rtol, double quantile) const;
+  /// Whether the last `window` steps have saved more products than they took.
+  bool pays(std::int64_t window, double rtol, double quantile) const;
+
+ private:
+  struct Point {
+    double captured = 0, remainder_sq = 0, trace = 0;
+  };
+  std::vector<TraceSample> samples_;
+  std::vector<at::Tensor> z_;
+  std::vector<std::vector<double>> dots_;  // [samples][rows]: q_jᵀz
+  std::vector<Point> points_;              // [steps + 1]
+  std::int64_t thick_restarts_ = 0;
+};
+
+}  // namespace hesspect

@@ -1,0 +1,38 @@
+// Trace estimators that choose their own vectors: Hutch++ and XTrace. The default, Hutchinson on what a Krylov space
+// leaves over, is in deflation.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "hesspect/core/random_probe.h"
+#include "hesspect/krylov/linear_operator.h"
+#include "hesspect/spectrum/estimates.h"
+
+namespace hesspect {
+
+struct TraceMethodOptions {
+  ProbeDistribution distribution = ProbeDistribution::kRademacher;
+  std::uint64_t seed = 0;
+  std::uint64_t first_probe = 0;  // number of the first random vector
+  double rtol = 0.01;             // of the confidence interval's half width over |value|; 0: max_products are taken
+  double confidence = 0.9;
+  std::int64_t max_products = 300;
+};
+
+/// Hutch++: a third of the products sketches the range, a third projects, a third is Hutchinson on the rest. Taken in
+/// rounds, each half as large again as all before, until the interval is narrow enough or the products are spent.
+/// Vectors of all rounds are kept: 2/3 · products of them. Collective over op.comm().
+/// @param on_product  called on every rank after each block of products
+/// Source: Meyer, Musco, Musco & Woodruff, Hutch++, SOSA 2021
+TraceEstimate hutch_plus_plus(LinearOperator& op, const TraceMethodOptions& options,
+                              const std::function<void()>& on_product = {});
+
+/// XTrace: every random vector serves both the sketch and the residual, by leaving one out. The same rounds and memory
+/// (two vectors for each two products). Collective over op.comm().
+/// Source: Epperly, Tropp & Webber, XTrace, SIAM J. Matrix Anal. Appl. 45 (2024), §2.1 and supplement (the O(n m²)
+/// form)
+TraceEstimate xtrace(LinearOperator& op, const TraceMethodOptions& options,
+                     const std::function<void()>& on_product = {});
+
+}  // namespace hesspect
