@@ -1,28 +1,114 @@
 #include "hesspect/spectrum/trace.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+
+#include "hesspect/core/errors.h"
 
 namespace hesspect {
+namespace {
 
-TraceEstimate trace_from(std::span<const ProbeQuadrature> quadratures) {
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+/// Below it a spread over samples is too uncertain to stop by.
+constexpr std::int64_t kSpreadFrom = 10;
+/// Both widths are made so much wider: a rule that looks at every count stops where the spread happens to be small.
+/// With it 92 to 95 % of intervals at a nominal 90 % held, in simulations of normal samples.
+constexpr double kOptionalStopping = 1.1;
+
+/// Sums over the samples so far.
+struct Sums {
+  std::int64_t count = 0;
+  double mean = 0, square = 0;  // of quadratic forms: mean, and Σ (x − mean)² (Welford)
+  double product_norm_sq = 0;
+
+  void add(const DeflatedSample& sample) {
+    ++count;
+    const double off = sample.quadratic_form - mean;
+    mean += off / static_cast<double>(count);
+    square += off * (sample.quadratic_form - mean);
+    product_norm_sq += sample.product_norm_sq;
+  }
+};
+
+TraceEstimate estimate_of(double captured, const Sums& sums, const TraceRule& rule) {
   TraceEstimate trace;
-  double sum = 0, square = 0;
-  for (const ProbeQuadrature& quadrature : quadratures) {
-    if (quadrature.alpha.empty()) continue;
-    sum += quadrature.norm_sq * quadrature.alpha[0];
-    ++trace.samples;
+  trace.captured = captured;
+  trace.confidence = rule.confidence;
+  trace.samples = sums.count;
+  if (sums.count == 0) {
+    trace.value = captured;
+    trace.standard_error = trace.half_width = kNaN;
+    trace.converged = rule.rtol <= 0;
+    return trace;
   }
-  if (trace.samples == 0) return trace;
-  const double count = static_cast<double>(trace.samples);
-  trace.value = sum / count;
-  if (trace.samples == 1) return trace;
-  for (const ProbeQuadrature& quadrature : quadratures) {
-    if (quadrature.alpha.empty()) continue;
-    const double off = quadrature.norm_sq * quadrature.alpha[0] - trace.value;
-    square += off * off;
+  const double count = static_cast<double>(sums.count);
+  trace.value = captured + sums.mean;
+  trace.standard_error = std::sqrt(2 * (sums.product_norm_sq / count) / count);
+  trace.half_width = normal_quantile(rule.confidence) * trace.standard_error;
+  if (sums.count >= kSpreadFrom) {
+    const double spread = std::sqrt(sums.square / (count - 1) / count);
+    const double width = student_quantile(rule.confidence, sums.count - 1) * spread;
+    if (width < trace.half_width) {
+      trace.standard_error = spread;
+      trace.half_width = width;
+    }
   }
-  trace.standard_error = std::sqrt(square / (count - 1) / count);
+  trace.half_width *= kOptionalStopping;
+  trace.converged =
+      rule.rtol <= 0 || (sums.count >= rule.min_samples && trace.half_width <= rule.rtol * std::abs(trace.value));
   return trace;
+}
+
+}  // namespace
+
+TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
+  Sums sums;
+  for (const DeflatedSample& sample : samples) sums.add(sample);
+  return estimate_of(captured, sums, rule);
+}
+
+std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
+  Sums sums;
+  for (const DeflatedSample& sample : samples) {
+    sums.add(sample);
+    if (sums.count >= rule.min_samples && estimate_of(captured, sums, rule).converged) return sums.count;
+  }
+  return 0;
+}
+
+std::int64_t samples_forecast(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
+  const auto count = static_cast<std::int64_t>(samples.size());
+  if (count == 0) return std::max<std::int64_t>(1, rule.min_samples);
+  const TraceEstimate now = trace_estimate(captured, samples, rule);
+  const double ratio = now.half_width / (rule.rtol * std::abs(now.value));
+  constexpr double kMost = 1e15;
+  const double needed = std::min(kMost, static_cast<double>(count) * ratio * ratio);  // NaN and ∞: the most
+  const auto forecast = static_cast<std::int64_t>(std::ceil(std::isfinite(needed) ? needed : kMost));
+  return std::max({forecast, count + 1, rule.min_samples});
+}
+
+std::vector<LayerEstimate> layer_estimates(const std::vector<std::string>& names, std::span<const std::int64_t> sizes,
+                                           std::span<const double> captured, std::span<const DeflatedSample> samples) {
+  std::vector<LayerEstimate> layers;
+  for (std::size_t l = 0; l < names.size(); ++l) {
+    Sums sums;
+    for (const DeflatedSample& sample : samples) sums.add({sample.probe, sample.layers.at(l), 0, {}});
+    const double count = static_cast<double>(sums.count);
+    LayerEstimate layer;
+    layer.name = names[l];
+    layer.size = sizes[l];
+    layer.trace.value = (captured.empty() ? 0 : captured[l]) + sums.mean;
+    layer.trace.standard_error = sums.count > 1 ? std::sqrt(sums.square / (count - 1) / count) : kNaN;
+    layers.push_back(std::move(layer));
+  }
+  return layers;
+}
+
+std::vector<DeflatedSample> undeflated(std::span<const TraceSample> samples) {
+  std::vector<DeflatedSample> same;
+  for (const TraceSample& s : samples) same.push_back({s.probe, s.quadratic_form, s.product_norm_sq, s.layers});
+  return same;
 }
 
 }  // namespace hesspect

@@ -24,8 +24,8 @@ double student_quantile(double confidence, std::int64_t degrees);
 ///
 /// Two widths are known: from the samples' own spread (Student's t), and from 2‖B‖_F²/P, B the matrix that is sampled,
 /// with ‖B‖_F² ≈ mean ‖Bz‖², which bounds the variance of Rademacher probes and is that of Gaussian ones, and is known
-/// well from one product already (Persson, Cortinovis & Kressner 2022, §3). With few samples the second is taken, then
-/// the smaller; one sample alone of another distribution tells nothing.
+/// well from one product already (Persson, Cortinovis & Kressner 2022, §3). With fewer than ten samples the second is
+/// taken, then the smaller. A tenth is added for the rule's looking at every count.
 /// @param captured  of the deflated space; 0 without one
 TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
 
