@@ -53,7 +53,7 @@ std::string help_text(Command command) {
   if (command == Command::kNone)
     return "hesspect: the curvature spectrum of a trained network, without ever forming the matrix\n\n"
            "usage: hesspect COMMAND [options], or mpirun -n RANKS hesspect COMMAND [options]\n\n"
-           "  analyze   density, trace, top and bottom eigenvalues\n"
+           "  analyze   density, trace, layers' traces, top and bottom eigenvalues, each as good as asked for\n"
            "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
@@ -70,8 +70,9 @@ std::string help_text(Command command) {
   text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
           block(curvature_options(config.curvature));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
-  text += block(quadrature_options(config.quadrature)) + block(compute_options(config.compute)) +
-          block(layout_options(config.layout));
+  if (command != Command::kDensity && command != Command::kEigs) text += block(trace_options(config.trace));
+  text += block(accuracy_options(config.accuracy)) + block(quadrature_options(config.quadrature)) +
+          block(compute_options(config.compute)) + block(layout_options(config.layout));
   if (command == Command::kPlan)
     text += block(plan_options(config.plan));
   else

@@ -8,7 +8,8 @@ namespace hesspect {
 namespace {
 
 constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
-constexpr double kLargestSigma = 1e100;  // its square, and the density's peak, are still numbers
+constexpr double kLargestSigma = 1e100;         // its square, and the density's peak, are still numbers
+constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond mean nothing with a few samples
 
 }  // namespace
 
@@ -60,16 +61,45 @@ OptionGroup eigs_options(EigsConfig& c) {
   OptionGroup group{"Eigenvalues (analyze, eigs)", {}};
   group.integer("top", c.top, 0, 10'000, "how many of the largest eigenvalues");
   group.integer("bottom", c.bottom, 0, 10'000, "how many of the smallest eigenvalues");
+  group.integer("magnitude", c.magnitude, 0, 10'000, "instead of both: how many of the largest |eigenvalue|");
+  group.choice("method", c.method, {"lanczos", "power"},
+               "power: power iteration with deflation, for comparison (eigs, with --magnitude)");
   group.integer("max-steps", c.max_steps, 2, 1'000'000, "Lanczos steps at most");
   group.real("rtol-eigs", c.rtol_eigs, 0, 1, false,
              "an eigenvalue has converged when its residual is below this share of the largest |eigenvalue|");
+  group.integer("block", c.block, 1, 1'000,
+                "start vectors; above 1: a block run of its own, which finds clusters and multiplicities up to this");
+  group.integer("max-basis", c.max_basis, 0, 1'000'000,
+                "Lanczos vectors kept, then a thick restart; 0: as many as there are steps, or as fit");
+  group.flag("true-residuals", c.true_residuals, "measure |Hv - lambda v| of every pair found, with a product each");
+  group.text("eigenvectors", c.eigenvectors, "FILE", "write the eigenvectors, by parameter: .h5 or .safetensors");
+  return group;
+}
+
+OptionGroup trace_options(TraceConfig& c) {
+  OptionGroup group{"Trace (analyze, trace)", {}};
+  group.choice("trace-method", c.trace_method, {"deflated", "hutchinson", "hutch++", "xtrace"},
+               "deflated: Hutchinson on what the Lanczos vectors leave over");
+  group.flag("layers", c.layers, "the trace of every parameter tensor, from the same products");
+  group.text("diagonal", c.diagonal, "FILE", "write an estimate of the diagonal, by parameter: .h5 or .safetensors");
+  return group;
+}
+
+OptionGroup accuracy_options(AccuracyConfig& c) {
+  OptionGroup group{"Accuracy", {}};
+  group.real("rtol-trace", c.rtol_trace, 0, 1, true,
+             "half width of the trace's confidence interval over |trace|; 0: --probes samples are taken");
+  group.real("density-w1", c.density_w1, 0, 1, true,
+             "bound of the density's Wasserstein-1 distance over the spectrum's width; 0: --probes runs of --steps");
+  group.real("confidence", c.confidence, 0.5, kLargestConfidence, true, "of intervals, bands and bounds");
+  group.integer("max-hvps", c.max_hvps, 0, kNoLimit, "Hessian-vector products at most; 0: no limit");
   return group;
 }
 
 OptionGroup quadrature_options(QuadratureConfig& c) {
   OptionGroup group{"Probes (analyze, density, trace)", {}};
-  group.integer("probes", c.probes, 1, 1'000'000, "random probe vectors");
-  group.integer("steps", c.steps, 2, 1'000'000, "Lanczos steps a probe");
+  group.integer("probes", c.probes, 1, 1'000'000, "Lanczos runs from random probes, at least");
+  group.integer("steps", c.steps, 2, 1'000'000, "Lanczos steps of each, at least");
   group.distribution("distribution", c.distribution, "of a probe's entries");
   group.real("sigma", c.sigma, 0, kLargestSigma, true,
              "standard deviation of the density's kernel, in units of the eigenvalues; 0: chosen");
@@ -149,9 +179,10 @@ OptionGroup general_options(GeneralConfig& c) {
 
 OptionTable run_options(RunConfig& c) {
   return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
-                      curvature_options(c.curvature), eigs_options(c.eigs), quadrature_options(c.quadrature),
-                      compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint),
-                      plan_options(c.plan), output_options(c.output)}};
+                      curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
+                      accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
+                      layout_options(c.layout), checkpoint_options(c.checkpoint), plan_options(c.plan),
+                      output_options(c.output)}};
 }
 
 }  // namespace hesspect

@@ -17,6 +17,8 @@ OptionGroup data_options(DataConfig& config);
 OptionGroup loss_options(LossConfig& config);
 OptionGroup curvature_options(CurvatureConfig& config);
 OptionGroup eigs_options(EigsConfig& config);
+OptionGroup trace_options(TraceConfig& config);
+OptionGroup accuracy_options(AccuracyConfig& config);
 OptionGroup quadrature_options(QuadratureConfig& config);
 OptionGroup compute_options(ComputeConfig& config);
 OptionGroup layout_options(LayoutConfig& config);

@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "check_options.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "ini.h"
@@ -188,38 +189,6 @@ const Setting* find(const Settings& settings, const std::string& option) {
   return nullptr;
 }
 
-void require(bool given, Command command, const std::string& option, const std::string& what) {
-  if (!given) throw UsageError("'" + to_string(command) + "' needs --" + option + ", " + what);
-}
-
-/// What no single option can check.
-void check_whole(const Invocation& run) {
-  const RunConfig& c = run.config;
-  if (c.output.quiet && c.output.verbose) throw UsageError("--quiet and --verbose contradict each other");
-  if (run.command == Command::kInspect) {
-    if (run.file.empty()) throw UsageError("'inspect' needs a file: hesspect inspect FILE");
-    return;
-  }
-  const bool smoothing = run.command == Command::kDensity && !c.output.from.empty();
-  if (!c.output.from.empty() && !smoothing)
-    throw UsageError("--from belongs to 'density', not to '" + to_string(run.command) + "'");
-  if (!smoothing) {
-    require(!c.model.model.empty(), run.command, "model", "a .pt2 file");
-    require(!c.data.data.empty(), run.command, "data", "an HDF5 or safetensors file");
-    require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
-  }
-  const bool planning = run.command == Command::kPlan;
-  const std::string work = planning ? c.plan.work : to_string(run.command);
-  if (!planning) {
-    require(!c.output.output.empty(), run.command, "output", "the file to write");
-    if (c.plan.world != 0) throw UsageError("--world belongs to 'plan'; 'mpirun -n' sets the ranks of a run");
-  }
-  const bool eigenvalues = work == "eigs" || work == "analyze";
-  if (eigenvalues && !c.quadrature.reorthogonalize && c.eigs.top + c.eigs.bottom > 0)
-    throw UsageError("eigenvalues need --reorthogonalization full; without it, --top 0 --bottom 0");
-  if (work == "eigs" && c.eigs.top + c.eigs.bottom == 0) throw UsageError("'eigs' needs --top or --bottom above 0");
-}
-
 std::string ini_text(const RunConfig& config, const std::set<std::string>& left_out) {
   RunConfig copy = config;
   std::string text;
@@ -297,9 +266,15 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
     if (const Setting* config = find(variables, "config"); own.config.empty() && config != nullptr)
       own.config = config->values.front();
   }
-  if (!own.config.empty()) apply_settings(read_ini(read_file(own.config), own.config, table), table);
-  apply_settings(variables, table);
-  apply_settings(arguments, table);
+  std::set<std::string> given;
+  const auto apply = [&](const Settings& settings) {
+    apply_settings(settings, table);
+    for (const auto& setting : settings) given.insert(setting.option);
+  };
+  if (!own.config.empty()) apply(read_ini(read_file(own.config), own.config, table));
+  apply(variables);
+  apply(arguments);
+  resolve_defaults(run.config, given);
   if (run.command == Command::kDensity && !run.config.output.from.empty()) check_smoothing(arguments);
   if (!run.print_config) check_whole(run);
   return run;

@@ -123,11 +123,9 @@ TEST(Options, MissingAndContradictory) {
   EXPECT_NE(usage_error(with({"--steps"})), "");
   EXPECT_NE(usage_error({"analyze", "--model", "--data", "d.h5"}), "");
   EXPECT_EQ(usage_error(with({"--quiet", "--verbose"})), "--quiet and --verbose contradict each other");
-  EXPECT_EQ(usage_error(with({"--reorthogonalization", "none"})),
-            "eigenvalues need --reorthogonalization full; without it, --top 0 --bottom 0");
   EXPECT_EQ(usage_error({"eigs", "--model", "m", "--data", "d", "--loss", "mse", "--output", "r", "--top", "0",
                          "--bottom", "0"}),
-            "'eigs' needs --top or --bottom above 0");
+            "'eigs' needs --top, --bottom or --magnitude above 0");
 }
 
 TEST(Options, BrokenIniFiles) {
@@ -260,6 +258,16 @@ TEST(Options, IniOfTheResult) {
                                              {"--micro-batch", "2"},
                                              {"--basis-dtype", "bfloat16"},
                                              {"--top", "1"},
+                                             {"--magnitude", "13"},
+                                             {"--block", "2"},
+                                             {"--max-basis", "64"},
+                                             {"--true-residuals=false"},
+                                             {"--trace-method", "xtrace"},
+                                             {"--layers=false"},
+                                             {"--rtol-trace", "0.1"},
+                                             {"--density-w1", "0.1"},
+                                             {"--confidence", "0.8"},
+                                             {"--max-hvps", "99"},
                                              {"--reorthogonalization", "none", "--top", "0", "--bottom", "0"}})
     EXPECT_NE(to_ini_of_result(parse_command_line(with(other), {}).config), base) << other.front();
 }
@@ -274,6 +282,144 @@ TEST(Options, PlanNeedsNoOutput) {
   EXPECT_EQ(run.command, Command::kPlan);
   EXPECT_EQ(run.config.plan.world, 64);
   EXPECT_FALSE(run.config.plan.measure);
+}
+
+std::vector<std::string> eigs(std::vector<std::string> more) {
+  std::vector<std::string> args = with(std::move(more));
+  args.front() = "eigs";
+  return args;
+}
+
+TEST(Options, MagnitudeTakesThePlaceOfTopAndBottom) {
+  const auto counts = [](const std::vector<std::string>& more, const Environment& environment = {}) {
+    const EigsConfig c = parse_command_line(with(more), environment).config.eigs;
+    return std::vector<std::int64_t>{c.top, c.bottom, c.magnitude};
+  };
+  EXPECT_EQ(counts({}), (std::vector<std::int64_t>{10, 3, 0}));
+  EXPECT_EQ(counts({"--magnitude", "5"}), (std::vector<std::int64_t>{0, 0, 5}));
+  EXPECT_EQ(counts({"--magnitude", "5", "--top", "0"}), (std::vector<std::int64_t>{0, 0, 5}));
+  EXPECT_EQ(counts({"--magnitude", "0", "--top", "4"}), (std::vector<std::int64_t>{4, 3, 0}));
+  EXPECT_EQ(counts({}, {{"HESSPECT_MAGNITUDE", "2"}}), (std::vector<std::int64_t>{0, 0, 2}));
+  const std::string both = "--magnitude takes the place of --top and --bottom: give one or the other";
+  EXPECT_EQ(usage_error(with({"--magnitude", "5", "--top", "1"})), both);
+  EXPECT_EQ(usage_error(with({"--magnitude", "5"}), {{"HESSPECT_BOTTOM", "1"}}), both);
+  const IniFile ini("top = 2\n");
+  EXPECT_EQ(usage_error(with({"--magnitude", "5", "--config", ini.path()})), both);
+  EXPECT_EQ(usage_error(eigs({"--top", "0", "--bottom", "0", "--magnitude", "1"})), "");
+}
+
+/// What was decided from other options is in the ini text, which reads back to the same.
+TEST(Options, DecidedDefaultsReadBackAsGiven) {
+  for (const std::vector<std::string>& more :
+       std::vector<std::vector<std::string>>{{"--magnitude", "5"}, {"--reorthogonalization", "none"}}) {
+    const RunConfig config = parse_command_line(with(more), {}).config;
+    const IniFile ini(to_ini(config));
+    EXPECT_EQ(to_ini(parse_command_line({"analyze", "--config", ini.path()}, {}).config), to_ini(config));
+    EXPECT_EQ(to_ini(from_ini(to_ini(config), "text")), to_ini(config));
+  }
+}
+
+TEST(Options, EigenvaluesWithoutReorthogonalisation) {
+  const RunConfig config = parse_command_line(with({"--reorthogonalization", "none"}), {}).config;
+  EXPECT_EQ(config.eigs.top, 10);
+  EXPECT_FALSE(config.eigs.true_residuals);
+  EXPECT_EQ(config.trace.trace_method, "hutchinson");
+  EXPECT_TRUE(parse_command_line(kAnalyze, {}).config.eigs.true_residuals);
+  EXPECT_EQ(parse_command_line(kAnalyze, {}).config.trace.trace_method, "deflated");
+  const auto refused = [](std::vector<std::string> more) {
+    more.insert(more.end(), {"--reorthogonalization", "none"});
+    return usage_error(with(more));
+  };
+  const std::string why = " needs --reorthogonalization full: without it the Lanczos vectors are not kept";
+  EXPECT_EQ(refused({"--true-residuals"}), "--true-residuals" + why);
+  EXPECT_EQ(refused({"--true-residuals=false"}), "");
+  EXPECT_EQ(refused({"--eigenvectors", "v.h5"}), "--eigenvectors" + why);
+  EXPECT_EQ(refused({"--block", "2"}), "--block above 1" + why);
+  EXPECT_EQ(refused({"--max-basis", "99"}), "--max-basis" + why);
+  EXPECT_EQ(refused({"--trace-method", "deflated"}),
+            "--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
+  EXPECT_EQ(refused({"--trace-method", "xtrace"}), "");
+  // Another command does not use them.
+  std::vector<std::string> density = with({"--reorthogonalization", "none", "--true-residuals"});
+  density.front() = "density";
+  EXPECT_EQ(usage_error(density), "");
+}
+
+TEST(Options, PowerIterationAsksForMagnitudes) {
+  const RunConfig config = parse_command_line(eigs({"--method", "power"}), {}).config;
+  EXPECT_EQ(config.eigs.magnitude, 10);
+  EXPECT_EQ(config.eigs.top + config.eigs.bottom, 0);
+  EXPECT_EQ(parse_command_line(eigs({"--method", "power", "--magnitude", "4"}), {}).config.eigs.magnitude, 4);
+  EXPECT_EQ(usage_error(eigs({"--method", "power", "--top", "4"})),
+            "--method power finds the largest |eigenvalues|: ask with --magnitude, not --top and --bottom");
+  EXPECT_EQ(usage_error(with({"--method", "power"})), "--method power belongs to 'eigs', not to 'analyze'");
+  EXPECT_EQ(usage_error(eigs({"--method", "power", "--block", "2"})),
+            "--block and --max-basis belong to --method lanczos");
+  EXPECT_EQ(usage_error(eigs({"--method", "power", "--max-basis", "100"})),
+            "--block and --max-basis belong to --method lanczos");
+  EXPECT_EQ(usage_error(eigs({"--method", "power", "--reorthogonalization", "none", "--eigenvectors", "v.h5"})), "");
+  EXPECT_EQ(usage_error({"plan", "--for", "eigs", "--model", "m", "--data", "d", "--loss", "mse", "--method", "power"}),
+            "");
+}
+
+TEST(Options, BasisAndBlockFitWhatIsWanted) {
+  EXPECT_EQ(usage_error(with({"--max-basis", "14"})),
+            "--max-basis 14 is too small for 13 eigenvalues: at least 15, better twice that");
+  EXPECT_EQ(usage_error(with({"--max-basis", "15"})), "");
+  EXPECT_EQ(usage_error(with({"--max-basis", "15", "--block", "2"})),
+            "--max-basis 15 is too small for 13 eigenvalues: at least 17, better twice that");
+  EXPECT_EQ(usage_error(with({"--max-steps", "4", "--block", "5"})),
+            "--block 5 is more than --max-steps 4: a block takes a step for each of its vectors");
+  EXPECT_EQ(usage_error(with({"--block", "1001"})), "--block 1001: expected an integer from 1 to 1000");
+}
+
+TEST(Options, FilesOfVectors) {
+  const RunConfig config =
+      parse_command_line(with({"--eigenvectors", "v.safetensors", "--diagonal", "d.hdf5"}), {}).config;
+  EXPECT_EQ(config.eigs.eigenvectors, "v.safetensors");
+  EXPECT_EQ(config.trace.diagonal, "d.hdf5");
+  const auto as = [](const std::string& command, const std::vector<std::string>& more) {
+    std::vector<std::string> args = with(more);
+    args.front() = command;
+    return usage_error(args);
+  };
+  EXPECT_EQ(as("analyze", {"--eigenvectors", "v.npz"}),
+            "--eigenvectors v.npz: expected a name that ends in .h5, .hdf5 or .safetensors");
+  EXPECT_EQ(as("analyze", {"--diagonal", "h5"}),
+            "--diagonal h5: expected a name that ends in .h5, .hdf5 or .safetensors");
+  EXPECT_EQ(as("analyze", {"--eigenvectors", "./r.h5"}), "--eigenvectors and --output name the same file");
+  EXPECT_EQ(as("trace", {"--diagonal", "r.h5"}), "--diagonal and --output name the same file");
+  EXPECT_EQ(as("analyze", {"--eigenvectors", "v.h5", "--diagonal", "v.h5"}),
+            "--eigenvectors and --diagonal name the same file");
+  EXPECT_EQ(as("trace", {"--eigenvectors", "v.h5"}), "--eigenvectors belongs to 'analyze' and 'eigs', not to 'trace'");
+  EXPECT_EQ(as("eigs", {"--diagonal", "d.h5"}), "--diagonal belongs to 'analyze' and 'trace', not to 'eigs'");
+  EXPECT_EQ(as("analyze", {"--top", "0", "--bottom", "0", "--eigenvectors", "v.h5"}),
+            "--eigenvectors needs --top, --bottom or --magnitude above 0");
+  EXPECT_EQ(as("trace", {"--diagonal", "d.h5", "--trace-method", "hutch++"}),
+            "--diagonal needs --trace-method deflated or hutchinson, not hutch++");
+  EXPECT_EQ(as("trace", {"--diagonal", "d.h5", "--trace-method", "hutchinson"}), "");
+}
+
+TEST(Options, Accuracy) {
+  const AccuracyConfig c =
+      parse_command_line(with({"--rtol-trace", "0", "--density-w1=0.5", "--confidence", "0.9999", "--max-hvps", "0"}),
+                         {})
+          .config.accuracy;
+  EXPECT_EQ(c.rtol_trace, 0);
+  EXPECT_EQ(c.density_w1, 0.5);
+  EXPECT_EQ(c.confidence, 0.9999);
+  EXPECT_EQ(c.max_hvps, 0);
+  EXPECT_EQ(usage_error(with({"--confidence", "0.49"})),
+            "--confidence 0.49: expected a number, at least 0.5 and below 0.99999");
+  EXPECT_NE(usage_error(with({"--confidence", "0.99999"})), "");
+  EXPECT_NE(usage_error(with({"--rtol-trace", "-0.1"})), "");
+  EXPECT_EQ(usage_error(with({"--trace-method", "hutchpp"})),
+            "--trace-method hutchpp: expected deflated, hutchinson, hutch++ or xtrace (did you mean 'hutch++'?)");
+  const std::string help = help_text(Command::kAnalyze);
+  for (const char* option :
+       {"--magnitude", "--method", "--block", "--max-basis", "--true-residuals", "--eigenvectors", "--trace-method",
+        "--layers", "--diagonal", "--rtol-trace", "--density-w1", "--confidence", "--max-hvps"})
+    EXPECT_NE(help.find(option), std::string::npos) << option;
 }
 
 }  // namespace

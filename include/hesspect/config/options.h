@@ -41,10 +41,6 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
 /// Every option of the config as ini text, which reads back to the same config. Unset texts are left out.
 std::string to_ini(const RunConfig& config);
 
-/// The same without what the result does not depend on: files by name (they are told apart by content), layout,
-/// threads, checkpoints, output.
-std::string to_ini_of_result(const RunConfig& config);
-
 /// The same without what the result does not depend on: files by name (they are told apart by content), threads,
 /// layout, checkpoints, output.
 std::string to_ini_of_result(const RunConfig& config);

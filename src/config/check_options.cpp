@@ -1,0 +1,112 @@
+#include "check_options.h"
+
+#include <filesystem>
+
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+void require(bool given, Command command, const std::string& option, const std::string& what) {
+  if (!given) throw UsageError("'" + to_string(command) + "' needs --" + option + ", " + what);
+}
+
+std::int64_t wanted(const EigsConfig& c) { return c.top + c.bottom + c.magnitude; }
+
+void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, const std::string& work) {
+  if (c.magnitude > 0 && c.top + c.bottom > 0)
+    throw UsageError("--magnitude takes the place of --top and --bottom: give one or the other");
+  if (work == "eigs" && wanted(c) == 0) throw UsageError("'eigs' needs --top, --bottom or --magnitude above 0");
+  if (c.method == "power") {
+    if (work != "eigs") throw UsageError("--method power belongs to 'eigs', not to '" + work + "'");
+    if (c.magnitude == 0)
+      throw UsageError("--method power finds the largest |eigenvalues|: ask with --magnitude, not --top and --bottom");
+    if (c.block > 1 || c.max_basis > 0) throw UsageError("--block and --max-basis belong to --method lanczos");
+  } else if (!reorthogonalize) {
+    const std::string without = " needs --reorthogonalization full: without it the Lanczos vectors are not kept";
+    if (c.block > 1) throw UsageError("--block above 1" + without);
+    if (c.max_basis > 0) throw UsageError("--max-basis" + without);
+    if (c.true_residuals) throw UsageError("--true-residuals" + without);
+    if (!c.eigenvectors.empty()) throw UsageError("--eigenvectors" + without);
+  }
+  if (c.block > c.max_steps)
+    throw UsageError("--block " + std::to_string(c.block) + " is more than --max-steps " + std::to_string(c.max_steps) +
+                     ": a block takes a step for each of its vectors");
+  const std::int64_t least = wanted(c) + 2 * c.block;
+  if (c.max_basis > 0 && c.max_basis < least)
+    throw UsageError("--max-basis " + std::to_string(c.max_basis) + " is too small for " + std::to_string(wanted(c)) +
+                     " eigenvalues: at least " + std::to_string(least) + ", better twice that");
+}
+
+/// Of an option that names a file of vectors.
+void check_vectors_file(const std::string& option, const std::string& file, const OutputConfig& output) {
+  bool known = false;
+  for (const char* suffix : {".h5", ".hdf5", ".safetensors"}) known = known || file.ends_with(suffix);
+  if (!known)
+    throw UsageError("--" + option + " " + file + ": expected a name that ends in .h5, .hdf5 or .safetensors");
+  const auto plain = [](const std::string& path) { return std::filesystem::path(path).lexically_normal(); };
+  if (plain(file) == plain(output.output)) throw UsageError("--" + option + " and --output name the same file");
+}
+
+void check_files(const RunConfig& c, bool eigenvalues, bool trace, const std::string& work) {
+  const std::string& vectors = c.eigs.eigenvectors;
+  const std::string& diagonal = c.trace.diagonal;
+  if (!vectors.empty()) {
+    if (!eigenvalues) throw UsageError("--eigenvectors belongs to 'analyze' and 'eigs', not to '" + work + "'");
+    if (wanted(c.eigs) == 0) throw UsageError("--eigenvectors needs --top, --bottom or --magnitude above 0");
+    check_vectors_file("eigenvectors", vectors, c.output);
+  }
+  if (!diagonal.empty()) {
+    if (!trace) throw UsageError("--diagonal belongs to 'analyze' and 'trace', not to '" + work + "'");
+    if (c.trace.trace_method != "deflated" && c.trace.trace_method != "hutchinson")
+      throw UsageError("--diagonal needs --trace-method deflated or hutchinson, not " + c.trace.trace_method);
+    check_vectors_file("diagonal", diagonal, c.output);
+  }
+  if (!vectors.empty() && vectors == diagonal) throw UsageError("--eigenvectors and --diagonal name the same file");
+}
+
+}  // namespace
+
+void resolve_defaults(RunConfig& c, const std::set<std::string>& given) {
+  const bool ends = given.contains("top") || given.contains("bottom");
+  if (c.eigs.method == "power" && !ends && !given.contains("magnitude")) c.eigs.magnitude = c.eigs.top;
+  if (c.eigs.magnitude > 0) {
+    if (!given.contains("top")) c.eigs.top = 0;
+    if (!given.contains("bottom")) c.eigs.bottom = 0;
+  }
+  if (!c.quadrature.reorthogonalize) {
+    if (!given.contains("true-residuals")) c.eigs.true_residuals = false;
+    if (!given.contains("trace-method")) c.trace.trace_method = "hutchinson";
+  }
+}
+
+void check_whole(const Invocation& run) {
+  const RunConfig& c = run.config;
+  if (c.output.quiet && c.output.verbose) throw UsageError("--quiet and --verbose contradict each other");
+  if (run.command == Command::kInspect) {
+    if (run.file.empty()) throw UsageError("'inspect' needs a file: hesspect inspect FILE");
+    return;
+  }
+  const bool smoothing = run.command == Command::kDensity && !c.output.from.empty();
+  if (!c.output.from.empty() && !smoothing)
+    throw UsageError("--from belongs to 'density', not to '" + to_string(run.command) + "'");
+  if (!smoothing) {
+    require(!c.model.model.empty(), run.command, "model", "a .pt2 file");
+    require(!c.data.data.empty(), run.command, "data", "an HDF5 or safetensors file");
+    require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
+  }
+  const bool planning = run.command == Command::kPlan;
+  const std::string work = planning ? c.plan.work : to_string(run.command);
+  if (!planning) {
+    require(!c.output.output.empty(), run.command, "output", "the file to write");
+    if (c.plan.world != 0) throw UsageError("--world belongs to 'plan'; 'mpirun -n' sets the ranks of a run");
+  }
+  const bool eigenvalues = work == "eigs" || work == "analyze";
+  const bool trace = work == "trace" || work == "analyze";
+  if (eigenvalues) check_eigenvalues(c.eigs, c.quadrature.reorthogonalize, work);
+  if (trace && !c.quadrature.reorthogonalize && c.trace.trace_method == "deflated")
+    throw UsageError("--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
+  check_files(c, eigenvalues, trace, work);
+}
+
+}  // namespace hesspect
