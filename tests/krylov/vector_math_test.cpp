@@ -42,7 +42,7 @@ TEST_P(VectorMathTyped, AgreesWithLibTorchInDouble) {
       at::Tensor w = at::randn({n}, at::kDouble).to(dtype);
       const at::Tensor wd = w.to(at::kDouble);
       const at::Tensor expected = at::mv(matrix, wd);
-      const std::vector<double> got = dots(rows, w), portable = detail::portable_dots(rows, w);
+      const std::vector<double> got = dots(rows, w), portable = detail::portable_dots(rows, {&w, 1});
       const auto count = static_cast<std::size_t>(matrix.size(0));
       ASSERT_EQ(got.size(), count + 1);
       const double tolerance = 1e-13 * static_cast<double>(n);
@@ -58,7 +58,7 @@ TEST_P(VectorMathTyped, AgreesWithLibTorchInDouble) {
       at::Tensor w1 = w.clone(), w2 = w.clone(), w3 = w.clone();
       const double left = subtract(rows, c, w1);
       const std::vector<double> fused = subtract_and_dots(rows, c, w2);
-      detail::portable_subtract(rows, c, w3);
+      detail::portable_subtract(rows, c, {&w3, 1});
       const double ulp = dtype == at::kFloat ? 1e-6 : 1e-14;
       EXPECT_LT((w1.to(at::kDouble) - updated).abs().max().item<double>(), ulp * 30);
       EXPECT_LT((w3.to(at::kDouble) - updated).abs().max().item<double>(), ulp * 30);
@@ -117,7 +117,7 @@ TEST_P(VectorMathTyped, NarrowerRowsAreReadAsTheyAre) {
 
       const double tolerance = 1e-13 * static_cast<double>(n);
       const std::vector<double> got = dots(rows, w), expected = dots(widened, w);
-      const std::vector<double> portable = detail::portable_dots(rows, w);
+      const std::vector<double> portable = detail::portable_dots(rows, {&w, 1});
       for (std::size_t j = 0; j < 26; ++j) {
         EXPECT_NEAR(got[j], expected[j], tolerance);
         EXPECT_NEAR(portable[j], expected[j], tolerance);
@@ -126,7 +126,7 @@ TEST_P(VectorMathTyped, NarrowerRowsAreReadAsTheyAre) {
       subtract(widened, c, w1);
       const double left = subtract(rows, c, w2);
       subtract_and_dots(rows, c, w3);
-      detail::portable_subtract(rows, c, w4);
+      detail::portable_subtract(rows, c, {&w4, 1});
       const double ulp = dtype == at::kFloat ? 3e-5 : 3e-13;
       EXPECT_LT((w2 - w1).abs().max().item<double>(), ulp);
       EXPECT_LT((w4 - w1).abs().max().item<double>(), ulp);
@@ -141,12 +141,12 @@ TEST_P(VectorMathTyped, PortableChunksAddUp) {
   std::vector<at::Tensor> rows = {at::randn({16, n}, at::kFloat).to(at::ScalarType::BFloat16)};
   rows.push_back(at::randn({1, n}, at::kFloat).to(GetParam()));
   const at::Tensor w = at::randn({n}, at::kFloat).to(GetParam());
-  const std::vector<double> expected = dots(rows, w), portable = detail::portable_dots(rows, w);
+  const std::vector<double> expected = dots(rows, w), portable = detail::portable_dots(rows, {&w, 1});
   for (std::size_t j = 0; j < 18; ++j) EXPECT_NEAR(portable[j], expected[j], 1e-6) << j;
   at::Tensor w1 = w.clone(), w2 = w.clone();
   const std::vector<double> c(17, 0.3);
   subtract(rows, c, w1);
-  detail::portable_subtract(rows, c, w2);
+  detail::portable_subtract(rows, c, {&w2, 1});
   EXPECT_LT((w2 - w1).abs().max().item<double>(), GetParam() == at::kFloat ? 3e-6 : 1e-13);
 }
 
@@ -155,6 +155,48 @@ TEST_P(VectorMathTyped, NarrowerRowsDoNotDependOnThreadsEither) {
   const std::vector<at::Tensor> rows = random_rows({16, 5}, 200'003, at::ScalarType::BFloat16);
   const at::Tensor w = at::randn({200'003}, at::kDouble).to(GetParam());
   expect_independence_of_threads(rows, w);
+}
+
+TEST_P(VectorMathTyped, SeveralVectorsAtOnceGiveWhatEachGivesAlone) {
+  at::manual_seed(6);
+  const at::ScalarType dtype = GetParam();
+  for (const std::int64_t n : {1, 4097, 70001})
+    for (const std::size_t vectors : {1U, 2U, 5U}) {
+      std::vector<at::Tensor> rows = random_rows({16, 7}, n, at::ScalarType::BFloat16);
+      rows.push_back(at::randn({3, n}, at::kDouble).to(dtype));
+      std::vector<at::Tensor> w;
+      for (std::size_t k = 0; k < vectors; ++k) w.push_back(at::randn({n}, at::kDouble).to(dtype));
+      std::vector<double> c(26 * vectors);
+      for (std::size_t j = 0; j < c.size(); ++j) c[j] = std::cos(static_cast<double>(j));
+
+      const auto copies = [&] {
+        std::vector<at::Tensor> all;
+        for (const at::Tensor& one : w) all.push_back(one.clone());
+        return all;
+      };
+      std::vector<at::Tensor> alone = copies(), together = copies(), fused = copies(), portable = copies();
+      const std::vector<double> before = dots_block(rows, w), portable_before = detail::portable_dots(rows, w);
+      const std::vector<double> left = subtract_block(rows, c, together);
+      const std::vector<double> after = subtract_and_dots_block(rows, c, fused);
+      detail::portable_subtract(rows, c, portable);
+      ASSERT_EQ(before.size(), 27 * vectors);
+      ASSERT_EQ(after.size(), 27 * vectors);
+      ASSERT_EQ(left.size(), vectors);
+      for (std::size_t k = 0; k < vectors; ++k) {
+        const std::vector<double> one_before = dots(rows, w[k]);
+        const std::vector<double> one_after = subtract_and_dots(rows, std::span(c).subspan(26 * k, 26), alone[k]);
+        for (std::size_t j = 0; j < 27; ++j) {
+          EXPECT_EQ(before[27 * k + j], one_before[j]);
+          EXPECT_EQ(after[27 * k + j], one_after[j]);
+          EXPECT_NEAR(portable_before[27 * k + j], one_before[j], 1e-13 * static_cast<double>(n));
+        }
+        EXPECT_EQ(left[k], one_after.back());
+        EXPECT_TRUE(at::equal(together[k], alone[k]));
+        EXPECT_TRUE(at::equal(fused[k], alone[k]));
+        EXPECT_LT((portable[k] - alone[k]).abs().max().item<double>(), dtype == at::kFloat ? 3e-5 : 3e-13);
+      }
+    }
+  EXPECT_EQ(dots_block({}, std::vector{at::ones({5}, dtype), at::zeros({5}, dtype)}), (std::vector<double>{5, 0}));
 }
 
 TEST(VectorMath, AllBfloat16ValuesWidenExactly) {

@@ -37,14 +37,23 @@ double subtract(Rows rows, std::span<const double> c, at::Tensor& w);
 /// @return [r + 1]
 std::vector<double> subtract_and_dots(Rows rows, std::span<const double> c, at::Tensor& w);
 
+/// The same with several vectors at once, of one length, dtype and device, distinct: bitwise what each gives alone (on
+/// the CPU), in one pass over the rows for all of them.
+/// @param c  [vectors · r], those of the first vector first
+/// @return   [vectors · (r + 1)]; of `subtract_block` [vectors], w_k · w_k
+std::vector<double> dots_block(Rows rows, std::span<const at::Tensor> w);
+std::vector<double> subtract_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w);
+std::vector<double> subtract_and_dots_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w);
+
 /// out := factor · x, the product taken in double. `out` may be x.
 void scale_into(const at::Tensor& x, double factor, at::Tensor& out);
 
 namespace detail {
 /// The same in LibTorch's own operations, chunk by chunk converted to double: any device, for CUDA and as a check.
 /// Rows in host memory are streamed to the device once a call. What is held in double stays within kEntriesInDouble.
-std::vector<double> portable_dots(Rows rows, const at::Tensor& w);
-void portable_subtract(Rows rows, std::span<const double> c, at::Tensor& w);
+std::vector<double> portable_dots(Rows rows, std::span<const at::Tensor> w);
+void portable_subtract(Rows rows, std::span<const double> c, std::span<const at::Tensor> w);
+void portable_scale_into(const at::Tensor& x, double factor, at::Tensor& out);
 }  // namespace detail
 
 }  // namespace hesspect
