@@ -199,6 +199,20 @@ TEST_P(VectorMathTyped, SeveralVectorsAtOnceGiveWhatEachGivesAlone) {
   EXPECT_EQ(dots_block({}, std::vector{at::ones({5}, dtype), at::zeros({5}, dtype)}), (std::vector<double>{5, 0}));
 }
 
+TEST_P(VectorMathTyped, RowsAreCombinedInPlace) {
+  at::manual_seed(7);
+  for (const std::int64_t n : {1, 2048, 5001})
+    for (const std::int64_t count : {1, 20, 23}) {
+      const std::vector<at::Tensor> rows = random_rows({16, 7}, n, GetParam());
+      const at::Tensor old = at::cat(rows).to(at::kDouble), s = at::randn({count, 23}, at::kDouble);
+      combine_rows(rows, {s.const_data_ptr<double>(), static_cast<std::size_t>(s.numel())}, count);
+      const at::Tensor now = at::cat(rows).to(at::kDouble);
+      const double tolerance = GetParam() == at::kFloat ? 1e-5 : 1e-13;
+      EXPECT_LT((now.narrow(0, 0, count) - at::mm(s, old)).abs().max().item<double>(), tolerance);
+      EXPECT_TRUE(at::equal(now.narrow(0, count, 23 - count), old.narrow(0, count, 23 - count)));
+    }
+}
+
 TEST(VectorMath, AllBfloat16ValuesWidenExactly) {
   const at::Tensor bits = at::arange(0, 65536, at::kInt).to(at::kShort);
   const at::Tensor values = bits.view(at::ScalarType::BFloat16);

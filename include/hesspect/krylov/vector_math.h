@@ -45,6 +45,11 @@ std::vector<double> dots_block(Rows rows, std::span<const at::Tensor> w);
 std::vector<double> subtract_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w);
 std::vector<double> subtract_and_dots_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w);
 
+/// row_i := Σ_j s_ij row_j for i < count, in place, the sums taken in double; rows from `count` on keep what they hold.
+/// Rows are all of one device, and of float32 or float64.
+/// @param s  [count · r], count ≤ r
+void combine_rows(Rows rows, std::span<const double> s, std::int64_t count);
+
 /// out := factor · x, the product taken in double. `out` may be x.
 void scale_into(const at::Tensor& x, double factor, at::Tensor& out);
 
