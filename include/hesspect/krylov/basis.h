@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -39,6 +40,8 @@ class Basis {
   at::Tensor row(std::int64_t i) const;
   /// A new last row, its content undefined.
   at::Tensor append();
+  /// Rows [0, rows) alone; the memory of the others stays for what comes.
+  void truncate(std::int64_t rows) { rows_ = std::min(rows_, rows); }
   /// Rows [0, count) as matrices, for vector_math.h.
   std::vector<at::Tensor> head(std::int64_t count) const;
 
