@@ -1,7 +1,5 @@
 // The states of a checkpoint as sealed JSON: one line of JSON, and one with the SHA-256 of what stands before it.
-//
-// Doubles come back bit for bit: in decimal where they are finite, else as the hexadecimal digits of their bits.
-// Text that is not UTF-8 (JSON allows no other) and opaque bytes are hexadecimal too.
+// Numbers and texts stand there as json_values.h says.
 #pragma once
 
 #include <filesystem>

@@ -1,83 +1,13 @@
-#include <cmath>
-
 #include "hdf5_tree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/io/result_file.h"
+#include "result_estimates.h"
 #include "result_schema.h"
 
 namespace hesspect {
 namespace {
 
 using hdf5::ReadFile;
-
-std::vector<double> column(const ReadFile& file, const std::string& name, std::size_t length) {
-  auto values = file.doubles(name);
-  if (values.size() != length)
-    throw InputError(name + " has " + std::to_string(values.size()) + " entries, not " + std::to_string(length) +
-                     ": the result is broken");
-  return values;
-}
-
-Density read_density(const ReadFile& file) {
-  Density d;
-  d.lambda = file.doubles("/entry/density/lambda");
-  d.density = column(file, "/entry/density/density", d.lambda.size());
-  d.density_errors = column(file, "/entry/density/density_errors", d.lambda.size());
-  d.sigma = file.real("/entry/density/sigma");
-  return d;
-}
-
-EigenResult read_eigenvalues(const ReadFile& file) {
-  const std::string g = "/entry/eigenvalues/";
-  EigenResult e;
-  const auto value = file.doubles(g + "eigenvalue");
-  const auto residual = column(file, g + "residual", value.size());
-  const auto converged = file.integers(g + "converged");
-  const auto top = static_cast<std::size_t>(file.integer(g + "n_top"));
-  if (converged.size() != value.size() || top > value.size()) throw InputError(g + " has parts of different lengths");
-  for (std::size_t i = 0; i < value.size(); ++i)
-    (i < top ? e.top : e.bottom).push_back({value[i], residual[i], converged[i] != 0});
-  e.steps = file.integer(g + "steps");
-  e.converged = file.integer(g + "all_converged") != 0;
-  e.exhausted = file.integer(g + "exhausted") != 0;
-  return e;
-}
-
-std::vector<ProbeQuadrature> read_quadrature(const ReadFile& file) {
-  const std::string g = "/entry/quadrature/";
-  const auto dims = file.dims(g + "alpha");
-  if (dims.size() != 2) throw InputError(g + "alpha is not of the shape [probes, steps]");
-  const std::size_t probes = dims[0], steps = dims[1];
-  const auto alpha = column(file, g + "alpha", probes * steps), beta = column(file, g + "beta", probes * steps);
-  const auto ritz = column(file, g + "ritz", probes * steps), weight = column(file, g + "weight", probes * steps);
-  const auto norm_sq = column(file, g + "norm_sq", probes), loss = column(file, g + "orthogonality_loss", probes);
-  const auto number = file.integers(g + "probe"), taken = file.integers(g + "steps_taken");
-  const auto breakdown = file.integers(g + "breakdown");
-  if (number.size() != probes || taken.size() != probes || breakdown.size() != probes)
-    throw InputError(g + " has parts of different lengths");
-  std::vector<ProbeQuadrature> all(probes);
-  for (std::size_t p = 0; p < probes; ++p) {
-    if (taken[p] < 1 || static_cast<std::size_t>(taken[p]) > steps) throw InputError(g + "steps_taken is out of range");
-    const auto row = [&](const std::vector<double>& table, std::int64_t count) {
-      const auto begin = table.begin() + static_cast<std::ptrdiff_t>(p * steps);
-      return std::vector<double>(begin, begin + count);
-    };
-    ProbeQuadrature& q = all[p];
-    q.probe = number[p];
-    q.alpha = row(alpha, taken[p]);
-    q.beta = row(beta, taken[p] - 1);
-    q.beta_last = beta[p * steps + static_cast<std::size_t>(taken[p]) - 1];
-    q.ritz = row(ritz, taken[p]);
-    q.weight = row(weight, taken[p]);
-    for (std::size_t i = 0; i < q.ritz.size(); ++i)
-      if (!std::isfinite(q.ritz[i]) || !std::isfinite(q.weight[i]))
-        throw InputError(g + "ritz and weight hold a value that is not finite: the result is broken");
-    q.norm_sq = norm_sq[p];
-    q.breakdown = breakdown[p] != 0;
-    q.orthogonality_loss = loss[p];
-  }
-  return all;
-}
 
 std::vector<SourceFile> read_sources(const ReadFile& file, const std::string& name) {
   const auto paths = file.strings(name), digests = file.strings(name + "_sha256");
@@ -149,6 +79,19 @@ void read_layout(const ReadFile& file, const std::string& g, Diagnostics& d) {
   real("product_share", d.product_share);
 }
 
+ProductCount read_products(const ReadFile& file) {
+  const std::string g = "/entry/diagnostics/products/";
+  ProductCount c;
+  c.symmetry = file.integer(g + "symmetry");
+  c.first_probe = file.integer(g + "first_probe");
+  c.density = file.integer(g + "density");
+  c.trace = file.integer(g + "trace");
+  c.eigenvalues = file.integer(g + "eigenvalues");
+  c.residuals = file.integer(g + "residuals");
+  c.surplus = file.integer(g + "surplus");
+  return c;
+}
+
 Diagnostics read_diagnostics(const ReadFile& file) {
   const std::string g = "/entry/diagnostics/";
   Diagnostics d;
@@ -177,19 +120,15 @@ RunResult read_result(const std::filesystem::path& path) {
   const ReadFile file(path);
   const auto version = file.root_attribute(schema::kMark);
   if (!version) throw InputError("'" + path.string() + "' is not a result of hesspect");
-  if (*version != schema::kVersion)
+  if (*version < 1 || *version > schema::kVersion)
     throw InputError("'" + path.string() + "' has result layout " + std::to_string(*version) +
-                     ", and this version reads layout " + std::to_string(schema::kVersion));
+                     ", and this version reads layouts 1 to " + std::to_string(schema::kVersion));
   RunResult r;
   try {
-    if (file.has("/entry/density")) r.density = read_density(file);
-    if (file.has("/entry/eigenvalues")) r.eigenvalues = read_eigenvalues(file);
-    if (file.has("/entry/trace"))
-      r.trace = {file.real("/entry/trace/value"), file.real("/entry/trace/stderr"),
-                 file.integer("/entry/trace/samples")};
-    if (file.has("/entry/quadrature")) r.quadrature = read_quadrature(file);
+    read_estimates(file, r);
     r.process = read_process(file);
     r.diagnostics = read_diagnostics(file);
+    if (file.has("/entry/diagnostics/products")) r.counts = read_products(file);
     r.warnings = file.strings("/entry/diagnostics/warnings");
   } catch (const InputError& error) {
     const std::string text = error.what();

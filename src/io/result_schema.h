@@ -5,11 +5,13 @@
 
 namespace hesspect::schema {
 
-/// Root attribute that tells a result of hesspect, and the version of this layout.
+/// Root attribute that tells a result of hesspect, and the version of this layout. Layout 1 (version 0.1)
+/// has no cumulative density, no layers, no products by purpose, and less about eigenvalues and trace.
 inline constexpr const char* kMark = "hesspect_schema";
-inline constexpr std::int64_t kVersion = 1;
+inline constexpr std::int64_t kVersion = 2;
 
 inline constexpr const char* kCurvature = "loss/parameter^2";
+inline constexpr const char* kCurvatureSq = "(loss/parameter^2)^2";
 inline constexpr const char* kDensity = "parameter^2/loss";
 
 }  // namespace hesspect::schema

@@ -1,139 +1,16 @@
-#include <algorithm>
-#include <limits>
-
 #include "hdf5_tree.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
+#include "result_estimates.h"
 #include "result_schema.h"
 
 namespace hesspect {
 namespace {
 
-using hdf5::attach_scale;
 using hdf5::Group;
 using hdf5::make_group;
 using hdf5::put;
 using hdf5::put_attribute;
-using schema::kCurvature;
-
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-std::vector<std::int64_t> counting(std::size_t count) {
-  std::vector<std::int64_t> numbers(count);
-  for (std::size_t i = 0; i < count; ++i) numbers[i] = static_cast<std::int64_t>(i);
-  return numbers;
-}
-
-/// The attributes by which viewers find what to plot over what.
-void mark_plot(const Group& group, const std::string& signal, const std::vector<std::string>& axes,
-               const std::string& title) {
-  put_attribute(group.get(), "signal", signal);
-  put_attribute(group.get(), "axes", axes);
-  for (std::size_t i = 0; i < axes.size(); ++i)
-    put_attribute(group.get(), axes[i] + "_indices", static_cast<std::int64_t>(i));
-  put(group.get(), "title", title, {"Title of the plot", ""});
-}
-
-void write_density(hid_t entry, const Density& d, const std::string& what) {
-  const Group group = make_group(entry, "density", "NXdata");
-  mark_plot(group, "density", {"lambda"}, "Spectral density of the " + what);
-  put_attribute(group.get(), "SILX_style", R"({"axes_scale_types": ["linear"], "signal_scale_type": "log"})");
-  put(group.get(), "lambda", d.lambda, {d.lambda.size()}, {"Eigenvalue", kCurvature});
-  put(group.get(), "density", d.density, {d.density.size()}, {"Spectral density", schema::kDensity});
-  put(group.get(), "density_errors", d.density_errors, {d.density_errors.size()},
-      {"Standard error of the density over probes", schema::kDensity});
-  put(group.get(), "sigma", d.sigma, {"Standard deviation of the Gaussian kernel", kCurvature});
-  attach_scale(group.get(), "lambda", {"density", "density_errors"}, 0);
-}
-
-void write_eigenvalues(hid_t entry, const EigenResult& e, const std::string& what) {
-  const Group group = make_group(entry, "eigenvalues", "NXdata");
-  mark_plot(group, "eigenvalue", {"index"}, "Extreme eigenvalues of the " + what);
-  std::vector<EigenEstimate> all = e.top;
-  all.insert(all.end(), e.bottom.begin(), e.bottom.end());
-  std::vector<double> value, residual;
-  std::vector<bool> converged;
-  for (const auto& one : all) {
-    value.push_back(one.value);
-    residual.push_back(one.residual);
-    converged.push_back(one.converged);
-  }
-  const std::vector<hsize_t> dims{all.size()};
-  put(group.get(), "index", counting(all.size()), dims, {"Position in the list", ""});
-  put(group.get(), "eigenvalue", value, dims,
-      {"Eigenvalues: the largest first, then the smallest ones, largest of them first", kCurvature});
-  put(group.get(), "residual", residual, dims,
-      {"Bound of the norm of H y - theta y for the unit Ritz vector y, rounding included", kCurvature});
-  put(group.get(), "converged", converged, dims, {"1 where the residual met the tolerance", ""});
-  put(group.get(), "n_top", static_cast<std::int64_t>(e.top.size()), {"How many of them are the largest", ""});
-  put(group.get(), "n_bottom", static_cast<std::int64_t>(e.bottom.size()), {"How many of them are the smallest", ""});
-  put(group.get(), "steps", e.steps, {"Lanczos steps taken", ""});
-  put(group.get(), "all_converged", std::vector<bool>{e.converged}, {}, {"1 where all of them converged", ""});
-  put(group.get(), "exhausted", std::vector<bool>{e.exhausted}, {},
-      {"1 where the Krylov space closed before as many were found", ""});
-  attach_scale(group.get(), "index", {"eigenvalue", "residual", "converged"}, 0);
-}
-
-void write_trace(hid_t entry, const TraceEstimate& t) {
-  const Group group = make_group(entry, "trace", "NXcollection");
-  put(group.get(), "value", t.value, {"Trace", kCurvature});
-  put(group.get(), "stderr", t.standard_error, {"Standard error of the trace", kCurvature});
-  put(group.get(), "samples", t.samples, {"Probes the trace is a mean over", ""});
-}
-
-/// [probes, steps], NaN where a probe took fewer steps.
-template <class Row>
-std::vector<double> padded(const std::vector<ProbeQuadrature>& probes, std::size_t steps, Row row) {
-  std::vector<double> table(probes.size() * steps, kNaN);
-  for (std::size_t p = 0; p < probes.size(); ++p) {
-    const std::vector<double> values = row(probes[p]);
-    std::copy_n(values.begin(), std::min(values.size(), steps), table.begin() + static_cast<std::ptrdiff_t>(p * steps));
-  }
-  return table;
-}
-
-void write_quadrature(hid_t entry, const std::vector<ProbeQuadrature>& probes) {
-  const Group group = make_group(entry, "quadrature", "NXdata");
-  mark_plot(group, "ritz", {"probe", "step"}, "Gauss quadrature of each probe");
-  std::size_t steps = 0;
-  for (const auto& p : probes) steps = std::max(steps, p.alpha.size());
-  const std::vector<hsize_t> table{probes.size(), steps};
-  const std::vector<hsize_t> column{probes.size()};
-  put(group.get(), "alpha", padded(probes, steps, [](auto& p) { return p.alpha; }), table,
-      {"Diagonal of the tridiagonal matrix", kCurvature});
-  put(group.get(), "beta",
-      padded(probes, steps,
-             [](auto& p) {
-               std::vector<double> beta = p.beta;
-               beta.push_back(p.beta_last);
-               return beta;
-             }),
-      table, {"Off-diagonal of the tridiagonal matrix; the last of a probe is the norm of what was left", kCurvature});
-  put(group.get(), "ritz", padded(probes, steps, [](auto& p) { return p.ritz; }), table,
-      {"Nodes of the quadrature (Ritz values), ascending", kCurvature});
-  put(group.get(), "weight", padded(probes, steps, [](auto& p) { return p.weight; }), table,
-      {"Weights of the quadrature; a probe's sum to 1", ""});
-  std::vector<std::int64_t> number, steps_taken;
-  std::vector<double> norm_sq, orthogonality;
-  std::vector<bool> breakdown;
-  for (const auto& p : probes) {
-    number.push_back(p.probe);
-    steps_taken.push_back(static_cast<std::int64_t>(p.alpha.size()));
-    norm_sq.push_back(p.norm_sq);
-    orthogonality.push_back(p.orthogonality_loss);
-    breakdown.push_back(p.breakdown);
-  }
-  put(group.get(), "probe", number, column, {"Number of the probe", ""});
-  put(group.get(), "step", counting(steps), {steps}, {"Lanczos step", ""});
-  put(group.get(), "steps_taken", steps_taken, column, {"Steps the probe took", ""});
-  put(group.get(), "norm_sq", norm_sq, column, {"Squared norm of the probe", ""});
-  put(group.get(), "breakdown", breakdown, column, {"1 where an invariant subspace was found", ""});
-  put(group.get(), "orthogonality_loss", orthogonality, column,
-      {"Loss of orthogonality: largest entry of |(Q'Q - I) g|, g random signs", ""});
-  attach_scale(group.get(), "probe",
-               {"alpha", "beta", "ritz", "weight", "steps_taken", "norm_sq", "breakdown", "orthogonality_loss"}, 0);
-  attach_scale(group.get(), "step", {"alpha", "beta", "ritz", "weight"}, 1);
-}
 
 void write_sources(hid_t group, const std::string& name, const std::vector<SourceFile>& files) {
   std::vector<std::string> paths, digests;
@@ -198,7 +75,30 @@ void write_layout(hid_t g, const Diagnostics& d) {
   put(g, "product_share", d.product_share, {"Part of the elapsed time in products; NaN: not measured", ""});
 }
 
-void write_diagnostics(hid_t entry, const Diagnostics& d, const std::vector<std::string>& warnings) {
+/// What the products were taken for, and in brackets what else they served.
+void write_products(hid_t diagnostics, const ProductCount& c) {
+  const Group group = make_group(diagnostics, "products", "NXcollection");
+  const hid_t g = group.get();
+  put(g, "symmetry", c.symmetry, {"Products for the symmetry error (trace)", ""});
+  put(g, "first_probe", c.first_probe,
+      {"Products of the first probe's Lanczos run (eigenvalues, density, deflation of the trace)", ""});
+  put(g, "density", c.density, {"Products of the other probes' Lanczos runs (their first ones: trace, layers)", ""});
+  put(g, "trace", c.trace, {"Products for the trace and the layers alone", ""});
+  put(g, "eigenvalues", c.eigenvalues, {"Products of block Lanczos or power iterations", ""});
+  put(g, "residuals", c.residuals, {"Products for true residuals", ""});
+  put(g, "surplus", c.surplus, {"Products under way in other groups when the accuracy was met", ""});
+  put(g, "total", c.symmetry + c.first_probe + c.density + c.trace + c.eigenvalues + c.residuals + c.surplus,
+      {"All of these products", ""});
+}
+
+std::string default_plot(const RunResult& r) {
+  if (r.density) return "density";
+  if (r.eigenvalues) return "eigenvalues";
+  return r.quadrature.empty() && !r.layers.empty() ? "layers" : "quadrature";
+}
+
+void write_diagnostics(hid_t entry, const RunResult& r) {
+  const Diagnostics& d = r.diagnostics;
   const Group group = make_group(entry, "diagnostics", "NXcollection");
   const hid_t g = group.get();
   put(g, "symmetry_error", d.symmetry_error,
@@ -220,7 +120,8 @@ void write_diagnostics(hid_t entry, const Diagnostics& d, const std::vector<std:
   put(g, "peak_device_bytes", d.peak_device_bytes, {"Peak GPU memory, largest of all ranks; 0 on the CPU", "byte"});
   write_layout(g, d);
   put(g, "widened_weights", d.widened_weights, {"Weights stored as bfloat16 or float16 and widened", ""});
-  put(g, "warnings", warnings, {"Warnings of the run", ""});
+  write_products(g, r.counts);
+  put(g, "warnings", r.warnings, {"Warnings of the run", ""});
 }
 
 }  // namespace
@@ -237,16 +138,13 @@ void write_result(const std::filesystem::path& path, const RunResult& r) {
   {
     const Group entry = make_group(root, "entry", "NXentry");
     const std::string what = r.process.curvature.empty() ? "curvature" : r.process.curvature;
-    put_attribute(entry.get(), "default", r.density ? "density" : r.eigenvalues ? "eigenvalues" : "quadrature");
+    put_attribute(entry.get(), "default", default_plot(r));
     put(entry.get(), "title", "hesspect " + r.process.command, {"Title", ""});
     put(entry.get(), "start_time", r.process.start_time, {"Start, UTC", ""});
     put(entry.get(), "end_time", r.process.end_time, {"End, UTC", ""});
-    if (r.density) write_density(entry.get(), *r.density, what);
-    if (r.eigenvalues) write_eigenvalues(entry.get(), *r.eigenvalues, what);
-    if (r.trace) write_trace(entry.get(), *r.trace);
-    if (!r.quadrature.empty()) write_quadrature(entry.get(), r.quadrature);
+    write_estimates(entry.get(), r, what);
     write_process(entry.get(), r.process);
-    write_diagnostics(entry.get(), r.diagnostics, r.warnings);
+    write_diagnostics(entry.get(), r);
   }
   write_file_atomically(path, file.bytes());
 }

@@ -92,11 +92,27 @@ RunState sample(std::int64_t products = 7) {
   a.quadrature.norm_sq = 194;
   a.quadrature.breakdown = true;
   a.quadrature.orthogonality_loss = std::nan("");
-  a.eigenvalues = EigenResult{
-      {{3.5, 1e-9, true}, {2, -std::numeric_limits<double>::infinity(), false}}, {{-0.5, 1e-8, true}}, 42, false, true};
+  EigenResult e;
+  e.top = {{3.5, 1e-9, 2e-9, 1e-17, true}, {2, -std::numeric_limits<double>::infinity(), std::nan("1"), 0.5, false}};
+  e.bottom = {{-0.5, 1e-8, 1e-8, 1e-8, true}};
+  e.steps = 42;
+  e.residual_products = 3;
+  e.exhausted = true;
+  a.eigenvalues = e;
+  a.sample = TraceSample{4, 0.1, 1e300, {0.3, -0.2}};
   FinishedProbe b;
   b.quadrature.probe = 5;
   s.finished = {a, b};
+  s.samples = {{9, -1.0 / 3, 5e-324, {}}, {std::int64_t{1} << 62, -0.0, std::nan("2"), {1.0 / 7}}};
+  s.deflated = {{4, 1.0 / 9, 0.7, {std::nan("")}}};
+  s.deflation = DeflationState{17, 2.0 / 3, {0.1, -std::numeric_limits<double>::infinity()}};
+  s.trace = TraceEstimate{1.0 / 11, std::nan(""), 0.1, 0.95, 12, 30, 0.2, 6, "xtrace", false};
+  s.eigenvalues = EigenResult{};
+  s.eigenvalues->magnitude = {{-7, 0.1, 0.2, 0.3, true}};
+  s.eigenvalues->thick_restarts = 2;
+  s.eigenvalues->method = "block lanczos";
+  s.eigenvalues->converged = true;
+  s.counts = {1, 2, 3, 4, 5, 6, 7};
   s.symmetry_error = -std::nan("");
   s.curvature_scale = 1.0 / 3;
   s.products = products;
@@ -147,6 +163,14 @@ TEST_F(Checkpoint, ARunStateComesBackBitForBit) {
   EXPECT_TRUE(e.top[0].converged && !e.top[1].converged && !e.converged && e.exhausted);
   EXPECT_EQ(e.bottom.at(0).value, -0.5);
   EXPECT_EQ(e.steps, 42);
+  EXPECT_EQ(bits(e.top[1].true_residual), bits(std::nan("1")));
+  EXPECT_EQ(e.top[0].error, 1e-17);
+  EXPECT_EQ(e.residual_products, 3);
+  EXPECT_EQ(e.method, "lanczos");
+  EXPECT_TRUE(e.magnitude.empty());
+  ASSERT_TRUE(back->finished[0].sample.has_value());
+  EXPECT_EQ(back->finished[0].sample->layers, (std::vector<double>{0.3, -0.2}));
+  EXPECT_FALSE(back->finished[1].sample.has_value());
   EXPECT_FALSE(back->finished[1].eigenvalues.has_value());
   EXPECT_TRUE(back->finished[1].quadrature.alpha.empty());
   EXPECT_EQ(bits(back->symmetry_error), bits(s.symmetry_error));
@@ -157,6 +181,80 @@ TEST_F(Checkpoint, ARunStateComesBackBitForBit) {
   EXPECT_EQ(back->elapsed_s, s.elapsed_s);
   EXPECT_EQ(back->starts, 3);
   EXPECT_TRUE(back->overwrite);
+}
+
+TEST_F(Checkpoint, WhatTheTraceNeedsComesBackBitForBit) {
+  CheckpointFolder folder(path_);
+  const RunState s = sample();
+  folder.write_run(s);
+  std::vector<std::string> warnings;
+  const auto back = folder.read_run(warnings);
+  ASSERT_TRUE(back.has_value());
+  ASSERT_EQ(back->samples.size(), 2u);
+  EXPECT_EQ(back->samples[0].probe, 9);
+  EXPECT_EQ(back->samples[0].quadratic_form, -1.0 / 3);
+  EXPECT_EQ(back->samples[0].product_norm_sq, 5e-324);
+  EXPECT_TRUE(back->samples[0].layers.empty());
+  EXPECT_EQ(back->samples[1].probe, std::int64_t{1} << 62);
+  EXPECT_EQ(bits(back->samples[1].quadratic_form), bits(-0.0));
+  EXPECT_EQ(bits(back->samples[1].product_norm_sq), bits(std::nan("2")));
+  EXPECT_EQ(back->samples[1].layers, std::vector<double>{1.0 / 7});
+  ASSERT_EQ(back->deflated.size(), 1u);
+  EXPECT_EQ(back->deflated[0].quadratic_form, 1.0 / 9);
+  EXPECT_EQ(back->deflated[0].product_norm_sq, 0.7);
+  EXPECT_EQ(bits(back->deflated[0].layers.at(0)), bits(std::nan("")));
+  ASSERT_TRUE(back->deflation.has_value());
+  EXPECT_EQ(back->deflation->rank, 17);
+  EXPECT_EQ(back->deflation->captured, 2.0 / 3);
+  EXPECT_EQ(back->deflation->layers, s.deflation->layers);
+  ASSERT_TRUE(back->trace.has_value());
+  const TraceEstimate& t = *back->trace;
+  EXPECT_EQ(t.value, 1.0 / 11);
+  EXPECT_EQ(bits(t.standard_error), bits(std::nan("")));
+  EXPECT_EQ(t.half_width, 0.1);
+  EXPECT_EQ(t.confidence, 0.95);
+  EXPECT_EQ((std::vector<std::int64_t>{t.samples, t.products, t.deflated}), (std::vector<std::int64_t>{12, 30, 6}));
+  EXPECT_EQ(t.captured, 0.2);
+  EXPECT_EQ(t.method, "xtrace");
+  EXPECT_FALSE(t.converged);
+  ASSERT_TRUE(back->eigenvalues.has_value());
+  EXPECT_EQ(back->eigenvalues->magnitude.at(0).value, -7);
+  EXPECT_EQ(back->eigenvalues->magnitude.at(0).true_residual, 0.2);
+  EXPECT_EQ(back->eigenvalues->thick_restarts, 2);
+  EXPECT_EQ(back->eigenvalues->method, "block lanczos");
+  EXPECT_TRUE(back->eigenvalues->converged);
+  const ProductCount& c = back->counts;
+  EXPECT_EQ(
+      (std::vector<std::int64_t>{c.symmetry, c.first_probe, c.density, c.trace, c.eigenvalues, c.residuals, c.surplus}),
+      (std::vector<std::int64_t>{1, 2, 3, 4, 5, 6, 7}));
+
+  // A run that has none of it yet.
+  folder.write_run(RunState{});
+  const auto empty = folder.read_run(warnings);
+  EXPECT_TRUE(empty->samples.empty() && empty->deflated.empty());
+  EXPECT_FALSE(empty->deflation.has_value() || empty->trace.has_value() || empty->eigenvalues.has_value());
+}
+
+/// The same structs as messages between ranks.
+TEST(Messages, ComeBackBitForBit) {
+  const RunState s = sample();
+  const FinishedProbe probe = finished_probe_from(to_text(s.finished[0]));
+  EXPECT_EQ(probe.quadrature.ritz, s.finished[0].quadrature.ritz);
+  EXPECT_EQ(bits(probe.eigenvalues.value().top.at(1).true_residual), bits(std::nan("1")));
+  EXPECT_EQ(probe.sample.value().product_norm_sq, 1e300);
+  EXPECT_FALSE(finished_probe_from(to_text(s.finished[1])).sample.has_value());
+  const TraceSample sample = trace_sample_from(to_text(s.samples[1]));
+  EXPECT_EQ(sample.probe, std::int64_t{1} << 62);
+  EXPECT_EQ(bits(sample.product_norm_sq), bits(std::nan("2")));
+  EXPECT_EQ(sample.layers, s.samples[1].layers);
+  EXPECT_EQ(deflated_sample_from(to_text(s.deflated[0])).quadratic_form, 1.0 / 9);
+  EXPECT_EQ(deflation_state_from(to_text(*s.deflation)).layers, s.deflation->layers);
+  EXPECT_EQ(trace_estimate_from(to_text(*s.trace)).method, "xtrace");
+  EXPECT_EQ(eigen_result_from(to_text(*s.eigenvalues)).magnitude.at(0).error, 0.3);
+  EXPECT_EQ(message<InputError>([] { (void)trace_sample_from("{"); }), "the text of a trace sample is not JSON");
+  EXPECT_EQ(message<InputError>([] { (void)trace_sample_from("{}"); }), "trace sample.probe is missing");
+  EXPECT_EQ(message<InputError>([&] { (void)eigen_result_from(to_text(s.samples[0])); }),
+            "result of eigenvalues.top is missing");
 }
 
 /// Doubles of random bits: of all sizes, subnormal ones and NaNs among them.
@@ -226,7 +324,7 @@ TEST_F(Checkpoint, ABrokenRunStateIsPassedOver) {
       {whole + "x", cut},
       {sealed("not JSON"), "not JSON"},
       {sealed("[]"), "hesspect_checkpoint is missing"},
-      {replaced("\"hesspect_checkpoint\":1", "\"hesspect_checkpoint\":2"), "has checkpoint layout 2"},
+      {replaced("\"hesspect_checkpoint\":2", "\"hesspect_checkpoint\":1"), "has checkpoint layout 1"},
       {replaced("\"kind\":\"run\"", "\"kind\":\"probe\""), "not a run state"},
       {replaced("\"products\":2", "\"products\":\"2\""), "products is not an integer"},
       {replaced("\"starts\":3", "\"start\":3"), "starts is missing"},
@@ -357,7 +455,7 @@ TEST_F(Checkpoint, BrokenManifestsArePassedOver) {
        {std::string(), whole.substr(0, 50), whole + "\n", edited("\"n\":10", "\"n\":0"), edited("\"n\":10", "\"n\":11"),
         edited("\"ranks\":2", "\"ranks\":0"), edited("\"ranks\":2", "\"ranks\":-1"),
         edited("\"probe\":3", "\"probe\":4"), edited("\"file\":\"basis", "\"file\":\"../basis"),
-        edited("\"hesspect_checkpoint\":1", "\"hesspect_checkpoint\":7"),
+        edited("\"hesspect_checkpoint\":2", "\"hesspect_checkpoint\":7"),
         edited("\"basis_element_bytes\":8", "\"basis_element_bytes\":0"), edited("\"rank\":1", "\"rank\":2"),
         edited("\"rows\":3", "\"rows\":2305843009213693952")}) {
     std::ofstream(file, std::ios::binary) << content;
