@@ -24,6 +24,35 @@ with h5py.File(path) as f:
     np.testing.assert_array_equal(beta, [[0.5, 0.25, 0.125], [0, np.nan, np.nan]])
     assert entry["quadrature/weight"].shape == entry["quadrature/ritz"].shape == (2, 3)
     assert entry["trace/value"][()] == 12.5 and entry["trace/stderr"][()] == 0.5 and entry["trace/samples"][()] == 3
+    trace = entry["trace"]
+    for name, value in {"half_width": 0.9, "confidence": 0.95, "products": 2, "captured": 10, "deflated": 7,
+                        "converged": 0}.items():
+        assert trace[name][()] == value, name
+    assert trace["method"].asstr()[()] == "deflated" and np.mean(trace["sample"][()]) == trace["value"][()]
+    np.testing.assert_array_equal(trace["sample_probe"], [0, 5, 9])
+    eigenvalues = entry["eigenvalues"]
+    assert list(eigenvalues["which"].asstr()) == ["top", "top", "bottom"]
+    np.testing.assert_array_equal(eigenvalues["true_residual"], [2e-9, np.nan, 3e-8])
+    np.testing.assert_array_equal(eigenvalues["error"], [1e-17, 1e-3, 4e-8])
+    assert eigenvalues["method"].asstr()[()] == "lanczos" and eigenvalues["steps"][()] == 42
+    assert eigenvalues["residual_products"][()] == 3 and eigenvalues["thick_restarts"][()] == 1
+    cumulative = entry["cumulative"]
+    assert cumulative.attrs["signal"] == "cumulative" and list(cumulative.attrs["axes"]) == ["lambda"]
+    assert list(cumulative.attrs["auxiliary_signals"]) == ["cumulative_lower", "cumulative_upper"]
+    np.testing.assert_array_equal(cumulative["cumulative_upper"], [0.375, 1, 1])
+    np.testing.assert_array_equal(cumulative["range"], [-1.5, 3.5])
+    np.testing.assert_array_equal(cumulative["moments"], [1, 2, 3, 4])
+    assert cumulative["band"].asstr()[()] == "jackknife" and cumulative["w1_quadrature"][()] == 0.25
+    assert cumulative["weight_at_zero"][()] == 0.5 and cumulative["weight_at_zero_error"][()] == 0.0625
+    layers = entry["layers"]
+    assert list(layers["name"].asstr()) == ["a.weight", "a.bias"]
+    np.testing.assert_array_equal(layers["mean"][()], [0.1, 2.5 / 94])
+    np.testing.assert_array_equal(layers["mean_error"][()], [0.01, np.nan])
+    products = entry["diagnostics/products"]
+    assert {name: int(node[()]) for name, node in products.items()} == {
+        "symmetry": 2, "first_probe": 80, "density": 40, "trace": 5, "eigenvalues": 6, "residuals": 3, "surplus": 1,
+        "total": 137}
+
     process = entry["process"]
     assert process.attrs["NX_class"] == "NXprocess" and process["program"].asstr()[()] == "hesspect"
     assert list(process["argv"].asstr()) == ["hesspect", "analyze", "--model", "modèle.pt2"]
@@ -71,8 +100,9 @@ if importlib.util.find_spec("silx"):
         plot = nxdata.get_default(f)
         assert plot is not None and plot.is_valid and plot.is_curve and plot.signal.name == "/entry/density/density"
         assert plot.plot_style.signal_scale_type == "log" and plot.errors is not None
-        for group in ("eigenvalues", "quadrature"):
+        for group in ("eigenvalues", "quadrature", "cumulative", "layers"):
             assert nxdata.NXdata(f["entry"][group]).is_valid, group
+        assert len(nxdata.NXdata(f["entry/cumulative"]).auxiliary_signals) == 2
 
 if importlib.util.find_spec("xarray") and importlib.util.find_spec("h5netcdf"):
     import xarray
@@ -81,3 +111,5 @@ if importlib.util.find_spec("xarray") and importlib.util.find_spec("h5netcdf"):
         assert d.density.dims == ("lambda",)
     with xarray.open_dataset(path, group="entry/quadrature", engine="h5netcdf") as d:
         assert d.alpha.dims == ("probe", "step")
+    with xarray.open_dataset(path, group="entry/layers", engine="h5netcdf") as d:
+        assert d["name"].dims == d["mean"].dims == ("index",)

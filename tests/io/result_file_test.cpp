@@ -73,16 +73,44 @@ void expect_same_layout(const Diagnostics& a, const Diagnostics& b) {
   EXPECT_EQ(a.product_share, b.product_share);
 }
 
+CumulativeDensity sample_cumulative() {
+  CumulativeDensity c;
+  c.lambda = {-1, 0, 3};
+  c.cumulative = {0.25, 0.75, 1};
+  c.lower = {0.125, 0.5, 1};
+  c.upper = {0.375, 1, 1};
+  c.confidence = 0.95;
+  c.band = "jackknife";
+  c.probes = 4;
+  c.w1 = 0.75;
+  c.w1_sampling = 0.5;
+  c.w1_quadrature = 0.25;
+  c.range_lo = -1.5;
+  c.range_hi = 3.5;
+  c.exact_points = 2.5;
+  c.zero_width = 1e-6;
+  c.weight_at_zero = {0.5, 0.0625};
+  c.negative_mass = {0.25, 0.03125};
+  c.moments = {{1, 0.1}, {2, 0.2}, {3, 0.3}, {4, std::nan("")}};
+  return c;
+}
+
 RunResult sample() {
   RunResult r;
   r.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 1e-300}, {0, 0.01, 0.02}, 0.25};
   EigenResult e;
-  e.top = {{3.5, 1e-9, true}, {2, 1e-3, false}};
-  e.bottom = {{-0.5, 1e-8, true}};
+  e.top = {{3.5, 1e-9, 2e-9, 1e-17, true}, {2, 1e-3, std::nan(""), 1e-3, false}};
+  e.bottom = {{-0.5, 1e-8, 3e-8, 4e-8, true}};
   e.steps = 42;
+  e.residual_products = 3;
+  e.thick_restarts = 1;
   e.exhausted = true;
   r.eigenvalues = e;
-  r.trace = TraceEstimate{12.5, 0.5, 3};
+  r.trace = TraceEstimate{12.5, 0.5, 0.9, 0.95, 3, 2, 10, 7, "deflated", false};
+  r.samples = {{0, 2, 4.5, {}}, {5, 3, 8, {}}, {9, 2.5, 7, {}}};  // their mean and the captured part are the trace
+  r.cumulative = sample_cumulative();
+  r.layers = {{"a.weight", 100, {10, 1}}, {"a.bias", 94, {2.5, std::nan("")}}};
+  r.counts = {2, 80, 40, 5, 6, 3, 1};
   ProbeQuadrature a;
   a.probe = 0;
   a.alpha = {1, 2, 3};
@@ -141,6 +169,13 @@ TEST_F(ResultFile, ReadsBackTheSame) {
   EXPECT_TRUE(back.eigenvalues->exhausted);
   EXPECT_EQ(back.trace->value, 12.5);
   EXPECT_EQ(back.trace->samples, 3);
+  EXPECT_TRUE(std::isnan(back.eigenvalues->top[1].true_residual));
+  EXPECT_EQ(back.eigenvalues->bottom[0].true_residual, 3e-8);
+  EXPECT_EQ(back.eigenvalues->bottom[0].error, 4e-8);
+  EXPECT_TRUE(back.eigenvalues->bottom[0].converged && back.eigenvalues->magnitude.empty());
+  EXPECT_EQ(back.eigenvalues->residual_products, 3);
+  EXPECT_EQ(back.eigenvalues->thick_restarts, 1);
+  EXPECT_EQ(back.eigenvalues->method, "lanczos");
   ASSERT_EQ(back.quadrature.size(), 2u);
   for (std::size_t p = 0; p < 2; ++p) {
     EXPECT_EQ(back.quadrature[p].probe, r.quadrature[p].probe);
@@ -162,6 +197,105 @@ TEST_F(ResultFile, ReadsBackTheSame) {
   EXPECT_EQ(back.warnings, r.warnings);
   EXPECT_EQ(back.process.run_id, "5eed");
   expect_same_layout(back.diagnostics, r.diagnostics);
+}
+
+TEST_F(ResultFile, TraceLayersAndCumulativeReadBackTheSame) {
+  const RunResult r = sample();
+  write_result(folder_ / "r.h5", r);
+  const RunResult back = read_result(folder_ / "r.h5");
+  const TraceEstimate& t = back.trace.value();
+  EXPECT_EQ(t.standard_error, 0.5);
+  EXPECT_EQ(t.half_width, 0.9);
+  EXPECT_EQ(t.confidence, 0.95);
+  EXPECT_EQ(t.products, 2);
+  EXPECT_EQ(t.captured, 10);
+  EXPECT_EQ(t.deflated, 7);
+  EXPECT_EQ(t.method, "deflated");
+  EXPECT_FALSE(t.converged);
+  ASSERT_EQ(back.samples.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(back.samples[i].probe, r.samples[i].probe);
+    EXPECT_EQ(back.samples[i].quadratic_form, r.samples[i].quadratic_form);
+    EXPECT_EQ(back.samples[i].product_norm_sq, r.samples[i].product_norm_sq);
+  }
+  const CumulativeDensity &c = back.cumulative.value(), expected = sample_cumulative();
+  EXPECT_EQ(c.lambda, expected.lambda);
+  EXPECT_EQ(c.cumulative, expected.cumulative);
+  EXPECT_EQ(c.lower, expected.lower);
+  EXPECT_EQ(c.upper, expected.upper);
+  EXPECT_EQ(c.band, "jackknife");
+  EXPECT_EQ(c.probes, 4);
+  EXPECT_EQ((std::vector<double>{c.confidence, c.w1, c.w1_sampling, c.w1_quadrature, c.range_lo, c.range_hi,
+                                 c.exact_points, c.zero_width, c.weight_at_zero.value, c.weight_at_zero.standard_error,
+                                 c.negative_mass.value, c.negative_mass.standard_error}),
+            (std::vector<double>{0.95, 0.75, 0.5, 0.25, -1.5, 3.5, 2.5, 1e-6, 0.5, 0.0625, 0.25, 0.03125}));
+  ASSERT_EQ(c.moments.size(), 4u);
+  EXPECT_EQ(c.moments[2].value, 3);
+  EXPECT_EQ(c.moments[2].standard_error, 0.3);
+  EXPECT_TRUE(std::isnan(c.moments[3].standard_error));
+  ASSERT_EQ(back.layers.size(), 2u);
+  EXPECT_EQ(back.layers[0].name, "a.weight");
+  EXPECT_EQ(back.layers[1].size, 94);
+  EXPECT_EQ(back.layers[0].trace.value, 10);
+  EXPECT_EQ(back.layers[0].trace.standard_error, 1);
+  EXPECT_TRUE(std::isnan(back.layers[1].trace.standard_error));
+  const ProductCount& p = back.counts;
+  EXPECT_EQ(
+      (std::vector<std::int64_t>{p.symmetry, p.first_probe, p.density, p.trace, p.eigenvalues, p.residuals, p.surplus}),
+      (std::vector<std::int64_t>{2, 80, 40, 5, 6, 3, 1}));
+}
+
+TEST_F(ResultFile, LargestMagnitudesStandAlone) {
+  RunResult r = sample();
+  r.eigenvalues->top.clear();
+  r.eigenvalues->bottom.clear();
+  r.eigenvalues->magnitude = {{-4, 0.1, 0.2, 0.3, true}, {3.5, 0.4, 0.5, 0.6, false}};
+  r.eigenvalues->method = "power";
+  write_result(folder_ / "r.h5", r);
+  const EigenResult back = read_result(folder_ / "r.h5").eigenvalues.value();
+  EXPECT_TRUE(back.top.empty() && back.bottom.empty());
+  ASSERT_EQ(back.magnitude.size(), 2u);
+  EXPECT_EQ(back.magnitude[0].value, -4);
+  EXPECT_EQ(back.magnitude[1].error, 0.6);
+  EXPECT_EQ(back.method, "power");
+}
+
+/// Layout 1, the results of version 0.1: what they lack keeps its default or says that it is not known.
+TEST_F(ResultFile, TheFirstLayoutIsRead) {
+  write_result(folder_ / "r.h5", sample());
+  hid_t file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  const auto drop = [&](const std::string& group, const std::vector<std::string>& names) {
+    for (const auto& name : names)
+      ASSERT_GE(H5Ldelete(file, ("/entry/" + group + name).c_str(), H5P_DEFAULT), 0) << name;
+  };
+  const auto set_version = [&](std::int64_t version) {
+    const hid_t attribute = H5Aopen(file, "hesspect_schema", H5P_DEFAULT);
+    EXPECT_GE(H5Awrite(attribute, H5T_NATIVE_INT64, &version), 0);
+    H5Aclose(attribute);
+  };
+  drop("", {"cumulative", "layers", "diagnostics/products"});
+  drop("eigenvalues/",
+       {"which", "true_residual", "error", "n_magnitude", "method", "residual_products", "thick_restarts"});
+  drop("trace/", {"half_width", "confidence", "products", "captured", "deflated", "method", "converged", "sample",
+                  "sample_probe", "sample_product_norm_sq"});
+  set_version(1);
+  H5Fclose(file);
+  const RunResult back = read_result(folder_ / "r.h5");
+  EXPECT_FALSE(back.cumulative.has_value());
+  EXPECT_TRUE(back.layers.empty() && back.samples.empty());
+  EXPECT_EQ(back.counts.first_probe, 0);
+  EXPECT_EQ(back.eigenvalues->top.at(0).residual, 1e-9);
+  EXPECT_EQ(back.eigenvalues->top.at(0).error, 1e-9);  // the residual bounds it
+  EXPECT_TRUE(std::isnan(back.eigenvalues->top.at(0).true_residual));
+  EXPECT_EQ(back.eigenvalues->bottom.at(0).value, -0.5);
+  EXPECT_EQ(back.trace->value, 12.5);
+  EXPECT_EQ(back.trace->standard_error, 0.5);
+  EXPECT_EQ(back.trace->method, "hutchinson");
+  EXPECT_TRUE(std::isnan(back.trace->half_width));
+  file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  set_version(3);
+  H5Fclose(file);
+  EXPECT_THROW(read_result(folder_ / "r.h5"), InputError);
 }
 
 /// Version 0.1 wrote none of what tells the layout of a run: its results are read with the defaults.
