@@ -146,18 +146,18 @@ void extend_together(LinearOperator& op, std::span<Lanczos* const> runs, std::in
   const at::NoGradGuard no_grad;
   std::vector<std::int64_t> target;
   bool room = true;
-  const auto rows = [&](std::size_t i) { return std::min(target[i] + 1, runs[i]->n_); };
-  for (std::size_t i = 0; i < runs.size(); ++i) {
-    target.push_back(runs[i]->steps() + steps);
-    room = room && (!runs[i]->full() || rows(i) <= runs[i]->basis_.capacity());
+  const auto rows = [&](const Lanczos* run) { return std::min(run->rows() + steps + 1, run->n_); };
+  for (const Lanczos* run : runs) {
+    target.push_back(run->steps() + steps);
+    room = room && (!run->full() || rows(run) <= run->basis_.capacity());
   }
   if (!room)
     agree(op.comm(), [&] {
-      for (std::size_t i = 0; i < runs.size(); ++i)
-        if (runs[i]->full()) runs[i]->basis_.reserve(rows(i));
+      for (Lanczos* run : runs)
+        if (run->full()) run->basis_.reserve(rows(run));
     });
   for (std::size_t i = 0; i < runs.size(); ++i)
-    while (runs[i]->replay_left() > 0 && runs[i]->steps() < target[i] && !runs[i]->breakdown()) runs[i]->take_again();
+    while (runs[i]->replaying() && runs[i]->steps() < target[i] && !runs[i]->breakdown()) runs[i]->take_again();
 
   std::vector<Lanczos*> going;
   for (;;) {
@@ -243,7 +243,7 @@ bool Lanczos::projected(const Step& step) const {
 void Lanczos::finish(const Step& step, double beta) {
   // In n dimensions there is no n-th direction left: what remains is rounding, whatever its size.
   const bool closed =
-      beta <= options_.breakdown_tolerance * std::max(scale_, step.product_norm) || (full() && steps() + 1 >= n_);
+      beta <= options_.breakdown_tolerance * std::max(scale_, step.product_norm) || (full() && rows() + 1 >= n_);
   commit(step.alpha, beta, step.product_norm, closed);
   if (!closed) keep(work_, beta);
 }

@@ -1,5 +1,5 @@
-// LanczosRecord as bytes: a magic with the version, seven counts, two doubles, then α, β, ‖A q‖ and the blocks. Doubles
-// bit by bit, everything little-endian.
+// LanczosRecord as bytes: a magic with the version, eight counts, two doubles, then α, β, ‖A q‖, the blocks and the
+// thick restarts. Doubles bit by bit, everything little-endian.
 #include "lanczos_record.h"
 
 #include <bit>
@@ -12,7 +12,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "records are read and written as they lie in memory");
 
-constexpr char kMagic[8] = {'L', 'A', 'N', 'C', 'Z', 'O', 'S', '1'};
+constexpr char kMagic[8] = {'L', 'A', 'N', 'C', 'Z', 'O', 'S', '2'};
 
 template <class T>
 void put(std::string& bytes, const T& value) {
@@ -64,8 +64,7 @@ std::string flaw_of_blocks(const LanczosRecord& record) {
   std::int64_t begin = 0;
   for (std::size_t b = 0; b < record.blocks.size(); ++b) {
     const LanczosRecord::Block& block = record.blocks[b];
-    const bool last = b + 1 == record.blocks.size();
-    if (block.begin != begin || block.end < begin || (block.closed && block.end == begin) || (!last && !block.closed))
+    if (block.begin != begin || block.end < begin || (block.closed && block.end == begin))
       return "its blocks don't follow each other";
     begin = block.end;
   }
@@ -74,19 +73,42 @@ std::string flaw_of_blocks(const LanczosRecord& record) {
   return "";
 }
 
+/// Rows of T as it stands, and the number of the first one.
+struct Numbered {
+  std::int64_t rows = 0, first_row = 0;
+};
+
+/// Each block but the last ends by a breakdown or by the next thick restart.
+std::string flaw_of_thick_restarts(const LanczosRecord& record, Numbered& now) {
+  const std::string flaw = "its thick restarts don't fit its blocks";
+  std::size_t taken = 0;
+  for (std::size_t b = 0; b < record.blocks.size(); ++b) {
+    const LanczosRecord::Block& block = record.blocks[b];
+    now.rows += block.end - block.begin;
+    if (block.closed || b + 1 == record.blocks.size()) continue;
+    if (taken == record.thick_restarts.size()) return flaw;
+    const LanczosRecord::ThickRestart& thick = record.thick_restarts[taken++];
+    const auto kept = static_cast<std::int64_t>(thick.theta.size());
+    if (thick.step != block.end || thick.coupling.size() != thick.theta.size() || kept >= now.rows) return flaw;
+    now = {kept, now.first_row + now.rows + 1};
+  }
+  return taken == record.thick_restarts.size() ? "" : flaw;
+}
+
 }  // namespace
 
 std::string flaw_of(const LanczosRecord& record) {
-  const auto steps = static_cast<std::int64_t>(record.alpha.size());
   if (record.n < 1) return "it is of " + std::to_string(record.n) + " parameters";
   if (record.beta.size() != record.alpha.size() || record.product_norm.size() != record.alpha.size())
     return "its coefficients differ in number";
   const std::string flaw = flaw_of_blocks(record);
   if (!flaw.empty()) return flaw;
 
-  const std::int64_t vectors = steps + (record.blocks.back().closed ? 0 : 1);
+  Numbered now;
+  if (const std::string thick = flaw_of_thick_restarts(record, now); !thick.empty()) return thick;
+  const std::int64_t vectors = now.rows + (record.blocks.back().closed ? 0 : 1);
   const bool stored = record.full ? record.rows == vectors : record.rows == 1 || record.rows == 2;
-  if (!stored || record.first_row != vectors - record.rows || record.first_row < 0)
+  if (!stored || record.first_row != now.first_row + vectors - record.rows || record.first_row < 0)
     return "it stores " + std::to_string(record.rows) + " vectors of " + std::to_string(vectors) + ", from number " +
            std::to_string(record.first_row);
   if (record.running < 0 || record.running > 2) return "it has " + std::to_string(record.running) + " running vectors";
@@ -97,7 +119,8 @@ std::string to_bytes(const LanczosRecord& record) {
   std::string bytes(kMagic, sizeof kMagic);
   for (const std::int64_t value :
        {record.n, std::int64_t{record.full}, record.first_row, record.rows, record.running,
-        static_cast<std::int64_t>(record.alpha.size()), static_cast<std::int64_t>(record.blocks.size())})
+        static_cast<std::int64_t>(record.alpha.size()), static_cast<std::int64_t>(record.blocks.size()),
+        static_cast<std::int64_t>(record.thick_restarts.size())})
     put(bytes, value);
   put(bytes, record.breakdown_tolerance);
   put(bytes, record.start_norm_sq);
@@ -109,6 +132,12 @@ std::string to_bytes(const LanczosRecord& record) {
     put(bytes, block.end);
     put(bytes, std::int64_t{block.closed});
     put(bytes, block.residual_norm);
+  }
+  for (const LanczosRecord::ThickRestart& thick : record.thick_restarts) {
+    put(bytes, thick.step);
+    put(bytes, static_cast<std::int64_t>(thick.theta.size()));
+    put(bytes, thick.theta);
+    put(bytes, thick.coupling);
   }
   return bytes;
 }
@@ -125,7 +154,8 @@ LanczosRecord lanczos_record_from(const std::string& bytes) {
   record.first_row = reader.value<std::int64_t>();
   record.rows = reader.value<std::int64_t>();
   record.running = reader.value<std::int64_t>();
-  const std::size_t steps = reader.count(3 * sizeof(double)), blocks = reader.count(4 * sizeof(double));
+  const std::size_t steps = reader.count(3 * sizeof(double)), blocks = reader.count(4 * sizeof(double)),
+                    thick_restarts = reader.count(2 * sizeof(double));
   record.breakdown_tolerance = reader.value<double>();
   record.start_norm_sq = reader.value<double>();
   record.alpha = reader.doubles(steps);
@@ -138,6 +168,14 @@ LanczosRecord lanczos_record_from(const std::string& bytes) {
     block.closed = reader.value<std::int64_t>() != 0;
     block.residual_norm = reader.value<double>();
     record.blocks.push_back(block);
+  }
+  for (std::size_t t = 0; t < thick_restarts; ++t) {
+    LanczosRecord::ThickRestart thick;
+    thick.step = reader.value<std::int64_t>();
+    const std::size_t kept = reader.count(2 * sizeof(double));
+    thick.theta = reader.doubles(kept);
+    thick.coupling = reader.doubles(kept);
+    record.thick_restarts.push_back(std::move(thick));
   }
   if (reader.left() > 0)
     throw InputError("a Lanczos record is followed by " + std::to_string(reader.left()) + " bytes that are none of it");

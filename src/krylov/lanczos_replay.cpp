@@ -71,9 +71,10 @@ std::int64_t Lanczos::replay_left() const {
 /// Something of the record is still to come: steps, or a block that has only begun.
 bool Lanczos::replaying() const { return replay_left() > 0 || blocks_.size() < recorded_.blocks.size(); }
 
-/// A step as it was. In the record β of a block's last step is 0 where a restart has followed; at the step itself it
-/// was the residual.
+/// A thick restart, where the record has one here, or a step as it was. In the record β of a block's last step is 0
+/// where a restart has followed; at the step itself it was the residual.
 void Lanczos::take_again() {
+  if (thick_restart_again()) return;
   const std::size_t j = alpha_.size();
   const LanczosRecord::Block& block = recorded_.blocks[blocks_.size() - 1];
   const bool last = steps() + 1 == block.end;
@@ -84,6 +85,15 @@ void Lanczos::take_again() {
 bool Lanczos::begin_recorded_block() {
   if (blocks_.size() >= recorded_.blocks.size()) return false;
   blocks_.push_back(Block{steps(), steps(), false, 0});
+  return true;
+}
+
+/// The recorded thick restart at this step, if there is one.
+bool Lanczos::thick_restart_again() {
+  if (blocks_.size() >= recorded_.blocks.size()) return false;
+  const LanczosRecord::Block& block = recorded_.blocks[blocks_.size() - 1];
+  if (block.closed || block.end != steps()) return false;
+  begin_thick(recorded_.thick_restarts[thick_.size()]);
   return true;
 }
 
@@ -99,15 +109,17 @@ LanczosRecord Lanczos::record() const {
   record.product_norm = product_norm_;
   for (const Block& block : blocks_)
     record.blocks.push_back({block.begin, block.end, block.closed, block.residual_norm});
+  record.thick_restarts = thick_;
   record.first_row = first_row();
   record.rows = basis_.rows();
   record.running = narrow() ? std::min<std::int64_t>(2, basis_.rows()) : 0;
   return record;
 }
 
-/// The last row is q_m, or q_{m−1} where the space has closed.
 std::int64_t Lanczos::first_row() const {
   if (replaying()) return recorded_.first_row;
+  if (full()) return first_row_;
+  // The last row is q_m, or q_{m−1} where the space has closed.
   return steps() + (breakdown() ? 0 : 1) - basis_.rows();
 }
 

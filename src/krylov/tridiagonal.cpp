@@ -90,19 +90,32 @@ TridiagonalEigen tridiagonal_eigen(std::span<const double> alpha, std::span<cons
       two_rows({alpha.begin(), alpha.end()}, {beta.begin(), beta.begin() + static_cast<std::ptrdiff_t>(m - 1)}, result))
     return result;
 
+  return arrow_eigen({}, {}, alpha, beta, vectors);
+}
+
+TridiagonalEigen arrow_eigen(std::span<const double> theta, std::span<const double> coupling,
+                             std::span<const double> alpha, std::span<const double> beta, bool vectors) {
+  const at::NoGradGuard no_grad;
+  const std::size_t kept = theta.size(), m = kept + alpha.size();
+  TridiagonalEigen result;
+  if (m == 0) return result;
   at::Tensor matrix = at::zeros({static_cast<std::int64_t>(m), static_cast<std::int64_t>(m)}, at::kDouble);
   double* entries = matrix.mutable_data_ptr<double>();
-  for (std::size_t i = 0; i < m; ++i) {
-    entries[i * m + i] = alpha[i];
-    if (i + 1 < m) entries[(i + 1) * m + i] = entries[i * m + i + 1] = beta[i];
+  for (std::size_t i = 0; i < kept; ++i) {
+    entries[i * m + i] = theta[i];
+    if (kept < m) entries[kept * m + i] = entries[i * m + kept] = coupling[i];
+  }
+  for (std::size_t i = kept; i < m; ++i) {
+    entries[i * m + i] = alpha[i - kept];
+    if (i + 1 < m) entries[(i + 1) * m + i] = entries[i * m + i + 1] = beta[i - kept];
   }
   const auto [values, columns] = at::linalg_eigh(matrix, "L");
   const at::Tensor rows = columns.t().contiguous();  // eigenvector i in row i
   const double* s = rows.const_data_ptr<double>();
-  const double* theta = values.const_data_ptr<double>();
-  result.values.assign(theta, theta + m);
+  const double* value = values.const_data_ptr<double>();
+  result.values.assign(value, value + m);
   for (std::size_t i = 0; i < m; ++i) {
-    result.first.push_back(s[i * m]);
+    result.first.push_back(kept < m ? s[i * m + kept] : 0);
     result.last.push_back(s[i * m + m - 1]);
   }
   if (vectors) result.vectors.assign(s, s + m * m);

@@ -194,7 +194,7 @@ TEST(LanczosRecordBytes, AreExactAndChecked) {
     EXPECT_THROW(lanczos_record_from(bytes.substr(0, size)), InputError) << size;
   EXPECT_THROW(lanczos_record_from(bytes + "x"), InputError);
   EXPECT_THROW(lanczos_record_from("x" + bytes.substr(1)), InputError);
-  for (std::size_t at = 0; at < 64; ++at)  // magic and counts: 0x7f… there is never right
+  for (std::size_t at = 0; at < 72; ++at)  // magic and counts: 0x7f… there is never right
     if (at < 8 || at >= 24) {
       std::string damaged = bytes;
       damaged[at] = static_cast<char>(0x7f);

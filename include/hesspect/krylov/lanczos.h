@@ -84,7 +84,7 @@ struct RitzPair {
   double value = 0;
   double residual = 0;
   double first = 0;       // component on the block's start vector
-  std::size_t block = 0;  // which diagonal block of T
+  std::size_t block = 0;  // which of Lanczos::blocks(); the kept ones of a thick restart are of the block after it
 };
 
 /// A on the basis as it stands: A Q = Q T + beta · q_next · e_lastᵀ, T [rows, rows] symmetric, row-major: tridiagonal
@@ -92,7 +92,7 @@ struct RitzPair {
 struct Projection {
   std::int64_t rows = 0;
   std::vector<double> t;
-  double beta = 0;  // 0 where the space is closed: there is no next row then
+  double beta = 0;  // 0 where the space is closed, or goes on with a fresh vector: there is no next row then
 };
 
 class Lanczos;
@@ -101,7 +101,8 @@ using StepCallback = std::function<void(const Lanczos&)>;
 
 class Lanczos {
  public:
-  /// A diagonal block of T: rows [begin, end); closed by a breakdown, or the one that goes on.
+  /// Steps [begin, end) of one three-term recurrence, a diagonal block of T while no thick restart has come: ended by a
+  /// breakdown (closed), by a thick restart, or the one that goes on.
   struct Block {
     std::int64_t begin = 0;
     std::int64_t end = 0;
@@ -148,13 +149,18 @@ class Lanczos {
 
   /// Thick restart: the basis becomes the kept Ritz vectors and the residual vector, formed in place, and the run goes
   /// on from there; what it had found of the kept pairs it keeps, and the rest of the space is given up. alpha(),
-  /// beta() and steps() go on counting. Collective. Full re-orthogonalisation, rows of the vectors' own dtype and
-  /// device.
-  /// @param keep  indices into ritz_pairs(), ascending; fewer than there are rows
-  /// @throws Error(kInternal) after a breakdown, which leaves nothing to go on from
+  /// beta() and steps() go on counting. Collective.
+  ///
+  /// While recorded steps are taken again, the recorded thick restart at this step, if there is one, whatever is to be
+  /// kept, and else none: the run then stays as it was. (`extend` too takes those that it comes past.)
+  /// @param keep  indices into ritz_pairs(), ascending; fewer than there are rows. Rank 0's count
+  /// @throws UsageError unless can_restart_thick(); Error(kInternal) after a breakdown, which leaves nothing to go on
+  ///         from
   /// Source: Wu & Simon, Thick-restart Lanczos method for large symmetric eigenvalue problems, SIAM J. Matrix Anal.
   ///         Appl. 22 (2000)
   void thick_restart(LinearOperator& op, std::span<const std::size_t> keep);
+  /// Full re-orthogonalisation, rows of the vectors' own dtype and device.
+  bool can_restart_thick() const { return full() && !apart_; }
 
   /// m: steps (products) so far.
   std::int64_t steps() const { return static_cast<std::int64_t>(alpha_.size()); }
@@ -165,7 +171,9 @@ class Lanczos {
   /// The last step found the space invariant (or it is all of Rⁿ).
   bool breakdown() const { return !blocks_.empty() && blocks_.back().closed; }
   /// All n dimensions are used.
-  bool complete() const { return steps() >= n_; }
+  bool complete() const { return rows() >= n_; }
+  /// Of T as it stands: steps(), or, after a thick restart, the kept Ritz vectors and the steps since.
+  std::int64_t rows() const;
   const std::vector<Block>& blocks() const { return blocks_; }
   /// zᵀz of the first start vector.
   double start_norm_sq() const { return start_norm_sq_; }
@@ -181,9 +189,15 @@ class Lanczos {
   /// All Ritz pairs of the space as it stands, ascending. Local. Without re-orthogonalisation ghosts are among them:
   /// ghosts.h tells them.
   std::vector<RitzPair> ritz_pairs() const;
+  /// Eigenvectors of T, row i that of ritz_pairs()[i]: [rows() · rows()]. Local.
+  std::vector<double> ritz_coefficients() const;
   /// A on the basis as it stands. Local. Full re-orthogonalisation only.
+  /// @throws Error(kInternal) between a thick restart and the next step: the residual is no multiple of e_lastᵀ there
   Projection projection() const;
   std::int64_t thick_restarts() const { return static_cast<std::int64_t>(thick_.size()); }
+  /// False while recorded steps before a recorded thick restart are taken again: their rows are gone, and basis_rows(),
+  /// ritz_vector() and orthogonality_loss() throw Error(kInternal).
+  bool has_rows() const { return thick_.size() >= recorded_.thick_restarts.size(); }
   /// Rows of the basis as it stands, as matrices for vector_math.h: those of projection(), then, where the space is not
   /// closed, the next one. Local. Full re-orthogonalisation only.
   std::vector<at::Tensor> basis_rows() const;
@@ -218,6 +232,14 @@ class Lanczos {
   std::int64_t first_row() const;
   void take_again();
   bool begin_recorded_block();
+  bool thick_restart_again();
+  void begin_thick(LanczosRecord::ThickRestart restart);
+  std::vector<double> residual_coefficients() const;
+
+  // T as it stands: lanczos_ritz.cpp.
+  struct Segment;
+  std::vector<Segment> segments(bool vectors) const;
+  std::vector<at::Tensor> stored_head(std::int64_t count) const;
 
   LanczosOptions options_;
   Communicator* comm_;
@@ -232,7 +254,9 @@ class Lanczos {
   double scale_ = 0;
   double rounding_unit_ = 0;  // 10 ε
   std::vector<LanczosRecord::ThickRestart> thick_;
-  LanczosRecord recorded_;  // of a resumed run, else empty
+  std::int64_t first_row_ = 0;     // number of the basis's first row; with full re-orthogonalisation
+  std::size_t segment_begin_ = 0;  // blocks_ from here on are T as it stands
+  LanczosRecord recorded_;         // of a resumed run, else empty
 };
 
 /// Takes each run up to `steps` more steps in lock-step: one apply_block for all runs that go on, and one small
