@@ -22,35 +22,58 @@ namespace hesspect {
 
 class BlockLanczos {
  public:
-  /// @param starts  b vectors, [chunk] each, padding zero; linearly dependent ones are dropped. Collective.
-  /// @throws NumericalError where none is left
+  /// @param starts  b vectors, [chunk] each, padding zero; linearly dependent ones are dropped. Collective over
+  ///                op.comm(), which must outlive the run.
+  /// @throws NumericalError where none is left, or one is not finite
   BlockLanczos(LinearOperator& op, std::span<const at::Tensor> starts);
 
-  /// Takes block steps until `products` more have been taken, or the space closes. Collective.
+  /// Takes block steps until `products` more have been taken, or the space closes; of the last block only as many
+  /// products as are wanted, the rest of it stays in the next block. Collective.
+  /// @param on_step  called on every rank after each block of products
+  /// @return products taken
   /// @throws NumericalError on all ranks if a product is not finite; MemoryError (agreed) for the basis
   std::int64_t extend(LinearOperator& op, std::int64_t products, const std::function<void()>& on_step = {});
-  /// After the space has closed: a further start vector. Collective. @return false where nothing is left of it
+  /// After the space has closed: a further start vector, or several, one by one. Collective.
+  /// @return false where nothing is left of it beside the basis
   bool restart(LinearOperator& op, const at::Tensor& start);
-  /// Thick restart: keeps these Ritz pairs (indices into ritz_pairs()) and the next block. Collective.
+  /// Thick restart: keeps these Ritz pairs (indices into ritz_pairs(), rank 0's count) and the next block. Collective.
   void thick_restart(LinearOperator& op, std::span<const std::size_t> keep);
 
   std::int64_t products() const { return products_; }
-  std::int64_t rows() const;       // of T
-  std::int64_t next_rows() const;  // of the next block
+  std::int64_t rows() const { return static_cast<std::int64_t>(columns_.size()); }  // of T
+  std::int64_t next_rows() const { return basis_.rows() - rows(); }                 // of the next block
   std::int64_t thick_restarts() const { return thick_restarts_; }
-  bool closed() const;                     // the space is invariant, or all of Rⁿ
+  /// Diagonal blocks of T: one more after each closing of the space and restart.
+  std::int64_t spaces() const { return static_cast<std::int64_t>(begin_.size()); }
+  bool closed() const { return next_rows() == 0; }  // the space is invariant, or all of Rⁿ
+  bool complete() const { return rows() >= n_; }
   double scale() const { return scale_; }  // max ‖A q‖
+  /// What rounding alone adds to a residual: 10 ε of the vectors' dtype times scale().
   double rounding() const { return rounding_unit_ * scale_; }
-  /// Ascending; residual = ‖Bᵀ s_last‖. Local.
+  /// Ascending; residual = ‖Bᵀ s‖, block = which diagonal block of T, first = on that block's first row. Local.
   std::vector<RitzPair> ritz_pairs() const;
   /// Eigenvectors of T, row i of pair i: [rows · rows]. Local.
   std::vector<double> ritz_coefficients() const;
+  /// Q s, this rank's shard [chunk]. Local. @param s  [rows]
   at::Tensor ritz_vector(std::span<const double> s) const;
+  /// Rows of Q, then those of the next block, and A on them: column j [rows + next_rows or fewer] holds A q_j. Local.
+  std::vector<at::Tensor> basis_rows() const { return basis_.head(basis_.rows()); }
+  const std::vector<std::vector<double>>& columns() const { return columns_; }
 
  private:
+  struct Eigen;
+  Eigen eigen() const;
+  double entry(std::size_t i, std::size_t j) const;
+
+  Communicator* comm_;
+  std::int64_t n_;
+  double tolerance_, rounding_unit_;
+  Basis basis_;                               // Q, then the next block
+  std::vector<at::Tensor> work_;              // [largest block], [chunk] each
+  std::vector<std::vector<double>> columns_;  // [rows]: A q_j = Σ_i columns_[j][i] · row i of the basis
+  std::vector<std::int64_t> begin_;           // first rows of T's diagonal blocks
   std::int64_t products_ = 0, thick_restarts_ = 0;
-  double scale_ = 0, rounding_unit_ = 0;
-  // The rest as its implementation needs it.
+  double scale_ = 0;
 };
 
 }  // namespace hesspect
