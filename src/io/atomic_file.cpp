@@ -6,22 +6,7 @@
 #include "temporary_file.h"
 
 namespace hesspect {
-namespace {
-
 namespace fs = std::filesystem;
-
-/// What a chain of symbolic links ends in, which need not exist.
-fs::path target_of(fs::path path) {
-  std::error_code error;
-  for (int links = 0; links < 40 && fs::is_symlink(fs::symlink_status(path, error)); ++links) {
-    const fs::path next = fs::read_symlink(path, error);
-    if (error) break;
-    path = next.is_absolute() ? next : folder_of(path) / next;
-  }
-  return path;
-}
-
-}  // namespace
 
 void write_file_atomically(const fs::path& link, std::span<const std::byte> bytes) {
   const fs::path path = target_of(link);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 
@@ -9,6 +10,9 @@ namespace hesspect {
 
 /// The folder of a path: "." for a bare name.
 std::filesystem::path folder_of(const std::filesystem::path& path);
+
+/// What a chain of symbolic links ends in, which need not exist.
+std::filesystem::path target_of(std::filesystem::path path);
 
 /// Makes renames and removals in a folder durable, where the file system can do that.
 void sync_folder(const std::filesystem::path& folder);
@@ -22,7 +26,16 @@ class TemporaryFile {
   TemporaryFile(const TemporaryFile&) = delete;
   TemporaryFile& operator=(const TemporaryFile&) = delete;
 
+  /// Of the temporary file.
+  const std::filesystem::path& name() const { return name_; }
+  /// For who writes into it by another way. @throws InputError with the system's reason, always
+  [[noreturn]] void fail(int error) const;
   void write(std::span<const std::byte> bytes);
+  /// Wherever in the file, beyond its end too.
+  void write_at(std::int64_t offset, std::span<const std::byte> bytes);
+  /// Makes sure of the disk space for so many bytes from the file's start, where the file system can do that. The
+  /// file's size stays.
+  void reserve(std::int64_t bytes);
   void sync_and_close();
   /// To the target, or to another name in its folder. Durable after that.
   void rename() { rename(target_); }

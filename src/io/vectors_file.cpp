@@ -1,1 +1,118 @@
-// To be written.
+#include "hesspect/io/vectors_file.h"
+
+#include <bit>
+#include <functional>
+#include <numeric>
+#include <type_traits>
+
+#include "hesspect/core/errors.h"
+#include "vectors_layout.h"
+
+namespace hesspect {
+namespace {
+
+namespace fs = std::filesystem;
+
+static_assert(std::endian::native == std::endian::little, "files of vectors are little-endian");
+
+enum class Format { kNone, kHdf5, kSafetensors };
+
+Format format_of(const fs::path& path) {
+  const std::string suffix = path.extension().string();
+  if (suffix == ".h5" || suffix == ".hdf5") return Format::kHdf5;
+  return suffix == ".safetensors" ? Format::kSafetensors : Format::kNone;
+}
+
+std::int64_t element_bytes(const VectorsInfo& info) { return info.float64 ? 8 : 4; }
+
+std::int64_t all_bytes(const VectorsInfo& info) {
+  std::int64_t sum = 0;
+  for (const auto& part : info.parts) sum += bytes_of(part, info);
+  return sum;
+}
+
+void check_parts(const VectorsInfo& info) {
+  for (const auto& part : info.parts) {
+    const auto entries = std::accumulate(part.shape.begin(), part.shape.end(), std::int64_t{1}, std::multiplies<>());
+    if (entries != part.size || part.offset < 0)
+      throw Error(ExitCode::kInternal, "the vectors' part '" + part.name + "' has another size than its shape says");
+  }
+}
+
+std::vector<std::int64_t> lay_out(Format format, TemporaryFile& file, const VectorsInfo& info) {
+  file.reserve(all_bytes(info));  // a full disk shows here, not after the first hour of writing
+  return format == Format::kHdf5 ? lay_out_hdf5(file, info) : lay_out_safetensors(file, info);
+}
+
+}  // namespace
+
+std::int64_t bytes_of(const VectorPart& part, const VectorsInfo& info) {
+  return static_cast<std::int64_t>(info.values.size()) * part.size * element_bytes(info);
+}
+
+std::vector<std::int64_t> shape_of(const VectorPart& part, const VectorsInfo& info) {
+  std::vector<std::int64_t> shape{static_cast<std::int64_t>(info.values.size())};
+  shape.insert(shape.end(), part.shape.begin(), part.shape.end());
+  return shape;
+}
+
+struct VectorsFile::Impl {
+  Impl(Format format, const fs::path& target, const VectorsInfo& what)
+      : info(what), file(target), offset(lay_out(format, file, info)), written(info.values.size(), false) {}
+
+  template <class T>
+  void write(std::int64_t i, std::span<const T> flat);
+  template <class T>
+  void write_part(std::int64_t i, std::size_t p, std::span<const T> entries) {
+    const auto bytes = std::as_bytes(entries);
+    file.write_at(offset[p] + i * static_cast<std::int64_t>(bytes.size()), bytes);
+  }
+
+  VectorsInfo info;
+  TemporaryFile file;
+  std::vector<std::int64_t> offset;
+  std::vector<bool> written;
+};
+
+template <class T>
+void VectorsFile::Impl::write(std::int64_t i, std::span<const T> flat) {
+  using Other = std::conditional_t<std::is_same_v<T, float>, double, float>;
+  if (i < 0 || i >= static_cast<std::int64_t>(written.size()))
+    throw Error(ExitCode::kInternal, "vector " + std::to_string(i) + " of " + std::to_string(written.size()));
+  for (std::size_t p = 0; p < info.parts.size(); ++p) {
+    const VectorPart& part = info.parts[p];
+    if (part.offset + part.size > static_cast<std::int64_t>(flat.size()))
+      throw Error(ExitCode::kInternal, "the vectors' part '" + part.name + "' ends beyond the vector");
+    const auto entries = flat.subspan(static_cast<std::size_t>(part.offset), static_cast<std::size_t>(part.size));
+    if (info.float64 == std::is_same_v<T, double>) {
+      write_part(i, p, entries);
+    } else {
+      const std::vector<Other> converted(entries.begin(), entries.end());
+      write_part(i, p, std::span<const Other>(converted));
+    }
+  }
+  written[static_cast<std::size_t>(i)] = true;
+}
+
+bool VectorsFile::is_known(const fs::path& path) { return format_of(path) != Format::kNone; }
+
+VectorsFile::VectorsFile(const fs::path& path, const VectorsInfo& info) {
+  if (!is_known(path))
+    throw UsageError("'" + path.string() + "': expected a name that ends in .h5, .hdf5 or .safetensors");
+  check_parts(info);
+  impl_ = std::make_unique<Impl>(format_of(path), target_of(path), info);
+}
+
+VectorsFile::~VectorsFile() = default;
+
+void VectorsFile::write(std::int64_t i, std::span<const float> flat) { impl_->write(i, flat); }
+void VectorsFile::write(std::int64_t i, std::span<const double> flat) { impl_->write(i, flat); }
+
+void VectorsFile::commit() {
+  for (std::size_t i = 0; i < impl_->written.size(); ++i)
+    if (!impl_->written[i]) throw Error(ExitCode::kInternal, "vector " + std::to_string(i) + " was never written");
+  impl_->file.sync_and_close();
+  impl_->file.rename();
+}
+
+}  // namespace hesspect
