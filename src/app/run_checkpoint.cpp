@@ -86,13 +86,13 @@ void RunCheckpoint::save(std::int64_t probe, const Lanczos& run) {
   manifest.n = record.n;
   manifest.ranks = group_.size();
 
-  // A basis only grows: what the last generation holds is not written again.
+  // A row with its number never changes: what the last generation holds of those that are left is not written again.
   std::int64_t first = record.first_row;
   const auto last = saved_.find(probe);
-  if (last != saved_.end() && last->second.steps == manifest.steps) return;
+  if (last != saved_.end() && last->second.state == manifest.state) return;
   if (record.full && last != saved_.end()) {
     for (const Piece& piece : last->second.pieces) {
-      if (piece.set != "basis") continue;
+      if (piece.set != "basis" || piece.first_row + piece.rows <= record.first_row) continue;
       manifest.pieces.push_back(piece);
       first = std::max(first, piece.first_row + piece.rows);
     }

@@ -18,7 +18,10 @@ class RunCheckpoint {
   /// @param run_id  whose checkpoints count
   RunCheckpoint(CheckpointFolder& folder, std::string run_id, Communicator& group);
 
-  /// Writes a generation of a probe's run: the rows since the last one, and the scalars. Collective over the group.
+  /// Writes a generation of a probe's run: the rows since the last one (after a thick restart, all), and the scalars;
+  /// nothing where the run is as the last one has it. Also of a run whose probe has been reported as finished, as long
+  /// as it is wanted: until forget(), and for the dealer until CheckpointFolder::remove_probe. Collective over the
+  /// group.
   /// @throws InputError (agreed) where it cannot be written; the last generation is as it was
   void save(std::int64_t probe, const Lanczos& run);
   /// The newest generation of a probe that can be read, as a run that goes on from it. Collective over op.comm().

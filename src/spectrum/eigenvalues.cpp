@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <span>
 #include <string>
 
+#include "eigen_lists.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/krylov/ghosts.h"
 #include "hesspect/krylov/tridiagonal.h"
 #include "hesspect/spectrum/probe.h"
 
@@ -15,38 +18,74 @@ namespace {
 /// Probe numbers for restarts: out of the way of a run's own probes.
 constexpr std::uint64_t kRestartProbes = std::uint64_t{1} << 63;
 
+bool full(const Lanczos& run) { return run.options().reorthogonalisation == Reorthogonalisation::kFull; }
+
+std::vector<RitzPair> pairs_of(const Lanczos& run) {
+  return full(run) ? run.ritz_pairs() : genuine_ritz_pairs(run.alpha(), run.beta(), run.rounding());
+}
+
 double largest_magnitude(const std::vector<RitzPair>& pairs) {
   return pairs.empty() ? 0 : std::max(std::abs(pairs.front().value), std::abs(pairs.back().value));
 }
 
-struct Wanted {
-  std::size_t top, bottom;
-};
+EigenResult lists_of(const Lanczos& run, const std::vector<RitzPair>& pairs, std::int64_t n,
+                     const EigenOptions& options) {
+  const WantedCounts wanted = wanted_counts(n, options);
+  EigenResult result = listed(pairs, wanted, options.rtol, run.rounding(), run.complete());
+  const std::size_t found = result.top.size() + result.bottom.size() + result.magnitude.size();
+  const std::int64_t asked = options.top + options.bottom + options.magnitude;
+  result.steps = run.steps();
+  result.thick_restarts = run.thick_restarts();
+  result.exhausted = (full(run) ? run.complete() : run.breakdown()) && static_cast<std::int64_t>(found) < asked;
+  return result;
+}
 
-Wanted wanted(std::int64_t n, const EigenOptions& options) {
-  const std::int64_t top = std::min(options.top, n);
-  return {static_cast<std::size_t>(top), static_cast<std::size_t>(std::min(options.bottom, n - top))};
+std::vector<double> values_of(const EigenResult& result) {
+  std::vector<double> values;
+  for (const auto* list : {&result.top, &result.bottom, &result.magnitude})
+    for (const EigenEstimate& one : *list) values.push_back(one.value);
+  return values;
+}
+
+bool moved(const std::vector<double>& a, const std::vector<double>& b, double tolerance) {
+  return !std::ranges::equal(a, b, [&](double x, double y) { return std::abs(x - y) <= tolerance; });
 }
 
 /// After a breakdown the run holds several diagonal blocks of T, each from a fresh start vector. The last one adds
 /// nothing if its own extreme Ritz values are converged and do not pass the wanted ones of the blocks before it.
-bool last_block_adds_nothing(const Lanczos& run, const std::vector<RitzPair>& pairs, const Wanted& want,
+bool last_block_adds_nothing(const Lanczos& run, const std::vector<RitzPair>& pairs, const WantedCounts& wanted,
                              double tolerance) {
   const std::size_t last = run.blocks().size() - 1;
   std::vector<RitzPair> before, own;
   for (const RitzPair& pair : pairs) (pair.block == last ? own : before).push_back(pair);
-  if (own.empty() || before.size() < std::max(want.top, want.bottom)) return false;
-  if (want.top > 0 &&
-      (own.back().residual > tolerance || own.back().value > before[before.size() - want.top].value + tolerance))
-    return false;
-  if (want.bottom > 0 &&
-      (own.front().residual > tolerance || own.front().value < before[want.bottom - 1].value - tolerance))
-    return false;
-  return true;
+  if (own.empty() || before.size() < std::max({wanted.top, wanted.bottom, wanted.magnitude})) return false;
+  const bool upper = wanted.top > 0 || wanted.magnitude > 0, lower = wanted.bottom > 0 || wanted.magnitude > 0;
+  if ((upper && own.back().residual > tolerance) || (lower && own.front().residual > tolerance)) return false;
+  if (wanted.top > 0 && own.back().value > before[before.size() - wanted.top].value + tolerance) return false;
+  if (wanted.bottom > 0 && own.front().value < before[wanted.bottom - 1].value - tolerance) return false;
+  if (wanted.magnitude == 0) return true;
+  const std::size_t least = select_wanted(before, wanted, true).magnitude.back();
+  return largest_magnitude(own) <= std::abs(before[least].value) + tolerance;
 }
 
 /// β of a space that closes, as rounding leaves it: in float32 mostly above the breakdown's tolerance.
 double weak_beta(const Lanczos& run) { return 100 * run.rounding(); }
+
+/// Since which step the lists are what they are: for what T alone can't tell once a thick restart has come. A resumed
+/// run is looked at after the same steps again.
+class Steadiness {
+ public:
+  void look(const EigenResult& now, double tolerance) {
+    std::vector<double> values = values_of(now);
+    if (moved(values, values_, tolerance)) since_ = now.steps;
+    values_ = std::move(values);
+  }
+  std::int64_t since() const { return since_; }
+
+ private:
+  std::vector<double> values_;
+  std::int64_t since_ = 0;
+};
 
 /// Where β fell to rounding (row `first`), the space closed unseen and rounding chose the next vector, as a restart
 /// would: later rows hold further copies of multiple eigenvalues, in rounds of at most first + 1 rows, one for each
@@ -56,7 +95,7 @@ double weak_beta(const Lanczos& run) { return 100 * run.rounding(); }
 /// is not needed: a copy as far out as the wanted values would by now have shown in α or β, growing from its share of
 /// some 1/√n by 2|wanted|/reach or more in each step.
 bool copies_may_be_missing(const Lanczos& run, const EigenResult& now, std::int64_t n, const EigenOptions& options,
-                           double tolerance) {
+                           double tolerance, const Steadiness& steady) {
   constexpr std::size_t kStepsToShow = 8;
   const std::vector<double>&alpha = run.alpha(), &beta = run.beta();
   const std::size_t m = alpha.size();
@@ -64,38 +103,47 @@ bool copies_may_be_missing(const Lanczos& run, const EigenResult& now, std::int6
   while (first < m && beta[first] > weak_beta(run)) ++first;
   if (first == m) return false;
 
-  const std::size_t round = first + 1;
-  if (m >= round + kStepsToShow) {
+  // Of all eigenvalues seen, no more are in a basis that has restarted thick than it has rows.
+  std::size_t round = first + 1;
+  if (run.thick_restarts() > 0 && options.max_basis > 0)
+    round = std::min(round, static_cast<std::size_t>(options.max_basis));
+  if (m >= first + 1 + kStepsToShow) {
     double reach = 0, smallest = largest_magnitude(run.ritz_pairs());
-    for (std::size_t i = round; i < m; ++i) reach = std::max(reach, std::abs(alpha[i]) + beta[i - 1] + beta[i]);
-    for (const auto* list : {&now.top, &now.bottom})
-      for (const EigenEstimate& one : *list) smallest = std::min(smallest, std::abs(one.value));
+    for (std::size_t i = first + 1; i < m; ++i) reach = std::max(reach, std::abs(alpha[i]) + beta[i - 1] + beta[i]);
+    for (const double value : values_of(now)) smallest = std::min(smallest, std::abs(value));
     if (2 * reach < smallest) return false;
   }
 
-  if (m < 2 * round) return true;
-  const std::vector<double> before = tridiagonal_eigen(std::span(alpha).first(m - round), beta).values;
-  const Wanted want = wanted(n, options);
-  if (before.size() < want.top + want.bottom) return true;
-  for (std::size_t i = 0; i < want.top; ++i)
-    if (std::abs(now.top[i].value - before[before.size() - 1 - i]) > tolerance) return true;
-  for (std::size_t i = 0; i < want.bottom; ++i)
-    if (std::abs(now.bottom[i].value - before[want.bottom - 1 - i]) > tolerance) return true;
-  return false;
+  if (m < first + 1 + round) return true;
+  if (run.thick_restarts() > 0) return now.steps - steady.since() < static_cast<std::int64_t>(round);
+  std::vector<RitzPair> before;
+  for (const double value : tridiagonal_eigen(std::span(alpha).first(m - round), beta).values)
+    before.push_back({value, 0, 0, 0});
+  return moved(values_of(now), values_of(lists_of(run, before, n, options)), tolerance);
 }
 
-bool finished(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
-  const EigenResult now = eigenvalues_so_far(run, n, options);
-  if (run.complete()) return true;
-  const Wanted want = wanted(n, options);
-  if (!now.converged || now.top.size() < want.top || now.bottom.size() < want.bottom) return false;
-  const std::vector<RitzPair> pairs = run.ritz_pairs();
+/// How many of the last blocks are diagonal blocks of T as it stands.
+std::size_t blocks_of_t(const Lanczos& run) {
+  const auto& blocks = run.blocks();
+  std::size_t count = 1;
+  while (count < blocks.size() && blocks[blocks.size() - 1 - count].closed) ++count;
+  return count;
+}
+
+bool finished(const Lanczos& run, std::int64_t n, const EigenOptions& options, Steadiness& steady) {
+  const std::vector<RitzPair> pairs = pairs_of(run);
+  const EigenResult now = lists_of(run, pairs, n, options);
   const double tolerance = std::max(options.rtol * largest_magnitude(pairs), run.rounding());
-  if (run.blocks().size() == 1) return !run.breakdown() && !copies_may_be_missing(run, now, n, options, tolerance);
-  if (last_block_adds_nothing(run, pairs, want, tolerance)) return true;
+  steady.look(now, tolerance);
+  if (!full(run)) return run.breakdown() || now.converged;
+  if (run.complete()) return true;
+  if (!now.converged) return false;
+  const auto missing = [&] { return copies_may_be_missing(run, now, n, options, tolerance, steady); };
+  if (blocks_of_t(run) == 1) return !run.breakdown() && !missing();
+  if (last_block_adds_nothing(run, pairs, wanted_counts(n, options), tolerance)) return true;
   const auto rows = std::span(run.beta()).subspan(static_cast<std::size_t>(run.blocks().back().begin));
   const bool weak = std::any_of(rows.begin(), rows.end(), [&](double beta) { return beta <= weak_beta(run); });
-  return weak && !run.breakdown() && !copies_may_be_missing(run, now, n, options, tolerance);
+  return weak && !run.breakdown() && !missing();
 }
 
 /// A decision that rests on floating-point work done by each rank alone: rank 0's holds. Collective.
@@ -105,49 +153,46 @@ bool rank0_says(Communicator& comm, bool mine) {
   return flag[0] != 0;
 }
 
+/// Rows that T may have: one less than the basis, whose last row is the next vector.
+std::int64_t most_rows(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
+  const WantedCounts wanted = wanted_counts(n, options);
+  const std::int64_t never = std::min(n, options.max_steps + 1);
+  if (!full(run) || options.max_basis <= 0 || options.max_basis >= never)
+    return std::numeric_limits<std::int64_t>::max();
+  const std::int64_t least = std::min(never, smallest_basis(wanted));
+  if (options.max_basis < least)
+    throw UsageError("a Krylov basis of " + std::to_string(options.max_basis) + " vectors is too small for " +
+                     std::to_string(wanted.all()) + " eigenvalues: " + std::to_string(least) +
+                     " would do; ask for fewer, or give it more memory");
+  if (!run.can_restart_thick())
+    throw UsageError("a Krylov basis of at most " + std::to_string(options.max_basis) +
+                     " vectors needs thick restarts, and those need it in the vectors' own dtype and memory: " +
+                     std::to_string(never) + " vectors would do without");
+  return options.max_basis - 1;
+}
+
 }  // namespace
 
 EigenResult eigenvalues_so_far(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
-  const std::vector<RitzPair> pairs = run.ritz_pairs();
-  const double tolerance = options.rtol * largest_magnitude(pairs);
-  const Wanted want = wanted(n, options);
-  EigenResult result;
-  result.steps = run.steps();
-  result.converged = true;
-  const auto add = [&](std::vector<EigenEstimate>& list, const RitzPair& pair) {
-    // |β s| falls far below what the products' rounding leaves of a residual.
-    const double residual = pair.residual + run.rounding();
-    list.push_back({pair.value, residual, residual <= std::max(tolerance, 2 * run.rounding())});
-    result.converged = result.converged && list.back().converged;
-  };
-  std::size_t top = std::min(want.top, pairs.size());
-  // Too few so far: each end its share, or the smallest value would stand among the largest.
-  if (!run.complete() && pairs.size() < want.top + want.bottom)
-    top = (2 * pairs.size() * want.top + want.top + want.bottom) / (2 * (want.top + want.bottom));
-  const std::size_t bottom = std::min(want.bottom, pairs.size() - top);
-  for (std::size_t i = 0; i < top; ++i) add(result.top, pairs[pairs.size() - 1 - i]);
-  for (std::size_t i = 0; i < bottom; ++i) add(result.bottom, pairs[bottom - 1 - i]);
-  result.exhausted = run.complete() && static_cast<std::int64_t>(top + bottom) < options.top + options.bottom;
-  if (top < want.top || bottom < want.bottom) result.converged = false;
-  return result;
+  return lists_of(run, pairs_of(run), n, options);
 }
 
 EigenResult eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& options, const StepCallback& on_step) {
-  if (options.top < 0 || options.bottom < 0 || options.max_steps < 1 || !(options.rtol >= 0))
-    throw UsageError("eigenvalues: top and bottom must be 0 or more, max_steps 1 or more, rtol 0 or more");
-  if (run.options().reorthogonalisation != Reorthogonalisation::kFull)
-    throw UsageError("eigenvalues need re-orthogonalisation: without it converged values appear again as ghosts");
-  const std::int64_t n = op.shard().n;
+  if (options.max_steps < 1 || !(options.rtol >= 0))
+    throw UsageError("eigenvalues: max_steps must be 1 or more, rtol 0 or more");
+  const std::int64_t n = op.shard().n, most = most_rows(run, n, options);
   std::uint64_t restarts = 0;
-  while (!rank0_says(op.comm(), finished(run, n, options)) && run.steps() < options.max_steps) {
+  Steadiness steady;
+  while (!rank0_says(op.comm(), finished(run, n, options, steady)) && run.steps() < options.max_steps) {
     if (run.breakdown()) {
       const at::Tensor fresh =
           probe_vector(op, ProbeDistribution::kGaussian, options.seed, kRestartProbes + restarts++);
       if (!run.restart(op, fresh)) break;
     }
+    if (run.rows() >= most) run.thick_restart(op, kept_pairs(run.ritz_pairs(), wanted_counts(n, options), most));
     // Looking costs O(m³): seldom enough not to show, often enough not to waste products.
-    const std::int64_t more = std::max<std::int64_t>(1, run.steps() / 16);
-    run.extend(op, std::min(more, options.max_steps - run.steps()), on_step);
+    const std::int64_t more = std::min({run.steps() / 16, options.max_steps - run.steps(), most - run.rows()});
+    run.extend(op, std::max<std::int64_t>(1, more), on_step);
   }
   return eigenvalues_so_far(run, n, options);
 }

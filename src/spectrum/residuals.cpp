@@ -1,1 +1,84 @@
-// To be written.
+// Eigenvectors of a Lanczos run, and the true residuals of pairs.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+
+#include "eigen_lists.h"
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/krylov/vector_math.h"
+#include "hesspect/spectrum/eigenvalues.h"
+
+namespace hesspect {
+
+VectorSource eigenvectors(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
+  if (run.options().reorthogonalisation != Reorthogonalisation::kFull)
+    throw UsageError("eigenvectors need full re-orthogonalisation: without it the Krylov basis is not kept");
+  const auto rows = static_cast<std::size_t>(run.rows());
+  const std::vector<std::size_t> wanted =
+      select_wanted(run.ritz_pairs(), wanted_counts(n, options), run.complete()).all();
+  // Each rank has solved for T's eigenvectors by itself: rank 0's count, or the shards would not be of one vector.
+  const std::vector<double> all = run.ritz_coefficients();
+  auto coefficients = std::make_shared<std::vector<double>>();
+  for (const std::size_t i : wanted)
+    coefficients->insert(coefficients->end(), all.begin() + static_cast<std::ptrdiff_t>(i * rows),
+                         all.begin() + static_cast<std::ptrdiff_t>((i + 1) * rows));
+  if (run.comm().rank() != 0) std::ranges::fill(*coefficients, 0.0);
+  run.comm().all_reduce_sum(std::span<double>(*coefficients));
+  return [&run, coefficients, rows](std::size_t i) {
+    return run.ritz_vector(std::span(*coefficients).subspan(i * rows, rows));
+  };
+}
+
+namespace {
+
+std::vector<EigenEstimate*> estimates_of(EigenResult& result) {
+  std::vector<EigenEstimate*> all;
+  for (auto* list : {&result.top, &result.bottom, &result.magnitude})
+    for (EigenEstimate& one : *list) all.push_back(&one);
+  return all;
+}
+
+}  // namespace
+
+void measure_residuals(LinearOperator& op, const VectorSource& vectors, EigenResult& result, std::int64_t together,
+                       const std::function<void()>& on_step) {
+  const at::NoGradGuard no_grad;
+  const std::vector<EigenEstimate*> all = estimates_of(result);
+  const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, together));
+  for (std::size_t begin = 0; begin < all.size(); begin += most) {
+    const std::size_t count = std::min(most, all.size() - begin);
+    std::vector<at::Tensor> y, image;
+    agree(op.comm(), [&] {
+      for (std::size_t i = 0; i < count; ++i) {
+        y.push_back(vectors(begin + i));
+        image.push_back(at::empty_like(y.back()));
+      }
+    });
+    op.apply_block(y, image);
+    std::vector<double> sums;  // ‖A y − θ y‖² and ‖y‖² of each
+    for (std::size_t i = 0; i < count; ++i) {
+      const at::Tensor row[1] = {y[i].unsqueeze(0)};
+      const double theta[1] = {all[begin + i]->value};
+      sums.push_back(subtract(row, theta, image[i]));
+      sums.push_back(norm_sq(y[i]));
+    }
+    op.comm().all_reduce_sum(std::span<double>(sums));
+    for (std::size_t i = 0; i < count; ++i) {
+      const double residual = std::sqrt(sums[2 * i] / sums[2 * i + 1]);
+      if (!std::isfinite(residual))
+        throw NumericalError(result.residual_products + static_cast<std::int64_t>(i), residual,
+                             "the product with eigenvector " + std::to_string(begin + i) +
+                                 " is not finite: loss or weights overflow, or hold NaN");
+      all[begin + i]->true_residual = residual;
+    }
+    result.residual_products += static_cast<std::int64_t>(count);
+    if (on_step) on_step();
+  }
+}
+
+}  // namespace hesspect

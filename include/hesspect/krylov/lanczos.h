@@ -183,6 +183,8 @@ class Lanczos {
   /// which leave eigenvalues good to that.
   double rounding() const { return rounding_unit_ * scale_; }
   const LanczosOptions& options() const { return options_; }
+  /// Ranks that hold the shards.
+  Communicator& comm() const { return *comm_; }
   /// Bytes of the vectors kept.
   std::int64_t basis_bytes() const;
 

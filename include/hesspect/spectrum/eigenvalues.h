@@ -16,7 +16,8 @@ struct EigenOptions {
   /// Instead of top and bottom: so many of largest |λ|.
   std::int64_t magnitude = 0;
   std::int64_t max_steps = 300;  // Lanczos steps of the run in all, those it already had included
-  /// Rows that the basis may have: where the run would need more, it restarts thick. 0: as many as there are steps.
+  /// Rows that the basis may have, the next vector included: where the run would need more, it restarts thick. 0: as
+  /// many as there are steps. Without re-orthogonalisation there is no basis.
   std::int64_t max_basis = 0;
   /// A Ritz value is converged where its residual bound, the products' rounding (Lanczos::rounding) included, is
   /// ≤ rtol · max |θ|, or ≤ twice that rounding where rtol asks for less (float32: 2.4e-6 of the largest product). The
@@ -31,11 +32,11 @@ struct EigenOptions {
 /// op.comm().
 ///
 /// `run` may be new or a probe's: the products it has taken are used. With full re-orthogonalisation no eigenvalue
-/// appears twice but a multiple one; without it ghosts are recognised and left out (ghosts.h), and each value stands
-/// once. Each eigenvalue is reported once: the top ones come first, and where top + bottom > n the bottom list holds
-/// the remaining n − top, so that both lists together are the whole spectrum. Ritz values that are not converged are
-/// listed with their bounds and converged = false. Where there are fewer than top + bottom yet, both lists are short in
-/// proportion.
+/// appears twice but a multiple one; without it ghosts are recognised and left out (ghosts.h), each value stands once,
+/// and the run ends where its space closes. Each eigenvalue is reported once: the top ones come first, and where top +
+/// bottom > n the bottom list holds the remaining n − top, so that both lists together are the whole spectrum. Ritz
+/// values that are not converged are listed with their bounds and converged = false. Where there are fewer than top +
+/// bottom yet, both lists are short in proportion.
 ///
 /// Multiplicity: a single start vector sees one copy of a multiple eigenvalue until rounding brings in the next. Where
 /// the Krylov space closes, the run restarts with a fresh vector, and ends only when such a restart adds nothing to the
@@ -45,11 +46,13 @@ struct EigenOptions {
 /// eight steps do where all that is left lies far within the wanted values). Where the space does not close, further
 /// copies may be missing: block_eigenvalues finds them.
 ///
-/// Where the basis reaches max_basis rows, a thick restart keeps the wanted Ritz vectors and as many more of either end
-/// as leave room to go on (Wu & Simon 2000).
+/// Where the basis reaches max_basis rows, a thick restart keeps the wanted Ritz vectors and half as many more, next to
+/// them, as there are others (Wu & Simon 2000). A resumed run takes its recorded thick restarts again, whatever
+/// max_basis is now.
 /// @param on_step  called on every rank after each product
-/// @throws UsageError for negative counts, magnitude beside top or bottom, a max_basis too small for the wanted values;
-///         as Lanczos::extend
+/// @throws UsageError for negative counts, magnitude beside top or bottom, a max_basis too small for the wanted values
+/// (it says
+///         which would do), or smaller than the steps where the basis can't restart thick; as Lanczos::extend
 /// Source: Golub & Van Loan, Matrix Computations 4e, §10.1; Parlett, The Symmetric Eigenvalue Problem, §13.2 (bounds)
 EigenResult eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& options,
                         const StepCallback& on_step = {});
@@ -60,10 +63,14 @@ EigenResult eigenvalues_so_far(const Lanczos& run, std::int64_t n, const EigenOp
 /// Eigenvectors of what `result` lists: this rank's shard [chunk] of each, unit norm, top then bottom, or magnitude, in
 /// the lists' order; made one at a time. Not collective, but all ranks must ask for the same.
 using VectorSource = std::function<at::Tensor(std::size_t i)>;
+/// Of a run as it stands, which must outlive the source and not go on. Collective: rank 0's eigenvectors of T count.
+/// @throws UsageError without re-orthogonalisation
 VectorSource eigenvectors(const Lanczos& run, std::int64_t n, const EigenOptions& options);
 
 /// ‖A y − θ y‖ of every listed pair, put into `result` (true_residual), with a product for each, in lock-step blocks of
 /// at most `together`. Collective.
+/// @param on_step  called on every rank after each block
+/// @throws NumericalError on all ranks if a product is not finite
 void measure_residuals(LinearOperator& op, const VectorSource& vectors, EigenResult& result, std::int64_t together,
                        const std::function<void()>& on_step = {});
 
