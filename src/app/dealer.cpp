@@ -19,16 +19,29 @@ constexpr double kWriteEvery_s = 1;
 
 }  // namespace
 
-Dealer::Dealer(RunState state, std::deque<std::int64_t> probes, CheckpointFolder& folder, const SourceHashing& hashing,
-               const Timer& since_start, std::string label, std::int64_t expected, int groups)
+std::string to_text(const Assignment& assignment) {
+  json samples = json::array();
+  for (const TraceSample& sample : assignment.samples) samples.push_back(to_text(sample));
+  return json{static_cast<int>(assignment.task.kind), assignment.task.probes, samples}.dump();
+}
+
+Assignment assignment_from(const std::string& text) {
+  const json j = json::parse(text);
+  Assignment assignment{{static_cast<Task::Kind>(j.at(0).get<int>()), j.at(1)}, {}};
+  for (const json& sample : j.at(2)) assignment.samples.push_back(trace_sample_from(sample));
+  return assignment;
+}
+
+Dealer::Dealer(RunState state, const Goals& goals, std::int64_t n, CheckpointFolder& folder,
+               const SourceHashing& hashing, const Timer& since_start, int groups)
     : state_(std::move(state)),
-      left_(std::move(probes)),
+      schedule_(goals, n, groups),
       folder_(folder),
       hashing_(hashing),
-      progress_(std::move(label), expected, state_.products),
+      progress_(goals.command, schedule_.expected_products(state_), state_.products),
       since_start_(since_start),
       tallies_(static_cast<std::size_t>(groups)),
-      probes_(state_.finished.size() + left_.size()) {}
+      deflates_(goals.trace == TraceMethod::kDeflated) {}
 
 std::string Dealer::answer(int, const std::string& question) {
   try {
@@ -36,7 +49,8 @@ std::string Dealer::answer(int, const std::string& question) {
   } catch (...) {  // it may be the desk's thread that is here, from which nothing can be thrown
     if (!failure_) failure_ = current_failure();
     stop_ = true;
-    return json::parse(question, nullptr, false).value("verb", "") == "next" ? "[]" : kStop;
+    const bool asks = json::parse(question, nullptr, false).value("verb", "") == "next";
+    return asks ? to_text(Assignment{{Task::Kind::kDone, {}}, {}}) : kStop;
   }
 }
 
@@ -44,37 +58,19 @@ std::string Dealer::reply_to(const std::string& question) {
   const json q = json::parse(question);
   const std::string verb = q.at("verb");
   if (q.contains("tally")) tallies_.at(q.at("group")) = tally_from(q.at("tally"));
-  json reply = json::array();
+  take_in(verb, q);
+  Assignment next;
   if (verb == "next") {
-    // No more than its share of the last ones, that no group goes without.
-    const auto share = static_cast<std::int64_t>((left_.size() + tallies_.size() - 1) / tallies_.size());
-    for (auto count = std::min(q.at("count").get<std::int64_t>(), share); count > 0 && !left_.empty() && !stop_;
-         --count) {
-      reply.push_back(left_.front());
-      left_.pop_front();
+    const int group = q.at("group");
+    next.task = stop_ ? Task{Task::Kind::kDone, {}} : schedule_.next(state_, group, q.at("together"));
+    const Task& task = next.task;
+    const bool first = std::ranges::find(task.probes, 0) != task.probes.end();
+    for (const TraceSample& sample : state_.samples) {
+      const std::int64_t trace_number = sample.probe - static_cast<std::int64_t>(kTraceProbes);
+      if (std::ranges::find(task.probes, sample.probe) != task.probes.end() ||
+          (first && trace_number >= 0 && trace_number < kSymmetryProbes))
+        next.samples.push_back(sample);
     }
-  } else if (verb == "finished") {
-    state_.finished.push_back(finished_probe_from(q.at("probe")));
-    written_.push_back(state_.finished.back().quadrature.probe);
-    dirty_ = urgent_ = true;
-  } else if (verb == "checkpointed") {
-    dirty_ = true;
-  } else if (verb == "symmetry") {
-    state_.symmetry_error = q.at("error");
-    state_.curvature_scale = q.at("scale");
-    dirty_ = true;
-  } else if (verb == "ended") {
-    ended_.insert(q.at("group").get<int>());
-  } else if (verb == "stopping") {
-    stop_ = true;
-  } else if (verb == "failed") {
-    if (!failure_) failure_ = Failure{q.at("code"), q.at("message")};
-    ended_.insert(q.at("group").get<int>());
-    stop_ = true;
-  } else if (verb == "say") {
-    log_info(q.at("text").get<std::string>());
-  } else if (verb == "warn") {
-    log_warning(q.at("text").get<std::string>());
   }
   if (dirty_ && (urgent_ || since_written_.elapsed_s() > kWriteEvery_s)) {
     try {
@@ -85,10 +81,56 @@ std::string Dealer::reply_to(const std::string& question) {
       warned_ = true;
     }
   }
+  if (verb == "next") progress_.set_total(std::max(products(), schedule_.expected_products(state_)));
   progress_.update(products());
-  if (verb == "next") return reply.dump();
-  if (verb == "ended") return ended_.size() == tallies_.size() ? kStop : kGoOn;
+  if (verb == "next") return to_text(next);
   return stop_ ? kStop : kGoOn;
+}
+
+/// What a report brings in.
+void Dealer::take_in(const std::string& verb, const json& q) {
+  if (verb == "finished") {
+    state_.finished.push_back(finished_probe_from(q.at("probe")));
+    const std::int64_t probe = state_.finished.back().quadrature.probe;
+    // Probe 0's vectors are what the trace's samples are corrected by, to the end.
+    if (probe != 0 || !deflates_) written_.push_back(probe);
+    dirty_ = urgent_ = true;
+  } else if (verb == "sample") {
+    TraceSample sample = trace_sample_from(q.at("sample"));
+    std::erase_if(state_.samples, [&](const TraceSample& one) { return one.probe == sample.probe; });
+    state_.samples.push_back(std::move(sample));
+    dirty_ = true;
+  } else if (verb == "deflated") {
+    for (const json& text : q.at("samples")) state_.deflated.push_back(deflated_sample_from(text));
+    dirty_ = true;
+  } else if (verb == "deflation") {
+    state_.deflation = deflation_state_from(q.at("state"));
+    schedule_.deflation_is_there();
+    dirty_ = true;
+  } else if (verb == "trace") {
+    state_.trace = trace_estimate_from(q.at("estimate"));
+    dirty_ = urgent_ = true;
+  } else if (verb == "eigenvalues") {
+    state_.eigenvalues = eigen_result_from(q.at("result"));
+    dirty_ = urgent_ = true;
+  } else if (verb == "diagonal") {
+    schedule_.diagonal_is_written();
+  } else if (verb == "checkpointed") {
+    dirty_ = true;
+  } else if (verb == "symmetry") {
+    state_.symmetry_error = q.at("error");
+    state_.curvature_scale = q.at("scale");
+    dirty_ = true;
+  } else if (verb == "stopping") {
+    stop_ = true;
+  } else if (verb == "failed") {
+    if (!failure_) failure_ = Failure{q.at("code"), q.at("message")};
+    stop_ = true;
+  } else if (verb == "say") {
+    log_info(q.at("text").get<std::string>());
+  } else if (verb == "warn") {
+    log_warning(q.at("text").get<std::string>());
+  }
 }
 
 std::int64_t Dealer::products() const {
@@ -134,8 +176,8 @@ std::string Line::ask(const char* verb, json fields) {
   return desk_.ask(fields.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
-std::vector<std::int64_t> Line::next(std::int64_t count, const Tally& tally) {
-  return json::parse(ask("next", {{"count", count}, {"tally", to_json(tally)}})).get<std::vector<std::int64_t>>();
+Assignment Line::next(std::int64_t together, const Tally& tally) {
+  return assignment_from(ask("next", {{"together", together}, {"tally", to_json(tally)}}));
 }
 
 bool Line::progress(const Tally& tally) { return ask("progress", {{"tally", to_json(tally)}}) == kStop; }
@@ -150,7 +192,27 @@ void Line::symmetry(double error, double curvature_scale) {
   ask("symmetry", {{"error", error}, {"scale", curvature_scale}});
 }
 
-bool Line::ended() { return ask("ended", json::object()) == kStop; }
+void Line::sample(const TraceSample& sample, const Tally& tally) {
+  ask("sample", {{"sample", to_text(sample)}, {"tally", to_json(tally)}});
+}
+
+void Line::deflated(const std::vector<DeflatedSample>& samples) {
+  json texts = json::array();
+  for (const DeflatedSample& sample : samples) texts.push_back(to_text(sample));
+  ask("deflated", {{"samples", texts}});
+}
+
+void Line::deflation(const DeflationState& state) { ask("deflation", {{"state", to_text(state)}}); }
+
+void Line::trace(const TraceEstimate& estimate, const Tally& tally) {
+  ask("trace", {{"estimate", to_text(estimate)}, {"tally", to_json(tally)}});
+}
+
+void Line::eigenvalues(const EigenResult& result, const Tally& tally) {
+  ask("eigenvalues", {{"result", to_text(result)}, {"tally", to_json(tally)}});
+}
+
+void Line::diagonal_written() { ask("diagonal", json::object()); }
 
 void Line::stopping(const Tally& tally) { ask("stopping", {{"tally", to_json(tally)}}); }
 

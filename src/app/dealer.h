@@ -1,9 +1,8 @@
-// What rank 0 knows and decides while the groups work: which probe goes to whom, what is finished, whether to stop. And
-// the other end of that line, with which each group's first rank asks and reports.
+// What rank 0 knows while the groups work: what is finished, who does what next (schedule.h decides), whether to stop.
+// And the other end of that line, with which each group's first rank asks and reports.
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -15,6 +14,7 @@
 #include "hesspect/core/log.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/io/checkpoint.h"
+#include "schedule.h"
 #include "sources.h"
 
 namespace hesspect {
@@ -29,11 +29,9 @@ struct Tally {
 /// On rank 0. `answer`, which never throws, is the desk's; the rest is for before and after the groups' work.
 class Dealer {
  public:
-  /// @param probes   still to be done, in the order of dealing
-  /// @param expected products of the whole run, at most
   /// @param since_start  of this start's clock
-  Dealer(RunState state, std::deque<std::int64_t> probes, CheckpointFolder& folder, const SourceHashing& hashing,
-         const Timer& since_start, std::string label, std::int64_t expected, int groups);
+  Dealer(RunState state, const Goals& goals, std::int64_t n, CheckpointFolder& folder, const SourceHashing& hashing,
+         const Timer& since_start, int groups);
 
   std::string answer(int rank, const std::string& question);
 
@@ -43,17 +41,19 @@ class Dealer {
   /// The state with all that has been reported.
   RunState state() const;
   const std::optional<Failure>& failure() const { return failure_; }
-  /// Some probe is not finished.
-  bool stopped() const { return state_.finished.size() < probes_; }
+  /// Something is not finished.
+  bool stopped() const { return !schedule_.done(state_); }
+  const Schedule& schedule() const { return schedule_; }
   void finish_progress() { progress_.finish(); }
 
  private:
   std::string reply_to(const std::string& question);
+  void take_in(const std::string& verb, const nlohmann::json& question);
   void save();
   std::int64_t products() const;
 
   RunState state_;
-  std::deque<std::int64_t> left_;
+  Schedule schedule_;
   CheckpointFolder& folder_;
   const SourceHashing& hashing_;
   Progress progress_;
@@ -61,8 +61,7 @@ class Dealer {
   std::vector<Tally> tallies_;         // by group
   std::vector<std::int64_t> written_;  // probes finished whose own checkpoints can go when the state is written
   std::optional<Failure> failure_;
-  std::size_t probes_;   // of the whole run
-  std::set<int> ended_;  // groups that have no more to do
+  bool deflates_ = false;
   Timer since_written_;
   bool stop_ = false;
   bool dirty_ = true;   // there is something that no state on disk tells
@@ -70,19 +69,33 @@ class Dealer {
   bool warned_ = false;
 };
 
+/// A group's next work.
+struct Assignment {
+  Task task;
+  std::vector<TraceSample> samples;  // that the task is about: the symmetry check's, or those to be corrected
+};
+/// As text, for all ranks of the group, and back.
+std::string to_text(const Assignment& assignment);
+Assignment assignment_from(const std::string& text);
+
 /// A group's line to the dealer, used by its first rank alone. Each call tells what the group has spent.
 class Line {
  public:
   Line(Desk& desk, int group) : desk_(desk), group_(group) {}
-  /// Up to `count` probes; none where none are left, or the run stops.
-  std::vector<std::int64_t> next(std::int64_t count, const Tally& tally);
+  /// What to do next. @param together  probes that the group takes at a time
+  Assignment next(std::int64_t together, const Tally& tally);
   /// @return true where the run is to stop
   bool progress(const Tally& tally);
   bool finished(const FinishedProbe& probe, const Tally& tally);
+  void sample(const TraceSample& sample, const Tally& tally);
+  void deflated(const std::vector<DeflatedSample>& samples);
+  /// Probe 0's basis is there to correct samples by.
+  void deflation(const DeflationState& state);
+  void trace(const TraceEstimate& estimate, const Tally& tally);
+  void eigenvalues(const EigenResult& result, const Tally& tally);
+  void diagonal_written();
   void checkpointed(const Tally& tally);
   void symmetry(double error, double curvature_scale);
-  /// The group has no probe any more. @return true where no group has: until then it waits, and may hear of a stop
-  bool ended();
   /// The group stops, having been asked to: so do the others.
   void stopping(const Tally& tally);
   /// The group failed; the others stop.

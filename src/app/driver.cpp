@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "dealer.h"
+#include "goals.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/heartbeat.h"
 #include "hesspect/core/errors.h"
@@ -90,7 +91,10 @@ class Run {
   int go() {
     agree(world_, [&] {
       if (!first()) return;
-      require_no_input(config_.output.output, {config_.model.model, config_.model.weights, config_.data.data});
+      for (const std::string& output : outputs())
+        require_no_input(output, {config_.model.model, config_.model.weights, config_.data.data});
+      for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal})
+        if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
       if (std::filesystem::path(checkpoint_folder(config_)).lexically_normal() ==
           std::filesystem::path(config_.output.output).lexically_normal())
         throw UsageError("--checkpoint and --output name the same: " + quote(config_.output.output));
@@ -121,6 +125,12 @@ class Run {
 
   bool first() const { return world_.rank() == 0; }
 
+  std::vector<std::string> outputs() const {
+    std::vector<std::string> all{config_.output.output, config_.eigs.eigenvectors, config_.trace.diagonal};
+    std::erase(all, "");
+    return all;
+  }
+
   /// A run that never began leaves no trace of itself.
   void leave_no_trace() {
     if (!first() || begun_ || !start_.fresh) return;
@@ -138,7 +148,7 @@ class Run {
     problem_ = read_problem(config_, threads, world_);
     agree(world_, [&] {
       if (!first()) return;
-      require_no_input(config_.output.output, problem_.weight_files);
+      for (const std::string& output : outputs()) require_no_input(output, problem_.weight_files);
       hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
       if (shared.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
     });
@@ -155,6 +165,7 @@ class Run {
     layout_.device = device;
     if (kept) tell_differences(*kept);
     group_ = make_group(problem_, layout_.plan, world_);
+    goals_ = goals_of(config_, command_, layout_.plan, layer_offsets(problem_));
     agree(world_, [&] {
       if (first() && !start_.resumed) folder_.clear();  // of an older run, now that this one can begin
     });
@@ -187,28 +198,23 @@ class Run {
                   "rounding differs from the run that was stopped");
   }
 
-  /// In the order of dealing: what a checkpoint holds first, and the probe with the eigenvalues, which takes longest.
-  std::deque<std::int64_t> probes_left(std::int64_t probes) const {
-    std::set<std::int64_t> finished;
-    for (const FinishedProbe& one : start_.state.finished) finished.insert(one.quadrature.probe);
-    std::deque<std::int64_t> left;
-    if (start_.resumed)
-      for (const std::int64_t probe : folder_.probes(start_.state.run_id))
-        if (!finished.contains(probe)) left.push_back(probe);
-    for (std::int64_t probe = 0; probe < probes; ++probe)
-      if (!finished.contains(probe) && std::find(left.begin(), left.end(), probe) == left.end()) left.push_back(probe);
-    return left;
-  }
-
   std::unique_ptr<Dealer> make_dealer() {
     RunState state = start_.state;
     state.plan = to_text(layout_);
-    const PlanWork expected = plan_work(config_, command_, group_.op->shard().n);
+    if (!goals_.diagonal.empty()) {
+      // The diagonal's sums went with the earlier start: its probes are taken again.
+      const auto own = [](const auto& sample) {
+        return sample.probe >= static_cast<std::int64_t>(kTraceProbes) + kSymmetryProbes;
+      };
+      std::erase_if(state.samples, own);
+      std::erase_if(state.deflated, own);
+    }
     if (start_.resumed)
-      log_info("resumed from " + quote(folder_.path().string()) + ": " + std::to_string(start_.state.finished.size()) +
-               " of " + std::to_string(expected.probes) + " probes are finished");
-    return std::make_unique<Dealer>(std::move(state), probes_left(expected.probes), folder_, *hashing_, timer_,
-                                    command_, expected_products(expected), layout_.plan.groups);
+      log_info("resumed from " + quote(folder_.path().string()) + ": " +
+               format_count(static_cast<std::int64_t>(state.finished.size())) + " Lanczos runs and " +
+               format_count(static_cast<std::int64_t>(state.samples.size())) + " samples of the trace are finished");
+    return std::make_unique<Dealer>(std::move(state), goals_, group_.op->shard().n, folder_, *hashing_, timer_,
+                                    layout_.plan.groups);
   }
 
   int work(const std::string& run_id) {
@@ -231,7 +237,7 @@ class Run {
       return static_cast<int>(ExitCode::kResubmit);
     }
     const Measured measured = measure(group_, world_);
-    return write(dealer ? dealer->state() : RunState(), measured);
+    return write(dealer.get(), measured);
   }
 
   /// The last state, and what went wrong. @throws what the failed group did; InputError where a stopped run can't be
@@ -252,14 +258,13 @@ class Run {
   /// one rank alone goes up, and ends the job.
   void work_in_group(Desk& desk, const std::string& run_id) {
     RunCheckpoint checkpoint(folder_, run_id, *group_.comm);
-    const ProbeWork probe_work = hesspect::probe_work(config_, command_, layout_.plan);
     const Worker::Clock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours, timer_};
-    Worker worker(probe_work, group_, desk, checkpoint, signal_, clock, layout_.plan.lock_step);
+    Worker worker(goals_, group_, desk, checkpoint, signal_, clock, layout_.plan.lock_step,
+                  {vector_parts(problem_), run_id});
     FailureMeeting meeting(group_.number);
     try {
       if (group_.number == 0 && start_unchecked()) worker.check_symmetry();
       worker.run();
-      worker.wait_for_the_others();
     } catch (...) {
       Failure failure = current_failure();
       if (!meeting.all_failed(failure.exit_code, kMeetAtMost_s)) throw;
@@ -269,18 +274,25 @@ class Run {
 
   /// Group 0's ranks: the symmetry was not checked by an earlier start. Collective over group 0.
   bool start_unchecked() {
-    double checked[1] = {first() && start_.state.curvature_scale > 0 ? 1.0 : 0.0};
+    std::int64_t samples = 0;
+    for (const TraceSample& sample : start_.state.samples) {
+      const std::int64_t number = sample.probe - static_cast<std::int64_t>(kTraceProbes);
+      samples += number >= 0 && number < kSymmetryProbes;
+    }
+    double checked[1] = {first() && start_.state.curvature_scale > 0 && samples == kSymmetryProbes ? 1.0 : 0.0};
     group_.comm->all_reduce_sum(std::span<double>(checked));
     return checked[0] == 0;
   }
 
-  int write(const RunState& state, const Measured& measured) {
+  /// @param dealer  rank 0's
+  int write(const Dealer* dealer, const Measured& measured) {
     int code = 0;
     agree(world_, [&] {
       if (!first()) return;
-      RunResult r = make_result(
-          {run_, argv_, problem_, layout_, start_time_, timer_.elapsed_s(), state.product_s - start_.state.product_s},
-          state, measured);
+      const RunState state = dealer->state();
+      RunResult r = make_result({run_, argv_, problem_, layout_, goals_, dealer->schedule(), start_time_,
+                                 timer_.elapsed_s(), state.product_s - start_.state.product_s},
+                                state, measured);
       for (const auto& line : summary(r)) log_info(line);  // before a write that may fail
       try {
         write_result(config_.output.output, r);
@@ -311,6 +323,7 @@ class Run {
   KeptLayout layout_;
   std::unique_ptr<SourceHashing> hashing_;  // rank 0
   Group group_;
+  Goals goals_;
   bool begun_ = false;
 };
 

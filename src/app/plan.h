@@ -36,7 +36,13 @@ struct PlanWork {
   std::int64_t probes = 1;
   std::int64_t steps = 80;          // Lanczos steps of every probe
   std::int64_t eigen_steps = 0;     // at most, of the probe that gives the eigenvalues; 0: none are asked for
-  std::int64_t other_products = 2;  // of the symmetry check
+  std::int64_t other_products = 2;  // of the symmetry check, true residuals, the trace's first probes
+  std::int64_t max_basis = 0;       // rows of the longest probe's basis, where it restarts thick; 0: as many as steps
+  bool keeps_basis = false;         // of the longest probe, while the group works on others
+  std::int64_t most_steps = 0;      // of an ordinary probe, which its basis has room for; 0: steps
+  std::int64_t other_rows = 0;      // vectors of methods of their own: blocks, power iterations, Hutch++, XTrace
+  bool adaptive = false;            // accuracy may ask for more products than these
+  std::int64_t max_products = 0;    // of the whole run; 0: no limit
   bool reorthogonalize = true;
 };
 
@@ -79,6 +85,7 @@ struct Plan {
   int lock_step = 1;   // K: probes a group advances together
   std::string basis_dtype = "float32";
   std::string basis_memory = "device";
+  std::int64_t max_basis = 0;  // rows of the longest probe's basis, where it restarts thick; 0: as many as steps
   std::int64_t micro_batch = 0;
   std::int64_t micro_batches = 0;  // on a rank, at most
   std::int64_t kept_graphs = 0;    // of them

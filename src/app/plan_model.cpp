@@ -38,14 +38,18 @@ std::int64_t pinned_bytes(std::int64_t rows, std::int64_t row_bytes) {
 
 /// The basis of all probes that the group with the longest one advances together.
 void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, PlanBytes& bytes) {
-  const std::int64_t n = given.problem.parameters, full = given.problem.element_bytes, probes = layout.lock_step;
+  const std::int64_t n = given.problem.parameters, full = given.problem.element_bytes;
+  // The longest one's basis stays beside those of the probes after it.
+  const bool others_later = given.work.keeps_basis && given.work.probes > layout.lock_step;
+  const std::int64_t probes = layout.lock_step + (others_later ? 1 : 0);
   if (!given.work.reorthogonalize) {
     bytes.basis = times(2 * probes * full, chunk);
     return;
   }
   const auto rows = [n](std::int64_t steps) { return std::max<std::int64_t>(2, std::min(steps + 1, n)); };
-  const std::int64_t ordinary = rows(ordinary_steps(given.problem, given.work));
-  const std::int64_t longest = rows(longest_steps(given.problem, given.work));
+  const std::int64_t ordinary = rows(std::max(ordinary_steps(given.problem, given.work), given.work.most_steps));
+  std::int64_t longest = rows(longest_steps(given.problem, given.work));
+  if (given.work.max_basis > 0) longest = std::min(longest, given.work.max_basis + 1);
   const std::int64_t element = element_bytes(layout.basis.dtype), row_bytes = times(element, chunk);
   if (layout.basis.host) {
     bytes.basis_host = times(probes - 1, pinned_bytes(ordinary, row_bytes)) + pinned_bytes(longest, row_bytes);
@@ -55,6 +59,7 @@ void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, Pla
   } else {
     bytes.basis = times((probes - 1) * ordinary + longest, row_bytes);
   }
+  bytes.basis += times(given.work.other_rows * full, chunk);
   // Beside stored rows that are narrower or elsewhere, the recurrence keeps its own two vectors.
   if (layout.basis.host || element < full) bytes.basis += times(2 * probes * full, chunk);
 }
@@ -134,6 +139,7 @@ Plan with_bytes(const Given& given, const Layout& layout) {
   plan.lock_step = static_cast<int>(layout.lock_step);
   plan.basis_dtype = layout.basis.dtype;
   plan.basis_memory = layout.basis.host ? "host" : "device";
+  plan.max_basis = given.work.max_basis;
 
   const std::int64_t n = problem.parameters, b = problem.element_bytes, ranks = plan.data_ranks;
   const std::int64_t chunk = divided_up(n, ranks), rows = divided_up(problem.rows, ranks);

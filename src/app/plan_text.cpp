@@ -99,7 +99,9 @@ class Description {
     std::string text = plan_.basis_dtype +
                        (problem_.on_gpu && work_.reorthogonalize ? ", in " + plan_.basis_memory + " memory" : "") +
                        ", ";
-    text += work_.reorthogonalize ? "up to " + counted(most + 1, "vector") + " a probe" : "2 vectors a probe";
+    const std::int64_t rows = work_.max_basis > 0 ? std::min(most, work_.max_basis) : most;
+    text += work_.reorthogonalize ? "up to " + counted(rows + 1, "vector") + " a probe" : "2 vectors a probe";
+    if (work_.reorthogonalize && rows < most) text += ", then a thick restart";
     const std::int64_t chunk = (problem_.parameters + plan_.data_ranks - 1) / plan_.data_ranks;
     add("basis", text + " of " + format_count(chunk) + " entries a rank");
   }
@@ -149,6 +151,9 @@ class Description {
                           (machine_.bandwidth > 0 ? ", at " + rate(machine_.bandwidth) : ""));
     add("products", format_count(plan_.products) + " at most, " + format_count(plan_.products_in_turn) +
                         " of them in the group that takes longest");
+    if (work_.adaptive)
+      add("", "and what --rtol-trace and --density-w1 ask for beyond, " +
+                  (work_.max_products > 0 ? format_count(work_.max_products) + " in all at most" : "without a limit"));
     if (measured())
       add("forecast", format_duration(plan_.run_s) + " at most, " + format_duration(plan_.product_s) +
                           " for a product of one probe");
@@ -181,8 +186,9 @@ std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, 
 std::string to_text(const Plan& p) {
   return "groups=" + std::to_string(p.groups) + " data_ranks=" + std::to_string(p.data_ranks) +
          " lock_step=" + std::to_string(p.lock_step) + " basis_dtype=" + p.basis_dtype +
-         " basis_memory=" + p.basis_memory + " micro_batch=" + std::to_string(p.micro_batch) +
-         " micro_batches=" + std::to_string(p.micro_batches) + " kept_graphs=" + std::to_string(p.kept_graphs) +
+         " basis_memory=" + p.basis_memory + " max_basis=" + std::to_string(p.max_basis) +
+         " micro_batch=" + std::to_string(p.micro_batch) + " micro_batches=" + std::to_string(p.micro_batches) +
+         " kept_graphs=" + std::to_string(p.kept_graphs) +
          " graph_budget_bytes=" + std::to_string(p.graph_budget_bytes);
 }
 
@@ -217,13 +223,14 @@ Plan plan_from(const std::string& text) {
   plan.lock_step = static_cast<int>(number("lock_step", 1, kMostInt));
   plan.basis_dtype = value("basis_dtype");
   plan.basis_memory = value("basis_memory");
+  plan.max_basis = number("max_basis", 0, kMost);
   plan.micro_batch = number("micro_batch", 0, kMost);
   plan.micro_batches = number("micro_batches", 0, kMost);
   plan.kept_graphs = number("kept_graphs", 0, kMost);
   plan.graph_budget_bytes = number("graph_budget_bytes", 0, kMost);
   const bool names_known =
       plan_model::element_bytes(plan.basis_dtype) > 0 && (plan.basis_memory == "device" || plan.basis_memory == "host");
-  if (values.size() != 9 || fields != 9 || !names_known) no_plan(text);
+  if (values.size() != 10 || fields != 10 || !names_known) no_plan(text);
   return plan;
 }
 

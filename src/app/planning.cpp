@@ -8,6 +8,7 @@
 #include <set>
 #include <type_traits>
 
+#include "goals.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/memory.h"
@@ -180,6 +181,31 @@ std::string joined(const std::vector<std::string>& texts) {
   return text;
 }
 
+/// Where no layout has room for the longest run's basis: as many rows as fit, and thick restarts, if they are enough
+/// for the wanted eigenvalues and the least steps of a run.
+void restart_thick(const RunConfig& config, const std::string& work, Planned& p) {
+  const std::int64_t wanted = config.eigs.top + config.eigs.bottom + config.eigs.magnitude;
+  if (!wants_eigenvalues(config, work) || !p.work.reorthogonalize || config.eigs.max_basis > 0) return;
+  PlanRequest request = p.request;  // of the vectors' own dtype, on their device
+  if (request.basis_dtype.empty()) request.basis_dtype = plan_model::vector_dtype(p.problem);
+  if (request.basis_dtype != plan_model::vector_dtype(p.problem) || request.basis_memory == "host") return;
+  request.basis_memory = p.problem.on_gpu ? "device" : "";
+  const auto plan_with = [&](std::int64_t rows) {
+    PlanWork limited = p.work;
+    limited.max_basis = rows;
+    limited.most_steps = std::min(limited.most_steps, rows);
+    return make_plan(p.problem, p.cost, limited, p.machine, request);
+  };
+  std::int64_t enough = std::max(p.work.steps + 1, 2 * wanted + 16), too_many = p.work.eigen_steps;
+  if (enough >= too_many || !plan_with(enough).fits) return;
+  while (too_many - enough > 1) {
+    const std::int64_t middle = enough + (too_many - enough) / 2;
+    (plan_with(middle).fits ? enough : too_many) = middle;
+  }
+  p.plan = plan_with(enough);
+  p.work.max_basis = enough;
+}
+
 std::string would_fit(const Planned& p) {
   const auto ideas = what_would_fit(p.problem, p.cost, p.work, p.machine, p.request);
   return ideas.empty() ? "nothing tried would fit" : "would fit: " + joined(ideas);
@@ -188,16 +214,33 @@ std::string would_fit(const Planned& p) {
 }  // namespace
 
 bool wants_eigenvalues(const RunConfig& config, const std::string& work) {
-  return work == "eigs" || (work == "analyze" && config.eigs.top + config.eigs.bottom > 0);
+  return work == "eigs" || (work == "analyze" && config.eigs.top + config.eigs.bottom + config.eigs.magnitude > 0);
 }
 
 PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_t parameters) {
+  const std::int64_t asked = config.eigs.top + config.eigs.bottom + config.eigs.magnitude;
+  const std::int64_t most = std::min(config.eigs.max_steps, parameters);
+  const bool eigenvalues = wants_eigenvalues(config, work), full = config.quadrature.reorthogonalize;
+  const bool density = work == "analyze" || work == "density", fine = density && config.accuracy.density_w1 > 0;
+  const bool trace = (work == "analyze" || work == "trace") && config.accuracy.rtol_trace > 0;
+  const std::string& method = config.trace.trace_method;
+  const bool own_trace = (work == "analyze" || work == "trace") && (method == "hutch++" || method == "xtrace");
+  const bool deflated = work != "eigs" && full && method == "deflated";
   PlanWork w;
-  const std::int64_t eigen = std::min(config.eigs.max_steps, parameters);
-  w.probes = work == "eigs" ? 1 : config.quadrature.probes;
-  w.steps = work == "trace" || work == "eigs" ? 1 : std::min(config.quadrature.steps, parameters);
-  w.eigen_steps = wants_eigenvalues(config, work) ? std::max(eigen, w.steps) : 0;
-  w.reorthogonalize = config.quadrature.reorthogonalize;
+  w.probes = std::max<std::int64_t>(1, lanczos_runs(config, work));
+  w.steps = density ? std::min(config.quadrature.steps, parameters) : 1;
+  if (eigenvalues || fine || (trace && deflated)) w.eigen_steps = std::max(most, w.steps);
+  w.most_steps = fine ? w.eigen_steps : 0;
+  w.max_basis = eigenvalues ? config.eigs.max_basis : 0;
+  w.keeps_basis = deflated;
+  if (eigenvalues && config.eigs.true_residuals && full) w.other_products += std::min(asked, parameters);
+  if (work == "trace") w.other_products += std::max<std::int64_t>(0, config.quadrature.probes - w.other_products);
+  if (eigenvalues && (config.eigs.block > 1 || config.eigs.method == "power"))
+    w.other_rows += config.eigs.method == "power" ? asked : most + config.eigs.block;
+  if (own_trace) w.other_rows += most;
+  w.adaptive = trace || fine;
+  w.max_products = config.accuracy.max_hvps;
+  w.reorthogonalize = full;
   return w;
 }
 
@@ -214,6 +257,7 @@ Planned plan_run(const RunConfig& config, const std::string& work, Problem& prob
   p.request = plan_request(config, kept);
   measure(problem, p, world);
   p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
+  if (!p.plan.fits && kept == nullptr) restart_thick(config, work, p);
   if (!p.plan.fits)
     throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
                       "the run takes " + format_bytes(p.plan.bytes.total()) + " a rank (of it " +

@@ -102,6 +102,20 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
   return problem;
 }
 
+std::vector<std::int64_t> layer_offsets(const Problem& problem) {
+  std::vector<std::int64_t> offsets;
+  for (const ParameterEntry& entry : problem.program->layout().entries()) offsets.push_back(entry.offset);
+  offsets.push_back(problem.program->layout().size());
+  return offsets;
+}
+
+std::vector<VectorPart> vector_parts(const Problem& problem) {
+  std::vector<VectorPart> parts;
+  for (const ParameterEntry& entry : problem.program->layout().entries())
+    parts.push_back({entry.name, entry.shape, entry.offset, entry.numel});
+  return parts;
+}
+
 DataShard first_rows(const Problem& problem, std::int64_t rows) {
   DatasetSpec spec = problem.spec;
   spec.samples = std::min(problem.rows, rows);

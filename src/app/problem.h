@@ -11,6 +11,7 @@
 #include "hesspect/config/run_config.h"
 #include "hesspect/curvature/hessian.h"
 #include "hesspect/data/dataset.h"
+#include "hesspect/io/vectors_file.h"
 #include "hesspect/model/program.h"
 #include "plan.h"
 #include "process.h"
@@ -38,6 +39,11 @@ struct Problem {
 /// @param threads  a rank; 0: as configured
 /// @throws the same error on every rank
 Problem read_problem(const RunConfig& config, int threads, Communicator& world);
+
+/// Where the parameter tensors lie in the flat vector: their beginnings, and n.
+std::vector<std::int64_t> layer_offsets(const Problem& problem);
+/// Their names, as a file of vectors has them.
+std::vector<VectorPart> vector_parts(const Problem& problem);
 
 /// The first rows of the data, at most so many.
 DataShard first_rows(const Problem& problem, std::int64_t rows);

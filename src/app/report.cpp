@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <set>
 
 #include "build_info.h"
 #include "hesspect/core/errors.h"
@@ -104,12 +103,13 @@ void say(RunResult& r, const std::string& text) {
   log_warning(text);
 }
 
-void draw_density(RunResult& r, double sigma_asked) {
+void draw_density(RunResult& r, double sigma_asked, std::int64_t n) {
   std::vector<double> widths{0};  // chosen
   if (sigma_asked > 0) widths.insert(widths.begin(), sigma_asked);
   for (const double sigma : widths) {
     DensityOptions options;
     options.sigma = sigma;
+    options.n = n;
     try {
       r.density = density(r.quadrature, options);
       return;
@@ -119,7 +119,10 @@ void draw_density(RunResult& r, double sigma_asked) {
   }
 }
 
-void warn(RunResult& r, const std::string& dtype) {
+/// Of a number that is to be at most so much of another.
+std::string share(double part, double whole) { return number(100 * part / std::abs(whole)) + " %"; }
+
+void warn(RunResult& r, const Goals& goals, const std::string& dtype) {
   const auto& d = r.diagnostics;
   const double bound = dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
   if (!(d.symmetry_error <= bound))
@@ -130,7 +133,47 @@ void warn(RunResult& r, const std::string& dtype) {
                " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
   if (r.eigenvalues && !r.eigenvalues->converged)
     say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
-               " steps: raise --max-steps or --rtol-eigs");
+               " products: raise --max-steps, --max-hvps or --rtol-eigs");
+  if (r.trace && !r.trace->converged)
+    say(r, "the trace is known to " + share(r.trace->half_width, r.trace->value) + ", not to the " +
+               number(100 * goals.rule.rtol) + " % asked for: raise --max-hvps or --rtol-trace");
+  if (r.cumulative && !r.cumulative->converged)
+    say(r, "the density's Wasserstein-1 bound is " +
+               share(r.cumulative->w1, r.cumulative->range_hi - r.cumulative->range_lo) +
+               " of the spectrum's width, not the " + number(100 * goals.w1) + " % asked for: raise --max-steps, " +
+               "--max-hvps or --density-w1");
+}
+
+std::vector<LayerEstimate> layers_of(const Problem& problem, const Goals& goals, const RunState& state,
+                                     std::span<const DeflatedSample> samples) {
+  std::vector<std::string> names;
+  std::vector<std::int64_t> sizes;
+  for (const ParameterEntry& entry : problem.program->layout().entries()) {
+    names.push_back(entry.name);
+    sizes.push_back(entry.numel);
+  }
+  const bool deflated = goals.trace == TraceMethod::kDeflated && state.deflation;
+  return layer_estimates(names, sizes, deflated ? state.deflation->layers : std::vector<double>(), samples);
+}
+
+/// Products by what they were for. Those that no answer uses are surplus: of other groups when a prefix was enough, and
+/// of earlier starts where they were lost.
+ProductCount counts_of(const RunResult& r, const RunState& state) {
+  ProductCount counts;
+  counts.symmetry = kSymmetryProbes;
+  for (const ProbeQuadrature& q : r.quadrature)
+    (q.probe == 0 ? counts.first_probe : counts.density) += static_cast<std::int64_t>(q.alpha.size());
+  if (r.trace) counts.trace = r.trace->products;
+  if (r.eigenvalues) {
+    counts.residuals = r.eigenvalues->residual_products;
+    if (state.eigenvalues) counts.eigenvalues = r.eigenvalues->steps;
+    // A run that restarted thick has gone on beyond its quadrature.
+    if (!state.eigenvalues && !r.quadrature.empty())
+      counts.first_probe = std::max(counts.first_probe, r.eigenvalues->steps);
+  }
+  counts.surplus = state.products - (counts.symmetry + counts.first_probe + counts.density + counts.trace +
+                                     counts.eigenvalues + counts.residuals);
+  return counts;
 }
 
 }  // namespace
@@ -157,17 +200,27 @@ RunResult make_result(const RunRecord& record, const RunState& state, const Meas
   RunResult r;
   r.process = process_info(record, state);
   r.diagnostics = diagnostics(record, state, measured);
-  std::vector<FinishedProbe> finished = state.finished;
-  std::sort(finished.begin(), finished.end(),
-            [](const auto& a, const auto& b) { return a.quadrature.probe < b.quadrature.probe; });
-  for (FinishedProbe& one : finished) {
-    if (one.eigenvalues) r.eigenvalues = std::move(one.eigenvalues);
-    r.quadrature.push_back(std::move(one.quadrature));
+  const Goals& goals = record.goals;
+  for (const FinishedProbe& one : state.finished)
+    if (one.eigenvalues) r.eigenvalues = one.eigenvalues;
+  if (state.eigenvalues) r.eigenvalues = state.eigenvalues;
+
+  DensityAnswer density = record.schedule.density_answer(state);
+  r.quadrature = std::move(density.quadratures);
+  if (goals.density) {
+    r.cumulative = std::move(density.cumulative);
+    draw_density(r, record.run.config.quadrature.sigma, r.diagnostics.parameters);
   }
-  const Command command = record.run.command;
-  if (command != Command::kEigs) r.trace = trace_from(r.quadrature);
-  if (command == Command::kAnalyze || command == Command::kDensity) draw_density(r, record.run.config.quadrature.sigma);
-  warn(r, record.run.config.compute.dtype);
+  if (goals.own_trace_method()) {
+    r.trace = state.trace;
+  } else if (goals.samples_trace()) {
+    TraceAnswer trace = record.schedule.trace_answer(state);
+    r.trace = std::move(trace.estimate);
+    if (!goals.layers.empty()) r.layers = layers_of(record.problem, goals, state, trace.samples);
+    r.samples = std::move(trace.samples);
+  }
+  r.counts = counts_of(r, state);
+  warn(r, goals, record.run.config.compute.dtype);
   return r;
 }
 

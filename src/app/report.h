@@ -9,6 +9,7 @@
 #include "hesspect/io/result_file.h"
 #include "problem.h"
 #include "run_start.h"
+#include "schedule.h"
 
 namespace hesspect {
 
@@ -28,6 +29,8 @@ struct RunRecord {
   const std::vector<std::string>& argv;
   const Problem& problem;
   const KeptLayout& layout;
+  const Goals& goals;
+  const Schedule& schedule;
   std::string start_time;
   double elapsed_s = 0;  // since this start
   double product_s = 0;  // in products since then, summed over groups

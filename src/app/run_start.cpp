@@ -62,7 +62,9 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
 }  // namespace
 
 int exit_code_of(const RunResult& result) {
-  const bool converged = !result.eigenvalues || result.eigenvalues->converged;
+  const bool converged = (!result.eigenvalues || result.eigenvalues->converged) &&
+                         (!result.trace || result.trace->converged) &&
+                         (!result.cumulative || result.cumulative->converged);
   return static_cast<int>(converged ? ExitCode::kDone : ExitCode::kNotConverged);
 }
 
@@ -83,7 +85,9 @@ std::string to_text(const KeptLayout& layout) {
               {"forecast_memory_bytes", p.bytes.total()},
               {"forecast_basis_bytes", p.bytes.basis},
               {"forecast_s", p.run_s},
-              {"forecast_product_s", p.product_s}}
+              {"forecast_product_s", p.product_s},
+              {"messages_per_step", p.messages_per_step},
+              {"message_bytes_per_step", p.message_bytes_per_step}}
       .dump();
 }
 
@@ -96,6 +100,8 @@ KeptLayout kept_layout_from(const std::string& text) {
     layout.plan.bytes.process = j.at("forecast_memory_bytes").get<std::int64_t>() - layout.plan.bytes.basis;
     layout.plan.run_s = j.at("forecast_s");
     layout.plan.product_s = j.at("forecast_product_s");
+    layout.plan.messages_per_step = j.at("messages_per_step");
+    layout.plan.message_bytes_per_step = j.at("message_bytes_per_step");
     return layout;
   } catch (const json::exception& error) {
     throw InputError(std::string("the checkpoint's layout cannot be read: ") + error.what());

@@ -19,8 +19,10 @@ std::string formatted(const char* format, Values... values) {
 void add_eigenvalues(std::vector<std::string>& lines, const std::string& which,
                      const std::vector<EigenEstimate>& list) {
   for (std::size_t i = 0; i < list.size(); ++i)
-    lines.push_back(formatted("  %-9s %3zu  % .8e +- %.1e%s", which.c_str(), i + 1, list[i].value, list[i].residual,
-                              list[i].converged ? "" : "  not converged"));
+    lines.push_back(formatted(
+        "  %-9s %3zu  % .8e +- %.1e%s%s", which.c_str(), i + 1, list[i].value, list[i].error,
+        std::isfinite(list[i].true_residual) ? formatted(", residual %.1e", list[i].true_residual).c_str() : "",
+        list[i].converged ? "" : "  not converged"));
 }
 
 }  // namespace
@@ -41,6 +43,14 @@ std::string describe(const Problem& p, const KeptLayout& layout, const Group& gr
          std::to_string(stats.micro_batch) + ", loss " + number(group.op->loss()) + "; " + ranks;
 }
 
+std::string describe(const TraceEstimate& trace) {
+  std::string text = number(trace.value);
+  if (std::isfinite(trace.half_width))
+    text += " +- " + number(trace.half_width) + " (" + number(100 * trace.confidence) + " %)";
+  text += ", " + trace.method + ", " + format_count(trace.samples) + (trace.samples == 1 ? " sample" : " samples");
+  return trace.converged ? text : text + "  not converged";
+}
+
 std::vector<std::string> summary(const RunResult& r) {
   const Diagnostics& d = r.diagnostics;
   std::vector<std::string> lines;
@@ -50,11 +60,16 @@ std::vector<std::string> summary(const RunResult& r) {
     add_eigenvalues(lines, "top", r.eigenvalues->top);
     const auto& bottom = r.eigenvalues->bottom;  // the smallest comes last
     add_eigenvalues(lines, "bottom", {bottom.rbegin(), bottom.rend()});
+    add_eigenvalues(lines, "magnitude", r.eigenvalues->magnitude);
   }
-  if (r.trace)
-    lines.push_back("  trace         " + number(r.trace->value) +
-                    (r.trace->samples > 1 ? " +- " + number(r.trace->standard_error) : " (one probe: no error known)"));
-  if (r.density) lines.push_back("  density       sigma " + number(r.density->sigma));
+  if (r.trace) lines.push_back("  trace         " + describe(*r.trace));
+  if (r.cumulative) {
+    const CumulativeDensity& c = *r.cumulative;
+    lines.push_back("  density       " + number(100 * c.w1 / (c.range_hi - c.range_lo)) +
+                    " % of the spectrum's width off at most (Wasserstein-1, " + number(100 * c.confidence) + " %)");
+    lines.push_back("  shares        " + number(c.weight_at_zero.value) + " of the eigenvalues at zero, " +
+                    number(c.negative_mass.value) + " negative");
+  }
   std::string cost = format_count(d.products) + " Hessian-vector products in " + format_duration(d.product_s);
   if (std::isfinite(d.cost_in_gradients)) cost += formatted(" (%.2f gradients each)", d.cost_in_gradients);
   lines.push_back("  cost          " + cost + ", " + format_duration(d.elapsed_s) + " in all, at most " +

@@ -16,6 +16,9 @@ std::string number(double value);
 /// One line on what is about to run.
 std::string describe(const Problem& problem, const KeptLayout& layout, const Group& group);
 
+/// A trace in one line, its interval with it.
+std::string describe(const TraceEstimate& trace);
+
 /// The result in a few lines.
 std::vector<std::string> summary(const RunResult& result);
 

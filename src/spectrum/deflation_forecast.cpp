@@ -1,1 +1,72 @@
-// To be written.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "hesspect/krylov/vector_math.h"
+#include "hesspect/spectrum/deflation.h"
+
+namespace hesspect {
+
+DeflationForecast::DeflationForecast(std::vector<TraceSample> samples, std::vector<at::Tensor> z)
+    : samples_(std::move(samples)), z_(std::move(z)), d_(samples_.size()) {}
+
+void DeflationForecast::update(const LinearOperator& op, const Lanczos& run) {
+  thick_ = run.thick_restarts() > 0;
+  if (thick_ || samples_.empty()) return;
+
+  const std::vector<at::Tensor> blocks = run.basis_rows();
+  std::vector<at::Tensor> fresh;
+  std::int64_t row = 0;
+  const auto known = static_cast<std::int64_t>(d_.front().size());
+  for (const at::Tensor& block : blocks) {
+    const std::int64_t skip = std::clamp<std::int64_t>(known - row, 0, block.size(0));
+    if (skip < block.size(0)) fresh.push_back(block.narrow(0, skip, block.size(0) - skip));
+    row += block.size(0);
+  }
+  for (std::size_t s = 0; s < samples_.size(); ++s) {
+    std::vector<double> sums = dots(fresh, z_[s]);
+    sums.pop_back();
+    op.comm().all_reduce_sum(std::span<double>(sums));
+    d_[s].insert(d_[s].end(), sums.begin(), sums.end());
+  }
+
+  // The formulas of deflation.cpp for a tridiagonal T, at every number of steps.
+  const std::vector<double>&alpha = run.alpha(), &beta = run.beta();
+  points_.assign(alpha.size() + 1, {});
+  const double share = 1 / static_cast<double>(samples_.size());
+  for (std::size_t s = 0; s < samples_.size(); ++s) {
+    const auto d = [&](std::size_t j) { return j < d_[s].size() ? d_[s][j] : 0.0; };
+    double taken = 0, taken_sq = 0, captured = 0;  // over the rows of V
+    points_[0].remainder_sq += share * samples_[s].product_norm_sq;
+    points_[0].trace += share * samples_[s].quadratic_form;
+    for (std::size_t r = 0; r < alpha.size(); ++r) {  // V of r rows, after r + 1 steps
+      const double c = r > 0 ? beta[r - 1] * d(r - 1) : 0;
+      const double h = c + alpha[r] * d(r) + beta[r] * d(r + 1);
+      points_[r + 1].remainder_sq += share * (samples_[s].product_norm_sq - taken_sq + c * (c - 2 * h));
+      points_[r + 1].trace += share * (samples_[s].quadratic_form - taken - c * d(r) + captured);
+      taken += d(r) * h;
+      taken_sq += h * h;
+      captured += alpha[r];
+    }
+  }
+}
+
+double DeflationForecast::products_at(std::int64_t steps, double rtol, double quantile) const {
+  const Point& point = points_.at(static_cast<std::size_t>(steps));
+  const double target = rtol * point.trace / quantile;
+  const double probes = std::max(0.0, 2 * point.remainder_sq) / (target * target);
+  const auto taken = static_cast<double>(samples_.size());
+  return static_cast<double>(steps) +
+         (std::isnan(probes) ? std::numeric_limits<double>::infinity() : std::max(taken, probes));
+}
+
+bool DeflationForecast::pays(std::int64_t window, double rtol, double quantile) const {
+  if (thick_ || samples_.empty() || points_.empty() || !(rtol > 0)) return false;
+  const auto steps = static_cast<std::int64_t>(points_.size()) - 1;
+  if (steps < window) return true;
+  return products_at(steps, rtol, quantile) < products_at(steps - window, rtol, quantile);
+}
+
+}  // namespace hesspect

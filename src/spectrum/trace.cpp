@@ -62,6 +62,8 @@ TraceEstimate estimate_of(double captured, const Sums& sums, const TraceRule& ru
 
 }  // namespace
 
+double trace_quantile(double confidence) { return kOptionalStopping * normal_quantile(confidence); }
+
 TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
   Sums sums;
   for (const DeflatedSample& sample : samples) sums.add(sample);

@@ -60,41 +60,50 @@ class KrylovDeflation {
  private:
   struct Split;
   Split split(const at::Tensor& z) const;
+  void subtract_from(at::Tensor& vector, const Split& split) const;
+  double entry(std::int64_t i, std::int64_t j) const;  // of T
+  template <class Use>
+  void for_each_piece(Use&& use) const;
 
   const LinearOperator& op_;
   LayerOffsets offsets_;
-  std::vector<at::Tensor> rows_;  // of V
-  at::Tensor last_, next_;        // q_r and q_{r+1}; undefined where the space is closed
-  std::int64_t rank_ = 0;
+  std::vector<at::Tensor> all_;  // rows of the basis, stacked: V, q_r, and the next one
   Projection projection_;
-  std::vector<double> coupling_;  // t [r]: of the last row to V
+  bool closed_ = false;  // an invariant space: V is all of it, and PHV = 0
+  std::int64_t rank_ = 0;
   double captured_ = 0;
   std::vector<double> layers_;
 };
 
-/// What a run's first r rows, for every r, would leave of ‖PHP‖_F² and of the trace, from a few samples taken before:
-/// says how far the Lanczos run is worth taking for the trace's sake. Local, but for `dots`.
+/// What a run's first rows would leave of ‖PHP‖_F² and of the trace, for every number of them, from a few samples taken
+/// before: says how far the Lanczos run is worth taking for the trace's sake.
 class DeflationForecast {
  public:
   /// @param z  the samples' probes, [chunk] each
   DeflationForecast(std::vector<TraceSample> samples, std::vector<at::Tensor> z);
-  /// Takes in the rows that the run has got since. Collective over op.comm().
+
+  /// Takes in what the run has got since the last call: a pass over the new rows. Collective over op.comm().
   void update(const LinearOperator& op, const Lanczos& run);
-  /// Products in all, the run's m and the probes that the interval would take after them, were the run to end at m
-  /// steps. @param tolerance  half width asked for relative to the trace. @param quantile  of the normal distribution
+  /// Products in all, were the run to end after `steps`: these, and the probes that the interval would take then.
+  /// @param rtol  half width asked for, over the trace; > 0
+  /// @param quantile  of the normal distribution
   double products_at(std::int64_t steps, double rtol, double quantile) const;
-  /// Whether the last `window` steps have saved more products than they took.
+  /// Whether the last `window` steps have saved at least as many products as they took. False after a thick restart,
+  /// for later steps give up as much as they bring.
   bool pays(std::int64_t window, double rtol, double quantile) const;
 
  private:
+  /// Of the mean over samples, after so many steps.
   struct Point {
-    double captured = 0, remainder_sq = 0, trace = 0;
+    double remainder_sq = 0;  // ‖PHPz‖²
+    double trace = 0;
   };
+
   std::vector<TraceSample> samples_;
   std::vector<at::Tensor> z_;
-  std::vector<std::vector<double>> dots_;  // [samples][rows]: q_jᵀz
-  std::vector<Point> points_;              // [steps + 1]
-  std::int64_t thick_restarts_ = 0;
+  std::vector<std::vector<double>> d_;  // [samples][rows]: q_jᵀz
+  std::vector<Point> points_;           // [steps + 1]
+  bool thick_ = false;
 };
 
 }  // namespace hesspect

@@ -53,6 +53,7 @@ struct CumulativeDensity {
   Estimate weight_at_zero;            // share of eigenvalues with |λ| ≤ zero_width
   Estimate negative_mass;             // share of eigenvalues below −zero_width
   std::vector<Estimate> moments;      // [4]: (1/n) Σ λ^k, k = 1 … 4
+  bool converged = true;              // w1 is what was asked for, or nothing was
 };
 
 /// One eigenvalue of the operator.

@@ -20,6 +20,9 @@ struct TraceRule {
 double normal_quantile(double confidence);
 double student_quantile(double confidence, std::int64_t degrees);
 
+/// Half width of the interval of a normal estimate over its standard error, with what is added for optional stopping.
+double trace_quantile(double confidence);
+
 /// captured + the mean of the samples' quadratic forms, and its confidence interval.
 ///
 /// Two widths are known: from the samples' own spread (Student's t), and from 2‖B‖_F²/P, B the matrix that is sampled,

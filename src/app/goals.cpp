@@ -1,0 +1,88 @@
+#include "goals.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "hesspect/core/errors.h"
+#include "planning.h"
+
+namespace hesspect {
+namespace {
+
+at::ScalarType storage_type(const std::string& name) {
+  return name == "float64" ? at::kDouble : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
+}
+
+TraceMethod trace_method_from(const RunConfig& config) {
+  const std::string& name = config.trace.trace_method;
+  if (name == "hutch++") return TraceMethod::kHutchPlusPlus;
+  if (name == "xtrace") return TraceMethod::kXTrace;
+  return name == "hutchinson" || !config.quadrature.reorthogonalize ? TraceMethod::kHutchinson : TraceMethod::kDeflated;
+}
+
+}  // namespace
+
+std::int64_t Goals::products_left(std::int64_t used) const {
+  if (max_products == 0) return std::numeric_limits<std::int64_t>::max();
+  return std::max<std::int64_t>(0, max_products - used);
+}
+
+std::int64_t lanczos_runs(const RunConfig& config, const std::string& command) {
+  const bool own_run = config.eigs.method == "power" || config.eigs.block > 1;
+  if (command == "eigs") return own_run ? 0 : 1;
+  if (command == "trace") return trace_method_from(config) == TraceMethod::kDeflated ? 1 : 0;
+  return config.quadrature.probes;
+}
+
+Goals goals_of(const RunConfig& config, const std::string& command, const Plan& plan, const LayerOffsets& offsets) {
+  Goals g;
+  g.command = command;
+  const bool analyze = command == "analyze";
+  const std::int64_t most = config.accuracy.max_hvps;
+  g.confidence = config.accuracy.confidence;
+  g.max_products = most;
+  g.max_steps = config.eigs.max_steps;
+  if (most > 0) g.max_steps = std::min(g.max_steps, std::max<std::int64_t>(1, most - kSymmetryProbes));
+
+  g.probe.seed = config.quadrature.seed;
+  g.probe.distribution = config.quadrature.distribution;
+  g.probe.steps = analyze || command == "density" ? config.quadrature.steps : 0;
+  if (most > 0) g.probe.steps = std::min(g.probe.steps, g.max_steps);
+  LanczosOptions& lanczos = g.probe.lanczos;
+  if (!config.quadrature.reorthogonalize) lanczos.reorthogonalisation = Reorthogonalisation::kNone;
+  lanczos.basis.storage = storage_type(plan.basis_dtype);
+  lanczos.basis.on_host = plan.basis_memory == "host";
+  g.probes = lanczos_runs(config, command);
+
+  if (wants_eigenvalues(config, command)) {
+    g.power = config.eigs.method == "power";
+    g.block = !g.power && config.eigs.block > 1;
+    g.eigenvalues = !g.power && !g.block;
+  }
+  g.eigen.top = config.eigs.top;
+  g.eigen.bottom = config.eigs.bottom;
+  g.eigen.magnitude = config.eigs.magnitude;
+  g.eigen.max_steps = std::max(g.max_steps, g.probe.steps);
+  g.eigen.max_basis = config.eigs.max_basis > 0 ? config.eigs.max_basis : plan.max_basis;
+  g.eigen.rtol = config.eigs.rtol_eigs;
+  g.eigen.seed = config.quadrature.seed;
+  g.eigen.block = config.eigs.block;
+  if (analyze || command == "eigs") {
+    g.true_residuals = config.eigs.true_residuals && config.quadrature.reorthogonalize;
+    g.eigenvectors = config.eigs.eigenvectors;
+  }
+
+  g.density = analyze || command == "density";
+  g.w1 = g.density ? config.accuracy.density_w1 : 0;
+
+  if (command != "eigs") g.trace = trace_method_from(config);
+  if (command == "density") g.trace = g.own_trace_method() ? TraceMethod::kNone : g.trace;
+  g.rule.confidence = g.confidence;
+  g.rule.rtol = command == "density" ? 0 : config.accuracy.rtol_trace;
+  g.rule.min_samples = command == "trace" ? std::max(kSymmetryProbes, config.quadrature.probes) : kSymmetryProbes;
+  if ((analyze || command == "trace") && config.trace.layers && g.samples_trace()) g.layers = offsets;
+  if (g.samples_trace() && command != "density") g.diagonal = config.trace.diagonal;
+  return g;
+}
+
+}  // namespace hesspect
