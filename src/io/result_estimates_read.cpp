@@ -42,6 +42,7 @@ CumulativeDensity read_cumulative(const ReadFile& file) {
   c.confidence = file.real(g + "confidence");
   c.band = file.text(g + "band");
   c.probes = file.integer(g + "probes");
+  c.converged = file.integer(g + "converged") != 0;
   c.w1 = file.real(g + "w1");
   c.w1_sampling = file.real(g + "w1_sampling");
   c.w1_quadrature = file.real(g + "w1_quadrature");

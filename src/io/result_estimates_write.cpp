@@ -75,6 +75,7 @@ void write_cumulative(hid_t entry, const CumulativeDensity& c, const std::string
   put(g, "confidence", c.confidence, {"Probability that band and bound claim", ""});
   put(g, "band", c.band, {"What the band is from: jackknife over probes, a priori, or exact", ""});
   put(g, "probes", c.probes, {"Probes", ""});
+  put(g, "converged", std::vector<bool>{c.converged}, {}, {"1 where w1 is what was asked for", ""});
   put(g, "w1", c.w1, {"Bound of the Wasserstein-1 distance to the true density", kCurvature});
   put(g, "w1_sampling", c.w1_sampling, {"Part of the bound that comes from the number of probes", kCurvature});
   put(g, "w1_quadrature", c.w1_quadrature, {"Part of the bound that comes from the number of steps", kCurvature});

@@ -82,6 +82,7 @@ CumulativeDensity sample_cumulative() {
   c.confidence = 0.95;
   c.band = "jackknife";
   c.probes = 4;
+  c.converged = false;
   c.w1 = 0.75;
   c.w1_sampling = 0.5;
   c.w1_quadrature = 0.25;
@@ -225,6 +226,7 @@ TEST_F(ResultFile, TraceLayersAndCumulativeReadBackTheSame) {
   EXPECT_EQ(c.upper, expected.upper);
   EXPECT_EQ(c.band, "jackknife");
   EXPECT_EQ(c.probes, 4);
+  EXPECT_FALSE(c.converged);
   EXPECT_EQ((std::vector<double>{c.confidence, c.w1, c.w1_sampling, c.w1_quadrature, c.range_lo, c.range_hi,
                                  c.exact_points, c.zero_width, c.weight_at_zero.value, c.weight_at_zero.standard_error,
                                  c.negative_mass.value, c.negative_mass.standard_error}),

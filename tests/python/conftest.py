@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 
-def write_result(path, density=True, eigenvalues=True, trace=True, probes=3, steps=20, seed=0):
-    """A heavy bulk near zero, a few outliers, one of them negative, two eigenvalues not converged."""
+def write_result(path, density=True, eigenvalues=True, trace=True, probes=3, steps=20, seed=0, layout=1):
+    """A heavy bulk near zero, a few outliers, one of them negative, two eigenvalues not converged. Layout 2
+    says of all of them how good they are."""
     rng = np.random.default_rng(seed)
     lam = np.linspace(-2.0, 14.0, 1024)
     sigma = 0.12
@@ -36,12 +37,41 @@ def write_result(path, density=True, eigenvalues=True, trace=True, probes=3, ste
         group["alpha"], group["beta"] = rng.random((probes, steps)), rng.random((probes, steps))
         group["ritz"] = np.sort(rng.normal(size=(probes, steps)), axis=1)
         group["weight"] = np.full((probes, steps), 1.0 / steps)
+        if layout == 2:
+            _add_second_layout(entry, np.concatenate([top, bottom]))
         group = entry.create_group("process")
         group["curvature"], group["model"] = "hessian", ["runs/cnn/model.pt2"]
-        group = entry.create_group("diagnostics")
+        group = entry.require_group("diagnostics")
         group["n_parameters"], group["n_rows"], group["hvp_count"], group["loss"] = np.int64(n), np.int64(1000), np.int64(131), 0.0231
         group["warnings"] = ["one", "two"]
     return path
+
+
+def _add_second_layout(entry, theta):
+    group = entry.create_group("cumulative")
+    group["lambda"] = np.array([-1.3, 0.0, 0.3, 12.4])
+    group["cumulative"] = np.array([0.01, 0.8, 0.99, 1.0])
+    group["cumulative_lower"], group["cumulative_upper"] = np.array([0.0, 0.75, 0.98, 1.0]), np.array([0.02, 0.85, 1.0, 1.0])
+    group["band"], group["confidence"], group["converged"] = "jackknife", 0.9, np.uint8(1)
+    group["w1"], group["w1_sampling"], group["w1_quadrature"] = 0.031, 0.03, 0.001
+    group["range"], group["exact_points"], group["zero_width"] = np.array([-1.31, 12.41]), 13.0, 1e-5
+    group["weight_at_zero"], group["weight_at_zero_error"] = 0.79, 0.01
+    group["negative_mass"], group["negative_mass_error"] = 0.012, 0.002
+    group["moments"], group["moments_error"] = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.01, 0.02, 0.03, np.nan])
+    group = entry["eigenvalues"]
+    group["which"] = ["top"] * 10 + ["bottom"] * 3
+    group["true_residual"], group["error"] = np.full(theta.size, 2e-3), np.full(theta.size, 1e-6)
+    group["n_magnitude"], group["method"], group["steps"], group["thick_restarts"] = np.int64(0), "lanczos", np.int64(80), np.int64(1)
+    group = entry["trace"]
+    group["half_width"], group["confidence"], group["converged"], group["method"] = 7.5, 0.9, np.uint8(0), "deflated"
+    group["captured"], group["deflated"], group["products"] = 100.0, np.int64(13), np.int64(2)
+    group["sample"] = np.array([118.0, 119.4])
+    group = entry.create_group("layers")
+    group["name"], group["size"] = ["stem.weight", "head.weight", "head.bias"], np.array([1000, 50, 10])
+    group["trace"], group["trace_error"] = np.array([100.0, 20.0, -1.3]), np.array([5.0, 2.0, np.nan])
+    group["mean"], group["mean_error"] = np.array([0.1, 0.4, -0.13]), np.array([0.005, 0.04, np.nan])
+    group = entry.create_group("diagnostics/products")
+    group["first_probe"], group["trace"], group["total"] = np.int64(80), np.int64(2), np.int64(82)
 
 
 @pytest.fixture

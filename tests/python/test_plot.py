@@ -28,6 +28,32 @@ def test_the_figure_shows_the_numbers(result_file):
         assert piece in listed, piece
 
 
+def test_the_cumulative_density_stands_beside(tmp_path):
+    figure = plot.draw(hesspect.read(write_result(tmp_path / "r.h5", layout=2)))
+    axes, cumulative, side = figure.axes
+    assert axes.get_yscale() == "log" and cumulative.get_ylim()[0] < 0 < 1 < cumulative.get_ylim()[1]
+    steps = cumulative.lines[0]
+    assert steps.get_drawstyle() == "steps-post" and 0.8 in steps.get_ydata()
+    assert "0.0310" in cumulative.get_title(loc="left")
+    labels = [text.get_text() for text in cumulative.get_legend().get_texts()]
+    assert "90 % band (jackknife)" in labels
+    listed = side.texts[0].get_text()
+    for piece in ("118.7 ± 7.500", "79 %", "1.2 %"):
+        assert piece in listed, piece
+
+
+def test_layers(tmp_path, capsys):
+    path = write_result(tmp_path / "r.h5", layout=2)
+    axes = plot.draw_layers(hesspect.read(path)).axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.1, 0.4, -0.13]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["stem.weight", "head.weight", "head.bias"]
+    assert plot.main([str(path), "--layers"]) == 0
+    assert is_png(tmp_path / "r-layers.png")
+    capsys.readouterr()
+    assert plot.main([str(write_result(tmp_path / "first.h5")), "--layers"]) == 4
+    assert "no layers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("parts", [{"density": False}, {"eigenvalues": False}, {"trace": False}, {"density": False, "trace": False}])
 def test_draws_what_there_is(tmp_path, parts):
     result = write_result(tmp_path / "r.h5", **parts)

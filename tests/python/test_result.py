@@ -20,6 +20,42 @@ def test_reads_every_part(result_file):
     assert (r.curvature, r.model, r.warnings) == ("hessian", "runs/cnn/model.pt2", ("one", "two"))
 
 
+def test_reads_how_good_everything_is(tmp_path):
+    r = hesspect.read(write_result(tmp_path / "r.h5", layout=2))
+    assert r.cumulative.tolist() == [0.01, 0.8, 0.99, 1.0] and r.cumulative_lower[1] == 0.75 and r.cumulative_upper[1] == 0.85
+    assert (r.band, r.density_confidence, r.w1, r.w1_sampling, r.w1_quadrature) == ("jackknife", 0.9, 0.031, 0.03, 0.001)
+    assert r.density_converged is True and r.spectrum_range.tolist() == [-1.31, 12.41]
+    assert (r.exact_points, r.zero_width, r.weight_at_zero, r.negative_mass) == (13.0, 1e-5, 0.79, 0.012)
+    assert (r.weight_at_zero_error, r.negative_mass_error) == (0.01, 0.002)
+    assert r.moments.tolist() == [0.1, 0.2, 0.3, 0.4] and np.isnan(r.moments_error[3])
+    assert r.which == ("top",) * 10 + ("bottom",) * 3 and r.n_magnitude == 0
+    assert set(r.true_residuals) == {2e-3} and set(r.eigenvalue_errors) == {1e-6}
+    assert (r.eigenvalue_method, r.eigenvalue_steps, r.thick_restarts) == ("lanczos", 80, 1)
+    assert (r.trace_half_width, r.trace_confidence, r.trace_converged, r.trace_method) == (7.5, 0.9, False, "deflated")
+    assert (r.trace_captured, r.trace_deflated, r.trace_products) == (100.0, 13, 2)
+    assert r.trace_sample.mean() == pytest.approx(r.trace)
+    assert r.layer_names == ("stem.weight", "head.weight", "head.bias") and r.layer_sizes.tolist() == [1000, 50, 10]
+    assert r.layer_traces[0] == 100 and r.layer_means[2] == -0.13 and np.isnan(r.layer_mean_errors[2])
+    assert r.products == {"first_probe": 80, "trace": 2, "total": 82}
+
+
+def test_the_first_layout_says_less(result_file):
+    r = hesspect.read(result_file)
+    assert r.cumulative is None and r.layer_means is None and r.true_residuals is None and r.trace_half_width is None
+    assert r.products == {} and r.which == () and r.layer_names == ()
+
+
+@pytest.mark.parametrize("name, values", [("cumulative/cumulative_lower", np.ones(3)), ("eigenvalues/error", np.ones(2)),
+                                          ("layers/mean", np.ones(4)), ("layers/name", ["a", "b"]), ("eigenvalues/which", ["top"])])
+def test_parts_of_the_second_layout_that_do_not_fit_are_refused(tmp_path, name, values):
+    path = write_result(tmp_path / "r.h5", layout=2)
+    with h5py.File(path, "r+") as f:
+        del f["entry"][name]
+        f["entry"][name] = values
+    with pytest.raises(hesspect.ResultError, match="broken"):
+        hesspect.read(path)
+
+
 def test_parts_that_a_run_left_out_are_none(tmp_path):
     r = hesspect.read(write_result(tmp_path / "r.h5", density=False, trace=False))
     assert r.density is None and r.lambdas is None and r.trace is None
