@@ -34,7 +34,8 @@ LanczosOptions storing(at::ScalarType storage, bool full = true) {
 double multiple(std::int64_t i) { return i < 2 ? 7.0 : static_cast<double>(i % 3); }
 
 /// Stops after every step and every restart, resumes, and compares every state on the way and at the end.
-void expect_resumable(LinearOperator& op, const LanczosOptions& options, std::int64_t steps, std::int64_t stride) {
+void expect_resumable(LinearOperator& op, const LanczosOptions& options, std::int64_t steps, std::int64_t stride,
+                      decltype(drive)& drive = testing::drive) {
   Lanczos whole(op, pattern_vector(op), options);
   std::vector<Saved> stops;
   std::vector<Scalars> states;
@@ -92,6 +93,52 @@ TEST(Resume, AnywhereWithoutReorthogonalisation) {
     run.extend(op, 14);
     EXPECT_EQ(Saved::of(run).rows.size(), 2U);  // not fourteen
   }
+}
+
+TEST(Resume, AnywhereWithThickRestarts) {
+  const auto world = MpiCommunicator::world();
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    DiagonalOperator op(*world, 3001, dtype, [](std::int64_t i) { return std::cos(static_cast<double>(i)); });
+    for (const std::int64_t stride : {1, 5}) expect_resumable(op, {}, 20, stride, testing::drive_thick);
+    DiagonalOperator closing(*world, 3001, dtype, multiple);  // thick restarts after breakdowns, breakdowns after those
+    for (const std::int64_t stride : {1, 5}) expect_resumable(closing, {}, 24, stride, testing::drive_thick);
+    Lanczos run(closing, pattern_vector(closing));
+    testing::drive_thick(closing, run, 24, 1);
+    EXPECT_GT(run.thick_restarts(), 2);
+    EXPECT_GT(std::ranges::count_if(run.blocks(), [](const Lanczos::Block& block) { return block.closed; }), 2);
+  }
+}
+
+// The driver may decide otherwise the second time, having more memory or less: recorded thick restarts are taken again
+// all the same, and no others, until the record ends.
+TEST(Resume, ThickRestartsAreTheRecords) {
+  const auto world = MpiCommunicator::world();
+  DiagonalOperator op(*world, 3001, at::kDouble, [](std::int64_t i) { return std::cos(static_cast<double>(i)); });
+  Lanczos first(op, pattern_vector(op));
+  testing::drive_thick(op, first, 20, 1);
+  ASSERT_GT(first.thick_restarts(), 2);
+  const Saved stop = Saved::of(first);
+  EXPECT_EQ(static_cast<std::int64_t>(stop.rows.size()), first.rows() + 1);  // not twenty-one
+
+  Lanczos never = stop.resume(op, {});
+  EXPECT_FALSE(never.has_rows());
+  EXPECT_THROW(never.basis_rows(), Error);
+  EXPECT_THROW(never.orthogonality_loss(), Error);
+  never.extend(op, 20);
+  EXPECT_EQ(Scalars::of(never), Scalars::of(first));
+  EXPECT_TRUE(never.has_rows());
+  EXPECT_TRUE(at::equal(at::cat(never.basis_rows()), at::cat(first.basis_rows())));
+
+  Lanczos always = stop.resume(op, {});
+  while (always.replay_left() > 0) {
+    always.extend(op, 1);
+    const std::size_t keep[] = {0};
+    if (always.replay_left() > 0) always.thick_restart(op, keep);
+  }
+  EXPECT_EQ(Scalars::of(always), Scalars::of(first));
+  first.extend(op, 5);
+  always.extend(op, 5);
+  EXPECT_EQ(always.alpha(), first.alpha());
 }
 
 TEST(Resume, RecordedStepsTakeNoProducts) {
@@ -200,6 +247,26 @@ TEST(LanczosRecordBytes, AreExactAndChecked) {
       damaged[at] = static_cast<char>(0x7f);
       EXPECT_THROW(lanczos_record_from(damaged), InputError) << at;
     }
+  DiagonalOperator other(local, 300, at::kDouble, [](std::int64_t i) { return std::cos(static_cast<double>(i)); });
+  Lanczos thick(other, pattern_vector(other));
+  testing::drive_thick(other, thick, 20, 1);
+  const LanczosRecord restarted = thick.record();
+  ASSERT_GT(restarted.thick_restarts.size(), 2U);
+  EXPECT_GT(restarted.first_row, 20);
+  const LanczosRecord again = lanczos_record_from(to_bytes(restarted));
+  EXPECT_EQ(again.first_row, restarted.first_row);
+  ASSERT_EQ(again.thick_restarts.size(), restarted.thick_restarts.size());
+  for (std::size_t i = 0; i < again.thick_restarts.size(); ++i) {
+    EXPECT_EQ(again.thick_restarts[i].step, restarted.thick_restarts[i].step);
+    EXPECT_EQ(again.thick_restarts[i].theta, restarted.thick_restarts[i].theta);
+    EXPECT_EQ(again.thick_restarts[i].coupling, restarted.thick_restarts[i].coupling);
+  }
+  LanczosRecord moved = restarted;
+  moved.thick_restarts[1].step += 1;
+  EXPECT_THROW(lanczos_record_from(to_bytes(moved)), InputError);
+  LanczosRecord lost = restarted;
+  lost.thick_restarts.pop_back();
+  EXPECT_THROW(lanczos_record_from(to_bytes(lost)), InputError);
   LanczosRecord gap = record;
   gap.blocks[0].end -= 1;
   EXPECT_THROW(lanczos_record_from(to_bytes(gap)), InputError);

@@ -35,18 +35,21 @@ struct Saved {
 
 /// Everything that can be seen of a run's scalars.
 struct Scalars {
-  std::vector<double> alpha, beta, blocks;
+  std::vector<double> alpha, beta, blocks, kept;
   double scale = 0, rounding = 0, start_norm_sq = 0;
   bool breakdown = false, complete = false;
+  std::int64_t rows = 0;
   bool operator==(const Scalars&) const = default;
 
   static Scalars of(const Lanczos& run) {
-    Scalars now{run.alpha(),     run.beta(),    {}, run.scale(), run.rounding(), run.start_norm_sq(),
-                run.breakdown(), run.complete()};
+    Scalars now{run.alpha(),     run.beta(),     {},        {}, run.scale(), run.rounding(), run.start_norm_sq(),
+                run.breakdown(), run.complete(), run.rows()};
     for (const Lanczos::Block& block : run.blocks())
       for (const double value : {static_cast<double>(block.begin), static_cast<double>(block.end),
                                  block.closed ? 1.0 : 0.0, block.residual_norm})
         now.blocks.push_back(value);
+    if (run.thick_restarts() > 0)
+      for (const RitzPair& pair : run.ritz_pairs()) now.kept.insert(now.kept.end(), {pair.value, pair.residual});
     return now;
   }
 };
@@ -69,6 +72,26 @@ inline void drive(LinearOperator& op, Lanczos& run, std::int64_t steps, std::int
     if (run.breakdown() && !run.restart(op, fresh_vector(op, run.blocks().size()))) break;
     if (look) look();
     run.extend(op, std::min(stride, steps - run.steps()));
+  }
+  if (look) look();
+}
+
+/// `drive` with a basis of at most eight rows and the next one: thick restarts keep the two lowest and the three
+/// highest pairs.
+inline void drive_thick(LinearOperator& op, Lanczos& run, std::int64_t steps, std::int64_t stride,
+                        const std::function<void()>& look = {}) {
+  constexpr std::int64_t kRows = 8;
+  while (run.steps() < steps) {
+    if (look) look();
+    if (run.breakdown() && !run.restart(op, fresh_vector(op, run.blocks().size()))) break;
+    if (look) look();
+    if (run.rows() >= kRows) {
+      const auto rows = static_cast<std::size_t>(run.rows());
+      const std::size_t keep[] = {0, 1, rows - 3, rows - 2, rows - 1};
+      run.thick_restart(op, keep);
+    }
+    if (look) look();
+    run.extend(op, std::min({stride, steps - run.steps(), std::max<std::int64_t>(1, kRows - run.rows())}));
   }
   if (look) look();
 }
