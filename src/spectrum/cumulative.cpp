@@ -1,1 +1,183 @@
-// To be written.
+#include "hesspect/spectrum/cumulative.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/spectrum/trace.h"
+#include "reduced_probes.h"
+
+namespace hesspect {
+namespace {
+
+/// F and what is known of it on one interval between neighbouring nodes of all probes, means over probes.
+struct Step {
+  double f = 0;
+  double rest = 0;                       // of it, what is no exact point
+  double lower = 0, upper = 0;           // of the probes' own measures: by their quadratures
+  double spread = 0;                     // standard error over probes
+  double points = 0, points_weight = 0;  // exact points so far: as they count, and by the probes' own weights
+};
+
+/// A probe's cumulative weights, read from left to right.
+struct Cursor {
+  explicit Cursor(const ReducedProbe& p) : probe(p), bounds(*p.quadrature, p.reduced) {}
+  void advance_to(double x) {
+    const ReducedQuadrature& q = probe.reduced;
+    for (; next < q.node.size() && q.node[next] <= x; ++next) {
+      f += q.weight[next];
+      if (q.exact[next] == 0)
+        rest += q.weight[next];
+      else
+        points += q.weight[next], points_weight += probe.quadrature->weight[next];
+    }
+  }
+  std::ptrdiff_t last() const { return static_cast<std::ptrdiff_t>(next) - 1; }
+
+  const ReducedProbe& probe;
+  MeasureBounds bounds;
+  std::size_t next = 0;
+  double f = 0, rest = 0, points = 0, points_weight = 0;
+};
+
+std::vector<double> all_nodes(const ReducedProbes& probes) {
+  std::vector<double> nodes;
+  for (const ReducedProbe& probe : probes.all())
+    nodes.insert(nodes.end(), probe.reduced.node.begin(), probe.reduced.node.end());
+  std::sort(nodes.begin(), nodes.end());
+  nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
+  return nodes;
+}
+
+std::vector<Step> steps_of(const ReducedProbes& probes, const std::vector<double>& lambda) {
+  std::vector<Cursor> cursors(probes.all().begin(), probes.all().end());
+  const double count = static_cast<double>(cursors.size());
+  std::vector<Step> steps(lambda.size());
+  std::vector<double> values(cursors.size());
+  for (std::size_t i = 0; i < lambda.size(); ++i) {
+    const double end = i + 1 < lambda.size() ? lambda[i + 1] : lambda[i];
+    for (std::size_t p = 0; p < cursors.size(); ++p) {
+      Cursor& cursor = cursors[p];
+      cursor.advance_to(lambda[i]);
+      values[p] = cursor.f;
+      steps[i].f += cursor.f / count;
+      steps[i].rest += cursor.rest / count;
+      steps[i].points += cursor.points / count;
+      steps[i].points_weight += cursor.points_weight / count;
+      steps[i].lower += (cursor.f - cursor.bounds.below(lambda[i], cursor.last())) / count;
+      steps[i].upper += (cursor.f + cursor.bounds.above(end, cursor.last())) / count;
+    }
+    if (probes.jackknife()) steps[i].spread = probes.spread(values);
+  }
+  return steps;
+}
+
+/// How many copies beyond one each exact points may have, as far as their own weights tell: n · weight of g copies is
+/// χ² of g degrees, and its mean over probes stays above g − quantile · √(2g/P) as a rule.
+/// @param points, weight  their number and n · weight
+double further_copies(double points, double weight, double probes, double quantile) {
+  if (!(points > 0)) return 0;
+  const double half = quantile / std::sqrt(2 * probes);
+  const double root = half + std::sqrt(half * half + std::max(0.0, weight));
+  return std::max(0.0, root * root - points);
+}
+
+struct Widths {
+  double lower = 0, upper = 0;
+};
+
+/// Widths of the pointwise band on each interval, the quadratures' part aside.
+std::vector<Widths> sampling_widths(const ReducedProbes& probes, const std::vector<Step>& steps, double confidence) {
+  std::vector<Widths> widths(steps.size());
+  if (probes.exact()) return widths;
+  // Chen, Trogdon & Ubaru 2021, theorem 1: P[|Φ_z(x) − Φ(x)| > t] ≤ 2 exp(−P (n + 2) t²)
+  const double a_priori = probes.mean_rest() * std::sqrt(std::log(2 / (1 - confidence)) / probes.probe_dimensions());
+  const double student = probes.jackknife() ? student_quantile(confidence, probes.count() - 1) : 0;
+  const double normal = normal_quantile(confidence), n = probes.dimensions();
+  const double rounding = 1e-14 * probes.mean_rest();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const Step &step = steps[i], &all = steps.back();
+    const bool among_rest = step.rest > rounding && step.rest < probes.mean_rest() - rounding;
+    const double both = probes.jackknife() ? student * step.spread : among_rest ? a_priori : 0;
+    // Copies of points on one side that nobody has seen are missing there and too many on the other.
+    const double count = static_cast<double>(probes.count());
+    widths[i].lower =
+        both +
+        further_copies(n * (all.points - step.points), n * (all.points_weight - step.points_weight), count, normal) / n;
+    widths[i].upper = both + further_copies(n * step.points, n * step.points_weight, count, normal) / n;
+  }
+  return widths;
+}
+
+double sampling_w1(const ReducedProbes& probes, const std::vector<double>& lambda, const std::vector<Step>& steps,
+                   double confidence) {
+  if (probes.exact()) return 0;
+  double errors = 0;
+  for (std::size_t i = 0; i + 1 < lambda.size(); ++i) {
+    const double share = std::clamp(steps[i].rest / probes.mean_rest(), 0.0, 1.0);
+    errors +=
+        (lambda[i + 1] - lambda[i]) *
+        (probes.jackknife() ? steps[i].spread
+                            : probes.mean_rest() * std::sqrt(2 * share * (1 - share) / probes.probe_dimensions()));
+  }
+  double surplus = 0;
+  for (const ReducedProbe& probe : probes.all()) surplus += probe.reduced.surplus / static_cast<double>(probes.count());
+  const double quantile =
+      probes.jackknife() ? student_quantile(confidence, probes.count() - 1) : normal_quantile(confidence);
+  return quantile * errors + std::max(0.0, surplus);
+}
+
+/// F is monotone: what bounds it from below at one place does so further right, too. Between one probe's copy of a node
+/// and another's, which differ by rounding, the spread says nothing, and the band is that of the neighbours.
+void put_band(CumulativeDensity& density, const std::vector<Step>& steps, const std::vector<Widths>& widths) {
+  const std::size_t count = steps.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    density.lower.push_back(std::clamp(steps[i].lower - widths[i].lower, 0.0, density.cumulative[i]));
+    density.upper.push_back(std::clamp(steps[i].upper + widths[i].upper, density.cumulative[i], 1.0));
+  }
+  for (std::size_t i = 1; i < count; ++i) {
+    density.lower[i] = std::max(density.lower[i], density.lower[i - 1]);
+    density.upper[count - 1 - i] = std::min(density.upper[count - 1 - i], density.upper[count - i]);
+  }
+}
+
+}  // namespace
+
+CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadratures, std::int64_t n,
+                                     const CumulativeOptions& options) {
+  if (!(options.confidence > 0 && options.confidence < 1))
+    throw UsageError("the confidence of the cumulative density must lie between 0 and 1, not " +
+                     std::to_string(options.confidence));
+  const ReducedProbes probes(quadratures, n);
+  CumulativeDensity density;
+  density.confidence = options.confidence;
+  density.probes = probes.count();
+  density.w1 = density.w1_sampling = density.w1_quadrature = std::numeric_limits<double>::infinity();
+  if (probes.count() == 0) return density;
+  density.band = probes.exact() ? "exact" : probes.jackknife() ? "jackknife" : "a priori";
+  density.exact_points = probes.mean_points();
+
+  density.lambda = all_nodes(probes);
+  const std::vector<Step> steps = steps_of(probes, density.lambda);
+  for (const Step& step : steps) density.cumulative.push_back(std::min(step.f, 1.0));
+  density.cumulative.back() = 1;
+  put_band(density, steps, sampling_widths(probes, steps, options.confidence));
+
+  density.range_lo = std::numeric_limits<double>::infinity();
+  density.range_hi = -density.range_lo;
+  density.w1_quadrature = 0;
+  for (const ReducedProbe& probe : probes.all()) {
+    const ReducedQuadrature& q = probe.reduced;
+    density.range_lo = std::min(density.range_lo, q.node.front() - q.residual.front());
+    density.range_hi = std::max(density.range_hi, q.node.back() + q.residual.back());
+    density.w1_quadrature += MeasureBounds(*probe.quadrature, q).w1() / static_cast<double>(probes.count());
+  }
+  density.w1_sampling = sampling_w1(probes, density.lambda, steps, options.confidence);
+  density.w1 = density.w1_sampling + density.w1_quadrature;
+  density.zero_width = kZeroWidth * std::max(std::abs(density.lambda.front()), std::abs(density.lambda.back()));
+  estimate_figures(probes, density);
+  return density;
+}
+
+}  // namespace hesspect

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/spectrum/cumulative.h"
 
 namespace hesspect {
 namespace {
@@ -159,12 +160,13 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
   std::vector<std::pair<std::size_t, std::size_t>> touched;
   for (const ProbeQuadrature& quadrature : quadratures) {
     touched.clear();
+    const std::vector<double> weight = options.n > 0 ? reduced(quadrature, options.n).weight : quadrature.weight;
     for (std::size_t i = 0; i < quadrature.ritz.size(); ++i) {
       const auto [first, last] = grid.span_of(quadrature.ritz[i]);
       const std::size_t at = grid.index(first);  // a node's points are consecutive
       for (std::int64_t k = first; k <= last; ++k) {
         const double z = (grid.point(k) - quadrature.ritz[i]) / result.sigma;
-        one[at + static_cast<std::size_t>(k - first)] += quadrature.weight[i] * peak * std::exp(-0.5 * z * z);
+        one[at + static_cast<std::size_t>(k - first)] += weight[i] * peak * std::exp(-0.5 * z * z);
       }
       touched.emplace_back(at, at + static_cast<std::size_t>(last - first));
     }

@@ -14,6 +14,9 @@
 
 namespace hesspect {
 
+/// Of max |θ|: an eigenvalue within it counts as zero.
+constexpr double kZeroWidth = 1e-6;
+
 struct CumulativeOptions {
   double confidence = 0.9;  // of the band and of w1
 };
@@ -23,20 +26,40 @@ struct ReducedQuadrature {
   std::vector<double> node;         // [steps], ascending
   std::vector<double> weight;       // [steps], sum to 1
   std::vector<std::uint8_t> exact;  // [steps], 1: an eigenvalue of weight 1/n
+  std::vector<double> residual;     // [steps], |β s|: bound of ‖A y − θ y‖
   std::int64_t points = 0;          // how many are exact
+  /// What the probe's own weights give the points beyond 1/n each, times how far they stand from the rest, in units of
+  /// λ: around 0 where they are simple, what was taken away from them where they are not.
+  double surplus = 0;
 };
 
 /// Which nodes are eigenvalues: those whose residual |β s| is far below the distance to the next node, and whose weight
-/// a single eigenvalue could have (a multiple one weighs more: n · weight of a simple one is χ² of one degree).
+/// a single eigenvalue could have (n · weight of a simple one is χ² of one degree; a multiple one weighs more). A value
+/// of a few copies can pass as simple: where all points together weigh more than simple ones would, none is taken out.
+/// Zero never is. A run that spans all n dimensions has found every eigenvalue, whatever the weights. Copies that come
+/// without re-orthogonalisation stand too close to each other for points, and keep their weights.
 /// @param n  dimensions
+/// @throws UsageError where nodes, weights, α and β differ in number; NumericalError for a non-finite one
 ReducedQuadrature reduced(const ProbeQuadrature& quadrature, std::int64_t n);
 
-/// Bound of ∫ |F_q − μ| dλ between a probe's own spectral measure and its quadrature, from the
-/// Chebyshev–Markov–Stieltjes inequalities at its nodes (Chen, Trogdon & Ubaru 2021, §4): exact points count as known.
+/// Bound of ∫ |F_q − F_μ| dλ between a probe's own spectral measure μ and its quadrature: from the
+/// Chebyshev–Markov–Stieltjes inequalities at its nodes (Chen, Trogdon & Ubaru 2021, §4) and Christoffel's function
+/// between them. Exact points count as known. 0 where the Krylov space closed. Rounding of the products is not in it.
+/// @throws as reduced
 double quadrature_w1(const ProbeQuadrature& quadrature, std::int64_t n);
 
-/// F, its band and the rest. Local; nothing random.
+/// F, its band and the rest. Local; nothing random. Probes without a step are left out; of none the result is empty,
+/// its w1 infinite. Where one probe has found all n eigenvalues, those are the result ("exact").
+///
+/// w1 = w1_sampling + w1_quadrature. The first is the quantile of the normal (a priori) or Student's (jackknife)
+/// distribution times ∫ s(λ) dλ, s the standard error of F: by Minkowski's inequality ∫ s bounds the root mean square
+/// of ∫ |F̂ − F|. A priori s² = 2 Φ (1 − Φ) / (P (n + 2)), which is the variance of the share Φ for spherical probes and
+/// a bound of it for Rademacher ones, with the estimate in Φ's place and n less the exact points. To that comes what
+/// the exact points' own weights say against their being simple (ReducedQuadrature::surplus, mean over probes).
+/// The standard errors of the other figures are over probes, or a priori from the same variance where there are fewer
+/// than 3, with what the quadrature leaves open.
 /// @param n  dimensions of the operator
+/// @throws as reduced; UsageError for a confidence that is not between 0 and 1
 /// Source: Chen, Trogdon & Ubaru, arXiv:2105.06595, 2021; Bhattacharjee & Musco 2024; Efron, Ann. Statist. 7, 1979
 CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadratures, std::int64_t n,
                                      const CumulativeOptions& options = {});

@@ -1,6 +1,7 @@
 // The empirical spectral density from the probes' quadratures.
 #pragma once
 
+#include <cstdint>
 #include <span>
 
 #include "hesspect/spectrum/estimates.h"
@@ -11,6 +12,7 @@ struct DensityOptions {
   double sigma = 0;             // standard deviation of the kernel, in units of λ; 0: default_sigma
   double points_per_sigma = 4;  // of the grid where there is density
   double reach = 8;             // half width of a kernel's support, in σ; what is cut off is below 1e-14
+  std::int64_t n = 0;           // dimensions: converged eigenvalues then weigh 1/n (`reduced`); 0: weights as they are
 };
 
 /// The kernel width where none is given: the mass-weighted mean distance from a node to its nearest neighbour,
