@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 #include "hesspect/core/text.h"
 #include "inspect.h"
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int kColumns = 72;
 constexpr int kMostDecades = 7;
+constexpr std::size_t kMostLayers = 8;
 
 /// Mass of a piecewise linear density between a and b, over b − a.
 std::vector<double> column_means(const Density& d) {
@@ -70,6 +72,127 @@ std::string forecast_text(const Diagnostics& d) {
          format_duration(d.product_s / static_cast<double>(std::max<std::int64_t>(d.products, 1))) + ")";
 }
 
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2g", value);
+  return text;
+}
+
+std::string percent(double share) { return number(100 * share) + " %"; }
+
+/// " +- 0.1", or nothing where it is not known.
+std::string plus_minus(double error) { return std::isfinite(error) ? " +- " + short_number(error) : ""; }
+
+/// The most extreme first, as number 1.
+void add_eigenvalues(std::string& text, const std::string& which, const std::vector<EigenEstimate>& list) {
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const EigenEstimate& e = list[i];
+    char value[64];
+    std::snprintf(value, sizeof value, "%3zu  % .10e", i + 1, e.value);
+    text += "  " + which + std::string(10 - which.size(), ' ') + value + plus_minus(e.error) + ", residual ";
+    text += std::isfinite(e.true_residual) ? short_number(e.true_residual) : "at most " + short_number(e.residual);
+    text += e.converged ? "\n" : ", not converged\n";
+  }
+}
+
+void add_eigenvalues(std::string& text, const EigenResult& e) {
+  add_eigenvalues(text, "top", e.top);
+  add_eigenvalues(text, "bottom", {e.bottom.rbegin(), e.bottom.rend()});  // the smallest comes last
+  add_eigenvalues(text, "magnitude", e.magnitude);
+  std::string how = e.method + ", " + format_count(e.steps) + " products";
+  if (e.thick_restarts > 0)
+    how += ", " + format_count(e.thick_restarts) + (e.thick_restarts == 1 ? " thick restart" : " thick restarts");
+  if (e.exhausted) how += "; the Krylov space closed before there were as many";
+  line(text, "eigenvalues", how);
+}
+
+std::string trace_text(const TraceEstimate& t) {
+  std::string text = number(t.value);
+  if (std::isfinite(t.half_width))
+    text += " +- " + short_number(t.half_width) + " at " + percent(t.confidence);
+  else if (std::isfinite(t.standard_error))
+    text += " +- " + short_number(t.standard_error) + " (standard error)";
+  else
+    text += " (its error is not known)";
+  text += ", " + t.method + ", " + format_count(t.samples) + (t.samples == 1 ? " sample" : " samples");
+  if (t.deflated > 0)
+    text += ", " + number(t.captured) + " of it captured in " + format_count(t.deflated) + " dimensions";
+  return text + (t.converged ? "" : ", not as good as asked for");
+}
+
+void add_cumulative(std::string& text, const CumulativeDensity& c) {
+  line(text, "density",
+       "Wasserstein-1 error at most " + short_number(c.w1) + " at " + percent(c.confidence) + " (sampling " +
+           short_number(c.w1_sampling) + ", quadrature " + short_number(c.w1_quadrature) + ") on [" +
+           number(c.range_lo) + ", " + number(c.range_hi) + "]" + (c.converged ? "" : ", not as good as asked for"));
+  const auto share = [](const Estimate& e) {
+    return number(100 * e.value) + plus_minus(100 * e.standard_error) + " %";
+  };
+  line(text, "weight at zero", share(c.weight_at_zero) + " of the eigenvalues within " + short_number(c.zero_width));
+  line(text, "negative mass", share(c.negative_mass) + " of the eigenvalues below that");
+  std::string moments;
+  for (const Estimate& m : c.moments)
+    moments += (moments.empty() ? "" : ", ") + number(m.value) + plus_minus(m.standard_error);
+  line(text, "moments", moments);
+}
+
+void add_layers(std::string& text, std::vector<LayerEstimate> layers) {
+  if (layers.empty()) return;
+  const std::size_t shown = std::min(layers.size(), kMostLayers);
+  std::partial_sort(layers.begin(), layers.begin() + static_cast<std::ptrdiff_t>(shown), layers.end(),
+                    [](const auto& a, const auto& b) { return a.mean().value > b.mean().value; });
+  line(text, "layers", format_count(static_cast<std::int64_t>(layers.size())) + ", largest mean of the diagonal first");
+  std::size_t width = 0;
+  for (std::size_t i = 0; i < shown; ++i) width = std::max(width, layers[i].name.size());
+  for (std::size_t i = 0; i < shown; ++i) {
+    const LayerEstimate& l = layers[i];
+    text += "    " + one_line(l.name) + std::string(width - l.name.size() + 2, ' ') + number(l.mean().value) +
+            plus_minus(l.mean().standard_error) + ", trace " + number(l.trace.value) +
+            plus_minus(l.trace.standard_error) + " of " + format_count(l.size) +
+            (l.size == 1 ? " entry\n" : " entries\n");
+  }
+}
+
+/// By what they were taken for. Nothing for results of versions that did not count so.
+std::string products_text(const ProductCount& c) {
+  std::string text;
+  const auto add = [&](std::int64_t count, const std::string& what) {
+    if (count > 0) text += (text.empty() ? "" : ", ") + format_count(count) + " for " + what;
+  };
+  add(c.symmetry, "symmetry and trace");
+  add(c.first_probe, "the first probe (eigenvalues, density, deflation)");
+  add(c.density, "other probes (density, trace)");
+  add(c.trace, "the trace alone");
+  add(c.eigenvalues, "eigenvalues alone");
+  add(c.residuals, "true residuals");
+  add(c.surplus, "nothing (under way at the end)");
+  return text;
+}
+
+std::string cost_text(const Diagnostics& d) {
+  std::string text = format_count(d.products) + " Hessian-vector products in " + format_duration(d.product_s);
+  if (std::isfinite(d.cost_in_gradients)) text += " (" + number(d.cost_in_gradients) + " gradients each)";
+  return text + ", " + format_duration(d.elapsed_s) + " in all, at most " + format_bytes(d.peak_memory_bytes) +
+         " a rank";
+}
+
+/// What the run found out, and at what cost.
+std::string findings(const RunResult& r) {
+  const Diagnostics& d = r.diagnostics;
+  std::string text;
+  line(text, "loss",
+       number(d.loss) + ", gradient norm " + number(d.gradient_norm) + ", " + format_count(d.parameters) +
+           " parameters");
+  if (r.eigenvalues) add_eigenvalues(text, *r.eigenvalues);
+  if (r.trace) line(text, "trace", trace_text(*r.trace));
+  if (r.cumulative) add_cumulative(text, *r.cumulative);
+  if (r.density) line(text, "kernel", "Gaussian, standard deviation " + number(r.density->sigma));
+  add_layers(text, r.layers);
+  line(text, "products", products_text(r.counts));
+  line(text, "cost", cost_text(d));
+  return text;
+}
+
 }  // namespace
 
 std::string plot_density(const Density& d) {
@@ -111,7 +234,7 @@ std::string inspect_result(const RunResult& r) {
   line(text, "basis", basis_text(r.diagnostics));
   line(text, "forecast", forecast_text(r.diagnostics));
   for (const auto& warning : r.warnings) line(text, "warning", warning);
-  for (const auto& l : summary(r)) text += l + "\n";
+  text += findings(r);
   if (r.density) text += "\nspectral density over the eigenvalues\n" + plot_density(*r.density);
   return text;
 }
