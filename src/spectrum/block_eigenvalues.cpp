@@ -1,1 +1,157 @@
-// To be written.
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "eigen_lists.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/krylov/block_lanczos.h"
+#include "hesspect/spectrum/eigenvalues.h"
+#include "hesspect/spectrum/probe.h"
+
+namespace hesspect {
+namespace {
+
+/// Probe numbers for start vectors: out of the way of a run's own probes and of the restarts of single vectors.
+constexpr std::uint64_t kBlockProbes = (std::uint64_t{1} << 63) + (std::uint64_t{1} << 60);
+
+/// Rank 0's numbers, bitwise, on every rank: for what rests on small problems that each rank solves by itself.
+std::vector<double> of_rank0(Communicator& comm, std::vector<double> values) {
+  if (comm.rank() != 0) std::ranges::fill(values, 0.0);
+  comm.all_reduce_sum(std::span<double>(values));
+  return values;
+}
+
+/// The values of a selection's lists, one after the other.
+std::vector<double> values_of(const std::vector<RitzPair>& pairs, const EigenSelection& selection) {
+  std::vector<double> values;
+  for (const std::size_t i : selection.all()) values.push_back(pairs[i].value);
+  return values;
+}
+
+class BlockSearch {
+ public:
+  BlockSearch(LinearOperator& op, const EigenOptions& options)
+      : op_(op), options_(options), wanted_(wanted_counts(op.shard().n, options)) {
+    if (options.block < 1 || options.max_steps < 1 || !(options.rtol >= 0))
+      throw UsageError("block eigenvalues: block and max_steps must be 1 or more, rtol 0 or more");
+    const std::int64_t least = static_cast<std::int64_t>(wanted_.all()) + 2 * options.block;
+    if (options.max_basis > 0 && options.max_basis < least)
+      throw UsageError("block eigenvalues: a basis of " + std::to_string(options.max_basis) +
+                       " rows is too small for " + std::to_string(wanted_.all()) + " eigenvalues by blocks of " +
+                       std::to_string(options.block) + ": at least " + std::to_string(least));
+    std::vector<at::Tensor> starts;
+    for (std::int64_t i = 0; i < std::min(options.block, op.shard().n); ++i) starts.push_back(fresh_vector());
+    run_ = std::make_shared<BlockLanczos>(op, starts);
+  }
+
+  void run(const std::function<void()>& on_step) {
+    while (!finished() && run_->products() < options_.max_steps) {
+      if (room() < 1)
+        run_->thick_restart(op_, kept_pairs(run_->ritz_pairs(), wanted_, options_.max_basis - options_.block));
+      if (run_->closed() && !restart()) return;
+      // Looking costs O(m³): seldom enough not to show, often enough not to waste products.
+      const std::int64_t more = std::max(options_.block, run_->products() / 16);
+      run_->extend(op_, std::min({more, options_.max_steps - run_->products(), room()}), on_step);
+    }
+  }
+
+  EigenResult result() const {
+    EigenResult result = listed(run_->ritz_pairs(), wanted_, options_.rtol, run_->rounding(), run_->complete());
+    result.steps = run_->products();
+    result.thick_restarts = run_->thick_restarts();
+    result.method = "block lanczos";
+    result.exhausted = run_->complete() &&
+                       static_cast<std::int64_t>(wanted_.all()) < options_.top + options_.bottom + options_.magnitude;
+    return result;
+  }
+
+  /// Collective. The source holds the run.
+  VectorSource vectors() const {
+    const std::vector<RitzPair> pairs = run_->ritz_pairs();
+    const std::vector<double> all = run_->ritz_coefficients();
+    const auto m = static_cast<std::size_t>(run_->rows());
+    std::vector<double> wanted;
+    for (const std::size_t i : select_wanted(pairs, wanted_, run_->complete()).all())
+      wanted.insert(wanted.end(), all.begin() + static_cast<std::ptrdiff_t>(i * m),
+                    all.begin() + static_cast<std::ptrdiff_t>((i + 1) * m));
+    wanted = of_rank0(op_.comm(), std::move(wanted));
+    return [run = run_, m, s = std::move(wanted)](std::size_t i) {
+      return run->ritz_vector(std::span(s).subspan(i * m, m));
+    };
+  }
+
+ private:
+  at::Tensor fresh_vector() {
+    return probe_vector(op_, ProbeDistribution::kGaussian, options_.seed, kBlockProbes + probes_++);
+  }
+
+  /// Rows that the basis may still get; each product brings one at most.
+  std::int64_t room() const {
+    const std::int64_t most = options_.max_basis > 0 ? options_.max_basis : op_.shard().n + options_.block;
+    return most - run_->rows() - run_->next_rows();
+  }
+
+  /// A block of fresh vectors, as far as there is room.
+  bool restart() {
+    const std::int64_t count = std::min(options_.block, room());
+    bool any = false;
+    for (std::int64_t i = 0; i < count; ++i) any = run_->restart(op_, fresh_vector()) || any;
+    return any;
+  }
+
+  /// Rank 0's opinion. Collective.
+  bool finished() const { return of_rank0(op_.comm(), {finished_here() ? 1.0 : 0.0})[0] != 0; }
+
+  bool finished_here() const {
+    if (run_->rows() == 0) return false;
+    if (run_->complete()) return true;
+    const std::vector<RitzPair> pairs = run_->ritz_pairs();
+    if (!listed(pairs, wanted_, options_.rtol, run_->rounding(), false).converged) return false;
+    return run_->spaces() == 1 ? !run_->closed() : last_space_adds_nothing(pairs);
+  }
+
+  /// After the space has closed T has a diagonal block for each start with fresh vectors. The last one adds nothing if
+  /// its own outermost values are converged and the lists are, to tolerance, what they are without it.
+  bool last_space_adds_nothing(const std::vector<RitzPair>& pairs) const {
+    std::vector<RitzPair> before, own;
+    for (const RitzPair& pair : pairs)
+      (pair.block + 1 == static_cast<std::size_t>(run_->spaces()) ? own : before).push_back(pair);
+    if (own.empty() || before.size() < wanted_.all()) return false;
+    const WantedCounts outermost{wanted_.top > 0 ? 1U : 0U, wanted_.bottom > 0 ? 1U : 0U,
+                                 wanted_.magnitude > 0 ? 1U : 0U};
+    for (const std::size_t i : select_wanted(own, outermost, true).all())
+      if (own[i].residual > tolerance(pairs)) return false;
+    const std::vector<double> with = values_of(pairs, select_wanted(pairs, wanted_, false)),
+                              without = values_of(before, select_wanted(before, wanted_, false));
+    for (std::size_t i = 0; i < with.size(); ++i)
+      if (std::abs(with[i] - without[i]) > tolerance(pairs)) return false;
+    return true;
+  }
+
+  double tolerance(const std::vector<RitzPair>& pairs) const {
+    return std::max(options_.rtol * std::max(std::abs(pairs.front().value), std::abs(pairs.back().value)),
+                    2 * run_->rounding());
+  }
+
+  LinearOperator& op_;
+  EigenOptions options_;
+  WantedCounts wanted_;
+  std::shared_ptr<BlockLanczos> run_;
+  std::uint64_t probes_ = 0;
+};
+
+}  // namespace
+
+EigenResult block_eigenvalues(LinearOperator& op, const EigenOptions& options, VectorSource* vectors,
+                              const std::function<void()>& on_step) {
+  BlockSearch search(op, options);
+  search.run(on_step);
+  if (vectors != nullptr) *vectors = search.vectors();
+  return search.result();
+}
+
+}  // namespace hesspect
