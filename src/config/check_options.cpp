@@ -1,5 +1,6 @@
 #include "check_options.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "hesspect/core/errors.h"
@@ -10,6 +11,8 @@ namespace {
 void require(bool given, Command command, const std::string& option, const std::string& what) {
   if (!given) throw UsageError("'" + to_string(command) + "' needs --" + option + ", " + what);
 }
+
+constexpr std::int64_t kLeastRoom = 8;  // of a Lanczos basis, beside the wanted vectors, to go on after a restart
 
 std::int64_t wanted(const EigsConfig& c) { return c.top + c.bottom + c.magnitude; }
 
@@ -32,8 +35,8 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, const std::str
   if (c.block > c.max_steps)
     throw UsageError("--block " + std::to_string(c.block) + " is more than --max-steps " + std::to_string(c.max_steps) +
                      ": a block takes a step for each of its vectors");
-  const std::int64_t least = wanted(c) + 2 * c.block;
-  if (c.max_basis > 0 && c.max_basis < least)
+  const std::int64_t least = wanted(c) + (c.block > 1 ? 2 * c.block : kLeastRoom);
+  if (c.max_basis > 0 && c.max_basis < std::min(least, c.max_steps + 1))
     throw UsageError("--max-basis " + std::to_string(c.max_basis) + " is too small for " + std::to_string(wanted(c)) +
                      " eigenvalues: at least " + std::to_string(least) + ", better twice that");
 }

@@ -363,11 +363,12 @@ TEST(Options, PowerIterationAsksForMagnitudes) {
 }
 
 TEST(Options, BasisAndBlockFitWhatIsWanted) {
-  EXPECT_EQ(usage_error(with({"--max-basis", "14"})),
-            "--max-basis 14 is too small for 13 eigenvalues: at least 15, better twice that");
-  EXPECT_EQ(usage_error(with({"--max-basis", "15"})), "");
-  EXPECT_EQ(usage_error(with({"--max-basis", "15", "--block", "2"})),
-            "--max-basis 15 is too small for 13 eigenvalues: at least 17, better twice that");
+  EXPECT_EQ(usage_error(with({"--max-basis", "20"})),
+            "--max-basis 20 is too small for 13 eigenvalues: at least 21, better twice that");
+  EXPECT_EQ(usage_error(with({"--max-basis", "21"})), "");
+  EXPECT_EQ(usage_error(with({"--max-basis", "20", "--max-steps", "19"})), "");  // never outgrown
+  EXPECT_EQ(usage_error(with({"--max-basis", "22", "--block", "5"})),
+            "--max-basis 22 is too small for 13 eigenvalues: at least 23, better twice that");
   EXPECT_EQ(usage_error(with({"--max-steps", "4", "--block", "5"})),
             "--block 5 is more than --max-steps 4: a block takes a step for each of its vectors");
   EXPECT_EQ(usage_error(with({"--block", "1001"})), "--block 1001: expected an integer from 1 to 1000");
