@@ -18,6 +18,7 @@ std::string lines_of(const Option& option) {
   std::string help = option.help;
   const auto present = option.get();
   if (!option.value_name.empty() && !present.empty()) help += " [" + present.front() + "]";
+  if (option.value_name.empty() && present.front() == "true") help += " [on; --" + option.name + "=false: off]";
   if (text.size() + 2 > kHelpColumn) text += "\n";
   std::size_t column = text.back() == '\n' ? 0 : text.size();
   std::istringstream words(help);

@@ -421,6 +421,8 @@ TEST(Options, Accuracy) {
        {"--magnitude", "--method", "--block", "--max-basis", "--true-residuals", "--eigenvectors", "--trace-method",
         "--layers", "--diagonal", "--rtol-trace", "--density-w1", "--confidence", "--max-hvps"})
     EXPECT_NE(help.find(option), std::string::npos) << option;
+  EXPECT_NE(help.find("--layers=false"), std::string::npos);  // how to turn off what is on
+  EXPECT_EQ(help.find("--force=false"), std::string::npos);
 }
 
 }  // namespace
