@@ -87,6 +87,10 @@ with h5py.File(path) as f:
 
     read = hesspect.read(path)
     assert read.run_id == "5eed" and read.basis_dtype == "bfloat16" and read.basis_memory == "host"
+    assert read.products["total"] == 137 and read.layer_names == ("a.weight", "a.bias") and read.layer_means[0] == 0.1
+    assert read.which == ("top", "top", "bottom") and read.eigenvalue_errors[2] == 4e-8 and read.true_residuals[0] == 2e-9
+    assert read.trace_half_width == 0.9 and read.trace_sample.mean() == read.trace and read.trace_converged is False
+    assert read.w1 == 0.75 and read.band == "jackknife" and read.cumulative_upper[1] == 1 and read.density_converged is False
     for name in ("peak_memory_bytes", "peak_device_bytes", "groups", "data_ranks", "lock_step", "basis_bytes",
                  "micro_batches", "kept_graphs", "messages_per_step", "message_bytes_per_step", "starts",
                  "forecast_memory_bytes", "forecast_seconds", "forecast_hvp_seconds", "gradient_seconds",

@@ -134,6 +134,16 @@ TEST_P(VectorsFileTest, NothingIsThereBeforeTheCommit) {
   EXPECT_EQ(content, "earlier");
 }
 
+/// A run that found no eigenvalue.
+TEST_P(VectorsFileTest, NoVectorsAreAFileToo) {
+  VectorsFile file(path_, sample({}, false));
+  file.commit();
+  EXPECT_TRUE(fs::is_regular_file(path_));
+  if (std::string(GetParam()) == ".safetensors") {
+    EXPECT_EQ(SafetensorsFile(path_).find("scale")->shape, std::vector<std::int64_t>{0});
+  }
+}
+
 TEST_P(VectorsFileTest, LinksAreFollowed) {
   fs::create_symlink("target", path_);
   write_all<float>(path_, sample({1}, false));
