@@ -120,6 +120,7 @@ INSTANTIATE_TEST_SUITE_P(
     Planted, Coverage,
     ::testing::Values(Case{"OutliersAndBulk", testing::outliers_and_bulk},
                       Case{"NegativeOutliers", testing::negative_outliers}, Case{"LowRank", testing::low_rank},
+                      Case{"PowerLaw", testing::power_law},
                       Case{"MarchenkoPastur", [](std::int64_t n) { return testing::marchenko_pastur(n); }},
                       Case{"Semicircle", testing::semicircle}, Case{"Clusters", testing::clusters},
                       Case{"Multiplicities", testing::multiplicities}, Case{"AllZeros", testing::all_zeros}),

@@ -17,7 +17,7 @@ struct PlantedSpectrum {
   std::string name;
   std::vector<double> values;           // [n], ascending
   std::vector<double> simple_outliers;  // stand far apart from all else
-  /// For RotatedDiagonalOperator and its like: the values in no order.
+  /// For RotatedDiagonalOperator and its like: the values in no order. Borrows them.
   std::function<double(std::int64_t)> entry() const {
     // n is coprime to the stride where it is not a multiple of this prime
     constexpr std::int64_t kStride = 1'299'709;
@@ -66,6 +66,13 @@ inline PlantedSpectrum outliers_and_bulk(std::int64_t n) {
 
 inline PlantedSpectrum negative_outliers(std::int64_t n) {
   return bulk_and("negative outliers", n, {-8, -7, -6, -5, -4, 10, 11.2, 12.4, 13.6, 14.8, 16, 17.2, 18.4, 19.6, 20.8});
+}
+
+/// 30, 15, 10, 7.5, …: outliers without an end, of which a run finds some.
+inline PlantedSpectrum power_law(std::int64_t n) {
+  PlantedSpectrum s{"power law", {}, {}};
+  for (std::int64_t i = n; i >= 1; --i) s.values.push_back(30 / static_cast<double>(i));
+  return s;
 }
 
 /// A few eigenvalues, then nothing: rank ten.
@@ -117,8 +124,8 @@ inline PlantedSpectrum all_zeros(std::int64_t n) {
 }
 
 inline std::vector<PlantedSpectrum> planted_spectra(std::int64_t n) {
-  return {outliers_and_bulk(n), negative_outliers(n), low_rank(n),  marchenko_pastur(n),
-          semicircle(n),        clusters(n),          all_zeros(n), multiplicities(n)};
+  return {outliers_and_bulk(n), negative_outliers(n), low_rank(n),       power_law(n), marchenko_pastur(n),
+          semicircle(n),        clusters(n),          multiplicities(n), all_zeros(n)};
 }
 
 /// (number of values ≤ x) / n. @param values  ascending

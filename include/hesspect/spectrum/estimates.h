@@ -40,7 +40,7 @@ struct Estimate {
 struct CumulativeDensity {
   std::vector<double> lambda;      // [points], ascending: where F steps
   std::vector<double> cumulative;  // [points], F at and right of lambda[i]; the last is 1
-  std::vector<double> lower;       // [points], of the band, pointwise at `confidence`
+  std::vector<double> lower;       // [points], of the band, pointwise at `confidence`, from lambda[i] to the next
   std::vector<double> upper;       // [points]
   double confidence = 0.9;
   std::string band;  // "jackknife" (over probes), "a priori" (fewer than 3 probes) or "exact"
