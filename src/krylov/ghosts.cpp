@@ -54,6 +54,7 @@ std::vector<RitzPair> genuine_ritz_pairs(std::span<const double> alpha, std::spa
       weight += eigen.first[j] * eigen.first[j];
       if (residual < best.residual) best = {theta[j], residual, 0, 0};
     }
+    if (end > i + 1) best.residual = std::min(best.residual, theta[end - 1] - theta[i]);
     best.first = std::sqrt(weight);
     genuine.push_back(best);
   }

@@ -11,9 +11,10 @@ namespace hesspect {
 /// The Ritz pairs of T that belong to the operator, each value once, ascending.
 ///
 /// Cullum & Willoughby: let T̂ be T without its first row and column. A value that T has several times (to tolerance) is
-/// genuine: a converged eigenvalue and its copies, listed once, with the smallest residual bound of the copies, its
-/// first component the root of their weights' sum. A value that T has once, and T̂ too, is spurious. A value that T has
-/// once and T̂ has not is genuine. True multiplicities cannot be told. Local.
+/// genuine and has converged: an eigenvalue and its copies, listed once. Its residual is the smallest bound of the
+/// copies, or how far they lie apart where that is less (while another copy comes up, the others' bounds are large for
+/// some steps); its first component is the root of their weights' sum. A value that T has once, and T̂ too, is spurious.
+/// A value that T has once and T̂ has not is genuine. True multiplicities cannot be told. Local.
 ///
 /// T̂ has a value where it has one to T's own rounding, m · 10 ε · max |θ|; or to tolerance²/δ, with δ the distance to
 /// the nearest value of T with more weight: so far off is a copy at distance δ of its eigenvalue where vectors are
