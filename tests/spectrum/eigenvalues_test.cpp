@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/tridiagonal.h"
@@ -209,14 +211,187 @@ TEST(Eigenvalues, OneDimension) {
   EXPECT_TRUE(result.bottom.empty());
 }
 
-TEST(Eigenvalues, RefusesRunsThatWouldShowGhosts) {
-  DiagonalOperator op(local, 100, at::kDouble, [](std::int64_t i) { return static_cast<double>(i); });
+TEST(Eigenvalues, LargestMagnitudes) {
+  const at::Tensor matrix = testing::gaussian_matrix(300, 27) - 0.05 * at::eye(300, at::kDouble);
+  DenseOperator op(local, matrix);
+  std::vector<double> all = descending(matrix);
+  std::ranges::sort(all, [](double a, double b) { return std::abs(a) > std::abs(b); });
+  for (const std::int64_t max_basis : {0, 30}) {
+    Lanczos run = fresh_run(op);
+    const EigenResult result =
+        eigenvalues(op, run, {.top = 0, .magnitude = 9, .max_steps = 1000, .max_basis = max_basis});
+    EXPECT_TRUE(result.converged);
+    EXPECT_TRUE(result.top.empty() && result.bottom.empty());
+    ASSERT_EQ(result.magnitude.size(), 9U);
+    int negative = 0;
+    for (std::size_t i = 0; i < 9; ++i) {
+      EXPECT_NEAR(result.magnitude[i].value, all[i], 1e-9) << i;
+      negative += result.magnitude[i].value < 0;
+    }
+    EXPECT_GT(negative, 0);
+    EXPECT_LT(negative, 9);
+    EXPECT_EQ(result.thick_restarts > 0, max_basis > 0);
+  }
+  Lanczos run = fresh_run(op);
+  run.extend(op, 4);
+  const EigenResult few = eigenvalues_so_far(run, 300, {.top = 0, .magnitude = 9});
+  EXPECT_EQ(few.magnitude.size(), 4U);
+  EXPECT_FALSE(few.converged);
+}
+
+/// y_i of a source, as rows [count, n].
+at::Tensor stacked(const VectorSource& vectors, std::size_t count) {
+  std::vector<at::Tensor> rows;
+  for (std::size_t i = 0; i < count; ++i) rows.push_back(vectors(i).to(at::kDouble));
+  return at::stack(rows);
+}
+
+// A basis of 36 rows finds what 300 find, its vectors included.
+TEST(Eigenvalues, ThickRestartsFindTheSame) {
+  const at::Tensor matrix = testing::gaussian_matrix(400, 28);
+  DenseOperator op(local, matrix);
+  const std::vector<double> all = descending(matrix);
+  const EigenOptions options{.top = 10, .bottom = 5, .max_steps = 1500, .max_basis = 36};
+  Lanczos run = fresh_run(op);
+  EigenResult result = eigenvalues(op, run, options);
+  EXPECT_TRUE(result.converged);
+  EXPECT_GT(result.thick_restarts, 5);
+  EXPECT_EQ(result.steps, op.products);
+  EXPECT_EQ(run.basis_bytes(), 36 * 400 * 8);
+  EXPECT_LT(result.steps, 600);
+  ASSERT_EQ(result.top.size(), 10U);
+  ASSERT_EQ(result.bottom.size(), 5U);
+  expect_ends(result, all, 1e-9);
+
+  const VectorSource vectors = eigenvectors(run, 400, options);
+  const at::Tensor y = stacked(vectors, 15);
+  EXPECT_LT((at::mm(y, y.t()) - at::eye(15, at::kDouble)).abs().max().item<double>(), 1e-12);
+  int steps = 0;
+  measure_residuals(op, vectors, result, 4, [&] { ++steps; });
+  EXPECT_EQ(steps, 4);
+  EXPECT_EQ(result.residual_products, 15);
+  EXPECT_EQ(op.products, result.steps + 15);
+  std::vector<EigenEstimate> listed = result.top;
+  listed.insert(listed.end(), result.bottom.begin(), result.bottom.end());
+  for (std::int64_t i = 0; i < 15; ++i) {
+    const EigenEstimate& one = listed[static_cast<std::size_t>(i)];
+    EXPECT_NEAR(one.true_residual, (at::mv(matrix, y[i]) - one.value * y[i]).norm().item<double>(), 1e-13);
+    EXPECT_LE(one.true_residual, one.residual + 1e-13);
+    EXPECT_LE(one.residual, 2e-6);
+    const double truth = i < 10 ? all[static_cast<std::size_t>(i)] : all[static_cast<std::size_t>(385 + i)];
+    EXPECT_LE(std::abs(one.value - truth), one.error + 1e-13);  // and what LAPACK leaves
+    EXPECT_LE(one.error, 1e-9);                                 // the residual's square
+  }
+}
+
+// The probe's run already has more rows than the basis may have.
+TEST(Eigenvalues, ThickRestartOfALongerRun) {
+  const at::Tensor matrix = testing::gaussian_matrix(400, 28);
+  DenseOperator op(local, matrix);
+  Lanczos run = fresh_run(op);
+  run.extend(op, 60);
+  const EigenResult result = eigenvalues(op, run, {.top = 8, .max_steps = 1000, .max_basis = 30});
+  EXPECT_TRUE(result.converged);
+  EXPECT_LT(run.rows(), 30);
+  expect_ends(result, descending(matrix), 1e-9);
+}
+
+// Nine distinct eigenvalues: each closed space adds one copy of the first three, and the third and fourth no longer fit
+// into the basis beside those before.
+TEST(Eigenvalues, MultipleEigenvaluesWithThickRestarts) {
+  std::vector<double> values(150);
+  for (std::size_t i = 0; i < 150; ++i)
+    values[i] = i < 9 ? 4 - static_cast<double>(i / 3) : std::cos(static_cast<double>(i % 6));
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    const at::Tensor matrix = matrix_with_spectrum(values, 29).to(dtype);
+    DenseOperator op(local, matrix);
+    Lanczos run = fresh_run(op);
+    const EigenResult result = eigenvalues(op, run, {.top = 10, .max_steps = 1000, .max_basis = 20});
+    EXPECT_TRUE(result.converged);
+    EXPECT_GT(result.thick_restarts, 0);
+    expect_ends(result, descending(matrix.to(at::kDouble)), dtype == at::kDouble ? 1e-9 : 1e-5);
+  }
+}
+
+TEST(Eigenvalues, ABasisTooSmallSaysWhichWouldDo) {
+  DenseOperator op(local, testing::gaussian_matrix(200, 30));
+  Lanczos run = fresh_run(op);
+  std::int64_t enough = 0;
+  try {
+    eigenvalues(op, run, {.top = 10, .bottom = 4, .max_steps = 3000, .max_basis = 14});
+    FAIL();
+  } catch (const UsageError& error) {
+    const std::string text = error.what();
+    enough = std::stoll(text.substr(text.find(": ") + 2));
+  }
+  EXPECT_EQ(run.steps(), 0);
+  const EigenResult result = eigenvalues(op, run, {.top = 10, .bottom = 4, .max_steps = 3000, .max_basis = enough});
+  EXPECT_TRUE(result.converged);
+
+  LanczosOptions narrow;
+  narrow.basis.storage = at::kFloat;
+  Lanczos other(op, probe_vector(op, ProbeDistribution::kGaussian, 1, 0), narrow);
+  EXPECT_THROW(eigenvalues(op, other, {.top = 10, .max_basis = 50}), UsageError);
+  EXPECT_TRUE(eigenvalues(op, other, {.top = 10, .max_steps = 190, .max_basis = 191}).converged);
+}
+
+LanczosOptions plain() {
   LanczosOptions none;
   none.reorthogonalisation = Reorthogonalisation::kNone;
-  Lanczos run(op, probe_vector(op, ProbeDistribution::kGaussian, 1, 0), none);
-  EXPECT_THROW(eigenvalues(op, run, {}), UsageError);
-  Lanczos good = fresh_run(op);
-  EXPECT_THROW(eigenvalues(op, good, {.top = -1}), UsageError);
+  return none;
+}
+
+double planted(std::int64_t i) {
+  return i < 20 ? 10 + 1.2 * static_cast<double>(i) : 0.3 * std::sin(static_cast<double>(i) * static_cast<double>(i));
+}
+
+TEST(Eigenvalues, NoGhostsWithoutReorthogonalisation) {
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    testing::RotatedDiagonalOperator op(local, 20'000, dtype, planted);
+    Lanczos run(op, probe_vector(op, ProbeDistribution::kRademacher, 3, 0), plain());
+    const EigenOptions options{.top = 20};
+    const EigenResult early = eigenvalues(op, run, options);
+    EXPECT_TRUE(early.converged);
+    EXPECT_LT(early.steps, 100);
+    run.extend(op, 300 - run.steps());
+    const EigenResult late = eigenvalues_so_far(run, 20'000, options);  // copies of all twenty by now
+    for (const EigenResult& result : {early, late}) {
+      ASSERT_EQ(result.top.size(), 20U);
+      for (std::size_t i = 0; i < 20; ++i)
+        EXPECT_NEAR(result.top[i].value, planted(19 - static_cast<std::int64_t>(i)),
+                    dtype == at::kDouble ? 1e-10 : 3e-5);
+    }
+    EXPECT_THROW(eigenvectors(run, 20'000, options), UsageError);
+  }
+}
+
+TEST(Eigenvalues, AClosedSpaceWithoutReorthogonalisation) {
+  DiagonalOperator op(local, 9000, at::kDouble, [](std::int64_t i) { return static_cast<double>(i % 3); });
+  Lanczos run(op, probe_vector(op, ProbeDistribution::kRademacher, 3, 0), plain());
+  const EigenResult result = eigenvalues(op, run, {.top = 5});
+  EXPECT_EQ(result.steps, 3);
+  EXPECT_FALSE(result.converged);
+  EXPECT_TRUE(result.exhausted);
+  ASSERT_EQ(result.top.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(result.top[i].value, 2 - static_cast<double>(i), 1e-12);
+}
+
+TEST(Eigenvalues, RefusesWhatMeansNothing) {
+  DiagonalOperator op(local, 100, at::kDouble, [](std::int64_t i) { return static_cast<double>(i); });
+  Lanczos run = fresh_run(op);
+  EXPECT_THROW(eigenvalues(op, run, {.top = -1}), UsageError);
+  EXPECT_THROW(eigenvalues(op, run, {.top = 1, .magnitude = 1}), UsageError);
+  EXPECT_THROW(eigenvalues(op, run, {.top = 0, .bottom = 1, .magnitude = 1}), UsageError);
+}
+
+TEST(Residuals, NotFiniteIsAnError) {
+  DiagonalOperator op(local, 100, at::kDouble, [](std::int64_t i) { return static_cast<double>(i); });
+  Lanczos run = fresh_run(op);
+  EigenResult result = eigenvalues(op, run, {.top = 2});
+  const at::Tensor wrong = at::full({100}, std::nan(""), at::kDouble);
+  EXPECT_THROW(measure_residuals(
+                   op, [&](std::size_t) { return wrong; }, result, 1),
+               NumericalError);
 }
 
 }  // namespace

@@ -20,11 +20,14 @@ void expect_same(const EigenResult& a, const EigenResult& b) {
   EXPECT_EQ(a.steps, b.steps);
   EXPECT_EQ(a.converged, b.converged);
   EXPECT_EQ(a.exhausted, b.exhausted);
-  for (const auto& [x, y] : {std::pair(&a.top, &b.top), std::pair(&a.bottom, &b.bottom)}) {
+  EXPECT_EQ(a.thick_restarts, b.thick_restarts);
+  for (const auto& [x, y] :
+       {std::pair(&a.top, &b.top), std::pair(&a.bottom, &b.bottom), std::pair(&a.magnitude, &b.magnitude)}) {
     ASSERT_EQ(x->size(), y->size());
     for (std::size_t i = 0; i < x->size(); ++i) {
       EXPECT_EQ((*x)[i].value, (*y)[i].value);
       EXPECT_EQ((*x)[i].residual, (*y)[i].residual);
+      EXPECT_EQ((*x)[i].error, (*y)[i].error);
       EXPECT_EQ((*x)[i].converged, (*y)[i].converged);
     }
   }
@@ -39,6 +42,7 @@ void expect_resumable(LinearOperator& op, const std::int64_t& products, const Ei
   const EigenResult expected =
       eigenvalues(op, first, options, [&](const Lanczos& run) { stops.push_back(Saved::of(run)); });
   ASSERT_EQ(static_cast<std::int64_t>(stops.size()), expected.steps + 1);
+  EXPECT_EQ(expected.thick_restarts > 0, options.max_basis > 0);
   for (std::size_t taken = 0; taken < stops.size(); taken += stride) {
     Lanczos run = stops[taken].resume(op, lanczos);
     const std::int64_t before = products;
@@ -70,6 +74,52 @@ TEST(ResumedEigenvalues, AnUnevenSpectrum) {
     LanczosOptions lanczos;
     lanczos.basis.storage = storage;
     expect_resumable(op, op.products, {.top = 6, .bottom = 1, .max_steps = 50}, lanczos, 7);
+  }
+}
+
+TEST(ResumedEigenvalues, ThickRestarts) {
+  const auto world = MpiCommunicator::world();
+  testing::RotatedDiagonalOperator op(*world, 4001, at::kDouble, [](std::int64_t i) {
+    return i % 200 == 3 ? 2 + static_cast<double>(i) / 1000 : std::cos(static_cast<double>(i));
+  });
+  const EigenOptions both{.top = 6, .bottom = 2, .max_steps = 60, .max_basis = 20};
+  expect_resumable(op, op.products, both, {}, 7);
+  const EigenOptions magnitude{.top = 0, .magnitude = 8, .max_steps = 60, .max_basis = 18};
+  expect_resumable(op, op.products, magnitude, {}, 7);
+}
+
+// Copies of multiple eigenvalues in float32: the driver waits until they show no more, over thick restarts too.
+TEST(ResumedEigenvalues, MultipleEigenvaluesWithThickRestarts) {
+  const auto world = MpiCommunicator::world();
+  std::vector<double> values(90);
+  for (std::size_t i = 0; i < 90; ++i)
+    values[i] = i < 9 ? 4 - static_cast<double>(i / 3) : std::cos(static_cast<double>(i % 12));
+  const at::Tensor matrix = testing::matrix_with_spectrum(values, 29);
+  for (const at::ScalarType dtype : {at::kDouble, at::kFloat}) {
+    DenseOperator op(*world, matrix.to(dtype));
+    expect_resumable(op, op.products, {.top = 16, .max_steps = 400, .max_basis = 24}, {}, 11);
+  }
+}
+
+// A machine with more memory, or less, than the one before: other thick restarts, the same eigenvalues.
+TEST(ResumedEigenvalues, WithAnotherBasis) {
+  const auto world = MpiCommunicator::world();
+  testing::RotatedDiagonalOperator op(*world, 4001, at::kDouble, [](std::int64_t i) {
+    return i % 200 == 3 ? 2 + static_cast<double>(i) / 1000 : std::cos(static_cast<double>(i));
+  });
+  const EigenOptions small{.top = 6, .max_steps = 300, .max_basis = 16},
+      large{.top = 6, .max_steps = 300, .max_basis = 40};
+  for (const auto& [before, after] : {std::pair(small, large), std::pair(large, small)}) {
+    Lanczos first(op, probe_vector(op, ProbeDistribution::kRademacher, 3, 0));
+    EigenOptions shortly = before;
+    shortly.max_steps = 30;
+    eigenvalues(op, first, shortly);
+    Lanczos run = Saved::of(first).resume(op, {});
+    const EigenResult result = eigenvalues(op, run, after);
+    EXPECT_TRUE(result.converged);
+    EXPECT_GT(result.thick_restarts, 0);
+    for (std::size_t i = 0; i < 6; ++i)
+      EXPECT_NEAR(result.top[i].value, 2 + (3.803 - 0.2 * static_cast<double>(i)), 1e-9) << i;
   }
 }
 
