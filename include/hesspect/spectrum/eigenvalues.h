@@ -43,8 +43,9 @@ struct EigenOptions {
 /// lists; then multiplicities are right. In float32 a space mostly closes with a β of rounding's size (below
 /// 1e3 ε · scale) that is no breakdown: the run goes on in a direction that rounding chose, and ends only when a
 /// further round of as many steps as the space had adds nothing (at most twice the steps where nothing is to be found;
-/// eight steps do where all that is left lies far within the wanted values). Where the space does not close, further
-/// copies may be missing: block_eigenvalues finds them.
+/// eight steps do where all that is left lies far within the wanted values). Where the space does not close, or the
+/// basis has no room for as many such spaces as there are copies and restarts thick between, further copies may be
+/// missing: block_eigenvalues finds them.
 ///
 /// Where the basis reaches max_basis rows, a thick restart keeps the wanted Ritz vectors and half as many more, next to
 /// them, as there are others (Wu & Simon 2000). A resumed run takes its recorded thick restarts again, whatever
