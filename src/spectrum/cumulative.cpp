@@ -74,67 +74,75 @@ std::vector<Step> steps_of(const ReducedProbes& probes, const std::vector<double
 }
 
 /// How many copies beyond one each exact points may have, as far as their own weights tell: n · weight of g copies is
-/// χ² of g degrees, and its mean over probes stays above g − quantile · √(2g/P) as a rule.
-/// @param points, weight  their number and n · weight
+/// χ² of g degrees, summed over probes of P g, and its root nearly normal.
+/// @param points, weight  their number and n · weight, mean over probes
+/// Source: Fisher's approximation, √(2χ²_g) ~ N(√(2g − 1), 1)
 double further_copies(double points, double weight, double probes, double quantile) {
-  if (!(points > 0)) return 0;
-  const double half = quantile / std::sqrt(2 * probes);
-  const double root = half + std::sqrt(half * half + std::max(0.0, weight));
-  return std::max(0.0, root * root - points);
+  if (!(points > 1e-9)) return 0;
+  const double root = std::sqrt(2 * probes * std::max(0.0, weight)) + quantile;
+  return std::max(0.0, (root * root + 1) / (2 * probes) - points);
 }
 
-struct Widths {
-  double lower = 0, upper = 0;
+struct Copies {
+  double left = 0, right = 0;
 };
 
-/// Widths of the pointwise band on each interval, the quadratures' part aside.
-std::vector<Widths> sampling_widths(const ReducedProbes& probes, const std::vector<Step>& steps, double confidence) {
-  std::vector<Widths> widths(steps.size());
+/// The same of the points left and right of each interval, as shares of the spectrum. What is missing on one side is
+/// too much on the other.
+std::vector<Copies> copies_of(const ReducedProbes& probes, const std::vector<Step>& steps, double confidence) {
+  std::vector<Copies> copies(steps.size());
+  const double count = static_cast<double>(probes.count()), n = probes.dimensions();
+  const double quantile = normal_quantile(confidence);
+  if (probes.exact()) return copies;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const double points = n * steps[i].points, weight = n * steps[i].points_weight;
+    copies[i].left = further_copies(points, weight, count, quantile) / n;
+    copies[i].right =
+        further_copies(n * steps.back().points - points, n * steps.back().points_weight - weight, count, quantile) / n;
+  }
+  return copies;
+}
+
+/// Half width of the pointwise band on each interval, quadrature and further copies aside.
+std::vector<double> sampling_widths(const ReducedProbes& probes, const std::vector<Step>& steps, double confidence) {
+  std::vector<double> widths(steps.size(), 0.0);
   if (probes.exact()) return widths;
   // Chen, Trogdon & Ubaru 2021, theorem 1: P[|Φ_z(x) − Φ(x)| > t] ≤ 2 exp(−P (n + 2) t²)
   const double a_priori = probes.mean_rest() * std::sqrt(std::log(2 / (1 - confidence)) / probes.probe_dimensions());
   const double student = probes.jackknife() ? student_quantile(confidence, probes.count() - 1) : 0;
-  const double normal = normal_quantile(confidence), n = probes.dimensions();
   const double rounding = 1e-14 * probes.mean_rest();
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    const Step &step = steps[i], &all = steps.back();
-    const bool among_rest = step.rest > rounding && step.rest < probes.mean_rest() - rounding;
-    const double both = probes.jackknife() ? student * step.spread : among_rest ? a_priori : 0;
-    // Copies of points on one side that nobody has seen are missing there and too many on the other.
-    const double count = static_cast<double>(probes.count());
-    widths[i].lower =
-        both +
-        further_copies(n * (all.points - step.points), n * (all.points_weight - step.points_weight), count, normal) / n;
-    widths[i].upper = both + further_copies(n * step.points, n * step.points_weight, count, normal) / n;
+    const bool among_rest = steps[i].rest > rounding && steps[i].rest < probes.mean_rest() - rounding;
+    widths[i] = probes.jackknife() ? student * steps[i].spread : among_rest ? a_priori : 0;
   }
   return widths;
 }
 
 double sampling_w1(const ReducedProbes& probes, const std::vector<double>& lambda, const std::vector<Step>& steps,
-                   double confidence) {
+                   const std::vector<Copies>& copies, double confidence) {
   if (probes.exact()) return 0;
-  double errors = 0;
+  double errors = 0, missing = 0;
   for (std::size_t i = 0; i + 1 < lambda.size(); ++i) {
-    const double share = std::clamp(steps[i].rest / probes.mean_rest(), 0.0, 1.0);
-    errors +=
-        (lambda[i + 1] - lambda[i]) *
-        (probes.jackknife() ? steps[i].spread
-                            : probes.mean_rest() * std::sqrt(2 * share * (1 - share) / probes.probe_dimensions()));
+    const double share = std::clamp(steps[i].rest / probes.mean_rest(), 0.0, 1.0), width = lambda[i + 1] - lambda[i];
+    errors += width * (probes.jackknife()
+                           ? steps[i].spread
+                           : probes.mean_rest() * std::sqrt(2 * share * (1 - share) / probes.probe_dimensions()));
+    // Copies take their mass from the rest, and it moves from there.
+    missing += width * (share < 0.5 ? copies[i].left : copies[i].right);
   }
-  double surplus = 0;
-  for (const ReducedProbe& probe : probes.all()) surplus += probe.reduced.surplus / static_cast<double>(probes.count());
   const double quantile =
       probes.jackknife() ? student_quantile(confidence, probes.count() - 1) : normal_quantile(confidence);
-  return quantile * errors + std::max(0.0, surplus);
+  return quantile * errors + missing;
 }
 
 /// F is monotone: what bounds it from below at one place does so further right, too. Between one probe's copy of a node
 /// and another's, which differ by rounding, the spread says nothing, and the band is that of the neighbours.
-void put_band(CumulativeDensity& density, const std::vector<Step>& steps, const std::vector<Widths>& widths) {
+void put_band(CumulativeDensity& density, const std::vector<Step>& steps, const std::vector<double>& widths,
+              const std::vector<Copies>& copies) {
   const std::size_t count = steps.size();
   for (std::size_t i = 0; i < count; ++i) {
-    density.lower.push_back(std::clamp(steps[i].lower - widths[i].lower, 0.0, density.cumulative[i]));
-    density.upper.push_back(std::clamp(steps[i].upper + widths[i].upper, density.cumulative[i], 1.0));
+    density.lower.push_back(std::clamp(steps[i].lower - widths[i] - copies[i].right, 0.0, density.cumulative[i]));
+    density.upper.push_back(std::clamp(steps[i].upper + widths[i] + copies[i].left, density.cumulative[i], 1.0));
   }
   for (std::size_t i = 1; i < count; ++i) {
     density.lower[i] = std::max(density.lower[i], density.lower[i - 1]);
@@ -162,7 +170,8 @@ CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadrature
   const std::vector<Step> steps = steps_of(probes, density.lambda);
   for (const Step& step : steps) density.cumulative.push_back(std::min(step.f, 1.0));
   density.cumulative.back() = 1;
-  put_band(density, steps, sampling_widths(probes, steps, options.confidence));
+  const std::vector<Copies> copies = copies_of(probes, steps, options.confidence);
+  put_band(density, steps, sampling_widths(probes, steps, options.confidence), copies);
 
   density.range_lo = std::numeric_limits<double>::infinity();
   density.range_hi = -density.range_lo;
@@ -173,7 +182,7 @@ CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadrature
     density.range_hi = std::max(density.range_hi, q.node.back() + q.residual.back());
     density.w1_quadrature += MeasureBounds(*probe.quadrature, q).w1() / static_cast<double>(probes.count());
   }
-  density.w1_sampling = sampling_w1(probes, density.lambda, steps, options.confidence);
+  density.w1_sampling = sampling_w1(probes, density.lambda, steps, copies, options.confidence);
   density.w1 = density.w1_sampling + density.w1_quadrature;
   density.zero_width = kZeroWidth * std::max(std::abs(density.lambda.front()), std::abs(density.lambda.back()));
   estimate_figures(probes, density);

@@ -59,7 +59,7 @@ ReducedQuadrature reduced(const ProbeQuadrature& quadrature, std::int64_t n) {
   check(quadrature, n);
   const double dimensions = static_cast<double>(n);
   const std::size_t m = quadrature.ritz.size();
-  ReducedQuadrature result{quadrature.ritz, quadrature.weight, std::vector<std::uint8_t>(m, 0), {}, 0, 0};
+  ReducedQuadrature result{quadrature.ritz, quadrature.weight, std::vector<std::uint8_t>(m, 0), {}, 0};
   for (const double last : tridiagonal_eigen(quadrature.alpha, quadrature.beta).last)
     result.residual.push_back(quadrature.breakdown ? 0 : std::abs(quadrature.beta_last * last));
   if (m == 0) return result;
@@ -95,7 +95,6 @@ ReducedQuadrature reduced(const ProbeQuadrature& quadrature, std::int64_t n) {
     result.points = 0;
     return result;
   }
-  result.surplus = surplus / dimensions;
   const double share = 1 - static_cast<double>(result.points) / dimensions;
   for (std::size_t k = 0; k < m; ++k)
     result.weight[k] = result.exact[k] != 0 ? 1 / dimensions : quadrature.weight[k] * share / rest;

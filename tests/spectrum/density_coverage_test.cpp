@@ -116,15 +116,16 @@ TEST_P(Coverage, AMillionDimensions) {
   EXPECT_GE(tally.w1_held, seeds * 9 / 10);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Planted, Coverage,
-    ::testing::Values(Case{"OutliersAndBulk", testing::outliers_and_bulk},
-                      Case{"NegativeOutliers", testing::negative_outliers}, Case{"LowRank", testing::low_rank},
-                      Case{"PowerLaw", testing::power_law},
-                      Case{"MarchenkoPastur", [](std::int64_t n) { return testing::marchenko_pastur(n); }},
-                      Case{"Semicircle", testing::semicircle}, Case{"Clusters", testing::clusters},
-                      Case{"Multiplicities", testing::multiplicities}, Case{"AllZeros", testing::all_zeros}),
-    [](const ::testing::TestParamInfo<Case>& c) { return std::string(c.param.name); });
+INSTANTIATE_TEST_SUITE_P(Planted, Coverage,
+                         ::testing::Values(Case{"OutliersAndBulk", testing::outliers_and_bulk},
+                                           Case{"NegativeOutliers", testing::negative_outliers},
+                                           Case{"LowRank", testing::low_rank}, Case{"PowerLaw", testing::power_law},
+                                           Case{"MarchenkoPastur",
+                                                [](std::int64_t n) { return testing::marchenko_pastur(n); }},
+                                           Case{"Semicircle", testing::semicircle}, Case{"Clusters", testing::clusters},
+                                           Case{"Multiplicities", testing::multiplicities},
+                                           Case{"Pairs", testing::pairs}, Case{"AllZeros", testing::all_zeros}),
+                         [](const ::testing::TestParamInfo<Case>& c) { return std::string(c.param.name); });
 
 }  // namespace
 }  // namespace hesspect

@@ -119,13 +119,20 @@ inline PlantedSpectrum multiplicities(std::int64_t n) {
   return s;
 }
 
+/// 1, …, 5 twice each, then nothing: no run from one vector can tell them from simple ones.
+inline PlantedSpectrum pairs(std::int64_t n) {
+  PlantedSpectrum s{"pairs", std::vector<double>(static_cast<std::size_t>(n) - 10, 0.0), {}};
+  for (int k = 1; k <= 5; ++k) s.values.insert(s.values.end(), 2, k);
+  return s;
+}
+
 inline PlantedSpectrum all_zeros(std::int64_t n) {
   return {"all zeros", std::vector<double>(static_cast<std::size_t>(n), 0.0), {}};
 }
 
 inline std::vector<PlantedSpectrum> planted_spectra(std::int64_t n) {
   return {outliers_and_bulk(n), negative_outliers(n), low_rank(n),       power_law(n), marchenko_pastur(n),
-          semicircle(n),        clusters(n),          multiplicities(n), all_zeros(n)};
+          semicircle(n),        clusters(n),          multiplicities(n), pairs(n),     all_zeros(n)};
 }
 
 /// (number of values ≤ x) / n. @param values  ascending

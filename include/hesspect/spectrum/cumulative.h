@@ -1,6 +1,6 @@
 // The cumulative spectral density from the probes' quadratures, with what it is known to.
 //
-// Variance-reduced stochastic Lanczos quadrature (Bhattacharjee & Musco 2024): an eigenvalue that a probe's own Lanczos
+// Variance-reduced stochastic Lanczos quadrature (Bhattacharjee et al. 2024): an eigenvalue that a probe's own Lanczos
 // run has found is taken out of its quadrature and put back as a point of weight 1/n, which is what it weighs in the
 // spectrum, whatever the probe's component on it was. The rest of the probe keeps its nodes, their weights scaled to
 // the share of the eigenvalues that are left.
@@ -28,9 +28,6 @@ struct ReducedQuadrature {
   std::vector<std::uint8_t> exact;  // [steps], 1: an eigenvalue of weight 1/n
   std::vector<double> residual;     // [steps], |β s|: bound of ‖A y − θ y‖
   std::int64_t points = 0;          // how many are exact
-  /// What the probe's own weights give the points beyond 1/n each, times how far they stand from the rest, in units of
-  /// λ: around 0 where they are simple, what was taken away from them where they are not.
-  double surplus = 0;
 };
 
 /// Which nodes are eigenvalues: those whose residual |β s| is far below the distance to the next node, and whose weight
@@ -54,13 +51,15 @@ double quadrature_w1(const ProbeQuadrature& quadrature, std::int64_t n);
 /// w1 = w1_sampling + w1_quadrature. The first is the quantile of the normal (a priori) or Student's (jackknife)
 /// distribution times ∫ s(λ) dλ, s the standard error of F: by Minkowski's inequality ∫ s bounds the root mean square
 /// of ∫ |F̂ − F|. A priori s² = 2 Φ (1 − Φ) / (P (n + 2)), which is the variance of the share Φ for spherical probes and
-/// a bound of it for Rademacher ones, with the estimate in Φ's place and n less the exact points. To that comes what
-/// the exact points' own weights say against their being simple (ReducedQuadrature::surplus, mean over probes).
+/// a bound of it for Rademacher ones, with the estimate in Φ's place and n less the exact points. To that comes, and
+/// to the band, what as many further copies of the exact points would change as their own weights don't exclude: a
+/// simple eigenvalue can't be told from a pair.
 /// The standard errors of the other figures are over probes, or a priori from the same variance where there are fewer
 /// than 3, with what the quadrature leaves open.
 /// @param n  dimensions of the operator
 /// @throws as reduced; UsageError for a confidence that is not between 0 and 1
-/// Source: Chen, Trogdon & Ubaru, arXiv:2105.06595, 2021; Bhattacharjee & Musco 2024; Efron, Ann. Statist. 7, 1979
+/// Source: Chen, Trogdon & Ubaru, arXiv:2105.06595, 2021; Bhattacharjee, Jayaram, Musco, Musco & Ray, arXiv:2410.21690,
+///         2024; Efron, Ann. Statist. 7, 1979
 CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadratures, std::int64_t n,
                                      const CumulativeOptions& options = {});
 
