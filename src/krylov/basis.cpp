@@ -78,4 +78,14 @@ std::vector<at::Tensor> Basis::head(std::int64_t count) const {
   return parts;
 }
 
+std::vector<at::Tensor> Basis::tail(std::int64_t begin) const {
+  std::vector<at::Tensor> parts;
+  for (const at::Tensor& block : head(rows_)) {
+    const std::int64_t skip = std::min(begin, block.size(0));
+    begin -= skip;
+    if (skip < block.size(0)) parts.push_back(block.narrow(0, skip, block.size(0) - skip));
+  }
+  return parts;
+}
+
 }  // namespace hesspect

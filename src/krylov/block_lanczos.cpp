@@ -12,6 +12,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/orthonormal.h"
+#include "hesspect/krylov/rank0.h"
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {
@@ -22,13 +23,6 @@ at::ScalarType dtype_of(const at::TensorOptions& options) { return c10::typeMeta
 double epsilon_of(at::ScalarType vectors) {
   return vectors == at::kDouble ? std::numeric_limits<double>::epsilon()
                                 : static_cast<double>(std::numeric_limits<float>::epsilon());
-}
-
-/// Rank 0's numbers, bitwise, on every rank.
-std::vector<double> of_rank0(Communicator& comm, std::vector<double> values) {
-  if (comm.rank() != 0) std::ranges::fill(values, 0.0);
-  comm.all_reduce_sum(std::span<double>(values));
-  return values;
 }
 
 }  // namespace

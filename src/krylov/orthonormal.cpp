@@ -23,17 +23,6 @@ std::vector<double> reduced(Communicator& comm, std::vector<double> sums) {
   return sums;
 }
 
-/// Rows from `begin` on.
-std::vector<at::Tensor> rows_from(const Basis& basis, std::int64_t begin) {
-  std::vector<at::Tensor> rows;
-  for (const at::Tensor& block : basis.head(basis.rows())) {
-    const std::int64_t skip = std::min(begin, block.size(0));
-    begin -= skip;
-    if (skip < block.size(0)) rows.push_back(block.narrow(0, skip, block.size(0) - skip));
-  }
-  return rows;
-}
-
 /// Vectors on their way to being orthogonal to rows [first, first + count) of a basis.
 class Projector {
  public:
@@ -128,7 +117,7 @@ Orthonormalised append_orthonormal(Communicator& comm, Basis& basis, std::span<a
     const std::span<at::Tensor> one = w.subspan(k, 1);
     const std::span<std::vector<double>> coefficients = std::span(result.coefficients).subspan(k, 1);
     const auto project = [&](std::int64_t first) {
-      const std::vector<at::Tensor> against = rows_from(basis, first);
+      const std::vector<at::Tensor> against = basis.tail(first);
       return Projector(comm, against, first, one, reduced(comm, dots_block(against, one))).run(drop, coefficients)[0];
     };
     double norm = left[k];

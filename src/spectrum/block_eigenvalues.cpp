@@ -9,6 +9,7 @@
 #include "eigen_lists.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/block_lanczos.h"
+#include "hesspect/krylov/rank0.h"
 #include "hesspect/spectrum/eigenvalues.h"
 #include "hesspect/spectrum/probe.h"
 
@@ -17,13 +18,6 @@ namespace {
 
 /// Probe numbers for start vectors: out of the way of a run's own probes and of the restarts of single vectors.
 constexpr std::uint64_t kBlockProbes = (std::uint64_t{1} << 63) + (std::uint64_t{1} << 60);
-
-/// Rank 0's numbers, bitwise, on every rank: for what rests on small problems that each rank solves by itself.
-std::vector<double> of_rank0(Communicator& comm, std::vector<double> values) {
-  if (comm.rank() != 0) std::ranges::fill(values, 0.0);
-  comm.all_reduce_sum(std::span<double>(values));
-  return values;
-}
 
 /// The values of a selection's lists, one after the other.
 std::vector<double> values_of(const std::vector<RitzPair>& pairs, const EigenSelection& selection) {

@@ -1,1 +1,200 @@
-// To be written.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/krylov/basis.h"
+#include "hesspect/krylov/orthonormal.h"
+#include "hesspect/krylov/vector_math.h"
+#include "hesspect/spectrum/probe.h"
+#include "hesspect/spectrum/trace.h"
+#include "hesspect/spectrum/trace_methods.h"
+#include "vector_blocks.h"
+
+namespace hesspect {
+namespace {
+
+constexpr std::int64_t kFirstThird = 4;
+
+// Q spans A S, P = I − QQᵀ, and of each sample z the vector y = P A P z is kept. When Q gets rows N and P becomes P',
+//   P' A P' z = P' (y − A N (Nᵀ z)),
+// since N is orthogonal to Q: earlier samples take part in the smaller remainder without products of their own.
+class HutchPlusPlus {
+ public:
+  HutchPlusPlus(LinearOperator& op, const TraceMethodOptions& options, const std::function<void()>& on_product)
+      : op_(op),
+        options_(options),
+        on_product_(on_product),
+        tolerance_(drop_tolerance(c10::typeMetaToScalarType(op.options().dtype()))),
+        q_(op.shard().chunk, op.options()),
+        y_(op.shard().chunk, op.options()) {
+    agree(op.comm(), [&] { work_ = vector_block(op); });
+  }
+
+  std::int64_t products() const { return products_; }
+
+  void round(std::int64_t third) {
+    const std::int64_t known = q_.rows();
+    sketch(third);
+    project(known);
+    sample(third);
+    finish();
+  }
+
+  TraceEstimate estimate() const {
+    TraceEstimate trace =
+        trace_estimate(captured_, samples_, {.rtol = options_.rtol, .confidence = options_.confidence});
+    trace.products = products_;
+    trace.deflated = q_.rows();
+    trace.method = "hutch++";
+    return trace;
+  }
+
+ private:
+  /// Q takes in the products with `count` new random vectors.
+  void sketch(std::int64_t count) {
+    for_blocks(count, [&](std::int64_t, std::int64_t size) {
+      std::vector<at::Tensor> s;
+      for (std::int64_t i = 0; i < size; ++i) s.push_back(probe(probes_++));
+      const std::span<at::Tensor> product = apply(s);
+      const Orthonormalised added =
+          append_orthonormal(op_.comm(), q_, product,
+                             {.n = op_.shard().n, .tolerance = tolerance_, .scale = scale_, .step = products_ - size});
+      for (const double norm : added.norms) scale_ = std::max(scale_, norm);
+    });
+  }
+
+  /// tr QᵀAQ of the rows from `known` on, and what they take from the samples so far.
+  void project(std::int64_t known) {
+    const std::vector<at::Tensor> fresh = q_.tail(known);
+    const std::size_t width = static_cast<std::size_t>(q_.rows() - known);
+    std::vector<double> components;  // [samples][width]: Nᵀ z
+    for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
+      const std::vector<double> sums = reduced(op_.comm(), dots_block(fresh, probes(begin, count)));
+      const std::vector<double> own = without_norms(sums, static_cast<std::size_t>(count));
+      components.insert(components.end(), own.begin(), own.end());
+    });
+    for_blocks(q_.rows() - known, [&](std::int64_t first, std::int64_t size) {
+      std::vector<at::Tensor> x, images;
+      for (std::int64_t i = 0; i < size; ++i) x.push_back(q_.row(known + first + i));
+      for (const at::Tensor& image : apply(x)) images.push_back(image.unsqueeze(0));
+      std::vector<double> diagonal;
+      for (std::size_t i = 0; i < x.size(); ++i) diagonal.push_back(dot_product(x[i], images[i].squeeze(0)));
+      for (const double one : reduced(op_.comm(), std::move(diagonal))) captured_ += one;
+      require_finite(captured_, products_);
+      for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
+        std::vector<at::Tensor> y = rows(begin, count);
+        std::vector<double> c;
+        for (std::int64_t k = begin; k < begin + count; ++k) {
+          const auto own = components.begin() + k * static_cast<std::ptrdiff_t>(width) + first;
+          c.insert(c.end(), own, own + size);
+        }
+        subtract_block(images, c, y);
+      });
+    });
+  }
+
+  /// y = A P z of `count` new random vectors.
+  void sample(std::int64_t count) {
+    agree(op_.comm(), [&] { y_.reserve(y_.rows() + count); });
+    for_blocks(count, [&](std::int64_t, std::int64_t size) {
+      std::vector<at::Tensor> z;
+      for (std::int64_t i = 0; i < size; ++i) {
+        samples_.push_back({static_cast<std::int64_t>(probes_), 0, 0, {}});
+        z.push_back(probe(probes_++));
+      }
+      project_out(z);
+      for (const at::Tensor& product : apply(z)) y_.append().copy_(product);
+    });
+  }
+
+  /// y := P y for all samples, and what they tell of the remainder.
+  void finish() {
+    for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
+      std::vector<at::Tensor> y = rows(begin, count);
+      project_out(y);
+      const std::vector<at::Tensor> z = probes(begin, count);
+      std::vector<double> sums;
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        const at::Tensor row[1] = {z[i].unsqueeze(0)};
+        for (const double sum : dots(row, y[i])) sums.push_back(sum);
+      }
+      sums = reduced(op_.comm(), std::move(sums));
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        require_finite(sums[2 * i + 1], products_);
+        DeflatedSample& sample = samples_[static_cast<std::size_t>(begin) + i];
+        sample.quadratic_form = sums[2 * i];
+        sample.product_norm_sq = sums[2 * i + 1];
+      }
+    });
+  }
+
+  /// z of samples [begin, begin + count).
+  std::vector<at::Tensor> probes(std::int64_t begin, std::int64_t count) const {
+    std::vector<at::Tensor> z;
+    for (std::int64_t i = begin; i < begin + count; ++i)
+      z.push_back(probe(static_cast<std::uint64_t>(samples_[static_cast<std::size_t>(i)].probe)));
+    return z;
+  }
+
+  at::Tensor probe(std::uint64_t number) const {
+    return probe_vector(op_, options_.distribution, options_.seed, options_.first_probe + number);
+  }
+
+  std::vector<at::Tensor> rows(std::int64_t begin, std::int64_t count) const {
+    std::vector<at::Tensor> all;
+    for (std::int64_t i = 0; i < count; ++i) all.push_back(y_.row(begin + i));
+    return all;
+  }
+
+  /// A x in work vectors.
+  std::span<at::Tensor> apply(const std::vector<at::Tensor>& x) {
+    const std::span<at::Tensor> product = std::span(work_).first(x.size());
+    op_.apply_block(x, product);
+    products_ += static_cast<std::int64_t>(x.size());
+    if (on_product_) on_product_();
+    return product;
+  }
+
+  /// w := (I − QQᵀ) w
+  void project_out(std::vector<at::Tensor>& w) {
+    if (q_.rows() == 0) return;
+    const std::vector<at::Tensor> q = q_.head(q_.rows());
+    const std::vector<double> sums = reduced(op_.comm(), dots_block(q, w));
+    subtract_block(q, without_norms(sums, w.size()), w);
+  }
+
+  LinearOperator& op_;
+  TraceMethodOptions options_;
+  const std::function<void()>& on_product_;
+  double tolerance_;
+  Basis q_, y_;
+  std::vector<at::Tensor> work_;
+  std::vector<DeflatedSample> samples_;  // probe: numbered from first_probe
+  std::uint64_t probes_ = 0;
+  std::int64_t products_ = 0;
+  double captured_ = 0, scale_ = 0;
+};
+
+}  // namespace
+
+TraceEstimate hutch_plus_plus(LinearOperator& op, const TraceMethodOptions& options,
+                              const std::function<void()>& on_product) {
+  const at::NoGradGuard no_grad;
+  if (options.max_products < 3 || !(options.rtol >= 0))
+    throw UsageError("Hutch++ takes 3 products or more, and an rtol of 0 or more");
+  HutchPlusPlus run(op, options, on_product);
+  TraceEstimate trace;
+  do {
+    const std::int64_t left = (options.max_products - run.products()) / 3;
+    run.round(std::min(left, std::max(kFirstThird, run.products() / 6)));
+    trace = run.estimate();
+  } while ((options.rtol == 0 || !trace.converged) && options.max_products - run.products() >= 3);
+  return trace;
+}
+
+}  // namespace hesspect

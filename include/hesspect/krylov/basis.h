@@ -44,6 +44,8 @@ class Basis {
   void truncate(std::int64_t rows) { rows_ = std::min(rows_, rows); }
   /// Rows [0, count) as matrices, for vector_math.h.
   std::vector<at::Tensor> head(std::int64_t count) const;
+  /// Rows [begin, rows()), the same.
+  std::vector<at::Tensor> tail(std::int64_t begin) const;
 
  private:
   std::int64_t chunk_;

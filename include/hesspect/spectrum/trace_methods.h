@@ -22,15 +22,19 @@ struct TraceMethodOptions {
 
 /// Hutch++: a third of the products sketches the range, a third projects, a third is Hutchinson on the rest. Taken in
 /// rounds, each half as large again as all before, until the interval is narrow enough or the products are spent.
-/// Vectors of all rounds are kept: 2/3 · products of them. Collective over op.comm().
+/// Vectors of all rounds are kept: 2/3 · products of them; earlier samples count for the remainder that later rounds
+/// leave. Collective over op.comm().
 /// @param on_product  called on every rank after each block of products
 /// Source: Meyer, Musco, Musco & Woodruff, Hutch++, SOSA 2021
 TraceEstimate hutch_plus_plus(LinearOperator& op, const TraceMethodOptions& options,
                               const std::function<void()>& on_product = {});
 
-/// XTrace: every random vector serves both the sketch and the residual, by leaving one out. The same rounds and memory
-/// (two vectors for each two products). Collective over op.comm().
-/// Source: Epperly, Tropp & Webber, XTrace, SIAM J. Matrix Anal. Appl. 45 (2024), §2.1 and supplement (the O(n m²)
+/// XTrace: every random vector serves both the sketch and the residual, by leaving one out. The same rounds; one vector
+/// is kept for each two products. Gaussian and spherical vectors give the paper's normalised variant, the better one;
+/// the error is the spread of the leave-one-out estimates, made wider for what they share (xtrace.cpp). A symmetric,
+/// definite or not. Collective over op.comm().
+/// @throws UsageError for fewer than 4 products (Hutch++: 3); NumericalError on all ranks if a product is not finite
+/// Source: Epperly, Tropp & Webber, XTrace, SIAM J. Matrix Anal. Appl. 45 (2024), §2.1, §2.3 and supplement (the O(n m²)
 /// form)
 TraceEstimate xtrace(LinearOperator& op, const TraceMethodOptions& options,
                      const std::function<void()>& on_product = {});
