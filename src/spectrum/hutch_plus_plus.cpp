@@ -2,6 +2,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <vector>
 
@@ -19,6 +20,8 @@ namespace hesspect {
 namespace {
 
 constexpr std::int64_t kFirstThird = 4;
+/// With fewer samples the interval rests on the mean of a few ‖P A P z‖², and is made wider as Student's would be.
+constexpr std::int64_t kFewSamples = 20;
 
 // Q spans A S, P = I − QQᵀ, and of each sample z the vector y = P A P z is kept. When Q gets rows N and P becomes P',
 //   P' A P' z = P' (y − A N (Nᵀ z)),
@@ -48,6 +51,10 @@ class HutchPlusPlus {
   TraceEstimate estimate() const {
     TraceEstimate trace =
         trace_estimate(captured_, samples_, {.rtol = options_.rtol, .confidence = options_.confidence});
+    if (trace.samples < kFewSamples)
+      trace.half_width *= student_quantile(options_.confidence, std::max<std::int64_t>(1, trace.samples / 2)) /
+                          normal_quantile(options_.confidence);
+    trace.converged = options_.rtol == 0 || trace.half_width <= options_.rtol * std::abs(trace.value);
     trace.products = products_;
     trace.deflated = q_.rows();
     trace.method = "hutch++";

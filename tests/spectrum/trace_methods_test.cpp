@@ -112,7 +112,10 @@ TEST_F(TraceMethods, HutchPlusPlusIsItsDefinition) {
       EXPECT_NEAR(trace.value, expected.value, 1e-11);
       EXPECT_NEAR(trace.captured, captured, 1e-11);
       EXPECT_NEAR(trace.standard_error, expected.standard_error, 1e-11);
-      EXPECT_NEAR(trace.half_width, expected.half_width, 1e-11);
+      // Wider where samples are few.
+      const double wider = rounds == 1 ? student_quantile(0.9, 2) / normal_quantile(0.9)
+                                       : student_quantile(0.9, 6) / normal_quantile(0.9);
+      EXPECT_NEAR(trace.half_width, wider * expected.half_width, 1e-11);
       EXPECT_EQ(trace.samples, 4 * rounds);
       EXPECT_EQ(trace.deflated, 4 * rounds);
       EXPECT_EQ(trace.products, 12 * rounds);
@@ -186,7 +189,7 @@ struct Case {
 constexpr Case kCases[] = {{xtrace, ProbeDistribution::kRademacher},
                            {xtrace, ProbeDistribution::kSpherical},
                            {hutch_plus_plus, ProbeDistribution::kRademacher},
-                           {hutch_plus_plus, ProbeDistribution::kGaussian}};
+                           {hutch_plus_plus, ProbeDistribution::kSpherical}};
 
 TEST_F(TraceMethods, UnbiasedAndFarBelowHutchinsonsSpread) {
   if (world_->size() > 1) GTEST_SKIP() << "the same as on one rank";
@@ -243,6 +246,11 @@ TEST_F(TraceMethods, WhatCantBeIsTold) {
   for (const Method method : {xtrace, hutch_plus_plus}) {
     EXPECT_THROW(method(op, {}, {}), NumericalError);
     EXPECT_THROW(method(op, {.max_products = 2}, {}), UsageError);
+  }
+  DenseOperator small(*world_, testing::gaussian_matrix(40, 58));
+  for (const std::int64_t products : {4, 5, 6, 7}) {  // the fewest there may be
+    EXPECT_LE(xtrace(small, {.rtol = 0, .max_products = products}).products, products);
+    EXPECT_LE(hutch_plus_plus(small, {.rtol = 0, .max_products = products - 1}).products, products - 1);
   }
 }
 
