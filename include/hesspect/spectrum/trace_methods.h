@@ -34,8 +34,8 @@ TraceEstimate hutch_plus_plus(LinearOperator& op, const TraceMethodOptions& opti
 /// the error is the spread of the leave-one-out estimates, made wider for what they share (xtrace.cpp). A symmetric,
 /// definite or not. Collective over op.comm().
 /// @throws UsageError for fewer than 4 products (Hutch++: 3); NumericalError on all ranks if a product is not finite
-/// Source: Epperly, Tropp & Webber, XTrace, SIAM J. Matrix Anal. Appl. 45 (2024), §2.1, §2.3 and supplement (the O(n m²)
-/// form)
+/// Source: Epperly, Tropp & Webber, XTrace, SIAM J. Matrix Anal. Appl. 45 (2024), §2.1, §2.3 and supplement (the O(n
+/// m²) form)
 TraceEstimate xtrace(LinearOperator& op, const TraceMethodOptions& options,
                      const std::function<void()>& on_product = {});
 
