@@ -65,7 +65,8 @@ def profile_task(name, mode, task, settings):
         share = cumulative(stats, names) / seconds
         if share >= 0.002:
             print(f"  {100 * share:5.1f} %  {title}")
-    own = sum(tt for (file, _, fn), (_, _, tt, _, _) in stats.items() if file.endswith("/hessian.py") and fn in ("eigenvalues", "trace", "density"))
+    loops = ("eigenvalues", "trace", "density")
+    own = sum(tt for (file, _, fn), (_, _, tt, _, _) in stats.items() if file.endswith("/hessian.py") and fn in loops)
     print(f"  {100 * own / seconds:5.1f} %  the loop's own lines (v[v == 0] = -1, torch.zeros, list work)")
 
 
@@ -128,16 +129,18 @@ def switches(binary, names):
         trace = "0.1" if name == "minilm" else "0.01"
         limit = ("--max-hvps", "100" if name == "minilm" else "4000")
         every = ("analyze", *top, "--rtol-eigs", "1e-3", "--rtol-trace", trace, "--density-w1", "0.003", "--steps", "20", *limit)
+        density = ("density", "--density-w1", "0", "--rtol-trace", "0", "--probes", "1")
         eigs = ("eigs", *top, "--rtol-eigs", "1e-3")
         cases = {
             "all three, one pass": every,
             "  gradient graphs rebuilt (--graph-memory 0)": (*every, "--graph-memory", "0"),
             "eigenvalues alone": eigs,
-            "  power iteration (--method power)": (*eigs[:-5], "--magnitude", "10", "--true-residuals=false", "--method", "power", "--rtol-eigs", "1e-3", *limit),
+            "  power iteration (--method power)": ("eigs", "--top", "0", "--bottom", "0", "--magnitude", "10", "--true-residuals=false",
+                                                   "--method", "power", "--rtol-eigs", "1e-3", *limit),
             "trace alone": ("trace", "--rtol-trace", trace, *limit),
             "  no deflation (--trace-method hutchinson)": ("trace", "--rtol-trace", trace, "--trace-method", "hutchinson", *limit),
-            "density alone": ("density", "--density-w1", "0.003", "--rtol-trace", "0", "--steps", "20", *limit),
-            "  no re-orthogonalisation": ("density", "--density-w1", "0.003", "--rtol-trace", "0", "--steps", "20", "--reorthogonalization", "none", *limit),
+            "density alone": (*density, "--steps", "60"),
+            "  no re-orthogonalisation": (*density, "--steps", "60", "--reorthogonalization", "none"),
         }
         print(f"\n{name}")
         for title, options in cases.items():

@@ -112,16 +112,12 @@ Schedule::TraceNeed Schedule::trace_need(const RunState& state) const {
   if (goals_.rule.rtol <= 0 && goals_.diagonal.empty())  // what comes for nothing
     while (place(base) < trace_probe(kSymmetryProbes)) ++base;
   const bool ready = deflated ? state.deflation.has_value() : true;
+  std::map<std::int64_t, DeflatedSample> there;
+  for (const DeflatedSample& one : deflated ? state.deflated : undeflated(state.samples)) there.emplace(one.probe, one);
   for (std::int64_t i = 0; ready; ++i) {
-    if (deflated) {
-      const DeflatedSample* one = find(state.deflated, place(i));
-      if (one == nullptr) break;
-      need.prefix.push_back(*one);
-    } else {
-      const TraceSample* one = find(state.samples, place(i));
-      if (one == nullptr) break;
-      need.prefix.push_back(undeflated(std::span(one, 1)).front());
-    }
+    const auto one = there.find(place(i));
+    if (one == there.end()) break;
+    need.prefix.push_back(std::move(one->second));
   }
   const auto have = static_cast<std::int64_t>(need.prefix.size());
   const std::int64_t limit = trace_limit(state);

@@ -170,7 +170,9 @@ void Worker::deflate_further(Lanczos& run) {
   const std::int64_t most = most_rows();
   while (run.steps() < most && !run.breakdown()) {
     forecast.update(op_, run);
-    if (!first_rank_says(forecast.pays(kWindow, goals_.rule.rtol, quantile))) return;
+    // A wider look back, for what single steps bring comes in bursts.
+    const std::int64_t window = std::max(2 * kWindow, run.steps() / 3);
+    if (!first_rank_says(forecast.pays(window, goals_.rule.rtol, quantile))) return;
     run.extend(op_, std::min(kWindow, most - run.steps()), [this](const Lanczos&) { between_products(); });
   }
 }

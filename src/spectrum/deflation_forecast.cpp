@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/deflation.h"
@@ -54,19 +53,19 @@ void DeflationForecast::update(const LinearOperator& op, const Lanczos& run) {
 }
 
 double DeflationForecast::products_at(std::int64_t steps, double rtol, double quantile) const {
-  const Point& point = points_.at(static_cast<std::size_t>(steps));
-  const double target = rtol * point.trace / quantile;
-  const double probes = std::max(0.0, 2 * point.remainder_sq) / (target * target);
-  const auto taken = static_cast<double>(samples_.size());
-  return static_cast<double>(steps) +
-         (std::isnan(probes) ? std::numeric_limits<double>::infinity() : std::max(taken, probes));
+  // The trace as it is known best: its noise must not pass for a gain or a loss between steps.
+  const double target = rtol * points_.back().trace / quantile;
+  const double remainder_sq = std::max(0.0, points_.at(static_cast<std::size_t>(steps)).remainder_sq);
+  const double probes = remainder_sq > 0 ? 2 * remainder_sq / (target * target) : 0;
+  return static_cast<double>(steps) + std::max(static_cast<double>(samples_.size()), probes);
 }
 
 bool DeflationForecast::pays(std::int64_t window, double rtol, double quantile) const {
   if (thick_ || samples_.empty() || points_.empty() || !(rtol > 0)) return false;
   const auto steps = static_cast<std::int64_t>(points_.size()) - 1;
   if (steps < window) return true;
-  return products_at(steps, rtol, quantile) < products_at(steps - window, rtol, quantile);
+  const double before = products_at(steps - window, rtol, quantile), now = products_at(steps, rtol, quantile);
+  return now < before || (std::isinf(now) && std::isinf(before));
 }
 
 }  // namespace hesspect

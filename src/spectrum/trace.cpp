@@ -72,9 +72,17 @@ TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> sa
 
 std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
   Sums sums;
+  const double quantile = trace_quantile(rule.confidence);
   for (const DeflatedSample& sample : samples) {
     sums.add(sample);
-    if (sums.count >= rule.min_samples && estimate_of(captured, sums, rule).converged) return sums.count;
+    if (sums.count < rule.min_samples) continue;
+    // Student's quantile costs far more than the rest, and is never below the normal one.
+    const double count = static_cast<double>(sums.count);
+    const double least_sq =
+        std::min(2 * sums.product_norm_sq / count, sums.count >= kSpreadFrom ? sums.square / (count - 1) : HUGE_VAL) /
+        count;
+    if (quantile * std::sqrt(least_sq) > rule.rtol * std::abs(captured + sums.mean)) continue;
+    if (estimate_of(captured, sums, rule).converged) return sums.count;
   }
   return 0;
 }
