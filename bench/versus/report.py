@@ -24,23 +24,39 @@ def span(values, form="{:.3g}"):
     return text if len(values) < 2 or form.format(low) == form.format(high) else f"{text} ({form.format(low)}–{form.format(high)})"
 
 
+def said_ratio(ratio):
+    return "" if ratio is None else f"{ratio[0]:.3g} ({ratio[1]:.3g}–{ratio[2]:.3g})"
+
+
+def said_cost(setting):
+    """Products, core-seconds, MiB."""
+    if setting is None:
+        return ["", "", ""]
+    return [f"{setting.median('products'):.0f}", span(p.core_s for p in setting.points.values()),
+            f"{np.median(list(setting.peak_bytes.values())) / 2**20:.0f}"]
+
+
 def equal_error_rows(problem):
-    targets, best = problem.equal_error()
     rows = []
-    for task, tools in best.items():
-        mine = tools["hesspect"]
-        target = f"{targets[task]:.2g}" if task in targets else ""
-        for tool in compare.TOOLS:
-            setting = tools[tool]
-            if setting is None:
-                rows.append([TITLES[task], target, compare.NAMES[tool], "not reached", "", "", "", "", ""])
-                continue
-            ratio = {name: compare.ratios(setting, mine, name) if mine and tool != "hesspect" else None for name in ("core_s", "products")}
-            said = {name: "" if r is None else f"{r[0]:.3g} ({r[1]:.3g}–{r[2]:.3g})" for name, r in ratio.items()}
-            rows.append([TITLES[task], target, compare.NAMES[tool], setting.label + (" *" if setting.extrapolated else ""),
-                         f"{setting.median('products'):.0f}", span((p.core_s for p in setting.points.values())), said["core_s"], said["products"],
-                         f"{np.median(list(setting.peak_bytes.values())) / 2**20:.0f}"])
+    for task, target, tool, setting, mine in problem.equal_error():
+        ratio = [said_ratio(compare.ratios(setting, mine, name) if mine else None) for name in ("core_s", "products")]
+        rows.append([TITLES[task], "" if target is None else f"{target:.2g}", compare.NAMES[tool],
+                     setting.label.removeprefix("default, ") + (" *" if setting.extrapolated else ""), *said_cost(setting),
+                     mine.label if mine else "not reached", *said_cost(mine), *ratio])
     return rows
+
+
+def summary_row(name, problem):
+    """What the goals ask: PyHessian over hesspect for the three together and for the density, and the nearest peer."""
+    ratio = {(task, tool, what): compare.ratios(setting, mine, what) if mine else None
+             for task, _, tool, setting, mine in problem.equal_error() for what in ("core_s", "products")}
+    nearest = []
+    for task in ("top", "trace", "density", "together"):
+        known = {tool: r for (t, tool, what), r in ratio.items() if t == task and what == "core_s" and r}
+        tool = min(known, key=lambda t: known[t][0], default=None)
+        nearest.append(f"{known[tool][0]:.3g} {compare.NAMES[tool]}" if tool else "")
+    return [name, *(said_ratio(ratio.get(key)) for key in (("together", "pyhessian", "core_s"), ("together", "pyhessian", "products"),
+                                                           ("density", "pyhessian", "core_s"))), *nearest]
 
 
 def setting_rows(problem):
@@ -65,6 +81,7 @@ def plot(problem, path):
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained", sharey="col")
     for column, task in enumerate(("top", "trace", "density")):
@@ -83,6 +100,8 @@ def plot(problem, path):
                     axis.plot(at[m - 1] if name == "core_s" else m, np.maximum(errors, 1e-9), "-", lw=0.8, alpha=0.6, color=COLOURS[tool])
             axis.set(xscale="log", yscale="log", xlabel=title)
             axis.grid(alpha=0.25)
+            for minor in (axis.xaxis, axis.yaxis):
+                minor.set_minor_formatter(NullFormatter())
             if row == 0:
                 axis.set_title({"top": "top-10: largest relative error", "trace": "trace: relative error", "density": "density: W1 / width"}[task])
     axes[0, 0].legend(fontsize=8)
@@ -105,12 +124,16 @@ def write(runs_path, target):
            f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, one thread a tool, one run at a time; load average before "
            f"the runs {min(loads):.1f} to {max(loads):.1f}. Medians over seeds, in brackets the smallest and the largest. bench/versus/README.md says what "
            "was measured and how.\n",
+           "## In short\n",
+           "Cost over hesspect's at equal error: PyHessian's, then that of the nearest of the three peers in core-seconds.\n",
+           table(["", "PyHessian, the three: core-s", "products", "density: core-s", "nearest: top-10", "trace", "density", "the three"],
+                 [summary_row(n, p) for n, p in every.items()]),
            "## At equal error\n",
-           "Ratios are the tool's cost over hesspect's. `*`: more probes than were run; their number follows from the variance, their cost from that of "
+           "A peer's cheapest setting that reaches the error, and hesspect's; ratios are the peer's cost over hesspect's. `*`: more probes than were run; their number follows from the variance, their cost from that of "
            "a probe.\n"]
     for name, problem in every.items():
-        out += [f"### {name}\n", table(["task", "error at most", "tool", "cheapest setting", "products", "core-s", "core-s over hesspect's",
-                                        "products over hesspect's", "peak MiB"], equal_error_rows(problem)),
+        out += [f"### {name}\n", table(["task", "error at most", "tool", "its setting", "products", "core-s", "MiB", "hesspect's setting", "products",
+                                        "core-s", "MiB", "ratio of core-s", "of products"], equal_error_rows(problem)),
                 f"![{name}]({target.name}-{name}.png)\n"]
         plot(problem, target.parent / f"{target.name}-{name}.png")
     out.append("## Every setting\n")

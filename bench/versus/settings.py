@@ -25,7 +25,7 @@ def hesspect(label, task, command, *options, first_seeds=99):
 TOP = ("--top", "10", "--bottom", "0", "--true-residuals=false")
 
 
-def _hesspect(traces=("0.01", "0.005"), w1="0.003", eigs=("1e-2", "1e-3", "1e-5"), steps=("10", "20", "40", "80")):
+def _hesspect(traces=("0.01", "0.005"), w1="0.003", eigs=("1e-2", "1e-3", "1e-5"), steps=("10", "14", "20", "28", "40", "80")):
     fixed = ("--density-w1", "0", "--rtol-trace", "0", "--probes", "1")  # steps as said, for a curve of error over cost
     every = lambda e, t: hesspect(f"all {e} {t}", "together", "analyze", *TOP, "--rtol-eigs", e, "--rtol-trace", t, "--density-w1", w1, "--steps", "10")
     return ([hesspect(f"eigs {e}", "top", "eigs", *TOP, "--rtol-eigs", e) for e in eigs]
@@ -35,27 +35,28 @@ def _hesspect(traces=("0.01", "0.005"), w1="0.003", eigs=("1e-2", "1e-3", "1e-5"
             + [every(e, t) for e, t in zip(eigs[:2], traces)] + ([every(eigs[1], traces[0])] if len(traces) > 1 else []))
 
 
-def _peers(pyhessian_tols=(1e-3,), probes=300, density=100, columns=4, arpack=(1e-2, 1e-3), lanczos=60, hutchpp=(30, 99), loader=True):
+def _peers(pyhessian_tols=(1e-3,), probes=300, density=100, columns=4, arpack=(1e-2, 1e-3), lanczos=40, hutchpp=(30, 99), loader=True):
+    others = {"steps": min(density, 80)}
     runs = [Run("pyhessian", f"tol {tol:g}", {"top": {"tol": tol}}) for tol in pyhessian_tols[1:]]
     runs += [Run("pyhessian", "default", {"top": {"tol": pyhessian_tols[0]}, "trace": {"probes": probes, "tol": 0}, "density": {"steps": density}})]
     if loader:  # its other mode: micro-batches, graphs rebuilt
         runs += [Run("pyhessian", "loader", {"trace": {"probes": 30, "tol": 0}}, {"mode": "loader"}, first_seeds=1)]
-    runs += [Run("curvlinops", "default", {"top": {"tol": arpack[-1]}, "trace": {"products": hutchpp[-1]}, "density": {"steps": density}},
+    runs += [Run("curvlinops", "default", {"top": {"tol": arpack[-1]}, "trace": {"products": hutchpp[-1]}, "density": others},
                  {"columns": columns})]
     runs += [Run("curvlinops", f"arpack {tol:g}", {"top": {"tol": tol}}, {"columns": columns}) for tol in arpack[:-1]]
     runs += [Run("curvlinops", f"hutch++ {m}", {"trace": {"products": m}}, {"columns": columns}) for m in hutchpp[:-1]]
-    runs += [Run("eigenthings", "default", {"top": {"steps": lanczos}, "trace": {"products": hutchpp[-1]}, "density": {"steps": density}})]
+    runs += [Run("eigenthings", "default", {"top": {"steps": lanczos}, "trace": {"products": hutchpp[-1]}, "density": others})]
     runs += [Run("eigenthings", f"hutch++ {m}", {"trace": {"products": m}}) for m in hutchpp[:-1]]
     return runs
 
 
 PLAN = {
-    "planted-decay": _hesspect() + _peers((1e-3, 1e-2, 1e-4), probes=1000, loader=False),
-    "planted-mp": _hesspect() + _peers((1e-3, 1e-2, 1e-4), probes=100, loader=False),
+    "planted-decay": _hesspect() + _peers((1e-3, 1e-4), probes=400, loader=False),
+    "planted-mp": _hesspect() + _peers((1e-3, 1e-4), probes=100, loader=False),
     "cnn": _hesspect() + _peers((1e-3,), probes=300),
     "widedeep": _hesspect() + _peers((1e-3,), probes=500),
-    "minilm": _hesspect(("0.2",), "0.01", ("1e-2",), ("20", "40"))
-    + [Run("pyhessian", "30 iterations", {"top": {"iterations": 30}, "trace": {"probes": 40, "tol": 0}, "density": {"steps": 40}}),
+    "minilm": _hesspect(("0.2",), "0.01", ("1e-2",), ("20",))
+    + [Run("pyhessian", "30 iterations", {"top": {"iterations": 30}, "trace": {"probes": 40, "tol": 0}, "density": {"steps": 40}}, first_seeds=1),
        Run("curvlinops", "default", {"top": {"tol": 1e-2, "ncv": 30}, "trace": {"method": "hutchinson", "products": 20}, "density": {"steps": 40}},
            {"columns": 1}, first_seeds=1),
        Run("eigenthings", "default", {"top": {"steps": 50}, "trace": {"method": "hutchinson", "products": 20}, "density": {"steps": 40}},
