@@ -41,6 +41,8 @@ Goals goals_of(const RunConfig& config, const std::string& command, const Plan& 
   const std::int64_t most = config.accuracy.max_hvps;
   g.confidence = config.accuracy.confidence;
   g.max_products = most;
+  g.rounding = 10 * (config.compute.dtype == "float64" ? std::numeric_limits<double>::epsilon()
+                                                       : static_cast<double>(std::numeric_limits<float>::epsilon()));
   g.max_steps = config.eigs.max_steps;
   if (most > 0) g.max_steps = std::min(g.max_steps, std::max<std::int64_t>(1, most - kSymmetryProbes));
 

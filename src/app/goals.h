@@ -45,6 +45,7 @@ struct Goals {
   LayerOffsets layers;   // empty: not asked for
   std::string diagonal;  // file
 
+  double rounding = 0;  // relative, of the trace: 10 ε of the vectors' dtype
   double confidence = 0.9;
   std::int64_t max_products = 0;  // 0: no limit
   std::int64_t max_steps = 0;     // of any Lanczos run

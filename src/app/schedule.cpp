@@ -11,6 +11,8 @@ namespace {
 
 /// Samples that other groups may take before probe 0's basis says how many are needed.
 constexpr std::int64_t kAhead = 4;
+/// What further Lanczos runs leave of the sampling error, at most, for more of them to be made.
+constexpr double kHelped = 0.85;
 /// Of samples that are corrected at a time.
 constexpr std::size_t kCorrectAtOnce = 16;
 
@@ -43,39 +45,47 @@ Schedule::Schedule(const Goals& goals, std::int64_t n, int groups) : goals_(goal
 
 // --- the density ---
 
+/// Of the first `count` runs, which are finished and never change.
+const CumulativeDensity& Schedule::cumulative_of(const RunState& state, std::int64_t count) const {
+  const auto known = cumulative_.find(count);
+  if (known != cumulative_.end()) return known->second;
+  std::vector<ProbeQuadrature> prefix;
+  for (std::int64_t p = 0; p < count; ++p) prefix.push_back(find(state, p)->quadrature);
+  return cumulative_.emplace(count, cumulative_density(prefix, n_, {goals_.confidence})).first->second;
+}
+
 DensityAnswer Schedule::density_answer(const RunState& state) const {
   DensityAnswer answer;
   const std::int64_t count = lanczos_wanted(state);
-  for (std::int64_t p = 0; p < count; ++p)
-    if (const FinishedProbe* one = find(state, p)) answer.quadratures.push_back(one->quadrature);
+  for (std::int64_t p = 0; p < count; ++p) answer.quadratures.push_back(find(state, p)->quadrature);
   if (!goals_.density || answer.quadratures.empty()) return answer;
-  answer.cumulative = cumulative_density(answer.quadratures, n_, {goals_.confidence});
+  answer.cumulative = cumulative_of(state, count);
   CumulativeDensity& c = answer.cumulative;
   c.converged = goals_.w1 <= 0 || c.w1 <= goals_.w1 * (c.range_hi - c.range_lo);
   return answer;
 }
 
 std::int64_t Schedule::lanczos_wanted(const RunState& state) const {
-  std::int64_t count = goals_.probes;
+  std::int64_t count = goals_.probes, before = 0;
   if (!goals_.density || goals_.w1 <= 0) return count;
-  std::vector<ProbeQuadrature> prefix;
   while (true) {
-    for (auto p = static_cast<std::int64_t>(prefix.size()); p < count; ++p) {
-      const FinishedProbe* one = find(state, p);
-      if (one == nullptr) return count;
-      prefix.push_back(one->quadrature);
-    }
-    const CumulativeDensity now = cumulative_density(prefix, n_, {goals_.confidence});
+    for (std::int64_t p = 0; p < count; ++p)
+      if (find(state, p) == nullptr) return count;
+    const CumulativeDensity& now = cumulative_of(state, count);
     const double target = goals_.w1 * (now.range_hi - now.range_lo);
     // What steps leave open no further probe mends.
     if (now.w1 <= target || !(now.w1_quadrature < target)) return count;
+    // Nor do probes help where they have not: multiplicities that no single start vector can tell.
+    if (before >= 3 && now.w1_sampling > kHelped * cumulative_of(state, before).w1_sampling) return count;
+    before = count;
     const double ratio = now.w1_sampling / (target - now.w1_quadrature);
-    const double forecast = std::min(1e6, std::ceil(static_cast<double>(count) * ratio * ratio));
-    std::int64_t more = std::clamp<std::int64_t>(static_cast<std::int64_t>(forecast), count + 1, 2 * count + 1);
+    double forecast = std::min(1e6, std::ceil(static_cast<double>(count) * ratio * ratio));
+    // From the third probe on the error is estimated from so few by Student's quantile, which is wider at first.
+    if (count < 3 && forecast > 2) forecast = std::max(4.0, 2 * forecast);
+    std::int64_t more = std::clamp<std::int64_t>(static_cast<std::int64_t>(forecast), count + 1, 2 * count + 4);
     const std::int64_t taken = steps_of(state, count);
     const std::int64_t each = std::max<std::int64_t>(1, taken / count);
-    more = std::min(more, count + goals_.products_left(kSymmetryProbes + taken) / each);
-    if (more == count) return count;
+    if (more > count + goals_.products_left(kSymmetryProbes + taken) / each) return count;
     count = more;
   }
 }
@@ -153,6 +163,7 @@ TraceAnswer Schedule::trace_answer(const RunState& state) const {
   answer.estimate =
       trace_estimate(deflated && state.deflation ? state.deflation->captured : 0, answer.samples, goals_.rule);
   answer.estimate.method = deflated ? "deflated" : "hutchinson";
+  answer.estimate.half_width += goals_.rounding * std::abs(answer.estimate.value);
   if (deflated && state.deflation) answer.estimate.deflated = state.deflation->rank;
   for (const DeflatedSample& one : answer.samples)
     if (one.probe >= trace_probe(kSymmetryProbes)) ++answer.estimate.products;

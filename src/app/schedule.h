@@ -78,12 +78,14 @@ class Schedule {
   std::optional<Task> lanczos_task(const RunState& state, int group, std::int64_t together, std::int64_t wanted);
   std::optional<Task> trace_task(const RunState& state, int group, std::int64_t together);
   bool trace_satisfied(const RunState& state) const;
+  const CumulativeDensity& cumulative_of(const RunState& state, std::int64_t count) const;
 
   const Goals goals_;
   const std::int64_t n_;
   const int groups_;
   std::set<std::int64_t> dealt_;  // Lanczos runs and samples, by number, in this start
   bool eigenvalues_dealt_ = false, trace_dealt_ = false, diagonal_dealt_ = false;
+  mutable std::map<std::int64_t, CumulativeDensity> cumulative_;  // of the first so many Lanczos runs, once finished
   bool deflation_there_ = false, rebuilding_ = false, diagonal_written_ = false;
 };
 

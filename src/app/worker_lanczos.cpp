@@ -152,7 +152,12 @@ void Worker::refine(Lanczos& run) {
   const auto coarse = [&] {
     const ProbeQuadrature q = quadrature_of(run, 0);
     // Half of what is allowed is for the choice of probes.
-    return quadrature_w1(q, n) > goals_.w1 / 2 * (q.ritz.back() - q.ritz.front());
+    const double half = goals_.w1 / 2 * (q.ritz.back() - q.ritz.front());
+    if (quadrature_w1(q, n) > half) return true;
+    if (n > most) return false;
+    // Few dimensions: all of them may be cheaper than so many probes.
+    const double ratio = cumulative_density(std::span(&q, 1), n, {goals_.confidence}).w1_sampling / half;
+    return (ratio * ratio - 1) * static_cast<double>(run.steps()) > static_cast<double>(n - run.steps());
   };
   while (run.steps() < most && !run.breakdown() && first_rank_says(coarse())) {
     const std::int64_t more = std::max(kWindow, run.steps() / 8);
