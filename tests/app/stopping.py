@@ -23,29 +23,71 @@ from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspec
 TRIALS = 50 if os.environ.get("HESSPECT_LONG") == "1" else 10
 RESUBMIT = 75
 
-# A run of some four seconds in which everything happens: a probe that goes on to eigenvalues, others in lock-step.
-WORK = dict(dtype="float64", micro_batch=1, probes=6, steps=40, top=4, bottom=2, max_steps=120, rtol_eigs=1e-12, seed=3)
+# Generous, for machines that do much else.
+AT_MOST_S = 300
+
+# A run of some four seconds: a probe that goes on to eigenvalues, others in lock-step, and nothing beyond these counts.
+WORK = dict(dtype="float64", micro_batch=1, probes=6, steps=40, top=4, bottom=2, max_steps=120, rtol_eigs=1e-12, seed=3,
+            rtol_trace=0, density_w1=0)
+# Some seconds too, most of them in some hundred products for the trace after a short Lanczos run.
+TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.08)
 
 
-def command(output, ranks, *more, case="gpt2", loss="causal_lm", **options):
-    args = [BIN, "analyze", *arguments(case, output, loss, **{**WORK, **options}), *more]
+def command(output, ranks, *more, verb="analyze", case="gpt2", loss="causal_lm", **options):
+    args = [BIN, verb, *arguments(case, output, loss, **{**WORK, **options}), *more]
     return [str(a) for a in ([*MPIRUN, "-n", str(ranks), *args] if ranks > 1 else args)]
 
 
 def finish(args):
     """To the end. Exit 3: not all eigenvalues converged, which is no matter here."""
-    done = subprocess.run(args, capture_output=True, text=True, env=environment(), timeout=120)
+    done = subprocess.run(args, capture_output=True, text=True, env=environment(), timeout=AT_MOST_S)
     assert done.returncode in (0, 3), f"{done.returncode}\n{done.stderr}"
     return done
 
 
+SAME = {"quadrature": ("alpha", "beta", "ritz", "weight", "steps_taken"),
+        "trace": ("value", "half_width", "captured", "sample", "sample_probe", "samples", "deflated"),
+        "layers": ("trace", "trace_error", "mean"),
+        "cumulative": ("lambda", "cumulative", "cumulative_lower", "cumulative_upper", "w1", "moments"),
+        "eigenvalues": ("eigenvalue", "residual", "true_residual", "error", "steps", "thick_restarts"),
+        "diagnostics": ("symmetry_error",)}
+
+
 def numbers(path):
-    """What must be the same bit for bit."""
+    """What must be the same bit for bit, as far as the run had to find it."""
     with h5py.File(path) as f:
         e = f["entry"]
-        return {name: e[name][()] for name in ("quadrature/alpha", "quadrature/beta", "quadrature/ritz", "trace/value",
-                                               "eigenvalues/eigenvalue", "eigenvalues/residual", "eigenvalues/steps",
-                                               "diagnostics/symmetry_error")}
+        return {f"{group}/{name}": e[group][name][()] for group, names in SAME.items() if group in e for name in names
+                if name in e[group]}
+
+
+def products(path):
+    with h5py.File(path) as f:
+        return int(f["entry/diagnostics/hvp_count"][()])
+
+
+def vectors(path):
+    """All that a file of vectors holds."""
+    found = {}
+    with h5py.File(path) as f:
+        f.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def state_of(folder):
+    """The newest state of the run that can be read; the run goes on meanwhile."""
+    for path in sorted(folder.glob("run-*.json"), reverse=True):
+        try:
+            return json.loads(path.read_bytes().split(b"\n")[0])
+        except (FileNotFoundError, json.JSONDecodeError):
+            pass
+    return None
+
+
+def in_the_trace(folder, samples):
+    """Probe 0 is finished, and so are this many samples of the trace."""
+    state = state_of(folder)
+    return state is not None and len(state["finished"]) > 0 and len(state["deflated"]) >= samples
 
 
 def ranks_of(parent):
@@ -75,21 +117,23 @@ def check_whole(test, folder):
 class Stopping(Case):
     reference = {}
 
-    def of_a_run_never_stopped(self, ranks, *more):
-        key = (ranks, *more)
+    def of_a_run_never_stopped(self, ranks, *more, **options):
+        key = (ranks, *more, *sorted(options.items()))
         if key not in self.reference:
             output = self.folder / f"reference.{len(self.reference)}.h5"
             started = time.monotonic()
-            finish(command(output, ranks, *more))
+            finish(command(output, ranks, *more, **options))
             self.reference[key] = numbers(output), time.monotonic() - started
         return self.reference[key]
 
     def assertSame(self, path, reference):
-        for name, values in numbers(path).items():
+        found = numbers(path)
+        self.assertEqual(found.keys(), reference.keys())
+        for name, values in found.items():
             np.testing.assert_array_equal(values, reference[name], err_msg=name)
 
-    def resume_to_the_end(self, output, ranks, *more):
-        done = finish(command(output, ranks, "--resume", *more))
+    def resume_to_the_end(self, output, ranks, *more, **options):
+        done = finish(command(output, ranks, "--resume", *more, **options))
         self.assertEqual(list(self.folder.glob("**/*.tmp*")), [])
         self.assertFalse(Path(f"{output}.checkpoint").exists(), "a finished run leaves no checkpoint")
         return done
@@ -105,7 +149,7 @@ class Stopping(Case):
             time.sleep(when)
         if process.poll() is None:
             how(process)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=AT_MOST_S)
         return process.returncode, err
 
     def test_signal_and_resume(self):
@@ -178,26 +222,127 @@ class Stopping(Case):
         """A run stopped after its first products."""
         output = self.folder / "stopped.h5"
         code = subprocess.run(command(output, ranks, "--max-hours", "1e-9", *more, **options), capture_output=True,
-                              text=True, env=environment(), timeout=60)
+                              text=True, env=environment(), timeout=AT_MOST_S)
         self.assertEqual(code.returncode, RESUBMIT, code.stderr)
         return output
 
     def test_time_limit_in_many_pieces(self):
-        """--max-hours lets each start make one step: a run of many pieces is still the same run."""
-        short = dict(steps=6, probes=2, top=1, bottom=0, max_steps=8)
+        """--max-hours lets each start make one step, or take one sample: a run of many pieces is still the same run."""
+        short = dict(steps=6, probes=2, top=1, bottom=0, max_steps=8, rtol_trace=1e-6, max_hvps=24)
         reference = self.folder / "whole.h5"
         finish(command(reference, 2, "--groups", "2", **short))
         output = self.folder / "pieces.h5"
         for piece in range(40):
             done = subprocess.run(command(output, 2, "--groups", "2", "--resume", "--max-hours", "1e-9", **short),
-                                  capture_output=True, text=True, env=environment(), timeout=60)
+                                  capture_output=True, text=True, env=environment(), timeout=AT_MOST_S)
             if done.returncode != RESUBMIT:
                 break
         self.assertIn(done.returncode, (0, 3), done.stderr)
-        self.assertGreater(piece, 3)
+        self.assertGreater(piece, 8)
         self.assertSame(output, numbers(reference))
         with h5py.File(output) as f:
             self.assertEqual(f["entry/diagnostics/starts"][()], piece + 1)
+
+    # --- one pass, in its parts -----------------------------------------------------------------------------------
+
+    def stop_when(self, output, ranks, condition, *more, how=lambda p: p.send_signal(signal.SIGUSR1), **options):
+        """Stops a run once its checkpoint shows what is waited for, and looks at what it leaves."""
+        folder = Path(f"{output}.checkpoint")
+        code, err = self.interrupt(output, ranks, lambda: condition(folder), how, "--resume", *more, **options)
+        self.assertEqual(code, RESUBMIT, err)
+        check_whole(self, folder)
+
+    def test_stopped_in_the_trace(self):
+        """Probe 0's Lanczos run, which samples are corrected by, is taken from its checkpoint: no product is made twice."""
+        for ranks, more in ((1, ()), (4, ("--groups", "2"))):
+            with self.subTest(ranks=ranks):
+                reference = self.folder / f"whole.{ranks}.h5"
+                finish(command(reference, ranks, *more, **TRACE))
+                output = self.folder / f"trace.{ranks}.h5"
+                for samples in (4, 30):
+                    self.stop_when(output, ranks, lambda folder: in_the_trace(folder, samples), *more, **TRACE)
+                done = self.resume_to_the_end(output, ranks, *more, **TRACE)
+                self.assertRegex(done.stderr, r"resumed from .*: 2 Lanczos runs and \d+ samples of the trace are finished")
+                self.assertIn("probe 0 goes on after", done.stderr)
+                self.assertSame(output, numbers(reference))
+                with h5py.File(output) as f:
+                    self.assertEqual(f["entry/diagnostics/starts"][()], 3)
+                    self.assertGreater(f["entry/trace/samples"][()], 40)
+                if more:  # which samples the two groups had under way when there were enough is chance
+                    self.assertAlmostEqual(products(output), products(reference), delta=40)
+                else:
+                    self.assertEqual(products(output), products(reference))
+
+    def test_killed_in_the_trace(self):
+        """With probe 0's vectors in a checkpoint, and without: then they are computed again, to the same bits."""
+        reference = self.folder / "whole.h5"
+        finish(command(reference, 1, **TRACE))
+        for minutes, lost in (("0.005", False), ("0", True)):
+            with self.subTest(minutes):
+                output = self.folder / f"killed.{minutes}.h5"
+                folder = Path(f"{output}.checkpoint")
+                more = ("--checkpoint-minutes", minutes)
+                code, err = self.interrupt(output, 1, lambda: in_the_trace(folder, 4), lambda p: p.kill(), *more, **TRACE)
+                self.assertEqual(code, -signal.SIGKILL, err)
+                check_whole(self, folder)
+                self.assertEqual(any(folder.glob("probe-000000/steps-*.json")), not lost)
+                had = state_of(folder)
+                done = self.resume_to_the_end(output, 1, *more, **TRACE)
+                self.assertEqual("probe 0 goes on after" in done.stderr, not lost)
+                self.assertSame(output, numbers(reference))
+                # The samples that no state told of, and where they were lost the Lanczos vectors.
+                again = products(output) - products(reference)
+                steps = len(had["finished"]) and numbers(output)["quadrature/steps_taken"][0]
+                self.assertEqual(again, steps if lost else 0)
+
+    def test_thick_restarts(self):
+        """Stopped between thick restarts, and again with the basis that they leave."""
+        options = dict(probes=1, steps=12, top=2, bottom=1, max_steps=150, max_basis=16, rtol_trace=0.1)
+        more = ("--checkpoint-minutes", "0.005")
+        reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **options)
+        self.assertGreater(reference["eigenvalues/thick_restarts"], 4)
+        output = self.folder / "thick.h5"
+        for steps in (30, 80):
+            self.stop_when(output, 2, lambda folder: any(int(m.stem.split("-")[1]) >= steps for m in
+                                                         folder.glob("probe-000000/steps-*.json")),
+                           "--groups", "1", *more, **options)
+        self.stop_when(output, 2, lambda folder: in_the_trace(folder, 4), "--groups", "1", *more, **options)
+        self.resume_to_the_end(output, 2, "--groups", "1", **options)
+        self.assertSame(output, reference)
+
+    def test_files_of_vectors(self):
+        """The diagonal's sums are not kept: its probes are taken again. Eigenvectors were written before the trace."""
+        def files(name):
+            return dict(diagonal=self.folder / f"{name}.diagonal.h5", eigenvectors=self.folder / f"{name}.vectors.h5")
+
+        reference, output = self.folder / "whole.h5", self.folder / "stopped.h5"
+        finish(command(reference, 2, "--groups", "1", **TRACE, **files("whole")))
+        self.stop_when(output, 2, lambda folder: in_the_trace(folder, 4), "--groups", "1", **TRACE, **files("stopped"))
+        self.assertFalse(files("stopped")["diagonal"].exists())
+        self.resume_to_the_end(output, 2, "--groups", "1", **TRACE, **files("stopped"))
+        self.assertSame(output, numbers(reference))
+        for which, path in files("stopped").items():
+            found, expected = vectors(path), vectors(files("whole")[which])
+            self.assertEqual(found.keys(), expected.keys())
+            self.assertGreater(sum(v.size for v in found.values()), 28_448)
+            for name, values in found.items():
+                np.testing.assert_array_equal(values, expected[name], err_msg=f"{which} {name}")
+
+    def test_methods_that_start_over(self):
+        """What has vectors of its own keeps them in no checkpoint, and begins again, to the same bits."""
+        several = dict(verb="eigs", probes=None, steps=None, top=None, bottom=None, magnitude=3)
+        for name, options in {
+                "xtrace": dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=120),
+                "block": dict(verb="eigs", block=2, max_steps=120),
+                "power": dict(several, method="power", max_steps=120)}.items():
+            with self.subTest(name):
+                reference, output = self.folder / f"{name}.whole.h5", self.folder / f"{name}.h5"
+                finish(command(reference, 2, "--groups", "1", **options))
+                self.stop_when(output, 2, lambda folder: (state_of(folder) or {"products": 0})["products"] >= 8,
+                               "--groups", "1", "--checkpoint-minutes", "0.005", **options)
+                self.resume_to_the_end(output, 2, "--groups", "1", **options)
+                self.assertSame(output, numbers(reference))
+                self.assertGreater(products(output), products(reference))
 
     def test_other_ranks_go_on(self):
         """Another number of ranks: the Lanczos vectors are cut anew, the rest is rounding, and the run says so."""
@@ -237,7 +382,7 @@ class Stopping(Case):
     # --- checkpoints that don't fit -------------------------------------------------------------------------------
 
     def refused(self, code, text, args, ranks=2):
-        ended = subprocess.run(args, capture_output=True, text=True, env=environment(), timeout=60)
+        ended = subprocess.run(args, capture_output=True, text=True, env=environment(), timeout=AT_MOST_S)
         errors = [line for line in ended.stderr.splitlines() if line.startswith("hesspect: error: ")]
         self.assertEqual(ended.returncode, code, ended.stderr)
         self.assertEqual(len(errors), 1, ended.stderr)
@@ -356,14 +501,14 @@ class Stopping(Case):
         reference, _ = self.of_a_run_never_stopped(1)
         output = self.folder / "full.h5"
         ended = subprocess.run(command(output, 1, "--checkpoint-minutes", "0.005"), capture_output=True, text=True,
-                               env=environment(), timeout=120, preexec_fn=limit)
+                               env=environment(), timeout=AT_MOST_S, preexec_fn=limit)
         self.assertIn(ended.returncode, (0, 3), ended.stderr)
         self.assertIn("warning: no checkpoint: cannot write", ended.stderr)
         self.assertSame(output, reference)
         # Asked to stop, it cannot keep what it has: one line, no half-written file.
         output = self.folder / "full2.h5"
         ended = subprocess.run(command(output, 1, "--max-hours", "1e-4"), capture_output=True, text=True,
-                               env=environment(), timeout=120, preexec_fn=limit)
+                               env=environment(), timeout=AT_MOST_S, preexec_fn=limit)
         self.assertEqual(ended.returncode, 4, ended.stderr)
         errors = [line for line in ended.stderr.splitlines() if line.startswith("hesspect: error: ")]
         self.assertEqual(len(errors), 1, ended.stderr)
@@ -383,7 +528,7 @@ class Stopping(Case):
         stopped = next(v for v in victims if b"OMPI_COMM_WORLD_RANK=2\0" in Path(f"/proc/{v}/environ").read_bytes())
         started = time.monotonic()
         os.kill(stopped, signal.SIGSTOP)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=AT_MOST_S)
         self.assertLess(time.monotonic() - started, 30)
         self.assertEqual(process.returncode, 6, err)
         self.assertIn(f"rank 2 on {os.uname().nodename} has not been heard of", err)
@@ -399,7 +544,7 @@ class Stopping(Case):
         while not (folder / "lock").exists():
             time.sleep(0.01)
         self.refused(2, "another", command(self.folder / "other.h5", 1, "--checkpoint", folder))
-        self.assertIn(process.wait(timeout=60), (0, 3))
+        self.assertIn(process.wait(timeout=AT_MOST_S), (0, 3))
 
     def test_finished_already(self):
         """A job that is submitted again after its end has nothing to do, and its result stays as it is."""
