@@ -177,7 +177,7 @@ class Output(Bad):
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
         output, checkpoint = self.folder / "r.h5", self.folder / "r.h5.checkpoint"
-        args = self.mlp(output=output, probes=2, steps=20)
+        args = self.mlp(output=output, probes=2, steps=20, density_w1=0)
         ended = self.refused(BAD_INPUT, ["File too large", "--resume writes it again"], *args, command="density", ranks=(1,),
                              preexec=limit, kept=(checkpoint,))
         self.assertIn("  trace  ", ended.err)  # what was found is not lost
@@ -199,7 +199,17 @@ class Output(Bad):
             assert libc.mount(b"none", b"/", None, (1 << 18) | 16384, None) == 0  # private, all below
             assert libc.mount(b"none", str(disk).encode(), b"tmpfs", 0, b"size=16k") == 0
 
-        self.refused(BAD_INPUT, ["No space left on device"], *self.mlp(output=disk / "r.h5", probes=2, steps=20), command="density", preexec=mount)
+        self.refused(BAD_INPUT, ["No space left on device"], *self.mlp(output=disk / "r.h5", probes=2, steps=20, density_w1=0), command="density", preexec=mount)
+
+    def test_files_of_vectors(self):
+        for option in ("eigenvectors", "diagonal"):
+            self.refused(BAD_INPUT, ["does not exist"], *self.mlp(**{option: self.folder / "none" / "v.h5"}), both=option == "eigenvectors")
+            earlier = self.file("v.safetensors", b"earlier")
+            self.refused(USAGE, ["v.safetensors", "--force"], *self.mlp(**{option: earlier}), both=False)
+            self.assertEqual(earlier.read_bytes(), b"earlier")
+            data = self.file("d.h5", (FIXTURES / "mlp_ce.data.h5").read_bytes())
+            self.refused(USAGE, ["is the input"], *self.mlp(data=data, **{option: data}), "--force", both=False)
+            self.assertEqual(data.read_bytes(), (FIXTURES / "mlp_ce.data.h5").read_bytes())
 
     def test_density_from(self):
         result = self.folder / "r.h5"
@@ -208,7 +218,7 @@ class Output(Bad):
         self.refused(USAGE, ["--sigma"], "--from", result, "--sigma", "-1", "--output", result, command="density", both=False)
         self.assertEqual(hesspect("trace", *self.mlp(output=result)).code, 0)
         self.refused(BAD_INPUT, ["a result of trace"], "--from", result, "--output", self.folder / "s.h5", command="density", both=False)
-        self.assertEqual(hesspect("density", *self.mlp(output=result, probes=1, steps=5), "--force").code, 0)
+        self.assertEqual(hesspect("density", *self.mlp(output=result, probes=1, steps=5, density_w1=0), "--force").code, 0)
         self.refused(USAGE, ["--model"], "--from", result, "--model", "m.pt2", "--output", self.folder / "s.h5", command="density", both=False)
         with h5py.File(result, "a") as f:
             f["entry/quadrature/ritz"][0, 0] = np.inf
@@ -229,6 +239,41 @@ class Usage(Bad):
         self.refused(USAGE, ["--steps", "from 2"], *self.mlp(steps=1), both=False)
         self.refused(USAGE, ["--output-index"], *self.mlp(output_index=1))
         self.refused(USAGE, ["--loss"], "--model", "m", "--data", "d", both=False)
+
+    def test_accuracy(self):
+        for option, value, word in (("rtol-trace", "-1", "at least 0"), ("density-w1", "nan", "nan"), ("confidence", "1", "0.9999"),
+                                    ("max-hvps", "-1", "at least 0"), ("rtol-eigs", "0", "rtol-eigs")):
+            self.refused(USAGE, [f"--{option}", word], *self.mlp(), f"--{option}", value, ranks=(1,))
+
+    def test_eigenvalue_options_that_contradict(self):
+        for words, command, options in (
+                (["--magnitude", "--top"], "eigs", {"magnitude": 3, "top": 3}),
+                (["'eigs' needs --top"], "eigs", {"top": 0, "bottom": 0}),
+                (["--max-basis 20", "13 eigenvalues", "21"], "analyze", {"max_basis": 20}),
+                (["--block 9", "--max-steps 8"], "eigs", {"block": 9, "max_steps": 8}),
+                (["--method power", "'eigs'"], "analyze", {"method": "power"}),
+                (["--method power", "--magnitude"], "eigs", {"method": "power", "top": 2}),
+                (["--block above 1", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "block": 2}),
+                (["--eigenvectors", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "eigenvectors": "v.h5"})):
+            self.refused(USAGE, words, *self.mlp(**options), command=command, both="--magnitude" in words[0])
+
+    def test_trace_options_that_contradict(self):
+        diagonal = self.folder / "d.h5"
+        self.refused(USAGE, ["--diagonal", "xtrace"], *self.mlp(diagonal=diagonal, trace_method="xtrace"), command="trace")
+        self.refused(USAGE, ["--diagonal", "hutch++"], *self.mlp(diagonal=diagonal, trace_method="hutch++"), both=False)
+        self.refused(USAGE, ["--diagonal", "'density'"], *self.mlp(diagonal=diagonal), command="density", both=False)
+        self.refused(USAGE, ["--trace-method", "did you mean"], *self.mlp(trace_method="xtrac"), both=False)
+        self.refused(USAGE, ["deflated", "--reorthogonalization"], *self.mlp(trace_method="deflated", reorthogonalization="none"),
+                     command="trace", both=False)
+
+    def test_names_of_files_of_vectors(self):
+        for option in ("eigenvectors", "diagonal"):
+            name = self.folder / "v.npz"
+            self.refused(USAGE, [f"--{option}", "v.npz", ".safetensors"], *self.mlp(**{option: name}), both=option == "eigenvectors")
+            self.refused(USAGE, [f"--{option}", "--output", "same"], *self.mlp(**{option: self.folder / "r.h5"}), both=False)
+        same = self.folder / "v.h5"
+        self.refused(USAGE, ["--eigenvectors", "--diagonal", "same"], *self.mlp(eigenvectors=same, diagonal=same), both=False)
+        self.refused(USAGE, ["--eigenvectors", "'trace'"], *self.mlp(eigenvectors=same), command="trace", both=False)
 
     def test_ini_file(self):
         ini = self.file("run.ini", b"model = m.pt2\nmicrobatch = 3\n")

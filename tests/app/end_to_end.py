@@ -11,6 +11,7 @@ import numpy as np
 from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
 
 SOURCE = Path(os.environ["HESSPECT_SOURCE"])
+FIXED = {"rtol_trace": 0, "density_w1": 0}  # as many probes and steps as are given, no more
 LOSSES = {"mlp_ce": "cross_entropy", "mlp_mse": "mse", "relu_mse": "mse", "linreg": "mse", "softmax_zero": "cross_entropy",
           "mlp_bce": "bce_with_logits", "deep_scalar": "output"}
 
@@ -45,24 +46,30 @@ class Analyze(Case):
         """Eigenvalues to 1e-9, the same α and β, on 1 to 4 ranks: 23 rows and 194 parameters divide by none of them."""
         runs = {}
         for ranks in (1, 2, 3, 4):
-            result = self.analyze("mlp_ce", ranks, top=10, bottom=3, rtol_eigs=1e-11, probes=3, steps=60, seed=5)
+            result = self.analyze("mlp_ce", ranks, top=10, bottom=3, rtol_eigs=1e-11, probes=3, steps=60, seed=5, **FIXED)
             self.check_eigenvalues(result, "mlp_ce", 10, 3)
             with h5py.File(result) as f:
                 e = f["entry"]
                 runs[ranks] = e["quadrature/alpha"][()], e["quadrature/beta"][()]
                 self.assertEqual(e["process/ranks"][()], ranks)
                 self.assertEqual(len(e["process/hosts"]), ranks)
-                np.testing.assert_allclose(e["quadrature/weight"][()].sum(1), 1, rtol=1e-12)
+                np.testing.assert_allclose(np.nansum(e["quadrature/weight"][()], 1), 1, rtol=1e-12)
                 x, d = e["density/lambda"][()], e["density/density"][()]
                 self.assertAlmostEqual(np.trapezoid(d, x), 1, delta=1e-5)
                 self.assertAlmostEqual(e["diagnostics/loss"][()], reference("mlp_ce")[2], delta=1e-12)
                 self.assertLess(e["diagnostics/symmetry_error"][()], 1e-14)
                 self.assertLess(e["diagnostics/orthogonality_loss"][()], 1e-12)
                 self.assertEqual(e["diagnostics/n_parameters"][()], 194)
-                self.assertGreaterEqual(e["diagnostics/hvp_count"][()], 180)
+                alpha, steps = e["quadrature/alpha"][()], e["quadrature/steps_taken"][()]
+                self.assertEqual(alpha.shape, (3, steps.max()))
+                self.assertGreaterEqual(steps[0], 60)  # it goes on as far as its eigenvalues need
+                np.testing.assert_array_equal(steps[1:], 60)
+                np.testing.assert_array_equal(np.isfinite(alpha).sum(1), steps)
+                self.assertEqual(e["diagnostics/hvp_count"][()], 2 + steps.sum() + 13)  # symmetry, Lanczos, residuals
                 self.assertEqual(len(e["process/model_sha256"].asstr()[0]), 64)
-                alpha, trace = e["quadrature/alpha"][:, 0] * e["quadrature/norm_sq"][()], e["trace/value"][()]
-                self.assertAlmostEqual(alpha.mean(), trace, delta=1e-12 * abs(trace))
+                self.assertEqual(e["trace/samples"][()], 4)  # of the symmetry check and of probes 1 and 2
+                self.assertGreater(e["trace/deflated"][()], 13)
+                self.assertLess(abs(e["trace/value"][()] - reference("mlp_ce")[1]), 3 * e["trace/stderr"][()])
         for ranks in (2, 3, 4):  # rounding grows along the run: the start must agree tightly
             for mine, one in zip(runs[ranks], runs[1]):
                 np.testing.assert_allclose(mine[:, :20], one[:, :20], rtol=1e-9, atol=1e-12)
@@ -70,14 +77,14 @@ class Analyze(Case):
     def test_known_spectra(self):
         for case in ("mlp_mse", "relu_mse", "linreg", "mlp_bce"):
             with self.subTest(case):
-                result = self.analyze(case, 2, top=6, bottom=2, rtol_eigs=1e-11, probes=1, steps=30)
+                result = self.analyze(case, 2, top=6, bottom=2, rtol_eigs=1e-11, probes=1, steps=30, **FIXED)
                 self.check_eigenvalues(result, case, 6, 2)
 
     def test_multiple_and_zero_eigenvalues(self):
         """Krylov spaces that close early: whole blocks of equal eigenvalues, one eigenvalue among zeros."""
         for case, top in (("softmax_zero", 8), ("deep_scalar", 5)):
             with self.subTest(case):
-                result = self.analyze(case, 2, top=top, bottom=0, rtol_eigs=1e-11, probes=2, steps=20)
+                result = self.analyze(case, 2, top=top, bottom=0, rtol_eigs=1e-11, probes=2, steps=20, **FIXED)
                 exact, _, _ = reference(case)
                 with h5py.File(result) as f:
                     found = f["entry/eigenvalues/eigenvalue"][()]
@@ -92,13 +99,40 @@ class Analyze(Case):
 
     def test_trace_alone(self):
         _, exact, _ = reference("relu_mse")
-        result = self.analyze("relu_mse", 2, command="trace", probes=300)
+        result = self.analyze("relu_mse", 2, command="trace", trace_method="hutchinson", probes=300, rtol_trace=0)
         with h5py.File(result) as f:
             value, error, samples = (f[f"entry/trace/{k}"][()] for k in ("value", "stderr", "samples"))
-            self.assertEqual(f["entry/diagnostics/hvp_count"][()], 302)
+            self.assertEqual(f["entry/diagnostics/hvp_count"][()], 300)  # those of the symmetry check are among them
+            self.assertAlmostEqual(f["entry/trace/sample"][()].mean(), value, delta=1e-12 * abs(value))
         self.assertEqual(samples, 300)
         self.assertLess(error, 0.2 * abs(exact))
         self.assertLess(abs(value - exact), 4 * error)
+
+    def test_trace_to_its_accuracy(self):
+        """By default: deflated, until the interval is narrow, with fewer products than Hutchinson's 300 above."""
+        _, exact, _ = reference("relu_mse")
+        with h5py.File(self.analyze("relu_mse", 2, command="trace")) as f:
+            e = f["entry"]
+            value, half_width = e["trace/value"][()], e["trace/half_width"][()]
+            self.assertTrue(e["trace/converged"][()])
+            self.assertGreater(e["trace/deflated"][()], 0)
+            self.assertLess(e["diagnostics/hvp_count"][()], 300)
+        self.assertLessEqual(half_width, 0.02 * abs(value))
+        self.assertLess(abs(value - exact), 2 * half_width)
+
+    def test_a_trace_of_products_that_were_made_anyway(self):
+        """z'Hz of every Lanczos run's first product, and of the symmetry check, which `trace` with two probes has alone."""
+        with h5py.File(self.analyze("mlp_ce", 2, command="trace", trace_method="hutchinson", probes=2, seed=5, rtol_trace=0)) as f:
+            of_check = f["entry/trace/sample"][()]
+            self.assertEqual(f["entry/diagnostics/hvp_count"][()], 2)
+        result = self.analyze("mlp_ce", 2, trace_method="hutchinson", top=0, bottom=0, probes=3, steps=4, seed=5, **FIXED)
+        with h5py.File(result) as f:
+            e = f["entry"]
+            of_runs = e["quadrature/alpha"][:, 0] * e["quadrature/norm_sq"][()]
+            expected = np.concatenate([of_check, of_runs])
+            np.testing.assert_allclose(e["trace/sample"][()], expected, rtol=1e-12)
+            self.assertAlmostEqual(e["trace/value"][()], expected.mean(), delta=1e-12 * np.abs(expected).max())
+            self.assertEqual(e["diagnostics/hvp_count"][()], 2 + 3 * 4)
 
     def test_float32(self):
         output = self.folder / "r.h5"
@@ -115,6 +149,37 @@ class Analyze(Case):
             self.assertFalse(f["entry/eigenvalues/all_converged"][()])
             self.assertEqual(len(f["entry/diagnostics/warnings"]), 1)
 
+    def test_less_accurate_than_asked_for_is_a_result_and_exit_3(self):
+        for command, part, options, words in (("trace", "trace", {"rtol_trace": 1e-6}, ["trace", "--rtol-trace"]),
+                                              ("density", "cumulative", {"density_w1": 1e-4, "steps": 5}, ["Wasserstein-1", "--density-w1"])):
+            with self.subTest(command):
+                output = self.folder / f"{command}.h5"
+                ended = hesspect(command, *arguments("mlp_ce", output, "cross_entropy", max_hvps=12, **options), ranks=2)
+                self.assertDone(ended, code=3)
+                with h5py.File(output) as f:
+                    self.assertFalse(f[f"entry/{part}/converged"][()])
+                    self.assertLessEqual(f["entry/diagnostics/hvp_count"][()], 12)
+                    warnings = list(f["entry/diagnostics/warnings"].asstr())
+                self.assertEqual(len(warnings), 1)
+                for word in words:
+                    self.assertIn(word, warnings[0])
+                    self.assertIn(word, ended.err)
+
+    def test_a_density_to_its_accuracy(self):
+        """As many runs as its bound needs, which holds: the area between the cumulative densities, found and exact."""
+        exact, _, _ = reference("mlp_ce")
+        with h5py.File(self.analyze("mlp_ce", 2, command="density", density_w1=0.03)) as f:
+            e = f["entry"]
+            lo, hi = e["cumulative/range"][()]
+            w1, runs = e["cumulative/w1"][()], e["cumulative/probes"][()]
+            x, cdf = e["cumulative/lambda"][()], e["cumulative/cumulative"][()]
+            self.assertTrue(e["cumulative/converged"][()])
+        self.assertGreater(runs, 1)
+        self.assertLessEqual(w1, 0.03 * (hi - lo))
+        grid = np.linspace(exact[0], exact[-1], 20001)
+        off = np.abs(np.interp(grid, x, cdf, left=0, right=1) - np.searchsorted(exact, grid, side="right") / len(exact))
+        self.assertLess(np.trapezoid(off, grid), w1)
+
     def test_weights_from_a_checkpoint(self):
         output = self.folder / "r.h5"
         with h5py.File(FIXTURES / "ckpt" / "expected.h5") as f:
@@ -122,7 +187,7 @@ class Analyze(Case):
         for name, which in (("full.safetensors", ""), ("nested_model.pth", ""), ("bf16.safetensors", "bf16"),
                             ("sharded/model.safetensors.index.json", "")):
             with self.subTest(name):
-                args = arguments("mlp_ce", output, "cross_entropy", weights=FIXTURES / "ckpt" / name, dtype="float64", probes=1)
+                args = arguments("mlp_ce", output, "cross_entropy", weights=FIXTURES / "ckpt" / name, dtype="float64", probes=1, rtol_trace=0)
                 self.assertDone(hesspect("trace", *args, "--force"))
                 with h5py.File(output) as f:
                     self.assertAlmostEqual(f["entry/diagnostics/loss"][()], expected[which], delta=1e-12)
@@ -133,7 +198,8 @@ class Analyze(Case):
         data, output = self.folder / "d.h5", self.folder / "r.h5"
         with h5py.File(FIXTURES / "mlp_ce.data.h5") as f, h5py.File(data, "w") as g:
             g["part/features"], g["label"] = f["x"][()], f["target"][()]
-        args = arguments("mlp_ce", output, "cross_entropy", data=data, input="x=part/features", target="label", dtype="float64", probes=1)
+        args = arguments("mlp_ce", output, "cross_entropy", data=data, input="x=part/features", target="label", dtype="float64", probes=1,
+                         rtol_trace=0)
         self.assertDone(hesspect("trace", *args))
         with h5py.File(output) as f:
             self.assertAlmostEqual(f["entry/diagnostics/loss"][()], reference("mlp_ce")[2], delta=1e-12)
@@ -142,7 +208,7 @@ class Analyze(Case):
 class Smoothing(Case):
     def test_density_from_a_result(self):
         first, second = self.folder / "a.h5", self.folder / "b.h5"
-        self.assertDone(hesspect("density", *arguments("mlp_ce", first, "cross_entropy", dtype="float64", steps=20)))
+        self.assertDone(hesspect("density", *arguments("mlp_ce", first, "cross_entropy", dtype="float64", steps=20, probes=3, **FIXED)))
         with h5py.File(first) as f:
             sigma = f["entry/density/sigma"][()]
         for ranks, chosen in ((1, repr(float(sigma))), (2, "0.05")):
@@ -158,10 +224,9 @@ class Smoothing(Case):
                 same = np.array_equal(f["entry/density/density"][()], g["entry/density/density"][()])
                 self.assertEqual(same, ranks == 1)
 
-
     def test_an_impossible_width_keeps_the_run(self):
         result = self.folder / "r.h5"
-        ended = hesspect("density", *arguments("mlp_ce", result, "cross_entropy", steps=10, sigma="1e-90"))
+        ended = hesspect("density", *arguments("mlp_ce", result, "cross_entropy", steps=10, sigma="1e-90", **FIXED))
         self.assertDone(ended)
         self.assertIn("sigma", ended.err)
         with h5py.File(result) as f:

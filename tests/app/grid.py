@@ -14,7 +14,8 @@ GRIDS = [(1, 1), (2, 1), (1, 2), (2, 2), (1, 3), (1, 4), (4, 1)]  # groups, rank
 class Grid(Case):
     def analyze(self, case, groups, data_ranks, *more, **options):
         output = self.folder / f"{case}.{groups}x{data_ranks}.{len(list(self.folder.iterdir()))}.h5"
-        values = {"top": 3, "bottom": 1, "max_steps": 30, "probes": 4, "steps": 16, "seed": 7, "micro_batch": 4, **options}
+        values = {"top": 3, "bottom": 1, "max_steps": 30, "probes": 4, "steps": 16, "seed": 7, "micro_batch": 4,
+                  "density_w1": 0, "rtol_trace": 0, **options}
         ended = hesspect("analyze", *arguments(case, output, LOSSES[case], groups=groups, **values), *more,
                          ranks=groups * data_ranks)
         self.assertIn(ended.code, (0, 3), ended.err)
@@ -53,6 +54,23 @@ class Grid(Case):
         for case in ("mlp_ce", "gpt2"):
             with self.subTest(case):
                 self.check_grids(case, "float32", 1e-5)
+
+    def test_who_is_faster_decides_nothing(self):
+        """How many Lanczos runs and samples of the trace there are follows from their values alone, in probe order."""
+        def numbers(groups):
+            with h5py.File(self.analyze("mlp_ce", groups, 1, probes=1, max_steps=100, density_w1=0.04, rtol_trace=0.1,
+                                           dtype="float64")) as f:
+                self.assertTrue(f["entry/trace/converged"][()] and f["entry/cumulative/converged"][()])
+                return {name: f["entry"][name][()] for name in (
+                    "quadrature/alpha", "cumulative/cumulative", "cumulative/w1", "trace/sample", "trace/sample_probe", "trace/value",
+                    "trace/half_width", "layers/trace", "layers/trace_error", "eigenvalues/eigenvalue")}
+
+        one = numbers(1)
+        self.assertGreater(len(one["quadrature/alpha"]), 1)
+        self.assertGreater(len(one["trace/sample"]), 2)
+        for groups in (2, 3, 4):
+            for name, value in numbers(groups).items():
+                np.testing.assert_array_equal(value, one[name], err_msg=f"{name} of {groups} groups")
 
     def test_lock_step_and_kept_graphs_change_nothing(self):
         alpha, beta, _ = self.quadrature(self.analyze("gpt2", 1, 2, dtype="float64"))
@@ -101,7 +119,7 @@ class Grid(Case):
             found = []
             for groups, ranks in ((1, 1), (2, 2)):
                 output = self.folder / f"{command}{ranks}.h5"
-                options = dict(groups=groups, dtype="float64", micro_batch=4, probes=3, steps=12, seed=1)
+                options = dict(groups=groups, dtype="float64", micro_batch=4, probes=3, steps=12, seed=1, density_w1=0.06)
                 ended = hesspect(command, *arguments("mlp_ce", output, "cross_entropy", **options), ranks=ranks)
                 self.assertIn(ended.code, (0, 3), ended.err)
                 with h5py.File(output) as f:
@@ -144,7 +162,7 @@ class Planning(Case):
 
     def test_forecast_and_measured_stand_side_by_side(self):
         output = self.folder / "r.h5"
-        options = dict(dtype="float32", micro_batch=2, probes=2, steps=20, top=2, bottom=0, max_steps=30)
+        options = dict(dtype="float32", micro_batch=2, probes=2, steps=20, top=2, bottom=0, max_steps=30, density_w1=0, rtol_trace=0)
         ended = hesspect("analyze", *arguments("gpt2", output, "causal_lm", **options), ranks=2)
         self.assertIn(ended.code, (0, 3), ended.err)
         with h5py.File(output) as f:
