@@ -104,7 +104,11 @@ void Dealer::take_in(const std::string& verb, const json& q) {
     for (const json& text : q.at("samples")) state_.deflated.push_back(deflated_sample_from(text));
     dirty_ = true;
   } else if (verb == "deflation") {
-    state_.deflation = deflation_state_from(q.at("state"));
+    DeflationState now = deflation_state_from(q.at("state"));
+    // Another space than an earlier start's, where its vectors were lost: samples are corrected by one space alone.
+    if (state_.deflation && (now.rank != state_.deflation->rank || now.captured != state_.deflation->captured))
+      state_.deflated.clear();
+    state_.deflation = std::move(now);
     schedule_.deflation_is_there();
     dirty_ = true;
   } else if (verb == "trace") {

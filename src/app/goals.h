@@ -49,6 +49,7 @@ struct Goals {
   double confidence = 0.9;
   std::int64_t max_products = 0;  // 0: no limit
   std::int64_t max_steps = 0;     // of any Lanczos run
+  std::int64_t own_products = 0;  // of Hutch++ or XTrace, at most
 
   /// Some Lanczos run is to be made.
   bool lanczos() const { return probes > 0; }

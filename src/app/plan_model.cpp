@@ -49,7 +49,7 @@ void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, Pla
   const auto rows = [n](std::int64_t steps) { return std::max<std::int64_t>(2, std::min(steps + 1, n)); };
   const std::int64_t ordinary = rows(std::max(ordinary_steps(given.problem, given.work), given.work.most_steps));
   std::int64_t longest = rows(longest_steps(given.problem, given.work));
-  if (given.work.max_basis > 0) longest = std::min(longest, given.work.max_basis + 1);
+  if (given.work.max_basis > 0) longest = std::max(ordinary, std::min(longest, given.work.max_basis + 1));
   const std::int64_t element = element_bytes(layout.basis.dtype), row_bytes = times(element, chunk);
   if (layout.basis.host) {
     bytes.basis_host = times(probes - 1, pinned_bytes(ordinary, row_bytes)) + pinned_bytes(longest, row_bytes);

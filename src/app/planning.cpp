@@ -228,7 +228,8 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
   const bool deflated = work != "eigs" && full && method == "deflated";
   PlanWork w;
   w.probes = std::max<std::int64_t>(1, lanczos_runs(config, work));
-  w.steps = density ? std::min(config.quadrature.steps, parameters) : 1;
+  const bool told = work == "trace" && deflated && !trace;
+  w.steps = density || told ? std::min(config.quadrature.steps, parameters) : 1;
   if (eigenvalues || fine || (trace && deflated)) w.eigen_steps = std::max(most, w.steps);
   w.most_steps = fine ? w.eigen_steps : 0;
   w.max_basis = eigenvalues ? config.eigs.max_basis : 0;
@@ -238,6 +239,9 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
   if (eigenvalues && (config.eigs.block > 1 || config.eigs.method == "power"))
     w.other_rows += config.eigs.method == "power" ? asked : most + config.eigs.block;
   if (own_trace) w.other_rows += most;
+  if (deflated && trace) w.other_rows += 2;  // the forecast's probes
+  // Sums, mean and error in double, what a product leaves, and a whole vector on its way to the file.
+  if (trace && !config.trace.diagonal.empty()) w.other_rows += 12;
   w.adaptive = trace || fine;
   w.max_products = config.accuracy.max_hvps;
   w.reorthogonalize = full;
@@ -257,7 +261,7 @@ Planned plan_run(const RunConfig& config, const std::string& work, Problem& prob
   p.request = plan_request(config, kept);
   measure(problem, p, world);
   p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
-  if (!p.plan.fits && kept == nullptr) restart_thick(config, work, p);
+  if (!p.plan.fits) restart_thick(config, work, p);
   if (!p.plan.fits)
     throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
                       "the run takes " + format_bytes(p.plan.bytes.total()) + " a rank (of it " +

@@ -136,12 +136,13 @@ void warn(RunResult& r, const Goals& goals, const std::string& dtype) {
                " products: raise --max-steps, --max-hvps or --rtol-eigs");
   if (r.trace && !r.trace->converged)
     say(r, "the trace is known to " + share(r.trace->half_width, r.trace->value) + ", not to the " +
-               number(100 * goals.rule.rtol) + " % asked for: raise --max-hvps or --rtol-trace");
+               number(100 * goals.rule.rtol) + " % asked for: raise " +
+               (goals.own_trace_method() ? "--max-steps, " : "") + "--max-hvps or --rtol-trace");
   if (r.cumulative && !r.cumulative->converged)
     say(r, "the density's Wasserstein-1 bound is " +
                share(r.cumulative->w1, r.cumulative->range_hi - r.cumulative->range_lo) +
                " of the spectrum's width, not the " + number(100 * goals.w1) + " % asked for: raise --max-steps, " +
-               "--max-hvps or --density-w1");
+               "--probes, --max-hvps or --density-w1");
 }
 
 std::vector<LayerEstimate> layers_of(const Problem& problem, const Goals& goals, const RunState& state,

@@ -31,12 +31,20 @@ const Sample* find(const std::vector<Sample>& samples, std::int64_t probe) {
 
 std::int64_t trace_probe(std::int64_t i) { return static_cast<std::int64_t>(kTraceProbes) + i; }
 
-/// Lanczos steps of the first `count` runs.
-std::int64_t steps_of(const RunState& state, std::int64_t count) {
-  std::int64_t steps = 0;
-  for (std::int64_t p = 0; p < count; ++p)
-    if (const FinishedProbe* one = find(state, p)) steps += static_cast<std::int64_t>(one->quadrature.alpha.size());
-  return steps;
+/// Products of a finished run. After restarts it has taken more steps than its quadrature has.
+std::int64_t products_of(const FinishedProbe& one) {
+  auto steps = static_cast<std::int64_t>(one.quadrature.alpha.size());
+  if (!one.eigenvalues) return steps;
+  return std::max(steps, one.eigenvalues->steps) + one.eigenvalues->residual_products;
+}
+
+/// Products of the symmetry check, of the first Lanczos runs as far as they are finished, and of block or power runs.
+std::int64_t products_used(const RunState& state, std::int64_t runs) {
+  std::int64_t products = kSymmetryProbes;
+  for (const FinishedProbe& one : state.finished)
+    if (one.quadrature.probe < runs) products += products_of(one);
+  if (state.eigenvalues) products += state.eigenvalues->steps + state.eigenvalues->residual_products;
+  return products;
 }
 
 }  // namespace
@@ -83,9 +91,13 @@ std::int64_t Schedule::lanczos_wanted(const RunState& state) const {
     // From the third probe on the error is estimated from so few by Student's quantile, which is wider at first.
     if (count < 3 && forecast > 2) forecast = std::max(4.0, 2 * forecast);
     std::int64_t more = std::clamp<std::int64_t>(static_cast<std::int64_t>(forecast), count + 1, 2 * count + 4);
-    const std::int64_t taken = steps_of(state, count);
+    std::int64_t taken = 0;
+    for (std::int64_t p = 0; p < count; ++p)
+      taken += static_cast<std::int64_t>(find(state, p)->quadrature.alpha.size());
     const std::int64_t each = std::max<std::int64_t>(1, taken / count);
-    if (more > count + goals_.products_left(kSymmetryProbes + taken) / each) return count;
+    // What the runs beyond these have cost is no part of it, or finished ones would be given up again.
+    const std::int64_t used = products_used(state, count) + trace_products(state);
+    if (more > count + goals_.products_left(used) / each) return count;
     count = more;
   }
 }
@@ -105,14 +117,20 @@ std::int64_t Schedule::place(std::int64_t i) const {
 
 /// Samples that max_products allows.
 std::int64_t Schedule::trace_limit(const RunState& state) const {
-  std::int64_t used = kSymmetryProbes + steps_of(state, goals_.probes);
-  for (const FinishedProbe& one : state.finished)
-    if (one.eigenvalues) used += one.eigenvalues->residual_products;
-  const std::int64_t own = goals_.products_left(used);
+  const std::int64_t own = goals_.products_left(products_used(state, goals_.probes));
   std::int64_t free = 0;
   if (goals_.diagonal.empty())
     while (place(free) < trace_probe(kSymmetryProbes)) ++free;
   return own > std::numeric_limits<std::int64_t>::max() - free ? own : own + free;
+}
+
+/// Products taken for the trace alone, of those that the estimate uses.
+std::int64_t Schedule::trace_products(const RunState& state) const {
+  if (!goals_.samples_trace()) return state.trace ? state.trace->products : 0;
+  const std::int64_t enough = trace_need(state).enough;
+  std::int64_t products = 0;
+  for (std::int64_t i = 0; i < enough; ++i) products += place(i) >= trace_probe(kSymmetryProbes);
+  return products;
 }
 
 Schedule::TraceNeed Schedule::trace_need(const RunState& state) const {
@@ -122,8 +140,13 @@ Schedule::TraceNeed Schedule::trace_need(const RunState& state) const {
   if (goals_.rule.rtol <= 0 && goals_.diagonal.empty())  // what comes for nothing
     while (place(base) < trace_probe(kSymmetryProbes)) ++base;
   const bool ready = deflated ? state.deflation.has_value() : true;
+  // Without the layers, which only the answer needs.
   std::map<std::int64_t, DeflatedSample> there;
-  for (const DeflatedSample& one : deflated ? state.deflated : undeflated(state.samples)) there.emplace(one.probe, one);
+  const auto add = [&](const auto& samples) {
+    for (const auto& one : samples)
+      there.emplace(one.probe, DeflatedSample{one.probe, one.quadratic_form, one.product_norm_sq, {}});
+  };
+  deflated ? add(state.deflated) : add(state.samples);
   for (std::int64_t i = 0; ready; ++i) {
     const auto one = there.find(place(i));
     if (one == there.end()) break;
@@ -158,13 +181,18 @@ TraceAnswer Schedule::trace_answer(const RunState& state) const {
   TraceAnswer answer;
   const auto count =
       static_cast<std::size_t>(need.enough > 0 ? need.enough : static_cast<std::int64_t>(need.prefix.size()));
-  answer.samples.assign(need.prefix.begin(), need.prefix.begin() + static_cast<std::ptrdiff_t>(count));
   const bool deflated = goals_.trace == TraceMethod::kDeflated;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int64_t number = need.prefix[i].probe;
+    answer.samples.push_back(deflated ? *find(state.deflated, number)
+                                      : undeflated(std::span(find(state.samples, number), 1)).front());
+  }
   answer.estimate =
       trace_estimate(deflated && state.deflation ? state.deflation->captured : 0, answer.samples, goals_.rule);
   answer.estimate.method = deflated ? "deflated" : "hutchinson";
   answer.estimate.half_width += goals_.rounding * std::abs(answer.estimate.value);
   if (deflated && state.deflation) answer.estimate.deflated = state.deflation->rank;
+  if (answer.estimate.samples < goals_.rule.min_samples) answer.estimate.converged = false;
   for (const DeflatedSample& one : answer.samples)
     if (one.probe >= trace_probe(kSymmetryProbes)) ++answer.estimate.products;
   return answer;
@@ -200,6 +228,9 @@ std::optional<Task> Schedule::lanczos_task(const RunState& state, int group, std
 
 std::optional<Task> Schedule::trace_task(const RunState& state, int group, std::int64_t together) {
   const TraceNeed need = trace_need(state);
+  std::set<std::int64_t> sampled, corrected;
+  for (const TraceSample& one : state.samples) sampled.insert(one.probe);
+  for (const DeflatedSample& one : state.deflated) corrected.insert(one.probe);
   const bool deflated = goals_.trace == TraceMethod::kDeflated, with_diagonal = !goals_.diagonal.empty();
   if (group == 0 && deflated && find(state, 0) != nullptr) {
     const bool needed = need.enough == 0 || (with_diagonal && !diagonal_written_);
@@ -209,8 +240,7 @@ std::optional<Task> Schedule::trace_task(const RunState& state, int group, std::
     }
     Task correct{Task::Kind::kCorrect, {}};
     for (std::int64_t i = 0; i < need.target && deflation_there_ && correct.probes.size() < kCorrectAtOnce; ++i)
-      if (find(state.samples, place(i)) != nullptr && find(state.deflated, place(i)) == nullptr)
-        correct.probes.push_back(place(i));
+      if (sampled.contains(place(i)) && !corrected.contains(place(i))) correct.probes.push_back(place(i));
     if (!correct.probes.empty()) return correct;
   }
   if (need.enough > 0 || (with_diagonal && (group != 0 || (deflated && !deflation_there_)))) return std::nullopt;
@@ -218,7 +248,7 @@ std::optional<Task> Schedule::trace_task(const RunState& state, int group, std::
   const std::int64_t most = with_diagonal ? 1 : together;
   for (std::int64_t i = 0; i < need.target && static_cast<std::int64_t>(task.probes.size()) < most; ++i) {
     const std::int64_t probe = place(i);
-    if (probe >= trace_probe(kSymmetryProbes) && !dealt_.contains(probe) && find(state.samples, probe) == nullptr)
+    if (probe >= trace_probe(kSymmetryProbes) && !dealt_.contains(probe) && !sampled.contains(probe))
       task.probes.push_back(probe);
   }
   if (task.probes.empty()) return std::nullopt;
@@ -255,8 +285,7 @@ std::int64_t Schedule::expected_products(const RunState& state) const {
   for (std::int64_t p = 0; p < wanted; ++p) {
     const FinishedProbe* one = find(state, p);
     if (one != nullptr) {
-      products += static_cast<std::int64_t>(one->quadrature.alpha.size());
-      if (one->eigenvalues) products += one->eigenvalues->residual_products;
+      products += products_of(*one);
     } else {
       const bool longest = p == 0 && (goals_.eigenvalues || goals_.trace == TraceMethod::kDeflated);
       products +=

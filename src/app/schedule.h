@@ -75,6 +75,7 @@ class Schedule {
   TraceNeed trace_need(const RunState& state) const;
   std::int64_t place(std::int64_t i) const;
   std::int64_t trace_limit(const RunState& state) const;
+  std::int64_t trace_products(const RunState& state) const;
   std::optional<Task> lanczos_task(const RunState& state, int group, std::int64_t together, std::int64_t wanted);
   std::optional<Task> trace_task(const RunState& state, int group, std::int64_t together);
   bool trace_satisfied(const RunState& state) const;

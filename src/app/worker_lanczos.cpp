@@ -142,7 +142,7 @@ TraceSample Worker::first_sample(std::int64_t number) {
 
 /// Steps that a run's basis has room for without a thick restart.
 std::int64_t Worker::most_rows() const {
-  return goals_.eigen.max_basis > 0 ? std::min(goals_.max_steps, goals_.eigen.max_basis) : goals_.max_steps;
+  return goals_.eigen.max_basis > 0 ? std::min(goals_.max_steps, goals_.eigen.max_basis - 1) : goals_.max_steps;
 }
 
 /// Takes the run as far as its density asks.

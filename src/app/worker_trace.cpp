@@ -45,11 +45,11 @@ void Worker::own_trace() {
   options.first_probe = kTraceProbes + kSymmetryProbes;
   options.rtol = goals_.rule.rtol;
   options.confidence = goals_.rule.confidence;
-  if (goals_.max_products > 0) options.max_products = goals_.max_products - kSymmetryProbes;
+  options.max_products = goals_.own_products;
   const auto on_product = [this] { between_products(); };
   const bool xtrace_asked = goals_.trace == TraceMethod::kXTrace;
-  const TraceEstimate estimate =
-      xtrace_asked ? xtrace(op_, options, on_product) : hutch_plus_plus(op_, options, on_product);
+  TraceEstimate estimate = xtrace_asked ? xtrace(op_, options, on_product) : hutch_plus_plus(op_, options, on_product);
+  estimate.half_width += goals_.rounding * std::abs(estimate.value);
   if (group_.leads()) line_.trace(estimate, tally());
 }
 

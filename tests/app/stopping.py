@@ -30,7 +30,7 @@ AT_MOST_S = 300
 WORK = dict(dtype="float64", micro_batch=1, probes=6, steps=40, top=4, bottom=2, max_steps=120, rtol_eigs=1e-12, seed=3,
             rtol_trace=0, density_w1=0)
 # Some seconds too, most of them in some hundred products for the trace after a short Lanczos run.
-TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.08)
+TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.1)
 
 
 def command(output, ranks, *more, verb="analyze", case="gpt2", loss="causal_lm", **options):
@@ -67,10 +67,11 @@ def products(path):
 
 
 def vectors(path):
-    """All that a file of vectors holds."""
+    """All that a file of vectors holds, but for the name of the run."""
     found = {}
     with h5py.File(path) as f:
         f.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    del found["run_id"], found["quantity"]
     return found
 
 
@@ -229,11 +230,12 @@ class Stopping(Case):
     def test_time_limit_in_many_pieces(self):
         """--max-hours lets each start make one step, or take one sample: a run of many pieces is still the same run."""
         short = dict(steps=6, probes=2, top=1, bottom=0, max_steps=8, rtol_trace=1e-6, max_hvps=24)
+        more = ("--groups", "2")
         reference = self.folder / "whole.h5"
-        finish(command(reference, 2, "--groups", "2", **short))
+        finish(command(reference, 2, *more, **short))
         output = self.folder / "pieces.h5"
         for piece in range(40):
-            done = subprocess.run(command(output, 2, "--groups", "2", "--resume", "--max-hours", "1e-9", **short),
+            done = subprocess.run(command(output, 2, *more, "--resume", "--max-hours", "1e-9", **short),
                                   capture_output=True, text=True, env=environment(), timeout=AT_MOST_S)
             if done.returncode != RESUBMIT:
                 break
@@ -245,10 +247,16 @@ class Stopping(Case):
 
     # --- one pass, in its parts -----------------------------------------------------------------------------------
 
-    def stop_when(self, output, ranks, condition, *more, how=lambda p: p.send_signal(signal.SIGUSR1), **options):
-        """Stops a run once its checkpoint shows what is waited for, and looks at what it leaves."""
+    def stop_when(self, output, ranks, condition, *more, **options):
+        """Stops a run once this start's checkpoint shows what is waited for, and looks at what it leaves."""
         folder = Path(f"{output}.checkpoint")
-        code, err = self.interrupt(output, ranks, lambda: condition(folder), how, "--resume", *more, **options)
+        starts = (state_of(folder) or {"starts": 0})["starts"]
+
+        def now():
+            state = state_of(folder)
+            return state is not None and state["starts"] > starts and condition(folder)
+
+        code, err = self.interrupt(output, ranks, now, lambda p: p.send_signal(signal.SIGUSR1), "--resume", *more, **options)
         self.assertEqual(code, RESUBMIT, err)
         check_whole(self, folder)
 
@@ -259,8 +267,8 @@ class Stopping(Case):
                 reference = self.folder / f"whole.{ranks}.h5"
                 finish(command(reference, ranks, *more, **TRACE))
                 output = self.folder / f"trace.{ranks}.h5"
-                for samples in (4, 30):
-                    self.stop_when(output, ranks, lambda folder: in_the_trace(folder, samples), *more, **TRACE)
+                for _ in range(2):
+                    self.stop_when(output, ranks, lambda folder: in_the_trace(folder, 4), *more, **TRACE)
                 done = self.resume_to_the_end(output, ranks, *more, **TRACE)
                 self.assertRegex(done.stderr, r"resumed from .*: 2 Lanczos runs and \d+ samples of the trace are finished")
                 self.assertIn("probe 0 goes on after", done.stderr)
@@ -282,18 +290,17 @@ class Stopping(Case):
                 output = self.folder / f"killed.{minutes}.h5"
                 folder = Path(f"{output}.checkpoint")
                 more = ("--checkpoint-minutes", minutes)
-                code, err = self.interrupt(output, 1, lambda: in_the_trace(folder, 4), lambda p: p.kill(), *more, **TRACE)
+                code, err = self.interrupt(output, 1, lambda: in_the_trace(folder, 12), lambda p: p.kill(), *more, **TRACE)
                 self.assertEqual(code, -signal.SIGKILL, err)
                 check_whole(self, folder)
                 self.assertEqual(any(folder.glob("probe-000000/steps-*.json")), not lost)
-                had = state_of(folder)
                 done = self.resume_to_the_end(output, 1, *more, **TRACE)
                 self.assertEqual("probe 0 goes on after" in done.stderr, not lost)
                 self.assertSame(output, numbers(reference))
-                # The samples that no state told of, and where they were lost the Lanczos vectors.
+                # No state counts what was done since, but for a few that were taken together with the last sample in it.
                 again = products(output) - products(reference)
-                steps = len(had["finished"]) and numbers(output)["quadrature/steps_taken"][0]
-                self.assertEqual(again, steps if lost else 0)
+                steps = int(numbers(output)["quadrature/steps_taken"][0]) if lost else 0
+                self.assertTrue(steps <= again < steps + 8, f"{again} products again, {steps} of them Lanczos steps")
 
     def test_thick_restarts(self):
         """Stopped between thick restarts, and again with the basis that they leave."""

@@ -28,7 +28,9 @@ using testing::RotatedDiagonalOperator;
 LocalCommunicator local;
 constexpr int kSeeds = 100;
 /// Of them, two standard errors below 90: what a true coverage of 90 % stays above in 97 of 100 such counts.
-constexpr int kHeld = 84;
+constexpr int kHeld = 90;
+/// Of Hutch++ and XTrace, whose intervals rest on samples that share vectors.
+constexpr int kOthersHeld = 84;
 
 bool long_run() {
   const char* value = std::getenv("HESSPECT_LONG");
@@ -150,9 +152,9 @@ Tally method_tally(const PlantedSpectrum& spectrum, LinearOperator& op, Method m
   return tally;
 }
 
-TEST_P(TraceCoverage, XTrace) { EXPECT_GE(method_tally(spectrum_, op_, xtrace, "xtrace").held, kHeld); }
+TEST_P(TraceCoverage, XTrace) { EXPECT_GE(method_tally(spectrum_, op_, xtrace, "xtrace").held, kOthersHeld); }
 TEST_P(TraceCoverage, HutchPlusPlus) {
-  EXPECT_GE(method_tally(spectrum_, op_, hutch_plus_plus, "hutch++").held, kHeld);
+  EXPECT_GE(method_tally(spectrum_, op_, hutch_plus_plus, "hutch++").held, kOthersHeld);
 }
 
 /// Σ over each layer of the diagonal of P D P, P = I − 2uuᵀ: d_i − 4 u_i² d_i + 4 u_i² Σ_j u_j² d_j.

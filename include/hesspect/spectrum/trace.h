@@ -28,7 +28,7 @@ double trace_quantile(double confidence);
 /// Two widths are known: from the samples' own spread (Student's t), and from 2‖B‖_F²/P, B the matrix that is sampled,
 /// with ‖B‖_F² ≈ mean ‖Bz‖², which bounds the variance of Rademacher probes and is that of Gaussian ones, and is known
 /// well from one product already (Persson, Cortinovis & Kressner 2022, §3). With fewer than ten samples the second is
-/// taken, then the smaller. A tenth is added for the rule's looking at every count.
+/// taken, then the first where it is well below. A quarter is added for the rule's looking at every count.
 /// @param captured  of the deflated space; 0 without one
 TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
 
