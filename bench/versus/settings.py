@@ -25,9 +25,10 @@ def hesspect(label, task, command, *options, first_seeds=99):
 TOP = ("--top", "10", "--bottom", "0", "--true-residuals=false")
 
 
-def _hesspect(traces=("0.01", "0.005"), w1="0.003", eigs=("1e-2", "1e-3", "1e-5"), steps=("10", "14", "20", "28", "40", "80")):
+def _hesspect(traces=("0.01", "0.005"), w1="0.003", eigs=("1e-2", "1e-3", "1e-4", "1e-5"), steps=("10", "14", "20", "28", "40", "80"), least="10"):
     fixed = ("--density-w1", "0", "--rtol-trace", "0", "--probes", "1")  # steps as said, for a curve of error over cost
-    every = lambda e, t: hesspect(f"all {e} {t}", "together", "analyze", *TOP, "--rtol-eigs", e, "--rtol-trace", t, "--density-w1", w1, "--steps", "10")
+    every = lambda e, t: hesspect(f"all {e} {t}", "together", "analyze", *TOP, "--rtol-eigs", e, "--rtol-trace", t, "--density-w1", w1,
+                                  "--steps", least)
     return ([hesspect(f"eigs {e}", "top", "eigs", *TOP, "--rtol-eigs", e) for e in eigs]
             + [hesspect(f"trace {t}", "trace", "trace", "--rtol-trace", t) for t in traces]
             + [hesspect(f"steps {s}", "density", "density", *fixed, "--steps", s) for s in steps]
@@ -52,7 +53,8 @@ def _peers(pyhessian_tols=(1e-3,), probes=300, density=100, columns=4, arpack=(1
 
 PLAN = {
     "planted-decay": _hesspect() + _peers((1e-3, 1e-4), probes=400, loader=False),
-    "planted-mp": _hesspect() + _peers((1e-3, 1e-4), probes=100, loader=False),
+    # A quarter of the spectrum is spread evenly over a tenth of its width: every step shows, and the bound of w1 is far off
+    "planted-mp": _hesspect(steps=("10", "20", "40", "80", "110"), least="110") + _peers((1e-3, 1e-4), probes=100, loader=False),
     "cnn": _hesspect() + _peers((1e-3,), probes=300),
     "widedeep": _hesspect() + _peers((1e-3,), probes=500),
     "minilm": _hesspect(("0.2",), "0.01", ("1e-2",), ("20",))

@@ -144,8 +144,12 @@ def _listing(result):
         lines += ["trace", f"  {_number(result.trace)}" + (f" ± {_number(error)}" if known else ""), ""]
         if result.n_parameters:
             lines += ["mean eigenvalue", f"  {_number(result.trace / result.n_parameters)}", ""]
-    shares = [f"{name:<8} {100 * share:.3g} %" for name, share in (("zero", result.weight_at_zero), ("negative", result.negative_mass))
-              if share is not None]
+    shares = []
+    for name, share, error in (("zero", result.weight_at_zero, result.weight_at_zero_error),
+                               ("negative", result.negative_mass, result.negative_mass_error)):
+        if share is not None:
+            known = error is not None and np.isfinite(error)
+            shares.append(f"{name:<8} {100 * share:.3g}" + (f" ± {100 * error:.2g}" if known else "") + " %")
     lines += shares + [""] * bool(shares)
     theta = result.eigenvalues
     if theta is not None and theta.size:

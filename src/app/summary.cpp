@@ -67,8 +67,9 @@ std::vector<std::string> summary(const RunResult& r) {
     const CumulativeDensity& c = *r.cumulative;
     lines.push_back("  density       " + number(100 * c.w1 / (c.range_hi - c.range_lo)) +
                     " % of the spectrum's width off at most (Wasserstein-1, " + number(100 * c.confidence) + " %)");
-    lines.push_back("  shares        " + number(c.weight_at_zero.value) + " of the eigenvalues at zero, " +
-                    number(c.negative_mass.value) + " negative");
+    const auto share = [](const Estimate& e) { return number(e.value) + " +- " + formatted("%.2g", e.standard_error); };
+    lines.push_back("  shares        " + share(c.weight_at_zero) + " of the eigenvalues at zero, " +
+                    share(c.negative_mass) + " negative");
   }
   std::string cost = format_count(d.products) + " Hessian-vector products in " + format_duration(d.product_s);
   if (std::isfinite(d.cost_in_gradients)) cost += formatted(" (%.2f gradients each)", d.cost_in_gradients);
