@@ -233,7 +233,11 @@ void Worker::keep_for_deflation(std::unique_ptr<Lanczos> run) {
 }
 
 void Worker::measure_and_write(EigenResult& result, const VectorSource& vectors) {
-  if (goals_.true_residuals) measure_residuals(op_, vectors, result, lock_step_, [this] { between_products(); });
+  // Not stopped in between: nothing would be kept of them.
+  if (goals_.true_residuals)
+    measure_residuals(op_, vectors, result, lock_step_, [this] {
+      if (group_.leads()) line_.progress(tally());
+    });
   if (goals_.eigenvectors.empty()) return;
   VectorsInfo info;
   info.quantity = "eigenvectors of the Hessian";
