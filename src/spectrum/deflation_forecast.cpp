@@ -63,7 +63,8 @@ double DeflationForecast::products_at(std::int64_t steps, double rtol, double qu
 bool DeflationForecast::pays(std::int64_t window, double rtol, double quantile) const {
   if (thick_ || samples_.empty() || points_.empty() || !(rtol > 0)) return false;
   const auto steps = static_cast<std::int64_t>(points_.size()) - 1;
-  if (steps < window) return true;
+  // What few probes can tell alone takes no steps at all.
+  if (steps < window) return !(products_at(0, rtol, quantile) <= static_cast<double>(window));
   const double before = products_at(steps - window, rtol, quantile), now = products_at(steps, rtol, quantile);
   return now < before || (std::isinf(now) && std::isinf(before));
 }
