@@ -32,10 +32,10 @@ class Reference:
             self.nodes, self.weights = arrays["nodes"], arrays["weights"]
 
     def top_error(self, values):
-        """Largest relative error of the ten eigenvalues; those of largest magnitude where negative ones are among them."""
+        """Largest relative error of the ten eigenvalues; where negative ones are among them, of the ten largest magnitudes."""
         values = np.asarray(values, dtype=np.float64)
-        wanted = self.magnitude if values.min() < 0 else self.top
-        values = values[np.argsort(-np.abs(values))][:10]
+        wanted = np.abs(self.magnitude) if values.min() < 0 else self.top
+        values = np.sort(np.abs(values))[::-1][:10]
         return float(np.max(np.abs(values - wanted[:len(values)]) / np.abs(wanted[:len(values)]))) if len(values) == 10 else np.inf
 
     def density_error(self, nodes, weights):

@@ -5,10 +5,10 @@
     bench/versus/run --bottlenecks switches [--only cnn ...]   # hesspect with one thing at a time switched off
 """
 
-import contextlib
 import cProfile
 import os
 import pstats
+import sys
 import tempfile
 import time
 
@@ -52,6 +52,7 @@ def profile_task(name, mode, task, settings):
 
     import peers
 
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     adapter = peers.PyHessian(problems.problem(name), mode=mode)
     profiler, start = cProfile.Profile(time.process_time), time.process_time()
@@ -149,6 +150,6 @@ def switches(binary, names):
                 print(f"  {found[0]:5d} products {found[1]:8.2f} core-s {found[2]:7.0f} MiB  {title}")
 
 
-def main(what, names, binary, path):
-    with contextlib.suppress(BrokenPipeError):
-        {"profile": lambda: profile(names), "rules": lambda: rules(names, path), "switches": lambda: switches(binary, names)}[what]()
+if __name__ == "__main__":
+    what, binary, path, *names = sys.argv[1:]
+    {"profile": lambda: profile(names), "rules": lambda: rules(names, path), "switches": lambda: switches(binary, names)}[what]()

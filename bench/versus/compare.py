@@ -92,7 +92,7 @@ class Problem:
     def _trace_error(self, found):
         """Against the reference; where that is itself too coarse, the half width that the tool says of its own."""
         if self.reference.trace_error > self.trace_target / 10 and found.get("half_width"):
-            return found["half_width"] / abs(found["estimate"])
+            return found["half_width"] / abs(self.reference.trace)
         return abs(found["estimate"] / self.reference.trace - 1)
 
     def _points(self, tool, task, line):
