@@ -109,7 +109,7 @@ def rules(names, path):
 
 
 def command(binary, name, *options):
-    """Products, core-seconds (start-up taken off), peak MiB of one hesspect command on a problem."""
+    """What one hesspect command on a problem took (start-up taken off), and the trace's half width, as text."""
     import h5py
 
     arguments = problems.problem(name).arguments
@@ -121,14 +121,16 @@ def command(binary, name, *options):
             return None
         with h5py.File(output) as file:
             products = int(file["entry/diagnostics/hvp_count"][()])
-    return products, core - runs.start_up(binary, arguments), peak / 2**20
+            trace = [file[f"entry/trace/{k}"][()] for k in ("value", "half_width")] if "entry/trace" in file else None
+    found = f"{products:5d} products {core - runs.start_up(binary, arguments):8.2f} core-s {peak / 2**20:7.0f} MiB"
+    return found, f", trace ± {100 * trace[1] / abs(trace[0]):.2g} %" if trace else ""
 
 
 def switches(binary, names):
     top = ("--top", "10", "--bottom", "0", "--true-residuals=false")
     for name in names:
-        trace = "0.1" if name == "minilm" else "0.01"
-        limit = ("--max-hvps", "100" if name == "minilm" else "4000")
+        trace = "0.28" if name == "minilm" else "0.01"
+        limit = ("--max-hvps", "500")
         every = ("analyze", *top, "--rtol-eigs", "1e-3", "--rtol-trace", trace, "--density-w1", "0.003", "--steps", "20", *limit)
         density = ("density", "--density-w1", "0", "--rtol-trace", "0", "--probes", "1")
         eigs = ("eigs", *top, "--rtol-eigs", "1e-3")
@@ -147,7 +149,7 @@ def switches(binary, names):
         for title, options in cases.items():
             found = command(binary, name, *options)
             if found:
-                print(f"  {found[0]:5d} products {found[1]:8.2f} core-s {found[2]:7.0f} MiB  {title}")
+                print(f"  {found[0]}  {title}{found[1]}", flush=True)
 
 
 if __name__ == "__main__":
