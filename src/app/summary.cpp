@@ -65,8 +65,11 @@ std::vector<std::string> summary(const RunResult& r) {
   if (r.trace) lines.push_back("  trace         " + describe(*r.trace));
   if (r.cumulative) {
     const CumulativeDensity& c = *r.cumulative;
-    lines.push_back("  density       " + number(100 * c.w1 / (c.range_hi - c.range_lo)) +
-                    " % of the spectrum's width off at most (Wasserstein-1, " + number(100 * c.confidence) + " %)");
+    lines.push_back("  density       " + (c.band == "exact"
+                                              ? "all " + format_count(d.parameters) + " eigenvalues found"
+                                              : number(100 * c.w1 / (c.range_hi - c.range_lo)) +
+                                                    " % of the spectrum's width off at most (Wasserstein-1, " +
+                                                    number(100 * c.confidence) + " %)"));
     const auto share = [](const Estimate& e) { return number(e.value) + " +- " + formatted("%.2g", e.standard_error); };
     lines.push_back("  shares        " + share(c.weight_at_zero) + " of the eigenvalues at zero, " +
                     share(c.negative_mass) + " negative");

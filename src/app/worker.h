@@ -71,6 +71,7 @@ class Worker {
   std::unique_ptr<Lanczos> start(std::int64_t probe);
   std::int64_t most_rows() const;
   void refine(Lanczos& run);
+  void find_all(Lanczos& run);
   void deflate_further(Lanczos& run);
   FinishedProbe carry_out(const Active& active);
   void finish(Active& active);

@@ -152,16 +152,33 @@ void Worker::refine(Lanczos& run) {
   const auto coarse = [&] {
     const ProbeQuadrature q = quadrature_of(run, 0);
     // Half of what is allowed is for the choice of probes.
-    const double half = goals_.w1 / 2 * (q.ritz.back() - q.ritz.front());
-    if (quadrature_w1(q, n) > half) return true;
-    if (n > most) return false;
-    // Few dimensions: all of them may be cheaper than so many probes.
-    const double ratio = cumulative_density(std::span(&q, 1), n, {goals_.confidence}).w1_sampling / half;
-    return (ratio * ratio - 1) * static_cast<double>(run.steps()) > static_cast<double>(n - run.steps());
+    return quadrature_w1(q, n) > goals_.w1 / 2 * (q.ritz.back() - q.ritz.front());
   };
   while (run.steps() < most && !run.breakdown() && first_rank_says(coarse())) {
     const std::int64_t more = std::max(kWindow, run.steps() / 8);
     run.extend(op_, std::min(more, most - run.steps()), [this](const Lanczos&) { between_products(); });
+  }
+}
+
+/// Takes probe 0's run on to all eigenvalues, where those are few and cheaper than the probes that the density would
+/// take. Where the space has closed, so that one value may be all that is left over, one step tells.
+void Worker::find_all(Lanczos& run) {
+  const std::int64_t n = op_.shard().n, most = most_rows();
+  if (goals_.w1 <= 0 || run.options().reorthogonalisation != Reorthogonalisation::kFull) return;
+  const auto pays = [&] {
+    if (all_found(run) || (n > most && (!run.breakdown() || run.blocks().size() > 1))) return false;
+    const ProbeQuadrature q = quadrature_of(run, 0);
+    const CumulativeDensity d = cumulative_density(std::span(&q, 1), n, {goals_.confidence});
+    const double target = goals_.w1 * (d.range_hi - d.range_lo);
+    if (d.w1 <= target) return false;
+    const double ratio = d.w1_sampling / std::max(target - d.w1_quadrature, target / 2);
+    const double probes = (ratio * ratio - 1) * static_cast<double>(q.alpha.size());
+    return n > most || probes > static_cast<double>(n - run.rows());
+  };
+  while (run.rows() < most && first_rank_says(pays())) {
+    if (run.breakdown() && !restart_afresh(op_, run, goals_.probe.seed)) return;
+    const std::int64_t more = n > most ? 1 : std::min(kWindow, most - run.rows());
+    run.extend(op_, more, [this](const Lanczos&) { between_products(); });
   }
 }
 
@@ -187,6 +204,7 @@ FinishedProbe Worker::carry_out(const Active& active) {
   Lanczos& run = *active.run;
   FinishedProbe done;
   refine(run);
+  if (active.probe == 0) find_all(run);
   if (run.steps() > 0) done.quadrature = quadrature_of(run, active.probe);
   if (active.probe == 0) {
     if (goals_.eigenvalues)

@@ -79,7 +79,7 @@ void TemporaryFile::reserve(std::int64_t bytes) {
   if (bytes <= 0) return;
   int rc = 0;
   do {
-    rc = ::fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, bytes);
+    rc = ::fallocate(fd_, 0, 0, bytes);  // not KEEP_SIZE, which asks for no more than the disk has
   } while (rc != 0 && errno == EINTR);
   if (rc != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) fail(errno);
 }

@@ -34,7 +34,7 @@ class TemporaryFile {
   /// Wherever in the file, beyond its end too.
   void write_at(std::int64_t offset, std::span<const std::byte> bytes);
   /// Makes sure of the disk space for so many bytes from the file's start, where the file system can do that. The
-  /// file's size stays.
+  /// file is then that large, at least.
   void reserve(std::int64_t bytes);
   void sync_and_close();
   /// To the target, or to another name in its folder. Durable after that.

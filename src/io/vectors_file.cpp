@@ -40,8 +40,11 @@ void check_parts(const VectorsInfo& info) {
 }
 
 std::vector<std::int64_t> lay_out(Format format, TemporaryFile& file, const VectorsInfo& info) {
-  file.reserve(all_bytes(info));  // a full disk shows here, not after the first hour of writing
-  return format == Format::kHdf5 ? lay_out_hdf5(file, info) : lay_out_safetensors(file, info);
+  // A full disk shows here, not after the first hour of writing; nor within HDF5, which can't close a file whose writes
+  // fail, and crashes over it when the program ends.
+  const bool hdf5 = format == Format::kHdf5;
+  file.reserve(all_bytes(info) + (hdf5 ? layout_bytes_hdf5(info) : 0));
+  return hdf5 ? lay_out_hdf5(file, info) : lay_out_safetensors(file, info);
 }
 
 }  // namespace

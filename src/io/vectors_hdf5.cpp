@@ -50,6 +50,12 @@ std::int64_t make_array(hid_t group, const VectorPart& part, const VectorsInfo& 
 
 }  // namespace
 
+std::int64_t layout_bytes_hdf5(const VectorsInfo& info) {
+  std::int64_t bytes = 65536 + 8 * static_cast<std::int64_t>(info.values.size());
+  for (const auto& part : info.parts) bytes += 4096 + 4 * static_cast<std::int64_t>(part.name.size());
+  return bytes;
+}
+
 std::vector<std::int64_t> lay_out_hdf5(TemporaryFile& file, const VectorsInfo& info) {
   const hdf5::QuietErrors quiet;
   hdf5::File h5(check(H5Fcreate(file.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), file));

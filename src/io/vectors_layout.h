@@ -14,6 +14,9 @@ std::int64_t bytes_of(const VectorPart& part, const VectorsInfo& info);
 /// [k, shape of the parameter]
 std::vector<std::int64_t> shape_of(const VectorPart& part, const VectorsInfo& info);
 
+/// Bytes beside the entries, at most.
+std::int64_t layout_bytes_hdf5(const VectorsInfo& info);
+
 /// Writes all but the entries. Little-endian, row-major.
 /// @return [parts]: where in the file each part's entries start, vector after vector; any number for a part of none
 std::vector<std::int64_t> lay_out_hdf5(TemporaryFile& file, const VectorsInfo& info);

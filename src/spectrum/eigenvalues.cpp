@@ -15,9 +15,6 @@
 namespace hesspect {
 namespace {
 
-/// Probe numbers for restarts: out of the way of a run's own probes.
-constexpr std::uint64_t kRestartProbes = std::uint64_t{1} << 63;
-
 bool full(const Lanczos& run) { return run.options().reorthogonalisation == Reorthogonalisation::kFull; }
 
 std::vector<RitzPair> pairs_of(const Lanczos& run) {
@@ -181,14 +178,9 @@ EigenResult eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& op
   if (options.max_steps < 1 || !(options.rtol >= 0))
     throw UsageError("eigenvalues: max_steps must be 1 or more, rtol 0 or more");
   const std::int64_t n = op.shard().n, most = most_rows(run, n, options);
-  std::uint64_t restarts = 0;
   Steadiness steady;
   while (!rank0_says(op.comm(), finished(run, n, options, steady)) && run.steps() < options.max_steps) {
-    if (run.breakdown()) {
-      const at::Tensor fresh =
-          probe_vector(op, ProbeDistribution::kGaussian, options.seed, kRestartProbes + restarts++);
-      if (!run.restart(op, fresh)) break;
-    }
+    if (run.breakdown() && !restart_afresh(op, run, options.seed)) break;
     if (run.rows() >= most) run.thick_restart(op, kept_pairs(run.ritz_pairs(), wanted_counts(n, options), most));
     // Looking costs O(m³): seldom enough not to show, often enough not to waste products.
     const std::int64_t more = std::min({run.steps() / 16, options.max_steps - run.steps(), most - run.rows()});

@@ -11,6 +11,9 @@
 namespace hesspect {
 namespace {
 
+/// Probe numbers for restarts: out of the way of a run's own probes.
+constexpr std::uint64_t kRestartProbes = std::uint64_t{1} << 63;
+
 template <class Real>
 void fill(at::Tensor& host, const Shard& shard, ProbeDistribution distribution, std::uint64_t seed,
           std::uint64_t probe) {
@@ -47,9 +50,19 @@ ProbeRun run_probe(LinearOperator& op, std::int64_t probe, const ProbeOptions& o
   return run;
 }
 
+bool restart_afresh(LinearOperator& op, Lanczos& run, std::uint64_t seed) {
+  const std::uint64_t number = kRestartProbes + run.blocks().size() - 1;
+  return run.restart(op, probe_vector(op, ProbeDistribution::kGaussian, seed, number));
+}
+
+bool all_found(const Lanczos& run) {
+  if (!run.breakdown() || run.thick_restarts() > 0) return false;
+  return run.complete() || (run.blocks().size() > 1 && run.blocks().back().size() == 1);
+}
+
 ProbeQuadrature quadrature_of(const Lanczos& run, std::int64_t probe) {
-  const Lanczos::Block& block = run.blocks().front();
-  const auto m = static_cast<std::size_t>(block.size());
+  const Lanczos::Block& block = all_found(run) ? run.blocks().back() : run.blocks().front();
+  const auto m = static_cast<std::size_t>(block.end);
   ProbeQuadrature quadrature =
       quadrature_from(std::span(run.alpha()).first(m), std::span(run.beta()).first(m > 0 ? m - 1 : 0));
   quadrature.probe = probe;

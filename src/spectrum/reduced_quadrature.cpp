@@ -63,10 +63,16 @@ ReducedQuadrature reduced(const ProbeQuadrature& quadrature, std::int64_t n) {
   for (const double last : tridiagonal_eigen(quadrature.alpha, quadrature.beta).last)
     result.residual.push_back(quadrature.breakdown ? 0 : std::abs(quadrature.beta_last * last));
   if (m == 0) return result;
-  if (quadrature.breakdown && static_cast<std::int64_t>(m) == n) {  // nothing is left over
+  if (quadrature.breakdown && (static_cast<std::int64_t>(m) == n || (m > 1 && quadrature.beta[m - 2] == 0))) {
     std::fill(result.weight.begin(), result.weight.end(), 1 / dimensions);
     std::fill(result.exact.begin(), result.exact.end(), std::uint8_t{1});
     result.points = n;
+    // The last step, a block of its own, stands for all that is left over (all_found).
+    const double last = quadrature.alpha.back();
+    const auto node = std::min_element(quadrature.ritz.begin(), quadrature.ritz.end(),
+                                       [&](double a, double b) { return std::abs(a - last) < std::abs(b - last); });
+    result.weight[static_cast<std::size_t>(node - quadrature.ritz.begin())] +=
+        static_cast<double>(n - static_cast<std::int64_t>(m)) / dimensions;
     return result;
   }
   const double scale = std::max(std::abs(quadrature.ritz.front()), std::abs(quadrature.ritz.back()));

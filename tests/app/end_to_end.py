@@ -168,7 +168,7 @@ class Analyze(Case):
     def test_a_density_to_its_accuracy(self):
         """As many runs as its bound needs, which holds: the area between the cumulative densities, found and exact."""
         exact, _, _ = reference("mlp_ce")
-        with h5py.File(self.analyze("mlp_ce", 2, command="density", density_w1=0.03)) as f:
+        with h5py.File(self.analyze("mlp_ce", 2, command="density", density_w1=0.03, max_steps=100)) as f:
             e = f["entry"]
             lo, hi = e["cumulative/range"][()]
             w1, runs = e["cumulative/w1"][()], e["cumulative/probes"][()]
@@ -179,6 +179,22 @@ class Analyze(Case):
         grid = np.linspace(exact[0], exact[-1], 20001)
         off = np.abs(np.interp(grid, x, cdf, left=0, right=1) - np.searchsorted(exact, grid, side="right") / len(exact))
         self.assertLess(np.trapezoid(off, grid), w1)
+
+    def test_few_dimensions_are_all_found(self):
+        """By default, and null spaces among them: a restart tells that nothing else is left over."""
+        for case in ("mlp_ce", "linreg", "softmax_zero"):
+            exact, trace, _ = reference(case)
+            with self.subTest(case), h5py.File(self.analyze(case, 2, top=5)) as f:
+                e = f["entry"]
+                self.assertEqual(e["cumulative/band"].asstr()[()], "exact")
+                self.assertEqual(e["cumulative/w1"][()], 0)
+                # Each of the n, and little else: the symmetry check's products, five true residuals and some restarts'.
+                self.assertLessEqual(e["diagnostics/hvp_count"][()], len(exact) + 12)
+                x, cdf = e["cumulative/lambda"][()], e["cumulative/cumulative"][()]
+                self.assertAlmostEqual(e["trace/value"][()], trace, delta=1e-6 * np.abs(exact).sum())
+            scale = np.abs(exact).max()
+            for place in (exact[:-1] + exact[1:])[np.diff(exact) > 1e-9 * scale] / 2:
+                self.assertAlmostEqual(cdf[np.searchsorted(x, place) - 1] if place > x[0] else 0, np.mean(exact < place), delta=1e-9)
 
     def test_weights_from_a_checkpoint(self):
         output = self.folder / "r.h5"

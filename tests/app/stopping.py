@@ -339,7 +339,7 @@ class Stopping(Case):
         """What has vectors of its own keeps them in no checkpoint, and begins again, to the same bits."""
         several = dict(verb="eigs", probes=None, steps=None, top=None, bottom=None, magnitude=3)
         for name, options in {
-                "xtrace": dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=120),
+                "xtrace": dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=400),
                 "block": dict(verb="eigs", block=2, max_steps=120),
                 "power": dict(several, method="power", max_steps=120)}.items():
             with self.subTest(name):

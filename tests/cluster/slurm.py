@@ -64,7 +64,8 @@ class Slurm(Case):
                                  SCRIPTS / script, *args, cwd=SOURCE, log=extra.pop("log", self.log), **extra)
 
     def mlp(self, output, **options):
-        values = {"dtype": "float64", "probes": 2, "steps": 12, "top": 2, "bottom": 1, "max_steps": 60, **options}
+        values = {"dtype": "float64", "probes": 2, "steps": 12, "top": 2, "bottom": 1, "max_steps": 60,
+                  "density_w1": 0, "rtol_trace": 0, **options}
         return arguments("mlp_ce", output, "cross_entropy", **values)
 
     def assertEnded(self, job, code=0, seconds=60, log=None):

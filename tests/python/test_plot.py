@@ -38,7 +38,7 @@ def test_the_cumulative_density_stands_beside(tmp_path):
     labels = [text.get_text() for text in cumulative.get_legend().get_texts()]
     assert "90 % band (jackknife)" in labels
     listed = side.texts[0].get_text()
-    for piece in ("118.7 ± 7.500", "79 %", "1.2 %"):
+    for piece in ("118.7 ± 7.500", "79 ± 1 %", "1.2 ± 0."):
         assert piece in listed, piece
 
 

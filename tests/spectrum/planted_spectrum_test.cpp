@@ -2,7 +2,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/density.h"
@@ -79,6 +81,42 @@ TEST(PlantedSpectrum, BulkExactlyAtZero) {  // eleven distinct values: the space
   EXPECT_TRUE(probe.quadrature.breakdown);
   EXPECT_EQ(probe.quadrature.alpha.size(), 11U);
   for (std::size_t i = 0; i < 10; ++i) EXPECT_NEAR(probe.quadrature.ritz[i + 1], spectrum.simple_outliers[i], 1e-9);
+
+  // One more, with a fresh vector, shows that what is left over is zero, every copy of it.
+  EXPECT_FALSE(all_found(*probe.lanczos));
+  ASSERT_TRUE(restart_afresh(op, *probe.lanczos, 0));
+  probe.lanczos->extend(op, 1);
+  ASSERT_TRUE(all_found(*probe.lanczos));
+  const ProbeQuadrature all = quadrature_of(*probe.lanczos, 0);
+  EXPECT_EQ(all.alpha.size(), 12U);
+  const CumulativeDensity d = cumulative_density(std::span(&all, 1), 100'000);
+  EXPECT_EQ(d.band, "exact");
+  EXPECT_EQ(d.w1, 0);
+  EXPECT_LT(testing::wasserstein(spectrum.values, d.lambda, d.cumulative), 1e-13 * spectrum.scale());
+}
+
+TEST(PlantedSpectrum, WhatAClosedSpaceLeavesOverMayBeMore) {  // each of three values a third of the time
+  testing::DiagonalOperator op(local, 99, at::kDouble, [](std::int64_t i) { return static_cast<double>(i % 3); });
+  const ProbeRun probe = run_probe(op, 0, {.steps = 80});
+  Lanczos& run = *probe.lanczos;
+  EXPECT_EQ(run.steps(), 3);
+  ASSERT_TRUE(restart_afresh(op, run, 0));
+  run.extend(op, 1);
+  EXPECT_FALSE(all_found(run));
+  EXPECT_EQ(quadrature_of(run, 0).alpha.size(), 3U);
+  while (!all_found(run)) {
+    if (run.breakdown()) {
+      ASSERT_TRUE(restart_afresh(op, run, 0));
+    }
+    run.extend(op, 99);
+  }
+  const ProbeQuadrature all = quadrature_of(run, 0);
+  const CumulativeDensity d = cumulative_density(std::span(&all, 1), 99);
+  EXPECT_EQ(d.band, "exact");
+  for (const auto& [lambda, cdf] : {std::pair{0.5, 1.0 / 3}, {1.5, 2.0 / 3}}) {
+    const auto k = std::upper_bound(d.lambda.begin(), d.lambda.end(), lambda) - d.lambda.begin();
+    EXPECT_NEAR(d.cumulative[static_cast<std::size_t>(k) - 1], cdf, 1e-12);
+  }
 }
 
 }  // namespace

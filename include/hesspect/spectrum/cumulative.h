@@ -25,7 +25,7 @@ struct CumulativeOptions {
 struct ReducedQuadrature {
   std::vector<double> node;         // [steps], ascending
   std::vector<double> weight;       // [steps], sum to 1
-  std::vector<std::uint8_t> exact;  // [steps], 1: an eigenvalue of weight 1/n
+  std::vector<std::uint8_t> exact;  // [steps], 1: an eigenvalue of weight 1/n (or all copies of one)
   std::vector<double> residual;     // [steps], |β s|: bound of ‖A y − θ y‖
   std::int64_t points = 0;          // how many are exact
 };
@@ -33,7 +33,8 @@ struct ReducedQuadrature {
 /// Which nodes are eigenvalues: those whose residual |β s| is far below the distance to the next node, and whose weight
 /// a single eigenvalue could have (n · weight of a simple one is χ² of one degree; a multiple one weighs more). A value
 /// of a few copies can pass as simple: where all points together weigh more than simple ones would, none is taken out.
-/// Zero never is. A run that spans all n dimensions has found every eigenvalue, whatever the weights. Copies that come
+/// Zero never is. Where a run has found all n eigenvalues (`all_found`) all of them are points,
+/// whatever the weights, and what it found to be left over weighs as often as it is. Copies that come
 /// without re-orthogonalisation stand too close to each other for points, and keep their weights.
 /// @param n  dimensions
 /// @throws UsageError where nodes, weights, α and β differ in number; NumericalError for a non-finite one

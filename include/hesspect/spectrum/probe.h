@@ -40,7 +40,18 @@ struct ProbeRun {
 ProbeRun run_probe(LinearOperator& op, std::int64_t probe, const ProbeOptions& options,
                    const StepCallback& on_step = {});
 
-/// The quadrature of a run so far (of its first block, where it was restarted). Local.
+/// Goes on after a breakdown from a fresh Gaussian vector, another one after each block. Collective.
+/// @return as Lanczos::restart
+bool restart_afresh(LinearOperator& op, Lanczos& run, std::uint64_t seed);
+
+/// Whether a run has found every eigenvalue: it spans all n dimensions, or a fresh vector in what its closed space left
+/// over has turned out to be an eigenvector. As a random one it has a part of every eigenvector there, so that what is
+/// left over has that eigenvalue alone, n − steps + 1 times (a null space, as a rule). To the breakdown's tolerance.
+/// Local.
+bool all_found(const Lanczos& run);
+
+/// The quadrature of a run so far. Of its first block, where it was restarted, for the others' start vectors are no
+/// part of the probe; but of the whole T, with zeros in β between blocks, where `all_found`. Local.
 ProbeQuadrature quadrature_of(const Lanczos& run, std::int64_t probe);
 
 /// Nodes and weights from α [m] and β [m − 1]: for a result read back from a file. Local.
