@@ -19,6 +19,9 @@ namespace hesspect {
 /// two are those of the symmetry check. Restarts' begin at 2^63.
 inline constexpr std::uint64_t kTraceProbes = std::uint64_t{1} << 62;
 inline constexpr std::int64_t kSymmetryProbes = 2;
+/// Of the trace's probes that a group may take at a time, whatever the plan says of Lanczos runs: their corrections
+/// share a pass over the basis. The plan has room for them.
+inline constexpr std::int64_t kTraceTogether = 4;
 
 enum class TraceMethod { kNone, kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
 

@@ -239,7 +239,8 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
   if (eigenvalues && (config.eigs.block > 1 || config.eigs.method == "power"))
     w.other_rows += config.eigs.method == "power" ? asked : most + config.eigs.block;
   if (own_trace) w.other_rows += most;
-  if (deflated && trace) w.other_rows += 2;  // the forecast's probes
+  if (deflated && trace) w.other_rows += 2;                              // the forecast's probes
+  if (work != "eigs" && !own_trace) w.other_rows += 2 * kTraceTogether;  // the trace's, and their products
   // Sums, mean and error in double, what a product leaves, and a whole vector on its way to the file.
   if (trace && !config.trace.diagonal.empty()) w.other_rows += 12;
   w.adaptive = trace || fine;

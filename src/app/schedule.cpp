@@ -245,7 +245,9 @@ std::optional<Task> Schedule::trace_task(const RunState& state, int group, std::
   }
   if (need.enough > 0 || (with_diagonal && (group != 0 || (deflated && !deflation_there_)))) return std::nullopt;
   Task task{Task::Kind::kTrace, {}};
-  const std::int64_t most = with_diagonal ? 1 : together;
+  // A few while many are needed, one when the next may be enough.
+  const std::int64_t few = (need.target - static_cast<std::int64_t>(need.prefix.size())) / (2 * groups_);
+  const std::int64_t most = with_diagonal ? 1 : std::max(together, std::clamp<std::int64_t>(few, 1, kTraceTogether));
   for (std::int64_t i = 0; i < need.target && static_cast<std::int64_t>(task.probes.size()) < most; ++i) {
     const std::int64_t probe = place(i);
     if (probe >= trace_probe(kSymmetryProbes) && !dealt_.contains(probe) && !sampled.contains(probe))

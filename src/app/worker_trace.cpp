@@ -1,6 +1,7 @@
 // A group's products for the trace, the layers and the diagonal.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -18,23 +19,30 @@ void Worker::trace_products(const std::vector<std::int64_t>& probes) {
   });
   for (const std::int64_t number : probes) z.push_back(probe(number));
   op_.apply_block(z, hz);
-  std::vector<DeflatedSample> deflated;
+  std::vector<TraceSample> samples;
   for (std::size_t i = 0; i < probes.size(); ++i) {
-    const TraceSample sample = trace_sample(op_, goals_.layers, probes[i], z[i], hz[i]);
+    const TraceSample& sample = samples.emplace_back(trace_sample(op_, goals_.layers, probes[i], z[i], hz[i]));
     if (!std::isfinite(sample.product_norm_sq))
       throw NumericalError(0, sample.product_norm_sq,
                            "a product for the trace is not finite: loss or weights overflow, or hold NaN");
     if (group_.leads()) line_.sample(sample, tally());
-    if (deflation_) deflated.push_back(deflation_->deflated(sample, z[i]));
     if (!goals_.diagonal.empty()) add_to_diagonal(z[i], hz[i]);
   }
-  if (group_.leads() && !deflated.empty()) line_.deflated(deflated);
+  if (deflation_) {
+    const std::vector<DeflatedSample> deflated = deflation_->deflated(samples, z);
+    if (group_.leads()) line_.deflated(deflated);
+  }
   between_products();
 }
 
 void Worker::correct(const std::vector<TraceSample>& samples) {
   std::vector<DeflatedSample> deflated;
-  for (const TraceSample& sample : samples) deflated.push_back(deflation_->deflated(sample, probe(sample.probe)));
+  for (std::size_t i = 0; i < samples.size(); i += kTraceTogether) {
+    const auto some = std::span(samples).subspan(i, std::min<std::size_t>(kTraceTogether, samples.size() - i));
+    std::vector<at::Tensor> z;
+    for (const TraceSample& sample : some) z.push_back(probe(sample.probe));
+    for (DeflatedSample& one : deflation_->deflated(some, z)) deflated.push_back(std::move(one));
+  }
   if (group_.leads()) line_.deflated(deflated);
 }
 

@@ -20,7 +20,7 @@ constexpr std::int64_t kMostRows = 1024;
 /// Two sizes whose rows cost the same but for this are equal: clocks are no better.
 constexpr double kEqualCost = 1.03;
 /// After so long, what was measured is not repeated.
-constexpr double kLongEnough_s = 2;
+constexpr double kLongEnough_s = 0.5;
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());

@@ -128,51 +128,72 @@ at::Tensor KrylovDeflation::captured_diagonal() const {
   return whole;
 }
 
-KrylovDeflation::Split KrylovDeflation::split(const at::Tensor& z) const {
-  Split s;
-  s.d = reduced(op_.comm(), dots(all_, z));
-  s.d.pop_back();  // zᵀz
+std::vector<KrylovDeflation::Split> KrylovDeflation::split(std::span<const at::Tensor> z) const {
   const std::int64_t m = projection_.rows;
-  const auto times = [&](std::int64_t row, std::int64_t columns) {
-    double sum = 0;
-    for (std::int64_t j = 0; j < columns; ++j) sum += entry(row, j) * s.d[static_cast<std::size_t>(j)];
-    return sum;
-  };
-  for (std::int64_t i = 0; i < rank_; ++i) s.h.push_back(times(i, m));
-  if (closed_) return s;
-  s.last = times(rank_, m) + projection_.beta * s.d.back();
-  s.c = times(rank_, rank_);
-  return s;
+  const std::vector<double> sums = reduced(op_.comm(), dots_block(all_, z));
+  const std::size_t stored = sums.size() / z.size() - 1;  // and zᵀz
+  std::vector<Split> splits(z.size());
+  for (std::size_t k = 0; k < z.size(); ++k) {
+    Split& s = splits[k];
+    const auto first = sums.begin() + static_cast<std::ptrdiff_t>(k * (stored + 1));
+    s.d.assign(first, first + static_cast<std::ptrdiff_t>(stored));
+    const auto times = [&](std::int64_t row, std::int64_t columns) {
+      double sum = 0;
+      for (std::int64_t j = 0; j < columns; ++j) sum += entry(row, j) * s.d[static_cast<std::size_t>(j)];
+      return sum;
+    };
+    for (std::int64_t i = 0; i < rank_; ++i) s.h.push_back(times(i, m));
+    if (closed_) continue;
+    s.last = times(rank_, m) + projection_.beta * s.d.back();
+    s.c = times(rank_, rank_);
+  }
+  return splits;
 }
 
-DeflatedSample KrylovDeflation::deflated(const TraceSample& sample, const at::Tensor& z) const {
-  const Split s = split(z);
-  DeflatedSample left{sample.probe, sample.quadratic_form, sample.product_norm_sq, sample.layers};
-  for (std::size_t j = 0; j < s.h.size(); ++j) {
-    left.quadratic_form -= s.d[j] * s.h[j];
-    left.product_norm_sq -= s.h[j] * s.h[j];
+std::vector<DeflatedSample> KrylovDeflation::deflated(std::span<const TraceSample> samples,
+                                                      std::span<const at::Tensor> z) const {
+  if (samples.empty()) return {};
+  const std::vector<Split> splits = split(z);
+  std::vector<DeflatedSample> left;
+  for (std::size_t k = 0; k < samples.size(); ++k) {
+    const TraceSample& sample = samples[k];
+    const Split& s = splits[k];
+    DeflatedSample one{sample.probe, sample.quadratic_form, sample.product_norm_sq, sample.layers};
+    for (std::size_t j = 0; j < s.h.size(); ++j) {
+      one.quadratic_form -= s.d[j] * s.h[j];
+      one.product_norm_sq -= s.h[j] * s.h[j];
+    }
+    if (!closed_) one.quadratic_form -= s.c * s.d[static_cast<std::size_t>(rank_)];
+    one.product_norm_sq += s.c * (s.c - 2 * s.last);
+    one.product_norm_sq = std::max(0.0, one.product_norm_sq);  // rounding, where the space holds everything
+    left.push_back(std::move(one));
   }
-  if (!closed_) left.quadratic_form -= s.c * s.d[static_cast<std::size_t>(rank_)];
-  left.product_norm_sq += s.c * (s.c - 2 * s.last);
-  left.product_norm_sq = std::max(0.0, left.product_norm_sq);  // rounding, where the space holds everything
-  if (left.layers.empty()) return left;
-  at::Tensor taken = at::zeros_like(z);
-  subtract_from(taken, s);
-  const std::vector<double> sums = layer_dots(op_.comm(), op_.shard(), offsets_, z, taken);  // of what was taken away
-  for (std::size_t l = 0; l < sums.size(); ++l) left.layers[l] += sums[l];
+  if (offsets_.empty()) return left;
+  std::vector<at::Tensor> taken;
+  for (const at::Tensor& probe : z) taken.push_back(at::zeros_like(probe));
+  subtract_from(taken, splits);
+  for (std::size_t k = 0; k < left.size(); ++k) {
+    const std::vector<double> sums =
+        layer_dots(op_.comm(), op_.shard(), offsets_, z[k], taken[k]);  // of what was taken
+    for (std::size_t l = 0; l < left[k].layers.size(); ++l) left[k].layers[l] += sums[l];
+  }
   return left;
 }
 
-/// vector −= V h + c q_r.
-void KrylovDeflation::subtract_from(at::Tensor& vector, const Split& s) const {
-  std::vector<double> factors = s.h;
-  if (!closed_) factors.push_back(s.c);
-  subtract(first_rows(all_, static_cast<std::int64_t>(factors.size())), factors, vector);
+/// vector −= V h + c q_r, each.
+void KrylovDeflation::subtract_from(std::span<at::Tensor> vectors, std::span<const Split> splits) const {
+  std::vector<double> factors;
+  for (const Split& s : splits) {
+    factors.insert(factors.end(), s.h.begin(), s.h.end());
+    if (!closed_) factors.push_back(s.c);
+  }
+  const std::int64_t rows = closed_ ? rank_ : rank_ + 1;
+  subtract_block(first_rows(all_, rows), factors, vectors);
 }
 
 at::Tensor KrylovDeflation::remainder(const at::Tensor& z, const at::Tensor& hz) const {
   at::Tensor left = hz.clone();
-  subtract_from(left, split(z));
+  subtract_from(std::span(&left, 1), split(std::span(&z, 1)));
   return left;
 }
 

@@ -76,7 +76,7 @@ class Slurm(Case):
 
     def long_run(self, seconds):
         """Options of a run that takes so long on two ranks here, by the cost of a product in a short one."""
-        options = {"probes": 1, "steps": 100, "micro_batch": 1, "top": 0, "bottom": 0, "checkpoint_minutes": 0}
+        options = {"probes": 1, "steps": 100, "micro_batch": 1, "top": 0, "bottom": 0, "checkpoint_minutes": 0, "max_hvps": 0}
         if self.product_s is None:
             short = self.folder / "short.h5"
             self.assertDone(hesspect("analyze", *self.mlp(short, **options), ranks=2))

@@ -47,10 +47,12 @@ void expect_as_dense(const at::Tensor& a, testing::DenseOperator& op, const Lanc
   const std::vector<double> layers = over_layers(rest);
   for (std::size_t l = 0; l < layers.size(); ++l) EXPECT_NEAR(deflation.captured_layers()[l], layers[l], 1e-10);
 
+  std::vector<at::Tensor> probes;
+  std::vector<TraceSample> samples;
   for (std::int64_t number = 5; number < 8; ++number) {
     const at::Tensor z = probe_vector(op, ProbeDistribution::kRademacher, 1, static_cast<std::uint64_t>(number));
     const TraceSample sample = trace_sample(op, kLayers, number, z, at::mv(a, z));
-    const DeflatedSample found = deflation.deflated(sample, z);
+    const DeflatedSample found = deflation.deflated(std::span(&sample, 1), std::span(&z, 1)).front();
     const at::Tensor image = at::mv(left, z);
     EXPECT_EQ(found.probe, number);
     EXPECT_NEAR(found.quadratic_form, at::dot(z, image).item<double>(), 1e-9);
@@ -58,6 +60,18 @@ void expect_as_dense(const at::Tensor& a, testing::DenseOperator& op, const Lanc
     const std::vector<double> expected = over_layers(z * image);
     for (std::size_t l = 0; l < expected.size(); ++l) EXPECT_NEAR(found.layers[l], expected[l], 1e-9);
     EXPECT_TRUE(at::allclose(deflation.remainder(z, at::mv(a, z)), image, 0, 1e-10));
+    probes.push_back(z);
+    samples.push_back(sample);
+  }
+  const std::vector<DeflatedSample> together = deflation.deflated(samples, probes);
+  ASSERT_EQ(together.size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const DeflatedSample alone =
+        deflation.deflated(std::span(samples).subspan(i, 1), std::span(probes).subspan(i, 1)).front();
+    EXPECT_EQ(together[i].probe, alone.probe);
+    EXPECT_EQ(together[i].quadratic_form, alone.quadratic_form);
+    EXPECT_EQ(together[i].product_norm_sq, alone.product_norm_sq);
+    EXPECT_EQ(together[i].layers, alone.layers);
   }
 }
 
@@ -112,7 +126,8 @@ TEST(KrylovDeflation, NarrowRowsLeaveTheMeanRight) {
   std::vector<DeflatedSample> samples;
   for (std::int64_t number = 0; number < 400; ++number) {
     const at::Tensor z = probe_vector(op, ProbeDistribution::kRademacher, 2, static_cast<std::uint64_t>(number));
-    samples.push_back(deflation.deflated(trace_sample(op, kLayers, number, z, at::mv(a, z)), z));
+    const TraceSample sample = trace_sample(op, kLayers, number, z, at::mv(a, z));
+    samples.push_back(deflation.deflated(std::span(&sample, 1), std::span(&z, 1)).front());
   }
   const TraceEstimate trace = trace_estimate(deflation.captured(), samples, {});
   EXPECT_NEAR(trace.value, a.trace().item<double>(), 3 * trace.standard_error);
@@ -137,7 +152,8 @@ TEST(DeflationForecast, AgreesWithDeflation) {
     const KrylovDeflation deflation(op, run, {});
     double norm_sq = 0, trace = deflation.captured();
     for (std::size_t s = 0; s < 2; ++s) {
-      const DeflatedSample left = deflation.deflated(samples[s], z[s]);
+      const DeflatedSample left =
+          deflation.deflated(std::span(samples).subspan(s, 1), std::span(z).subspan(s, 1)).front();
       norm_sq += left.product_norm_sq / 2;
       trace += left.quadratic_form / 2;
     }

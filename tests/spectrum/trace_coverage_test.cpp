@@ -90,7 +90,8 @@ TraceEstimate sampled(LinearOperator& op, ProbeDistribution distribution, std::u
     const at::Tensor z = probe_vector(op, distribution, seed, static_cast<std::uint64_t>(probe));
     op.apply(z, hz);
     const TraceSample sample = trace_sample(op, {}, probe, z, hz);
-    samples.push_back(deflation ? deflation->deflated(sample, z) : undeflated(std::span(&sample, 1)).front());
+    const std::span<const TraceSample> one(&sample, 1);
+    samples.push_back((deflation ? deflation->deflated(one, std::span(&z, 1)) : undeflated(one)).front());
     needed = samples_needed(captured, samples, rule);
   }
   TraceEstimate trace = trace_estimate(captured, samples, rule);
@@ -189,7 +190,8 @@ TEST_P(TraceCoverage, LayersStandardErrors) {
     for (std::int64_t probe = 1; probe <= 20; ++probe) {
       const at::Tensor z = probe_vector(op_, ProbeDistribution::kGaussian, seed, static_cast<std::uint64_t>(probe));
       op_.apply(z, hz);
-      samples.push_back(deflation.deflated(trace_sample(op_, offsets, probe, z, hz), z));
+      const TraceSample sample = trace_sample(op_, offsets, probe, z, hz);
+      samples.push_back(deflation.deflated(std::span(&sample, 1), std::span(&z, 1)).front());
     }
     const auto layers = layer_estimates({"a", "b", "c"}, sizes, deflation.captured_layers(), samples);
     double together = 0;

@@ -49,9 +49,10 @@ class KrylovDeflation {
   /// [layers] diag(V T_V Vᵀ) + 2 diag(q_r (Vt)ᵀ), summed over each layer.
   const std::vector<double>& captured_layers() const { return layers_; }
 
-  /// A sample of what is left. Collective.
-  /// @param z  its probe, [chunk], independent of the run
-  DeflatedSample deflated(const TraceSample& sample, const at::Tensor& z) const;
+  /// Samples of what is left, in one pass over the basis, or two where layers are asked for; bitwise what each gives
+  /// alone (on the CPU). Collective.
+  /// @param z  their probes, [chunk] each, distinct, independent of the run
+  std::vector<DeflatedSample> deflated(std::span<const TraceSample> samples, std::span<const at::Tensor> z) const;
   /// P H P z for z and Hz: for the diagonal. Collective. @return [chunk]
   at::Tensor remainder(const at::Tensor& z, const at::Tensor& hz) const;
   /// The deflated part of the diagonal itself: diag(V T_V Vᵀ) + 2 q_r ∘ (Vt), [chunk]. Local.
@@ -59,8 +60,8 @@ class KrylovDeflation {
 
  private:
   struct Split;
-  Split split(const at::Tensor& z) const;
-  void subtract_from(at::Tensor& vector, const Split& split) const;
+  std::vector<Split> split(std::span<const at::Tensor> z) const;
+  void subtract_from(std::span<at::Tensor> vectors, std::span<const Split> splits) const;
   double entry(std::int64_t i, std::int64_t j) const;  // of T
   template <class Use>
   void for_each_piece(Use&& use) const;
