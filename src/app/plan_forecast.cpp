@@ -11,7 +11,7 @@ namespace {
 constexpr double kHalvingCost = 1.05;
 // bytes/s at which a rank passes over its basis.
 constexpr double kCpuMemory = 10e9, kGpuMemory = 1e12, kHostToGpu = 20e9;
-constexpr double kPassesPerStep = 3;
+constexpr double kPassesPerStep = 2;
 // Vectors read or written in a product beside what the micro-batches do: one copied in, one cleared, one copied out
 // and divided.
 constexpr double kVectorsPerProduct = 7;

@@ -116,6 +116,16 @@ std::vector<at::Tensor> Lanczos::operands() const {
   return all;
 }
 
+/// The rows that a product is made orthogonal to first: in exact arithmetic the last two are all that it has a part of.
+/// Where rows are narrower than the vectors, or few, all of them.
+std::vector<at::Tensor> Lanczos::recent() const {
+  const std::int64_t stored = basis_.rows();
+  if (apart_ || !full() || stored <= 2) return operands();
+  std::vector<at::Tensor> last;
+  for (std::int64_t row = stored - 2; row < stored; ++row) last.push_back(basis_.row(row).unsqueeze(0));
+  return last;
+}
+
 /// The next basis vector, vector / norm.
 void Lanczos::keep(const at::Tensor& vector, double norm) {
   if (apart_) {
@@ -175,6 +185,7 @@ struct Lanczos::Step {
   Lanczos* run;
   std::vector<double> h;  // of the last projection
   int projections = 1;
+  bool recent_only = false;  // the first one was with two rows
   double alpha = 0, product_norm = 0;
 
   /// All steps' sums over ranks, in one message.
@@ -199,7 +210,10 @@ void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) 
   op.apply_block(x, y);
 
   std::vector<Step> steps;
-  for (Lanczos* run : runs) steps.push_back({run, dots(run->operands(), run->work_)});
+  for (Lanczos* run : runs) {
+    steps.push_back({run, dots(run->recent(), run->work_)});
+    steps.back().recent_only = static_cast<std::int64_t>(steps.back().h.size()) <= run->basis_.rows();
+  }
   std::vector<Step*> going;
   for (Step& step : steps) going.push_back(&step);
   Step::reduce_together(op.comm(), going);
@@ -209,10 +223,19 @@ void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) 
     step.product_norm = std::sqrt(step.h.back());
   }
 
-  // The second projection mends what rounding left of the first; it costs one pass since it shares the first update's.
+  // The second projection mends what rounding left of the first; it costs one pass since it shares the first update's,
+  // or that one was with two rows alone.
   while (!going.empty()) {
-    for (Step* step : going)
-      step->h = subtract_and_dots(step->run->operands(), coefficients(step->h), step->run->work_);
+    for (Step* step : going) {
+      const std::vector<at::Tensor> rows = step->run->operands();
+      at::Tensor& w = step->run->work_;
+      if (step->projections == 1 && step->recent_only) {
+        subtract(step->run->recent(), coefficients(step->h), w);
+        step->h = dots(rows, w);
+      } else {
+        step->h = subtract_and_dots(rows, coefficients(step->h), w);
+      }
+    }
     Step::reduce_together(op.comm(), going);
     for (Step* step : going) {
       ++step->projections;
@@ -228,11 +251,13 @@ void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) 
   for (std::size_t i = 0; i < steps.size(); ++i) steps[i].run->finish(steps[i], std::sqrt(residual_sq[i]));
 }
 
-/// Whether two projections, or those so far, are enough. They are where rows are as exact as the vectors. Narrower rows
-/// are orthonormal to their own rounding only, and each projection leaves as much of what it takes away: too much where
-/// β is that much smaller than the outliers that the product brings back, and growing from step to step.
+/// Whether two projections, or those so far, are enough. They are where rows are as exact as the vectors and both were
+/// with all of them; where the first was with the last two rows alone, the second, as a rule, finds rounding only, and
+/// otherwise (after a thick restart, or where β is no larger than rounding) a third one follows. Narrower rows are
+/// orthonormal to their own rounding only, and each projection leaves as much of what it takes away: too much where β
+/// is that much smaller than the outliers that the product brings back, and growing from step to step.
 bool Lanczos::projected(const Step& step) const {
-  if (!narrow() || step.projections >= kMostProjections) return true;
+  if ((!narrow() && !step.recent_only) || step.projections >= kMostProjections) return true;
   double taken = 0;
   for (const double h : coefficients(step.h)) taken += h * h;
   const double left = step.h.back() - taken;

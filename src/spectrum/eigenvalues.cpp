@@ -65,8 +65,11 @@ bool last_block_adds_nothing(const Lanczos& run, const std::vector<RitzPair>& pa
   return largest_magnitude(own) <= std::abs(before[least].value) + tolerance;
 }
 
-/// β of a space that closes, as rounding leaves it: in float32 mostly above the breakdown's tolerance.
-double weak_beta(const Lanczos& run) { return 100 * run.rounding(); }
+/// β of a space that closes, as rounding leaves it: in float32 mostly above the breakdown's tolerance, in float64 where
+/// many steps have amplified it.
+double weak_beta(const Lanczos& run) {
+  return 100 * std::max(run.rounding(), run.options().breakdown_tolerance * run.scale());
+}
 
 /// Since which step the lists are what they are: for what T alone can't tell once a thick restart has come. A resumed
 /// run is looked at after the same steps again.

@@ -3,8 +3,9 @@
 //   A Q_m = Q_m T_m + β_m q_m e_mᵀ,   Q_m = [q_0 … q_{m−1}] [n, m] orthonormal,   T_m symmetric tridiagonal [m, m]
 //
 // with diagonal α and off-diagonal β. Vectors are sharded over ranks; α and β are doubles, bitwise equal on all ranks.
-// Re-orthogonalisation is classical Gram-Schmidt twice ("twice is enough", Giraud, Langou & Rozložník 2005) against the
-// whole basis: three passes over it and three small all-reduces per step.
+// Re-orthogonalisation is classical Gram-Schmidt twice ("twice is enough", Giraud, Langou & Rozložník 2005), first
+// against q_{m−1} and q_m, then against the whole basis, and again where that found more than rounding: two passes over
+// it and three small all-reduces per step.
 //
 // Rows may be stored narrower than the vectors (BasisOptions). q_{m−1} and q_m are then kept at full precision besides:
 // the three-term recurrence never sees the rows' rounding, only what re-orthogonalisation takes away does. With u the
@@ -222,6 +223,7 @@ class Lanczos {
   bool full() const { return options_.reorthogonalisation == Reorthogonalisation::kFull; }
   bool narrow() const;
   std::vector<at::Tensor> operands() const;
+  std::vector<at::Tensor> recent() const;
   void keep(const at::Tensor& vector, double norm);
   void commit(double alpha, double beta, double product_norm, bool closed);
   bool projected(const Step& step) const;
