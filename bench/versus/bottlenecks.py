@@ -129,7 +129,7 @@ def command(binary, name, *options):
 def switches(binary, names):
     top = ("--top", "10", "--bottom", "0", "--true-residuals=false")
     for name in names:
-        trace = "0.28" if name == "minilm" else "0.01"
+        trace = "0.35" if name == "minilm" else "0.01"
         limit = ("--max-hvps", "500")
         every = ("analyze", *top, "--rtol-eigs", "1e-3", "--rtol-trace", trace, "--density-w1", "0.003", "--steps", "20", *limit)
         density = ("density", "--density-w1", "0", "--rtol-trace", "0", "--probes", "1")

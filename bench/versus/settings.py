@@ -57,9 +57,9 @@ PLAN = {
     "planted-mp": _hesspect(steps=("10", "20", "40", "80", "110"), least="110") + _peers((1e-3, 1e-4), probes=100, loader=False),
     "cnn": _hesspect() + _peers((1e-3,), probes=300),
     "widedeep": _hesspect() + _peers((1e-3,), probes=500),
-    # 0.28 of its own estimate is 0.2 of the reference. Layers off: for them every probe costs a further pass over the basis,
+    # 0.35 of its own estimate, a quarter wider for stopping, is 0.2 of the reference. Layers off: for them every probe costs a further pass over the basis,
     # which on four rows is as dear as a product
-    "minilm": _hesspect(("0.28",), "0.01", ("1e-2", "1e-3"), ("10", "20"), more=("--layers=false",))
+    "minilm": _hesspect(("0.35",), "0.01", ("1e-1", "1e-2"), ("10", "20"), more=("--layers=false",))
     + [Run("pyhessian", "30 iterations", {"top": {"iterations": 30}, "trace": {"probes": 40, "tol": 0}, "density": {"steps": 40}}, first_seeds=1),
        Run("curvlinops", "default", {"top": {"tol": 1e-2, "ncv": 30}, "trace": {"method": "hutchinson", "products": 20}, "density": {"steps": 40}},
            {"columns": 1}, first_seeds=1),

@@ -11,7 +11,8 @@ namespace {
 constexpr double kHalvingCost = 1.05;
 // bytes/s at which a rank passes over its basis.
 constexpr double kCpuMemory = 10e9, kGpuMemory = 1e12, kHostToGpu = 20e9;
-constexpr double kPassesPerStep = 2;
+// Of a step, over rows as the vectors are, and over others.
+constexpr double kPasses = 2, kPassesApart = 3;
 // Vectors read or written in a product beside what the micro-batches do: one copied in, one cleared, one copied out
 // and divided.
 constexpr double kVectorsPerProduct = 7;
@@ -94,8 +95,9 @@ class Times {
     const double steps = static_cast<double>(m);
     const double rows = given_.work.reorthogonalize ? steps * (steps + 1) / 2 : 2 * steps;
     const double rate = !given_.problem.on_gpu ? kCpuMemory : plan_.basis_memory == "host" ? kHostToGpu : kGpuMemory;
-    return kPassesPerStep * rows * static_cast<double>(chunk_) * static_cast<double>(element_bytes(plan_.basis_dtype)) /
-           rate;
+    const bool apart = plan_.basis_memory == "host" || plan_.basis_dtype != vector_dtype(given_.problem);
+    return (apart || !given_.work.reorthogonalize ? kPassesApart : kPasses) * rows * static_cast<double>(chunk_) *
+           static_cast<double>(element_bytes(plan_.basis_dtype)) / rate;
   }
 
   /// That a rank sends in an all-gather and a reduce-scatter round a ring, for k probes.

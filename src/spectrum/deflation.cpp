@@ -76,16 +76,44 @@ KrylovDeflation::KrylovDeflation(const LinearOperator& op, const Lanczos& run, c
   rank_ = closed_ ? m : m - 1;
   const LayerOffsets whole{0, op.shard().n};
   const LayerOffsets& sums_over = offsets_.empty() ? whole : offsets_;
-  std::vector<double> sums(sums_over.size() - 1, 0.0);
-  for_each_piece([&](std::int64_t begin, const at::Tensor& diagonal) {
-    const std::int64_t end = std::min(begin + diagonal.numel(), op_.shard().size());
-    for_each_part(op_.shard(), sums_over, begin, end, [&](std::size_t layer, std::int64_t from, std::int64_t length) {
-      sums[layer] += diagonal.narrow(0, from - begin, length).sum().item<double>();
-    });
-  });
-  sums = reduced(op.comm(), std::move(sums));
+  const std::vector<double> sums = reduced(op.comm(), captured_over(sums_over));
   captured_ = std::accumulate(sums.begin(), sums.end(), 0.0);
-  if (!offsets_.empty()) layers_ = std::move(sums);
+  if (!offsets_.empty()) layers_ = sums;
+}
+
+/// This rank's part of the captured diagonal, summed over each layer.
+std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) const {
+  const at::NoGradGuard no_grad;
+  std::vector<double> sums(offsets.size() - 1, 0.0);
+  const bool as_vectors = std::ranges::all_of(all_, [&](const at::Tensor& b) {
+    return b.dtype() == op_.options().dtype() && b.device() == op_.options().device();
+  });
+  if (!as_vectors) {
+    for_each_piece([&](std::int64_t begin, const at::Tensor& diagonal) {
+      const std::int64_t end = std::min(begin + diagonal.numel(), op_.shard().size());
+      for_each_part(op_.shard(), offsets, begin, end, [&](std::size_t layer, std::int64_t from, std::int64_t length) {
+        sums[layer] += diagonal.narrow(0, from - begin, length).sum().item<double>();
+      });
+    });
+    return sums;
+  }
+  std::vector<at::Tensor> rows;
+  for (const at::Tensor& block : all_)
+    for (std::int64_t row = 0; row < block.size(0); ++row) rows.push_back(block.select(0, row));
+  const auto add = [&](std::int64_t i, std::int64_t j, double factor) {
+    const at::Tensor &a = rows[static_cast<std::size_t>(i)], &b = rows[static_cast<std::size_t>(j)];
+    for_each_part(op_.shard(), offsets, 0, op_.shard().size(),
+                  [&](std::size_t layer, std::int64_t from, std::int64_t length) {
+                    sums[layer] += factor * dot_product(a.narrow(0, from, length), b.narrow(0, from, length));
+                  });
+  };
+  const std::int64_t count = closed_ ? rank_ : rank_ + 1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t j = 0; j < i; ++j)
+      if (entry(i, j) != 0) add(i, j, 2 * entry(i, j));
+    if (i < rank_) add(i, i, entry(i, i));
+  }
+  return sums;
 }
 
 double KrylovDeflation::entry(std::int64_t i, std::int64_t j) const {

@@ -63,6 +63,7 @@ class KrylovDeflation {
   std::vector<Split> split(std::span<const at::Tensor> z) const;
   void subtract_from(std::span<at::Tensor> vectors, std::span<const Split> splits) const;
   double entry(std::int64_t i, std::int64_t j) const;  // of T
+  std::vector<double> captured_over(const LayerOffsets& offsets) const;
   template <class Use>
   void for_each_piece(Use&& use) const;
 
