@@ -75,19 +75,19 @@ class Slurm(Case):
         return ended, said
 
     def long_run(self, seconds):
-        """Options of a run that takes so long on two ranks here, by the cost of a product in a short one."""
-        options = {"probes": 1, "steps": 100, "micro_batch": 1, "top": 0, "bottom": 0, "checkpoint_minutes": 0, "max_hvps": 0}
+        """Options of a run that takes so long on two ranks here, in two groups, by the cost of a product in a short one."""
+        options = {"probes": 2, "steps": 100, "micro_batch": 1, "top": 0, "bottom": 0, "checkpoint_minutes": 0, "max_hvps": 0}
         if self.product_s is None:
             short = self.folder / "short.h5"
             self.assertDone(hesspect("analyze", *self.mlp(short, **options), ranks=2))
             with h5py.File(short) as f:
-                type(self).product_s = float(f["entry/diagnostics/hvp_seconds"][()]) / int(f["entry/diagnostics/hvp_count"][()])
+                type(self).product_s = float(f["entry/diagnostics/hvp_seconds"][()]) / int(f["entry/diagnostics/hvp_count"][()]) / 2
         return {**options, "probes": max(2, math.ceil(seconds / (options["steps"] * self.product_s)))}
 
     def test_time_limit(self):
         """Slurm looks at the limits every 30 s: a signal wanted 59 s before the end of a minute comes in the first 30 s
-        of every start, in which a run of 35 s cannot end."""
-        options = self.long_run(35)
+        of every start, in which a run of 50 s cannot end."""
+        options = self.long_run(50)
         output = self.folder / "R.h5"
         job = self.submit("one_node.sbatch", *self.mlp(output, **options), options=["--time=1", "--signal=B:USR1@59"])
         self.slurm.wait_state(job, {"RUNNING"}, 20)
