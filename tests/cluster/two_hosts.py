@@ -40,7 +40,7 @@ class OverTwoHosts(Case):
 
     def start_long_run(self):
         """A run of hours, seconds after its ranks are up."""
-        job, errors = self.start("trace", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy", probes=10**6))
+        job, errors = self.start("trace", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy", probes=10**6, max_hvps=0))
         up = lambda: all(len(self.hosts.processes(name, Path(BIN).name)) == 2 for name in self.hosts.names)  # noqa: E731
         self.assertTrue(self.hosts.wait_for(up, 30), Path(errors).read_text())
         time.sleep(4)
