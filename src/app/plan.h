@@ -38,12 +38,11 @@ struct PlanWork {
   std::int64_t eigen_steps = 0;     // at most, of the probe that gives the eigenvalues; 0: none are asked for
   std::int64_t other_products = 2;  // of the symmetry check, true residuals, the trace's first probes
   bool reorthogonalize = true;
-  std::int64_t max_basis = 0;   // rows of the longest probe's basis, where it restarts thick; 0: as many as steps
-  bool keeps_basis = false;     // of the longest probe, while the group works on others
-  std::int64_t most_steps = 0;  // of an ordinary probe, which its basis has room for; 0: steps
-  std::int64_t other_rows =
-      0;                  // vectors of methods of their own: blocks, power iterations, Hutch++, XTrace; the trace's
-  bool adaptive = false;  // accuracy may ask for more products than these
+  std::int64_t max_basis = 0;     // rows of the longest probe's basis, where it restarts thick; 0: as many as steps
+  bool keeps_basis = false;       // of the longest probe, while the group works on others
+  std::int64_t most_steps = 0;    // of an ordinary probe, which its basis has room for; 0: steps
+  std::int64_t other_rows = 0;    // other vectors: blocks, power iterations, Hutch++, XTrace, the trace's probes
+  bool adaptive = false;          // accuracy may ask for more products than these
   std::int64_t max_products = 0;  // of the whole run; 0: no limit
 };
 

@@ -39,6 +39,14 @@ void for_each_part(const Shard& shard, const LayerOffsets& offsets, std::int64_t
   }
 }
 
+/// sums[l] += factor · (a · b) over each layer's part of this rank's shard.
+void add_layer_dots(std::vector<double>& sums, double factor, const Shard& shard, const LayerOffsets& offsets,
+                    const at::Tensor& a, const at::Tensor& b) {
+  for_each_part(shard, offsets, 0, shard.size(), [&](std::size_t layer, std::int64_t from, std::int64_t length) {
+    sums[layer] += factor * dot_product(a.narrow(0, from, length), b.narrow(0, from, length));
+  });
+}
+
 }  // namespace
 
 std::vector<double> layer_dots(Communicator& comm, const Shard& shard, const LayerOffsets& offsets, const at::Tensor& a,
@@ -46,9 +54,7 @@ std::vector<double> layer_dots(Communicator& comm, const Shard& shard, const Lay
   if (offsets.empty()) return {};
   const at::NoGradGuard no_grad;
   std::vector<double> sums(offsets.size() - 1, 0.0);
-  for_each_part(shard, offsets, 0, shard.size(), [&](std::size_t layer, std::int64_t from, std::int64_t length) {
-    sums[layer] = dot_product(a.narrow(0, from, length), b.narrow(0, from, length));
-  });
+  add_layer_dots(sums, 1, shard, offsets, a, b);
   return reduced(comm, std::move(sums));
 }
 
@@ -81,7 +87,8 @@ KrylovDeflation::KrylovDeflation(const LinearOperator& op, const Lanczos& run, c
   if (!offsets_.empty()) layers_ = sums;
 }
 
-/// This rank's part of the captured diagonal, summed over each layer.
+/// This rank's part of the captured diagonal, summed over each layer. Rows that are as the vectors are need no copies
+/// in double.
 std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) const {
   const at::NoGradGuard no_grad;
   std::vector<double> sums(offsets.size() - 1, 0.0);
@@ -101,11 +108,8 @@ std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) 
   for (const at::Tensor& block : all_)
     for (std::int64_t row = 0; row < block.size(0); ++row) rows.push_back(block.select(0, row));
   const auto add = [&](std::int64_t i, std::int64_t j, double factor) {
-    const at::Tensor &a = rows[static_cast<std::size_t>(i)], &b = rows[static_cast<std::size_t>(j)];
-    for_each_part(op_.shard(), offsets, 0, op_.shard().size(),
-                  [&](std::size_t layer, std::int64_t from, std::int64_t length) {
-                    sums[layer] += factor * dot_product(a.narrow(0, from, length), b.narrow(0, from, length));
-                  });
+    const auto row = [&](std::int64_t k) { return rows[static_cast<std::size_t>(k)]; };
+    add_layer_dots(sums, factor, op_.shard(), offsets, row(i), row(j));
   };
   const std::int64_t count = closed_ ? rank_ : rank_ + 1;
   for (std::int64_t i = 0; i < count; ++i) {

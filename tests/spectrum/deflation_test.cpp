@@ -36,6 +36,10 @@ std::vector<double> over_layers(const at::Tensor& terms) {
   return sums;
 }
 
+DeflatedSample deflated_alone(const KrylovDeflation& deflation, const TraceSample& sample, const at::Tensor& z) {
+  return deflation.deflated(std::span(&sample, 1), std::span(&z, 1)).front();
+}
+
 void expect_as_dense(const at::Tensor& a, testing::DenseOperator& op, const Lanczos& run) {
   const KrylovDeflation deflation(op, run, kLayers);
   const at::Tensor v = deflated_space(run, deflation.rank());
@@ -52,7 +56,7 @@ void expect_as_dense(const at::Tensor& a, testing::DenseOperator& op, const Lanc
   for (std::int64_t number = 5; number < 8; ++number) {
     const at::Tensor z = probe_vector(op, ProbeDistribution::kRademacher, 1, static_cast<std::uint64_t>(number));
     const TraceSample sample = trace_sample(op, kLayers, number, z, at::mv(a, z));
-    const DeflatedSample found = deflation.deflated(std::span(&sample, 1), std::span(&z, 1)).front();
+    const DeflatedSample found = deflated_alone(deflation, sample, z);
     const at::Tensor image = at::mv(left, z);
     EXPECT_EQ(found.probe, number);
     EXPECT_NEAR(found.quadratic_form, at::dot(z, image).item<double>(), 1e-9);
@@ -66,8 +70,7 @@ void expect_as_dense(const at::Tensor& a, testing::DenseOperator& op, const Lanc
   const std::vector<DeflatedSample> together = deflation.deflated(samples, probes);
   ASSERT_EQ(together.size(), 3U);
   for (std::size_t i = 0; i < 3; ++i) {
-    const DeflatedSample alone =
-        deflation.deflated(std::span(samples).subspan(i, 1), std::span(probes).subspan(i, 1)).front();
+    const DeflatedSample alone = deflated_alone(deflation, samples[i], probes[i]);
     EXPECT_EQ(together[i].probe, alone.probe);
     EXPECT_EQ(together[i].quadratic_form, alone.quadratic_form);
     EXPECT_EQ(together[i].product_norm_sq, alone.product_norm_sq);
@@ -127,7 +130,7 @@ TEST(KrylovDeflation, NarrowRowsLeaveTheMeanRight) {
   for (std::int64_t number = 0; number < 400; ++number) {
     const at::Tensor z = probe_vector(op, ProbeDistribution::kRademacher, 2, static_cast<std::uint64_t>(number));
     const TraceSample sample = trace_sample(op, kLayers, number, z, at::mv(a, z));
-    samples.push_back(deflation.deflated(std::span(&sample, 1), std::span(&z, 1)).front());
+    samples.push_back(deflated_alone(deflation, sample, z));
   }
   const TraceEstimate trace = trace_estimate(deflation.captured(), samples, {});
   EXPECT_NEAR(trace.value, a.trace().item<double>(), 3 * trace.standard_error);
@@ -152,8 +155,7 @@ TEST(DeflationForecast, AgreesWithDeflation) {
     const KrylovDeflation deflation(op, run, {});
     double norm_sq = 0, trace = deflation.captured();
     for (std::size_t s = 0; s < 2; ++s) {
-      const DeflatedSample left =
-          deflation.deflated(std::span(samples).subspan(s, 1), std::span(z).subspan(s, 1)).front();
+      const DeflatedSample left = deflated_alone(deflation, samples[s], z[s]);
       norm_sq += left.product_norm_sq / 2;
       trace += left.quadratic_form / 2;
     }
