@@ -15,6 +15,7 @@ Tally tally_from(const json& j) { return {j.at(0), j.at(1), j.at(2)}; }
 
 const std::string kGoOn = "go on", kStop = "stop";
 /// States are written at once for finished probes, else no more often: groups may have their checkpoints all together.
+/// Where checkpoints are asked for more often than that, states are too.
 constexpr double kWriteEvery_s = 1;
 
 }  // namespace
@@ -33,7 +34,7 @@ Assignment assignment_from(const std::string& text) {
 }
 
 Dealer::Dealer(RunState state, const Goals& goals, std::int64_t n, CheckpointFolder& folder,
-               const SourceHashing& hashing, const Timer& since_start, int groups)
+               const SourceHashing& hashing, const Timer& since_start, int groups, double checkpoints_s)
     : state_(std::move(state)),
       schedule_(goals, n, groups),
       folder_(folder),
@@ -41,7 +42,8 @@ Dealer::Dealer(RunState state, const Goals& goals, std::int64_t n, CheckpointFol
       progress_(goals.command, schedule_.expected_products(state_), state_.products),
       since_start_(since_start),
       tallies_(static_cast<std::size_t>(groups)),
-      deflates_(goals.trace == TraceMethod::kDeflated) {}
+      deflates_(goals.trace == TraceMethod::kDeflated),
+      write_every_s_(checkpoints_s > 0 ? std::min(kWriteEvery_s, checkpoints_s) : kWriteEvery_s) {}
 
 std::string Dealer::answer(int, const std::string& question) {
   try {
@@ -72,7 +74,7 @@ std::string Dealer::reply_to(const std::string& question) {
         next.samples.push_back(sample);
     }
   }
-  if (dirty_ && (urgent_ || since_written_.elapsed_s() > kWriteEvery_s)) {
+  if (dirty_ && (urgent_ || since_written_.elapsed_s() > write_every_s_)) {
     try {
       save();
     } catch (const InputError& error) {

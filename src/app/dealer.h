@@ -29,9 +29,10 @@ struct Tally {
 /// On rank 0. `answer`, which never throws, is the desk's; the rest is for before and after the groups' work.
 class Dealer {
  public:
-  /// @param since_start  of this start's clock
+  /// @param since_start    of this start's clock
+  /// @param checkpoints_s  between the groups' checkpoints, in seconds; 0: only when stopped
   Dealer(RunState state, const Goals& goals, std::int64_t n, CheckpointFolder& folder, const SourceHashing& hashing,
-         const Timer& since_start, int groups);
+         const Timer& since_start, int groups, double checkpoints_s);
 
   std::string answer(int rank, const std::string& question);
 
@@ -62,6 +63,7 @@ class Dealer {
   std::vector<std::int64_t> written_;  // probes finished whose own checkpoints can go when the state is written
   std::optional<Failure> failure_;
   bool deflates_ = false;
+  double write_every_s_;
   Timer since_written_;
   bool stop_ = false;
   bool dirty_ = true;   // there is something that no state on disk tells

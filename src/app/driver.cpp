@@ -214,8 +214,11 @@ class Run {
                format_count(static_cast<std::int64_t>(state.finished.size())) + " Lanczos runs and " +
                format_count(static_cast<std::int64_t>(state.samples.size())) + " samples of the trace are finished");
     return std::make_unique<Dealer>(std::move(state), goals_, group_.op->shard().n, folder_, *hashing_, timer_,
-                                    layout_.plan.groups);
+                                    layout_.plan.groups, checkpoints_s());
   }
+
+  /// Between checkpoints, in seconds; 0: only when stopped.
+  double checkpoints_s() const { return 60 * config_.checkpoint.checkpoint_minutes; }
 
   int work(const std::string& run_id) {
     std::unique_ptr<Dealer> dealer;
@@ -258,7 +261,7 @@ class Run {
   /// one rank alone goes up, and ends the job.
   void work_in_group(Desk& desk, const std::string& run_id) {
     RunCheckpoint checkpoint(folder_, run_id, *group_.comm);
-    const Worker::Clock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours, timer_};
+    const Worker::Clock clock{checkpoints_s(), 3600 * config_.checkpoint.max_hours, timer_};
     Worker worker(goals_, group_, desk, checkpoint, signal_, clock, layout_.plan.lock_step,
                   {vector_parts(problem_), run_id});
     FailureMeeting meeting(group_.number);

@@ -248,7 +248,10 @@ class Stopping(Case):
     # --- one pass, in its parts -----------------------------------------------------------------------------------
 
     def stop_when(self, output, ranks, condition, *more, **options):
-        """Stops a run once this start's checkpoint shows what is waited for, and looks at what it leaves."""
+        """Stops a run once this start's checkpoint shows what is waited for, and looks at what it leaves.
+
+        States and checkpoints every 0.03 s: what is waited for shows long before the run ends, on a fast machine too.
+        """
         folder = Path(f"{output}.checkpoint")
         starts = (state_of(folder) or {"starts": 0})["starts"]
 
@@ -256,7 +259,8 @@ class Stopping(Case):
             state = state_of(folder)
             return state is not None and state["starts"] > starts and condition(folder)
 
-        code, err = self.interrupt(output, ranks, now, lambda p: p.send_signal(signal.SIGUSR1), "--resume", *more, **options)
+        code, err = self.interrupt(output, ranks, now, lambda p: p.send_signal(signal.SIGUSR1), "--resume",
+                                   "--checkpoint-minutes", "0.0005", *more, **options)
         self.assertEqual(code, RESUBMIT, err)
         check_whole(self, folder)
 
@@ -285,15 +289,17 @@ class Stopping(Case):
         """With probe 0's vectors in a checkpoint, and without: then they are computed again, to the same bits."""
         reference = self.folder / "whole.h5"
         finish(command(reference, 1, **TRACE))
-        for minutes, lost in (("0.005", False), ("0", True)):
-            with self.subTest(minutes):
-                output = self.folder / f"killed.{minutes}.h5"
+        for lost in (False, True):
+            with self.subTest(lost=lost):
+                output = self.folder / f"killed.{lost}.h5"
                 folder = Path(f"{output}.checkpoint")
-                more = ("--checkpoint-minutes", minutes)
+                more = ("--checkpoint-minutes", "0.0005")
                 code, err = self.interrupt(output, 1, lambda: in_the_trace(folder, 12), lambda p: p.kill(), *more, **TRACE)
                 self.assertEqual(code, -signal.SIGKILL, err)
                 check_whole(self, folder)
-                self.assertEqual(any(folder.glob("probe-000000/steps-*.json")), not lost)
+                self.assertTrue(any(folder.glob("probe-000000/steps-*.json")))
+                if lost:
+                    shutil.rmtree(folder / "probe-000000")
                 done = self.resume_to_the_end(output, 1, *more, **TRACE)
                 self.assertEqual("probe 0 goes on after" in done.stderr, not lost)
                 self.assertSame(output, numbers(reference))
@@ -305,15 +311,14 @@ class Stopping(Case):
     def test_thick_restarts(self):
         """Stopped between thick restarts, and again with the basis that they leave."""
         options = dict(probes=1, steps=12, top=2, bottom=1, max_steps=150, max_basis=16, rtol_trace=0.1)
-        more = ("--checkpoint-minutes", "0.005")
         reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **options)
         self.assertGreater(reference["eigenvalues/thick_restarts"], 4)
         output = self.folder / "thick.h5"
         for steps in (30, 80):
             self.stop_when(output, 2, lambda folder: any(int(m.stem.split("-")[1]) >= steps for m in
                                                          folder.glob("probe-000000/steps-*.json")),
-                           "--groups", "1", *more, **options)
-        self.stop_when(output, 2, lambda folder: in_the_trace(folder, 4), "--groups", "1", *more, **options)
+                           "--groups", "1", **options)
+        self.stop_when(output, 2, lambda folder: in_the_trace(folder, 4), "--groups", "1", **options)
         self.resume_to_the_end(output, 2, "--groups", "1", **options)
         self.assertSame(output, reference)
 
@@ -337,16 +342,16 @@ class Stopping(Case):
 
     def test_methods_that_start_over(self):
         """What has vectors of its own keeps them in no checkpoint, and begins again, to the same bits."""
-        several = dict(verb="eigs", probes=None, steps=None, top=None, bottom=None, magnitude=3)
+        several = dict(verb="eigs", probes=None, steps=None, top=None, bottom=None, magnitude=3, max_steps=400)
         for name, options in {
                 "xtrace": dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=400),
                 "block": dict(verb="eigs", block=2, max_steps=120),
-                "power": dict(several, method="power", max_steps=120)}.items():
+                "power": dict(several, method="power")}.items():
             with self.subTest(name):
                 reference, output = self.folder / f"{name}.whole.h5", self.folder / f"{name}.h5"
                 finish(command(reference, 2, "--groups", "1", **options))
                 self.stop_when(output, 2, lambda folder: (state_of(folder) or {"products": 0})["products"] >= 8,
-                               "--groups", "1", "--checkpoint-minutes", "0.005", **options)
+                               "--groups", "1", **options)
                 self.resume_to_the_end(output, 2, "--groups", "1", **options)
                 self.assertSame(output, numbers(reference))
                 self.assertGreater(products(output), products(reference))
@@ -475,7 +480,7 @@ class Stopping(Case):
                         signal.SIGUSR1)
 
             code, err = self.interrupt(output, 2, lambda: any(folder.glob("run-*.json")), to_one_rank, "--groups", "2",
-                                       "--graph-memory", "0", probes=1, steps=150, top=0, bottom=0)
+                                       "--graph-memory", "0", probes=1, steps=1000, top=0, bottom=0)
             self.assertEqual(code, RESUBMIT, err)
 
     def test_resumed_in_less_memory(self):
