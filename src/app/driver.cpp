@@ -165,7 +165,7 @@ class Run {
     layout_.device = device;
     if (kept) tell_differences(*kept);
     group_ = make_group(problem_, layout_.plan, world_);
-    goals_ = goals_of(config_, command_, layout_.plan, layer_offsets(problem_));
+    goals_ = goals_of(config_, command_, layout_.plan, layer_offsets(problem_), group_.op->shard().n);
     agree(world_, [&] {
       if (first() && !start_.resumed) folder_.clear();  // of an older run, now that this one can begin
     });

@@ -39,11 +39,12 @@ std::int64_t lanczos_runs(const RunConfig& config, const std::string& command) {
 namespace {
 
 /// Steps of the Lanczos runs, within the products that there are.
-void set_steps(Goals& g, const RunConfig& config) {
+void set_steps(Goals& g, const RunConfig& config, std::int64_t parameters) {
   // A trace that has no accuracy to go by takes the space that it is told.
   const bool told = g.command == "trace" && g.trace == TraceMethod::kDeflated && g.rule.rtol <= 0;
   g.probe.steps = g.density || told ? config.quadrature.steps : 0;
-  g.max_steps = config.eigs.max_steps;
+  const std::int64_t most = most_steps(config.eigs, parameters);
+  g.max_steps = most;
   if (g.max_products > 0) {
     const bool residuals = g.true_residuals && (g.eigenvalues || g.block);
     const std::int64_t wanted = config.eigs.top + config.eigs.bottom + config.eigs.magnitude;
@@ -55,7 +56,7 @@ void set_steps(Goals& g, const RunConfig& config) {
   if (!g.own_trace_method()) return;
   const bool xtrace = g.trace == TraceMethod::kXTrace;
   // As many vectors as the plan has room for: two for three products, and one for two.
-  g.own_products = xtrace ? 2 * config.eigs.max_steps : 3 * config.eigs.max_steps / 2;
+  g.own_products = xtrace ? 2 * most : 3 * most / 2;
   if (g.rule.rtol <= 0) g.own_products = std::min(g.own_products, (xtrace ? 2 : 3) * config.quadrature.probes);
   g.own_products = std::max(g.own_products, kLeastOwnProducts);
   if (g.max_products > 0) g.own_products = std::min(g.own_products, g.max_products - kSymmetryProbes);
@@ -67,7 +68,8 @@ void set_steps(Goals& g, const RunConfig& config) {
 
 }  // namespace
 
-Goals goals_of(const RunConfig& config, const std::string& command, const Plan& plan, const LayerOffsets& offsets) {
+Goals goals_of(const RunConfig& config, const std::string& command, const Plan& plan, const LayerOffsets& offsets,
+               std::int64_t parameters) {
   Goals g;
   g.command = command;
   const bool analyze = command == "analyze";
@@ -104,7 +106,7 @@ Goals goals_of(const RunConfig& config, const std::string& command, const Plan& 
   g.rule.min_samples = told ? std::max(kSymmetryProbes, config.quadrature.probes) : kSymmetryProbes;
   if ((analyze || command == "trace") && config.trace.layers && g.samples_trace()) g.layers = offsets;
   if (g.samples_trace() && command != "density") g.diagonal = config.trace.diagonal;
-  set_steps(g, config);
+  set_steps(g, config, parameters);
 
   g.eigen.top = config.eigs.top;
   g.eigen.bottom = config.eigs.bottom;

@@ -62,8 +62,10 @@ struct Goals {
   std::int64_t products_left(std::int64_t used) const;
 };
 
-/// @param offsets  of the parameter tensors, as in LayerOffsets
-Goals goals_of(const RunConfig& config, const std::string& command, const Plan& plan, const LayerOffsets& offsets);
+/// @param offsets     of the parameter tensors, as in LayerOffsets
+/// @param parameters  n
+Goals goals_of(const RunConfig& config, const std::string& command, const Plan& plan, const LayerOffsets& offsets,
+               std::int64_t parameters);
 
 /// Lanczos runs that a command makes, at least: none for what uses vectors of its own.
 std::int64_t lanczos_runs(const RunConfig& config, const std::string& command);

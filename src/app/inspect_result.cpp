@@ -121,10 +121,13 @@ std::string trace_text(const TraceEstimate& t) {
 }
 
 void add_cumulative(std::string& text, const CumulativeDensity& c) {
+  const std::string how = c.band == "exact" ? "all eigenvalues found"
+                                            : "Wasserstein-1 error at most " + short_number(c.w1) + " at " +
+                                                  percent(c.confidence) + " (sampling " + short_number(c.w1_sampling) +
+                                                  ", quadrature " + short_number(c.w1_quadrature) + ")";
   line(text, "density",
-       "Wasserstein-1 error at most " + short_number(c.w1) + " at " + percent(c.confidence) + " (sampling " +
-           short_number(c.w1_sampling) + ", quadrature " + short_number(c.w1_quadrature) + ") on [" +
-           number(c.range_lo) + ", " + number(c.range_hi) + "]" + (c.converged ? "" : ", not as good as asked for"));
+       how + " on [" + number(c.range_lo) + ", " + number(c.range_hi) + "]" +
+           (c.converged ? "" : ", not as good as asked for"));
   const auto share = [](const Estimate& e) {
     return number(100 * e.value) + plus_minus(100 * e.standard_error) + " %";
   };

@@ -219,7 +219,7 @@ bool wants_eigenvalues(const RunConfig& config, const std::string& work) {
 
 PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_t parameters) {
   const std::int64_t asked = config.eigs.top + config.eigs.bottom + config.eigs.magnitude;
-  const std::int64_t most = std::min(config.eigs.max_steps, parameters);
+  const std::int64_t most = std::min(most_steps(config.eigs, parameters), parameters);
   const bool eigenvalues = wants_eigenvalues(config, work), full = config.quadrature.reorthogonalize;
   const bool density = work == "analyze" || work == "density", fine = density && config.accuracy.density_w1 > 0;
   const bool trace = (work == "analyze" || work == "trace") && config.accuracy.rtol_trace > 0;

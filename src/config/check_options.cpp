@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 
 #include "hesspect/core/errors.h"
 
@@ -32,11 +33,13 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, const std::str
     if (c.true_residuals) throw UsageError("--true-residuals" + without);
     if (!c.eigenvectors.empty()) throw UsageError("--eigenvectors" + without);
   }
-  if (c.block > c.max_steps)
-    throw UsageError("--block " + std::to_string(c.block) + " is more than --max-steps " + std::to_string(c.max_steps) +
+  if (c.max_steps == 1) throw UsageError("--max-steps 1 is too few: at least 2, or 0 for as many as are usual");
+  const std::int64_t most = most_steps(c, std::numeric_limits<std::int64_t>::max());
+  if (c.block > most)
+    throw UsageError("--block " + std::to_string(c.block) + " is more than --max-steps " + std::to_string(most) +
                      ": a block takes a step for each of its vectors");
   const std::int64_t least = wanted(c) + (c.block > 1 ? 2 * c.block : kLeastRoom);
-  if (c.max_basis > 0 && c.max_basis < std::min(least, c.max_steps + 1))
+  if (c.max_basis > 0 && c.max_basis < std::min(least, most + 1))
     throw UsageError("--max-basis " + std::to_string(c.max_basis) + " is too small for " + std::to_string(wanted(c)) +
                      " eigenvalues: at least " + std::to_string(least) + ", better twice that");
 }

@@ -64,7 +64,8 @@ OptionGroup eigs_options(EigsConfig& c) {
   group.integer("magnitude", c.magnitude, 0, 10'000, "instead of both: how many of the largest |eigenvalue|");
   group.choice("method", c.method, {"lanczos", "power"},
                "power: power iteration with deflation, for comparison (eigs, with --magnitude)");
-  group.integer("max-steps", c.max_steps, 2, 1'000'000, "Lanczos steps at most");
+  group.integer("max-steps", c.max_steps, 0, 1'000'000,
+                "Lanczos steps at most; 0: 200, or n in models of n <= 1,000 parameters");
   group.real("rtol-eigs", c.rtol_eigs, 0, 1, false,
              "an eigenvalue has converged when its residual is below this share of the largest |eigenvalue|");
   group.integer("block", c.block, 1, 1'000,

@@ -182,7 +182,7 @@ class Analyze(Case):
 
     def test_few_dimensions_are_all_found(self):
         """By default, and null spaces among them: a restart tells that nothing else is left over."""
-        for case in ("mlp_ce", "linreg", "softmax_zero"):
+        for case in ("mlp_ce", "linreg", "softmax_zero", "relu_mse"):
             exact, trace, _ = reference(case)
             with self.subTest(case), h5py.File(self.analyze(case, 2, top=5)) as f:
                 e = f["entry"]

@@ -369,9 +369,23 @@ TEST(Options, BasisAndBlockFitWhatIsWanted) {
   EXPECT_EQ(usage_error(with({"--max-basis", "20", "--max-steps", "19"})), "");  // never outgrown
   EXPECT_EQ(usage_error(with({"--max-basis", "22", "--block", "5"})),
             "--max-basis 22 is too small for 13 eigenvalues: at least 23, better twice that");
+  EXPECT_EQ(usage_error(with({"--max-steps", "1"})),
+            "--max-steps 1 is too few: at least 2, or 0 for as many as are usual");
+  EXPECT_EQ(usage_error(with({"--block", "201"})),
+            "--block 201 is more than --max-steps 200: a block takes a step for each of its vectors");
   EXPECT_EQ(usage_error(with({"--max-steps", "4", "--block", "5"})),
             "--block 5 is more than --max-steps 4: a block takes a step for each of its vectors");
   EXPECT_EQ(usage_error(with({"--block", "1001"})), "--block 1001: expected an integer from 1 to 1000");
+}
+
+TEST(Options, FewDimensionsHaveStepsForAllEigenvalues) {
+  EigsConfig eigs;
+  EXPECT_EQ(most_steps(eigs, 12), 200);  // no fewer: with reorthogonalization none, n steps may not do
+  EXPECT_EQ(most_steps(eigs, 201), 201);
+  EXPECT_EQ(most_steps(eigs, 1000), 1000);
+  EXPECT_EQ(most_steps(eigs, 1001), 200);
+  eigs.max_steps = 40;
+  EXPECT_EQ(most_steps(eigs, 201), 40);
 }
 
 TEST(Options, FilesOfVectors) {

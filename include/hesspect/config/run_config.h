@@ -1,6 +1,7 @@
 // What a run is asked to do: plain nested structs, every field with its default. No parsing here (options.h does that).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -40,7 +41,7 @@ struct EigsConfig {
   std::int64_t top = 10;
   std::int64_t bottom = 3;
   std::int64_t magnitude = 0;      // instead of top and bottom: of largest |λ|
-  std::int64_t max_steps = 200;    // Lanczos steps at most
+  std::int64_t max_steps = 0;      // Lanczos steps at most; 0: most_steps decides
   double rtol_eigs = 1e-4;         // residual norm over the largest |Ritz value|
   std::string method = "lanczos";  // lanczos or power
   std::int64_t block = 1;          // start vectors; more than 1: a block run of its own
@@ -48,6 +49,14 @@ struct EigsConfig {
   bool true_residuals = true;      // a product for each reported pair
   std::string eigenvectors;        // file: .h5 or .safetensors
 };
+
+/// Lanczos steps at most, for a model of `parameters` parameters: what is asked for, else 200; where they are few, as
+/// many as there are, so that all eigenvalues can be found.
+inline std::int64_t most_steps(const EigsConfig& eigs, std::int64_t parameters) {
+  constexpr std::int64_t kUsual = 200, kFew = 1000;
+  if (eigs.max_steps > 0) return eigs.max_steps;
+  return parameters <= kFew ? std::max(kUsual, parameters) : kUsual;
+}
 
 struct TraceConfig {
   std::string trace_method = "deflated";  // deflated, hutchinson, hutch++ or xtrace
