@@ -8,6 +8,7 @@
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
+#include "hesspect/curvature/row_check.h"
 #include "hesspect/data/dataset.h"
 
 namespace hesspect {
@@ -34,6 +35,38 @@ void require_array(const ArrayFile& file, const std::string& name, const std::st
                    option + " names another)");
 }
 
+constexpr std::string_view kTarget = "target";
+
+/// Sets what the user says of inputs and outputs.
+void set_batch_dims(const RunConfig& config, Program& program) {
+  for (const auto& [name, dim] : config.data.batch_dims)
+    if (name != kTarget) program.set_batch_dim(name, std::stoll(dim));
+}
+
+/// The rows of the target lie as those of the output do, where it has as many dimensions.
+std::int64_t target_dim(const RunConfig& config, const ArrayInfo& target, const Program& program,
+                        const LossOptions& loss) {
+  for (const auto& [name, dim] : config.data.batch_dims)
+    if (name == kTarget) return std::stoll(dim);
+  const auto index = static_cast<std::size_t>(config.model.output_index);
+  if (index >= program.outputs().size()) return 0;  // which is told later
+  // Classes stand before all dimensions but the first, and the target has none of them.
+  std::int64_t dim = program.outputs()[index].batch_dim;
+  if (loss.kind == LossKind::kCrossEntropy && dim > 1) --dim;
+  return dim < static_cast<std::int64_t>(target.shape.size()) ? dim : 0;
+}
+
+/// An output by its number, name or path.
+int output_index_from(const std::string& text, const Program& program) {
+  if (text.find_first_not_of("0123456789") != std::string::npos || text.size() > 6)
+    return static_cast<int>(program.output_named(text));
+  const int index = std::stoi(text);
+  if (index >= static_cast<int>(program.outputs().size()))
+    throw UsageError("--count-output " + text + ": the model has " + std::to_string(program.outputs().size()) +
+                     " outputs, numbered from 0");
+  return index;
+}
+
 /// Which array feeds which input, every name checked.
 DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const Program& program,
                          const LossOptions& loss) {
@@ -52,18 +85,104 @@ DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const P
     spec.inputs.push_back(given == config.data.inputs.end() ? name : array_name(file, given->second));
     require_array(file, spec.inputs.back(), "the model's input " + quote(name), "--input " + name + "=DATASET");
   }
+  for (const InputSpec& input : program.inputs()) spec.input_dims.push_back(input.batch_dim);
   if (needs_target(loss.kind)) {
     spec.target = array_name(file, config.data.target);
     require_array(file, spec.target, "the targets", "--target");
+    spec.target_dim = target_dim(config, file.info(spec.target), program, loss);
   }
   return spec;
 }
 
-/// More than there are rows: the first of so many ranks has one row.
-constexpr int kManyRanks = 1 << 30;
-
 std::int64_t bytes_of(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.numel() * static_cast<std::int64_t>(tensor.element_size()) : 0;
+}
+
+/// The program with its weights, and what laying them over it changed.
+struct LoadedProgram {
+  std::unique_ptr<Program> program;
+  Checkpoint checkpoint;
+  OverlayReport overlay;
+};
+
+LoadedProgram load_program(const RunConfig& config, at::ScalarType dtype, at::Device device) {
+  LoadedProgram loaded;
+  loaded.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, device}));
+  if (!config.model.weights.empty()) {
+    loaded.checkpoint = read_checkpoint(config.model.weights);
+    loaded.overlay = loaded.program->overlay(loaded.checkpoint);
+  }
+  loaded.program->check_finite();
+  set_batch_dims(config, *loaded.program);
+  return loaded;
+}
+
+// --- rows that stand alone ------------------------------------------------------------------------------------------
+
+/// Models of up to so many bytes in double are checked in double, where rounding hides nothing.
+constexpr std::int64_t kCheckedInDouble_bytes = std::int64_t{64} << 20;
+
+RowCheck check_in_best_dtype(const RunConfig& config, Problem& problem, const DatasetSpec& spec) {
+  const auto check = [&](Program& program) {
+    return check_rows(program, *problem.file, spec, problem.options.loss, problem.options.output_index);
+  };
+  const bool as_double =
+      problem.program->options().dtype != at::kDouble && 8 * problem.program->layout().size() <= kCheckedInDouble_bytes;
+  if (!as_double) return check(*problem.program);
+  return check(*load_program(config, at::kDouble, problem.device).program);
+}
+
+/// A program that takes all the rows at once, and no others, has them as one unit.
+bool takes_all_rows_only(const Problem& problem) {
+  return problem.options.units.rows == 1 && problem.program->static_batch() == problem.rows;
+}
+
+/// How the check ended, as every rank has to know it.
+struct RowVerdict {
+  std::int64_t unit_rows = 1;
+  bool together = true;
+  std::string text, warning;
+};
+
+/// On one rank. @throws InputError where the loss is no sum over rows
+RowVerdict judge_rows(const RunConfig& config, Problem& problem) {
+  RowVerdict verdict{problem.options.units.rows, true, "passed", ""};
+  const std::string units = "units of " + format_count(verdict.unit_rows) + " rows";
+  if (verdict.unit_rows == problem.rows && problem.rows > 1)
+    return {verdict.unit_rows, false, "not needed: all rows are one unit", ""};
+  const RowCheck check = check_in_best_dtype(config, problem, problem.spec);
+  if (!check.applies)
+    verdict.text =
+        problem.rows == 1 ? "not needed: there is one row" : "not needed: the program takes one row at a time";
+  if (check.passed) return verdict;
+  const std::string finding = "the loss is no sum over rows: " + check.finding;
+  if (verdict.unit_rows > 1)  // they need not: each goes through the program by itself
+    return {verdict.unit_rows, false, units + " go through the program one at a time", ""};
+  if (takes_all_rows_only(problem))
+    return {problem.rows, false, "all rows are one unit, as the program's fixed batch has them (" + finding + ")",
+            "rows depend on each other, and the model's fixed batch holds them all: they are taken as one unit, as by "
+            "--unit-rows all"};
+  if (!config.loss.assume_sum_over_rows) throw InputError(finding + "; " + check.advice);
+  return {
+      1, true, "assumed (--assume-sum-over-rows), but " + finding,
+      finding + "; it goes on as if it were (--assume-sum-over-rows): micro-batches and ranks then change the results"};
+}
+
+/// Collective: rank 0 tries, all take its verdict.
+void check_that_rows_stand_alone(const RunConfig& config, Problem& problem, Communicator& world) {
+  RowVerdict verdict;
+  const Timer timer;
+  agree(world, [&] {
+    if (world.rank() == 0) verdict = judge_rows(config, problem);
+  });
+  verdict.unit_rows = std::stoll(from_rank0(world, std::to_string(verdict.unit_rows)));
+  verdict.together = from_rank0(world, verdict.together ? "1" : "0") == "1";
+  problem.row_check = from_rank0(world, verdict.text);
+  if (const std::string warning = from_rank0(world, verdict.warning); !warning.empty())
+    problem.warnings.push_back(warning);
+  problem.options.units = {verdict.unit_rows, verdict.together};
+  problem.spec.unit_rows = verdict.unit_rows;
+  log_debug("whether rows stand alone: " + problem.row_check + " (" + format_duration(timer.elapsed_s()) + ")");
 }
 
 }  // namespace
@@ -80,24 +199,31 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
 
   agree(world, [&] {
     HessianOptions& options = problem.options;
-    options.loss = {loss_kind_from(config.loss.loss), config.loss.ignore_index, config.loss.shift};
+    options.loss.kind = loss_kind_from(config.loss.loss);
+    options.loss.ignore_index = config.loss.ignore_index;
+    options.loss.shift = config.loss.shift;
+    options.loss.reduction = config.loss.reduction == "sum" ? Reduction::kSum : Reduction::kMean;
     options.output_index = static_cast<int>(config.model.output_index);
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
-    problem.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, problem.device}));
-    if (!config.model.weights.empty()) {
-      const Checkpoint checkpoint = read_checkpoint(config.model.weights);
-      problem.overlay = problem.program->overlay(checkpoint);
-      problem.weight_files = checkpoint.files;
-      problem.weights_format = checkpoint.format;
-    }
-    problem.program->check_finite();
+    LoadedProgram loaded = load_program(config, dtype, problem.device);
+    problem.program = std::move(loaded.program);
+    problem.overlay = std::move(loaded.overlay);
+    problem.weight_files = loaded.checkpoint.files;
+    problem.weights_format = loaded.checkpoint.format;
     problem.spec = dataset_spec(config, *problem.file, *problem.program, options.loss);
-    const DataShard one = load_shard(*problem.file, problem.spec, kManyRanks, 0);
-    problem.rows = one.global_rows;
+    problem.rows = count_rows(*problem.file, problem.spec);
+    options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
+    problem.spec.unit_rows = options.units.rows;
+    if (!config.loss.count_output.empty())
+      options.loss.count_output = output_index_from(config.loss.count_output, *problem.program);
+    const std::int64_t first = 0;
+    const DataShard one = load_rows(*problem.file, problem.spec, std::span(&first, 1));
     for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
     problem.row_bytes += bytes_of(one.target);
+    require_whole_units(problem.rows, problem.spec);
   });
+  check_that_rows_stand_alone(config, problem, world);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
 }
@@ -118,7 +244,8 @@ std::vector<VectorPart> vector_parts(const Problem& problem) {
 
 DataShard first_rows(const Problem& problem, std::int64_t rows) {
   DatasetSpec spec = problem.spec;
-  spec.samples = std::min(problem.rows, rows);
+  const std::int64_t units = (std::max<std::int64_t>(1, rows) + spec.unit_rows - 1) / spec.unit_rows;
+  spec.samples = std::min(problem.rows, units * spec.unit_rows);
   return load_shard(*problem.file, spec, 1, 0);
 }
 

@@ -33,6 +33,8 @@ struct Problem {
   HessianOptions options;
   std::int64_t rows = 0;       // of data, all
   std::int64_t row_bytes = 0;  // of one
+  std::string row_check;       // what the check found that the loss is a sum over rows: "passed", "assumed: …"
+  std::vector<std::string> warnings;
 };
 
 /// Reads and checks everything before anything is computed. Collective over world.

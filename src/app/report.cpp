@@ -48,6 +48,7 @@ ProcessInfo process_info(const RunRecord& record, const RunState& state) {
   p.distribution = std::string(to_string(config.quadrature.distribution));
   p.curvature = config.curvature.curvature;
   p.loss_kind = config.loss.loss;
+  p.reduction = config.loss.reduction;
   p.start_time = record.start_time;
   p.end_time = utc_time();
   return p;
@@ -76,6 +77,8 @@ Diagnostics diagnostics(const RunRecord& record, const RunState& state, const Me
   d.parameters = record.problem.program->layout().size();
   d.rows = record.problem.rows;
   d.micro_batch = stats.micro_batch;
+  d.unit_rows = record.problem.options.units.rows;
+  d.row_check = record.problem.row_check;
   d.widened_weights = record.problem.overlay.widened;
   d.peak_memory_bytes = measured.peak_memory_bytes;
   d.peak_device_bytes = measured.peak_device_bytes;
@@ -122,8 +125,9 @@ void draw_density(RunResult& r, double sigma_asked, std::int64_t n) {
 /// Of a number that is to be at most so much of another.
 std::string share(double part, double whole) { return number(100 * part / std::abs(whole)) + " %"; }
 
-void warn(RunResult& r, const Goals& goals, const std::string& dtype) {
+void warn(RunResult& r, const Problem& problem, const Goals& goals, const std::string& dtype) {
   const auto& d = r.diagnostics;
+  for (const std::string& warning : problem.warnings) r.warnings.push_back(warning);  // told when the run began
   const double bound = dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
   if (!(d.symmetry_error <= bound))
     say(r,
@@ -221,7 +225,7 @@ RunResult make_result(const RunRecord& record, const RunState& state, const Meas
     r.samples = std::move(trace.samples);
   }
   r.counts = counts_of(r, state);
-  warn(r, goals, record.run.config.compute.dtype);
+  warn(r, record.problem, goals, record.run.config.compute.dtype);
   return r;
 }
 

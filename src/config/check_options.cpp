@@ -54,6 +54,20 @@ void check_vectors_file(const std::string& option, const std::string& file, cons
   if (plain(file) == plain(output.output)) throw UsageError("--" + option + " and --output name the same file");
 }
 
+/// Of what a run is summed over.
+void check_rows_options(const RunConfig& c) {
+  for (const auto& [name, dim] : c.data.batch_dims) {
+    const bool is_number = !dim.empty() && dim.size() <= 2 && dim.find_first_not_of("0123456789") == std::string::npos;
+    if (!is_number)
+      throw UsageError("--batch-dim " + name + "=" + dim + ": expected the number of a dimension, from 0");
+  }
+  if (!c.loss.count_output.empty() && !c.loss.loss.empty() && c.loss.loss != "output")
+    throw UsageError("--count-output belongs to --loss output, not to " + c.loss.loss);
+  if (c.data.unit_rows > 1 && c.data.micro_batch % c.data.unit_rows != 0)
+    throw UsageError("--micro-batch " + std::to_string(c.data.micro_batch) + " is no whole number of --unit-rows " +
+                     std::to_string(c.data.unit_rows));
+}
+
 void check_files(const RunConfig& c, bool eigenvalues, bool trace, const std::string& work) {
   const std::string& vectors = c.eigs.eigenvectors;
   const std::string& diagonal = c.trace.diagonal;
@@ -113,6 +127,7 @@ void check_whole(const Invocation& run) {
   if (trace && !c.quadrature.reorthogonalize && c.trace.trace_method == "deflated")
     throw UsageError("--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
   check_files(c, eigenvalues, trace, work);
+  check_rows_options(c);
 }
 
 }  // namespace hesspect

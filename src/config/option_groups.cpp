@@ -26,11 +26,16 @@ OptionGroup model_options(ModelConfig& c) {
 OptionGroup data_options(DataConfig& c) {
   OptionGroup group{"Data", {}};
   group.text("data", c.data, "FILE", "an HDF5 or safetensors file with one array per model input, rows first");
-  group.pairs("input", c.inputs,
+  group.pairs("input", c.inputs, "DATASET",
               "the array that feeds the model input NAME; default: the array of its name (repeatable)");
   group.text("target", c.target, "DATASET", "the array of targets");
   group.integer("samples", c.samples, 0, kNoLimit, "use the first so many rows; 0: all");
   group.integer("micro-batch", c.micro_batch, 0, kNoLimit, "rows that go through the model at once; 0: chosen");
+  group.count_or("unit-rows", c.unit_rows, "all",
+                 "rows that belong together and are never parted (pairs, graphs, contrastive batches)");
+  group.pairs("batch-dim", c.batch_dims, "D",
+              "the dimension that is the rows of an input, of an output or of 'target', where it is not the first "
+              "(repeatable)");
   return group;
 }
 
@@ -38,6 +43,13 @@ OptionGroup loss_options(LossConfig& c) {
   OptionGroup group{"Loss", {}};
   group.choice("loss", c.loss, {"cross_entropy", "causal_lm", "mse", "bce_with_logits", "output"},
                "what is averaged over the rows; output: the program's own scalar output");
+  group.choice("reduction", c.reduction, {"mean", "sum"},
+               "of the loss over all its terms; of 'output', also what the program's scalar is over its rows");
+  group.text(
+      "count-output", c.count_output, "I|NAME",
+      "output: the program's output that says how many terms, or what weight, its mean is over; default: its rows");
+  group.flag("assume-sum-over-rows", c.assume_sum_over_rows,
+             "go on where the check at the start finds that the loss is no sum over rows");
   group.integer("shift", c.shift, 0, 1'000'000,
                 "causal_lm: targets are moved by so many positions; 0: they already are");
   group.integer("ignore-index", c.ignore_index, std::numeric_limits<std::int64_t>::min(), kNoLimit,

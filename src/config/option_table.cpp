@@ -151,9 +151,21 @@ void OptionGroup::distribution(std::string name, ProbeDistribution& field, std::
                      [&field] { return Values{std::string(to_string(field))}; }});
 }
 
-void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string help) {
-  options.push_back({std::move(name), "NAME=DATASET", std::move(help), true,
-                     [&field](const Values& values) {
+void OptionGroup::count_or(std::string name, std::int64_t& field, std::string word, std::string help) {
+  options.push_back({std::move(name), word + "|N", std::move(help), false,
+                     [&field, word](const Values& v) {
+                       std::int64_t number = 0;
+                       if (v.back() != word && (!read_number(v.back(), number) || number < 1))
+                         throw UsageError("expected " + word + " or an integer of at least 1");
+                       field = v.back() == word ? -1 : number;
+                     },
+                     [&field, word] { return Values{field < 0 ? word : std::to_string(field)}; }});
+}
+
+void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field,
+                        std::string value_name, std::string help) {
+  options.push_back({std::move(name), "NAME=" + value_name, std::move(help), true,
+                     [&field, value_name](const Values& values) {
                        std::vector<std::pair<std::string, std::string>> pairs;
                        for (const auto& value : values) {
                          for (std::size_t begin = 0; begin <= value.size();) {
@@ -164,9 +176,9 @@ void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std
                            const std::string array =
                                equals == std::string::npos ? "" : trimmed(item.substr(equals + 1));
                            if (key.empty() || array.empty())
-                             throw UsageError("expected NAME=DATASET, got '" + item + "'");
+                             throw UsageError("expected NAME=" + value_name + ", got '" + item + "'");
                            for (const auto& [other, other_array] : pairs)
-                             if (other == key) throw UsageError("the input '" + key + "' is given twice");
+                             if (other == key) throw UsageError("'" + key + "' is given twice");
                            pairs.emplace_back(key, array);
                            begin = end + 1;
                          }

@@ -32,12 +32,13 @@ struct HessianOperator::Impl {
   at::Tensor gradient;  // [chunk]
   double loss = 0;
   double count = 0;
+  double divisor = 1;  // of sums over all rows
   HessianStats stats;
 
   Impl(Program& program, DataShard data, Communicator& the_comm, const HessianOptions& the_options)
       : comm(the_comm),
         options(the_options),
-        local(program, std::move(data), the_options.loss, the_options.output_index),
+        local(program, std::move(data), the_options.loss, the_options.output_index, the_options.units),
         shard(Shard::of(program.layout().size(), the_comm.size(), the_comm.rank())) {
     at::AutoGradMode grad(true);
     local.check(options.check_double_backward);
@@ -166,7 +167,7 @@ struct HessianOperator::Impl {
     const Timer scattering;
     scatter(y);
     communication_s += scattering.elapsed_s();
-    for (at::Tensor& product : y) product.div_(count);
+    for (at::Tensor& product : y) product.div_(divisor);
     if (k > 0) finish_device_work(y.back());
     stats.products += k;
     stats.product_s += total.elapsed_s();
@@ -204,8 +205,9 @@ struct HessianOperator::Impl {
     const std::vector<at::Tensor> gradients = views(sum(0));
     for (const RowRange range : local.micro_batches(stats.micro_batch)) {
       MicroBatch batch = local.batch(range);
-      local_loss += local.add_gradient(batch, gradients);
-      local_count += loss_count(options.loss, batch.target, batch.rows);
+      const auto [sum, terms] = local.add_gradient(batch, gradients);
+      local_loss += sum;
+      local_count += terms;
       batches.push_back(std::move(batch));
     }
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
@@ -215,17 +217,23 @@ struct HessianOperator::Impl {
                        std::to_string(local.global_rows().end - 1));
   }
 
+  std::string no_terms() const {
+    return options.loss.kind == LossKind::kOutput ? "the counts of all rows are zero: the loss has no terms"
+                                                  : "every target is the ignored index: the loss has no terms";
+  }
+
   void loss_and_gradient() {
     double local_loss = 0, local_count = 0;
     agree(comm, [&] { first_pass(local_loss, local_count); });
     std::vector<double> totals{local_loss, local_count};
     comm.all_reduce_sum(std::span<double>(totals));
-    if (!(totals[1] > 0)) throw InputError("every target is the ignored index: the loss has no terms");
+    if (!(totals[1] > 0)) throw InputError(no_terms());
     count = totals[1];
-    loss = totals[0] / count;
+    divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
+    loss = totals[0] / divisor;
     gradient = at::zeros({shard.chunk}, local.tensor_options());
     scatter(std::span<at::Tensor>(&gradient, 1));
-    gradient.div_(count);
+    gradient.div_(divisor);
     double finite = at::isfinite(gradient).all().item<bool>() ? 0.0 : 1.0;
     comm.all_reduce_sum(std::span<double>(&finite, 1));
     if (finite > 0) throw InputError("the gradient of the loss is not finite");

@@ -127,10 +127,10 @@ class Hdf5Arrays final : public ArrayFile {
   std::string format() const override { return "HDF5"; }
   const std::vector<ArrayInfo>& arrays() const override { return arrays_; }
 
-  at::Tensor read_rows(const std::string& name, std::int64_t begin, std::int64_t end) const override {
+  at::Tensor read_slab(const std::string& name, std::int64_t dim, std::int64_t begin, std::int64_t end) const override {
     const hdf5::QuietErrors quiet;
     const ArrayInfo& array = info(name);
-    at::Tensor rows = empty_rows(*this, array, begin, end);
+    at::Tensor rows = empty_slab(*this, array, dim, begin, end);
     if (rows.numel() == 0) return rows;
 
     const hdf5::Dataset dataset(H5Dopen2(file_.get(), array.name.c_str(), H5P_DEFAULT));
@@ -138,8 +138,8 @@ class Hdf5Arrays final : public ArrayFile {
     const hdf5::Space in_file(H5Dget_space(dataset.get()));
     std::vector<hsize_t> start(array.shape.size(), 0);
     std::vector<hsize_t> count(array.shape.begin(), array.shape.end());
-    start[0] = static_cast<hsize_t>(begin);
-    count[0] = static_cast<hsize_t>(end - begin);
+    start[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(begin);
+    count[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(end - begin);
     const hdf5::Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr));
     const hid_t type = memory_type(*from_scalar_type(array.dtype));
     if (!in_file || !in_memory ||

@@ -14,6 +14,7 @@
 #include "hesspect/core/foreign_error.h"
 #include "hesspect/core/text.h"
 #include "program_impl.h"
+#include "signature.h"
 
 namespace hesspect {
 namespace {
@@ -93,6 +94,8 @@ class Loader {
       check_mutations(module);
       compile(module.at("graph"));
       read_outputs(module);
+      find_batch_dims(impl_->inputs, impl_->outputs);
+      find_narrowest_type(module.at("graph"));
     } catch (const json::exception& e) {
       throw InputError(impl_->where + "its graph is broken (" + e.what() + ")");
     }
@@ -270,6 +273,7 @@ class Loader {
   void read_outputs(const json& module) {
     const json& graph = module.at("graph");
     const json& specs = module.at("signature").at("output_specs");
+    const std::vector<std::string> paths = output_paths(module);
     for (std::size_t i = 0; i < specs.size() && i < impl_->graph.outputs.size(); ++i) {
       const json& body = specs[i].begin().value();
       const json& argument = body.at("arg");
@@ -283,7 +287,18 @@ class Loader {
         spec.name = tensor->at("name").get<std::string>();
         if (graph.at("tensor_values").contains(spec.name)) read_meta(graph, spec);
       }
+      if (paths.size() == specs.size()) spec.path = paths[i];
       impl_->outputs.push_back(std::move(spec));
+    }
+  }
+
+  void find_narrowest_type(const json& graph) {
+    impl_->narrowest = impl_->options.dtype;
+    for (const json& meta : graph.at("tensor_values")) {
+      const std::int64_t code = meta.value("dtype", std::int64_t{0});
+      const at::ScalarType stored = code == 6 ? at::kHalf : code == 13 ? at::kBFloat16 : at::kDouble;
+      const at::ScalarType type = impl_->map_dtype(stored);
+      if (precision(type) < precision(impl_->narrowest)) impl_->narrowest = type;
     }
   }
 
@@ -370,14 +385,51 @@ const ParameterLayout& Program::layout() const { return impl_->layout; }
 const std::vector<InputSpec>& Program::inputs() const { return impl_->inputs; }
 const std::vector<OutputSpec>& Program::outputs() const { return impl_->outputs; }
 std::vector<OpCount> Program::op_counts() const { return impl_->ops; }
+at::ScalarType Program::narrowest_type() const { return impl_->narrowest; }
 const std::string& Program::torch_version() const { return impl_->torch_version; }
 at::Tensor& Program::flat_parameters() { return impl_->flat; }
 const std::vector<at::Tensor>& Program::parameters() const { return impl_->leaves; }
 
+std::size_t Program::output_named(const std::string& name) const {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < impl_->outputs.size(); ++i) {
+    const OutputSpec& output = impl_->outputs[i];
+    if (output.name == name || (!output.path.empty() && output.path == name)) return i;
+    names.push_back(output.path.empty() ? output.name : output.path);
+  }
+  throw UsageError("the model has no output " + quote(name) + did_you_mean(name, names) + "; its outputs are " +
+                   format_names(names));
+}
+
+namespace {
+
+/// The sizes that the rows' dimension of every input allows.
+std::vector<Dimension> row_dimensions(const std::vector<InputSpec>& inputs) {
+  std::vector<Dimension> rows;
+  for (const InputSpec& input : inputs)
+    if (!input.shape.empty()) rows.push_back(input.shape[static_cast<std::size_t>(input.batch_dim)]);
+  return rows;
+}
+
+}  // namespace
+
 std::optional<std::int64_t> Program::static_batch() const {
-  for (const InputSpec& input : impl_->inputs)
-    if (!input.shape.empty() && input.shape[0].is_static()) return input.shape[0].size;
+  for (const Dimension& rows : row_dimensions(impl_->inputs))
+    if (rows.is_static()) return rows.size;
   return std::nullopt;
+}
+
+std::int64_t Program::fewest_rows() const {
+  std::int64_t fewest = 1;
+  for (const Dimension& rows : row_dimensions(impl_->inputs)) fewest = std::max(fewest, rows.min);
+  return fewest;
+}
+
+std::optional<std::int64_t> Program::most_rows() const {
+  std::optional<std::int64_t> most;
+  for (const Dimension& rows : row_dimensions(impl_->inputs))
+    if (rows.max > 0) most = std::min(most.value_or(rows.max), rows.max);
+  return most;
 }
 
 std::int64_t Program::buffer_bytes() const {
@@ -436,7 +488,8 @@ std::vector<at::Tensor> Program::example_inputs(std::int64_t rows) const {
       const Dimension& dimension = spec.shape[d];
       std::int64_t size = dimension.size;
       if (!dimension.is_static()) {
-        size = std::max<std::int64_t>(dimension.min, d == 0 ? rows : 2);
+        const bool is_rows = static_cast<std::int64_t>(d) == spec.batch_dim;
+        size = std::max<std::int64_t>(dimension.min, is_rows ? rows : 2);
         if (dimension.max >= 0) size = std::min(size, dimension.max);
         size = symbols.emplace(dimension.symbol, size).first->second;
       }
@@ -462,7 +515,11 @@ std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& i
   std::vector<at::Tensor> prepared;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const InputSpec& spec = impl_->inputs[i];
-    const at::Tensor& given = inputs[i];
+    if (inputs[i].dim() <= spec.batch_dim && !spec.shape.empty())
+      throw InputError(impl_->where + "input '" + spec.name + "': the data have shape " +
+                       format_shape(inputs[i].sizes().vec()) + ", and no dimension " + std::to_string(spec.batch_dim) +
+                       " for the rows");
+    const at::Tensor given = inputs[i].movedim(0, spec.batch_dim);
     const auto fail = [&](const std::string& why) -> InputError {
       return InputError(impl_->where + "input '" + spec.name + "': the data have shape " +
                         format_shape(given.sizes().vec()) + " of " + std::string(c10::toString(given.scalar_type())) +
@@ -490,7 +547,7 @@ std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& i
     const at::Tensor converted = given.to(type);
     if (!wants_floating && given.scalar_type() != type && !converted.to(given.scalar_type()).equal(given))
       throw fail(" (a value does not fit the input's dtype)");
-    prepared.push_back(converted.to(impl_->options.device));
+    prepared.push_back(converted.to(impl_->options.device).contiguous());
   }
   return prepared;
 }

@@ -21,6 +21,7 @@ struct Program::Impl {
   std::vector<OpCount> ops;
   std::string torch_version;
   at::ScalarType program_dtype = at::kFloat;  // of most parameters, as exported
+  at::ScalarType narrowest = at::kDouble;     // of all values, in the run
 
   Graph graph;
   /// What fills graph.inputs[i] at each run.

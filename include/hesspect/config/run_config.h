@@ -25,10 +25,16 @@ struct DataConfig {
   std::string target = "target";
   std::int64_t samples = 0;      // the first so many rows; 0: all
   std::int64_t micro_batch = 0;  // rows; 0: chosen by the run
+  std::int64_t unit_rows = 1;    // rows that are never parted; -1: all
+  /// Input, output or "target" -> the dimension of its rows, a number as text.
+  std::vector<std::pair<std::string, std::string>> batch_dims;
 };
 
 struct LossConfig {
-  std::string loss;                  // cross_entropy, causal_lm, mse, bce_with_logits or output
+  std::string loss;                // cross_entropy, causal_lm, mse, bce_with_logits or output
+  std::string reduction = "mean";  // mean or sum
+  std::string count_output;        // output: index or name of the program's output that counts; empty: rows count
+  bool assume_sum_over_rows = false;
   std::int64_t shift = 1;            // causal_lm
   std::int64_t ignore_index = -100;  // cross_entropy, causal_lm
 };

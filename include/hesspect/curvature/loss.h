@@ -15,10 +15,17 @@ std::string_view to_string(LossKind kind);
 /// @throws UsageError naming the known losses
 LossKind loss_kind_from(std::string_view name);
 
+/// Of the loss over all its terms, as PyTorch has it. Of 'output' it also says what the program's scalar is over its
+/// rows.
+enum class Reduction { kMean, kSum };
+
 struct LossOptions {
   LossKind kind = LossKind::kCrossEntropy;
+  Reduction reduction = Reduction::kMean;
   std::int64_t ignore_index = -100;  // cross_entropy, causal_lm
   std::int64_t shift = 1;            // causal_lm: targets are the inputs moved by this many; 0: already shifted
+  /// output: the program's output that says how many terms, or what weight, its mean is over; -1: one a row.
+  int count_output = -1;
 };
 
 /// True where the loss needs a target array.

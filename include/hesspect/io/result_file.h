@@ -37,6 +37,7 @@ struct ProcessInfo {
   std::int64_t ranks = 1;
   std::int64_t threads = 1;  // a rank
   std::string dtype, device, distribution, curvature, loss_kind;
+  std::string reduction = "mean";
   std::string start_time, end_time;  // ISO 8601, UTC
 };
 
@@ -57,8 +58,10 @@ struct Diagnostics {
   std::int64_t rows = 0;        // of data, all ranks
   double loss_terms = 0;        // what the mean divides by
   std::int64_t micro_batch = 0;
-  std::int64_t peak_memory_bytes = 0;        // resident, the largest of all ranks
-  std::int64_t peak_device_bytes = 0;        // of GPU memory, the largest of all ranks; 0 on the CPU
+  std::int64_t unit_rows = 1;          // rows that are never parted
+  std::string row_check;               // how it is known that the loss is a sum over rows: "passed", "assumed …"
+  std::int64_t peak_memory_bytes = 0;  // resident, the largest of all ranks
+  std::int64_t peak_device_bytes = 0;  // of GPU memory, the largest of all ranks; 0 on the CPU
   std::vector<std::string> widened_weights;  // names stored as bf16 or fp16
 
   // The layout that ran.

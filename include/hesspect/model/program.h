@@ -33,13 +33,17 @@ struct InputSpec {
   std::string name;
   at::ScalarType dtype;  // as exported
   std::vector<Dimension> shape;
+  /// The dimension that is the rows. The first, but where one symbol alone stands once in every input's shape: there.
+  std::int64_t batch_dim = 0;
 };
 
 struct OutputSpec {
   std::string name;
+  std::string path;  // its place in what the module returns, as "loss" or "1.logits"; "" for a lone tensor
   at::ScalarType dtype;
   std::vector<Dimension> shape;
   bool is_tensor = true;
+  std::int64_t batch_dim = 0;  // as of an input; 0 where the rows' symbol does not stand once in its shape
 };
 
 struct ProgramOptions {
@@ -67,11 +71,21 @@ class Program {
   const ParameterLayout& layout() const;
   const std::vector<InputSpec>& inputs() const;
   const std::vector<OutputSpec>& outputs() const;
-  /// Size of dimension 0 that every input must have, where the program was exported with a fixed batch.
+  /// Sets which dimension of an input or output is the rows; of both where they share the name.
+  /// @throws UsageError: no input or output of that name, or it has no such dimension
+  void set_batch_dim(const std::string& name, std::int64_t dim);
+  /// The output of that name or path. @throws UsageError that lists them
+  std::size_t output_named(const std::string& name) const;
+  /// The number of rows that every input must have, where the program was exported with a fixed batch.
   std::optional<std::int64_t> static_batch() const;
+  /// Rows that the program takes at once: at least, and at most (none: any number).
+  std::int64_t fewest_rows() const;
+  std::optional<std::int64_t> most_rows() const;
   std::vector<OpCount> op_counts() const;
   /// Total bytes of buffers and constants, run dtype.
   std::int64_t buffer_bytes() const;
+  /// The floating type of fewest bits that any value of the program has in the run.
+  at::ScalarType narrowest_type() const;
   /// PyTorch's version that wrote the file, "" if unknown.
   const std::string& torch_version() const;
 
@@ -100,7 +114,8 @@ class Program {
   std::vector<at::Tensor> example_inputs(std::int64_t rows) const;
 
   /// Checks arrays against inputs(): number of dimensions, fixed sizes, symbols' ranges and agreement, kind of dtype.
-  /// @return inputs converted to the run's dtype and device
+  /// @param inputs  with the rows first, whatever the program's order of dimensions
+  /// @return inputs in the program's order of dimensions, converted to the run's dtype and device
   /// @throws InputError naming the input, what was given and what was expected
   std::vector<at::Tensor> prepare_inputs(const std::vector<at::Tensor>& inputs) const;
 
