@@ -205,7 +205,7 @@ struct HessianOperator::Impl {
     for (const RowRange range : local.micro_batches(stats.micro_batch)) {
       MicroBatch batch = local.batch(range);
       local_loss += local.add_gradient(batch, gradients);
-      local_count += loss_count(options.loss, batch.target, batch.rows);
+      local_count += local.count(batch);
       batches.push_back(std::move(batch));
     }
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
@@ -220,7 +220,8 @@ struct HessianOperator::Impl {
     agree(comm, [&] { first_pass(local_loss, local_count); });
     std::vector<double> totals{local_loss, local_count};
     comm.all_reduce_sum(std::span<double>(totals));
-    if (!(totals[1] > 0)) throw InputError("every target is the ignored index: the loss has no terms");
+    if (!(totals[1] > 0))
+      throw InputError("every target is the ignored index, or its weight is zero: the loss has no terms");
     count = totals[1];
     loss = totals[0] / count;
     gradient = at::zeros({shard.chunk}, local.tensor_options());

@@ -104,7 +104,15 @@ MicroBatch LocalLoss::unchecked_batch(RowRange range) const {
   batch.inputs = program_.prepare_inputs(inputs);
   if (needs_target(options_.kind) && data_.target.defined())
     batch.target = data_.target.narrow(0, range.begin, range.size());
+  if (data_.weight.defined()) batch.weight = data_.weight.narrow(0, range.begin, range.size());
   return batch;
+}
+
+/// Checks the loss, the targets and the weights against an output, and converts them.
+void LocalLoss::fit(MicroBatch& batch, const at::Tensor& output) {
+  options_ = fit_loss(options_, output);
+  batch.target = check_target(options_, output, batch.target, batch.first_row);
+  batch.weight = check_weight(options_, output, batch.weight, batch.first_row);
 }
 
 MicroBatch LocalLoss::batch(RowRange range) {
@@ -115,7 +123,7 @@ MicroBatch LocalLoss::batch(RowRange range) {
     output_like_ = at::empty({}, like.options()).expand(like.sizes());
     output_like_rows_ = batch.rows;
   }
-  batch.target = check_target(options_, output_like_, batch.target, batch.first_row);
+  fit(batch, output_like_);
   return batch;
 }
 
@@ -131,18 +139,24 @@ at::Tensor LocalLoss::output(const MicroBatch& batch) const {
   return output;
 }
 
-at::Tensor LocalLoss::loss(const MicroBatch& batch) const {
-  return loss_sum(options_, output(batch), batch.target, batch.rows);
+at::Tensor LocalLoss::loss(const MicroBatch& batch, const at::Tensor& output) const {
+  return loss_sum(options_, output, batch.target, batch.weight, batch.rows);
+}
+
+double LocalLoss::count(const MicroBatch& batch) const {
+  return loss_count(options_, batch.target, batch.weight, batch.rows);
 }
 
 double LocalLoss::add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const {
-  const at::Tensor value = loss(batch);
+  const at::Tensor out = output(batch);
+  check_output(options_, out.detach(), batch.first_row);
+  const at::Tensor value = loss(batch, out);
   add_to(sums, torch::autograd::grad({value}, program_.parameters(), {}, false, false, /*allow_unused=*/true));
   return value.item<double>();
 }
 
 GradientGraph LocalLoss::gradient_graph(const MicroBatch& batch) const {
-  const at::Tensor value = loss(batch);
+  const at::Tensor value = loss(batch, output(batch));
   const std::vector<at::Tensor> gradients = torch::autograd::grad(
       {value}, program_.parameters(), {}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true);
   GradientGraph graph;
@@ -173,7 +187,8 @@ void LocalLoss::check(bool every_op) {
   const std::int64_t few = program_.static_batch().value_or(std::max<std::int64_t>(2, fewest_rows()));
   MicroBatch trial = unchecked_batch({0, std::min(few, rows())});
   const at::Tensor trial_output = output(trial);
-  trial.target = check_target(options_, trial_output, trial.target, trial.first_row);
+  fit(trial, trial_output);
+  check_output(options_, trial_output.detach(), trial.first_row);
   if (!trial_output.requires_grad())
     throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters");
   if (every_op) program_.check_twice_differentiable(trial.inputs);

@@ -19,6 +19,7 @@ namespace hesspect {
 struct MicroBatch {
   std::vector<at::Tensor> inputs;
   at::Tensor target;           // checked and converted; undefined for loss 'output'
+  at::Tensor weight;           // the same; undefined where all terms weigh the same
   std::int64_t rows = 0;       // of data; the inputs may be padded beyond it
   std::int64_t first_row = 0;  // global, for messages
 };
@@ -68,9 +69,11 @@ class LocalLoss {
   /// @throws InputError
   void check(bool every_op);
 
+  /// What ℓ_sum of a checked batch is divided by in the mean.
+  double count(const MicroBatch& batch) const;
   /// The output that the loss takes, without padded rows.
   at::Tensor output(const MicroBatch& batch) const;
-  /// sums += ∇ℓ_sum. @return ℓ_sum
+  /// sums += ∇ℓ_sum. @return ℓ_sum @throws InputError: an output that the loss does not take
   double add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
   GradientGraph gradient_graph(const MicroBatch& batch) const;
   /// sums += ∇(∇ℓ_sum · v).
@@ -81,12 +84,13 @@ class LocalLoss {
  private:
   MicroBatch unchecked_batch(RowRange range) const;
   std::int64_t padded_rows(RowRange range) const;
-  at::Tensor loss(const MicroBatch& batch) const;
+  void fit(MicroBatch& batch, const at::Tensor& output);
+  at::Tensor loss(const MicroBatch& batch, const at::Tensor& output) const;
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
 
   Program& program_;
   DataShard data_;
-  LossOptions options_;
+  LossOptions options_;  // for outputs such as were seen
   int output_index_;
   at::Tensor output_like_;              // without memory: the shape, dtype and device of an output
   std::int64_t output_like_rows_ = -1;  // of this many rows

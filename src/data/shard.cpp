@@ -66,6 +66,7 @@ std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch) {
 DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, int rank) {
   std::vector<std::string> names = spec.inputs;
   if (!spec.target.empty()) names.push_back(spec.target);
+  if (!spec.weight.empty()) names.push_back(spec.weight);
   DataShard shard;
   shard.global_rows = common_rows(file, names);
   if (spec.samples < 0) throw UsageError("samples must not be negative, but is " + std::to_string(spec.samples));
@@ -83,6 +84,7 @@ DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, 
   };
   for (const std::string& name : spec.inputs) shard.inputs.push_back(read(name));
   if (!spec.target.empty()) shard.target = read(spec.target);
+  if (!spec.weight.empty()) shard.weight = read(spec.weight);
   return shard;
 }
 

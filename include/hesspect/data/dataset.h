@@ -57,12 +57,14 @@ struct DatasetSpec {
   std::vector<std::string> inputs;  // array names, in the order of the model's inputs
   std::string target;               // array name; empty where the loss takes none
   std::int64_t samples = 0;         // use the first so many rows; 0: all
+  std::string weight = {};          // array name; empty where all terms of the loss weigh the same
 };
 
 /// One rank's rows in memory, on the CPU, in the file's dtypes.
 struct DataShard {
   std::vector<at::Tensor> inputs;  // each [rows, …]
   at::Tensor target;               // [rows, …] or undefined
+  at::Tensor weight;               // [rows, …] or undefined
   RowRange rows;                   // which global rows these are
   std::int64_t global_rows = 0;
 };
