@@ -9,6 +9,7 @@
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/data/dataset.h"
+#include "read_loss.h"
 
 namespace hesspect {
 namespace {
@@ -56,6 +57,10 @@ DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const P
     spec.target = array_name(file, config.data.target);
     require_array(file, spec.target, "the targets", "--target");
   }
+  if (!config.loss.loss_weight.empty()) {
+    spec.weight = array_name(file, config.loss.loss_weight);
+    require_array(file, spec.weight, "the loss's weights", "--loss-weight");
+  }
   return spec;
 }
 
@@ -80,7 +85,7 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
 
   agree(world, [&] {
     HessianOptions& options = problem.options;
-    options.loss = {loss_kind_from(config.loss.loss), config.loss.ignore_index, config.loss.shift};
+    options.loss = read_loss(config.loss, *problem.file);
     options.output_index = static_cast<int>(config.model.output_index);
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
@@ -96,7 +101,7 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     const DataShard one = load_shard(*problem.file, problem.spec, kManyRanks, 0);
     problem.rows = one.global_rows;
     for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
-    problem.row_bytes += bytes_of(one.target);
+    problem.row_bytes += bytes_of(one.target) + bytes_of(one.weight);
   });
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;

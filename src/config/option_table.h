@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "hesspect/config/run_config.h"
 #include "hesspect/core/random_probe.h"
 
 namespace hesspect {
@@ -41,6 +42,8 @@ struct OptionGroup {
   void real(std::string name, double& field, double above, double below, bool closed, std::string help);
   void flag(std::string name, bool& field, std::string help);
   void distribution(std::string name, ProbeDistribution& field, std::string help);
+  /// Numbers that are not negative, separated by commas, or a name.
+  void numbers_or_array(std::string name, NumbersOrArray& field, std::string help);
   /// NAME=DATASET pairs, repeated or separated by commas.
   void pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string help);
 };
