@@ -233,6 +233,36 @@ TEST(Elements, BothSidesOfTheKink) {
   EXPECT_EQ(loss_sum(loss, values({0.5, 0.125}), values({0, 0}), {}, 2).item<double>(), 0.375 + 0.03125);
 }
 
+/// Programs that cast their outputs: every loss, with all that it takes, twice differentiable.
+TEST(Outputs, OfHalfPrecision) {
+  at::AutoGradMode grad(true);
+  for (const char* name : {"cross_entropy", "nll", "mse", "l1", "smooth_l1", "huber", "bce", "bce_with_logits"})
+    for (const at::ScalarType dtype : {at::kHalf, at::kBFloat16}) {
+      LossOptions loss = options(name);
+      const bool of_classes = loss.kind == LossKind::kCrossEntropy || loss.kind == LossKind::kNll;
+      const at::Tensor exact = at::linspace(0.1, 0.9, 12, at::kDouble).view({4, 3});
+      const at::Tensor target = of_classes ? classes({0, 2, 1, -100}) : at::full({4, 3}, 0.25, at::kDouble);
+      if (of_classes) loss.class_weights = values({0.5, 2, 1});
+      if (loss.kind == LossKind::kCrossEntropy) loss.label_smoothing = 0.125;
+      if (loss.kind == LossKind::kBceWithLogits) loss.pos_weight = values({0.5, 2, 1});
+      const auto mean = [&](const at::Tensor& output) {
+        const LossOptions fitted = fit_loss(loss, output);
+        const at::Tensor t = check_target(fitted, output, target, 0);
+        const at::Tensor w = check_weight(fitted, output, values({1, 0.25, 2, 1}), 0);
+        return loss_sum(fitted, output, t, w, 4) / loss_count(fitted, t, w, 4);
+      };
+      const at::Tensor x = exact.to(dtype).requires_grad_(true);
+      const at::Tensor value = mean(x);
+      const double expected = mean(exact).item<double>();
+      EXPECT_NEAR(value.item<double>(), expected, 0.02 * std::abs(expected)) << name;
+      const at::Tensor first = torch::autograd::grad({value}, {x}, {}, true, true)[0];
+      EXPECT_EQ(first.scalar_type(), dtype);
+      if (first.requires_grad()) {
+        EXPECT_NO_THROW(torch::autograd::grad({first.sum()}, {x}, {}, {}, false, true)) << name;
+      }
+    }
+}
+
 /// Weights that float32 rounds: all equal, they must not change the mean.
 TEST(Counts, AreOfTheWeightsThatTheSumHas) {
   const at::Tensor x = at::randn({50, 3}, at::kBFloat16), t = at::randn({50, 3}, at::kBFloat16);
