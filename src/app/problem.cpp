@@ -10,6 +10,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/row_check.h"
 #include "hesspect/data/dataset.h"
+#include "read_loss.h"
 
 namespace hesspect {
 namespace {
@@ -50,9 +51,11 @@ std::int64_t target_dim(const RunConfig& config, const ArrayInfo& target, const 
     if (name == kTarget) return std::stoll(dim);
   const auto index = static_cast<std::size_t>(config.model.output_index);
   if (index >= program.outputs().size()) return 0;  // which is told later
-  // Classes stand before all dimensions but the first, and the target has none of them.
-  std::int64_t dim = program.outputs()[index].batch_dim;
-  if (loss.kind == LossKind::kCrossEntropy && dim > 1) --dim;
+  // Classes stand before all dimensions but the first; target classes have no dimension for them, probabilities do.
+  const OutputSpec& output = program.outputs()[index];
+  std::int64_t dim = output.batch_dim;
+  const bool classes_second = loss.kind == LossKind::kCrossEntropy || loss.kind == LossKind::kNll;
+  if (classes_second && dim > 1 && target.shape.size() < output.shape.size()) --dim;
   return dim < static_cast<std::int64_t>(target.shape.size()) ? dim : 0;
 }
 
@@ -90,6 +93,10 @@ DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const P
     spec.target = array_name(file, config.data.target);
     require_array(file, spec.target, "the targets", "--target");
     spec.target_dim = target_dim(config, file.info(spec.target), program, loss);
+  }
+  if (!config.loss.loss_weight.empty()) {
+    spec.weight = array_name(file, config.loss.loss_weight);
+    require_array(file, spec.weight, "the loss's weights", "--loss-weight");
   }
   return spec;
 }
@@ -199,10 +206,7 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
 
   agree(world, [&] {
     HessianOptions& options = problem.options;
-    options.loss.kind = loss_kind_from(config.loss.loss);
-    options.loss.ignore_index = config.loss.ignore_index;
-    options.loss.shift = config.loss.shift;
-    options.loss.reduction = config.loss.reduction == "sum" ? Reduction::kSum : Reduction::kMean;
+    options.loss = read_loss(config.loss, *problem.file);
     options.output_index = static_cast<int>(config.model.output_index);
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
@@ -220,7 +224,7 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     const std::int64_t first = 0;
     const DataShard one = load_rows(*problem.file, problem.spec, std::span(&first, 1));
     for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
-    problem.row_bytes += bytes_of(one.target);
+    problem.row_bytes += bytes_of(one.target) + bytes_of(one.weight);
     require_whole_units(problem.rows, problem.spec);
   });
   check_that_rows_stand_alone(config, problem, world);

@@ -2,15 +2,36 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+#include "option_groups.h"
 
 namespace hesspect {
 namespace {
 
 void require(bool given, Command command, const std::string& option, const std::string& what) {
   if (!given) throw UsageError("'" + to_string(command) + "' needs --" + option + ", " + what);
+}
+
+/// Options of a loss that another one would not heed. Those of targets that are classes are left alone, as they always
+/// were: they change nothing elsewhere.
+void check_loss(const LossConfig& c) {
+  const auto belongs = [&](const char* option, bool given, std::initializer_list<std::string> losses) {
+    if (given && std::find(losses.begin(), losses.end(), c.loss) == losses.end())
+      throw UsageError(std::string("--") + option + " belongs to --loss " + format_names(losses) + ", not to " +
+                       c.loss);
+  };
+  const LossConfig usual;
+  belongs("label-smoothing", c.label_smoothing != 0, {"cross_entropy", "causal_lm", "masked_lm"});
+  belongs("class-weights", c.class_weights.given(), {"cross_entropy", "causal_lm", "masked_lm", "nll"});
+  belongs("pos-weight", c.pos_weight.given(), {"bce_with_logits"});
+  belongs("beta", c.beta != usual.beta, {"smooth_l1"});
+  belongs("delta", c.delta != usual.delta, {"huber"});
+  if (c.loss == "output" && !c.loss_weight.empty())
+    throw UsageError("--loss-weight has no effect on --loss output: weigh the rows inside the program");
 }
 
 constexpr std::int64_t kLeastRoom = 8;  // of a Lanczos basis, beside the wanted vectors, to go on after a restart
@@ -113,7 +134,8 @@ void check_whole(const Invocation& run) {
   if (!smoothing) {
     require(!c.model.model.empty(), run.command, "model", "a .pt2 file");
     require(!c.data.data.empty(), run.command, "data", "an HDF5 or safetensors file");
-    require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
+    require(!c.loss.loss.empty(), run.command, "loss", "one of " + format_names(loss_names(), loss_names().size()));
+    check_loss(c.loss);
   }
   const bool planning = run.command == Command::kPlan;
   const std::string work = planning ? c.plan.work : to_string(run.command);

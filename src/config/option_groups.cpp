@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
 constexpr double kLargestSigma = 1e100;         // its square, and the density's peak, are still numbers
+constexpr double kLargestSize = 1e100;          // of an error at which a loss turns from squares to sizes
 constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond mean nothing with a few samples
 
 }  // namespace
@@ -39,10 +40,17 @@ OptionGroup data_options(DataConfig& c) {
   return group;
 }
 
+const std::vector<std::string>& loss_names() {
+  static const std::vector<std::string> names = {
+      "cross_entropy", "causal_lm", "masked_lm",       "nll",   "mse", "l1", "smooth_l1",
+      "huber",         "bce",       "bce_with_logits", "output"};
+  return names;
+}
+
 OptionGroup loss_options(LossConfig& c) {
   OptionGroup group{"Loss", {}};
-  group.choice("loss", c.loss, {"cross_entropy", "causal_lm", "mse", "bce_with_logits", "output"},
-               "what is averaged over the rows; output: the program's own scalar output");
+  group.choice("loss", c.loss, loss_names(),
+               "what is averaged; output: what the program itself computes, a mean over its rows or the loss of each");
   group.choice("reduction", c.reduction, {"mean", "sum"},
                "of the loss over all its terms; of 'output', also what the program's scalar is over its rows");
   group.text(
@@ -53,7 +61,17 @@ OptionGroup loss_options(LossConfig& c) {
   group.integer("shift", c.shift, 0, 1'000'000,
                 "causal_lm: targets are moved by so many positions; 0: they already are");
   group.integer("ignore-index", c.ignore_index, std::numeric_limits<std::int64_t>::min(), kNoLimit,
-                "cross_entropy, causal_lm: targets with this value do not count");
+                "cross_entropy, causal_lm, masked_lm, nll: target classes of this value do not count");
+  group.real("label-smoothing", c.label_smoothing, 0, 1, true,
+             "cross_entropy, causal_lm, masked_lm: the share of the target that is spread over all classes");
+  group.numbers_or_array("class-weights", c.class_weights,
+                         "cross_entropy, causal_lm, masked_lm, nll: a weight for each class, or the array of them");
+  group.numbers_or_array("pos-weight", c.pos_weight,
+                         "bce_with_logits: weights of positive targets, as the output's last dimensions");
+  group.real("beta", c.beta, 0, kLargestSize, false, "smooth_l1: errors below it count as their square over 2 beta");
+  group.real("delta", c.delta, 0, kLargestSize, false, "huber: errors below it count as half their square");
+  group.text("loss-weight", c.loss_weight, "DATASET",
+             "an array of weights, of rows or of the loss's terms; the mean divides by their sum");
   return group;
 }
 

@@ -60,6 +60,35 @@ std::string trimmed(const std::string& text) {
   return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
+Values split_at_commas(const std::string& text) {
+  Values items;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    items.push_back(trimmed(text.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  return items;
+}
+
+NumbersOrArray read_numbers_or_array(const std::string& text) {
+  NumbersOrArray value;
+  std::size_t unread = 0;
+  bool usable = true;
+  for (const std::string& item : split_at_commas(text)) {
+    double number = 0;
+    if (!read_number(item, number)) {
+      ++unread;
+      continue;
+    }
+    usable = usable && std::isfinite(number) && number >= 0;
+    value.numbers.push_back(number);
+  }
+  if (value.numbers.empty()) value.array = trimmed(text);
+  if (!value.given() || !usable || (unread > 0 && !value.numbers.empty()))
+    throw UsageError("expected numbers that are not negative, separated by commas, or the name of an array");
+  return value;
+}
+
 }  // namespace
 
 void OptionGroup::text(std::string name, std::string& field, std::string value_name, std::string help) {
@@ -162,15 +191,24 @@ void OptionGroup::count_or(std::string name, std::int64_t& field, std::string wo
                      [&field, word] { return Values{field < 0 ? word : std::to_string(field)}; }});
 }
 
+void OptionGroup::numbers_or_array(std::string name, NumbersOrArray& field, std::string help) {
+  options.push_back({std::move(name), "X,X,…|DATASET", std::move(help), false,
+                     [&field](const Values& v) { field = read_numbers_or_array(v.back()); },
+                     [&field] {
+                       std::string text = field.array;
+                       for (const double number : field.numbers)
+                         text += (text.empty() ? "" : ",") + number_text(number);
+                       return text.empty() ? Values{} : Values{text};
+                     }});
+}
+
 void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field,
                         std::string value_name, std::string help) {
   options.push_back({std::move(name), "NAME=" + value_name, std::move(help), true,
                      [&field, value_name](const Values& values) {
                        std::vector<std::pair<std::string, std::string>> pairs;
                        for (const auto& value : values) {
-                         for (std::size_t begin = 0; begin <= value.size();) {
-                           const std::size_t end = std::min(value.find(',', begin), value.size());
-                           const std::string item = trimmed(value.substr(begin, end - begin));
+                         for (const std::string& item : split_at_commas(value)) {
                            const auto equals = item.find('=');
                            const std::string key = trimmed(item.substr(0, equals));
                            const std::string array =
@@ -180,7 +218,6 @@ void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std
                            for (const auto& [other, other_array] : pairs)
                              if (other == key) throw UsageError("'" + key + "' is given twice");
                            pairs.emplace_back(key, array);
-                           begin = end + 1;
                          }
                        }
                        field = std::move(pairs);

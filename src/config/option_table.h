@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "hesspect/config/run_config.h"
 #include "hesspect/core/random_probe.h"
 
 namespace hesspect {
@@ -43,6 +44,8 @@ struct OptionGroup {
   void real(std::string name, double& field, double above, double below, bool closed, std::string help);
   void flag(std::string name, bool& field, std::string help);
   void distribution(std::string name, ProbeDistribution& field, std::string help);
+  /// Numbers that are not negative, separated by commas, or a name.
+  void numbers_or_array(std::string name, NumbersOrArray& field, std::string help);
   /// NAME=VALUE pairs, repeated or separated by commas. @param value_name  as the help text has it
   void pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string value_name,
              std::string help);

@@ -218,8 +218,9 @@ struct HessianOperator::Impl {
   }
 
   std::string no_terms() const {
-    return options.loss.kind == LossKind::kOutput ? "the counts of all rows are zero: the loss has no terms"
-                                                  : "every target is the ignored index: the loss has no terms";
+    return options.loss.kind == LossKind::kOutput
+               ? "the counts of all rows are zero: the loss has no terms"
+               : "every target is the ignored index, or its weight is zero: the loss has no terms";
   }
 
   void loss_and_gradient() {

@@ -112,7 +112,15 @@ MicroBatch LocalLoss::unchecked_batch(RowRange range) const {
   batch.inputs = program_.prepare_inputs(inputs);
   if (needs_target(options_.kind) && data_.target.defined())
     batch.target = data_.target.narrow(0, range.begin, range.size());
+  if (data_.weight.defined()) batch.weight = data_.weight.narrow(0, range.begin, range.size());
   return batch;
+}
+
+/// Checks the loss, the targets and the weights against an output, and converts them.
+void LocalLoss::fit(MicroBatch& batch, const at::Tensor& output) {
+  options_ = fit_loss(options_, output);
+  batch.target = check_target(options_, output, batch.target, batch.first_row);
+  batch.weight = check_weight(options_, output, batch.weight, batch.first_row);
 }
 
 MicroBatch LocalLoss::batch(RowRange range) {
@@ -124,7 +132,7 @@ MicroBatch LocalLoss::batch(RowRange range) {
     output_like_ = at::empty({}, like.options()).expand(like.sizes());
     output_like_rows_ = batch.rows;
   }
-  batch.target = check_target(options_, output_like_, batch.target, batch.first_row);
+  fit(batch, output_like_);
   return batch;
 }
 
@@ -134,9 +142,16 @@ at::Tensor LocalLoss::output(const MicroBatch& batch) const {
   return output_of(program_, program_.run(batch.inputs), output_index_, {batch.rows, batch.padded}, is_output());
 }
 
+at::Tensor LocalLoss::sum(const MicroBatch& batch) const {
+  if (is_output()) return output_loss(program_, options_, output_index_, batch).sum;
+  return loss_sum(options_, output(batch), batch.target, batch.weight);
+}
+
 LossSum LocalLoss::loss(const MicroBatch& batch) const {
   if (is_output()) return output_loss(program_, options_, output_index_, batch);
-  return {loss_sum(options_, output(batch), batch.target, batch.rows), loss_count(options_, batch.target, batch.rows)};
+  const at::Tensor out = output(batch);
+  check_output(options_, out.detach(), batch.first_row);
+  return {loss_sum(options_, out, batch.target, batch.weight), loss_count(options_, batch.target, batch.weight)};
 }
 
 std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const {
@@ -146,7 +161,7 @@ std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const
 }
 
 GradientGraph LocalLoss::gradient_graph(const MicroBatch& batch) const {
-  const at::Tensor value = loss(batch).sum;
+  const at::Tensor value = sum(batch);
   const std::vector<at::Tensor> gradients = torch::autograd::grad(
       {value}, program_.parameters(), {}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true);
   GradientGraph graph;
@@ -177,10 +192,12 @@ void LocalLoss::check(bool every_op) {
   const std::int64_t few = program_.static_batch().value_or(std::max<std::int64_t>(2, fewest_rows()));
   MicroBatch trial = unchecked_batch({0, std::min(few, rows())});
   const at::Tensor trial_output = output(trial);
-  if (is_output())
+  if (is_output()) {
     check_output_loss(program_, options_, output_index_, trial);
-  else
-    trial.target = check_target(options_, trial_output, trial.target, trial.first_row);
+  } else {
+    fit(trial, trial_output);
+    check_output(options_, trial_output.detach(), trial.first_row);
+  }
   if (!trial_output.requires_grad())
     throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters");
   if (every_op) program_.check_twice_differentiable(trial.inputs);

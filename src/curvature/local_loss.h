@@ -20,6 +20,7 @@ namespace hesspect {
 struct MicroBatch {
   std::vector<at::Tensor> inputs;
   at::Tensor target;           // checked and converted; undefined for loss 'output'
+  at::Tensor weight;           // the same; undefined where all terms weigh the same
   std::int64_t rows = 0;       // of data
   std::int64_t padded = 0;     // of the inputs: more than `rows` where a fixed batch was filled up
   std::int64_t first_row = 0;  // global, for messages
@@ -84,8 +85,9 @@ class LocalLoss {
   /// The output that the loss takes, the rows first and without padded ones; a scalar as it is.
   /// @throws InputError: an output that is no floating tensor, or has other rows than were fed
   at::Tensor output(const MicroBatch& batch) const;
+  /// @throws InputError: an output that the loss does not take
   LossSum loss(const MicroBatch& batch) const;
-  /// sums += ∇ℓ_sum. @return ℓ_sum and its count
+  /// sums += ∇ℓ_sum. @return ℓ_sum and its count @throws InputError as loss
   std::pair<double, double> add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
   GradientGraph gradient_graph(const MicroBatch& batch) const;
   /// sums += ∇(∇ℓ_sum · v).
@@ -95,12 +97,14 @@ class LocalLoss {
 
  private:
   std::int64_t padded_rows(RowRange range) const;
+  void fit(MicroBatch& batch, const at::Tensor& output);
+  at::Tensor sum(const MicroBatch& batch) const;
   bool is_output() const { return options_.kind == LossKind::kOutput; }
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
 
   Program& program_;
   DataShard data_;
-  LossOptions options_;
+  LossOptions options_;  // for outputs such as were seen
   int output_index_;
   RowUnits units_;
   at::Tensor output_like_;              // without memory: the shape, dtype and device of an output

@@ -21,12 +21,16 @@ struct RowArray {
   std::int64_t dim = 0;
 };
 
-/// The inputs in their order, then the target.
-std::vector<RowArray> arrays_of(const DatasetSpec& spec) {
+/// The inputs in their order, then the target and the weights, where there are such.
+std::vector<RowArray> arrays_of(const ArrayFile& file, const DatasetSpec& spec) {
   std::vector<RowArray> arrays;
   for (std::size_t i = 0; i < spec.inputs.size(); ++i)
     arrays.push_back({spec.inputs[i], i < spec.input_dims.size() ? spec.input_dims[i] : 0});
   if (!spec.target.empty()) arrays.push_back({spec.target, spec.target_dim});
+  if (!spec.weight.empty()) {
+    const auto dims = static_cast<std::int64_t>(file.info(spec.weight).shape.size());
+    arrays.push_back({spec.weight, spec.target_dim < dims ? spec.target_dim : 0});
+  }
   return arrays;
 }
 
@@ -92,7 +96,7 @@ std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch) {
 }
 
 std::int64_t count_rows(const ArrayFile& file, const DatasetSpec& spec) {
-  const std::int64_t rows = common_rows(file, arrays_of(spec));
+  const std::int64_t rows = common_rows(file, arrays_of(file, spec));
   if (spec.samples < 0) throw UsageError("samples must not be negative, but is " + std::to_string(spec.samples));
   if (spec.samples > rows) {
     throw InputError(quote(file.path().string()) + " has " + format_count(rows) + " rows, fewer than the " +
@@ -105,10 +109,12 @@ namespace {
 
 /// @param read  (array) -> its rows, checked, rows first
 template <class Read>
-void fill(DataShard& shard, const DatasetSpec& spec, Read&& read) {
-  const std::vector<RowArray> arrays = arrays_of(spec);
-  for (std::size_t i = 0; i < spec.inputs.size(); ++i) shard.inputs.push_back(read(arrays[i]));
-  if (!spec.target.empty()) shard.target = read(arrays.back());
+void fill(DataShard& shard, const ArrayFile& file, const DatasetSpec& spec, Read&& read) {
+  const std::vector<RowArray> arrays = arrays_of(file, spec);
+  auto array = arrays.begin();
+  for (std::size_t i = 0; i < spec.inputs.size(); ++i) shard.inputs.push_back(read(*array++));
+  if (!spec.target.empty()) shard.target = read(*array++);
+  if (!spec.weight.empty()) shard.weight = read(*array++);
 }
 
 }  // namespace
@@ -124,7 +130,7 @@ DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, 
   shard.global_rows = count_rows(file, spec);
   require_whole_units(shard.global_rows, spec);
   shard.rows = shard_rows(shard.global_rows, ranks, rank, spec.unit_rows);
-  fill(shard, spec, [&](const RowArray& array) {
+  fill(shard, file, spec, [&](const RowArray& array) {
     at::Tensor rows = file.read_rows(array.name, shard.rows.begin, shard.rows.end, array.dim);
     check_finite(file, array.name, rows, shard.rows.begin);
     return rows;
@@ -137,7 +143,7 @@ DataShard load_rows(const ArrayFile& file, const DatasetSpec& spec, std::span<co
   shard.global_rows = count_rows(file, spec);
   const std::int64_t first = rows.empty() ? 0 : rows.front();
   shard.rows = {first, first + static_cast<std::int64_t>(rows.size())};
-  fill(shard, spec, [&](const RowArray& array) {
+  fill(shard, file, spec, [&](const RowArray& array) {
     std::vector<at::Tensor> parts;
     for (std::size_t i = 0; i < rows.size();) {
       std::size_t end = i + 1;  // rows that follow each other are read at once

@@ -44,7 +44,8 @@ std::vector<std::int64_t> units_to_scan(std::int64_t units, std::int64_t unit_by
 at::Tensor row_features(const DataShard& shard) {
   std::vector<at::Tensor> columns;
   for (const at::Tensor& input : shard.inputs) columns.push_back(features_of(input));
-  if (shard.target.defined()) columns.push_back(features_of(shard.target));
+  for (const at::Tensor& array : {shard.target, shard.weight})
+    if (array.defined()) columns.push_back(features_of(array));
   const at::Tensor features = at::cat(columns, 1);
   const at::Tensor centred = features - features.mean(0, /*keepdim=*/true);
   const at::Tensor spread = centred.abs().amax(0, /*keepdim=*/true);
@@ -56,7 +57,9 @@ std::vector<std::int64_t> telling_units(const ArrayFile& file, const DatasetSpec
   std::vector<std::int64_t> first_rows;
   for (std::int64_t r = 0; r < unit_rows; ++r) first_rows.push_back(r);
   const DataShard one = load_rows(file, spec, first_rows);
-  std::int64_t unit_bytes = one.target.defined() ? static_cast<std::int64_t>(one.target.nbytes()) : 0;
+  std::int64_t unit_bytes = 0;
+  for (const at::Tensor& array : {one.target, one.weight})
+    if (array.defined()) unit_bytes += static_cast<std::int64_t>(array.nbytes());
   for (const at::Tensor& input : one.inputs) unit_bytes += static_cast<std::int64_t>(input.nbytes());
 
   const std::vector<std::int64_t> scanned = units_to_scan(units, unit_bytes);

@@ -144,6 +144,28 @@ class Data(Bad):
         target[8] = 4
         self.refused(BAD_INPUT, ["4", "row 8"], *self.mlp(data=self.data(x=self.x, target=target)))
 
+    def test_weights(self):
+        """Of classes and of rows, from the command line and from the file."""
+        weight = np.ones(9)
+        weight[8] = -0.5
+        data = self.data(x=self.x, target=self.target, negative=weight, none=np.zeros(9), classes=np.array([1, 2, -3, 4.0]))
+        mlp = lambda **options: self.mlp(data=data, **options)
+        self.refused(BAD_INPUT, ["--class-weights", "[3]", "4 classes"], *mlp(class_weights="1,2,3"))
+        self.refused(BAD_INPUT, ["--class-weights", "'klasses'", "did you mean 'classes'"], *mlp(class_weights="klasses"), both=False)
+        self.refused(BAD_INPUT, ["--class-weights", "'classes'", "negative"], *mlp(class_weights="classes"), both=False)
+        self.refused(BAD_INPUT, ["'wait'", "--loss-weight"], *mlp(loss_weight="wait"), both=False)
+        self.refused(BAD_INPUT, ["row 8", "-0.5", "not negative"], *mlp(loss_weight="negative"))
+        self.refused(BAD_INPUT, ["weight is zero", "no terms"], *mlp(loss_weight="none"))
+        self.refused(BAD_INPUT, [", 6]", "has terms ["], *mlp(loss_weight="x"), both=False)
+
+    def test_probabilities(self):
+        soft = np.full((9, 4), 0.25, np.float32)
+        soft[8, 1] = 0.5
+        self.refused(BAD_INPUT, ["row 8", "sum to 1.25", "probabilities"], *self.mlp(data=self.data(x=self.x, target=soft)))
+        logits = arguments("mlp_bce", self.folder / "r.h5", "bce")
+        self.refused(BAD_INPUT, ["row ", "[0, 1]", "bce_with_logits"], *logits)
+        self.refused(BAD_INPUT, ["row ", "log-probabilities", "cross_entropy"], *arguments("mlp_ce", self.folder / "r.h5", "nll"), both=False)
+
     def test_nan(self):
         x = self.x.copy()
         x[8, 2] = np.nan
@@ -239,6 +261,12 @@ class Usage(Bad):
         self.refused(USAGE, ["--steps", "from 2"], *self.mlp(steps=1), both=False)
         self.refused(USAGE, ["--output-index"], *self.mlp(output_index=1))
         self.refused(USAGE, ["--loss"], "--model", "m", "--data", "d", both=False)
+
+    def test_losses(self):
+        regression = lambda loss, **options: arguments("mlp_mse", self.folder / "r.h5", loss, **options)
+        self.refused(USAGE, ["--loss", "did you mean 'smooth_l1'"], *regression("smoothl1"), both=False)
+        self.refused(USAGE, ["--label-smoothing", "cross_entropy", "not to mse"], *regression("mse", label_smoothing=0.1))
+        self.refused(USAGE, ["--beta 0", "above 0"], *regression("smooth_l1", beta=0), both=False)
 
     def test_accuracy(self):
         for option, value, word in (("rtol-trace", "-1", "at least 0"), ("density-w1", "nan", "nan"), ("confidence", "1", "0.9999"),

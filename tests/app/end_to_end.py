@@ -2,6 +2,7 @@
 """From a model file to a result file, against dense Hessians that PyTorch computed."""
 
 import os
+import shutil
 import subprocess
 import unittest
 from pathlib import Path
@@ -13,7 +14,8 @@ from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspec
 SOURCE = Path(os.environ["HESSPECT_SOURCE"])
 FIXED = {"rtol_trace": 0, "density_w1": 0}  # as many probes and steps as are given, no more
 LOSSES = {"mlp_ce": "cross_entropy", "mlp_mse": "mse", "relu_mse": "mse", "linreg": "mse", "softmax_zero": "cross_entropy",
-          "mlp_bce": "bce_with_logits", "deep_scalar": "output"}
+          "mlp_bce": "bce_with_logits", "deep_scalar": "output", "ce_weights": "cross_entropy",
+          "ce_row_weights": "cross_entropy", "bce_pos_weight": "bce_with_logits"}
 
 
 def reference(case):
@@ -89,6 +91,27 @@ class Analyze(Case):
                 with h5py.File(result) as f:
                     found = f["entry/eigenvalues/eigenvalue"][()]
                     np.testing.assert_allclose(found, exact[::-1][:top], atol=1e-9 * np.abs(exact).max())
+
+    def test_weights_and_options_of_losses(self):
+        """Weights from the command line, and from the data file."""
+        of = {}
+        for case in ("ce_weights", "ce_row_weights", "bce_pos_weight"):
+            with h5py.File(FIXTURES / f"{case}.ref.h5") as f:
+                of[case] = f["pos_weight" if "pos" in case else "class_weights"][()]
+        listed = lambda case: ",".join(map(repr, of[case].tolist()))
+        data = self.folder / "with_weights.h5"
+        shutil.copy(FIXTURES / "ce_weights.data.h5", data)
+        with h5py.File(data, "a") as f:
+            f["of/classes"] = of["ce_weights"]
+        for case, ranks, options in (
+                ("ce_weights", 2, {"data": data, "class_weights": "of/classes", "label_smoothing": 0.13}),
+                ("ce_row_weights", 3, {"class_weights": listed("ce_row_weights"), "label_smoothing": 0.2, "loss_weight": "weight"}),
+                ("bce_pos_weight", 1, {"pos_weight": listed("bce_pos_weight")})):
+            with self.subTest(case):
+                result = self.analyze(case, ranks, command="eigs", top=4, bottom=2, rtol_eigs=1e-11, **options)
+                self.check_eigenvalues(result, case, 4, 2)
+                with h5py.File(result) as f:
+                    self.assertAlmostEqual(f["entry/diagnostics/loss"][()], reference(case)[2], delta=1e-12)
 
     def test_eigenvalues_alone(self):
         result = self.analyze("mlp_mse", 1, command="eigs", top=4, bottom=2, rtol_eigs=1e-11)

@@ -60,6 +60,10 @@ INSTANTIATE_TEST_SUITE_P(Models, PyTorchOracle,
                                            "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward"),
                          [](const auto& test) { return std::string(test.param); });
 
+// Every loss with its options and weights; in micro-batches, some of which have no term that counts.
+INSTANTIATE_TEST_SUITE_P(Losses, PyTorchOracle, ::testing::ValuesIn(test::kLossCases),
+                         [](const auto& test) { return std::string(test.param); });
+
 // A program that returns its own mean loss needs micro-batches that weigh it by rows; unequal ones are allowed.
 TEST(OwnLoss, MeanOfRows) {
   expect_reference("own_loss", at::kDouble, 1000, 0, 1e-10);

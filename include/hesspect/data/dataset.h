@@ -60,18 +60,20 @@ std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch);
 /// Where the rows come from: which array feeds which model input.
 struct DatasetSpec {
   std::filesystem::path path;
-  std::vector<std::string> inputs;       // array names, in the order of the model's inputs
-  std::string target;                    // array name; empty where the loss takes none
-  std::int64_t samples = 0;              // use the first so many rows; 0: all
-  std::vector<std::int64_t> input_dims;  // where each input's rows lie in the file; those not there: dimension 0
-  std::int64_t target_dim = 0;           // and the target's
-  std::int64_t unit_rows = 1;            // rows that are never parted: shards are whole units
+  std::vector<std::string> inputs;            // array names, in the order of the model's inputs
+  std::string target;                         // array name; empty where the loss takes none
+  std::int64_t samples = 0;                   // use the first so many rows; 0: all
+  std::string weight = {};                    // array name; empty where all terms of the loss weigh the same
+  std::vector<std::int64_t> input_dims = {};  // where each input's rows lie in the file; those not there: dimension 0
+  std::int64_t target_dim = 0;                // and the target's; the weights' too, where they have as many dimensions
+  std::int64_t unit_rows = 1;                 // rows that are never parted: shards are whole units
 };
 
 /// One rank's rows in memory, on the CPU, in the file's dtypes.
 struct DataShard {
   std::vector<at::Tensor> inputs;  // each [rows, …]
   at::Tensor target;               // [rows, …] or undefined
+  at::Tensor weight;               // [rows, …] or undefined
   RowRange rows;                   // which global rows these are
   std::int64_t global_rows = 0;
 };
