@@ -98,6 +98,8 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
     problem.row_bytes += bytes_of(one.target);
   });
+  problem.warnings = problem.program->stopped_gradients(problem.options.output_index).warnings;
+  for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
 }

@@ -28,6 +28,7 @@ struct Problem {
   std::vector<std::filesystem::path> weight_files;  // of the checkpoint, if there was one
   std::string weights_format;
   OverlayReport overlay;
+  std::vector<std::string> warnings;  // of the model; they are in the log
   std::unique_ptr<ArrayFile> file;
   DatasetSpec spec;
   HessianOptions options;

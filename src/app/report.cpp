@@ -241,6 +241,7 @@ RunResult make_result(const RunRecord& record, const RunState& state, const Meas
     r.samples = std::move(trace.samples);
   }
   r.counts = counts_of(r, state);
+  r.warnings = record.problem.warnings;
   warn(r, goals, floor, record.run.config.compute.dtype);
   return r;
 }

@@ -175,7 +175,8 @@ void LocalLoss::check(bool every_op) {
   const at::Tensor trial_output = output(trial);
   trial.target = check_target(options_, trial_output, trial.target, trial.first_row);
   if (!trial_output.requires_grad())
-    throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters");
+    throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters" +
+                     program_.stopped_gradients(output_index_).reason);
   if (every_op) program_.check_twice_differentiable(trial.inputs);
   // What no node shows alone, such as a tensor that is saved for the backward and then written to.
   try {

@@ -53,6 +53,12 @@ struct OpCount {
   std::int64_t count;
 };
 
+/// What a program makes constant to autograd of what depends on its parameters, on the way to its outputs.
+struct StoppedGradients {
+  std::vector<std::string> warnings;  // a line for each kind of stop, with its first node
+  std::string reason;                 // why an output has no gradient at all; ends a line, empty where nothing stops it
+};
+
 class Program {
  public:
   /// Reads, checks and prepares a `.pt2`.
@@ -70,6 +76,8 @@ class Program {
   /// Size of dimension 0 that every input must have, where the program was exported with a fixed batch.
   std::optional<std::int64_t> static_batch() const;
   std::vector<OpCount> op_counts() const;
+  /// Where gradients of parameters stop on their way to an output; nothing: to any. By the graph alone.
+  StoppedGradients stopped_gradients(std::optional<int> output) const;
   /// Total bytes of buffers and constants, run dtype.
   std::int64_t buffer_bytes() const;
   /// PyTorch's version that wrote the file, "" if unknown.
