@@ -70,6 +70,8 @@ class LocalLoss {
 
   /// The output that the loss takes, without padded rows.
   at::Tensor output(const MicroBatch& batch) const;
+  /// ℓ_sum with its graph.
+  at::Tensor loss(const MicroBatch& batch) const;
   /// sums += ∇ℓ_sum. @return ℓ_sum
   double add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
   GradientGraph gradient_graph(const MicroBatch& batch) const;
@@ -81,7 +83,6 @@ class LocalLoss {
  private:
   MicroBatch unchecked_batch(RowRange range) const;
   std::int64_t padded_rows(RowRange range) const;
-  at::Tensor loss(const MicroBatch& batch) const;
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
 
   Program& program_;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What a run says where the model's derivatives are not what its user thinks: gradients that stop on their way,
-and a trace of zero. The models are exported here, by PyTorch alone."""
+"""What a run says where the model's derivatives are not what its user thinks: gradients that stop on their way, numbers
+that are not finite, and a trace of zero. The models are exported here, by PyTorch alone."""
 
 import unittest
 import warnings
@@ -171,6 +171,83 @@ class StoppedGradients(Messages):
         ended = self.run_model()
         self.assertDone(ended)
         self.assertEqual(self.warnings_of(ended), [])
+
+
+class Distance(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+
+    def forward(self, a, b):
+        return torch.linalg.vector_norm(self.f(a) - self.f(b), dim=1)
+
+
+class MeanDistance(Distance):
+    def forward(self, a, b):
+        return super().forward(a, b).mean()
+
+
+class Logarithm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 1)
+
+    def forward(self, x):
+        h = torch.log(x.abs())
+        return self.fc(h * 0.1)
+
+
+class Root(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 1)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x):
+        h = self.fc(x)
+        return torch.where(h == 0, torch.zeros_like(h), torch.sqrt(h.abs()))
+
+
+class NotFinite(Messages):
+    def refused(self, words, **options):
+        for ranks in (1, 2):
+            ended = self.run_model(ranks=ranks, **options)
+            self.assertEqual(ended.code, BAD_INPUT, ended.err)
+            self.assertEqual(len(ended.errors), 1, ended.err)
+            for word in words:
+                self.assertIn(word, ended.errors[0])
+
+    def pairs(self):
+        a, b = torch.randn(20, 4), torch.randn(20, 4)
+        b[17] = a[17]
+        return {"a": a, "b": b}
+
+    NORM = ("a product with the Hessian is not finite", "in row 17,", "node 'linalg_vector_norm'", "second derivative", "torch.linalg.vector_norm(", "epsilon")
+
+    def test_a_product(self):
+        exported(self.folder, Distance(), {**self.pairs(), "target": torch.rand(20)})
+        self.refused(self.NORM)
+
+    def test_with_a_fixed_batch(self):
+        exported(self.folder, Distance(), {**self.pairs(), "target": torch.rand(20)}, batch=False)
+        self.refused(self.NORM)
+
+    def test_with_the_models_own_loss(self):
+        exported(self.folder, MeanDistance(), self.pairs())
+        self.refused(self.NORM, loss="output")
+
+    def test_a_loss(self):
+        x = torch.randn(12, 3)
+        x[5, 1] = 0
+        exported(self.folder, Logarithm(), {"x": x, "target": torch.randn(12, 1)})
+        self.refused(("the loss is not finite", "in row 5,", "node 'log' (aten.log.default", "torch.log(x.abs())", "gives infinity", "clamp"))
+
+    def test_a_gradient(self):
+        """sqrt at 0, its value discarded by where(): 0 · ∞ on the way back."""
+        x = torch.randn(12, 3)
+        x[9] = 0
+        exported(self.folder, Root(), {"x": x, "target": torch.randn(12, 1)})
+        self.refused(("the gradient of the loss is not finite", "in row 9,", "node 'sqrt'", "torch.sqrt(h.abs())", "torch.where discards"))
 
 
 class TwoLayers(nn.Module):

@@ -115,6 +115,7 @@ class Program {
   struct Impl;  // the implementation's own
 
  private:
+  friend class NodeRecord;
   explicit Program(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
