@@ -171,7 +171,6 @@ class Run {
     });
     begun_ = true;
     log_info(describe(problem_, layout_, group_));
-    for (const std::string& warning : problem_.warnings) log_warning(warning);
   }
 
   /// Layout options that the user has given this time, which an earlier start's plan need not follow.

@@ -292,7 +292,6 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
   if (!p.plan.fits) restart_thick(config, config.plan.work, p);
   std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.work, p.machine);
-  for (const std::string& warning : problem.warnings) lines.push_back("  warning       " + warning);
   fits = p.plan.fits;
   if (!fits) lines.push_back(would_fit(p));
   return lines;

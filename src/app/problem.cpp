@@ -227,7 +227,9 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     problem.row_bytes += bytes_of(one.target) + bytes_of(one.weight);
     require_whole_units(problem.rows, problem.spec);
   });
+  problem.warnings = problem.program->stopped_gradients(problem.options.output_index).warnings;
   check_that_rows_stand_alone(config, problem, world);
+  for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
 }

@@ -28,13 +28,13 @@ struct Problem {
   std::vector<std::filesystem::path> weight_files;  // of the checkpoint, if there was one
   std::string weights_format;
   OverlayReport overlay;
+  std::vector<std::string> warnings;  // told in the log when the run began
   std::unique_ptr<ArrayFile> file;
   DatasetSpec spec;
   HessianOptions options;
   std::int64_t rows = 0;       // of data, all
   std::int64_t row_bytes = 0;  // of one
   std::string row_check;       // what the check found that the loss is a sum over rows: "passed", "assumed: …"
-  std::vector<std::string> warnings;
 };
 
 /// Reads and checks everything before anything is computed. Collective over world.

@@ -125,9 +125,29 @@ void draw_density(RunResult& r, double sigma_asked, std::int64_t n) {
 /// Of a number that is to be at most so much of another.
 std::string share(double part, double whole) { return number(100 * part / std::abs(whole)) + " %"; }
 
-void warn(RunResult& r, const Problem& problem, const Goals& goals, const std::string& dtype) {
+/// @param floor  what its accuracy was relative to at least
+void warn_of_trace(RunResult& r, const Goals& goals, double floor) {
+  const TraceEstimate& trace = *r.trace;
+  const std::string asked = number(100 * goals.rule.rtol) + " %";
+  if (std::abs(trace.value) < floor && goals.rule.rtol > 0) {
+    const std::string why =
+        "positive and negative eigenvalues cancel to a trace of less than 1 % of their magnitudes' "
+        "sum: its half width ";
+    if (!trace.converged)
+      say(r, why + number(trace.half_width) + " is not within " + asked + " of that 1 % (" +
+                 number(goals.rule.rtol * floor) + "): raise --max-hvps or --rtol-trace");
+    else if (trace.half_width > goals.rule.rtol * std::abs(trace.value))
+      say(r, why + number(trace.half_width) + " is within " + asked + " of that 1 % (" +
+                 number(goals.rule.rtol * floor) + "), not of the trace");
+    return;
+  }
+  if (!trace.converged)
+    say(r, "the trace is known to " + share(trace.half_width, trace.value) + ", not to the " + asked +
+               " asked for: raise " + (goals.own_trace_method() ? "--max-steps, " : "") + "--max-hvps or --rtol-trace");
+}
+
+void warn(RunResult& r, const Goals& goals, double floor, const std::string& dtype) {
   const auto& d = r.diagnostics;
-  for (const std::string& warning : problem.warnings) r.warnings.push_back(warning);  // told when the run began
   const double bound = dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
   if (!(d.symmetry_error <= bound))
     say(r,
@@ -138,10 +158,7 @@ void warn(RunResult& r, const Problem& problem, const Goals& goals, const std::s
   if (r.eigenvalues && !r.eigenvalues->converged)
     say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
                " products: raise --max-steps, --max-hvps or --rtol-eigs");
-  if (r.trace && !r.trace->converged)
-    say(r, "the trace is known to " + share(r.trace->half_width, r.trace->value) + ", not to the " +
-               number(100 * goals.rule.rtol) + " % asked for: raise " +
-               (goals.own_trace_method() ? "--max-steps, " : "") + "--max-hvps or --rtol-trace");
+  if (r.trace) warn_of_trace(r, goals, floor);
   if (r.cumulative && !r.cumulative->converged)
     say(r, "the density's Wasserstein-1 bound is " +
                share(r.cumulative->w1, r.cumulative->range_hi - r.cumulative->range_lo) +
@@ -216,16 +233,19 @@ RunResult make_result(const RunRecord& record, const RunState& state, const Meas
     r.cumulative = std::move(density.cumulative);
     draw_density(r, record.run.config.quadrature.sigma, r.diagnostics.parameters);
   }
+  double floor = 0;  // of the trace
   if (goals.own_trace_method()) {
     r.trace = state.trace;
   } else if (goals.samples_trace()) {
     TraceAnswer trace = record.schedule.trace_answer(state);
+    floor = trace.floor;
     r.trace = std::move(trace.estimate);
     if (!goals.layers.empty()) r.layers = layers_of(record.problem, goals, state, trace.samples);
     r.samples = std::move(trace.samples);
   }
   r.counts = counts_of(r, state);
-  warn(r, record.problem, goals, record.run.config.compute.dtype);
+  r.warnings = record.problem.warnings;  // which were told when it began
+  warn(r, goals, floor, record.run.config.compute.dtype);
   return r;
 }
 

@@ -14,6 +14,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
 #include "local_loss.h"
+#include "non_finite.h"
 #include "product_trials.h"
 
 namespace hesspect {
@@ -211,10 +212,22 @@ struct HessianOperator::Impl {
       batches.push_back(std::move(batch));
     }
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
-    if (!std::isfinite(local_loss))
-      throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") on rows " +
-                       std::to_string(local.global_rows().begin) + " to " +
-                       std::to_string(local.global_rows().end - 1));
+    if (std::isfinite(local_loss)) return;
+    const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), {});
+    throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") " +
+                     (where.empty() ? "summed over rows " + std::to_string(local.global_rows().begin) + " to " +
+                                          std::to_string(local.global_rows().end - 1)
+                                    : where));
+  }
+
+  /// Says where a quantity stops being finite. Collective.
+  /// @param v  of the product that is not finite; empty: it is the gradient
+  /// @throws InputError on every rank, where any rank's rows show it
+  void explain_non_finite(const std::string& what, const std::vector<at::Tensor>& v) {
+    agree(comm, [&] {
+      const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), v);
+      if (!where.empty()) throw InputError(what + " is not finite: " + where);
+    });
   }
 
   std::string no_terms() const {
@@ -237,7 +250,9 @@ struct HessianOperator::Impl {
     gradient.div_(divisor);
     double finite = at::isfinite(gradient).all().item<bool>() ? 0.0 : 1.0;
     comm.all_reduce_sum(std::span<double>(&finite, 1));
-    if (finite > 0) throw InputError("the gradient of the loss is not finite");
+    if (finite == 0) return;
+    explain_non_finite("the gradient of the loss", {});
+    throw InputError("the gradient of the loss is not finite");
   }
 
   /// Times the gradient, warm: the median of three on the first micro-batch, scaled to this rank's rows.
@@ -306,6 +321,11 @@ const HessianStats& HessianOperator::stats() const { return impl_->stats; }
 
 void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
   impl_->apply(std::span<const at::Tensor>(&x_local, 1), std::span<at::Tensor>(&y_local, 1));
+}
+
+void HessianOperator::explain_non_finite(const at::Tensor& x_local) {
+  impl_->gather(std::span<const at::Tensor>(&x_local, 1));
+  impl_->explain_non_finite("a product with the Hessian", impl_->views(impl_->input(0)));
 }
 
 void HessianOperator::apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) {

@@ -199,7 +199,8 @@ void LocalLoss::check(bool every_op) {
     check_output(options_, trial_output.detach(), trial.first_row);
   }
   if (!trial_output.requires_grad())
-    throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters");
+    throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters" +
+                     program_.stopped_gradients(output_index_).reason);
   if (every_op) program_.check_twice_differentiable(trial.inputs);
   // What no node shows alone, such as a tensor that is saved for the backward and then written to.
   try {

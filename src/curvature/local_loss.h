@@ -85,7 +85,9 @@ class LocalLoss {
   /// The output that the loss takes, the rows first and without padded ones; a scalar as it is.
   /// @throws InputError: an output that is no floating tensor, or has other rows than were fed
   at::Tensor output(const MicroBatch& batch) const;
-  /// @throws InputError: an output that the loss does not take
+  /// ℓ_sum with its graph.
+  at::Tensor sum(const MicroBatch& batch) const;
+  /// The same with its count. @throws InputError: an output that the loss does not take
   LossSum loss(const MicroBatch& batch) const;
   /// sums += ∇ℓ_sum. @return ℓ_sum and its count @throws InputError as loss
   std::pair<double, double> add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
@@ -98,7 +100,6 @@ class LocalLoss {
  private:
   std::int64_t padded_rows(RowRange range) const;
   void fit(MicroBatch& batch, const at::Tensor& output);
-  at::Tensor sum(const MicroBatch& batch) const;
   bool is_output() const { return options_.kind == LossKind::kOutput; }
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
 

@@ -81,6 +81,7 @@ class GraphCompiler {
     for (const json& output : source_.at("outputs")) graph_.outputs.push_back(output_operand(output));
     keep_ops_whose_side_outputs_are_read();
     find_last_uses();
+    find_continuous();
     return std::move(graph_);
   }
 
@@ -498,6 +499,21 @@ class GraphCompiler {
     for (int slot = 0; slot < graph_.slots; ++slot)
       if (last[static_cast<std::size_t>(slot)] >= 0)
         graph_.instructions[static_cast<std::size_t>(last[static_cast<std::size_t>(slot)])].dead.push_back(slot);
+  }
+
+  /// The schema numbers the integer types 1 to 5, and bool 12.
+  void find_continuous() {
+    graph_.continuous.assign(static_cast<std::size_t>(graph_.slots), false);
+    const auto value_meta = [&](const char* table, const std::string& name) {
+      const auto values = source_.find(table);
+      return values != source_.end() && values->contains(name) ? &(*values)[name] : nullptr;
+    };
+    for (const auto& [name, slot] : slots_) {
+      const json* tensor = value_meta("tensor_values", name);
+      const std::int64_t type = tensor != nullptr && tensor->is_object() ? tensor->value("dtype", 0) : 0;
+      const bool is_float = value_meta("sym_float_values", name) != nullptr || (type > 5 && type != 12);
+      graph_.continuous[static_cast<std::size_t>(slot)] = is_float;
+    }
   }
 
   const json& source_;

@@ -13,6 +13,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
 #include "hesspect/core/text.h"
+#include "node_steps.h"
 #include "program_impl.h"
 #include "signature.h"
 
@@ -471,7 +472,9 @@ void Program::check_finite() const {
 
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) const {
   DefaultDtypeScope default_dtype(impl_->map_dtype(at::kFloat));
-  std::vector<c10::IValue> values = execute(impl_->graph, impl_->graph_inputs(inputs), impl_->where);
+  std::vector<c10::IValue> values = impl_->graph_inputs(inputs);
+  values = impl_->record != nullptr ? impl_->record->record(impl_->graph, std::move(values))
+                                    : execute(impl_->graph, std::move(values), impl_->where);
   std::vector<at::Tensor> outputs;
   outputs.reserve(impl_->outputs.size());
   for (std::size_t i = 0; i < impl_->outputs.size(); ++i)

@@ -10,6 +10,8 @@
 
 namespace hesspect {
 
+struct NodeSteps;
+
 struct Program::Impl {
   ProgramOptions options;
   std::string where;
@@ -38,6 +40,7 @@ struct Program::Impl {
     bool is_parameter = false;  // exported with requires_grad = False
   };
   std::vector<NamedTensor> tensors;  // buffers, constants, frozen parameters
+  NodeSteps* record = nullptr;       // where runs are being recorded (node_record.h)
 
   /// A floating dtype of the program, in the run.
   at::ScalarType map_dtype(at::ScalarType type) const;

@@ -71,6 +71,10 @@ class HessianOperator final : public LinearOperator {
   /// Takes 2 K vectors of shard().padded() entries, from the first call with this many on.
   void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) override;
 
+  /// For a product with x that was not finite: finds the row and the node of the program that make it so. Collective.
+  /// @throws InputError that names them, on every rank; returns where each micro-batch's product is finite by itself
+  void explain_non_finite(const at::Tensor& x_local);
+
   /// The mean loss over all data, or the sum where that is the reduction. Collective at construction; a stored value
   /// here.
   double loss() const;

@@ -57,6 +57,12 @@ struct OpCount {
   std::int64_t count;
 };
 
+/// What a program makes constant to autograd of what depends on its parameters, on the way to its outputs.
+struct StoppedGradients {
+  std::vector<std::string> warnings;  // a line for each kind of stop, with its first node
+  std::string reason;                 // why an output has no gradient at all; ends a line, empty where nothing stops it
+};
+
 class Program {
  public:
   /// Reads, checks and prepares a `.pt2`.
@@ -82,6 +88,8 @@ class Program {
   std::int64_t fewest_rows() const;
   std::optional<std::int64_t> most_rows() const;
   std::vector<OpCount> op_counts() const;
+  /// Where gradients of parameters stop on their way to an output; nothing: to any. By the graph alone.
+  StoppedGradients stopped_gradients(std::optional<int> output) const;
   /// Total bytes of buffers and constants, run dtype.
   std::int64_t buffer_bytes() const;
   /// The floating type of fewest bits that any value of the program has in the run.
@@ -122,6 +130,7 @@ class Program {
   struct Impl;  // the implementation's own
 
  private:
+  friend class NodeRecord;
   explicit Program(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
