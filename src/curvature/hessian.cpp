@@ -224,6 +224,8 @@ struct HessianOperator::Impl {
   /// @param v  of the product that is not finite; empty: it is the gradient
   /// @throws InputError on every rank, where any rank's rows show it
   void explain_non_finite(const std::string& what, const std::vector<at::Tensor>& v) {
+    kept.clear();  // the run is at its end, and looking takes memory
+    stats.kept_graphs = 0;
     agree(comm, [&] {
       const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), v);
       if (!where.empty()) throw InputError(what + " is not finite: " + where);

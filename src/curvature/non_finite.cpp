@@ -48,6 +48,18 @@ std::string rows_text(const LocalLoss& local, RowRange range) {
   return "in rows " + std::to_string(first) + " to " + std::to_string(first + range.size() - 1);
 }
 
+/// The first node at fault on these rows; "" where none can be named.
+std::string node_at_fault(LocalLoss& local, RowRange range) {
+  const MicroBatch batch = local.batch(range);
+  try {
+    NodeRecord record(local.program());
+    return record.first_non_finite(local.sum(batch));
+  } catch (const std::exception& e) {
+    if (!is_out_of_memory(e)) throw;
+    return "";  // a record keeps every value of the batch: the rows alone are told
+  }
+}
+
 }  // namespace
 
 std::string first_non_finite(LocalLoss& local, const std::vector<RowRange>& ranges, const std::vector<at::Tensor>& v) {
@@ -59,9 +71,7 @@ std::string first_non_finite(LocalLoss& local, const std::vector<RowRange>& rang
       if (half.size() == range.size()) break;
       range = half;
     }
-    const MicroBatch batch = local.batch(range);
-    NodeRecord record(local.program());
-    const std::string node = record.first_non_finite(local.sum(batch));
+    const std::string node = node_at_fault(local, range);
     return rows_text(local, range) + (node.empty() ? "" : ", " + node);
   }
   return "";

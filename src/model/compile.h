@@ -68,7 +68,7 @@ struct Instruction {
 struct Graph {
   int slots = 0;
   std::vector<bool> continuous;  // per slot: a floating or complex tensor, or a float; gradients may flow through it
-  std::vector<int> inputs;  // slots, in the graph's input order
+  std::vector<int> inputs;       // slots, in the graph's input order
   std::vector<Operand> outputs;
   std::vector<Instruction> instructions;
 };
