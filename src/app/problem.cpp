@@ -66,9 +66,28 @@ std::int64_t bytes_of(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.numel() * static_cast<std::int64_t>(tensor.element_size()) : 0;
 }
 
+/// Lays the checkpoints over the program, later ones over earlier.
+void lay_weights_over(const ModelConfig& config, Problem& problem) {
+  std::vector<Checkpoint> checkpoints;
+  for (const std::string& path : config.weights) checkpoints.push_back(read_checkpoint(path, config.weights_key));
+  problem.overlay = problem.program->overlay(checkpoints, config.weights_partial);
+  for (const Checkpoint& checkpoint : checkpoints) {
+    problem.weight_files.insert(problem.weight_files.end(), checkpoint.files.begin(), checkpoint.files.end());
+    problem.weights_format += (problem.weights_format.empty() ? "" : ", ") + checkpoint.format;
+    if (!checkpoint.other_sets.empty() && config.weights_key.empty())
+      problem.weights_changes.push_back(quote(checkpoint.files.front().string()) + ": " + quote(checkpoint.key) +
+                                        " is read; --weights-key chooses " + format_names(checkpoint.other_sets));
+  }
+  for (std::size_t i = 0; i < checkpoints.size(); ++i)
+    if (const std::string change = describe(problem.overlay.changes[i]); !change.empty())
+      problem.weights_changes.push_back(quote(checkpoints[i].files.front().string()) + ": " + change);
+  if (!problem.overlay.ignored.empty())
+    problem.weights_changes.push_back("ignored: " + format_names(problem.overlay.ignored));
+}
+
 }  // namespace
 
-Problem read_problem(const RunConfig& config, int threads, Communicator& world) {
+Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world) {
   Problem problem;
   const Timer timer;
   problem.process_bytes = resident_memory_bytes();
@@ -85,12 +104,9 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
     problem.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, problem.device}));
-    if (!config.model.weights.empty()) {
-      const Checkpoint checkpoint = read_checkpoint(config.model.weights);
-      problem.overlay = problem.program->overlay(checkpoint);
-      problem.weight_files = checkpoint.files;
-      problem.weights_format = checkpoint.format;
-    }
+    if (!config.model.weights.empty()) lay_weights_over(config.model, problem);
+    if (weights == Weights::kRequired) problem.program->require_data();
+    if (weights == Weights::kRequired || config.plan.measure) problem.program->use_stand_ins();
     problem.program->check_finite();
     problem.spec = dataset_spec(config, *problem.file, *problem.program, options.loss);
     const DataShard one = load_shard(*problem.file, problem.spec, kManyRanks, 0);
@@ -98,6 +114,8 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
     problem.row_bytes += bytes_of(one.target);
   });
+  if (world.rank() == 0)
+    for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
 }

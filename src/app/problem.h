@@ -27,6 +27,7 @@ struct Problem {
   std::unique_ptr<Program> program;
   std::vector<std::filesystem::path> weight_files;  // of the checkpoint, if there was one
   std::string weights_format;
+  std::vector<std::string> weights_changes;  // a sentence each: what was done to make the checkpoints' names fit
   OverlayReport overlay;
   std::unique_ptr<ArrayFile> file;
   DatasetSpec spec;
@@ -35,10 +36,13 @@ struct Problem {
   std::int64_t row_bytes = 0;  // of one
 };
 
+/// What a program without weights, exported on the meta device, gets where no checkpoint gives them.
+enum class Weights { kRequired, kStandIns };
+
 /// Reads and checks everything before anything is computed. Collective over world.
 /// @param threads  a rank; 0: as configured
 /// @throws the same error on every rank
-Problem read_problem(const RunConfig& config, int threads, Communicator& world);
+Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world);
 
 /// Where the parameter tensors lie in the flat vector: their beginnings, and n.
 std::vector<std::int64_t> layer_offsets(const Problem& problem);

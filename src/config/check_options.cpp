@@ -101,6 +101,8 @@ void check_whole(const Invocation& run) {
     require(!c.data.data.empty(), run.command, "data", "an HDF5 or safetensors file");
     require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
   }
+  if (c.model.weights.empty() && (c.model.weights_partial || !c.model.weights_key.empty()))
+    throw UsageError("--weights-partial and --weights-key say how --weights is read, which is not given");
   const bool planning = run.command == Command::kPlan;
   const std::string work = planning ? c.plan.work : to_string(run.command);
   if (!planning) {
