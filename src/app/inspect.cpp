@@ -106,6 +106,10 @@ std::string inspect_program(const std::filesystem::path& path) {
           " tensors, and " + format_bytes(program.buffer_bytes()) + " of buffers and constants; the largest\n" +
           table(rows, kLargest);
   if (!tied.empty()) text += "tied weights, counted once\n" + table(tied, kMostListed);
+  if (const auto lacking = program.lacking(); !lacking.empty())
+    text += "no data for " + format_count(static_cast<std::int64_t>(lacking.size())) +
+            " of these (exported on the meta device or with fake tensors): a run needs --weights" +
+            (tied.empty() ? "" : ", which also settle what is tied (above by use and shape)") + "\n";
   rows.clear();
   for (const auto& op : program.op_counts()) rows.push_back({one_line(op.op), std::to_string(op.count), "", ""});
   text += "operators\n" + table(rows, kMostListed);
@@ -168,6 +172,8 @@ bool is_exported_program(const std::filesystem::path& path) {
 }  // namespace
 
 std::string inspect(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return inspect_checkpoint(path);
   check_input_file(path);
   std::array<char, 16> head{};
   std::ifstream(path, std::ios::binary).read(head.data(), head.size());

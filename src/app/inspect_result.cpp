@@ -238,6 +238,8 @@ std::string inspect_result(const RunResult& r) {
   line(text, "written", p.end_time);
   line(text, "model", files_text(p.model));
   line(text, "weights", p.weights.empty() ? "those in the model" : files_text(p.weights));
+  for (const auto& change : p.weights_changes) line(text, "names", change);
+  if (!p.weights_not_covered.empty()) line(text, "not covered", format_names(p.weights_not_covered));
   line(text, "data", files_text(p.data));
   line(text, "matrix",
        p.curvature + " of the " + (p.reduction == "sum" ? "summed " : "") + "loss " + p.loss_kind + ", " + p.dtype +

@@ -271,7 +271,7 @@ Planned plan_run(const RunConfig& config, const std::string& work, Problem& prob
 }
 
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
-  Problem problem = read_problem(config, 0, world);
+  Problem problem = read_problem(config, 0, Weights::kStandIns, world);
   Planned p;
   p.problem = plan_problem(problem);
   p.work = plan_work(config, config.plan.work, p.problem.parameters);
@@ -294,6 +294,10 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.work, p.machine);
   fits = p.plan.fits;
   if (!fits) lines.push_back(would_fit(p));
+  if (const auto names = problem.program->lacking(); !names.empty())
+    lines.push_back("the model holds no data for " + format_count(static_cast<std::int64_t>(names.size())) +
+                    " of its weights: " + (config.plan.measure ? "measured with made-up values; " : "") +
+                    "a run needs --weights");
   return lines;
 }
 

@@ -108,17 +108,36 @@ std::int64_t bytes_of(const at::Tensor& tensor) {
 /// The program with its weights, and what laying them over it changed.
 struct LoadedProgram {
   std::unique_ptr<Program> program;
-  Checkpoint checkpoint;
+  std::vector<std::filesystem::path> files;  // of the weights
+  std::string format;
+  std::vector<std::string> changes;
   OverlayReport overlay;
 };
 
-LoadedProgram load_program(const RunConfig& config, at::ScalarType dtype, at::Device device) {
+/// Lays the checkpoints over the program, later ones over earlier.
+void lay_weights_over(const ModelConfig& config, LoadedProgram& loaded) {
+  std::vector<Checkpoint> checkpoints;
+  for (const std::string& path : config.weights) checkpoints.push_back(read_checkpoint(path, config.weights_key));
+  loaded.overlay = loaded.program->overlay(checkpoints, config.weights_partial);
+  for (const Checkpoint& checkpoint : checkpoints) {
+    loaded.files.insert(loaded.files.end(), checkpoint.files.begin(), checkpoint.files.end());
+    loaded.format += (loaded.format.empty() ? "" : ", ") + checkpoint.format;
+    if (!checkpoint.other_sets.empty() && config.weights_key.empty())
+      loaded.changes.push_back(quote(checkpoint.files.front().string()) + ": " + quote(checkpoint.key) +
+                               " is read; --weights-key chooses " + format_names(checkpoint.other_sets));
+  }
+  for (std::size_t i = 0; i < checkpoints.size(); ++i)
+    if (const std::string change = describe(loaded.overlay.changes[i]); !change.empty())
+      loaded.changes.push_back(quote(checkpoints[i].files.front().string()) + ": " + change);
+  if (!loaded.overlay.ignored.empty()) loaded.changes.push_back("ignored: " + format_names(loaded.overlay.ignored));
+}
+
+LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarType dtype, at::Device device) {
   LoadedProgram loaded;
   loaded.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, device}));
-  if (!config.model.weights.empty()) {
-    loaded.checkpoint = read_checkpoint(config.model.weights);
-    loaded.overlay = loaded.program->overlay(loaded.checkpoint);
-  }
+  if (!config.model.weights.empty()) lay_weights_over(config.model, loaded);
+  if (weights == Weights::kRequired) loaded.program->require_data();
+  if (weights == Weights::kRequired || config.plan.measure) loaded.program->use_stand_ins();
   loaded.program->check_finite();
   set_batch_dims(config, *loaded.program);
   return loaded;
@@ -129,14 +148,14 @@ LoadedProgram load_program(const RunConfig& config, at::ScalarType dtype, at::De
 /// Models of up to so many bytes in double are checked in double, where rounding hides nothing.
 constexpr std::int64_t kCheckedInDouble_bytes = std::int64_t{64} << 20;
 
-RowCheck check_in_best_dtype(const RunConfig& config, Problem& problem, const DatasetSpec& spec) {
+RowCheck check_in_best_dtype(const RunConfig& config, Weights weights, Problem& problem) {
   const auto check = [&](Program& program) {
-    return check_rows(program, *problem.file, spec, problem.options.loss, problem.options.output_index);
+    return check_rows(program, *problem.file, problem.spec, problem.options.loss, problem.options.output_index);
   };
   const bool as_double =
       problem.program->options().dtype != at::kDouble && 8 * problem.program->layout().size() <= kCheckedInDouble_bytes;
   if (!as_double) return check(*problem.program);
-  return check(*load_program(config, at::kDouble, problem.device).program);
+  return check(*load_program(config, weights, at::kDouble, problem.device).program);
 }
 
 /// A program that takes all the rows at once, and no others, has them as one unit.
@@ -152,12 +171,14 @@ struct RowVerdict {
 };
 
 /// On one rank. @throws InputError where the loss is no sum over rows
-RowVerdict judge_rows(const RunConfig& config, Problem& problem) {
+RowVerdict judge_rows(const RunConfig& config, Weights weights, Problem& problem) {
   RowVerdict verdict{problem.options.units.rows, true, "passed", ""};
   const std::string units = "units of " + format_count(verdict.unit_rows) + " rows";
   if (verdict.unit_rows == problem.rows && problem.rows > 1)
     return {verdict.unit_rows, false, "not needed: all rows are one unit", ""};
-  const RowCheck check = check_in_best_dtype(config, problem, problem.spec);
+  if (!problem.program->lacking().empty())
+    return {verdict.unit_rows, true, "not checked: the program holds no weights", ""};
+  const RowCheck check = check_in_best_dtype(config, weights, problem);
   if (!check.applies)
     verdict.text =
         problem.rows == 1 ? "not needed: there is one row" : "not needed: the program takes one row at a time";
@@ -176,11 +197,11 @@ RowVerdict judge_rows(const RunConfig& config, Problem& problem) {
 }
 
 /// Collective: rank 0 tries, all take its verdict.
-void check_that_rows_stand_alone(const RunConfig& config, Problem& problem, Communicator& world) {
+void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   RowVerdict verdict;
   const Timer timer;
   agree(world, [&] {
-    if (world.rank() == 0) verdict = judge_rows(config, problem);
+    if (world.rank() == 0) verdict = judge_rows(config, weights, problem);
   });
   verdict.unit_rows = std::stoll(from_rank0(world, std::to_string(verdict.unit_rows)));
   verdict.together = from_rank0(world, verdict.together ? "1" : "0") == "1";
@@ -194,7 +215,7 @@ void check_that_rows_stand_alone(const RunConfig& config, Problem& problem, Comm
 
 }  // namespace
 
-Problem read_problem(const RunConfig& config, int threads, Communicator& world) {
+Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world) {
   Problem problem;
   const Timer timer;
   problem.process_bytes = resident_memory_bytes();
@@ -210,11 +231,12 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     options.output_index = static_cast<int>(config.model.output_index);
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
-    LoadedProgram loaded = load_program(config, dtype, problem.device);
+    LoadedProgram loaded = load_program(config, weights, dtype, problem.device);
     problem.program = std::move(loaded.program);
     problem.overlay = std::move(loaded.overlay);
-    problem.weight_files = loaded.checkpoint.files;
-    problem.weights_format = loaded.checkpoint.format;
+    problem.weight_files = std::move(loaded.files);
+    problem.weights_format = std::move(loaded.format);
+    problem.weights_changes = std::move(loaded.changes);
     problem.spec = dataset_spec(config, *problem.file, *problem.program, options.loss);
     problem.rows = count_rows(*problem.file, problem.spec);
     options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
@@ -227,8 +249,10 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
     problem.row_bytes += bytes_of(one.target) + bytes_of(one.weight);
     require_whole_units(problem.rows, problem.spec);
   });
+  for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
   problem.warnings = problem.program->stopped_gradients(problem.options.output_index).warnings;
-  check_that_rows_stand_alone(config, problem, world);
+  for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
+  check_that_rows_stand_alone(config, weights, problem, world);
   for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;

@@ -41,6 +41,8 @@ ProcessInfo process_info(const RunRecord& record, const RunState& state) {
   p.weights = state.weights;
   p.data = state.data;
   p.weights_format = record.problem.weights_format;
+  p.weights_changes = record.problem.weights_changes;
+  p.weights_not_covered = record.problem.overlay.not_covered;
   p.ranks = record.layout.world;
   p.threads = record.layout.threads;
   p.dtype = config.compute.dtype;
@@ -155,6 +157,9 @@ void warn(RunResult& r, const Goals& goals, double floor, const std::string& dty
   if (!d.widened_weights.empty())
     say(r, format_count(static_cast<std::int64_t>(d.widened_weights.size())) +
                " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
+  if (const auto& names = r.process.weights_not_covered; !names.empty())
+    say(r, format_count(static_cast<std::int64_t>(names.size())) +
+               " weights are those in the model, for no --weights holds them: " + format_names(names, 3));
   if (r.eigenvalues && !r.eigenvalues->converged)
     say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
                " products: raise --max-steps, --max-hvps or --rtol-eigs");

@@ -137,6 +137,8 @@ void check_whole(const Invocation& run) {
     require(!c.loss.loss.empty(), run.command, "loss", "one of " + format_names(loss_names(), loss_names().size()));
     check_loss(c.loss);
   }
+  if (c.model.weights.empty() && (c.model.weights_partial || !c.model.weights_key.empty()))
+    throw UsageError("--weights-partial and --weights-key say how --weights is read, which is not given");
   const bool planning = run.command == Command::kPlan;
   const std::string work = planning ? c.plan.work : to_string(run.command);
   if (!planning) {

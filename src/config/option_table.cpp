@@ -100,6 +100,16 @@ void OptionGroup::text(std::string name, std::string& field, std::string value_n
                      [&field] { return field.empty() ? Values{} : Values{field}; }});
 }
 
+void OptionGroup::texts(std::string name, Values& field, std::string value_name, std::string help) {
+  options.push_back({std::move(name), std::move(value_name), std::move(help), true,
+                     [&field](const Values& values) {
+                       for (const auto& value : values)
+                         if (value.empty()) throw UsageError("a value is missing");
+                       field = values;
+                     },
+                     [&field] { return field; }});
+}
+
 void OptionGroup::choice(std::string name, std::string& field, Values choices, std::string help) {
   std::string value_name;
   for (const auto& c : choices) value_name += (value_name.empty() ? "" : "|") + c;

@@ -31,6 +31,8 @@ struct OptionGroup {
   std::vector<Option> options;
 
   void text(std::string name, std::string& field, std::string value_name, std::string help);
+  /// Texts, one at each time that the option is given.
+  void texts(std::string name, std::vector<std::string>& field, std::string value_name, std::string help);
   void choice(std::string name, std::string& field, std::vector<std::string> choices, std::string help);
   /// An integer in [min, max].
   void integer(std::string name, std::int64_t& field, std::int64_t min, std::int64_t max, std::string help);

@@ -38,6 +38,10 @@ ProcessInfo read_process(const ReadFile& file) {
   p.weights = read_sources(file, g + "weights");
   p.data = read_sources(file, g + "data");
   p.weights_format = file.text(g + "weights_format");
+  if (file.has(g + "weights_changes")) {  // not in older results
+    p.weights_changes = file.strings(g + "weights_changes");
+    p.weights_not_covered = file.strings(g + "weights_not_covered");
+  }
   p.model_torch_version = file.text(g + "model_torch_version");
   p.dtype = file.text(g + "dtype");
   p.device = file.text(g + "device");

@@ -45,6 +45,8 @@ void write_process(hid_t entry, const ProcessInfo& p) {
   write_sources(g, "weights", p.weights);
   write_sources(g, "data", p.data);
   put(g, "weights_format", p.weights_format, {"Format of the weights", ""});
+  put(g, "weights_changes", p.weights_changes, {"What was done to make the weights' names fit", ""});
+  put(g, "weights_not_covered", p.weights_not_covered, {"Names that kept what the model had", ""});
   put(g, "model_torch_version", p.model_torch_version, {"PyTorch's version that exported the model", ""});
   put(g, "dtype", p.dtype, {"Type of parameters and vectors", ""});
   put(g, "device", p.device, {"Where the model ran", ""});

@@ -15,6 +15,7 @@
 #include "hesspect/core/text.h"
 #include "node_steps.h"
 #include "program_impl.h"
+#include "program_weights.h"
 #include "signature.h"
 
 namespace hesspect {
@@ -130,19 +131,25 @@ class Loader {
     if (specs.size() != graph.at("inputs").size())
       throw InputError(impl_->where + "its signature and its graph disagree on the number of inputs");
     using Feed = Program::Impl::Feed;
+    if (archive_.lacks_data()) used_ = names_used(graph);
     for (const json& spec : specs) {
       if (spec.contains("parameter")) {
-        impl_->feeds.push_back(add_parameter(spec["parameter"].at("parameter_name").get<std::string>()));
-        name_external(spec["parameter"].at("arg").at("name"));
+        const json& arg = spec["parameter"].at("arg").at("name");
+        impl_->feeds.push_back(
+            add_parameter(spec["parameter"].at("parameter_name").get<std::string>(), arg.get<std::string>()));
+        name_external(arg);
       } else if (spec.contains("buffer")) {
         const json& buffer = spec["buffer"];
-        impl_->feeds.push_back(
-            add_tensor(buffer.at("buffer_name").get<std::string>(), buffer.value("persistent", true), false));
-        name_external(buffer.at("arg").at("name"));
+        const json& arg = buffer.at("arg").at("name");
+        impl_->feeds.push_back(add_tensor(buffer.at("buffer_name").get<std::string>(), arg.get<std::string>(),
+                                          buffer.value("persistent", true), false));
+        name_external(arg);
       } else if (spec.contains("tensor_constant")) {
         const json& item = spec["tensor_constant"];
-        impl_->feeds.push_back(add_tensor(item.at("tensor_constant_name").get<std::string>(), false, false));
-        name_external(item.at("arg").at("name"));
+        const json& arg = item.at("arg").at("name");
+        impl_->feeds.push_back(
+            add_tensor(item.at("tensor_constant_name").get<std::string>(), arg.get<std::string>(), false, false));
+        name_external(arg);
       } else if (spec.contains("user_input")) {
         impl_->feeds.push_back(add_user_input(spec["user_input"].at("arg"), graph));
       } else if (spec.contains("constant_input") || spec.contains("token")) {
@@ -155,52 +162,59 @@ class Loader {
 
   void name_external(const json& name) { external_.insert(name.get<std::string>()); }
 
-  Program::Impl::Feed add_parameter(const std::string& name) {
+  bool is_used(const ArchivedTensor& archived, const std::string& arg) const {
+    return archived.has_data || used_.contains(arg);
+  }
+
+  /// @param arg  its name in the graph
+  Program::Impl::Feed add_parameter(const std::string& name, const std::string& arg) {
     const auto found = archive_.weights().find(name);
     if (found == archive_.weights().end())
       throw InputError(impl_->where + "holds no weight for the parameter '" + name + "'");
     const ArchivedTensor& archived = found->second;
-    if (!archived.requires_grad || precision(archived.dtype) == 0) return add_tensor(name, true, true);
+    if (!archived.requires_grad || precision(archived.dtype) == 0) return add_tensor(name, arg, true, true);
     // Tied weights: several names of one record, shape and strides are one parameter.
-    for (std::size_t i = 0; i < tied_.size(); ++i) {
+    for (std::size_t i = 0; i < tied_.size() && archived.has_data; ++i) {
       const ArchivedTensor& other = *tied_[i].first;
-      if (is_empty(archived) || other.record != archived.record || other.storage_offset != archived.storage_offset)
+      if (!other.has_data || is_empty(archived) || other.record != archived.record ||
+          other.storage_offset != archived.storage_offset)
         continue;
       if (other.sizes != archived.sizes || other.strides != archived.strides)
         throw InputError(impl_->where + "the parameters '" + tied_[i].second + "' and '" + name +
                          "' are different views of one weight, which cannot be counted once");
       aliases_[i].push_back(name);
-      return {Program::Impl::Feed::Kind::kParameter, i};
+      return {Program::Impl::Feed::Kind::kParameter, i, i};
     }
     tied_.emplace_back(&archived, name);
     aliases_.emplace_back();
-    return {Program::Impl::Feed::Kind::kParameter, tied_.size() - 1};
+    are_used_.push_back(is_used(archived, arg));
+    return {Program::Impl::Feed::Kind::kParameter, tied_.size() - 1, tied_.size() - 1};
   }
 
   static bool is_empty(const ArchivedTensor& tensor) {
     return std::find(tensor.sizes.begin(), tensor.sizes.end(), 0) != tensor.sizes.end();
   }
 
-  Program::Impl::Feed add_tensor(const std::string& name, bool persistent, bool is_parameter) {
+  Program::Impl::Feed add_tensor(const std::string& name, const std::string& arg, bool persistent, bool is_parameter) {
     const ArchivedTensor* archived = nullptr;
     for (const auto* table : {&archive_.weights(), &archive_.constants()}) {
       const auto found = table->find(name);
       if (found != table->end() && archived == nullptr) archived = &found->second;
     }
     if (archived == nullptr) throw InputError(impl_->where + "holds no data for the buffer or constant '" + name + "'");
-    for (std::size_t i = 0; i < impl_->tensors.size() && !is_empty(*archived); ++i) {
+    for (std::size_t i = 0; i < impl_->tensors.size() && archived->has_data && !is_empty(*archived); ++i) {
       const ArchivedTensor& other = *frozen_[i];
-      if (other.record != archived->record || other.storage_offset != archived->storage_offset ||
+      if (!other.has_data || other.record != archived->record || other.storage_offset != archived->storage_offset ||
           other.sizes != archived->sizes || other.strides != archived->strides)
         continue;
       impl_->tensors[i].aliases.push_back(name);
       return {Program::Impl::Feed::Kind::kTensor, i};
     }
     frozen_.push_back(archived);
-    at::Tensor tensor = archive_.read(name, *archived);
-    const at::ScalarType type = impl_->map_dtype(archived->dtype);
-    tensor = tensor.to(at::TensorOptions().dtype(type).device(impl_->options.device), false, /*copy=*/true);
-    impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter});
+    const auto options = at::TensorOptions().dtype(impl_->map_dtype(archived->dtype)).device(impl_->options.device);
+    at::Tensor tensor = archived->has_data ? archive_.read(name, *archived).to(options, false, /*copy=*/true)
+                                           : at::empty(archived->sizes, options.device(at::kMeta));
+    impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter, archived->has_data, is_used(*archived, arg)});
     return {Program::Impl::Feed::Kind::kTensor, impl_->tensors.size() - 1};
   }
 
@@ -311,23 +325,25 @@ class Loader {
       entry.shape = tied_[i].first->sizes;
       entry.stored_dtype = tied_[i].first->dtype;
       entry.numel = 1;
-      for (const std::int64_t size : entry.shape) entry.numel *= size;
-      impl_->layout.add(std::move(entry));
+      for (const std::int64_t size : entry.shape) {
+        if (size < 0 || __builtin_mul_overflow(entry.numel, size, &entry.numel))
+          throw InputError(impl_->where + "the parameter '" + entry.name + "' of shape " + format_shape(entry.shape) +
+                           " is larger than any memory");
+      }
+      const bool has_data = tied_[i].first->has_data;
+      at::Tensor value = has_data ? archive_.read(tied_[i].second, *tied_[i].first) : at::Tensor();
+      impl_->stored.push_back({std::move(entry), std::move(value), has_data, are_used_[i]});
     }
-    if (impl_->layout.size() == 0)
+    if (tied_.empty())
       throw InputError(impl_->where + "has no trainable parameters (exported with requires_grad = False?)");
-    impl_->flat = at::empty({impl_->layout.size()},
-                            at::TensorOptions().dtype(impl_->options.dtype).device(impl_->options.device));
-    const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
-    for (std::size_t i = 0; i < tied_.size(); ++i) {
-      views[i].copy_(archive_.read(tied_[i].second, *tied_[i].first));
-      impl_->leaves.push_back(views[i].detach().requires_grad_(true));
-    }
+    impl_->lay_out(likely_owners(impl_->stored), !archive_.lacks_data());
   }
 
   Pt2Archive archive_;
   std::unique_ptr<Program::Impl> impl_;
   std::set<std::string> external_;
+  std::set<std::string> used_;  // by the graph's nodes and outputs; only where data lack
+  std::vector<bool> are_used_;  // of tied_
   std::vector<std::pair<const ArchivedTensor*, std::string>> tied_;
   std::vector<std::vector<std::string>> aliases_;
   std::vector<const ArchivedTensor*> frozen_;  // of impl_->tensors
@@ -437,37 +453,6 @@ std::int64_t Program::buffer_bytes() const {
   std::int64_t bytes = 0;
   for (const auto& tensor : impl_->tensors) bytes += static_cast<std::int64_t>(tensor.tensor.nbytes());
   return bytes;
-}
-
-OverlayReport Program::overlay(const Checkpoint& checkpoint) {
-  at::NoGradGuard no_grad;
-  std::vector<OverlayTarget> targets;
-  const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
-  for (std::size_t i = 0; i < views.size(); ++i) {
-    const ParameterEntry& entry = impl_->layout.entries()[i];
-    targets.push_back({entry.name, entry.aliases, views[i], true, true});
-  }
-  for (const auto& tensor : impl_->tensors)
-    if (tensor.persistent) targets.push_back({tensor.name, tensor.aliases, tensor.tensor, true, tensor.is_parameter});
-  return hesspect::overlay(checkpoint, targets);
-}
-
-void Program::check_finite() const {
-  // A buffer may hold infinities: attention masks do.
-  const auto check = [&](const std::string& kind, const std::string& name, const at::Tensor& tensor,
-                         bool is_parameter) {
-    if (!at::isFloatingType(tensor.scalar_type())) return;
-    const at::Tensor finite = is_parameter ? at::isfinite(tensor) : at::isnan(tensor).logical_not();
-    if (finite.all().item<bool>()) return;
-    const std::int64_t bad = tensor.numel() - finite.sum().item<std::int64_t>();
-    throw InputError(impl_->where + kind + " '" + name + "' holds " + format_count(bad) + " non-finite value" +
-                     (bad == 1 ? "" : "s") + " (NaN or infinity) of " + format_count(tensor.numel()));
-  };
-  for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
-    check("parameter", impl_->layout.entries()[i].name, impl_->leaves[i].detach(), true);
-  for (const auto& tensor : impl_->tensors)
-    if (tensor.persistent)
-      check(tensor.is_parameter ? "parameter" : "buffer", tensor.name, tensor.tensor, tensor.is_parameter);
 }
 
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) const {

@@ -96,7 +96,8 @@ class Weights(Bad):
             self.refused(BAD_INPUT, [path.name], *self.mlp(data=path), both=False)
 
     def test_a_pickle_that_calls_a_function(self):
-        self.refused(BAD_INPUT, ["system"], *self.mlp(weights=CKPT / "evil.pt"))
+        self.refused(BAD_INPUT, ["state_dict", "posix.system", "nothing in the file was executed"], *self.mlp(weights=CKPT / "evil_state.pt"))
+        self.refused(BAD_INPUT, ["layers.1.bias", "Scaled"], *self.mlp(weights=CKPT / "subclass.pt"), both=False)
         self.assertFalse((CKPT / "EVIL_RAN").exists())
 
     def test_names_and_shapes(self):
@@ -104,6 +105,18 @@ class Weights(Bad):
         self.refused(BAD_INPUT, ["layers.9.weight"], *self.mlp(weights=CKPT / "extra.safetensors"), both=False)
         self.refused(BAD_INPUT, ["layers.1.bias", "[3]"], *self.mlp(weights=CKPT / "misshapen.safetensors"), both=False)
         self.refused(BAD_INPUT, ["legacy.pt"], *self.mlp(weights=CKPT / "legacy.pt"), both=False)
+
+    def test_folders_and_keys(self):
+        self.refused(BAD_INPUT, ["more than one set", "full.safetensors"], *self.mlp(weights=CKPT), both=False)
+        self.refused(BAD_INPUT, ["swa", "--weights-key"], *self.mlp(weights=CKPT / "two_sets.pt", weights_key="swaa"), both=False)
+        self.refused(USAGE, ["--weights"], *self.mlp(weights_key="swa"), both=False)
+
+    def test_a_program_without_weights(self):
+        folder = CKPT / "weightless"
+        args = lambda name, **options: arguments("mlp_ce", self.folder / "r.h5", "causal_lm", model=folder / name, data=folder / "tied.data.h5", **options)
+        self.refused(BAD_INPUT, ["8 of its weights", "emb.weight", "--weights"], *args("meta.pt2"))
+        self.refused(BAD_INPUT, ["mask", "no data"], *args("meta_constant.pt2", weights=folder / "shared.pt"), both=False)
+        self.refused(BAD_INPUT, ["2 missing", "mid.weight"], *args("fake.pt2", weights=folder / "without_mid.safetensors"), both=False)
 
     def test_nan(self):
         self.refused(BAD_INPUT, ["layers.0.weight"], *self.mlp(weights=CKPT / "nan.safetensors"))

@@ -233,6 +233,60 @@ class Analyze(Case):
                     self.assertEqual(len(f["entry/diagnostics/widened_weights"]) > 0, which != "")
                     self.assertEqual(len(f["entry/process/weights_sha256"]), 3 if "index" in name else 1)
 
+    def trace_of(self, *more, **options):
+        """The result of few products, and what was said."""
+        output = self.folder / "r.h5"
+        ended = hesspect("trace", *arguments("mlp_ce", output, "cross_entropy", dtype="float64", probes=1, rtol_trace=0, **options), *more, "--force")
+        self.assertDone(ended)
+        return h5py.File(output), ended.err
+
+    def test_several_weights_parts_and_keys(self):
+        ckpt = FIXTURES / "ckpt"
+        with h5py.File(ckpt / "expected.h5") as f:
+            whole, partly = f.attrs["expected_loss"], f.attrs["expected_loss_partial"]
+        self.assertGreater(abs(whole - partly), 1e-6)
+        result, said = self.trace_of("--weights", ckpt / "missing.safetensors", "--weights-partial")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], partly, delta=1e-12)
+            self.assertEqual(list(f["entry/process/weights_not_covered"].asstr()), ["layers.1.bias"])
+            self.assertIn("layers.1.bias", list(f["entry/diagnostics/warnings"].asstr())[0])
+        result, said = self.trace_of("--weights", ckpt / "missing.safetensors", "--weights", ckpt / "one.safetensors")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], whole, delta=1e-12)
+            self.assertEqual(len(f["entry/process/weights_sha256"]), 2)
+        result, said = self.trace_of("--weights", ckpt / "two_sets.pt", "--weights-key", "swa")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], whole, delta=1e-12)
+            self.assertIn("'module.' taken off its names", list(f["entry/process/weights_changes"].asstr())[0])
+        self.assertIn("'module.' taken off its names", said)
+        self.assertIn("'module.' taken off its names", hesspect("inspect", self.folder / "r.h5").out)
+        self.assertIn("safetensors index", hesspect("inspect", ckpt / "sharded").out)
+        result, said = self.trace_of("--weights", ckpt / "sharded")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], whole, delta=1e-12)
+
+    def test_a_program_without_weights(self):
+        """As the program with weights: a tied weight and an unused layer counted once each, however the file holds them."""
+        folder, output = FIXTURES / "ckpt" / "weightless", self.folder / "r.h5"
+        with h5py.File(folder / "tied.ref.h5") as f:
+            exact, loss = f["eigenvalues"][()], f.attrs["loss"]
+        args = lambda name: arguments("mlp_ce", output, "causal_lm", model=folder / f"{name}.pt2", data=folder / "tied.data.h5", dtype="float64",
+                                      top=5, bottom=2, rtol_eigs=1e-10, **FIXED)
+        for name, weights in (("tied", None), ("meta", "shared.pt"), ("fake", "without_head.safetensors")):
+            with self.subTest(name):
+                self.assertDone(hesspect("analyze", *args(name), *(["--weights", folder / weights] if weights else []), "--force", ranks=2))
+                with h5py.File(output) as f:
+                    self.assertEqual(f["entry/diagnostics/n_parameters"][()], len(exact))
+                    self.assertAlmostEqual(f["entry/diagnostics/loss"][()], loss, delta=1e-12)
+                    expected = np.concatenate([exact[::-1][:5], exact[:2][::-1]])
+                    np.testing.assert_allclose(f["entry/eigenvalues/eigenvalue"][()], expected, rtol=0, atol=1e-9 * exact[-1])
+        told = hesspect("inspect", folder / "meta.pt2")
+        self.assertDone(told)
+        self.assertIn("no data for 8 of these", told.out)
+        planned = hesspect("plan", *args("meta"))
+        self.assertDone(planned)
+        self.assertIn("measured with made-up values", planned.err + planned.out)
+
     def test_arrays_of_other_names(self):
         data, output = self.folder / "d.h5", self.folder / "r.h5"
         with h5py.File(FIXTURES / "mlp_ce.data.h5") as f, h5py.File(data, "w") as g:

@@ -59,6 +59,23 @@ TEST(Options, DefaultsAndCommandLine) {
   EXPECT_EQ(run.config.data.inputs, inputs);
 }
 
+// One a time, later over earlier; a source replaces the lower one's list as a whole.
+TEST(Options, WeightsMayBeGivenSeveralTimes) {
+  using Names = std::vector<std::string>;
+  const IniFile ini("weights = a, b.pt\nweights = c\n");
+  const Invocation run = parse_command_line(with({"--config", ini.path(), "--weights-partial"}), {});
+  EXPECT_EQ(run.config.model.weights, (Names{"a, b.pt", "c"}));
+  EXPECT_TRUE(run.config.model.weights_partial);
+  EXPECT_EQ(from_ini(to_ini(run.config), "x").model.weights, run.config.model.weights);
+  EXPECT_EQ(
+      parse_command_line(with({"--config", ini.path(), "--weights", "d", "--weights=e"}), {}).config.model.weights,
+      (Names{"d", "e"}));
+  EXPECT_EQ(parse_command_line(with({}), {{"HESSPECT_WEIGHTS", "f"}}).config.model.weights, Names{"f"});
+  EXPECT_EQ(usage_error(with({"--weights", ""})), "--weights : a value is missing");
+  EXPECT_EQ(usage_error(with({"--weights-key", "ema"})),
+            "--weights-partial and --weights-key say how --weights is read, which is not given");
+}
+
 TEST(Options, CommandLineBeatsEnvironmentBeatsIniBeatsDefaults) {
   const IniFile ini("[probes]\nsteps = 11 ; why\nprobes = 12\nseed = 13\n# comment\ntarget = \"a # b\"\n");
   const Environment environment = {{"HESSPECT_STEPS", "21"}, {"HESSPECT_PROBES", "22"}, {"HESSPECT_SEED", ""}};

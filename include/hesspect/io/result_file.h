@@ -34,6 +34,8 @@ struct ProcessInfo {
   std::uint64_t seed = 0;
   std::vector<SourceFile> model, weights, data;  // weights: none where those in the model were used
   std::string weights_format;
+  std::vector<std::string> weights_changes;      // what was done to make their names fit, a sentence each
+  std::vector<std::string> weights_not_covered;  // names that kept what the model had
   std::int64_t ranks = 1;
   std::int64_t threads = 1;  // a rank
   std::string dtype, device, distribution, curvature, loss_kind;

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,7 @@ class Program {
   /// Reads, checks and prepares a `.pt2`.
   /// @throws InputError: not a file, not such an archive, broken, or a node that cannot be run or differentiated twice
   ///         (the line names node, op and the line of the user's model it came from)
+  /// A program without weights loads, but takes no memory for them and can't be run before overlay or use_stand_ins.
   static Program load(const std::filesystem::path& path, const ProgramOptions& options);
   ~Program();
   Program(Program&&) noexcept;
@@ -102,8 +104,17 @@ class Program {
   /// Leaf tensors that require grad, in layout order; aliasing flat_parameters().
   const std::vector<at::Tensor>& parameters() const;
 
-  /// Lays a checkpoint over parameters and buffers.
-  OverlayReport overlay(const Checkpoint& checkpoint);
+  /// Lays checkpoints over parameters and buffers, later ones over earlier. Before anything takes the parameters: where
+  /// the program holds no weights, ties are settled by what the checkpoints hold, and the layout may change.
+  /// @throws InputError as hesspect::overlay, and where a buffer or constant without data is in no checkpoint
+  OverlayReport overlay(std::span<const Checkpoint> checkpoints, bool partial = false);
+  OverlayReport overlay(const Checkpoint& checkpoint) { return overlay(std::span(&checkpoint, 1)); }
+  /// Names of what holds no data and was given none: of a program exported on the meta device or with fake tensors.
+  std::vector<std::string> lacking() const;
+  /// @throws InputError that lists lacking(), where there are any
+  void require_data() const;
+  /// Gives what is lacking() made-up values, so that time and memory can be measured.
+  void use_stand_ins();
   /// Frozen weights are finite? @throws InputError naming the first parameter or buffer with NaN or infinity
   void check_finite() const;
 
