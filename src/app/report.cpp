@@ -221,6 +221,8 @@ RunResult make_result(const RunRecord& record, const RunState& state, const Meas
     r.samples = std::move(trace.samples);
   }
   r.counts = counts_of(r, state);
+  if (const std::int64_t complex = record.problem.program->layout().complex_count(); complex > 0)
+    say(r, format_count(complex) + " complex parameters count twice, as real and imaginary parts");
   warn(r, goals, record.run.config.compute.dtype);
   return r;
 }

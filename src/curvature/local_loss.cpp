@@ -124,6 +124,10 @@ MicroBatch LocalLoss::batch(RowRange range) {
 at::Tensor LocalLoss::output(const MicroBatch& batch) const {
   const std::vector<at::Tensor> outputs = program_.run(batch.inputs);
   const at::Tensor& output = outputs[static_cast<std::size_t>(output_index_)];
+  if (output.defined() && output.is_complex())
+    throw InputError("output " + std::to_string(output_index_) +
+                     " of the model is complex, and a loss is taken of real numbers: give its absolute value, its real "
+                     "part or torch.view_as_real of it");
   if (!output.defined() || !at::isFloatingType(output.scalar_type()))
     throw InputError("output " + std::to_string(output_index_) + " of the model is not a floating tensor");
   if (options_.kind != LossKind::kOutput && output.dim() > 0 && output.size(0) > batch.rows)

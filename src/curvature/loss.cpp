@@ -121,6 +121,8 @@ at::Tensor check_target(const LossOptions& options, const at::Tensor& output, co
     return {};
   }
   if (!target.defined()) throw InputError(name + ": needs a target array");
+  if (target.is_complex())
+    throw InputError(name + ": targets are complex numbers, which no loss takes; give two reals");
   const bool floating = at::isFloatingType(target.scalar_type());
   if (takes_classes(options.kind)) {
     if (floating || target.scalar_type() == at::kBool)

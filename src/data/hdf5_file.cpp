@@ -63,7 +63,9 @@ hid_t memory_type(ElementType type) {
     case ElementType::kF32: return H5T_NATIVE_FLOAT;
     case ElementType::kF64: return H5T_NATIVE_DOUBLE;
     case ElementType::kF16:
-    case ElementType::kBF16: break;  // element_type_of never gives them
+    case ElementType::kBF16:
+    case ElementType::kC64:
+    case ElementType::kC128: break;  // element_type_of never gives them
   }
   return H5I_INVALID_HID;
 }

@@ -50,6 +50,9 @@ struct Instruction {
     kSymbolic,   // arithmetic on ints, floats, bools
     kSubgraph,   // wrap_with_set_grad_enabled: a nested graph under a grad mode
     kRewritten,  // an op run in another form (rewrites.h)
+    kVmap,       // a region of torch.vmap (vmap.h): a nested graph under a level of functorch
+    kAddBatchDim,
+    kRemoveBatchDim,
   };
   Kind kind = Kind::kDispatch;
   std::optional<c10::OperatorHandle> op;

@@ -33,9 +33,9 @@ void set_backends() {
   context.setAllowTF32CuBLAS(false);
 }
 
-/// Bits of precision that order the floating types.
+/// Bits of precision that order the floating types, and the complex ones by their parts.
 int precision(at::ScalarType type) {
-  switch (type) {
+  switch (c10::toRealValueType(type)) {
     case at::kBFloat16: return 8;
     case at::kHalf: return 11;
     case at::kFloat: return 24;
@@ -43,6 +43,12 @@ int precision(at::ScalarType type) {
     default: return 0;
   }
 }
+
+/// A tensor's numbers as reals: a complex one has a last dimension of 2 more.
+at::Tensor as_reals(const at::Tensor& tensor) { return tensor.is_complex() ? at::view_as_real(tensor) : tensor; }
+
+/// A complex tensor of pairs of reals. A copy: a view would ask for an even offset, of the products' vectors too.
+at::Tensor as_complex(const at::Tensor& pairs) { return at::complex(pairs.select(-1, 0), pairs.select(-1, 1)); }
 
 /// A dimension of a tensor's meta: {"as_int": 3} or {"as_expr": {"expr_str": "Symbol('s43', …)"}}.
 Dimension dimension_from(const json& size, const json& ranges) {
@@ -110,7 +116,7 @@ class Loader {
       if (found == archive_.weights().end() || precision(found->second.dtype) == 0) continue;
       std::int64_t numel = 1;
       for (const std::int64_t size : found->second.sizes) numel *= std::max<std::int64_t>(size, 0);
-      elements[found->second.dtype] += numel;
+      elements[c10::toRealValueType(found->second.dtype)] += numel;
     }
     std::int64_t most = 0;
     for (const auto& [type, count] : elements)
@@ -294,6 +300,7 @@ class Loader {
       entry.aliases = aliases_[i];
       entry.shape = tied_[i].first->sizes;
       entry.stored_dtype = tied_[i].first->dtype;
+      if (entry.is_complex()) entry.shape.push_back(2);
       entry.numel = 1;
       for (const std::int64_t size : entry.shape) entry.numel *= size;
       impl_->layout.add(std::move(entry));
@@ -304,7 +311,7 @@ class Loader {
                             at::TensorOptions().dtype(impl_->options.dtype).device(impl_->options.device));
     const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
     for (std::size_t i = 0; i < tied_.size(); ++i) {
-      views[i].copy_(archive_.read(tied_[i].second, *tied_[i].first));
+      views[i].copy_(as_reals(archive_.read(tied_[i].second, *tied_[i].first)));
       impl_->leaves.push_back(views[i].detach().requires_grad_(true));
     }
   }
@@ -328,8 +335,9 @@ DefaultDtypeScope::~DefaultDtypeScope() { c10::set_default_dtype(saved_); }
 at::ScalarType Program::Impl::map_dtype(at::ScalarType type) const {
   const int from = precision(type), program = precision(program_dtype), run = precision(options.dtype);
   if (from == 0 || run == program) return type;  // as exported
-  if (run > program) return from >= program && from < run ? options.dtype : type;
-  return from > run ? options.dtype : type;
+  const at::ScalarType run_type = c10::isComplexType(type) ? c10::toComplexType(options.dtype) : options.dtype;
+  if (run > program) return from >= program && from < run ? run_type : type;
+  return from > run ? run_type : type;
 }
 
 std::vector<c10::IValue> Program::Impl::graph_inputs(const std::vector<at::Tensor>& user_inputs) const {
@@ -337,7 +345,11 @@ std::vector<c10::IValue> Program::Impl::graph_inputs(const std::vector<at::Tenso
   values.reserve(feeds.size());
   for (const Feed& feed : feeds) {
     switch (feed.kind) {
-      case Feed::Kind::kParameter: values.emplace_back(leaves[feed.index]); break;
+      case Feed::Kind::kParameter: {
+        const at::Tensor& leaf = leaves[feed.index];
+        values.emplace_back(layout.entries()[feed.index].is_complex() ? as_complex(leaf) : leaf);
+        break;
+      }
       case Feed::Kind::kTensor: values.emplace_back(tensors[feed.index].tensor); break;
       case Feed::Kind::kUserInput: values.emplace_back(user_inputs.at(feed.index)); break;
       case Feed::Kind::kUnused: values.emplace_back(); break;
@@ -392,18 +404,21 @@ OverlayReport Program::overlay(const Checkpoint& checkpoint) {
   const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
   for (std::size_t i = 0; i < views.size(); ++i) {
     const ParameterEntry& entry = impl_->layout.entries()[i];
-    targets.push_back({entry.name, entry.aliases, views[i], true, true});
+    targets.push_back({entry.name, entry.aliases, entry.is_complex() ? as_complex(views[i]) : views[i], true, true});
   }
   for (const auto& tensor : impl_->tensors)
     if (tensor.persistent) targets.push_back({tensor.name, tensor.aliases, tensor.tensor, true, tensor.is_parameter});
-  return hesspect::overlay(checkpoint, targets);
+  OverlayReport report = hesspect::overlay(checkpoint, targets);
+  for (std::size_t i = 0; i < views.size(); ++i)
+    if (impl_->layout.entries()[i].is_complex()) views[i].copy_(as_reals(targets[i].tensor));
+  return report;
 }
 
 void Program::check_finite() const {
   // A buffer may hold infinities: attention masks do.
   const auto check = [&](const std::string& kind, const std::string& name, const at::Tensor& tensor,
                          bool is_parameter) {
-    if (!at::isFloatingType(tensor.scalar_type())) return;
+    if (precision(tensor.scalar_type()) == 0) return;
     const at::Tensor finite = is_parameter ? at::isfinite(tensor) : at::isnan(tensor).logical_not();
     if (finite.all().item<bool>()) return;
     const std::int64_t bad = tensor.numel() - finite.sum().item<std::int64_t>();
@@ -442,11 +457,13 @@ std::vector<at::Tensor> Program::example_inputs(std::int64_t rows) const {
       }
       shape.push_back(size);
     }
-    const auto options = at::TensorOptions().dtype(impl_->map_dtype(spec.dtype)).device(impl_->options.device);
-    if (at::isFloatingType(spec.dtype)) {
+    const at::ScalarType type = impl_->map_dtype(spec.dtype);
+    const auto options = at::TensorOptions().dtype(type).device(impl_->options.device);
+    if (precision(spec.dtype) > 0) {
       std::int64_t numel = 1;
       for (const std::int64_t size : shape) numel *= size;
-      inputs.push_back(at::sin(at::arange(1, numel + 1, options)).reshape(shape));
+      const at::Tensor numbers = at::arange(1, numel + 1, options.dtype(c10::toRealValueType(type)));
+      inputs.push_back(at::sin(numbers).reshape(shape).to(type));
     } else {
       inputs.push_back(spec.dtype == at::kBool ? at::ones(shape, options) : at::zeros(shape, options));
     }
@@ -483,7 +500,8 @@ std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& i
         throw fail(" (" + dimension.symbol + " is " + std::to_string(it->second.first) + " in input '" +
                    it->second.second + "')");
     }
-    const bool wants_floating = at::isFloatingType(spec.dtype), is_floating = at::isFloatingType(given.scalar_type());
+    const bool wants_floating = precision(spec.dtype) > 0, is_floating = precision(given.scalar_type()) > 0;
+    if (given.is_complex() && !c10::isComplexType(spec.dtype)) throw fail(" (complex numbers for a real input)");
     const bool wants_bool = spec.dtype == at::kBool, is_bool = given.scalar_type() == at::kBool;
     if ((is_floating && !wants_floating) || (wants_bool && !is_bool)) throw fail(" (another dtype)");
     const at::ScalarType type = wants_floating ? impl_->map_dtype(spec.dtype) : spec.dtype;
