@@ -79,6 +79,12 @@ at::Tensor select_scatter(const std::vector<IValue>& arguments) {
   return y;
 }
 
+/// cdist(a [..., P, M], b [..., R, M], p): the p-norms [..., P, R] of all differences.
+at::Tensor cdist(const std::vector<IValue>& arguments) {
+  const at::Tensor difference = arguments[0].toTensor().unsqueeze(-2) - arguments[1].toTensor().unsqueeze(-3);
+  return at::linalg_vector_norm(difference, arguments[2].toDouble(), at::IntArrayRef({-1}));
+}
+
 /// _grouped_mm(a, b, offs, bias, out_dtype): one product for each of G groups. `offs` [G] holds where each group ends
 /// in the dimension along which the groups of a two-dimensional operand lie; what is behind the last one is in no
 /// group.
@@ -125,6 +131,7 @@ std::optional<Rewrite> rewrite_for(const std::string& name, const std::string& o
   if (name == "copy" && overload.empty()) return Rewrite::kCopy;
   if (name == "slice_scatter") return Rewrite::kSliceScatter;
   if (name == "select_scatter") return Rewrite::kSelectScatter;
+  if (name == "cdist" || name == "_cdist_forward") return Rewrite::kCdist;
   if (name == "_grouped_mm") return Rewrite::kGroupedMm;
   return std::nullopt;
 }
@@ -143,6 +150,7 @@ bool can_rewrite(Rewrite rewrite, const std::vector<IValue>& constants, const st
              !constants[3].toBool() && constants[4].isInt() &&
              (constants[4].toInt() == kSum || constants[4].toInt() == kMean) && constants[7].isBool() &&
              (constants.size() < 9 || !given[8]);
+    case Rewrite::kCdist: return constants.size() >= 3 && given[0] && given[1] && constants[2].isDouble();
     case Rewrite::kGroupedMm:
       return constants.size() >= 3 && given[0] && given[1] &&
              (constants.size() < 4 || (!given[3] && constants[3].isNone()));
@@ -163,6 +171,7 @@ at::Tensor run_rewritten(Rewrite rewrite, const std::vector<IValue>& arguments) 
     case Rewrite::kCopy: return at::empty_like(arguments[0].toTensor()).copy_(arguments[1].toTensor());
     case Rewrite::kSliceScatter: return slice_scatter(arguments);
     case Rewrite::kSelectScatter: return select_scatter(arguments);
+    case Rewrite::kCdist: return cdist(arguments);
     case Rewrite::kGroupedMm: return grouped_mm(arguments);
   }
   return {};

@@ -19,6 +19,7 @@ enum class Rewrite {
   kCopy,                // a fresh tensor and copy_: the form without side effects has no derivative
   kSliceScatter,        // a copy and copy_ into its slice: the op has no derivative for complex numbers
   kSelectScatter,       // the same
+  kCdist,               // norms of differences: _cdist_backward has no derivative
   kGroupedMm,           // a product for each group: the op's own kernels take few dtypes
 };
 

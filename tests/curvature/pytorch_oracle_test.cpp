@@ -59,7 +59,7 @@ INSTANTIATE_TEST_SUITE_P(Models, PyTorchOracle,
                                            "gpt2_shifted", "llama", "widedeep", "multi_output", "symint", "constants",
                                            "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward",
                                            "complex_rotary", "fourier", "complex_parameters", "complex_decomposed",
-                                           "mixture", "vmap_rows", "vmap_ensemble", "instance_norm",
+                                           "complex_input", "mixture", "vmap_rows", "vmap_ensemble", "instance_norm",
                                            "instance_norm_decomposed"),
                          [](const auto& test) { return std::string(test.param); });
 

@@ -1,6 +1,7 @@
 // What a program tells of itself, what it refuses and how it says so. The numbers are tests/curvature's business.
 #include "hesspect/model/program.h"
 
+#include <ATen/functorch/DynamicLayer.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -139,6 +140,15 @@ TEST(Program, ComplexNumbersOfACheckpoint) {
   broken.fill_(INFINITY);
   checkpoint.tensors.front().tensor = broken;
   EXPECT_NE(refusal([&] { program.overlay(checkpoint); }).find("infinite"), std::string::npos);
+}
+
+// A node that fails inside of a torch.vmap is named, and leaves no level of functorch behind.
+TEST(Program, FailureInsideOfAVmap) {
+  const Program program = load("vmap_rows");
+  const std::string line = refusal([&] { program.run({at::ones({3, 2, 5})}); });
+  EXPECT_NE(line.find("node 'matmul' (aten.matmul.default"), std::string::npos) << line;
+  EXPECT_FALSE(at::functorch::maybeCurrentDynamicLayer());
+  EXPECT_EQ(program.run(program.example_inputs(3)).at(0).sizes(), at::IntArrayRef({3, 3}));
 }
 
 // A batch norm without running statistics changes no buffer: it runs, and whether its rows may be parted is another

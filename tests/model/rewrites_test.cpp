@@ -97,6 +97,20 @@ TEST(Scatter, IntoSlicesOfComplexNumbers) {
   expect_same(form, definition, {random({2, 6}, at::kComplexDouble), random({2, 3}, at::kComplexDouble)});
 }
 
+TEST(Cdist, NormsOfDifferences) {
+  for (const double p : {1.0, 2.0, 3.0}) {
+    const auto form = [p](const std::vector<at::Tensor>& x) {
+      return run_rewritten(Rewrite::kCdist, {x[0], x[1], p, c10::IValue()});
+    };
+    const std::vector<at::Tensor> x = {random({2, 5, 3}), random({2, 4, 3})};
+    EXPECT_TRUE(at::allclose(form(x), at::cdist(x[0], x[1], p)));
+    const auto definition = [p](const std::vector<at::Tensor>& y) {
+      return (y[0].unsqueeze(2) - y[1].unsqueeze(1)).abs().pow(p).sum(-1).pow(1 / p);
+    };
+    expect_same(form, definition, x);
+  }
+}
+
 TEST(Copy, BroadcastsAndConverts) {
   const at::Tensor old = random({4, 3}, at::kFloat);
   const auto form = [&](const std::vector<at::Tensor>& x) {
