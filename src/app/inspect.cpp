@@ -21,10 +21,18 @@ constexpr std::size_t kLargest = 10;      // parameters listed of a model
 constexpr std::size_t kMostListed = 200;  // tensors listed of a checkpoint or data file
 
 std::string lower_name(at::ScalarType dtype) {
-  static const std::map<at::ScalarType, std::string> names = {
-      {at::kFloat, "float32"}, {at::kDouble, "float64"}, {at::kHalf, "float16"}, {at::kBFloat16, "bfloat16"},
-      {at::kLong, "int64"},    {at::kInt, "int32"},      {at::kShort, "int16"},  {at::kChar, "int8"},
-      {at::kByte, "uint8"},    {at::kBool, "bool"}};
+  static const std::map<at::ScalarType, std::string> names = {{at::kFloat, "float32"},
+                                                              {at::kDouble, "float64"},
+                                                              {at::kHalf, "float16"},
+                                                              {at::kBFloat16, "bfloat16"},
+                                                              {at::kLong, "int64"},
+                                                              {at::kInt, "int32"},
+                                                              {at::kShort, "int16"},
+                                                              {at::kChar, "int8"},
+                                                              {at::kByte, "uint8"},
+                                                              {at::kBool, "bool"},
+                                                              {at::kComplexFloat, "complex64"},
+                                                              {at::kComplexDouble, "complex128"}};
   const auto found = names.find(dtype);
   return found != names.end() ? found->second : c10::toString(dtype);
 }
@@ -99,12 +107,16 @@ std::string inspect_program(const std::filesystem::path& path) {
   rows.clear();
   std::vector<Row> tied;
   for (const auto& e : entries) {
-    rows.push_back({one_line(e.name), lower_name(e.stored_dtype), format_shape(e.shape), format_count(e.numel)});
+    std::vector<std::int64_t> shape = e.shape;
+    if (e.is_complex()) shape.pop_back();  // as the model has it, without the pairs of reals
+    rows.push_back({one_line(e.name), lower_name(e.stored_dtype), format_shape(shape), format_count(e.numel)});
     for (const auto& alias : e.aliases) tied.push_back({one_line(alias), "is", one_line(e.name), ""});
   }
   text += format_count(layout.size()) + " parameters in " + format_count(static_cast<std::int64_t>(entries.size())) +
           " tensors, and " + format_bytes(program.buffer_bytes()) + " of buffers and constants; the largest\n" +
           table(rows, kLargest);
+  if (layout.complex_count() > 0)
+    text += format_count(layout.complex_count()) + " complex parameters count twice, as real and imaginary parts\n";
   if (!tied.empty()) text += "tied weights, counted once\n" + table(tied, kMostListed);
   if (const auto lacking = program.lacking(); !lacking.empty())
     text += "no data for " + format_count(static_cast<std::int64_t>(lacking.size())) +

@@ -250,6 +250,8 @@ RunResult make_result(const RunRecord& record, const RunState& state, const Meas
   }
   r.counts = counts_of(r, state);
   r.warnings = record.problem.warnings;  // which were told when it began
+  if (const std::int64_t complex = record.problem.program->layout().complex_count(); complex > 0)
+    say(r, format_count(complex) + " complex parameters count twice, as real and imaginary parts");
   warn(r, goals, floor, record.run.config.compute.dtype);
   return r;
 }

@@ -182,6 +182,8 @@ at::Tensor check_target(const LossOptions& options, const at::Tensor& output, co
                         std::int64_t first_row) {
   const std::string name(to_string(options.kind));
   if (!target.defined()) throw InputError(name + ": needs a target array");
+  if (target.is_complex())
+    throw InputError(name + ": targets are complex numbers, which no loss takes; give two reals");
   if (!takes_classes(options.kind)) return check_elements(options, output, target, first_row);
   check_outputs_of_classes(options, output);
   if (at::isFloatingType(target.scalar_type())) return check_probabilities(options, output, target, first_row);

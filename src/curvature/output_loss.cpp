@@ -47,6 +47,10 @@ bool is_per_row_output(const Program& program, int index) {
 at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outputs, int index, FedRows fed,
                      bool may_be_scalar) {
   const at::Tensor& output = outputs[static_cast<std::size_t>(index)];
+  if (output.defined() && output.is_complex())
+    throw InputError("output " + std::to_string(index) +
+                     " of the model is complex, and a loss is taken of real numbers: give its absolute value, its real "
+                     "part or torch.view_as_real of it");
   if (!output.defined() || !at::isFloatingType(output.scalar_type()))
     throw InputError("output " + std::to_string(index) + " of the model is not a floating tensor");
   if (may_be_scalar && !is_per_row_output(program, index)) return output;

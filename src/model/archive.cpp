@@ -32,6 +32,9 @@ at::ScalarType scalar_type_from_schema(std::int64_t code) {
     case 6: return at::kHalf;
     case 7: return at::kFloat;
     case 8: return at::kDouble;
+    case 9: return at::kComplexHalf;
+    case 10: return at::kComplexFloat;
+    case 11: return at::kComplexDouble;
     case 12: return at::kBool;
     case 13: return at::kBFloat16;
     default: throw InputError("dtype code " + std::to_string(code) + " of the export schema is not supported");

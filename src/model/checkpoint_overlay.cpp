@@ -39,6 +39,7 @@ std::string dtype_name(at::ScalarType type) {
 bool same_kind(at::ScalarType from, at::ScalarType to) {
   const auto kind = [](at::ScalarType type) {
     if (at::isFloatingType(type)) return 'f';
+    if (at::isComplexType(type)) return 'c';
     return type == at::kBool ? 'b' : at::isIntegralType(type, false) ? 'i' : 'x';
   };
   return kind(from) == kind(to);
@@ -159,14 +160,16 @@ std::string index_text(std::int64_t flat, const std::vector<std::int64_t>& shape
 /// The index of the first NaN or infinity of a tensor, in row-major order.
 std::optional<std::int64_t> non_finite(const at::Tensor& tensor) {
   const auto type = from_scalar_type(tensor.scalar_type());
-  if (!type || !is_floating(*type) || tensor.numel() == 0) return std::nullopt;
+  if (!type || !(is_floating(*type) || is_complex(*type)) || tensor.numel() == 0) return std::nullopt;
   const at::Tensor whole = tensor.contiguous();
   return first_non_finite(*type, whole.const_data_ptr(), whole.numel());
 }
 
+bool is_inexact(at::ScalarType type) { return at::isFloatingType(type) || at::isComplexType(type); }
+
 /// The first value that a parameter (finite) or a buffer (not NaN) may not hold.
 std::optional<std::int64_t> not_allowed(const at::Tensor& tensor, bool is_parameter) {
-  if (is_parameter || !at::isFloatingType(tensor.scalar_type())) return non_finite(tensor);
+  if (is_parameter || !is_inexact(tensor.scalar_type())) return non_finite(tensor);
   const at::Tensor bad = at::isnan(tensor).reshape({-1}).nonzero();
   return bad.numel() == 0 ? std::nullopt : std::optional<std::int64_t>(bad[0].item<std::int64_t>());
 }
@@ -181,7 +184,7 @@ void check_values(const Match& match) {
   const std::string file = file_of(*match.checkpoint);
   for (const CheckpointTensor* tensor : match.found) {
     if (const auto bad = not_allowed(tensor->tensor, match.target->is_parameter)) {
-      const double value = tensor->tensor.reshape({-1})[*bad].item<double>();
+      const double value = tensor->tensor.reshape({-1})[*bad].abs().item<double>();
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds " +
                        (std::isnan(value) ? "NaN" : "an infinite value") + " at index " +
                        index_text(*bad, tensor->shape));
@@ -189,8 +192,8 @@ void check_values(const Match& match) {
     const at::ScalarType to = match.target->tensor.scalar_type();
     if (!is_narrowing(tensor->dtype, to)) continue;
     const at::Tensor narrow = tensor->tensor.to(to);
-    const bool fits = at::isFloatingType(to) ? !not_allowed(narrow, match.target->is_parameter)
-                                             : narrow.to(tensor->dtype).equal(tensor->tensor);
+    const bool fits = is_inexact(to) ? !not_allowed(narrow, match.target->is_parameter)
+                                     : narrow.to(tensor->dtype).equal(tensor->tensor);
     if (!fits) {
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds a value of " + dtype_name(tensor->dtype) +
                        " that does not fit the program's " + dtype_name(to));
@@ -201,7 +204,8 @@ void check_values(const Match& match) {
     const bool same_memory = other->tensor.const_data_ptr() == first.tensor.const_data_ptr() &&
                              other->tensor.strides() == first.tensor.strides() && other->dtype == first.dtype;
     if (same_memory) continue;
-    if (!other->tensor.to(at::kDouble).equal(first.tensor.to(at::kDouble))) {
+    const at::ScalarType widest = at::isComplexType(first.dtype) ? at::kComplexDouble : at::kDouble;
+    if (!other->tensor.to(widest).equal(first.tensor.to(widest))) {
       throw InputError(file + ": " + quote(first.name) + " and " + quote(other->name) +
                        " are one tied weight in the program, but differ in the checkpoint");
     }
@@ -213,7 +217,7 @@ void write(const Match& match, OverlayReport& report) {
   const at::ScalarType to = match.target->tensor.scalar_type();
   const bool is_half = from.dtype == at::kHalf || from.dtype == at::kBFloat16;
   if (is_half && (to == at::kFloat || to == at::kDouble)) report.widened.push_back(match.target->name);
-  if (at::isFloatingType(to) && is_narrowing(from.dtype, to)) report.narrowed.push_back(match.target->name);
+  if (is_inexact(to) && is_narrowing(from.dtype, to)) report.narrowed.push_back(match.target->name);
   at::Tensor target = match.target->tensor;
   // A file's bool bytes may be other than 0 and 1.
   target.copy_(from.dtype == at::kBool ? from.tensor.view(at::kByte).ne(0) : from.tensor);

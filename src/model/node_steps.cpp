@@ -62,7 +62,7 @@ std::vector<IValue> NodeSteps::run_op(const Instruction& instruction, std::vecto
   if (instruction.kind == Instruction::Kind::kSymbolic)
     arguments = {evaluate(instruction.symbolic, arguments)};
   else
-    call_op(instruction, arguments);
+    call_op(instruction, arguments, "");
   step.results = tensors_in(arguments);
   for (const at::Tensor& tensor : step.results) {
     step.nan = step.nan || has_nan(tensor);

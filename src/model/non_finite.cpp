@@ -118,7 +118,7 @@ class Replay {
     for (std::size_t i = 0; i < step.arguments.size(); ++i)
       stack.push_back(replace(step.arguments[i], step.instruction->writes[i]));
     if (leaves_.empty()) return;
-    call_op(*step.instruction, stack);
+    call_op(*step.instruction, stack, "");
     results_ = tensors_in(stack);
   }
   const std::vector<at::Tensor>& leaves() const { return leaves_; }

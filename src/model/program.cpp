@@ -36,9 +36,9 @@ void set_backends() {
   context.setAllowTF32CuBLAS(false);
 }
 
-/// Bits of precision that order the floating types.
+/// Bits of precision that order the floating types, and the complex ones by their parts.
 int precision(at::ScalarType type) {
-  switch (type) {
+  switch (c10::toRealValueType(type)) {
     case at::kBFloat16: return 8;
     case at::kHalf: return 11;
     case at::kFloat: return 24;
@@ -115,7 +115,7 @@ class Loader {
       if (found == archive_.weights().end() || precision(found->second.dtype) == 0) continue;
       std::int64_t numel = 1;
       for (const std::int64_t size : found->second.sizes) numel *= std::max<std::int64_t>(size, 0);
-      elements[found->second.dtype] += numel;
+      elements[c10::toRealValueType(found->second.dtype)] += numel;
     }
     std::int64_t most = 0;
     for (const auto& [type, count] : elements)
@@ -324,6 +324,7 @@ class Loader {
       entry.aliases = aliases_[i];
       entry.shape = tied_[i].first->sizes;
       entry.stored_dtype = tied_[i].first->dtype;
+      if (entry.is_complex()) entry.shape.push_back(2);
       entry.numel = 1;
       for (const std::int64_t size : entry.shape) {
         if (size < 0 || __builtin_mul_overflow(entry.numel, size, &entry.numel))
@@ -331,7 +332,7 @@ class Loader {
                            " is larger than any memory");
       }
       const bool has_data = tied_[i].first->has_data;
-      at::Tensor value = has_data ? archive_.read(tied_[i].second, *tied_[i].first) : at::Tensor();
+      at::Tensor value = has_data ? as_reals(archive_.read(tied_[i].second, *tied_[i].first)) : at::Tensor();
       impl_->stored.push_back({std::move(entry), std::move(value), has_data, are_used_[i]});
     }
     if (tied_.empty())
@@ -351,6 +352,10 @@ class Loader {
 
 }  // namespace
 
+at::Tensor as_reals(const at::Tensor& tensor) { return tensor.is_complex() ? at::view_as_real(tensor) : tensor; }
+
+at::Tensor as_complex(const at::Tensor& pairs) { return at::complex(pairs.select(-1, 0), pairs.select(-1, 1)); }
+
 DefaultDtypeScope::DefaultDtypeScope(at::ScalarType type) : saved_(c10::get_default_dtype()) {
   c10::set_default_dtype(c10::scalarTypeToTypeMeta(type));
 }
@@ -360,8 +365,9 @@ DefaultDtypeScope::~DefaultDtypeScope() { c10::set_default_dtype(saved_); }
 at::ScalarType Program::Impl::map_dtype(at::ScalarType type) const {
   const int from = precision(type), program = precision(program_dtype), run = precision(options.dtype);
   if (from == 0 || run == program) return type;  // as exported
-  if (run > program) return from >= program && from < run ? options.dtype : type;
-  return from > run ? options.dtype : type;
+  const at::ScalarType run_type = c10::isComplexType(type) ? c10::toComplexType(options.dtype) : options.dtype;
+  if (run > program) return from >= program && from < run ? run_type : type;
+  return from > run ? run_type : type;
 }
 
 std::vector<c10::IValue> Program::Impl::graph_inputs(const std::vector<at::Tensor>& user_inputs) const {
@@ -369,7 +375,11 @@ std::vector<c10::IValue> Program::Impl::graph_inputs(const std::vector<at::Tenso
   values.reserve(feeds.size());
   for (const Feed& feed : feeds) {
     switch (feed.kind) {
-      case Feed::Kind::kParameter: values.emplace_back(leaves[feed.index]); break;
+      case Feed::Kind::kParameter: {
+        const at::Tensor& leaf = leaves[feed.index];
+        values.emplace_back(layout.entries()[feed.index].is_complex() ? as_complex(leaf) : leaf);
+        break;
+      }
       case Feed::Kind::kTensor: values.emplace_back(tensors[feed.index].tensor); break;
       case Feed::Kind::kUserInput: values.emplace_back(user_inputs.at(feed.index)); break;
       case Feed::Kind::kUnused: values.emplace_back(); break;
@@ -483,11 +493,13 @@ std::vector<at::Tensor> Program::example_inputs(std::int64_t rows) const {
       }
       shape.push_back(size);
     }
-    const auto options = at::TensorOptions().dtype(impl_->map_dtype(spec.dtype)).device(impl_->options.device);
-    if (at::isFloatingType(spec.dtype)) {
+    const at::ScalarType type = impl_->map_dtype(spec.dtype);
+    const auto options = at::TensorOptions().dtype(type).device(impl_->options.device);
+    if (precision(spec.dtype) > 0) {
       std::int64_t numel = 1;
       for (const std::int64_t size : shape) numel *= size;
-      inputs.push_back(at::sin(at::arange(1, numel + 1, options)).reshape(shape));
+      const at::Tensor numbers = at::arange(1, numel + 1, options.dtype(c10::toRealValueType(type)));
+      inputs.push_back(at::sin(numbers).reshape(shape).to(type));
     } else {
       inputs.push_back(spec.dtype == at::kBool ? at::ones(shape, options) : at::zeros(shape, options));
     }
@@ -528,7 +540,8 @@ std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& i
         throw fail(" (" + dimension.symbol + " is " + std::to_string(it->second.first) + " in input '" +
                    it->second.second + "')");
     }
-    const bool wants_floating = at::isFloatingType(spec.dtype), is_floating = at::isFloatingType(given.scalar_type());
+    const bool wants_floating = precision(spec.dtype) > 0, is_floating = precision(given.scalar_type()) > 0;
+    if (given.is_complex() && !c10::isComplexType(spec.dtype)) throw fail(" (complex numbers for a real input)");
     const bool wants_bool = spec.dtype == at::kBool, is_bool = given.scalar_type() == at::kBool;
     if ((is_floating && !wants_floating) || (wants_bool && !is_bool)) throw fail(" (another dtype)");
     const at::ScalarType type = wants_floating ? impl_->map_dtype(spec.dtype) : spec.dtype;

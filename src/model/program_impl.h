@@ -66,6 +66,12 @@ struct Program::Impl {
   std::vector<c10::IValue> graph_inputs(const std::vector<at::Tensor>& user_inputs) const;
 };
 
+/// A tensor's numbers as reals: a complex one has a last dimension of 2 more.
+at::Tensor as_reals(const at::Tensor& tensor);
+
+/// A complex tensor of pairs of reals. A copy: a view would ask for an even offset, of the products' vectors too.
+at::Tensor as_complex(const at::Tensor& pairs);
+
 /// Sets LibTorch's default dtype for the ops that fall back on it (factories, int / int), and restores it.
 class DefaultDtypeScope {
  public:

@@ -178,7 +178,8 @@ std::vector<OverlayTarget> targets_of(Program::Impl& impl) {
   const std::vector<at::Tensor> views = impl.layout.views(impl.flat);
   for (std::size_t i = 0; i < views.size(); ++i) {
     const ParameterEntry& entry = impl.layout.entries()[i];
-    targets.push_back({entry.name, entry.aliases, views[i], true, true, true});
+    targets.push_back(
+        {entry.name, entry.aliases, entry.is_complex() ? as_complex(views[i]) : views[i], true, true, true});
   }
   for (const auto& tensor : impl.tensors)
     if (tensor.persistent || !tensor.has_data)
@@ -363,7 +364,11 @@ OverlayReport Program::overlay(std::span<const Checkpoint> checkpoints, bool par
     warnings.insert(warnings.end(), ties.warnings().begin(), ties.warnings().end());
     make_real(*impl_, ties.owners());
   }
-  OverlayReport report = hesspect::overlay(checkpoints, targets_of(*impl_), partial);
+  const std::vector<OverlayTarget> targets = targets_of(*impl_);
+  OverlayReport report = hesspect::overlay(checkpoints, targets, partial);
+  const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
+  for (std::size_t i = 0; i < views.size(); ++i)
+    if (impl_->layout.entries()[i].is_complex()) views[i].copy_(as_reals(targets[i].tensor));
   report.warnings = std::move(warnings);
   const std::set<std::string> left(report.not_covered.begin(), report.not_covered.end());
   for (std::size_t i = 0; i < impl_->stored.size(); ++i)
@@ -376,7 +381,7 @@ void Program::check_finite() const {
   // A buffer may hold infinities: attention masks do.
   const auto check = [&](const std::string& kind, const std::string& name, const at::Tensor& tensor,
                          bool is_parameter) {
-    if (tensor.is_meta() || !at::isFloatingType(tensor.scalar_type())) return;
+    if (tensor.is_meta() || !(at::isFloatingType(tensor.scalar_type()) || tensor.is_complex())) return;
     const at::Tensor finite = is_parameter ? at::isfinite(tensor) : at::isnan(tensor).logical_not();
     if (finite.all().item<bool>()) return;
     const std::int64_t bad = tensor.numel() - finite.sum().item<std::int64_t>();

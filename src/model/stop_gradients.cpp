@@ -102,8 +102,9 @@ class Dataflow {
     const Graph& inner = *instruction.subgraph;
     if (region == nullptr && instruction.grad_mode && !*instruction.grad_mode) region = &instruction;
     Slots inner_slots;
+    const std::size_t first = instruction.operands.size() - inner.inputs.size();  // vmap has arguments of its own
     for (std::size_t i = 0; i < inner.inputs.size(); ++i) {
-      const Operand& operand = instruction.operands[i];
+      const Operand& operand = instruction.operands[first + i];
       if (operand.kind != Operand::Kind::kSlot || !inner.continuous[static_cast<std::size_t>(inner.inputs[i])])
         continue;
       if (const int value = value_of(graph, slots, operand.slot); value >= 0)

@@ -24,7 +24,7 @@ struct StorageName {
   std::string_view name;
   ElementType type;
 };
-constexpr std::array<StorageName, 10> kStorages{{
+constexpr std::array<StorageName, 12> kStorages{{
     {"torch.FloatStorage", ElementType::kF32},
     {"torch.DoubleStorage", ElementType::kF64},
     {"torch.HalfStorage", ElementType::kF16},
@@ -35,6 +35,8 @@ constexpr std::array<StorageName, 10> kStorages{{
     {"torch.CharStorage", ElementType::kI8},
     {"torch.ByteStorage", ElementType::kU8},
     {"torch.BoolStorage", ElementType::kBool},
+    {"torch.ComplexFloatStorage", ElementType::kC64},
+    {"torch.ComplexDoubleStorage", ElementType::kC128},
 }};
 
 // Calls that make something we have no use for. None of them has an effect beyond its value.
