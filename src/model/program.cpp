@@ -14,7 +14,7 @@
 #include "hesspect/core/foreign_error.h"
 #include "hesspect/core/text.h"
 #include "program_impl.h"
-#include "program_weights.h"
+#include "weight_ties.h"
 
 namespace hesspect {
 namespace {
