@@ -15,8 +15,8 @@
 #include "hesspect/core/text.h"
 #include "node_steps.h"
 #include "program_impl.h"
-#include "program_weights.h"
 #include "signature.h"
+#include "weight_ties.h"
 
 namespace hesspect {
 namespace {

@@ -69,6 +69,26 @@ TEST(Weightless, AnyFormOfTheWeightsGivesTheWholeProgram) {
   }
 }
 
+// A later file that holds one name of a tied weight means both, as it does for the program with weights.
+TEST(Weightless, TiesHoldAcrossFiles) {
+  Program with = load("tied");
+  with.overlay(files({"shared.pt", "other_embedding.pt"}));
+  EXPECT_FALSE(logits(with).equal(logits(complete())));
+  for (const char* base :
+       {"shared.pt", "copies.safetensors", "without_head.safetensors", "without_embedding.safetensors"}) {
+    SCOPED_TRACE(base);
+    Program without = load("meta");
+    if (base == std::string("without_embedding.safetensors")) {
+      // The names never stand in one file: nothing tells that they are one.
+      EXPECT_CONTAINS(input_error([&] { without.overlay(files({base, "other_embedding.pt"})); }), "'emb.weight'");
+      continue;
+    }
+    without.overlay(files({base, "other_embedding.pt"}));
+    EXPECT_EQ(without.layout().size(), with.layout().size());
+    EXPECT_TRUE(logits(without).equal(logits(with)));
+  }
+}
+
 TEST(Weightless, PartsOfTheWeights) {
   Program program = load("meta");
   // `dead` has the same shapes, is there and is not used, but is no other name of `mid`.
