@@ -65,6 +65,8 @@ bool is_constant_number(const IValue& value, double expected) {
          (value.isInt() && static_cast<double>(value.toInt()) == expected);
 }
 
+constexpr std::size_t kMostVmapLevels = 64;  // of LibTorch's functorch
+
 /// Custom ops of other libraries that are an aten op by another name, argument for argument.
 std::optional<std::string> aten_op_for(const std::string& space, const std::string& name) {
   if (space == "aten") return name;
@@ -286,10 +288,7 @@ class GraphCompiler {
     } else if (const auto step = vmap_step_from(target)) {
       add_vmap_step(*step, node, std::move(instruction));
     } else if (target.starts_with("torch._functorch.")) {
-      throw InputError(
-          "belongs to a transform of torch.func that cannot be run here (torch.vmap alone can): write the derivative "
-          "out, "
-          "or trace it with make_fx before the export");
+      throw InputError("belongs to a transform of torch.func other than vmap: trace it with make_fx before the export");
     } else {
       throw InputError("is not an operation that hesspect runs");
     }
@@ -310,6 +309,7 @@ class GraphCompiler {
     if (step == VmapStep::kBegin) {  // (batch size, randomness)
       instruction.kind = Instruction::Kind::kVmap;
       instruction.origin.target = "torch.vmap";
+      if (vmap_begins_.size() == kMostVmapLevels) throw InputError("is nested too deeply: LibTorch has 64 levels");
       vmap_begins_.push_back(graph_.instructions.size());
     } else if (vmap_begins_.empty()) {
       throw InputError("stands outside of a torch.vmap");

@@ -127,7 +127,8 @@ std::optional<Rewrite> rewrite_for(const std::string& name, const std::string& o
   if (name == "hardsigmoid" && overload.empty()) return Rewrite::kHardsigmoid;
   if (name == "hardsigmoid_") return Rewrite::kHardsigmoidInPlace;
   if (name == "_weight_norm" || name == "_weight_norm_interface") return Rewrite::kWeightNorm;
-  if (name == "embedding_bag") return Rewrite::kEmbeddingBag;
+  if (name == "embedding_bag" || name == "_embedding_bag" || name == "_embedding_bag_forward_only")
+    return Rewrite::kEmbeddingBag;
   if (name == "copy" && overload.empty()) return Rewrite::kCopy;
   if (name == "slice_scatter") return Rewrite::kSliceScatter;
   if (name == "select_scatter") return Rewrite::kSelectScatter;

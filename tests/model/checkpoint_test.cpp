@@ -82,6 +82,17 @@ TEST_F(Fixtures, EveryFormGivesTheSameWeights) {
   check_overlay("fp16.pt", "values_fp16");
 }
 
+TEST_F(Fixtures, ComplexNumbers) {
+  const Checkpoint checkpoint = read_checkpoint(folder_ / "complex.pt");
+  ASSERT_EQ(checkpoint.tensors.size(), 2U);
+  EXPECT_EQ(checkpoint.tensors[0].dtype, at::kComplexFloat);
+  EXPECT_EQ(checkpoint.tensors[1].dtype, at::kComplexDouble);
+  for (const CheckpointTensor& one : checkpoint.tensors) {
+    EXPECT_EQ(one.shape, (std::vector<std::int64_t>{2, 3}));
+    EXPECT_TRUE(at::view_as_real(one.tensor).reshape({-1}).to(at::kDouble).equal(at::arange(12, at::kDouble)));
+  }
+}
+
 TEST_F(Fixtures, WhatIsToldOfACheckpoint) {
   const Checkpoint sharded = read_checkpoint(folder_ / "sharded/model.safetensors.index.json");
   EXPECT_EQ(sharded.format, "safetensors index");

@@ -1,8 +1,9 @@
 // A user's model: the exported program of a `.pt2` file, run node by node through LibTorch's dispatcher, autograd on.
 //
 // Purpose: C++ LibTorch runs `.pt2` files for inference only; this executor records autograd, so that a loss on top can
-// be differentiated twice. Limits: no control flow but `wrap_with_set_grad_enabled`, no mutated buffers, no train-mode
-// batch norm or dropout, no op that draws random numbers; each is refused at load with its node, op and source line.
+// be differentiated twice. Limits: no control flow but `wrap_with_set_grad_enabled`, no transform but `torch.vmap`, no
+// mutated buffers, no train-mode norm with running statistics or dropout, no op that draws random numbers; each is
+// refused at load with its node, op and source line. Complex parameters are leaves of pairs of reals.
 #pragma once
 
 #include <ATen/core/Tensor.h>
