@@ -48,7 +48,8 @@ int precision(at::ScalarType type) {
 Dimension dimension_from(const json& size, const json& ranges) {
   Dimension dimension;
   if (size.contains("as_int")) {
-    dimension.size = size.at("as_int").get<std::int64_t>();
+    dimension.size = integer_from(size.at("as_int"));
+    if (dimension.size < 0) throw InputError("has a negative size");
     return dimension;
   }
   std::string expression = size.at("as_expr").value("expr_str", "?");
@@ -194,6 +195,7 @@ class Loader {
     }
     frozen_.push_back(archived);
     at::Tensor tensor = archive_.read(name, *archived);
+    take(name, tensor);
     const at::ScalarType type = impl_->map_dtype(archived->dtype);
     tensor = tensor.to(at::TensorOptions().dtype(type).device(impl_->options.device), false, /*copy=*/true);
     impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter});
@@ -204,10 +206,15 @@ class Loader {
   template <class Spec>
   void read_meta(const json& graph, Spec& spec) const {
     const json& meta = graph.at("tensor_values").at(spec.name);
-    spec.dtype = scalar_type_from_schema(meta.at("dtype").get<std::int64_t>());
     const json& model = archive_.model();
-    const json ranges = model.value("range_constraints", json::object());
-    for (const json& size : meta.at("sizes")) spec.shape.push_back(dimension_from(size, ranges));
+    static const json kNone = json::object();
+    const json& ranges = model.contains("range_constraints") ? model["range_constraints"] : kNone;
+    try {
+      spec.dtype = scalar_type_from_schema(integer_from(meta.at("dtype")));
+      for (const json& size : meta.at("sizes")) spec.shape.push_back(dimension_from(size, ranges));
+    } catch (const InputError& e) {
+      throw InputError(impl_->where + "value '" + spec.name + "': " + e.what());
+    }
   }
 
   Program::Impl::Feed add_user_input(const json& argument, const json& graph) {
@@ -230,7 +237,9 @@ class Loader {
   void check_mutations(const json& module) {
     for (const json& spec : module.at("signature").at("output_specs")) {
       if (spec.contains("user_output") || spec.contains("loss_output") || spec.contains("token")) continue;
-      const auto& [kind, body] = *spec.items().begin();
+      const auto entry = spec.begin();
+      const std::string kind = entry.key();
+      const json& body = entry.value();
       const std::string value = body.at("arg").value("name", "");
       std::string target =
           body.value("buffer_name", body.value("parameter_name", body.value("user_input_name", value)));
@@ -300,16 +309,31 @@ class Loader {
     }
     if (impl_->layout.size() == 0)
       throw InputError(impl_->where + "has no trainable parameters (exported with requires_grad = False?)");
+    std::vector<at::Tensor> stored;  // first, so that what the file lacks costs no memory
+    for (const auto& [archived, name] : tied_) {
+      stored.push_back(archive_.read(name, *archived));
+      take(name, stored.back());
+    }
     impl_->flat = at::empty({impl_->layout.size()},
                             at::TensorOptions().dtype(impl_->options.dtype).device(impl_->options.device));
     const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
     for (std::size_t i = 0; i < tied_.size(); ++i) {
-      views[i].copy_(archive_.read(tied_[i].second, *tied_[i].first));
+      views[i].copy_(stored[i]);
       impl_->leaves.push_back(views[i].detach().requires_grad_(true));
     }
   }
 
+  /// Counts what a tensor will take in memory. Strides of 0 make much of little data: no model that people export has
+  /// tensors of many times its file, and a damaged one must not take all there is.
+  void take(const std::string& name, const at::Tensor& tensor) {
+    taken_bytes_ += tensor.numel() * tensor.element_size();
+    if (taken_bytes_ > archive_.most_bytes())
+      throw InputError(impl_->where + "tensor '" + name + "' of shape " + format_shape(tensor.sizes().vec()) +
+                       " repeats its few stored elements to more than ten times the file");
+  }
+
   Pt2Archive archive_;
+  std::int64_t taken_bytes_ = 0;
   std::unique_ptr<Program::Impl> impl_;
   std::set<std::string> external_;
   std::vector<std::pair<const ArchivedTensor*, std::string>> tied_;
@@ -445,7 +469,10 @@ std::vector<at::Tensor> Program::example_inputs(std::int64_t rows) const {
     const auto options = at::TensorOptions().dtype(impl_->map_dtype(spec.dtype)).device(impl_->options.device);
     if (at::isFloatingType(spec.dtype)) {
       std::int64_t numel = 1;
-      for (const std::int64_t size : shape) numel *= size;
+      for (const std::int64_t size : shape)
+        if (__builtin_mul_overflow(numel, size, &numel))
+          throw InputError(impl_->where + "input '" + spec.name + "' of shape " + format_shape(shape) +
+                           " is larger than any memory");
       inputs.push_back(at::sin(at::arange(1, numel + 1, options)).reshape(shape));
     } else {
       inputs.push_back(spec.dtype == at::kBool ? at::ones(shape, options) : at::zeros(shape, options));
