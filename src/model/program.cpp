@@ -233,13 +233,19 @@ class Loader {
     return {Program::Impl::Feed::Kind::kUserInput, impl_->inputs.size() - 1};
   }
 
+  /// Of an output of the signature: {"user_output": {…}}.
+  std::pair<std::string, const json*> kind_and_content(const json& spec) const {
+    if (!spec.is_object() || spec.empty())
+      throw InputError(impl_->where + "its graph is broken (an output of no kind: " + spec.dump().substr(0, 80) + ")");
+    return {spec.begin().key(), &spec.begin().value()};
+  }
+
   /// Outputs that are mutated buffers, parameters or inputs: the program would not be the same at the next run.
   void check_mutations(const json& module) {
     for (const json& spec : module.at("signature").at("output_specs")) {
       if (spec.contains("user_output") || spec.contains("loss_output") || spec.contains("token")) continue;
-      const auto entry = spec.begin();
-      const std::string kind = entry.key();
-      const json& body = entry.value();
+      const auto [kind, content] = kind_and_content(spec);
+      const json& body = *content;
       const std::string value = body.at("arg").value("name", "");
       std::string target =
           body.value("buffer_name", body.value("parameter_name", body.value("user_input_name", value)));
@@ -280,7 +286,7 @@ class Loader {
     const json& graph = module.at("graph");
     const json& specs = module.at("signature").at("output_specs");
     for (std::size_t i = 0; i < specs.size() && i < impl_->graph.outputs.size(); ++i) {
-      const json& body = specs[i].begin().value();
+      const json& body = *kind_and_content(specs[i]).second;
       const json& argument = body.at("arg");
       OutputSpec spec;
       const json* tensor = argument.contains("as_tensor") ? &argument["as_tensor"]
