@@ -16,6 +16,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/heartbeat.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
@@ -343,6 +344,7 @@ int smooth_again(const Invocation& run, const std::vector<std::string>& argv, Co
   agree(host, [&] {
     if (host.rank() != 0) return;
     check_output(output.output, output.force);
+    try_hdf5_file(output.from);
     RunResult result = read_result(output.from);
     if (result.quadrature.empty()) throw InputError(quote(output.from) + " holds no probes to smooth");
     if (result.process.command == to_string(Command::kTrace))

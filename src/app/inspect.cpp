@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <set>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/mapped_file.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/zip_archive.h"
@@ -79,9 +81,15 @@ std::string table(const std::vector<Row>& rows, std::size_t most) {
   return text;
 }
 
+constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+
+/// Of sizes that a file claims: no more than kMost, whatever they are.
 std::int64_t product(const std::vector<std::int64_t>& shape) {
   std::int64_t count = 1;
-  for (auto size : shape) count *= size;
+  for (const std::int64_t size : shape) {
+    if (size <= 0) return 0;
+    count = count > kMost / size ? kMost : count * size;
+  }
   return count;
 }
 
@@ -136,7 +144,8 @@ std::string inspect_checkpoint(const std::filesystem::path& path) {
   std::int64_t total = 0;
   for (const auto& t : checkpoint.tensors) {
     rows.push_back({one_line(t.name), lower_name(t.dtype), format_shape(t.shape), ""});
-    total += product(t.shape);
+    const std::int64_t count = product(t.shape);
+    total = total > kMost - count ? kMost : total + count;
   }
   std::string text = "checkpoint, " + checkpoint.format;
   if (!checkpoint.key.empty()) text += " under the key " + quote(checkpoint.key);
@@ -187,6 +196,7 @@ std::string inspect(const std::filesystem::path& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) return inspect_checkpoint(path);
   check_input_file(path);
+  try_hdf5_file(path);
   std::array<char, 16> head{};
   std::ifstream(path, std::ios::binary).read(head.data(), head.size());
   const std::string start(head.data(), head.size());

@@ -4,7 +4,7 @@
 
 #include "hesspect/core/text.h"
 #include "inspect.h"
-#include "summary.h"
+#include "number.h"
 
 namespace hesspect {
 namespace {
@@ -207,9 +207,10 @@ std::string findings(const RunResult& r) {
 
 std::string plot_density(const Density& d) {
   if (d.lambda.size() < 2 || !(d.lambda.back() > d.lambda.front())) return "";
+  if (!std::isfinite(d.lambda.back() - d.lambda.front())) return "";
   const auto columns = column_means(d);
   const double most = *std::max_element(columns.begin(), columns.end());
-  if (!(most > 0)) return "";
+  if (!(most > 0) || !std::isfinite(most)) return "";
   double least = most;
   for (double c : columns)
     if (c > 0) least = std::min(least, c);

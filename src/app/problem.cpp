@@ -5,6 +5,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/make_communicator.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
@@ -222,6 +223,9 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Comm
   problem.placement = find_placement(world);
   problem.threads = set_threads(threads > 0 ? threads : config.compute.threads, problem.placement);
 
+  agree(world, [&] {
+    if (world.rank() == 0) try_hdf5_file(config.data.data);
+  });
   problem.file = agreed(world, [&] { return ArrayFile::open(config.data.data); });
   problem.device = choose_device(config.compute.device, world);
 

@@ -7,6 +7,8 @@
 #include <sstream>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/hdf5_trial.h"
+#include "hesspect/core/json_nesting.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
@@ -104,6 +106,7 @@ std::string to_text(const KeptLayout& layout) {
 
 KeptLayout kept_layout_from(const std::string& text) {
   try {
+    if (json_nests_deeper(text)) throw InputError("the checkpoint's layout cannot be read: it nests too deep");
     const json j = json::parse(text);
     KeptLayout layout{plan_from(j.at("plan")), j.at("world"), j.at("threads"), j.at("device")};
     // As one number: what it is made of only the first start knew.
@@ -150,6 +153,7 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
     ++start.state.starts;
     start.state.overwrite = start.state.overwrite || output.force;
   }
+  if (resume) try_hdf5_file(output.output);
   if (resume && is_result(output.output)) {
     const RunResult result = read_result(output.output);
     if (start.resumed ? result.process.run_id == start.state.run_id : is_finished_result(run, result)) {

@@ -27,8 +27,6 @@ void add_eigenvalues(std::vector<std::string>& lines, const std::string& which,
 
 }  // namespace
 
-std::string number(double value) { return formatted("%.6g", value); }
-
 std::string describe(const Problem& p, const KeptLayout& layout, const Group& group) {
   const HessianStats& stats = group.op->stats();
   const Plan& plan = layout.plan;

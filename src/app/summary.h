@@ -5,13 +5,11 @@
 #include <vector>
 
 #include "hesspect/io/result_file.h"
+#include "number.h"
 #include "problem.h"
 #include "run_start.h"
 
 namespace hesspect {
-
-/// Six significant digits.
-std::string number(double value);
 
 /// One line on what is about to run.
 std::string describe(const Problem& problem, const KeptLayout& layout, const Group& group);

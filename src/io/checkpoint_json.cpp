@@ -4,6 +4,7 @@
 #include "checkpoint_pieces.h"
 #include "estimates_json.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/json_nesting.h"
 #include "hesspect/core/mapped_file.h"
 #include "hesspect/core/sha256.h"
 
@@ -88,6 +89,7 @@ State opened(const std::filesystem::path& path, const char* kind) {
     const std::size_t end = bytes.find('\n');
     if (end == std::string_view::npos || bytes.substr(end + 1) != seal(bytes.substr(0, end + 1)))
       throw InputError("it was cut short or changed (its SHA-256 is wrong)");
+    if (json_nests_deeper(bytes.substr(0, end))) throw InputError("it nests deeper than any checkpoint");
     const json content = json::parse(bytes.substr(0, end));
     const Field root(content, kind);
     std::int64_t version = 0;

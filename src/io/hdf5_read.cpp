@@ -1,3 +1,8 @@
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+
 #include "hdf5_tree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/mapped_file.h"
@@ -5,7 +10,16 @@
 namespace hesspect::hdf5 {
 namespace {
 
-constexpr hssize_t kMostValues = hssize_t{1} << 28;  // a result's arrays are small: more is a broken file
+// A damaged file may claim any size. A sound one holds its values, or compresses them where it was packed again.
+constexpr std::uintmax_t kMostTimesTheFile = 10;
+constexpr std::uintmax_t kAlwaysAllowedBytes = 64 << 20;
+
+/// A text of fixed length without what fills it up.
+std::string stripped(std::string_view text, H5T_str_t padding) {
+  if (padding == H5T_STR_NULLTERM) return std::string(text.substr(0, text.find('\0')));
+  const std::size_t last = text.find_last_not_of(padding == H5T_STR_SPACEPAD ? ' ' : '\0');
+  return std::string(text.substr(0, last == std::string_view::npos ? 0 : last + 1));
+}
 
 }  // namespace
 
@@ -15,6 +29,9 @@ ReadFile::ReadFile(const std::filesystem::path& path) : path_(path) {
   H5Pset_file_locking(access.get(), false, true);  // a result may lie where locks do not work
   file_ = File(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()));
   if (!file_) throw InputError("'" + path.string() + "' cannot be read as HDF5: " + last_error());
+  std::error_code error;
+  const std::uintmax_t bytes = std::filesystem::file_size(path, error);
+  most_bytes_ = kAlwaysAllowedBytes + (error ? 0 : kMostTimesTheFile * bytes);
 }
 
 void ReadFile::fail(const std::string& name, const std::string& why) const {
@@ -45,6 +62,19 @@ Dataset ReadFile::open(const std::string& name) const {
   return dataset;
 }
 
+std::size_t ReadFile::count(const std::string& name, hid_t space, std::size_t bytes) const {
+  std::array<hsize_t, H5S_MAX_RANK> sizes{};
+  const int rank = H5Sget_simple_extent_dims(space, sizes.data(), nullptr);
+  if (rank < 0) fail(name, "has no shape");
+  std::uintmax_t number = H5Sget_simple_extent_type(space) == H5S_NULL ? 0 : 1;
+  for (std::size_t d = 0; d < static_cast<std::size_t>(rank); ++d) {
+    if (sizes[d] > most_bytes_ || number * sizes[d] > most_bytes_ / std::max<std::size_t>(bytes, 1))
+      fail(name, "has more entries than a file of this size can hold: it is damaged");
+    number *= sizes[d];
+  }
+  return static_cast<std::size_t>(number);
+}
+
 std::vector<hsize_t> ReadFile::dims(const std::string& name) const {
   const Dataset dataset = open(name);
   const Space space(H5Dget_space(dataset.get()));
@@ -61,10 +91,8 @@ std::vector<T> ReadFile::numbers(const std::string& name, hid_t type, H5T_class_
   const Type stored(H5Dget_type(dataset.get()));
   if (H5Tget_class(stored.get()) != kind) fail(name, "has another type than expected");
   const Space space(H5Dget_space(dataset.get()));
-  const hssize_t count = H5Sget_simple_extent_npoints(space.get());
-  if (count < 0 || count > kMostValues) fail(name, "has an impossible size");
-  std::vector<T> values(static_cast<std::size_t>(count));
-  if (count > 0 && H5Dread(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
+  std::vector<T> values(count(name, space.get(), std::max(sizeof(T), H5Tget_size(stored.get()))));
+  if (!values.empty() && H5Dread(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
     fail(name, "cannot be read: " + last_error());
   return values;
 }
@@ -80,18 +108,26 @@ std::vector<std::int64_t> ReadFile::integers(const std::string& name) const {
 std::vector<std::string> ReadFile::strings(const std::string& name) const {
   const Dataset dataset = open(name);
   const Type stored(H5Dget_type(dataset.get()));
-  if (H5Tis_variable_str(stored.get()) <= 0) fail(name, "has another type than expected");
+  if (H5Tget_class(stored.get()) != H5T_STRING) fail(name, "has another type than expected");
   const Space space(H5Dget_space(dataset.get()));
-  const hssize_t count = H5Sget_simple_extent_npoints(space.get());
-  if (count < 0 || count > kMostValues) fail(name, "has an impossible size");
-  std::vector<char*> pointers(static_cast<std::size_t>(count), nullptr);
+  const bool variable = H5Tis_variable_str(stored.get()) > 0;  // in results of layouts 1 and 2
+  const std::size_t length = variable ? sizeof(char*) : H5Tget_size(stored.get());
+  const std::size_t number = count(name, space.get(), std::max<std::size_t>(length, sizeof(std::string)));
   std::vector<std::string> values;
-  if (count == 0) return values;
-  const Type type(H5Tcopy(stored.get()));
-  if (H5Dread(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers.data()) < 0)
+  if (number == 0) return values;
+  std::string bytes(number * length, '\0');
+  if (H5Dread(dataset.get(), stored.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) < 0)
     fail(name, "cannot be read: " + last_error());
-  for (const char* text : pointers) values.emplace_back(text == nullptr ? "" : text);
-  H5Dvlen_reclaim(type.get(), space.get(), H5P_DEFAULT, pointers.data());
+  for (std::size_t i = 0; i < number; ++i) {
+    if (!variable) {
+      values.push_back(stripped({bytes.data() + i * length, length}, H5Tget_strpad(stored.get())));
+      continue;
+    }
+    const char* text = nullptr;
+    std::memcpy(&text, bytes.data() + i * length, length);
+    values.emplace_back(text == nullptr ? "" : text);
+  }
+  if (variable) H5Dvlen_reclaim(stored.get(), space.get(), H5P_DEFAULT, bytes.data());
   return values;
 }
 

@@ -31,6 +31,9 @@ class MemoryFile {
   File file_;
 };
 
+/// Of the file that will be made with this access list: that of HDF5 1.10, with checksums.
+void set_format(hid_t access);
+
 Group make_group(hid_t parent, const std::string& name, const std::string& nx_class);
 void put_attribute(hid_t object, const std::string& name, const std::string& value);
 void put_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values);
@@ -71,12 +74,15 @@ class ReadFile {
 
  private:
   [[noreturn]] void fail(const std::string& name, const std::string& why) const;
+  /// Elements of a dataset. @throws InputError where so many of `bytes` each cannot be in a file of this size
+  std::size_t count(const std::string& name, hid_t space, std::size_t bytes) const;
   Dataset open(const std::string& name) const;
   template <class T>
   std::vector<T> numbers(const std::string& name, hid_t type, H5T_class_t kind) const;
 
   QuietErrors quiet_;
   std::filesystem::path path_;
+  std::uintmax_t most_bytes_ = 0;  // that a dataset may take in memory
   File file_;
 };
 

@@ -1,6 +1,15 @@
 // Writing: HDF5's core driver keeps the file in memory, so that no call here meets a disk.
+//
+// A byte that changes later must show when the file is read, and not end the reader. So texts have a fixed length:
+// where HDF5 keeps those of variable length has no checksum, and the library trusts it. Arrays are chunked, for only
+// chunks can have checksums, and the file has the format of HDF5 1.10, whose headers, groups and indices have them too.
+// Attributes keep texts of variable length: h5py gives these as str and others as bytes, and hesspect reads none of
+// them.
 #include <hdf5_hl.h>
 
+#include <algorithm>
+
+#include "hdf5_image.h"
 #include "hdf5_tree.h"
 #include "hesspect/core/errors.h"
 
@@ -8,6 +17,7 @@ namespace hesspect::hdf5 {
 namespace {
 
 constexpr std::size_t kGrowBytes = 1 << 20;
+constexpr hsize_t kMostChunkBytes = 1 << 20;
 
 /// Every id and status of HDF5 is negative on failure.
 template <class Value>
@@ -16,11 +26,43 @@ Value check(Value value, const std::string& what) {
   return value;
 }
 
-Type string_type() {
+Type string_type(std::size_t size) {
   Type type(check(H5Tcopy(H5T_C_S1), "a string type"));
-  check(H5Tset_size(type.get(), H5T_VARIABLE), "a string type");
+  check(H5Tset_size(type.get(), size), "a string type");
   check(H5Tset_cset(type.get(), H5T_CSET_UTF8), "a string type");
+  if (size != H5T_VARIABLE) check(H5Tset_strpad(type.get(), H5T_STR_NULLPAD), "a string type");
   return type;
+}
+
+/// Texts side by side, each filled up with zeros to the length of the longest.
+struct Texts {
+  std::size_t length = 1;  // HDF5 has no strings of length 0
+  std::string bytes;
+};
+
+Texts side_by_side(const std::vector<std::string>& values) {
+  Texts texts;
+  for (const auto& value : values) texts.length = std::max(texts.length, value.size());
+  texts.bytes.reserve(texts.length * values.size());
+  for (const auto& value : values) texts.bytes.append(value).append(texts.length - value.size(), '\0');
+  return texts;
+}
+
+/// How an array lies in the file: in chunks of about a megabyte, each with its checksum. A scalar can have none.
+PropertyList layout_of(const std::vector<hsize_t>& dims, hid_t file_type) {
+  PropertyList creation(check(H5Pcreate(H5P_DATASET_CREATE), "a layout"));
+  if (dims.empty() || std::find(dims.begin(), dims.end(), hsize_t{0}) != dims.end()) return creation;
+  std::vector<hsize_t> chunk = dims;
+  hsize_t bytes = H5Tget_size(file_type);
+  for (const hsize_t size : chunk) bytes *= size;
+  for (hsize_t& size : chunk) {
+    const hsize_t parts = std::min(size, (bytes + kMostChunkBytes - 1) / kMostChunkBytes);
+    bytes = bytes / size * ((size + parts - 1) / parts);
+    size = (size + parts - 1) / parts;
+  }
+  check(H5Pset_chunk(creation.get(), static_cast<int>(chunk.size()), chunk.data()), "a layout");
+  check(H5Pset_fletcher32(creation.get()), "a layout");
+  return creation;
 }
 
 Space space_of(const std::vector<hsize_t>& dims) {
@@ -38,8 +80,9 @@ std::vector<const char*> pointers(const std::vector<std::string>& values) {
 void put_values(hid_t group, const std::string& name, hid_t file_type, hid_t memory_type, const void* values,
                 const std::vector<hsize_t>& dims, const Label& label) {
   const Space space = space_of(dims);
+  const PropertyList layout = layout_of(dims, file_type);
   const Dataset dataset(
-      check(H5Dcreate2(group, name.c_str(), file_type, space.get(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), name));
+      check(H5Dcreate2(group, name.c_str(), file_type, space.get(), H5P_DEFAULT, layout.get(), H5P_DEFAULT), name));
   if (H5Sget_simple_extent_npoints(space.get()) > 0)
     check(H5Dwrite(dataset.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), name);
   put_attribute(dataset.get(), "long_name", label.long_name);
@@ -51,7 +94,12 @@ void put_values(hid_t group, const std::string& name, hid_t file_type, hid_t mem
 MemoryFile::MemoryFile() {
   const PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), "a file in memory"));
   check(H5Pset_fapl_core(access.get(), kGrowBytes, /*backing_store=*/0), "a file in memory");
+  set_format(access.get());
   file_ = File(check(H5Fcreate("hesspect-result", H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), "a file in memory"));
+}
+
+void set_format(hid_t access) {
+  check(H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110), "a file's format");
 }
 
 std::vector<std::byte> MemoryFile::bytes() {
@@ -59,6 +107,7 @@ std::vector<std::byte> MemoryFile::bytes() {
   std::vector<std::byte> image(check(H5Fget_file_image(file_.get(), nullptr, 0), "the file's image"));
   check(H5Fget_file_image(file_.get(), image.data(), image.size()), "the file's image");
   check(file_.reset(), "the file's image");
+  mend_superblock(image);
   return image;
 }
 
@@ -69,7 +118,7 @@ Group make_group(hid_t parent, const std::string& name, const std::string& nx_cl
 }
 
 void put_attribute(hid_t object, const std::string& name, const std::string& value) {
-  const Type type = string_type();
+  const Type type = string_type(H5T_VARIABLE);
   const Space space = space_of({});
   const Attribute attribute(
       check(H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), name));
@@ -78,7 +127,7 @@ void put_attribute(hid_t object, const std::string& name, const std::string& val
 }
 
 void put_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values) {
-  const Type type = string_type();
+  const Type type = string_type(H5T_VARIABLE);
   const Space space = space_of({values.size()});
   const Attribute attribute(
       check(H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), name));
@@ -109,8 +158,9 @@ void put(hid_t group, const std::string& name, const std::vector<bool>& values, 
 }
 
 void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const Label& label) {
-  const Type type = string_type();
-  put_values(group, name, type.get(), type.get(), pointers(values).data(), {values.size()}, label);
+  const Texts texts = side_by_side(values);
+  const Type type = string_type(texts.length);
+  put_values(group, name, type.get(), type.get(), texts.bytes.data(), {values.size()}, label);
 }
 
 void put(hid_t group, const std::string& name, double value, const Label& label) {
@@ -126,9 +176,9 @@ void put(hid_t group, const std::string& name, std::uint64_t value, const Label&
 }
 
 void put(hid_t group, const std::string& name, const std::string& value, const Label& label) {
-  const Type type = string_type();
-  const char* text = value.c_str();
-  put_values(group, name, type.get(), type.get(), &text, {}, label);
+  const Texts text = side_by_side({value});
+  const Type type = string_type(text.length);
+  put_values(group, name, type.get(), type.get(), text.bytes.data(), {}, label);
 }
 
 void attach_scale(hid_t group, const std::string& scale, const std::vector<std::string>& arrays, unsigned axis) {

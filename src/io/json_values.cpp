@@ -52,6 +52,8 @@ std::string Field::hex() const {
 
 void Field::read(std::int64_t& value) const {
   if (!value_.is_number_integer()) fail("an integer");
+  if (value_.is_number_unsigned() && value_.get<std::uint64_t>() > std::numeric_limits<std::int64_t>::max())
+    fail("in range");
   value = value_.get<std::int64_t>();
 }
 

@@ -19,13 +19,22 @@ std::vector<double> column(const ReadFile& file, const std::string& name, std::s
   return values;
 }
 
+/// The grid of a density: whoever draws or integrates it goes along it.
+std::vector<double> grid(const ReadFile& file, const std::string& name) {
+  auto values = file.doubles(name);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    if (!std::isfinite(values[i]) || (i > 0 && values[i] < values[i - 1]))
+      throw InputError(name + " does not ascend at entry " + std::to_string(i) + ": the result is broken");
+  return values;
+}
+
 Estimate estimate(const ReadFile& file, const std::string& name) {
   return {file.real(name), file.real(name + "_error")};
 }
 
 Density read_density(const ReadFile& file) {
   Density d;
-  d.lambda = file.doubles("/entry/density/lambda");
+  d.lambda = grid(file, "/entry/density/lambda");
   d.density = column(file, "/entry/density/density", d.lambda.size());
   d.density_errors = column(file, "/entry/density/density_errors", d.lambda.size());
   d.sigma = file.real("/entry/density/sigma");
@@ -35,7 +44,7 @@ Density read_density(const ReadFile& file) {
 CumulativeDensity read_cumulative(const ReadFile& file) {
   const std::string g = "/entry/cumulative/";
   CumulativeDensity c;
-  c.lambda = file.doubles(g + "lambda");
+  c.lambda = grid(file, g + "lambda");
   c.cumulative = column(file, g + "cumulative", c.lambda.size());
   c.lower = column(file, g + "cumulative_lower", c.lambda.size());
   c.upper = column(file, g + "cumulative_upper", c.lambda.size());
@@ -137,6 +146,8 @@ std::vector<ProbeQuadrature> read_quadrature(const ReadFile& file) {
   const auto dims = file.dims(g + "alpha");
   if (dims.size() != 2) throw InputError(g + "alpha is not of the shape [probes, steps]");
   const std::size_t probes = dims[0], steps = dims[1];
+  if (steps != 0 && probes > std::numeric_limits<std::size_t>::max() / steps)
+    throw InputError(g + "alpha has an impossible shape");
   const auto alpha = column(file, g + "alpha", probes * steps), beta = column(file, g + "beta", probes * steps);
   const auto ritz = column(file, g + "ritz", probes * steps), weight = column(file, g + "weight", probes * steps);
   const auto norm_sq = column(file, g + "norm_sq", probes), loss = column(file, g + "orthogonality_loss", probes);

@@ -6,9 +6,10 @@
 namespace hesspect::schema {
 
 /// Root attribute that tells a result of hesspect, and the version of this layout. Layout 1 (version 0.1)
-/// has no cumulative density, no layers, no products by purpose, and less about eigenvalues and trace.
+/// has no cumulative density, no layers, no products by purpose, and less about eigenvalues and trace. Layouts 1 and 2
+/// have texts of variable length and no checksums.
 inline constexpr const char* kMark = "hesspect_schema";
-inline constexpr std::int64_t kVersion = 2;
+inline constexpr std::int64_t kVersion = 3;
 
 inline constexpr const char* kCurvature = "loss/parameter^2";
 inline constexpr const char* kCurvatureSq = "(loss/parameter^2)^2";

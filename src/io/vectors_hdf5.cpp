@@ -58,7 +58,9 @@ std::int64_t layout_bytes_hdf5(const VectorsInfo& info) {
 
 std::vector<std::int64_t> lay_out_hdf5(TemporaryFile& file, const VectorsInfo& info) {
   const hdf5::QuietErrors quiet;
-  hdf5::File h5(check(H5Fcreate(file.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), file));
+  const hdf5::PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), file));
+  hdf5::set_format(access.get());
+  hdf5::File h5(check(H5Fcreate(file.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), file));
   const hid_t root = h5.get();
   hdf5::put_attribute(root, "NX_class", "NXroot");
   hdf5::put_attribute(root, "creator", "hesspect");

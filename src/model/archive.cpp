@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/json_nesting.h"
 #include "hesspect/core/text.h"
 
 namespace hesspect {
@@ -17,10 +18,33 @@ using nlohmann::json;
 std::int64_t static_int(const json& value, const std::string& what) {
   if (!value.is_object() || !value.contains("as_int") || !value["as_int"].is_number_integer())
     throw InputError(what + ": expected a fixed integer, found " + value.dump().substr(0, 80));
-  return value["as_int"].get<std::int64_t>();
+  return integer_from(value["as_int"]);
+}
+
+/// So few that no sum over a file's tensors overflows, and more than any tensor has.
+constexpr std::int64_t kMostElements = std::int64_t{1} << 40;
+
+/// @throws InputError for sizes below 0, or more elements than any tensor has
+void check_sizes(const std::vector<std::int64_t>& sizes) {
+  std::int64_t numel = 1;
+  for (const std::int64_t size : sizes) {
+    if (size < 0) throw InputError("of shape " + format_shape(sizes) + " has a negative size or stride");
+    if (size > 0 && numel > kMostElements / size)
+      throw InputError("of shape " + format_shape(sizes) + " is larger than any memory");
+    numel *= std::max<std::int64_t>(size, 1);
+  }
 }
 
 }  // namespace
+
+std::int64_t integer_from(const json& value) {
+  const bool fits =
+      value.is_number_unsigned()
+          ? value.get<std::uint64_t>() <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())
+          : value.is_number_integer();
+  if (!fits) throw InputError("has a broken integer: " + value.dump().substr(0, 40));
+  return value.get<std::int64_t>();
+}
 
 at::ScalarType scalar_type_from_schema(std::int64_t code) {
   switch (code) {  // torch/_export/serde/schema.py, ScalarType
@@ -74,7 +98,7 @@ Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
                           : "holds no exported program (models/*.json); expected a file written by torch.export.save"));
   }
   const std::string name = model_record.substr(7, model_record.size() - 7 - 5);
-  model_ = json::parse(text_record(model_record), nullptr, false);
+  model_ = parsed(model_record);
   if (model_.is_discarded() || !model_.is_object() || !model_.contains("graph_module"))
     throw InputError(where() + "its graph (" + model_record + ") is not valid JSON of an exported program");
   weights_ = read_config("data/weights/", name + "_weights_config.json");
@@ -82,6 +106,12 @@ Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
 }
 
 Pt2Archive::~Pt2Archive() = default;
+
+std::int64_t Pt2Archive::most_bytes() const {
+  std::error_code error;
+  const auto bytes = std::filesystem::file_size(path_, error);
+  return (std::int64_t{64} << 20) + (error ? 0 : 10 * static_cast<std::int64_t>(bytes));
+}
 
 std::string Pt2Archive::where() const { return "model " + path_.string() + ": "; }
 
@@ -93,11 +123,17 @@ std::string_view Pt2Archive::text_record(const std::string& record) const {
   return {reinterpret_cast<const char*>(entry->data.data()), entry->data.size()};
 }
 
+nlohmann::json Pt2Archive::parsed(const std::string& record) const {
+  const std::string_view text = text_record(record);
+  if (json_nests_deeper(text)) throw InputError(where() + record + " nests deeper than any exported program");
+  return json::parse(text, nullptr, false);
+}
+
 std::map<std::string, ArchivedTensor> Pt2Archive::read_config(const std::string& folder,
                                                               const std::string& record) const {
   std::map<std::string, ArchivedTensor> tensors;
   if (find(folder + record) == nullptr) return tensors;
-  const json config = json::parse(text_record(folder + record), nullptr, false);
+  const json config = parsed(folder + record);
   if (config.is_discarded() || !config.is_object() || !config.contains("config"))
     throw InputError(where() + folder + record + " is not valid JSON of tensors");
   for (const auto& [name, entry] : config["config"].items()) {
@@ -108,8 +144,9 @@ std::map<std::string, ArchivedTensor> Pt2Archive::read_config(const std::string&
       if (meta.is_null()) throw InputError("is not a tensor");
       ArchivedTensor tensor;
       tensor.record = folder + entry.at("path_name").get<std::string>();
-      tensor.dtype = scalar_type_from_schema(meta.at("dtype").get<std::int64_t>());
+      tensor.dtype = scalar_type_from_schema(integer_from(meta.at("dtype")));
       for (const json& size : meta.at("sizes")) tensor.sizes.push_back(static_int(size, "size"));
+      check_sizes(tensor.sizes);
       for (const json& stride : meta.at("strides")) tensor.strides.push_back(static_int(stride, "stride"));
       tensor.storage_offset = static_int(meta.at("storage_offset"), "storage offset");
       tensor.requires_grad = meta.value("requires_grad", false);

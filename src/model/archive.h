@@ -45,12 +45,16 @@ class Pt2Archive {
   bool lacks_data() const;
   /// A tensor of the file: CPU, stored dtype and strides. Its memory is the mapped file's: read it, never write it.
   at::Tensor read(const std::string& name, const ArchivedTensor& entry) const;
+  /// What all tensors together may take in memory: ten times the file, and some more for small files.
+  std::int64_t most_bytes() const;
   /// "path: what": the start of every message about this file.
   std::string where() const;
 
  private:
   const ZipEntry* find(const std::string& record) const;
   std::string_view text_record(const std::string& record) const;
+  /// A record's JSON; discarded where it is none.
+  nlohmann::json parsed(const std::string& record) const;
   std::map<std::string, ArchivedTensor> read_config(const std::string& folder, const std::string& record) const;
 
   std::filesystem::path path_;
@@ -58,6 +62,9 @@ class Pt2Archive {
   nlohmann::json model_;
   std::map<std::string, ArchivedTensor> weights_, constants_;
 };
+
+/// An integer of the file's JSON, where numbers have no bound. @throws InputError for what is none of 64 bits
+std::int64_t integer_from(const nlohmann::json& value);
 
 /// The c10 scalar type of the export schema's code (its enum differs from c10's: float32 is 7).
 /// @throws InputError for a type that hesspect does not run

@@ -138,7 +138,7 @@ class GraphCompiler {
   Operand symbol_operand(const json& value) const {
     const auto [key, inner] = tagged(value);
     if (key == "as_name") return slot_operand(inner->get<std::string>());
-    if (key == "as_int") return constant(inner->get<std::int64_t>());
+    if (key == "as_int") return constant(integer_from(*inner));
     if (key == "as_bool") return constant(inner->get<bool>());
     return constant(float_value(*inner));
   }
@@ -178,7 +178,7 @@ class GraphCompiler {
       return constant(list);
     }
     c10::List<std::int64_t> list;
-    for (const json& value : values) list.push_back(value.get<std::int64_t>());
+    for (const json& value : values) list.push_back(integer_from(value));
     return constant(list);
   }
 
@@ -206,7 +206,7 @@ class GraphCompiler {
       const auto [inner_key, inner] = tagged(*value);
       return inner_key == "as_none" ? constant(IValue()) : slot_operand(inner->at("name").get<std::string>());
     }
-    if (key == "as_int") return int_operand(value->get<std::int64_t>(), schema);
+    if (key == "as_int") return int_operand(integer_from(*value), schema);
     if (key == "as_ints") return int_list(*value, schema);
     if (key == "as_float") return constant(float_value(*value));
     if (key == "as_complex")
@@ -227,13 +227,10 @@ class GraphCompiler {
     if (key == "as_sym_ints") return symbol_list(*value, Operand::Kind::kIntList);
     if (key == "as_sym_floats") return symbol_list(*value, Operand::Kind::kFloatList);
     if (key == "as_scalar_type")
-      return constant(
-          static_cast<std::int64_t>(options_.map_dtype(scalar_type_from_schema(value->get<std::int64_t>()))));
-    if (key == "as_memory_format")
-      return constant(static_cast<std::int64_t>(memory_format(value->get<std::int64_t>())));
+      return constant(static_cast<std::int64_t>(options_.map_dtype(scalar_type_from_schema(integer_from(*value)))));
+    if (key == "as_memory_format") return constant(static_cast<std::int64_t>(memory_format(integer_from(*value))));
     if (key == "as_layout") {
-      if (value->get<std::int64_t>() != 7)
-        throw InputError("uses a sparse layout, which cannot be differentiated here");
+      if (integer_from(*value) != 7) throw InputError("uses a sparse layout, which cannot be differentiated here");
       return constant(static_cast<std::int64_t>(at::kStrided));
     }
     if (key == "as_device") return constant(options_.device);

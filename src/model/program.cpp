@@ -51,7 +51,8 @@ int precision(at::ScalarType type) {
 Dimension dimension_from(const json& size, const json& ranges) {
   Dimension dimension;
   if (size.contains("as_int")) {
-    dimension.size = size.at("as_int").get<std::int64_t>();
+    dimension.size = integer_from(size.at("as_int"));
+    if (dimension.size < 0) throw InputError("has a negative size");
     return dimension;
   }
   std::string expression = size.at("as_expr").value("expr_str", "?");
@@ -212,8 +213,12 @@ class Loader {
     }
     frozen_.push_back(archived);
     const auto options = at::TensorOptions().dtype(impl_->map_dtype(archived->dtype)).device(impl_->options.device);
-    at::Tensor tensor = archived->has_data ? archive_.read(name, *archived).to(options, false, /*copy=*/true)
-                                           : at::empty(archived->sizes, options.device(at::kMeta));
+    at::Tensor tensor = at::empty(archived->sizes, options.device(at::kMeta));
+    if (archived->has_data) {
+      tensor = archive_.read(name, *archived);
+      take(name, tensor);
+      tensor = tensor.to(options, false, /*copy=*/true);
+    }
     impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter, archived->has_data, is_used(*archived, arg)});
     return {Program::Impl::Feed::Kind::kTensor, impl_->tensors.size() - 1};
   }
@@ -222,10 +227,15 @@ class Loader {
   template <class Spec>
   void read_meta(const json& graph, Spec& spec) const {
     const json& meta = graph.at("tensor_values").at(spec.name);
-    spec.dtype = scalar_type_from_schema(meta.at("dtype").get<std::int64_t>());
     const json& model = archive_.model();
-    const json ranges = model.value("range_constraints", json::object());
-    for (const json& size : meta.at("sizes")) spec.shape.push_back(dimension_from(size, ranges));
+    static const json kNone = json::object();
+    const json& ranges = model.contains("range_constraints") ? model["range_constraints"] : kNone;
+    try {
+      spec.dtype = scalar_type_from_schema(integer_from(meta.at("dtype")));
+      for (const json& size : meta.at("sizes")) spec.shape.push_back(dimension_from(size, ranges));
+    } catch (const InputError& e) {
+      throw InputError(impl_->where + "value '" + spec.name + "': " + e.what());
+    }
   }
 
   Program::Impl::Feed add_user_input(const json& argument, const json& graph) {
@@ -244,11 +254,19 @@ class Loader {
     return {Program::Impl::Feed::Kind::kUserInput, impl_->inputs.size() - 1};
   }
 
+  /// Of an output of the signature: {"user_output": {…}}.
+  std::pair<std::string, const json*> kind_and_content(const json& spec) const {
+    if (!spec.is_object() || spec.empty())
+      throw InputError(impl_->where + "its graph is broken (an output of no kind: " + spec.dump().substr(0, 80) + ")");
+    return {spec.begin().key(), &spec.begin().value()};
+  }
+
   /// Outputs that are mutated buffers, parameters or inputs: the program would not be the same at the next run.
   void check_mutations(const json& module) {
     for (const json& spec : module.at("signature").at("output_specs")) {
       if (spec.contains("user_output") || spec.contains("loss_output") || spec.contains("token")) continue;
-      const auto& [kind, body] = *spec.items().begin();
+      const auto [kind, content] = kind_and_content(spec);
+      const json& body = *content;
       const std::string value = body.at("arg").value("name", "");
       std::string target =
           body.value("buffer_name", body.value("parameter_name", body.value("user_input_name", value)));
@@ -290,7 +308,7 @@ class Loader {
     const json& specs = module.at("signature").at("output_specs");
     const std::vector<std::string> paths = output_paths(module);
     for (std::size_t i = 0; i < specs.size() && i < impl_->graph.outputs.size(); ++i) {
-      const json& body = specs[i].begin().value();
+      const json& body = *kind_and_content(specs[i]).second;
       const json& argument = body.at("arg");
       OutputSpec spec;
       const json* tensor = argument.contains("as_tensor") ? &argument["as_tensor"]
@@ -337,10 +355,23 @@ class Loader {
     }
     if (tied_.empty())
       throw InputError(impl_->where + "has no trainable parameters (exported with requires_grad = False?)");
+    for (std::size_t i = 0; i < tied_.size(); ++i)
+      if (impl_->stored[i].has_data) take(tied_[i].second, impl_->stored[i].value);
     impl_->lay_out(likely_owners(impl_->stored), !archive_.lacks_data());
   }
 
+  /// Counts what a tensor will take in memory. Strides of 0 make much of little data: no model that people export has
+  /// tensors of many times its file, and a damaged one must not take all there is.
+  void take(const std::string& name, const at::Tensor& tensor) {
+    taken_bytes_ += tensor.numel() * tensor.element_size();
+    if (taken_bytes_ > archive_.most_bytes())
+      throw InputError(
+          impl_->where + "tensor '" + name + "' of shape " + format_shape(tensor.sizes().vec()) +
+          " repeats its few stored elements to more than ten times the file; make it contiguous() before the export");
+  }
+
   Pt2Archive archive_;
+  std::int64_t taken_bytes_ = 0;
   std::unique_ptr<Program::Impl> impl_;
   std::set<std::string> external_;
   std::set<std::string> used_;  // by the graph's nodes and outputs; only where data lack
@@ -497,7 +528,10 @@ std::vector<at::Tensor> Program::example_inputs(std::int64_t rows) const {
     const auto options = at::TensorOptions().dtype(type).device(impl_->options.device);
     if (precision(spec.dtype) > 0) {
       std::int64_t numel = 1;
-      for (const std::int64_t size : shape) numel *= size;
+      for (const std::int64_t size : shape)
+        if (__builtin_mul_overflow(numel, size, &numel))
+          throw InputError(impl_->where + "input '" + spec.name + "' of shape " + format_shape(shape) +
+                           " is larger than any memory");
       const at::Tensor numbers = at::arange(1, numel + 1, options.dtype(c10::toRealValueType(type)));
       inputs.push_back(at::sin(numbers).reshape(shape).to(type));
     } else {

@@ -1,6 +1,7 @@
 #include "symbolic.h"
 
 #include <cmath>
+#include <functional>
 #include <map>
 #include <stdexcept>
 
@@ -27,16 +28,93 @@ bool as_bool(const IValue& v) {
   return as_double(v) != 0.0;
 }
 
+// Python's ints have no bound: what leaves 64 bits is an error here, never a number that has wrapped around.
+
+[[noreturn]] void too_large() {
+  throw std::domain_error("an integer beyond 64 bits, which hesspect does not compute with");
+}
+
+std::int64_t add(std::int64_t a, std::int64_t b) {
+  std::int64_t sum = 0;
+  if (__builtin_add_overflow(a, b, &sum)) too_large();
+  return sum;
+}
+
+std::int64_t subtract(std::int64_t a, std::int64_t b) {
+  std::int64_t difference = 0;
+  if (__builtin_sub_overflow(a, b, &difference)) too_large();
+  return difference;
+}
+
+std::int64_t multiply(std::int64_t a, std::int64_t b) {
+  std::int64_t product = 0;
+  if (__builtin_mul_overflow(a, b, &product)) too_large();
+  return product;
+}
+
 std::int64_t floor_div(std::int64_t a, std::int64_t b) {
   if (b == 0) throw std::domain_error("integer division by zero");
+  if (b == -1) return subtract(0, a);
   const std::int64_t q = a / b;
   return (a % b != 0 && (a < 0) != (b < 0)) ? q - 1 : q;
 }
 
+std::int64_t modulo(std::int64_t a, std::int64_t b) {
+  if (b == 0) throw std::domain_error("integer modulo by zero");
+  if (b == -1) return 0;
+  const std::int64_t r = a % b;
+  return (r != 0 && (r < 0) != (b < 0)) ? r + b : r;
+}
+
+/// By squaring: a square that is still needed and leaves 64 bits is a factor of the result.
 std::int64_t int_pow(std::int64_t base, std::int64_t exponent) {
-  std::int64_t result = 1;
-  for (std::int64_t i = 0; i < exponent; ++i) result *= base;
-  return result;
+  for (std::int64_t result = 1;; base = multiply(base, base)) {
+    if (exponent % 2 == 1) result = multiply(result, base);
+    exponent /= 2;
+    if (exponent == 0) return result;
+  }
+}
+
+/// a = q b + r with r of b's sign; as CPython's float_divmod.
+struct FloatDivision {
+  double quotient, remainder;
+};
+
+FloatDivision divide(double a, double b) {
+  if (b == 0.0) throw std::domain_error("float division by zero");
+  double r = std::fmod(a, b);
+  double q = (a - r) / b;
+  if (r != 0.0 && (b < 0) != (r < 0)) {
+    r += b;
+    q -= 1.0;
+  } else if (r == 0.0) {
+    r = std::copysign(0.0, b);
+  }
+  if (q == 0.0) return {std::copysign(0.0, a / b), r};
+  const double whole = std::floor(q);
+  return {q - whole > 0.5 ? whole + 1.0 : whole, r};
+}
+
+/// Python raises an error, or leaves the real numbers, where C gives an infinity or NaN.
+double float_pow(double base, double exponent) {
+  if (base == 0.0 && exponent < 0) throw std::domain_error("zero to a negative power");
+  const double power = std::pow(base, exponent);
+  if (std::isfinite(base) && std::isfinite(exponent) && !std::isfinite(power))
+    throw std::domain_error("a power that is no real number, or too large for one");
+  return power;
+}
+
+std::int64_t int_from(double value) {
+  if (!(value >= -0x1p63 && value < 0x1p63))
+    throw std::domain_error("the integer of " + std::to_string(value) + ", which has none of 64 bits");
+  return static_cast<std::int64_t>(value);
+}
+
+/// Bitwise on ints, as Python's & and |; of two bools a bool.
+template <class Op>
+IValue bitwise(const IValue& a, const IValue& b, Op op) {
+  const std::int64_t bits = op(as_int(a), as_int(b));
+  return a.isBool() && b.isBool() ? IValue(bits != 0) : IValue(bits);
 }
 
 template <class IntOp, class FloatOp>
@@ -52,7 +130,11 @@ IValue compare(const IValue& a, const IValue& b, Compare op) {
 }
 
 std::int64_t rounded(const IValue& v, double (*how)(double)) {
-  return is_float(v) ? static_cast<std::int64_t>(how(v.toDouble())) : as_int(v);
+  return is_float(v) ? int_from(how(v.toDouble())) : as_int(v);
+}
+
+bool at_most(const IValue& a, const IValue& b) {
+  return compare(a, b, [](auto x, auto y) { return x <= y; }).toBool();
 }
 
 std::size_t arity(SymbolicOp op) {
@@ -112,37 +194,37 @@ std::optional<SymbolicOp> symbolic_op_from(const std::string& target) {
 IValue evaluate(SymbolicOp op, std::span<const IValue> v) {
   if (v.size() < arity(op)) throw std::domain_error("too few arguments for a symbolic operation");
   switch (op) {
-    case SymbolicOp::kAdd: return arithmetic(v[0], v[1], std::plus<std::int64_t>(), std::plus<double>());
-    case SymbolicOp::kSub: return arithmetic(v[0], v[1], std::minus<std::int64_t>(), std::minus<double>());
-    case SymbolicOp::kMul: return arithmetic(v[0], v[1], std::multiplies<std::int64_t>(), std::multiplies<double>());
+    case SymbolicOp::kAdd: return arithmetic(v[0], v[1], add, std::plus<double>());
+    case SymbolicOp::kSub: return arithmetic(v[0], v[1], subtract, std::minus<double>());
+    case SymbolicOp::kMul: return arithmetic(v[0], v[1], multiply, std::multiplies<double>());
     case SymbolicOp::kFloorDiv:
-      return arithmetic(v[0], v[1], floor_div, [](double a, double b) { return std::floor(a / b); });
+      return arithmetic(v[0], v[1], floor_div, [](double a, double b) { return divide(a, b).quotient; });
     case SymbolicOp::kTrueDiv:
       if (as_double(v[1]) == 0.0) throw std::domain_error("division by zero");
       return as_double(v[0]) / as_double(v[1]);
     case SymbolicOp::kMod:
-      return arithmetic(
-          v[0], v[1], [](std::int64_t a, std::int64_t b) { return a - b * floor_div(a, b); },
-          [](double a, double b) { return a - b * std::floor(a / b); });
+      return arithmetic(v[0], v[1], modulo, [](double a, double b) { return divide(a, b).remainder; });
     case SymbolicOp::kPow:
       if (!is_float(v[0]) && !is_float(v[1]) && as_int(v[1]) >= 0) return int_pow(as_int(v[0]), as_int(v[1]));
-      return std::pow(as_double(v[0]), as_double(v[1]));
-    case SymbolicOp::kNeg: return is_float(v[0]) ? IValue(-v[0].toDouble()) : IValue(-as_int(v[0]));
-    case SymbolicOp::kAbs: return is_float(v[0]) ? IValue(std::fabs(v[0].toDouble())) : IValue(std::abs(as_int(v[0])));
+      return float_pow(as_double(v[0]), as_double(v[1]));
+    case SymbolicOp::kNeg: return is_float(v[0]) ? IValue(-v[0].toDouble()) : IValue(subtract(0, as_int(v[0])));
+    case SymbolicOp::kAbs:
+      if (is_float(v[0])) return std::fabs(v[0].toDouble());
+      return as_int(v[0]) < 0 ? subtract(0, as_int(v[0])) : as_int(v[0]);
     case SymbolicOp::kEq: return compare(v[0], v[1], [](auto a, auto b) { return a == b; });
     case SymbolicOp::kNe: return compare(v[0], v[1], [](auto a, auto b) { return a != b; });
     case SymbolicOp::kLt: return compare(v[0], v[1], [](auto a, auto b) { return a < b; });
     case SymbolicOp::kLe: return compare(v[0], v[1], [](auto a, auto b) { return a <= b; });
     case SymbolicOp::kGt: return compare(v[0], v[1], [](auto a, auto b) { return a > b; });
     case SymbolicOp::kGe: return compare(v[0], v[1], [](auto a, auto b) { return a >= b; });
-    case SymbolicOp::kAnd: return as_bool(v[0]) && as_bool(v[1]);
-    case SymbolicOp::kOr: return as_bool(v[0]) || as_bool(v[1]);
+    case SymbolicOp::kAnd: return bitwise(v[0], v[1], std::bit_and<std::int64_t>());
+    case SymbolicOp::kOr: return bitwise(v[0], v[1], std::bit_or<std::int64_t>());
     case SymbolicOp::kNot: return !as_bool(v[0]);
-    case SymbolicOp::kMin: return as_double(v[0]) <= as_double(v[1]) ? v[0] : v[1];
-    case SymbolicOp::kMax: return as_double(v[0]) >= as_double(v[1]) ? v[0] : v[1];
+    case SymbolicOp::kMin: return at_most(v[0], v[1]) ? v[0] : v[1];
+    case SymbolicOp::kMax: return at_most(v[1], v[0]) ? v[0] : v[1];
     case SymbolicOp::kSum: {
       IValue sum(std::int64_t{0});
-      for (const IValue& term : v) sum = arithmetic(sum, term, std::plus<std::int64_t>(), std::plus<double>());
+      for (const IValue& term : v) sum = arithmetic(sum, term, add, std::plus<double>());
       return sum;
     }
     case SymbolicOp::kIfThenElse: return as_bool(v[0]) ? v[1] : v[2];
@@ -152,7 +234,9 @@ IValue evaluate(SymbolicOp op, std::span<const IValue> v) {
     case SymbolicOp::kFloor: return rounded(v[0], std::floor);
     case SymbolicOp::kCeil: return rounded(v[0], std::ceil);
     case SymbolicOp::kRound: return rounded(v[0], std::nearbyint);
-    case SymbolicOp::kSqrt: return std::sqrt(as_double(v[0]));
+    case SymbolicOp::kSqrt:
+      if (as_double(v[0]) < 0) throw std::domain_error("the square root of a negative number");
+      return std::sqrt(as_double(v[0]));
   }
   return IValue();
 }

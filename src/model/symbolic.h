@@ -45,7 +45,7 @@ enum class SymbolicOp {
 std::optional<SymbolicOp> symbolic_op_from(const std::string& target);
 
 /// Python's semantics: floor division and modulo round towards minus infinity, `/` gives a float.
-/// @throws std::domain_error on a division by zero
+/// @throws std::domain_error where Python raises an error (a division by zero, say), or an integer leaves 64 bits
 c10::IValue evaluate(SymbolicOp op, std::span<const c10::IValue> arguments);
 
 }  // namespace hesspect

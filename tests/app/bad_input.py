@@ -260,6 +260,40 @@ class Output(Bad):
         self.refused(BAD_INPUT, ["not finite"], "--from", result, "--output", self.folder / "s.h5", command="density", both=False)
 
 
+class DamagedHdf5(Bad):
+    """libhdf5 ends the process, or never comes back, over what is wrong where it keeps texts of variable length: a result
+    of an earlier version with one such byte did that to `inspect`. Another process meets it first."""
+
+    def damaged(self, name, change):
+        """A result with a text of variable length, and the header of that text's entry (16 bytes) in the heap changed."""
+        path, text = self.folder / name, b"a text that stands but once in this file"
+        if not (self.folder / "good.h5").exists():
+            self.assertEqual(hesspect("trace", *self.mlp(output=self.folder / "good.h5")).code, 0)
+        path.write_bytes((self.folder / "good.h5").read_bytes())
+        with h5py.File(path, "a") as f:
+            del f["entry/process/config"]
+            f.create_dataset("entry/process/config", data=text.decode(), dtype=h5py.string_dtype())
+        content = bytearray(path.read_bytes())
+        at = content.index(text) - 16
+        content[at : at + 16] = change(bytes(content[at : at + 16]))
+        path.write_bytes(content)
+        return path
+
+    def test_a_crash_and_an_endless_loop_are_one_line(self):
+        crash = self.damaged("crash.h5", lambda header: header[:8] + struct.pack("<Q", 1 << 40))
+        loop = self.damaged("loop.h5", lambda header: bytes(16))
+        for path, words in ((crash, "crashed over it by signal"), (loop, "did not come to an end")):
+            words = [path.name, "HDF5 cannot read it: it is damaged", words, "copy it again"]
+            self.refused(BAD_INPUT, words, path, command="inspect")
+            self.refused(BAD_INPUT, words, "--from", path, "--output", self.folder / "s.h5", "--sigma", 0.1, command="density", both=False)
+            self.refused(BAD_INPUT, words, *self.mlp(data=path), both=False)
+
+    def test_damage_that_hdf5_tells_is_its_own_line(self):
+        cut = self.damaged("cut.h5", lambda header: header)
+        cut.write_bytes(cut.read_bytes()[:-3000])
+        self.refused(BAD_INPUT, ["cut.h5", "truncated file"], cut, command="inspect", both=False)
+
+
 class Memory(Bad):
     def test_a_basis_that_cannot_fit(self):
         args = arguments("resnet18", self.folder / "r.h5", "cross_entropy", steps=10**6, probes=1, samples=2)

@@ -299,7 +299,7 @@ TEST_F(ResultFile, TheFirstLayoutIsRead) {
   EXPECT_EQ(back.trace->method, "hutchinson");
   EXPECT_TRUE(std::isnan(back.trace->half_width));
   file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
-  set_version(3);
+  set_version(4);
   H5Fclose(file);
   EXPECT_THROW(read_result(folder_ / "r.h5"), InputError);
 }
@@ -335,6 +335,143 @@ TEST_F(ResultFile, WhatWasNotAskedForIsNotThere) {
   EXPECT_FALSE(back.density || back.trace);
   EXPECT_TRUE(back.quadrature.empty() && back.warnings.empty());
   EXPECT_TRUE(back.eigenvalues.has_value());
+}
+
+/// Overwrites the entries of a dataset of doubles.
+void overwrite(const fs::path& path, const char* name, const std::vector<double>& values) {
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), set = H5Dopen2(file, name, H5P_DEFAULT);
+  EXPECT_GE(H5Dwrite(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), 0);
+  H5Dclose(set);
+  H5Fclose(file);
+}
+
+/// The page of `inspect` went along the grid without an end.
+TEST_F(ResultFile, GridsThatDoNotAscendAreRefused) {
+  for (const char* name : {"/entry/density/lambda", "/entry/cumulative/lambda"})
+    for (const double wrong : {-2.0, std::nan(""), HUGE_VAL}) {
+      write_result(folder_ / "r.h5", sample());
+      std::vector<double> grid = read_result(folder_ / "r.h5").density->lambda;
+      grid.at(1) = wrong;
+      overwrite(folder_ / "r.h5", name, grid);
+      EXPECT_THROW(read_result(folder_ / "r.h5"), InputError) << name << " " << wrong;
+    }
+}
+
+/// Replaces a dataset by one of texts of variable length, as layouts 1 and 2 have them.
+void make_variable(hid_t file, const std::string& name, const std::vector<const char*>& texts, bool scalar) {
+  const hid_t type = H5Tcopy(H5T_C_S1);
+  H5Tset_size(type, H5T_VARIABLE);
+  const hsize_t count = texts.size();
+  const hid_t space = scalar ? H5Screate(H5S_SCALAR) : H5Screate_simple(1, &count, nullptr);
+  ASSERT_GE(H5Ldelete(file, name.c_str(), H5P_DEFAULT), 0) << name;
+  const hid_t set = H5Dcreate2(file, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  ASSERT_GE(H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, texts.data()), 0) << name;
+  H5Dclose(set);
+  H5Sclose(space);
+  H5Tclose(type);
+}
+
+TEST_F(ResultFile, TextsOfVariableLengthAreRead) {
+  write_result(folder_ / "r.h5", sample());
+  const hid_t file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  make_variable(file, "/entry/process/config", {"a longer text\nof two lines"}, true);
+  make_variable(file, "/entry/process/argv", {"hesspect", "", "modèle.pt2"}, false);
+  H5Fclose(file);
+  const RunResult back = read_result(folder_ / "r.h5");
+  EXPECT_EQ(back.process.config, "a longer text\nof two lines");
+  EXPECT_EQ(back.process.argv, (std::vector<std::string>{"hesspect", "", "modèle.pt2"}));
+}
+
+/// A list of no text, empty texts, and one that ends in what fills up the others.
+TEST_F(ResultFile, TextsReadBackTheSame) {
+  RunResult r = sample();
+  for (const std::vector<std::string>& texts :
+       {std::vector<std::string>{}, {""}, {"", ""}, {"a", "", "bcd ef "}, {std::string(5000, 'x'), "é"}}) {
+    r.warnings = texts;
+    r.process.config = texts.empty() ? "" : texts[0];
+    write_result(folder_ / "r.h5", r);
+    const RunResult back = read_result(folder_ / "r.h5");
+    EXPECT_EQ(back.warnings, texts);
+    EXPECT_EQ(back.process.config, r.process.config);
+  }
+}
+
+struct Layouts {
+  int arrays = 0, unchecked = 0, variable = 0;
+};
+
+herr_t look(hid_t root, const char* name, const H5L_info_t*, void* out) {
+  const hid_t object = H5Oopen(root, name, H5P_DEFAULT);
+  if (H5Iget_type(object) == H5I_DATASET) {
+    auto& layouts = *static_cast<Layouts*>(out);
+    const hid_t creation = H5Dget_create_plist(object), space = H5Dget_space(object), type = H5Dget_type(object);
+    if (H5Sget_simple_extent_ndims(space) > 0 && H5Sget_simple_extent_npoints(space) > 0) {
+      ++layouts.arrays;
+      unsigned flags = 0;
+      if (H5Pget_filter_by_id2(creation, H5Z_FILTER_FLETCHER32, &flags, nullptr, nullptr, 0, nullptr, nullptr) < 0)
+        ++layouts.unchecked;
+    }
+    layouts.variable += H5Tdetect_class(type, H5T_VLEN) > 0 || H5Tis_variable_str(type) > 0 ? 1 : 0;
+    H5Tclose(type);
+    H5Sclose(space);
+    H5Pclose(creation);
+  }
+  H5Oclose(object);
+  return 0;
+}
+
+/// A byte that changes in a text of variable length ended the process within HDF5, and one in an array told nothing.
+TEST_F(ResultFile, ArraysHaveChecksumsAndTextsAFixedLength) {
+  write_result(folder_ / "r.h5", sample());
+  Layouts layouts;
+  const hid_t file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  ASSERT_GE(H5Lvisit(file, H5_INDEX_NAME, H5_ITER_NATIVE, look, &layouts), 0);
+  const hid_t set = H5Dopen2(file, "/entry/eigenvalues/eigenvalue", H5P_DEFAULT);
+  haddr_t at = 0;
+  hsize_t bytes = 0, offset = 0;
+  unsigned filters = 0;
+  const hid_t whole = H5Dget_space(set);
+  ASSERT_GE(H5Dget_chunk_info(set, whole, 0, &offset, &filters, &at, &bytes), 0);
+  H5Sclose(whole);
+  H5Dclose(set);
+  H5Fclose(file);
+  EXPECT_GT(layouts.arrays, 30);
+  EXPECT_EQ(layouts.unchecked, 0);
+  EXPECT_EQ(layouts.variable, 0);
+  std::fstream out(folder_ / "r.h5", std::ios::in | std::ios::out | std::ios::binary);
+  out.seekp(static_cast<std::streamoff>(at) + 3);
+  out.put('\x55');
+  out.close();
+  try {
+    read_result(folder_ / "r.h5");
+    ADD_FAILURE() << "a changed eigenvalue was read";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("/entry/eigenvalues/eigenvalue cannot be read"), std::string::npos)
+        << error.what();
+  }
+}
+
+/// A size that is not true took a gigabyte before HDF5 found that the values are not there.
+TEST_F(ResultFile, MoreEntriesThanTheFileCanHoldAreRefused) {
+  write_result(folder_ / "r.h5", sample());
+  const hid_t file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  const char* name = "/entry/density/lambda";
+  ASSERT_GE(H5Ldelete(file, name, H5P_DEFAULT), 0);
+  const hsize_t huge = hsize_t{1} << 27;
+  const hid_t space = H5Screate_simple(1, &huge, nullptr), creation = H5Pcreate(H5P_DATASET_CREATE);
+  const hsize_t chunk = 1024;
+  H5Pset_chunk(creation, 1, &chunk);  // none of which is there
+  H5Dclose(H5Dcreate2(file, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, creation, H5P_DEFAULT));
+  H5Pclose(creation);
+  H5Sclose(space);
+  H5Fclose(file);
+  try {
+    read_result(folder_ / "r.h5");
+    ADD_FAILURE() << "it was read";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("more entries than a file of this size can hold"), std::string::npos)
+        << error.what();
+  }
 }
 
 /// The schema as its readers see it: h5py, xarray where it is installed, silx where it is installed.

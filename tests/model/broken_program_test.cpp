@@ -1,0 +1,84 @@
+// Programs whose texts claim what cannot be: each claim here once overflowed, ran off the stack or took all memory.
+// Found by tests/fuzz/program_fuzz.cpp, or read from the sources before it.
+#include <gtest/gtest.h>
+
+#include "core/input_error.h"
+#include "core/temporary_folder.h"
+#include "core/zip_writer.h"
+#include "hesspect/core/zip_archive.h"
+#include "hesspect/model/program.h"
+
+namespace hesspect {
+namespace {
+
+constexpr const char* kModel = "models/model.json";
+constexpr const char* kWeights = "data/weights/model_weights_config.json";
+
+/// The program of linear regression, one weight of shape [1, 8], with one of its texts changed.
+class BrokenProgram : public ::testing::Test {
+ protected:
+  /// Each first `from` in the record becomes `to`. @return the message that loading ends in
+  std::string refusal(const std::string& record, const std::vector<std::pair<std::string, std::string>>& changes) {
+    const std::string folder =
+        std::getenv("HESSPECT_FIXTURES") != nullptr ? std::getenv("HESSPECT_FIXTURES") : "fixtures";
+    const ZipArchive archive(folder + "/linreg.pt2");
+    std::vector<std::pair<std::string, std::string>> files;
+    for (const ZipEntry& entry : archive.entries()) {
+      std::string content(reinterpret_cast<const char*>(entry.data.data()), entry.data.size());
+      if (entry.name == archive.root() + "/" + record)
+        for (const auto& [from, to] : changes) {
+          const std::size_t at = content.find(from);
+          EXPECT_NE(at, std::string::npos) << from;
+          content.replace(at, from.size(), to);
+        }
+      files.emplace_back(entry.name, content);
+    }
+    const auto path = folder_.write("broken.pt2", test::zip_of(files, false));
+    return test::input_error([&] { Program::load(path, {}); });
+  }
+
+  test::TemporaryFolder folder_;
+};
+
+TEST_F(BrokenProgram, TextsThatNestForEver) {
+  EXPECT_CONTAINS(refusal(kModel, {{"\"metadata\": {}", "\"metadata\": " + std::string(200000, '[')}}), "nests deeper");
+  EXPECT_CONTAINS(refusal(kWeights, {{"{\"config\"", std::string(200000, '[')}}), "nests deeper");
+}
+
+TEST_F(BrokenProgram, SizesWhoseProductOverflows) {
+  const std::string huge = "{\"as_int\": 4611686018427387904}";
+  EXPECT_CONTAINS(refusal(kWeights, {{"{\"as_int\": 1}, {\"as_int\": 8}", huge + ", " + huge},
+                                     {"{\"as_int\": 8}, {\"as_int\": 1}]", "{\"as_int\": 0}, {\"as_int\": 0}]"}}),
+                  "is larger than any memory");
+  EXPECT_CONTAINS(refusal(kWeights, {{"{\"as_int\": 8}", "{\"as_int\": -8}"}}), "has a negative size");
+}
+
+/// Strides of 0 make much of little: four bytes became gigabytes.
+TEST_F(BrokenProgram, FewElementsRepeatedManyTimes) {
+  EXPECT_CONTAINS(refusal(kWeights, {{"{\"as_int\": 1}, {\"as_int\": 8}", "{\"as_int\": 100000}, {\"as_int\": 100000}"},
+                                     {"{\"as_int\": 8}, {\"as_int\": 1}]", "{\"as_int\": 0}, {\"as_int\": 0}]"}}),
+                  "more than ten times the file");
+}
+
+TEST_F(BrokenProgram, NumbersThatAreNoIntegersOf64Bits) {
+  for (const char* number : {"1e300", "18446744073709551615", "99999999999999999999999", "1.5", "true"}) {
+    EXPECT_CONTAINS(refusal(kWeights, {{"\"dtype\": 7", std::string("\"dtype\": ") + number}}), "a broken integer");
+    EXPECT_CONTAINS(
+        refusal(kModel,
+                {{"\"tensor_values\": {\"p_weight\": {\"dtype\": 7, \"sizes\": [{\"as_int\": 1}, {\"as_int\": 8}]",
+                  "\"tensor_values\": {\"p_weight\": {\"dtype\": 7, \"sizes\": []"},
+                 {"\"input\": {\"dtype\": 7", std::string("\"input\": {\"dtype\": ") + number}}),
+        "value 'input': has a broken integer");
+  }
+}
+
+/// What is no pair of a kind and its content was read after its end.
+TEST_F(BrokenProgram, OutputsThatAreNothing) {
+  for (const char* output : {"{}", "[]", "null", "7", "[[]]"})
+    EXPECT_CONTAINS(
+        refusal(kModel, {{"{\"user_output\": {\"arg\": {\"as_tensor\": {\"name\": \"linear\"}}}}", output}}),
+        "its graph is broken");
+}
+
+}  // namespace
+}  // namespace hesspect
