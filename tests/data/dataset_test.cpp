@@ -159,12 +159,12 @@ TEST_F(Dataset, ListsNumericArraysByPath) {
   EXPECT_EQ(file->format(), "HDF5");
   std::vector<std::string> names;
   for (const auto& array : file->arrays()) names.push_back(array.name);
-  EXPECT_EQ(names, (std::vector<std::string>{"alias", "scalar", "train/images/raw", "x"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"alias", "complex", "scalar", "train/images/raw", "x"}));
   EXPECT_EQ(file->info("x").shape, (std::vector<std::int64_t>{4, 2}));
   EXPECT_EQ(file->info("/train/images/raw").shape, (std::vector<std::int64_t>{4}));
   EXPECT_TRUE(file->read_rows("alias", 1, 3).equal(at::tensor({1.0, 2.0}, at::kDouble)));
   EXPECT_CONTAINS(input_error([&] { file->info("train/image/raw"); }), "did you mean 'train/images/raw'?");
-  EXPECT_CONTAINS(input_error([&] { file->info("qqqqqqqq"); }), "it holds alias, scalar, train/images/raw, x");
+  EXPECT_CONTAINS(input_error([&] { file->info("qqqqqqqq"); }), "it holds alias, complex, scalar, train/images/raw, x");
 }
 
 TEST_F(Dataset, ReadsEveryNumericType) {

@@ -395,7 +395,7 @@ TEST_F(HandMade, Placeholders) {
   depends(made + ")}" + text("a") + w + "s\x92");
   depends(made + ")R" + dict({{"a", w}}) + "b");
   depends(made + ")R" + w + "a");
-  depends(tensor(storage("ComplexFloatStorage", "0", 1), 0, {1}, {1}), "torch.ComplexFloatStorage");
+  depends(tensor(storage("QUInt8Storage", "0", 1), 0, {1}, {1}), "torch.QUInt8Storage");
   EXPECT_EQ(read(made + ")R(" + text("w") + w + "u").tensors.size(), 1U);
   EXPECT_EQ(read(dict({{"w", w}, {"a._extra_state", made + "(" + w + "tR"}})).tensors.size(), 1U);
   EXPECT_CONTAINS(error_of(dict({{"model", made + "(" + w + "tR"}})), "'model' is an object of 'mine.Thing'");
