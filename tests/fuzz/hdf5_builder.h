@@ -118,7 +118,8 @@ class Hdf5Builder {
     const hdf5::PropertyList creation(H5Pcreate(H5P_DATASET_CREATE));
     hsize_t elements = 1;
     for (const hsize_t size : dims) elements = size > 1000 || elements > 1000 ? 100000 : elements * size;
-    if (!dims.empty() && elements > 0 && input_.ConsumeBool()) {
+    // What is large is chunked, of which nothing is there: else the file itself would be large.
+    if (!dims.empty() && elements > 0 && (input_.ConsumeBool() || elements > 1000)) {
       std::vector<hsize_t> chunk(dims.size());
       for (hsize_t& size : chunk) size = input_.ConsumeIntegralInRange<hsize_t>(1, 4);
       H5Pset_chunk(creation.get(), static_cast<int>(chunk.size()), chunk.data());
@@ -148,7 +149,8 @@ class Hdf5Builder {
   void attribute(hid_t file) {
     if (input_.ConsumeBool()) return;
     const hdf5::Type type = a_type();
-    const std::vector<hsize_t> dims = a_shape();
+    std::vector<hsize_t> dims = a_shape();
+    for (hsize_t& size : dims) size %= 8;  // HDF5 writes an attribute as a whole
     const hdf5::Space space(dims.empty() ? H5Screate(H5S_SCALAR)
                                          : H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr));
     const hdf5::Attribute mark(H5Acreate2(file, "hesspect_schema", type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT));
