@@ -6,7 +6,7 @@
 
 add_library(hesspect_warnings INTERFACE)
 target_compile_options(hesspect_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor
-  -Wno-restrict  # g++ 12 warns falsely inside std::string (GCC bug 105651)
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # g++ 12 warns falsely inside std::string (GCC bug 105651)
   $<$<BOOL:${HESSPECT_WERROR}>:-Werror>)
 
 function(hesspect_room name)

@@ -20,11 +20,11 @@ namespace {
 
 using namespace hesspect;
 
-constexpr hsize_t kMostBytes = hsize_t{4} << 20;        // of values read at a time
-constexpr hsize_t kLargestChunk = hsize_t{64} << 20;    // a compressed chunk is read as a whole
-constexpr rlim_t kMostMemory = rlim_t{8} << 30;         // of addresses
-constexpr rlim_t kLeastSeconds = 2, kMostSeconds = 60;  // of processor time: a sound result takes milliseconds
-constexpr off_t kBytesPerSecond = off_t{8} << 20;
+constexpr hsize_t kMostBytes = hsize_t{4} << 20;         // of values read at a time
+constexpr hsize_t kLargestChunk = hsize_t{64} << 20;     // a compressed chunk is read as a whole
+constexpr rlim_t kMostMemory = rlim_t{8} << 30;          // of addresses
+constexpr rlim_t kLeastSeconds = 2, kMostSeconds = 120;  // of processor time: a sound result takes milliseconds
+constexpr off_t kBytesPerSecond = off_t{2} << 20;
 constexpr unsigned kWallSeconds = 300;  // a file system that does not answer
 
 /// More time for larger files, which may have more datasets.
@@ -32,10 +32,13 @@ void set_limits(const char* path) {
   struct stat info {};
   if (::stat(path, &info) != 0) info.st_size = 0;
   const rlim_t seconds = std::min(kMostSeconds, kLeastSeconds + static_cast<rlim_t>(info.st_size / kBytesPerSecond));
-  const rlimit no_core{0, 0}, processor{seconds, seconds + 1}, memory{kMostMemory, kMostMemory};
+  const rlimit no_core{0, 0}, processor{seconds, seconds + 1};
   ::setrlimit(RLIMIT_CORE, &no_core);
   ::setrlimit(RLIMIT_CPU, &processor);
+#ifndef __SANITIZE_ADDRESS__
+  const rlimit memory{kMostMemory, kMostMemory};
   ::setrlimit(RLIMIT_AS, &memory);
+#endif
   ::alarm(kWallSeconds);
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 // A damaged file may claim any size. A sound one holds its values, or compresses them where it was packed again.
 constexpr std::uintmax_t kMostTimesTheFile = 10;
-constexpr std::uintmax_t kAlwaysAllowedBytes = 64 << 20;
+constexpr std::uintmax_t kAlwaysAllowedBytes = 16 << 20;
 
 /// A text of fixed length without what fills it up.
 std::string stripped(std::string_view text, H5T_str_t padding) {
@@ -115,6 +115,7 @@ std::vector<std::string> ReadFile::strings(const std::string& name) const {
   const std::size_t number = count(name, space.get(), std::max<std::size_t>(length, sizeof(std::string)));
   std::vector<std::string> values;
   if (number == 0) return values;
+  values.reserve(number);
   std::string bytes(number * length, '\0');
   if (H5Dread(dataset.get(), stored.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) < 0)
     fail(name, "cannot be read: " + last_error());

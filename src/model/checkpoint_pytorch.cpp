@@ -261,7 +261,8 @@ Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path, const std:
   const std::string file = quote(path.string());
   auto holder = std::make_shared<Holder>(path);
   const std::string folder = state_dict_folder(holder->archive, file);
-  const pickle::Document document = pickle::unpickle(holder->archive.find(folder + "data.pkl")->data, file);
+  const pickle::Document document =
+      pickle::unpickle(holder->archive.find(folder + "data.pkl")->data, file, std::filesystem::file_size(path));
 
   Checkpoint checkpoint;
   checkpoint.format = "PyTorch state dict";

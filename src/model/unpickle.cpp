@@ -17,6 +17,7 @@ namespace hesspect::pickle {
 namespace {
 
 constexpr std::size_t kMaxValues = 20'000'000;
+constexpr std::size_t kTimesTheFile = 10, kAlwaysAllowedBytes = std::size_t{64} << 20;  // of memory for values
 constexpr std::size_t kMaxRank = 64;
 constexpr std::size_t kMaxGlobalName = 1000;
 
@@ -85,7 +86,12 @@ std::optional<ElementType> storage_type(std::string_view name) {
 
 class Machine {
  public:
-  Machine(std::span<const std::byte> bytes, const std::string& file) : bytes_(bytes), file_(file) {}
+  Machine(std::span<const std::byte> bytes, const std::string& file, std::size_t archive_bytes)
+      : bytes_(bytes),
+        file_(file),
+        most_values_(
+            std::min(kMaxValues,
+                     (kAlwaysAllowedBytes + kTimesTheFile * std::max(bytes.size(), archive_bytes)) / sizeof(Value))) {}
 
   Document run() {
     while (!done_) step();
@@ -133,7 +139,7 @@ class Machine {
   // Values and the stack.
 
   Value& make(Kind kind) {
-    if (document_.values.size() == kMaxValues) broken("it makes more values than any state dict needs");
+    if (document_.values.size() >= most_values_) broken("it makes more values than any state dict needs");
     Value& value = document_.values.emplace_back();
     value.kind = kind;
     return value;
@@ -376,6 +382,7 @@ class Machine {
 
   std::span<const std::byte> bytes_;
   std::string file_;
+  std::size_t most_values_;
   std::size_t at_ = 0;
   std::size_t opcode_at_ = 0;
   bool done_ = false;
@@ -480,6 +487,8 @@ void Machine::step() {
 
 }  // namespace
 
-Document unpickle(std::span<const std::byte> bytes, const std::string& file) { return Machine(bytes, file).run(); }
+Document unpickle(std::span<const std::byte> bytes, const std::string& file, std::size_t archive_bytes) {
+  return Machine(bytes, file, archive_bytes).run();
+}
 
 }  // namespace hesspect::pickle

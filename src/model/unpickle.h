@@ -56,7 +56,9 @@ struct Document {
 
 /// @param bytes  the whole pickle
 /// @param file   the quoted file name, for messages
+/// @param archive_bytes  of the file that the pickle lies in: values may take ten times that, or of the pickle's own
+/// size
 /// @throws InputError: cut short, broken, too large, an opcode that state dicts don't need
-Document unpickle(std::span<const std::byte> bytes, const std::string& file);
+Document unpickle(std::span<const std::byte> bytes, const std::string& file, std::size_t archive_bytes = 0);
 
 }  // namespace hesspect::pickle

@@ -119,7 +119,13 @@ TEST(Options, ValuesAreChecked) {
             "--dtype float46: expected float32 or float64 (did you mean 'float64'?)");
   EXPECT_EQ(usage_error(with({"--curvature", "ggn"})), "--curvature ggn: this version computes the hessian only");
   EXPECT_EQ(usage_error(with({"--input", "x"})), "--input x: expected NAME=DATASET, got 'x'");
-  EXPECT_EQ(usage_error(with({"--input", "x=a,x=b"})), "--input x=a,x=b: the input 'x' is given twice");
+  EXPECT_EQ(usage_error(with({"--input", "x=a,x=b"})), "--input x=a,x=b: 'x' is given twice");
+  EXPECT_EQ(usage_error(with({"--unit-rows", "0"})), "--unit-rows 0: expected all or an integer of at least 1");
+  EXPECT_EQ(usage_error(with({"--unit-rows", "some"})), "--unit-rows some: expected all or an integer of at least 1");
+  EXPECT_EQ(usage_error(with({"--batch-dim", "x=one"})),
+            "--batch-dim x=one: expected the number of a dimension, from 0");
+  EXPECT_EQ(usage_error(with({"--unit-rows", "4", "--micro-batch", "6"})),
+            "--micro-batch 6 is no whole number of --unit-rows 4");
   EXPECT_EQ(usage_error(kAnalyze, {{"HESSPECT_PROBES", "0"}}),
             "HESSPECT_PROBES=0: expected an integer from 1 to 1000000");
   const IniFile ini("top = many\n");

@@ -427,13 +427,24 @@ TEST_F(HandMade, BrokenPickles) {
 }
 
 TEST_F(HandMade, NestingCostsNoStack) {
-  std::string lists(2'000'000, ']');
-  for (int i = 1; i < 2'000'000; ++i) lists += 'a';
+  std::string lists(400'000, ']');
+  for (int i = 1; i < 400'000; ++i) lists += 'a';
   EXPECT_CONTAINS(error_of(lists), "holds no state dict");
   EXPECT_CONTAINS(error_of(std::string(2'000'000, '(')), "values left over");
   EXPECT_CONTAINS(error_of("]q\0h\0a" + std::string()), "broken");  // the C string ends early: an unknown opcode
   EXPECT_CONTAINS(error_of(std::string("]q\0h\0a", 6)), "holds no state dict");  // a list that holds itself
   EXPECT_CONTAINS(error_of(std::string("}q\0", 3) + text("model") + std::string("h\0s", 3)), "holds no state dict");
+}
+
+/// A byte of a pickle made 140 of memory: a file of some megabytes took gigabytes.
+TEST_F(HandMade, ValuesTakeTenTimesTheFileAtMost) {
+  const std::string many = "(" + std::string(1'000'000, 'N') + "t";
+  EXPECT_CONTAINS(error_of(many), "more values than any state dict needs");
+  EXPECT_CONTAINS(error_of("(" + std::string(400'000, 'N') + "t"), "holds no state dict");
+  // The tensors beside it count.
+  const auto path =
+      folder_.write("a.pt", zip_of({{"a/data.pkl", pickle(many)}, {"a/data/0", std::string(20'000'000, 'x')}}, false));
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(path); }), "holds no state dict");
 }
 
 TEST_F(HandMade, WhereTheStateDictLies) {
