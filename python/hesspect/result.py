@@ -120,6 +120,8 @@ class Result:
     basis_bytes: int | None = None
     #: micro-batches of rank 0, and how many of them kept their gradient graphs between products
     micro_batches: int | None = None
+    unit_rows: int | None = None
+    row_check: str | None = None
     kept_graphs: int | None = None
     #: collectives of a Lanczos step, and the bytes a rank sends in it
     messages_per_step: int | None = None

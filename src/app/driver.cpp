@@ -92,8 +92,9 @@ class Run {
   int go() {
     agree(world_, [&] {
       if (!first()) return;
-      for (const std::string& output : outputs())
-        require_no_input(output, {config_.model.model, config_.model.weights, config_.data.data});
+      std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
+      inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
+      for (const std::string& output : outputs()) require_no_input(output, inputs);
       for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal})
         if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
       if (std::filesystem::path(checkpoint_folder(config_)).lexically_normal() ==
@@ -146,7 +147,7 @@ class Run {
     const std::optional<KeptLayout>& kept = shared.layout;
     const bool same_world = kept && kept->world == world_.size();
     const int threads = same_world && config_.compute.threads == 0 ? kept->threads : 0;
-    problem_ = read_problem(config_, threads, world_);
+    problem_ = read_problem(config_, threads, Weights::kRequired, world_);
     agree(world_, [&] {
       if (!first()) return;
       for (const std::string& output : outputs()) require_no_input(output, problem_.weight_files);

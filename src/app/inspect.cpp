@@ -23,10 +23,18 @@ constexpr std::size_t kLargest = 10;      // parameters listed of a model
 constexpr std::size_t kMostListed = 200;  // tensors listed of a checkpoint or data file
 
 std::string lower_name(at::ScalarType dtype) {
-  static const std::map<at::ScalarType, std::string> names = {
-      {at::kFloat, "float32"}, {at::kDouble, "float64"}, {at::kHalf, "float16"}, {at::kBFloat16, "bfloat16"},
-      {at::kLong, "int64"},    {at::kInt, "int32"},      {at::kShort, "int16"},  {at::kChar, "int8"},
-      {at::kByte, "uint8"},    {at::kBool, "bool"}};
+  static const std::map<at::ScalarType, std::string> names = {{at::kFloat, "float32"},
+                                                              {at::kDouble, "float64"},
+                                                              {at::kHalf, "float16"},
+                                                              {at::kBFloat16, "bfloat16"},
+                                                              {at::kLong, "int64"},
+                                                              {at::kInt, "int32"},
+                                                              {at::kShort, "int16"},
+                                                              {at::kChar, "int8"},
+                                                              {at::kByte, "uint8"},
+                                                              {at::kBool, "bool"},
+                                                              {at::kComplexFloat, "complex64"},
+                                                              {at::kComplexDouble, "complex128"}};
   const auto found = names.find(dtype);
   return found != names.end() ? found->second : c10::toString(dtype);
 }
@@ -107,16 +115,26 @@ std::string inspect_program(const std::filesystem::path& path) {
   rows.clear();
   std::vector<Row> tied;
   for (const auto& e : entries) {
-    rows.push_back({one_line(e.name), lower_name(e.stored_dtype), format_shape(e.shape), format_count(e.numel)});
+    std::vector<std::int64_t> shape = e.shape;
+    if (e.is_complex()) shape.pop_back();  // as the model has it, without the pairs of reals
+    rows.push_back({one_line(e.name), lower_name(e.stored_dtype), format_shape(shape), format_count(e.numel)});
     for (const auto& alias : e.aliases) tied.push_back({one_line(alias), "is", one_line(e.name), ""});
   }
   text += format_count(layout.size()) + " parameters in " + format_count(static_cast<std::int64_t>(entries.size())) +
           " tensors, and " + format_bytes(program.buffer_bytes()) + " of buffers and constants; the largest\n" +
           table(rows, kLargest);
+  if (layout.complex_count() > 0)
+    text += format_count(layout.complex_count()) + " complex parameters count twice, as real and imaginary parts\n";
   if (!tied.empty()) text += "tied weights, counted once\n" + table(tied, kMostListed);
+  if (const auto lacking = program.lacking(); !lacking.empty())
+    text += "no data for " + format_count(static_cast<std::int64_t>(lacking.size())) +
+            " of these (exported on the meta device or with fake tensors): a run needs --weights" +
+            (tied.empty() ? "" : ", which also settle what is tied (above by use and shape)") + "\n";
   rows.clear();
   for (const auto& op : program.op_counts()) rows.push_back({one_line(op.op), std::to_string(op.count), "", ""});
   text += "operators\n" + table(rows, kMostListed);
+  for (const std::string& warning : program.stopped_gradients({}).warnings)
+    text += "warning: " + one_line(warning) + "\n";
   return text;
 }
 
@@ -175,6 +193,8 @@ bool is_exported_program(const std::filesystem::path& path) {
 }  // namespace
 
 std::string inspect(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) return inspect_checkpoint(path);
   check_input_file(path);
   try_hdf5_file(path);
   std::array<char, 16> head{};

@@ -57,6 +57,13 @@ std::string ranks_text(const ProcessInfo& p, const Diagnostics& d) {
   return text + ", seed " + std::to_string(p.seed);
 }
 
+/// Nothing for results of versions that did not check.
+std::string rows_text(const Diagnostics& d) {
+  if (d.row_check.empty()) return "";
+  const std::string units = d.unit_rows > 1 ? " in units of " + format_count(d.unit_rows) : "";
+  return format_count(d.rows) + units + ", checked that the loss is a sum over them: " + d.row_check;
+}
+
 std::string basis_text(const Diagnostics& d) {
   if (d.basis_dtype.empty()) return "";
   return d.basis_dtype + " on the " + d.basis_memory + ", " + format_bytes(d.basis_bytes) + " a rank; " +
@@ -232,9 +239,14 @@ std::string inspect_result(const RunResult& r) {
   line(text, "written", p.end_time);
   line(text, "model", files_text(p.model));
   line(text, "weights", p.weights.empty() ? "those in the model" : files_text(p.weights));
+  for (const auto& change : p.weights_changes) line(text, "names", change);
+  if (!p.weights_not_covered.empty()) line(text, "not covered", format_names(p.weights_not_covered));
   line(text, "data", files_text(p.data));
-  line(text, "matrix", p.curvature + " of the loss " + p.loss_kind + ", " + p.dtype + " on " + p.device);
+  line(text, "matrix",
+       p.curvature + " of the " + (p.reduction == "sum" ? "summed " : "") + "loss " + p.loss_kind + ", " + p.dtype +
+           " on " + p.device);
   line(text, "ranks", ranks_text(p, r.diagnostics));
+  line(text, "rows", rows_text(r.diagnostics));
   line(text, "basis", basis_text(r.diagnostics));
   line(text, "forecast", forecast_text(r.diagnostics));
   for (const auto& warning : r.warnings) line(text, "warning", warning);

@@ -16,9 +16,14 @@ struct PlanProblem {
   std::int64_t buffer_bytes = 0;   // the program's buffers and constants
   std::int64_t rows = 0;           // of data, all
   std::int64_t row_bytes = 0;      // of data, inputs and target, as held by a rank
-  bool static_batch = false;       // the micro-batch is the program's own and can't be changed
+  std::int64_t unit_rows = 1;      // rows that no two ranks share: of each unit of them
+  bool static_batch = false;       // the micro-batch is the program's own, or the units', and can't be changed
   bool on_gpu = false;
   std::int64_t process_bytes = 0;  // of memory a process takes beside all of this (libraries, CUDA context)
+
+  std::int64_t units() const { return (rows + unit_rows - 1) / unit_rows; }
+  /// Of the rank that has most, of so many.
+  std::int64_t rows_of_rank(std::int64_t ranks) const { return (units() + ranks - 1) / ranks * unit_rows; }
 };
 
 /// What one micro-batch costs (curvature/measure.h has the meanings). micro_batch 0: not measured; then activations and

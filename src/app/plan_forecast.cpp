@@ -75,7 +75,7 @@ class Times {
     const std::int64_t ranks = plan.data_ranks;
     chunk_ = (problem.parameters + ranks - 1) / ranks;
     if (!given.measured()) return;
-    const std::int64_t own = (problem.rows + ranks - 1) / ranks;
+    const std::int64_t own = problem.rows_of_rank(ranks);
     const std::int64_t rows = problem.static_batch ? plan.micro_batches * plan.micro_batch : own;
     const std::int64_t rebuilt = rows - std::min(rows, plan.kept_graphs * plan.micro_batch);
     const double measured = static_cast<double>(given.cost.micro_batch);

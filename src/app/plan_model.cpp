@@ -142,7 +142,7 @@ Plan with_bytes(const Given& given, const Layout& layout) {
   plan.max_basis = given.work.max_basis;
 
   const std::int64_t n = problem.parameters, b = problem.element_bytes, ranks = plan.data_ranks;
-  const std::int64_t chunk = divided_up(n, ranks), rows = divided_up(problem.rows, ranks);
+  const std::int64_t chunk = divided_up(n, ranks), rows = problem.rows_of_rank(ranks);
   PlanBytes& bytes = plan.bytes;
   bytes.process = problem.process_bytes;
   bytes.parameters = times(n, b);

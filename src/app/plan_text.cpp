@@ -65,8 +65,20 @@ class Description {
                        counted(probes, "probe") + " in all";
     if (plan_.groups > probes) text += ", so " + counted(plan_.groups - probes, "group") + " idle";
     add("layout", text);
+    if (problem_.unit_rows > 1) units();
     for (const std::optional<int>& groups : {next_groups(+1), next_groups(-1)})
       if (groups) why_not(*groups, probes);
+  }
+
+  void units() {
+    const std::int64_t working = std::min<std::int64_t>(problem_.units(), plan_.data_ranks);
+    const std::int64_t others = plan_.data_ranks - working;
+    std::string text =
+        counted(problem_.units(), "unit") + " of " + format_count(problem_.unit_rows) + " rows, never parted";
+    if (others > 0)
+      text += ": " + counted(working, "rank") + " of each group " + (working == 1 ? "has" : "have") +
+              " rows, the other " + format_count(others) + " only hold" + (others == 1 ? "s" : "") + " vectors";
+    add("", text);
   }
 
   /// The next number of groups, up or down, that divides the ranks.

@@ -58,7 +58,8 @@ PlanProblem plan_problem(const Problem& problem) {
   p.buffer_bytes = problem.program->buffer_bytes();
   p.rows = problem.rows;
   p.row_bytes = problem.row_bytes;
-  p.static_batch = problem.program->static_batch().has_value();
+  p.unit_rows = problem.options.units.rows;
+  p.static_batch = problem.program->static_batch().has_value() || p.unit_rows > 1;
   p.on_gpu = problem.device.is_cuda();
   p.process_bytes = p.on_gpu ? 0 : problem.process_bytes;
   return p;
@@ -126,12 +127,10 @@ std::int64_t room_for_trials(const Problem& problem, const PlanMachine& machine)
 }
 
 /// Rows of a micro-batch that any model takes, and few.
-std::int64_t few_rows(const Program& program, std::int64_t asked) {
+std::int64_t few_rows(const Program& program, std::int64_t asked, std::int64_t unit_rows) {
   if (const auto fixed = program.static_batch()) return *fixed;
-  std::int64_t few = asked > 0 ? std::min(asked, kFewRows) : kFewRows;
-  for (const InputSpec& input : program.inputs())
-    if (!input.shape.empty()) few = std::max(few, input.shape[0].min);
-  return few;
+  const std::int64_t few = std::max(asked > 0 ? std::min(asked, kFewRows) : kFewRows, program.fewest_rows());
+  return (few + unit_rows - 1) / unit_rows * unit_rows;
 }
 
 /// Where the trial of what is asked for takes more than `memory_bytes`, a smaller one takes what the host or GPU has:
@@ -143,7 +142,7 @@ BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, std::int64_t me
   try {
     return measure_batch_cost(*problem.program, rows, options, memory_bytes);
   } catch (const MemoryError&) {
-    options.micro_batch = few_rows(*problem.program, micro_batch);
+    options.micro_batch = few_rows(*problem.program, micro_batch, options.units.rows);
     return measure_batch_cost(*problem.program, rows, options, free_for_a_rank(problem));
   }
 }
@@ -272,7 +271,7 @@ Planned plan_run(const RunConfig& config, const std::string& work, Problem& prob
 }
 
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
-  Problem problem = read_problem(config, 0, world);
+  Problem problem = read_problem(config, 0, Weights::kStandIns, world);
   Planned p;
   p.problem = plan_problem(problem);
   p.work = plan_work(config, config.plan.work, p.problem.parameters);
@@ -295,6 +294,10 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.work, p.machine);
   fits = p.plan.fits;
   if (!fits) lines.push_back(would_fit(p));
+  if (const auto names = problem.program->lacking(); !names.empty())
+    lines.push_back("the model holds no data for " + format_count(static_cast<std::int64_t>(names.size())) +
+                    " of its weights: " + (config.plan.measure ? "measured with made-up values; " : "") +
+                    "a run needs --weights");
   return lines;
 }
 

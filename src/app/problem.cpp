@@ -9,7 +9,9 @@
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
+#include "hesspect/curvature/row_check.h"
 #include "hesspect/data/dataset.h"
+#include "read_loss.h"
 
 namespace hesspect {
 namespace {
@@ -35,6 +37,40 @@ void require_array(const ArrayFile& file, const std::string& name, const std::st
                    option + " names another)");
 }
 
+constexpr std::string_view kTarget = "target";
+
+/// Sets what the user says of inputs and outputs.
+void set_batch_dims(const RunConfig& config, Program& program) {
+  for (const auto& [name, dim] : config.data.batch_dims)
+    if (name != kTarget) program.set_batch_dim(name, std::stoll(dim));
+}
+
+/// The rows of the target lie as those of the output do, where it has as many dimensions.
+std::int64_t target_dim(const RunConfig& config, const ArrayInfo& target, const Program& program,
+                        const LossOptions& loss) {
+  for (const auto& [name, dim] : config.data.batch_dims)
+    if (name == kTarget) return std::stoll(dim);
+  const auto index = static_cast<std::size_t>(config.model.output_index);
+  if (index >= program.outputs().size()) return 0;  // which is told later
+  // Classes stand before all dimensions but the first; target classes have no dimension for them, probabilities do.
+  const OutputSpec& output = program.outputs()[index];
+  std::int64_t dim = output.batch_dim;
+  const bool classes_second = loss.kind == LossKind::kCrossEntropy || loss.kind == LossKind::kNll;
+  if (classes_second && dim > 1 && target.shape.size() < output.shape.size()) --dim;
+  return dim < static_cast<std::int64_t>(target.shape.size()) ? dim : 0;
+}
+
+/// An output by its number, name or path.
+int output_index_from(const std::string& text, const Program& program) {
+  if (text.find_first_not_of("0123456789") != std::string::npos || text.size() > 6)
+    return static_cast<int>(program.output_named(text));
+  const int index = std::stoi(text);
+  if (index >= static_cast<int>(program.outputs().size()))
+    throw UsageError("--count-output " + text + ": the model has " + std::to_string(program.outputs().size()) +
+                     " outputs, numbered from 0");
+  return index;
+}
+
 /// Which array feeds which input, every name checked.
 DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const Program& program,
                          const LossOptions& loss) {
@@ -53,23 +89,134 @@ DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const P
     spec.inputs.push_back(given == config.data.inputs.end() ? name : array_name(file, given->second));
     require_array(file, spec.inputs.back(), "the model's input " + quote(name), "--input " + name + "=DATASET");
   }
+  for (const InputSpec& input : program.inputs()) spec.input_dims.push_back(input.batch_dim);
   if (needs_target(loss.kind)) {
     spec.target = array_name(file, config.data.target);
     require_array(file, spec.target, "the targets", "--target");
+    spec.target_dim = target_dim(config, file.info(spec.target), program, loss);
+  }
+  if (!config.loss.loss_weight.empty()) {
+    spec.weight = array_name(file, config.loss.loss_weight);
+    require_array(file, spec.weight, "the loss's weights", "--loss-weight");
   }
   return spec;
 }
-
-/// More than there are rows: the first of so many ranks has one row.
-constexpr int kManyRanks = 1 << 30;
 
 std::int64_t bytes_of(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.numel() * static_cast<std::int64_t>(tensor.element_size()) : 0;
 }
 
+/// The program with its weights, and what laying them over it changed.
+struct LoadedProgram {
+  std::unique_ptr<Program> program;
+  std::vector<std::filesystem::path> files;  // of the weights
+  std::string format;
+  std::vector<std::string> changes;
+  OverlayReport overlay;
+};
+
+/// Lays the checkpoints over the program, later ones over earlier.
+void lay_weights_over(const ModelConfig& config, LoadedProgram& loaded) {
+  std::vector<Checkpoint> checkpoints;
+  for (const std::string& path : config.weights) checkpoints.push_back(read_checkpoint(path, config.weights_key));
+  loaded.overlay = loaded.program->overlay(checkpoints, config.weights_partial);
+  for (const Checkpoint& checkpoint : checkpoints) {
+    loaded.files.insert(loaded.files.end(), checkpoint.files.begin(), checkpoint.files.end());
+    loaded.format += (loaded.format.empty() ? "" : ", ") + checkpoint.format;
+    if (!checkpoint.other_sets.empty() && config.weights_key.empty())
+      loaded.changes.push_back(quote(checkpoint.files.front().string()) + ": " + quote(checkpoint.key) +
+                               " is read; --weights-key chooses " + format_names(checkpoint.other_sets));
+  }
+  for (std::size_t i = 0; i < checkpoints.size(); ++i)
+    if (const std::string change = describe(loaded.overlay.changes[i]); !change.empty())
+      loaded.changes.push_back(quote(checkpoints[i].files.front().string()) + ": " + change);
+  if (!loaded.overlay.ignored.empty()) loaded.changes.push_back("ignored: " + format_names(loaded.overlay.ignored));
+}
+
+LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarType dtype, at::Device device) {
+  LoadedProgram loaded;
+  loaded.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, device}));
+  if (!config.model.weights.empty()) lay_weights_over(config.model, loaded);
+  if (weights == Weights::kRequired) loaded.program->require_data();
+  if (weights == Weights::kRequired || config.plan.measure) loaded.program->use_stand_ins();
+  loaded.program->check_finite();
+  set_batch_dims(config, *loaded.program);
+  return loaded;
+}
+
+// --- rows that stand alone ------------------------------------------------------------------------------------------
+
+/// Models of up to so many bytes in double are checked in double, where rounding hides nothing.
+constexpr std::int64_t kCheckedInDouble_bytes = std::int64_t{64} << 20;
+
+RowCheck check_in_best_dtype(const RunConfig& config, Weights weights, Problem& problem) {
+  const auto check = [&](Program& program) {
+    return check_rows(program, *problem.file, problem.spec, problem.options.loss, problem.options.output_index);
+  };
+  const bool as_double =
+      problem.program->options().dtype != at::kDouble && 8 * problem.program->layout().size() <= kCheckedInDouble_bytes;
+  if (!as_double) return check(*problem.program);
+  return check(*load_program(config, weights, at::kDouble, problem.device).program);
+}
+
+/// A program that takes all the rows at once, and no others, has them as one unit.
+bool takes_all_rows_only(const Problem& problem) {
+  return problem.options.units.rows == 1 && problem.program->static_batch() == problem.rows;
+}
+
+/// How the check ended, as every rank has to know it.
+struct RowVerdict {
+  std::int64_t unit_rows = 1;
+  bool together = true;
+  std::string text, warning;
+};
+
+/// On one rank. @throws InputError where the loss is no sum over rows
+RowVerdict judge_rows(const RunConfig& config, Weights weights, Problem& problem) {
+  RowVerdict verdict{problem.options.units.rows, true, "passed", ""};
+  const std::string units = "units of " + format_count(verdict.unit_rows) + " rows";
+  if (verdict.unit_rows == problem.rows && problem.rows > 1)
+    return {verdict.unit_rows, false, "not needed: all rows are one unit", ""};
+  if (!problem.program->lacking().empty())
+    return {verdict.unit_rows, true, "not checked: the program holds no weights", ""};
+  const RowCheck check = check_in_best_dtype(config, weights, problem);
+  if (!check.applies)
+    verdict.text =
+        problem.rows == 1 ? "not needed: there is one row" : "not needed: the program takes one row at a time";
+  if (check.passed) return verdict;
+  const std::string finding = "the loss is no sum over rows: " + check.finding;
+  if (verdict.unit_rows > 1)  // they need not: each goes through the program by itself
+    return {verdict.unit_rows, false, units + " go through the program one at a time", ""};
+  if (takes_all_rows_only(problem))
+    return {problem.rows, false, "all rows are one unit, as the program's fixed batch has them (" + finding + ")",
+            "rows depend on each other, and the model's fixed batch holds them all: they are taken as one unit, as by "
+            "--unit-rows all"};
+  if (!config.loss.assume_sum_over_rows) throw InputError(finding + "; " + check.advice);
+  return {
+      1, true, "assumed (--assume-sum-over-rows), but " + finding,
+      finding + "; it goes on as if it were (--assume-sum-over-rows): micro-batches and ranks then change the results"};
+}
+
+/// Collective: rank 0 tries, all take its verdict.
+void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
+  RowVerdict verdict;
+  const Timer timer;
+  agree(world, [&] {
+    if (world.rank() == 0) verdict = judge_rows(config, weights, problem);
+  });
+  verdict.unit_rows = std::stoll(from_rank0(world, std::to_string(verdict.unit_rows)));
+  verdict.together = from_rank0(world, verdict.together ? "1" : "0") == "1";
+  problem.row_check = from_rank0(world, verdict.text);
+  if (const std::string warning = from_rank0(world, verdict.warning); !warning.empty())
+    problem.warnings.push_back(warning);
+  problem.options.units = {verdict.unit_rows, verdict.together};
+  problem.spec.unit_rows = verdict.unit_rows;
+  log_debug("whether rows stand alone: " + problem.row_check + " (" + format_duration(timer.elapsed_s()) + ")");
+}
+
 }  // namespace
 
-Problem read_problem(const RunConfig& config, int threads, Communicator& world) {
+Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world) {
   Problem problem;
   const Timer timer;
   problem.process_bytes = resident_memory_bytes();
@@ -84,24 +231,33 @@ Problem read_problem(const RunConfig& config, int threads, Communicator& world) 
 
   agree(world, [&] {
     HessianOptions& options = problem.options;
-    options.loss = {loss_kind_from(config.loss.loss), config.loss.ignore_index, config.loss.shift};
+    options.loss = read_loss(config.loss, *problem.file);
     options.output_index = static_cast<int>(config.model.output_index);
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
-    problem.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, problem.device}));
-    if (!config.model.weights.empty()) {
-      const Checkpoint checkpoint = read_checkpoint(config.model.weights);
-      problem.overlay = problem.program->overlay(checkpoint);
-      problem.weight_files = checkpoint.files;
-      problem.weights_format = checkpoint.format;
-    }
-    problem.program->check_finite();
+    LoadedProgram loaded = load_program(config, weights, dtype, problem.device);
+    problem.program = std::move(loaded.program);
+    problem.overlay = std::move(loaded.overlay);
+    problem.weight_files = std::move(loaded.files);
+    problem.weights_format = std::move(loaded.format);
+    problem.weights_changes = std::move(loaded.changes);
     problem.spec = dataset_spec(config, *problem.file, *problem.program, options.loss);
-    const DataShard one = load_shard(*problem.file, problem.spec, kManyRanks, 0);
-    problem.rows = one.global_rows;
+    problem.rows = count_rows(*problem.file, problem.spec);
+    options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
+    problem.spec.unit_rows = options.units.rows;
+    if (!config.loss.count_output.empty())
+      options.loss.count_output = output_index_from(config.loss.count_output, *problem.program);
+    const std::int64_t first = 0;
+    const DataShard one = load_rows(*problem.file, problem.spec, std::span(&first, 1));
     for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
-    problem.row_bytes += bytes_of(one.target);
+    problem.row_bytes += bytes_of(one.target) + bytes_of(one.weight);
+    require_whole_units(problem.rows, problem.spec);
   });
+  for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
+  problem.warnings = problem.program->stopped_gradients(problem.options.output_index).warnings;
+  for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
+  check_that_rows_stand_alone(config, weights, problem, world);
+  for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
 }
@@ -122,7 +278,8 @@ std::vector<VectorPart> vector_parts(const Problem& problem) {
 
 DataShard first_rows(const Problem& problem, std::int64_t rows) {
   DatasetSpec spec = problem.spec;
-  spec.samples = std::min(problem.rows, rows);
+  const std::int64_t units = (std::max<std::int64_t>(1, rows) + spec.unit_rows - 1) / spec.unit_rows;
+  spec.samples = std::min(problem.rows, units * spec.unit_rows);
   return load_shard(*problem.file, spec, 1, 0);
 }
 

@@ -27,18 +27,24 @@ struct Problem {
   std::unique_ptr<Program> program;
   std::vector<std::filesystem::path> weight_files;  // of the checkpoint, if there was one
   std::string weights_format;
+  std::vector<std::string> weights_changes;  // a sentence each: what was done to make the checkpoints' names fit
   OverlayReport overlay;
+  std::vector<std::string> warnings;  // told in the log when the run began
   std::unique_ptr<ArrayFile> file;
   DatasetSpec spec;
   HessianOptions options;
   std::int64_t rows = 0;       // of data, all
   std::int64_t row_bytes = 0;  // of one
+  std::string row_check;       // what the check found that the loss is a sum over rows: "passed", "assumed: …"
 };
+
+/// What a program without weights, exported on the meta device, gets where no checkpoint gives them.
+enum class Weights { kRequired, kStandIns };
 
 /// Reads and checks everything before anything is computed. Collective over world.
 /// @param threads  a rank; 0: as configured
 /// @throws the same error on every rank
-Problem read_problem(const RunConfig& config, int threads, Communicator& world);
+Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world);
 
 /// Where the parameter tensors lie in the flat vector: their beginnings, and n.
 std::vector<std::int64_t> layer_offsets(const Problem& problem);

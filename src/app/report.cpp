@@ -41,6 +41,8 @@ ProcessInfo process_info(const RunRecord& record, const RunState& state) {
   p.weights = state.weights;
   p.data = state.data;
   p.weights_format = record.problem.weights_format;
+  p.weights_changes = record.problem.weights_changes;
+  p.weights_not_covered = record.problem.overlay.not_covered;
   p.ranks = record.layout.world;
   p.threads = record.layout.threads;
   p.dtype = config.compute.dtype;
@@ -48,6 +50,7 @@ ProcessInfo process_info(const RunRecord& record, const RunState& state) {
   p.distribution = std::string(to_string(config.quadrature.distribution));
   p.curvature = config.curvature.curvature;
   p.loss_kind = config.loss.loss;
+  p.reduction = config.loss.reduction;
   p.start_time = record.start_time;
   p.end_time = utc_time();
   return p;
@@ -76,6 +79,8 @@ Diagnostics diagnostics(const RunRecord& record, const RunState& state, const Me
   d.parameters = record.problem.program->layout().size();
   d.rows = record.problem.rows;
   d.micro_batch = stats.micro_batch;
+  d.unit_rows = record.problem.options.units.rows;
+  d.row_check = record.problem.row_check;
   d.widened_weights = record.problem.overlay.widened;
   d.peak_memory_bytes = measured.peak_memory_bytes;
   d.peak_device_bytes = measured.peak_device_bytes;
@@ -122,7 +127,28 @@ void draw_density(RunResult& r, double sigma_asked, std::int64_t n) {
 /// Of a number that is to be at most so much of another.
 std::string share(double part, double whole) { return number(100 * part / std::abs(whole)) + " %"; }
 
-void warn(RunResult& r, const Goals& goals, const std::string& dtype) {
+/// @param floor  what its accuracy was relative to at least
+void warn_of_trace(RunResult& r, const Goals& goals, double floor) {
+  const TraceEstimate& trace = *r.trace;
+  const std::string asked = number(100 * goals.rule.rtol) + " %";
+  if (std::abs(trace.value) < floor && goals.rule.rtol > 0) {
+    const std::string why =
+        "positive and negative eigenvalues cancel to a trace of less than 1 % of their magnitudes' "
+        "sum: its half width ";
+    if (!trace.converged)
+      say(r, why + number(trace.half_width) + " is not within " + asked + " of that 1 % (" +
+                 number(goals.rule.rtol * floor) + "): raise --max-hvps or --rtol-trace");
+    else if (trace.half_width > goals.rule.rtol * std::abs(trace.value))
+      say(r, why + number(trace.half_width) + " is within " + asked + " of that 1 % (" +
+                 number(goals.rule.rtol * floor) + "), not of the trace");
+    return;
+  }
+  if (!trace.converged)
+    say(r, "the trace is known to " + share(trace.half_width, trace.value) + ", not to the " + asked +
+               " asked for: raise " + (goals.own_trace_method() ? "--max-steps, " : "") + "--max-hvps or --rtol-trace");
+}
+
+void warn(RunResult& r, const Goals& goals, double floor, const std::string& dtype) {
   const auto& d = r.diagnostics;
   const double bound = dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
   if (!(d.symmetry_error <= bound))
@@ -131,13 +157,13 @@ void warn(RunResult& r, const Goals& goals, const std::string& dtype) {
   if (!d.widened_weights.empty())
     say(r, format_count(static_cast<std::int64_t>(d.widened_weights.size())) +
                " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
+  if (const auto& names = r.process.weights_not_covered; !names.empty())
+    say(r, format_count(static_cast<std::int64_t>(names.size())) +
+               " weights are those in the model, for no --weights holds them: " + format_names(names, 3));
   if (r.eigenvalues && !r.eigenvalues->converged)
     say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
                " products: raise --max-steps, --max-hvps or --rtol-eigs");
-  if (r.trace && !r.trace->converged)
-    say(r, "the trace is known to " + share(r.trace->half_width, r.trace->value) + ", not to the " +
-               number(100 * goals.rule.rtol) + " % asked for: raise " +
-               (goals.own_trace_method() ? "--max-steps, " : "") + "--max-hvps or --rtol-trace");
+  if (r.trace) warn_of_trace(r, goals, floor);
   if (r.cumulative && !r.cumulative->converged)
     say(r, "the density's Wasserstein-1 bound is " +
                share(r.cumulative->w1, r.cumulative->range_hi - r.cumulative->range_lo) +
@@ -212,16 +238,21 @@ RunResult make_result(const RunRecord& record, const RunState& state, const Meas
     r.cumulative = std::move(density.cumulative);
     draw_density(r, record.run.config.quadrature.sigma, r.diagnostics.parameters);
   }
+  double floor = 0;  // of the trace
   if (goals.own_trace_method()) {
     r.trace = state.trace;
   } else if (goals.samples_trace()) {
     TraceAnswer trace = record.schedule.trace_answer(state);
+    floor = trace.floor;
     r.trace = std::move(trace.estimate);
     if (!goals.layers.empty()) r.layers = layers_of(record.problem, goals, state, trace.samples);
     r.samples = std::move(trace.samples);
   }
   r.counts = counts_of(r, state);
-  warn(r, goals, record.run.config.compute.dtype);
+  r.warnings = record.problem.warnings;  // which were told when it began
+  if (const std::int64_t complex = record.problem.program->layout().complex_count(); complex > 0)
+    say(r, format_count(complex) + " complex parameters count twice, as real and imaginary parts");
+  warn(r, goals, floor, record.run.config.compute.dtype);
   return r;
 }
 

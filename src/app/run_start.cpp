@@ -1,5 +1,6 @@
 #include "run_start.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -50,6 +51,16 @@ bool older(const std::string& input, const std::string& result) {
   return input.empty() || fs::last_write_time(input, error) <= fs::last_write_time(result, error);
 }
 
+bool all_older(const std::vector<std::string>& inputs, const std::string& result) {
+  return std::all_of(inputs.begin(), inputs.end(), [&](const std::string& input) {
+    std::error_code error;
+    if (!fs::is_directory(input, error)) return older(input, result);
+    for (fs::directory_iterator entry(input, error), end; !error && entry != end; entry.increment(error))
+      if (!older(entry->path().string(), result)) return false;
+    return true;
+  });
+}
+
 /// The output is the finished result of this very run, so far as a look at names and times can tell.
 bool is_finished_result(const Invocation& run, const RunResult& result) {
   const RunConfig& c = run.config;
@@ -57,7 +68,7 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
   const RunConfig then = from_ini(result.process.config, "the configuration in " + quote(c.output.output));
   return to_ini_of_result(then) == to_ini_of_result(c) && then.model.model == c.model.model &&
          then.model.weights == c.model.weights && then.data.data == c.data.data &&
-         older(c.model.model, c.output.output) && older(c.model.weights, c.output.output) &&
+         older(c.model.model, c.output.output) && all_older(c.model.weights, c.output.output) &&
          older(c.data.data, c.output.output);
 }
 

@@ -133,6 +133,15 @@ std::int64_t Schedule::trace_products(const RunState& state) const {
   return products;
 }
 
+/// The floor is known once probe 0's run has finished, and the same from then on.
+TraceRule Schedule::rule(const RunState& state) const {
+  const FinishedProbe* first = find(state, 0);
+  if (!floor_ && first != nullptr) floor_ = trace_floor(first->quadrature, n_);
+  TraceRule rule = goals_.rule;
+  rule.floor = floor_.value_or(0);
+  return rule;
+}
+
 Schedule::TraceNeed Schedule::trace_need(const RunState& state) const {
   TraceNeed need;
   const bool deflated = goals_.trace == TraceMethod::kDeflated;
@@ -158,7 +167,7 @@ Schedule::TraceNeed Schedule::trace_need(const RunState& state) const {
   if (goals_.rule.rtol <= 0)
     need.enough = have >= base ? base : 0;
   else
-    need.enough = samples_needed(captured, need.prefix, goals_.rule);
+    need.enough = samples_needed(captured, need.prefix, rule(state));
   if (need.enough == 0 && have >= limit && ready) need.enough = std::max<std::int64_t>(limit, 1);
   need.enough = std::min(need.enough, have);
   if (need.enough > 0) {
@@ -166,7 +175,7 @@ Schedule::TraceNeed Schedule::trace_need(const RunState& state) const {
   } else if (!ready || have < base) {
     need.target = base + (groups_ > 1 && goals_.rule.rtol > 0 && goals_.diagonal.empty() ? kAhead : 0);
   } else {
-    need.target = std::min(samples_forecast(captured, need.prefix, goals_.rule), 2 * have + kAhead);
+    need.target = std::min(samples_forecast(captured, need.prefix, rule(state)), 2 * have + kAhead);
   }
   need.target = std::min(need.target, std::max<std::int64_t>(1, limit));
   return need;
@@ -187,10 +196,11 @@ TraceAnswer Schedule::trace_answer(const RunState& state) const {
     answer.samples.push_back(deflated ? *find(state.deflated, number)
                                       : undeflated(std::span(find(state.samples, number), 1)).front());
   }
-  answer.estimate =
-      trace_estimate(deflated && state.deflation ? state.deflation->captured : 0, answer.samples, goals_.rule);
+  const TraceRule asked = rule(state);
+  answer.floor = asked.floor;
+  answer.estimate = trace_estimate(deflated && state.deflation ? state.deflation->captured : 0, answer.samples, asked);
   answer.estimate.method = deflated ? "deflated" : "hutchinson";
-  answer.estimate.half_width += goals_.rounding * std::abs(answer.estimate.value);
+  answer.estimate.half_width += goals_.rounding * std::max(std::abs(answer.estimate.value), answer.floor);
   if (deflated && state.deflation) answer.estimate.deflated = state.deflation->rank;
   if (answer.estimate.samples < goals_.rule.min_samples) answer.estimate.converged = false;
   for (const DeflatedSample& one : answer.samples)

@@ -43,6 +43,7 @@ struct DensityAnswer {
 /// The samples that count.
 struct TraceAnswer {
   TraceEstimate estimate;
+  double floor = 0;  // what its accuracy is relative to at least (trace_floor)
   std::vector<DeflatedSample> samples;
 };
 
@@ -72,6 +73,7 @@ class Schedule {
     std::int64_t enough = 0;             // how many of them are; 0: not yet
     std::int64_t target = 0;             // samples that are wanted, as far as is known by now
   };
+  TraceRule rule(const RunState& state) const;
   TraceNeed trace_need(const RunState& state) const;
   std::int64_t place(std::int64_t i) const;
   std::int64_t trace_limit(const RunState& state) const;
@@ -87,6 +89,7 @@ class Schedule {
   std::set<std::int64_t> dealt_;  // Lanczos runs and samples, by number, in this start
   bool eigenvalues_dealt_ = false, trace_dealt_ = false, diagonal_dealt_ = false;
   mutable std::map<std::int64_t, CumulativeDensity> cumulative_;  // of the first so many Lanczos runs, once finished
+  mutable std::optional<double> floor_;                           // of the trace
   bool deflation_there_ = false, rebuilding_ = false, diagonal_written_ = false;
 };
 

@@ -37,8 +37,11 @@ std::string describe(const Problem& p, const KeptLayout& layout, const Group& gr
       counted(layout.world, "rank") + " of " + counted(layout.threads, "thread") + " on " + layout.device;
   if (plan.groups > 1) ranks = counted(plan.groups, "group") + " of " + std::to_string(plan.data_ranks) + ", " + ranks;
   if (plan.lock_step > 1) ranks += ", " + std::to_string(plan.lock_step) + " probes at a time";
-  return format_count(group.op->shard().n) + " parameters, " + format_count(p.rows) + " rows in micro-batches of " +
-         std::to_string(stats.micro_batch) + ", loss " + number(group.op->loss()) + "; " + ranks;
+  const std::int64_t unit_rows = p.options.units.rows;
+  return format_count(group.op->shard().n) + " parameters, " + format_count(p.rows) + " rows " +
+         (unit_rows > 1 ? "in units of " + format_count(unit_rows) + ", " : "") + "in micro-batches of " +
+         std::to_string(stats.micro_batch) + (p.options.loss.reduction == Reduction::kSum ? ", summed" : ",") +
+         " loss " + number(group.op->loss()) + "; " + ranks;
 }
 
 std::string describe(const TraceEstimate& trace) {

@@ -64,9 +64,11 @@ void Worker::check_symmetry() {
   at::Tensor hz[2] = {at::zeros_like(z[0]), at::zeros_like(z[1])};
   for (int i = 0; i < 2; ++i) op_.apply(z[i], hz[i]);
   const Symmetry symmetry = symmetry_of(comm_, z, hz);
-  if (!std::isfinite(symmetry.error))
+  if (!std::isfinite(symmetry.error)) {
+    for (const at::Tensor& vector : z) op_.explain_non_finite(vector);
     throw NumericalError(0, symmetry.error,
                          "a product with a random vector is not finite: weights or activations are too large");
+  }
   // The same numbers on all ranks. Where there is next to no curvature, the products are rounding alone.
   if (symmetry.error > kGrossAsymmetry && symmetry.curvature_scale > kNoCurvature)
     throw InputError("products are not symmetric (relative error " + number(symmetry.error) +
@@ -94,6 +96,15 @@ Assignment Worker::next_task() {
 }
 
 void Worker::work_on(const Assignment& assignment) {
+  try {
+    perform(assignment);
+  } catch (const NumericalError&) {  // of numbers that came out of a collective: every rank of the group is here
+    op_.explain_non_finite(probe(static_cast<std::int64_t>(kTraceProbes)));
+    throw;
+  }
+}
+
+void Worker::perform(const Assignment& assignment) {
   switch (assignment.task.kind) {
     case Task::Kind::kWait: return wait();
     case Task::Kind::kLanczos: return lanczos(assignment);

@@ -61,6 +61,7 @@ class Worker {
 
   Assignment next_task();
   void work_on(const Assignment& assignment);
+  void perform(const Assignment& assignment);
   void wait();
 
   // worker_lanczos.cpp

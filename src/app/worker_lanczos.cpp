@@ -194,7 +194,8 @@ void Worker::deflate_further(Lanczos& run) {
     forecast.update(op_, run);
     // A wider look back, for what single steps bring comes in bursts.
     const std::int64_t window = std::max(2 * kWindow, run.steps() / 3);
-    if (!first_rank_says(forecast.pays(window, goals_.rule.rtol, quantile))) return;
+    const double floor = trace_floor(quadrature_of(run, 0), op_.shard().n);
+    if (!first_rank_says(forecast.pays(window, goals_.rule.rtol, quantile, floor))) return;
     run.extend(op_, std::min(kWindow, most - run.steps()), [this](const Lanczos&) { between_products(); });
   }
 }

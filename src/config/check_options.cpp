@@ -2,15 +2,36 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <initializer_list>
 #include <limits>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+#include "option_groups.h"
 
 namespace hesspect {
 namespace {
 
 void require(bool given, Command command, const std::string& option, const std::string& what) {
   if (!given) throw UsageError("'" + to_string(command) + "' needs --" + option + ", " + what);
+}
+
+/// Options of a loss that another one would not heed. Those of targets that are classes are left alone, as they always
+/// were: they change nothing elsewhere.
+void check_loss(const LossConfig& c) {
+  const auto belongs = [&](const char* option, bool given, std::initializer_list<std::string> losses) {
+    if (given && std::find(losses.begin(), losses.end(), c.loss) == losses.end())
+      throw UsageError(std::string("--") + option + " belongs to --loss " + format_names(losses) + ", not to " +
+                       c.loss);
+  };
+  const LossConfig usual;
+  belongs("label-smoothing", c.label_smoothing != 0, {"cross_entropy", "causal_lm", "masked_lm"});
+  belongs("class-weights", c.class_weights.given(), {"cross_entropy", "causal_lm", "masked_lm", "nll"});
+  belongs("pos-weight", c.pos_weight.given(), {"bce_with_logits"});
+  belongs("beta", c.beta != usual.beta, {"smooth_l1"});
+  belongs("delta", c.delta != usual.delta, {"huber"});
+  if (c.loss == "output" && !c.loss_weight.empty())
+    throw UsageError("--loss-weight has no effect on --loss output: weigh the rows inside the program");
 }
 
 constexpr std::int64_t kLeastRoom = 8;  // of a Lanczos basis, beside the wanted vectors, to go on after a restart
@@ -52,6 +73,20 @@ void check_vectors_file(const std::string& option, const std::string& file, cons
     throw UsageError("--" + option + " " + file + ": expected a name that ends in .h5, .hdf5 or .safetensors");
   const auto plain = [](const std::string& path) { return std::filesystem::path(path).lexically_normal(); };
   if (plain(file) == plain(output.output)) throw UsageError("--" + option + " and --output name the same file");
+}
+
+/// Of what a run is summed over.
+void check_rows_options(const RunConfig& c) {
+  for (const auto& [name, dim] : c.data.batch_dims) {
+    const bool is_number = !dim.empty() && dim.size() <= 2 && dim.find_first_not_of("0123456789") == std::string::npos;
+    if (!is_number)
+      throw UsageError("--batch-dim " + name + "=" + dim + ": expected the number of a dimension, from 0");
+  }
+  if (!c.loss.count_output.empty() && !c.loss.loss.empty() && c.loss.loss != "output")
+    throw UsageError("--count-output belongs to --loss output, not to " + c.loss.loss);
+  if (c.data.unit_rows > 1 && c.data.micro_batch % c.data.unit_rows != 0)
+    throw UsageError("--micro-batch " + std::to_string(c.data.micro_batch) + " is no whole number of --unit-rows " +
+                     std::to_string(c.data.unit_rows));
 }
 
 void check_files(const RunConfig& c, bool eigenvalues, bool trace, const std::string& work) {
@@ -99,8 +134,11 @@ void check_whole(const Invocation& run) {
   if (!smoothing) {
     require(!c.model.model.empty(), run.command, "model", "a .pt2 file");
     require(!c.data.data.empty(), run.command, "data", "an HDF5 or safetensors file");
-    require(!c.loss.loss.empty(), run.command, "loss", "cross_entropy, causal_lm, mse, bce_with_logits or output");
+    require(!c.loss.loss.empty(), run.command, "loss", "one of " + format_names(loss_names(), loss_names().size()));
+    check_loss(c.loss);
   }
+  if (c.model.weights.empty() && (c.model.weights_partial || !c.model.weights_key.empty()))
+    throw UsageError("--weights-partial and --weights-key say how --weights is read, which is not given");
   const bool planning = run.command == Command::kPlan;
   const std::string work = planning ? c.plan.work : to_string(run.command);
   if (!planning) {
@@ -113,6 +151,7 @@ void check_whole(const Invocation& run) {
   if (trace && !c.quadrature.reorthogonalize && c.trace.trace_method == "deflated")
     throw UsageError("--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
   check_files(c, eigenvalues, trace, work);
+  check_rows_options(c);
 }
 
 }  // namespace hesspect

@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
 constexpr double kLargestSigma = 1e100;         // its square, and the density's peak, are still numbers
+constexpr double kLargestSize = 1e100;          // of an error at which a loss turns from squares to sizes
 constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond mean nothing with a few samples
 
 }  // namespace
@@ -16,9 +17,12 @@ constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond me
 OptionGroup model_options(ModelConfig& c) {
   OptionGroup group{"Model", {}};
   group.text("model", c.model, "FILE", "the exported program, a .pt2 that torch.export.save wrote");
-  group.text("weights", c.weights, "FILE",
-             "a checkpoint laid over it by name: .safetensors, *.index.json, or a PyTorch state dict (.pt, .pth); "
-             "default: the weights in the .pt2");
+  group.texts("weights", c.weights, "FILE|FOLDER",
+              "a checkpoint laid over it by name: .safetensors, *.index.json, a PyTorch state dict (.pt, .pth), or a "
+              "folder of these; later ones over earlier (repeatable); default: the weights in the .pt2");
+  group.flag("weights-partial", c.weights_partial, "leave what no checkpoint holds as it is in the .pt2 (adapters)");
+  group.text("weights-key", c.weights_key, "KEY",
+             "where a PyTorch file keeps the state dict, as swa_state_dict or ema.model; default: the usual keys");
   group.integer("output-index", c.output_index, 0, 1'000'000, "which of the program's outputs the loss takes");
   return group;
 }
@@ -26,22 +30,51 @@ OptionGroup model_options(ModelConfig& c) {
 OptionGroup data_options(DataConfig& c) {
   OptionGroup group{"Data", {}};
   group.text("data", c.data, "FILE", "an HDF5 or safetensors file with one array per model input, rows first");
-  group.pairs("input", c.inputs,
+  group.pairs("input", c.inputs, "DATASET",
               "the array that feeds the model input NAME; default: the array of its name (repeatable)");
   group.text("target", c.target, "DATASET", "the array of targets");
   group.integer("samples", c.samples, 0, kNoLimit, "use the first so many rows; 0: all");
   group.integer("micro-batch", c.micro_batch, 0, kNoLimit, "rows that go through the model at once; 0: chosen");
+  group.count_or("unit-rows", c.unit_rows, "all",
+                 "rows that belong together and are never parted (pairs, graphs, contrastive batches)");
+  group.pairs("batch-dim", c.batch_dims, "D",
+              "the dimension that is the rows of an input, of an output or of 'target', where it is not the first "
+              "(repeatable)");
   return group;
+}
+
+const std::vector<std::string>& loss_names() {
+  static const std::vector<std::string> names = {
+      "cross_entropy", "causal_lm", "masked_lm",       "nll",   "mse", "l1", "smooth_l1",
+      "huber",         "bce",       "bce_with_logits", "output"};
+  return names;
 }
 
 OptionGroup loss_options(LossConfig& c) {
   OptionGroup group{"Loss", {}};
-  group.choice("loss", c.loss, {"cross_entropy", "causal_lm", "mse", "bce_with_logits", "output"},
-               "what is averaged over the rows; output: the program's own scalar output");
+  group.choice("loss", c.loss, loss_names(),
+               "what is averaged; output: what the program itself computes, a mean over its rows or the loss of each");
+  group.choice("reduction", c.reduction, {"mean", "sum"},
+               "of the loss over all its terms; of 'output', also what the program's scalar is over its rows");
+  group.text(
+      "count-output", c.count_output, "I|NAME",
+      "output: the program's output that says how many terms, or what weight, its mean is over; default: its rows");
+  group.flag("assume-sum-over-rows", c.assume_sum_over_rows,
+             "go on where the check at the start finds that the loss is no sum over rows");
   group.integer("shift", c.shift, 0, 1'000'000,
                 "causal_lm: targets are moved by so many positions; 0: they already are");
   group.integer("ignore-index", c.ignore_index, std::numeric_limits<std::int64_t>::min(), kNoLimit,
-                "cross_entropy, causal_lm: targets with this value do not count");
+                "cross_entropy, causal_lm, masked_lm, nll: target classes of this value do not count");
+  group.real("label-smoothing", c.label_smoothing, 0, 1, true,
+             "cross_entropy, causal_lm, masked_lm: the share of the target that is spread over all classes");
+  group.numbers_or_array("class-weights", c.class_weights,
+                         "cross_entropy, causal_lm, masked_lm, nll: a weight for each class, or the array of them");
+  group.numbers_or_array("pos-weight", c.pos_weight,
+                         "bce_with_logits: weights of positive targets, as the output's last dimensions");
+  group.real("beta", c.beta, 0, kLargestSize, false, "smooth_l1: errors below it count as their square over 2 beta");
+  group.real("delta", c.delta, 0, kLargestSize, false, "huber: errors below it count as half their square");
+  group.text("loss-weight", c.loss_weight, "DATASET",
+             "an array of weights, of rows or of the loss's terms; the mean divides by their sum");
   return group;
 }
 

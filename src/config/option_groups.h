@@ -12,6 +12,9 @@ struct GeneralConfig {
   bool help = false, version = false, print_config = false;
 };
 
+/// What --loss takes.
+const std::vector<std::string>& loss_names();
+
 OptionGroup model_options(ModelConfig& config);
 OptionGroup data_options(DataConfig& config);
 OptionGroup loss_options(LossConfig& config);

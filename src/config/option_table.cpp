@@ -60,6 +60,35 @@ std::string trimmed(const std::string& text) {
   return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t") - first + 1);
 }
 
+Values split_at_commas(const std::string& text) {
+  Values items;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    items.push_back(trimmed(text.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  return items;
+}
+
+NumbersOrArray read_numbers_or_array(const std::string& text) {
+  NumbersOrArray value;
+  std::size_t unread = 0;
+  bool usable = true;
+  for (const std::string& item : split_at_commas(text)) {
+    double number = 0;
+    if (!read_number(item, number)) {
+      ++unread;
+      continue;
+    }
+    usable = usable && std::isfinite(number) && number >= 0;
+    value.numbers.push_back(number);
+  }
+  if (value.numbers.empty()) value.array = trimmed(text);
+  if (!value.given() || !usable || (unread > 0 && !value.numbers.empty()))
+    throw UsageError("expected numbers that are not negative, separated by commas, or the name of an array");
+  return value;
+}
+
 }  // namespace
 
 void OptionGroup::text(std::string name, std::string& field, std::string value_name, std::string help) {
@@ -69,6 +98,16 @@ void OptionGroup::text(std::string name, std::string& field, std::string value_n
                        field = v.back();
                      },
                      [&field] { return field.empty() ? Values{} : Values{field}; }});
+}
+
+void OptionGroup::texts(std::string name, Values& field, std::string value_name, std::string help) {
+  options.push_back({std::move(name), std::move(value_name), std::move(help), true,
+                     [&field](const Values& values) {
+                       for (const auto& value : values)
+                         if (value.empty()) throw UsageError("a value is missing");
+                       field = values;
+                     },
+                     [&field] { return field; }});
 }
 
 void OptionGroup::choice(std::string name, std::string& field, Values choices, std::string help) {
@@ -151,24 +190,44 @@ void OptionGroup::distribution(std::string name, ProbeDistribution& field, std::
                      [&field] { return Values{std::string(to_string(field))}; }});
 }
 
-void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string help) {
-  options.push_back({std::move(name), "NAME=DATASET", std::move(help), true,
-                     [&field](const Values& values) {
+void OptionGroup::count_or(std::string name, std::int64_t& field, std::string word, std::string help) {
+  options.push_back({std::move(name), word + "|N", std::move(help), false,
+                     [&field, word](const Values& v) {
+                       std::int64_t number = 0;
+                       if (v.back() != word && (!read_number(v.back(), number) || number < 1))
+                         throw UsageError("expected " + word + " or an integer of at least 1");
+                       field = v.back() == word ? -1 : number;
+                     },
+                     [&field, word] { return Values{field < 0 ? word : std::to_string(field)}; }});
+}
+
+void OptionGroup::numbers_or_array(std::string name, NumbersOrArray& field, std::string help) {
+  options.push_back({std::move(name), "X,X,…|DATASET", std::move(help), false,
+                     [&field](const Values& v) { field = read_numbers_or_array(v.back()); },
+                     [&field] {
+                       std::string text = field.array;
+                       for (const double number : field.numbers)
+                         text += (text.empty() ? "" : ",") + number_text(number);
+                       return text.empty() ? Values{} : Values{text};
+                     }});
+}
+
+void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field,
+                        std::string value_name, std::string help) {
+  options.push_back({std::move(name), "NAME=" + value_name, std::move(help), true,
+                     [&field, value_name](const Values& values) {
                        std::vector<std::pair<std::string, std::string>> pairs;
                        for (const auto& value : values) {
-                         for (std::size_t begin = 0; begin <= value.size();) {
-                           const std::size_t end = std::min(value.find(',', begin), value.size());
-                           const std::string item = trimmed(value.substr(begin, end - begin));
+                         for (const std::string& item : split_at_commas(value)) {
                            const auto equals = item.find('=');
                            const std::string key = trimmed(item.substr(0, equals));
                            const std::string array =
                                equals == std::string::npos ? "" : trimmed(item.substr(equals + 1));
                            if (key.empty() || array.empty())
-                             throw UsageError("expected NAME=DATASET, got '" + item + "'");
+                             throw UsageError("expected NAME=" + value_name + ", got '" + item + "'");
                            for (const auto& [other, other_array] : pairs)
-                             if (other == key) throw UsageError("the input '" + key + "' is given twice");
+                             if (other == key) throw UsageError("'" + key + "' is given twice");
                            pairs.emplace_back(key, array);
-                           begin = end + 1;
                          }
                        }
                        field = std::move(pairs);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "hesspect/config/run_config.h"
 #include "hesspect/core/random_probe.h"
 
 namespace hesspect {
@@ -30,9 +31,13 @@ struct OptionGroup {
   std::vector<Option> options;
 
   void text(std::string name, std::string& field, std::string value_name, std::string help);
+  /// Texts, one at each time that the option is given.
+  void texts(std::string name, std::vector<std::string>& field, std::string value_name, std::string help);
   void choice(std::string name, std::string& field, std::vector<std::string> choices, std::string help);
   /// An integer in [min, max].
   void integer(std::string name, std::int64_t& field, std::int64_t min, std::int64_t max, std::string help);
+  /// An integer of at least 1, or the word, which stands for -1.
+  void count_or(std::string name, std::int64_t& field, std::string word, std::string help);
   /// A number of bytes with an optional unit (K, M, G, T or KiB…: powers of 1024; KB…: of 1000). A word, where given,
   /// stands for -1.
   void bytes(std::string name, std::int64_t& field, std::string help, std::string word = "");
@@ -41,8 +46,11 @@ struct OptionGroup {
   void real(std::string name, double& field, double above, double below, bool closed, std::string help);
   void flag(std::string name, bool& field, std::string help);
   void distribution(std::string name, ProbeDistribution& field, std::string help);
-  /// NAME=DATASET pairs, repeated or separated by commas.
-  void pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string help);
+  /// Numbers that are not negative, separated by commas, or a name.
+  void numbers_or_array(std::string name, NumbersOrArray& field, std::string help);
+  /// NAME=VALUE pairs, repeated or separated by commas. @param value_name  as the help text has it
+  void pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string value_name,
+             std::string help);
 };
 
 struct OptionTable {

@@ -15,7 +15,7 @@ struct TypeRow {
   std::string_view safetensors;
 };
 
-constexpr std::array<TypeRow, 10> kTypes{{
+constexpr std::array<TypeRow, 12> kTypes{{
     {ElementType::kBool, 1, "bool", "BOOL"},
     {ElementType::kU8, 1, "uint8", "U8"},
     {ElementType::kI8, 1, "int8", "I8"},
@@ -26,6 +26,8 @@ constexpr std::array<TypeRow, 10> kTypes{{
     {ElementType::kBF16, 2, "bfloat16", "BF16"},
     {ElementType::kF32, 4, "float32", "F32"},
     {ElementType::kF64, 8, "float64", "F64"},
+    {ElementType::kC64, 8, "complex64", "C64"},
+    {ElementType::kC128, 16, "complex128", "C128"},
 }};
 
 const TypeRow& row(ElementType type) { return kTypes[static_cast<std::size_t>(type)]; }
@@ -63,6 +65,8 @@ bool is_floating(ElementType type) {
          type == ElementType::kF64;
 }
 
+bool is_complex(ElementType type) { return type == ElementType::kC64 || type == ElementType::kC128; }
+
 std::optional<ElementType> element_from_safetensors(std::string_view name) {
   for (const TypeRow& candidate : kTypes) {
     if (candidate.safetensors == name) return candidate.type;
@@ -71,6 +75,11 @@ std::optional<ElementType> element_from_safetensors(std::string_view name) {
 }
 
 std::optional<std::int64_t> first_non_finite(ElementType type, const void* data, std::int64_t count) {
+  if (is_complex(type)) {
+    const auto part =
+        first_non_finite(type == ElementType::kC64 ? ElementType::kF32 : ElementType::kF64, data, 2 * count);
+    return part ? std::optional<std::int64_t>(*part / 2) : std::nullopt;
+  }
   const auto* bytes = static_cast<const std::byte*>(data);
   switch (type) {
     case ElementType::kF16: return first_with_exponent<std::uint16_t>(bytes, count, 0x7c00);

@@ -14,6 +14,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
 #include "local_loss.h"
+#include "non_finite.h"
 #include "product_trials.h"
 
 namespace hesspect {
@@ -32,12 +33,13 @@ struct HessianOperator::Impl {
   at::Tensor gradient;  // [chunk]
   double loss = 0;
   double count = 0;
+  double divisor = 1;  // of sums over all rows
   HessianStats stats;
 
   Impl(Program& program, DataShard data, Communicator& the_comm, const HessianOptions& the_options)
       : comm(the_comm),
         options(the_options),
-        local(program, std::move(data), the_options.loss, the_options.output_index),
+        local(program, std::move(data), the_options.loss, the_options.output_index, the_options.units),
         shard(Shard::of(program.layout().size(), the_comm.size(), the_comm.rank())) {
     at::AutoGradMode grad(true);
     local.check(options.check_double_backward);
@@ -166,7 +168,7 @@ struct HessianOperator::Impl {
     const Timer scattering;
     scatter(y);
     communication_s += scattering.elapsed_s();
-    for (at::Tensor& product : y) product.div_(count);
+    for (at::Tensor& product : y) product.div_(divisor);
     if (k > 0) finish_device_work(y.back());
     stats.products += k;
     stats.product_s += total.elapsed_s();
@@ -204,15 +206,36 @@ struct HessianOperator::Impl {
     const std::vector<at::Tensor> gradients = views(sum(0));
     for (const RowRange range : local.micro_batches(stats.micro_batch)) {
       MicroBatch batch = local.batch(range);
-      local_loss += local.add_gradient(batch, gradients);
-      local_count += loss_count(options.loss, batch.target, batch.rows);
+      const auto [sum, terms] = local.add_gradient(batch, gradients);
+      local_loss += sum;
+      local_count += terms;
       batches.push_back(std::move(batch));
     }
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
-    if (!std::isfinite(local_loss))
-      throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") on rows " +
-                       std::to_string(local.global_rows().begin) + " to " +
-                       std::to_string(local.global_rows().end - 1));
+    if (std::isfinite(local_loss)) return;
+    const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), {});
+    throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") " +
+                     (where.empty() ? "summed over rows " + std::to_string(local.global_rows().begin) + " to " +
+                                          std::to_string(local.global_rows().end - 1)
+                                    : where));
+  }
+
+  /// Says where a quantity stops being finite. Collective.
+  /// @param v  of the product that is not finite; empty: it is the gradient
+  /// @throws InputError on every rank, where any rank's rows show it
+  void explain_non_finite(const std::string& what, const std::vector<at::Tensor>& v) {
+    kept.clear();  // the run is at its end, and looking takes memory
+    stats.kept_graphs = 0;
+    agree(comm, [&] {
+      const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), v);
+      if (!where.empty()) throw InputError(what + " is not finite: " + where);
+    });
+  }
+
+  std::string no_terms() const {
+    return options.loss.kind == LossKind::kOutput
+               ? "the counts of all rows are zero: the loss has no terms"
+               : "every target is the ignored index, or its weight is zero: the loss has no terms";
   }
 
   void loss_and_gradient() {
@@ -220,15 +243,18 @@ struct HessianOperator::Impl {
     agree(comm, [&] { first_pass(local_loss, local_count); });
     std::vector<double> totals{local_loss, local_count};
     comm.all_reduce_sum(std::span<double>(totals));
-    if (!(totals[1] > 0)) throw InputError("every target is the ignored index: the loss has no terms");
+    if (!(totals[1] > 0)) throw InputError(no_terms());
     count = totals[1];
-    loss = totals[0] / count;
+    divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
+    loss = totals[0] / divisor;
     gradient = at::zeros({shard.chunk}, local.tensor_options());
     scatter(std::span<at::Tensor>(&gradient, 1));
-    gradient.div_(count);
+    gradient.div_(divisor);
     double finite = at::isfinite(gradient).all().item<bool>() ? 0.0 : 1.0;
     comm.all_reduce_sum(std::span<double>(&finite, 1));
-    if (finite > 0) throw InputError("the gradient of the loss is not finite");
+    if (finite == 0) return;
+    explain_non_finite("the gradient of the loss", {});
+    throw InputError("the gradient of the loss is not finite");
   }
 
   /// Times the gradient, warm: the median of three on the first micro-batch, scaled to this rank's rows.
@@ -297,6 +323,11 @@ const HessianStats& HessianOperator::stats() const { return impl_->stats; }
 
 void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
   impl_->apply(std::span<const at::Tensor>(&x_local, 1), std::span<at::Tensor>(&y_local, 1));
+}
+
+void HessianOperator::explain_non_finite(const at::Tensor& x_local) {
+  impl_->gather(std::span<const at::Tensor>(&x_local, 1));
+  impl_->explain_non_finite("a product with the Hessian", impl_->views(impl_->input(0)));
 }
 
 void HessianOperator::apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) {

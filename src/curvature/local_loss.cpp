@@ -8,6 +8,7 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
+#include "output_loss.h"
 
 namespace hesspect {
 
@@ -26,8 +27,8 @@ void finish_device_work(const at::Tensor& result) {
   if (!result.is_cpu()) result.narrow(0, 0, 1).item<double>();
 }
 
-LocalLoss::LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index)
-    : program_(program), data_(std::move(data)), options_(loss), output_index_(output_index) {
+LocalLoss::LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index, RowUnits units)
+    : program_(program), data_(std::move(data)), options_(loss), output_index_(output_index), units_(units) {
   const std::size_t outputs = program.outputs().size();
   if (output_index < 0 || output_index >= static_cast<int>(outputs))
     throw UsageError("--output-index " + std::to_string(output_index) + ": the model has " + std::to_string(outputs) +
@@ -41,27 +42,34 @@ at::TensorOptions LocalLoss::tensor_options() const {
 // --- micro-batches --------------------------------------------------------------------------------------------------
 
 std::int64_t LocalLoss::fewest_rows() const {
-  std::int64_t fewest = 1;
-  for (const InputSpec& input : program_.inputs())
-    if (!input.shape.empty()) fewest = std::max(fewest, input.shape[0].min);
-  return fewest;
+  if (!units_.together) return units_.rows;
+  return (program_.fewest_rows() + units_.rows - 1) / units_.rows * units_.rows;
 }
 
 std::optional<std::int64_t> LocalLoss::most_rows() const {
-  std::optional<std::int64_t> most;
-  for (const InputSpec& input : program_.inputs())
-    if (!input.shape.empty() && input.shape[0].max > 0)
-      most = std::min(most.value_or(input.shape[0].max), input.shape[0].max);
-  return most;
+  if (!units_.together) return units_.rows;
+  const auto most = program_.most_rows();
+  return most ? std::optional(std::max(units_.rows, whole_units(*most))) : std::nullopt;
 }
 
 std::optional<std::int64_t> LocalLoss::given_micro_batch(std::int64_t asked) const {
   const auto fixed = program_.static_batch();
+  const std::string unit = std::to_string(units_.rows);
   if (fixed && asked > 0 && asked != *fixed)
     throw UsageError("--micro-batch " + std::to_string(asked) + ": the model was exported with a fixed batch of " +
                      std::to_string(*fixed));
-  if (fixed || asked <= 0) return fixed;
-  return asked;
+  if (fixed && *fixed != units_.rows && (!units_.together || *fixed % units_.rows != 0))
+    throw UsageError("units of " + unit + " rows: the model was exported with a fixed batch of " +
+                     std::to_string(*fixed) + "; export it with that of a unit, or with a dynamic one");
+  if (!units_.together && asked > 0 && asked != units_.rows)
+    throw UsageError("--micro-batch " + std::to_string(asked) + ": units of " + unit +
+                     " rows go through the model one at a time, for they change each other's outputs");
+  if (asked > 0 && asked % units_.rows != 0)
+    throw UsageError("--micro-batch " + std::to_string(asked) + " is no whole number of units of " + unit +
+                     " rows (--unit-rows)");
+  if (fixed) return fixed;
+  if (!units_.together) return units_.rows;
+  return asked > 0 ? std::optional(asked) : std::nullopt;
 }
 
 std::vector<RowRange> LocalLoss::micro_batches(std::int64_t size) const {
@@ -69,8 +77,8 @@ std::vector<RowRange> LocalLoss::micro_batches(std::int64_t size) const {
   const std::size_t m = ranges.size();
   if (m > 1 && !program_.static_batch() && ranges[m - 1].size() < std::max<std::int64_t>(2, fewest_rows()) &&
       ranges[m - 2].size() > 2) {
-    const std::int64_t middle = (ranges[m - 2].begin + ranges[m - 1].end + 1) / 2;
-    ranges[m - 2].end = ranges[m - 1].begin = middle;
+    const std::int64_t both = (ranges[m - 1].end - ranges[m - 2].begin) / units_.rows;
+    ranges[m - 2].end = ranges[m - 1].begin = ranges[m - 2].begin + (both + 1) / 2 * units_.rows;
   }
   return ranges;
 }
@@ -78,20 +86,20 @@ std::vector<RowRange> LocalLoss::micro_batches(std::int64_t size) const {
 std::int64_t LocalLoss::padded_rows(RowRange range) const {
   const auto fixed = program_.static_batch();
   if (!fixed || range.size() == *fixed) return range.size();
-  if (options_.kind == LossKind::kOutput)
-    throw InputError("the model was exported with a fixed batch of " + std::to_string(*fixed) + ", and " +
-                     std::to_string(range.size()) +
-                     " rows are left over on a rank; loss 'output' cannot mask them, so give "
-                     "each rank a multiple of it (--samples), or export with a dynamic batch");
+  if (is_output() && !is_per_row_output(program_, output_index_))
+    throw InputError(
+        "the model was exported with a fixed batch of " + std::to_string(*fixed) + ", and " +
+        std::to_string(range.size()) +
+        " rows are left over on a rank; loss 'output' cannot mask them, so give "
+        "each rank a multiple of it (--samples), export with a dynamic batch, or give the loss of each row");
   return *fixed;
 }
 
-/// Padded to what the program takes by repeating the first row.
 MicroBatch LocalLoss::unchecked_batch(RowRange range) const {
   MicroBatch batch;
   batch.rows = range.size();
   batch.first_row = data_.rows.begin + range.begin;
-  const std::int64_t padded = padded_rows(range);
+  const std::int64_t padded = batch.padded = padded_rows(range);
   const auto cut = [&](const at::Tensor& tensor) {
     at::Tensor rows = tensor.narrow(0, range.begin, range.size());
     if (padded <= range.size()) return rows;
@@ -104,45 +112,56 @@ MicroBatch LocalLoss::unchecked_batch(RowRange range) const {
   batch.inputs = program_.prepare_inputs(inputs);
   if (needs_target(options_.kind) && data_.target.defined())
     batch.target = data_.target.narrow(0, range.begin, range.size());
+  if (data_.weight.defined()) batch.weight = data_.weight.narrow(0, range.begin, range.size());
   return batch;
+}
+
+/// Checks the loss, the targets and the weights against an output, and converts them.
+void LocalLoss::fit(MicroBatch& batch, const at::Tensor& output) {
+  options_ = fit_loss(options_, output);
+  batch.target = check_target(options_, output, batch.target, batch.first_row);
+  batch.weight = check_weight(options_, output, batch.weight, batch.first_row);
 }
 
 MicroBatch LocalLoss::batch(RowRange range) {
   MicroBatch batch = unchecked_batch(range);
+  if (is_output()) return batch;
   if (batch.rows != output_like_rows_) {
     at::NoGradGuard no_grad;  // the shape is all that is needed, and micro-batches of one size share it
     const at::Tensor like = output(batch);
     output_like_ = at::empty({}, like.options()).expand(like.sizes());
     output_like_rows_ = batch.rows;
   }
-  batch.target = check_target(options_, output_like_, batch.target, batch.first_row);
+  fit(batch, output_like_);
   return batch;
 }
 
 // --- the loss and its derivatives -----------------------------------------------------------------------------------
 
 at::Tensor LocalLoss::output(const MicroBatch& batch) const {
-  const std::vector<at::Tensor> outputs = program_.run(batch.inputs);
-  const at::Tensor& output = outputs[static_cast<std::size_t>(output_index_)];
-  if (!output.defined() || !at::isFloatingType(output.scalar_type()))
-    throw InputError("output " + std::to_string(output_index_) + " of the model is not a floating tensor");
-  if (options_.kind != LossKind::kOutput && output.dim() > 0 && output.size(0) > batch.rows)
-    return output.narrow(0, 0, batch.rows);
-  return output;
+  return output_of(program_, program_.run(batch.inputs), output_index_, {batch.rows, batch.padded}, is_output());
 }
 
-at::Tensor LocalLoss::loss(const MicroBatch& batch) const {
-  return loss_sum(options_, output(batch), batch.target, batch.rows);
+at::Tensor LocalLoss::sum(const MicroBatch& batch) const {
+  if (is_output()) return output_loss(program_, options_, output_index_, batch).sum;
+  return loss_sum(options_, output(batch), batch.target, batch.weight);
 }
 
-double LocalLoss::add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const {
-  const at::Tensor value = loss(batch);
-  add_to(sums, torch::autograd::grad({value}, program_.parameters(), {}, false, false, /*allow_unused=*/true));
-  return value.item<double>();
+LossSum LocalLoss::loss(const MicroBatch& batch) const {
+  if (is_output()) return output_loss(program_, options_, output_index_, batch);
+  const at::Tensor out = output(batch);
+  check_output(options_, out.detach(), batch.first_row);
+  return {loss_sum(options_, out, batch.target, batch.weight), loss_count(options_, batch.target, batch.weight)};
+}
+
+std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const {
+  const LossSum value = loss(batch);
+  add_to(sums, torch::autograd::grad({value.sum}, program_.parameters(), {}, false, false, /*allow_unused=*/true));
+  return {value.sum.item<double>(), value.count};
 }
 
 GradientGraph LocalLoss::gradient_graph(const MicroBatch& batch) const {
-  const at::Tensor value = loss(batch);
+  const at::Tensor value = sum(batch);
   const std::vector<at::Tensor> gradients = torch::autograd::grad(
       {value}, program_.parameters(), {}, /*retain_graph=*/true, /*create_graph=*/true, /*allow_unused=*/true);
   GradientGraph graph;
@@ -173,9 +192,15 @@ void LocalLoss::check(bool every_op) {
   const std::int64_t few = program_.static_batch().value_or(std::max<std::int64_t>(2, fewest_rows()));
   MicroBatch trial = unchecked_batch({0, std::min(few, rows())});
   const at::Tensor trial_output = output(trial);
-  trial.target = check_target(options_, trial_output, trial.target, trial.first_row);
+  if (is_output()) {
+    check_output_loss(program_, options_, output_index_, trial);
+  } else {
+    fit(trial, trial_output);
+    check_output(options_, trial_output.detach(), trial.first_row);
+  }
   if (!trial_output.requires_grad())
-    throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters");
+    throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters" +
+                     program_.stopped_gradients(output_index_).reason);
   if (every_op) program_.check_twice_differentiable(trial.inputs);
   // What no node shows alone, such as a tensor that is saved for the backward and then written to.
   try {

@@ -7,9 +7,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
-#include "hesspect/curvature/loss.h"
+#include "hesspect/curvature/hessian.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/model/program.h"
 
@@ -19,8 +20,16 @@ namespace hesspect {
 struct MicroBatch {
   std::vector<at::Tensor> inputs;
   at::Tensor target;           // checked and converted; undefined for loss 'output'
-  std::int64_t rows = 0;       // of data; the inputs may be padded beyond it
+  at::Tensor weight;           // the same; undefined where all terms weigh the same
+  std::int64_t rows = 0;       // of data
+  std::int64_t padded = 0;     // of the inputs: more than `rows` where a fixed batch was filled up
   std::int64_t first_row = 0;  // global, for messages
+};
+
+/// The loss of some rows: the sum of its terms, and how many they are or what weight they have.
+struct LossSum {
+  at::Tensor sum;  // scalar, autograd on
+  double count = 0;
 };
 
 /// ∇ℓ_sum of one micro-batch, its graph alive.
@@ -42,18 +51,21 @@ void finish_device_work(const at::Tensor& result);
 class LocalLoss {
  public:
   /// Borrows program. @throws UsageError: an output that the program does not have
-  LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index);
+  LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index, RowUnits units = {});
 
   Program& program() const { return program_; }
   std::int64_t rows() const { return data_.rows.size(); }
   const RowRange& global_rows() const { return data_.rows; }
   at::TensorOptions tensor_options() const;
 
-  /// The rows that the program takes at once.
+  /// The rows that the program takes at once, in whole units.
   std::int64_t fewest_rows() const;
   std::optional<std::int64_t> most_rows() const;
-  /// The size that is asked for or that the program fixes; nothing where it is free to choose (`asked` 0).
-  /// @throws UsageError where the two contradict
+  /// The most whole units in so many rows, as rows.
+  std::int64_t whole_units(std::int64_t rows) const { return rows - rows % units_.rows; }
+  /// The size that is asked for, or that the program or units that go alone fix; nothing where it is free to choose
+  /// (`asked` 0).
+  /// @throws UsageError where these contradict each other
   std::optional<std::int64_t> given_micro_batch(std::int64_t asked) const;
   /// Cuts this process's rows. A last one of a single row, or of fewer than the program takes, shares with the one
   /// before: many models squeeze() a batch of one away.
@@ -62,16 +74,23 @@ class LocalLoss {
   /// Rows [range) of this process's, checked.
   /// @throws InputError: a target or an input that does not fit
   MicroBatch batch(RowRange range);
+  /// The same, its target as the file has it. Padded to what the program takes by repeating the first row.
+  MicroBatch unchecked_batch(RowRange range) const;
 
   /// Everything that can be wrong with model and data together, tried on the first rows. Nothing to do without rows.
   /// @param every_op  also differentiate each op twice by itself, to name one that cannot be
   /// @throws InputError
   void check(bool every_op);
 
-  /// The output that the loss takes, without padded rows.
+  /// The output that the loss takes, the rows first and without padded ones; a scalar as it is.
+  /// @throws InputError: an output that is no floating tensor, or has other rows than were fed
   at::Tensor output(const MicroBatch& batch) const;
-  /// sums += ∇ℓ_sum. @return ℓ_sum
-  double add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
+  /// ℓ_sum with its graph.
+  at::Tensor sum(const MicroBatch& batch) const;
+  /// The same with its count. @throws InputError: an output that the loss does not take
+  LossSum loss(const MicroBatch& batch) const;
+  /// sums += ∇ℓ_sum. @return ℓ_sum and its count @throws InputError as loss
+  std::pair<double, double> add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
   GradientGraph gradient_graph(const MicroBatch& batch) const;
   /// sums += ∇(∇ℓ_sum · v).
   /// @param keep  the graph will be used again
@@ -79,15 +98,16 @@ class LocalLoss {
                    const std::vector<at::Tensor>& sums) const;
 
  private:
-  MicroBatch unchecked_batch(RowRange range) const;
   std::int64_t padded_rows(RowRange range) const;
-  at::Tensor loss(const MicroBatch& batch) const;
+  void fit(MicroBatch& batch, const at::Tensor& output);
+  bool is_output() const { return options_.kind == LossKind::kOutput; }
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
 
   Program& program_;
   DataShard data_;
-  LossOptions options_;
+  LossOptions options_;  // for outputs such as were seen
   int output_index_;
+  RowUnits units_;
   at::Tensor output_like_;              // without memory: the shape, dtype and device of an output
   std::int64_t output_like_rows_ = -1;  // of this many rows
 };

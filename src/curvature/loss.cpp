@@ -2,63 +2,96 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
+#include <optional>
 #include <string>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
+#include "loss_shapes.h"
 
 namespace hesspect {
 namespace {
 
 constexpr std::pair<LossKind, std::string_view> kLosses[] = {{LossKind::kCrossEntropy, "cross_entropy"},
                                                              {LossKind::kCausalLm, "causal_lm"},
+                                                             {LossKind::kMaskedLm, "masked_lm"},
+                                                             {LossKind::kNll, "nll"},
                                                              {LossKind::kMse, "mse"},
+                                                             {LossKind::kL1, "l1"},
+                                                             {LossKind::kSmoothL1, "smooth_l1"},
+                                                             {LossKind::kHuber, "huber"},
+                                                             {LossKind::kBce, "bce"},
                                                              {LossKind::kBceWithLogits, "bce_with_logits"},
                                                              {LossKind::kOutput, "output"}};
 
-bool takes_classes(LossKind kind) { return kind == LossKind::kCrossEntropy || kind == LossKind::kCausalLm; }
+constexpr auto kSum = at::Reduction::Sum;
+constexpr auto kNone = at::Reduction::None;
 
-/// Targets [N, T] that meet outputs [N, T]: moved by `shift`, both cut to the positions that have a successor.
-at::Tensor shifted_target(const LossOptions& options, const at::Tensor& target) {
+std::optional<at::Tensor> optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+}
+
+/// Targets, or their weights, [N, T]: cut to those that some output stands before.
+at::Tensor shifted(const LossOptions& options, const at::Tensor& target) {
+  if (options.kind != LossKind::kCausalLm || !target.defined()) return target;
   return target.narrow(1, options.shift, target.size(1) - options.shift);
 }
 
-/// A one-output regression or logit head often carries a trailing dimension of 1 that the targets lack.
-bool differs_by_trailing_one(at::IntArrayRef output, at::IntArrayRef target) {
-  return output.size() == target.size() + 1 && output.back() == 1 && output.slice(0, target.size()) == target;
+/// Language models' outputs [N, T, C] as logits of single positions [N T', C].
+at::Tensor positions(const LossOptions& options, const at::Tensor& output, const at::Tensor& target) {
+  return output.narrow(1, 0, shifted(options, target).size(1)).reshape({-1, output.size(2)});
 }
 
-std::string shapes(const at::Tensor& output, const at::Tensor& target) {
-  return "targets have shape " + format_shape(target.sizes().vec()) + " and the model's output " +
-         format_shape(output.sizes().vec());
+/// Binary cross entropy, as PyTorch has it: logarithms are at least -100. Its own op is not used: at probabilities
+/// below 1e-9 its second derivative is not that of its value (it divides by (p + 1e-12)²).
+at::Tensor bce_terms(const at::Tensor& p, const at::Tensor& target) {
+  // The inner `where` keeps what the outer one leaves out finite, so that no derivative of it is 0 · inf.
+  const at::Tensor above = p > std::exp(-100.0), below = p < 1;
+  const at::Tensor log_p = at::where(above, at::where(above, p, 1).log(), -100);
+  const at::Tensor log_not_p = at::where(below, at::where(below, p, 0).neg().log1p(), -100);
+  return -(target * log_p + (1 - target) * log_not_p);
 }
 
-void check_class_shapes(const LossOptions& options, const at::Tensor& output, const at::Tensor& target) {
-  if (options.kind == LossKind::kCausalLm) {
-    if (output.dim() != 3 || target.dim() != 2 || output.size(0) != target.size(0) || output.size(1) != target.size(1))
-      throw InputError("causal_lm: " + shapes(output, target) + "; expected targets [N, T] and output [N, T, C]");
-    if (options.shift >= target.size(1))
-      throw InputError("causal_lm: sequences of length " + std::to_string(target.size(1)) +
-                       " leave nothing after a shift of " + std::to_string(options.shift));
-    return;
+at::Tensor reduced(const at::Tensor& terms, at::Reduction::Reduction reduction) {
+  return reduction == kSum ? terms.sum() : terms;
+}
+
+/// The terms of the loss, or their sum.
+at::Tensor loss_terms(const LossOptions& o, const at::Tensor& output, const at::Tensor& target,
+                      at::Reduction::Reduction reduction) {
+  switch (o.kind) {
+    case LossKind::kCrossEntropy:
+      return at::cross_entropy_loss(output, target, optional(o.class_weights), reduction, o.ignore_index,
+                                    o.label_smoothing);
+    case LossKind::kCausalLm:
+    case LossKind::kMaskedLm:
+      return at::cross_entropy_loss(positions(o, output, target), shifted(o, target).reshape({-1}),
+                                    optional(o.class_weights), reduction, o.ignore_index, o.label_smoothing);
+    case LossKind::kNll: return at::nll_loss_nd(output, target, optional(o.class_weights), reduction, o.ignore_index);
+    case LossKind::kMse: return at::mse_loss(output, target, reduction);
+    case LossKind::kL1: return at::l1_loss(output, target, reduction);
+    case LossKind::kSmoothL1: return at::smooth_l1_loss(output, target, reduction, o.beta);
+    case LossKind::kHuber: return at::huber_loss(output, target, reduction, o.delta);
+    case LossKind::kBce: return reduced(bce_terms(output, target), reduction);
+    case LossKind::kBceWithLogits:
+      return at::binary_cross_entropy_with_logits(output, target, {}, optional(o.pos_weight), reduction);
+    case LossKind::kOutput: break;
   }
-  bool fits = output.dim() == target.dim() + 1 && output.dim() >= 2 && output.size(0) == target.size(0);
-  for (std::int64_t d = 1; fits && d < target.dim(); ++d) fits = output.size(d + 1) == target.size(d);
-  if (!fits)
-    throw InputError("cross_entropy: " + shapes(output, target) +
-                     "; expected output [N, C, …] with the classes in dimension 1 and targets [N, …] of class indices");
+  throw UsageError("unknown loss");
 }
 
-void check_classes(const LossOptions& options, const at::Tensor& target, std::int64_t classes, std::int64_t first_row) {
-  const at::Tensor bad = ((target < 0) | (target >= classes)) & (target != options.ignore_index);
-  if (!bad.any().item<bool>()) return;
-  const at::Tensor at = bad.nonzero()[0];
-  at::Tensor value = target;
-  for (std::int64_t d = 0; d < at.size(0); ++d) value = value[at[d].item<std::int64_t>()];
-  throw InputError("target in row " + std::to_string(first_row + at[0].item<std::int64_t>()) + " is " +
-                   std::to_string(value.item<std::int64_t>()) + ", but the model has " + std::to_string(classes) +
-                   " classes: expected 0 to " + std::to_string(classes - 1) + ", or the ignored index " +
-                   std::to_string(options.ignore_index));
+/// Target classes, each with its weight; those that are ignored have none.
+double count_classes(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
+  const at::Tensor classes = shifted(options, target);
+  const at::Tensor counts = classes != options.ignore_index;
+  if (!options.class_weights.defined() && !weight.defined())
+    return static_cast<double>(counts.sum().item<std::int64_t>());
+  at::Tensor weights = counts.to(at::kDouble);
+  if (options.class_weights.defined())
+    weights.mul_(options.class_weights.to(at::kDouble).take(classes.masked_fill(counts.logical_not(), 0)));
+  if (weight.defined()) weights.mul_(shifted(options, weight));
+  return weights.sum().item<double>();
 }
 
 }  // namespace
@@ -76,74 +109,24 @@ LossKind loss_kind_from(std::string_view name) {
     names.emplace_back(known);
   }
   throw UsageError("unknown loss '" + std::string(name) + "'" + did_you_mean(name, names) +
-                   "; known: " + format_names(names));
+                   "; known: " + format_names(names, names.size()));
 }
 
 bool needs_target(LossKind kind) { return kind != LossKind::kOutput; }
 
-at::Tensor loss_sum(const LossOptions& options, const at::Tensor& output, const at::Tensor& target, std::int64_t rows) {
-  constexpr auto kSum = at::Reduction::Sum;
-  switch (options.kind) {
-    case LossKind::kCrossEntropy: return at::cross_entropy_loss(output, target, {}, kSum, options.ignore_index);
-    case LossKind::kCausalLm: {
-      const at::Tensor labels = shifted_target(options, target);
-      const at::Tensor logits = output.narrow(1, 0, labels.size(1));
-      return at::cross_entropy_loss(logits.reshape({-1, logits.size(2)}), labels.reshape({-1}), {}, kSum,
-                                    options.ignore_index);
-    }
-    case LossKind::kMse: return at::mse_loss(output, target, kSum);
-    case LossKind::kBceWithLogits: return at::binary_cross_entropy_with_logits(output, target, {}, {}, kSum);
-    case LossKind::kOutput: return output.reshape({}) * static_cast<double>(rows);
-  }
-  throw UsageError("unknown loss");
+at::Tensor loss_sum(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
+                    const at::Tensor& weight) {
+  if (!weight.defined()) return loss_terms(options, output, target, kSum);
+  const at::Tensor terms = loss_terms(options, output, target, kNone);
+  return (terms * shifted(options, weight).reshape(terms.sizes())).sum();
 }
 
-double loss_count(const LossOptions& options, const at::Tensor& target, std::int64_t rows) {
-  switch (options.kind) {
-    case LossKind::kCrossEntropy:
-      return static_cast<double>((target != options.ignore_index).sum().item<std::int64_t>());
-    case LossKind::kCausalLm:
-      return static_cast<double>((shifted_target(options, target) != options.ignore_index).sum().item<std::int64_t>());
-    case LossKind::kMse:
-    case LossKind::kBceWithLogits: return static_cast<double>(target.numel());
-    case LossKind::kOutput: return static_cast<double>(rows);
-  }
-  return 0;
-}
-
-at::Tensor check_target(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
-                        std::int64_t first_row) {
-  const std::string name(to_string(options.kind));
-  if (options.kind == LossKind::kOutput) {
-    if (output.numel() != 1)
-      throw InputError("loss 'output': the model's output has shape " + format_shape(output.sizes().vec()) +
-                       "; expected a scalar, the mean loss of its rows");
-    return {};
-  }
-  if (!target.defined()) throw InputError(name + ": needs a target array");
-  const bool floating = at::isFloatingType(target.scalar_type());
-  if (takes_classes(options.kind)) {
-    if (floating || target.scalar_type() == at::kBool)
-      throw InputError(name + ": targets are " + std::string(c10::toString(target.scalar_type())) +
-                       "; expected integer class indices");
-    at::Tensor classes = target.to(at::TensorOptions().dtype(at::kLong).device(output.device()));
-    // Column vectors of indices are common in files.
-    if (options.kind == LossKind::kCrossEntropy && output.dim() == 2 && classes.dim() == 2 && classes.size(1) == 1)
-      classes = classes.squeeze(1);
-    check_class_shapes(options, output, classes);
-    check_classes(options, classes, output.size(options.kind == LossKind::kCausalLm ? 2 : 1), first_row);
-    return classes;
-  }
-  at::Tensor values = target.to(at::TensorOptions().dtype(output.scalar_type()).device(output.device()));
-  if (values.sizes() != output.sizes()) {
-    if (!differs_by_trailing_one(output.sizes(), values.sizes()) &&
-        !differs_by_trailing_one(values.sizes(), output.sizes()))
-      throw InputError(name + ": " + shapes(output, target) + "; expected the same shape");
-    values = values.reshape(output.sizes());
-  }
-  if (options.kind == LossKind::kBceWithLogits && ((values < 0) | (values > 1)).any().item<bool>())
-    throw InputError("bce_with_logits: targets lie outside [0, 1]");
-  return values;
+double loss_count(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
+  if (takes_classes(options.kind) && !at::isFloatingType(target.scalar_type()))
+    return count_classes(options, target, weight);
+  if (weight.defined()) return weight.sum(at::kDouble).item<double>();
+  const std::int64_t classes = takes_classes(options.kind) ? target.size(1) : 1;
+  return static_cast<double>(target.numel() / classes);
 }
 
 }  // namespace hesspect

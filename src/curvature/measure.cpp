@@ -20,8 +20,8 @@ void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows,
   const auto fixed_batch = local.program().static_batch();
   const ProductTrial whole = trials.product(fixed_batch ? std::min(rows, local.rows()) : rows, 0);
   LinearBytes graph, transient;
-  if (!fixed_batch && rows / 2 >= local.fewest_rows()) {
-    const ProductTrial half = trials.product(rows / 2, 0);
+  if (const std::int64_t fewer = local.whole_units(rows / 2); !fixed_batch && fewer >= local.fewest_rows()) {
+    const ProductTrial half = trials.product(fewer, 0);
     graph = LinearBytes::through(half.rows, half.graph_bytes, rows, whole.graph_bytes);
     transient = LinearBytes::through(half.rows, half.transient_bytes, rows, whole.transient_bytes);
   } else {
@@ -56,7 +56,7 @@ c10::DeviceIndex index_of(at::Device device) {
 BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, const HessianOptions& options,
                              std::int64_t memory_bytes) {
   at::AutoGradMode grad(true);
-  LocalLoss local(program, first_rows, options.loss, options.output_index);
+  LocalLoss local(program, first_rows, options.loss, options.output_index, options.units);
   if (local.rows() == 0) throw InputError("no rows to measure a micro-batch on");
   local.check(options.check_double_backward);
   ProductTrials trials(local);

@@ -105,7 +105,7 @@ std::int64_t ProductTrials::output_bytes(std::int64_t rows) {
 }
 
 ProductTrial ProductTrials::first_that_fits(std::int64_t rows, std::int64_t memory_bytes) {
-  for (;; rows = std::max(local_.fewest_rows(), rows / 2)) {
+  for (;; rows = std::max(local_.fewest_rows(), local_.whole_units(rows / 2))) {
     const bool smallest = rows <= local_.fewest_rows();
     try {
       const ProductTrial trial = product(rows, 3);
@@ -118,8 +118,10 @@ ProductTrial ProductTrials::first_that_fits(std::int64_t rows, std::int64_t memo
 }
 
 std::int64_t ProductTrials::best_micro_batch(std::int64_t memory_bytes) {
-  const std::int64_t most = std::min({local_.rows(), kMostRows, local_.most_rows().value_or(kMostRows)});
-  const std::int64_t few = std::min(most, std::max(local_.fewest_rows(), kFewRows));
+  const std::int64_t least = std::min(local_.rows(), local_.fewest_rows());
+  const std::int64_t most =
+      std::max(least, local_.whole_units(std::min({local_.rows(), kMostRows, local_.most_rows().value_or(kMostRows)})));
+  const std::int64_t few = std::min(most, std::max(least, local_.whole_units(kFewRows)));
   std::vector<ProductTrial> trials{first_that_fits(few, memory_bytes)};
   double cheapest = trials[0].seconds_per_row();
   int dearer_in_a_row = 0;
@@ -142,10 +144,11 @@ std::int64_t ProductTrials::best_micro_batch(std::int64_t memory_bytes) {
 }
 
 void ProductTrials::require_room(std::int64_t rows, std::int64_t memory_bytes) {
-  const std::int64_t few = std::min(rows, std::max<std::int64_t>(2, local_.fewest_rows()));
+  const bool fixed = local_.program().static_batch().has_value();
+  const std::int64_t few = fixed ? rows : std::min(rows, std::max<std::int64_t>(2, local_.fewest_rows()));
   const std::int64_t bytes = product(few, 0).peak_bytes();
   double needed = static_cast<double>(bytes);
-  if (!local_.program().static_batch() && 2 * few <= rows)
+  if (!fixed && 2 * few <= rows)
     needed = LinearBytes::through(few, bytes, 2 * few, product(2 * few, 0).peak_bytes()).at(rows);
   if (needed > static_cast<double>(memory_bytes)) refuse(rows, needed, memory_bytes);
 }

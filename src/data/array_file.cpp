@@ -42,15 +42,24 @@ const ArrayInfo& ArrayFile::info(const std::string& name) const {
                    (near.empty() ? "; " + known : near));
 }
 
-at::Tensor empty_rows(const ArrayFile& file, const ArrayInfo& info, std::int64_t begin, std::int64_t end) {
+at::Tensor ArrayFile::read_rows(const std::string& name, std::int64_t begin, std::int64_t end, std::int64_t dim) const {
+  return read_slab(name, dim, begin, end).movedim(dim, 0).contiguous();
+}
+
+at::Tensor empty_slab(const ArrayFile& file, const ArrayInfo& info, std::int64_t dim, std::int64_t begin,
+                      std::int64_t end) {
   const auto what = [&] { return "array " + quote(info.name) + " in " + quote(file.path().string()); };
   if (info.shape.empty()) throw InputError(what() + " is a scalar: it has no rows");
-  if (begin < 0 || begin > end || end > info.shape[0]) {
-    throw InputError(what() + " has " + format_count(info.shape[0]) + " rows; rows " + std::to_string(begin) + " to " +
+  const auto d = static_cast<std::size_t>(dim);
+  if (dim < 0 || d >= info.shape.size())
+    throw InputError(what() + " has shape " + format_shape(info.shape) + ", and no dimension " + std::to_string(dim) +
+                     " along which its rows could lie");
+  if (begin < 0 || begin > end || end > info.shape[d]) {
+    throw InputError(what() + " has " + format_count(info.shape[d]) + " rows; rows " + std::to_string(begin) + " to " +
                      std::to_string(end) + " were asked for");
   }
   std::vector<std::int64_t> shape = info.shape;
-  shape[0] = end - begin;
+  shape[d] = end - begin;
   auto bytes = static_cast<std::int64_t>(c10::elementSize(info.dtype));
   bool fits = true;
   for (const std::int64_t size : shape) {

@@ -17,9 +17,10 @@ std::unique_ptr<ArrayFile> open_hdf5_arrays(const std::filesystem::path& path);
 /// @throws InputError as SafetensorsFile does
 std::unique_ptr<ArrayFile> open_safetensors_arrays(const std::filesystem::path& path);
 
-/// An uninitialised CPU tensor for rows of an array.
-/// @throws InputError if [begin, end) is not within the array's rows (or it has none, being a scalar); MemoryError
-at::Tensor empty_rows(const ArrayFile& file, const ArrayInfo& info, std::int64_t begin, std::int64_t end);
+/// An uninitialised CPU tensor for entries [begin, end) of dimension `dim` of an array.
+/// @throws InputError if [begin, end) is not within the array's rows (or it has no such dimension); MemoryError
+at::Tensor empty_slab(const ArrayFile& file, const ArrayInfo& info, std::int64_t dim, std::int64_t begin,
+                      std::int64_t end);
 
 /// Makes every byte of a boolean tensor 0 or 1; C++ allows no other.
 void normalise_bool(const at::Tensor& tensor);

@@ -29,6 +29,28 @@ bool is_bool_enum(hid_t type) {
   return names_fit;
 }
 
+/// The pair of a real and an imaginary part that h5py makes of a complex number.
+bool is_complex_pair(hid_t type) {
+  if (H5Tget_nmembers(type) != 2) return false;
+  bool fits = true;
+  for (unsigned member = 0; member < 2; ++member) {
+    char* name = H5Tget_member_name(type, member);
+    fits = fits && name != nullptr && std::string_view(name) == (member == 0 ? "r" : "i") &&
+           H5Tget_member_class(type, member) == H5T_FLOAT;
+    H5free_memory(name);
+  }
+  return fits;
+}
+
+/// That pair in memory, of complex64 or complex128.
+hdf5::Type complex_in_memory(ElementType type) {
+  const hid_t part = type == ElementType::kC64 ? H5T_NATIVE_FLOAT : H5T_NATIVE_DOUBLE;
+  hdf5::Type pair(H5Tcreate(H5T_COMPOUND, element_size(type)));
+  H5Tinsert(pair.get(), "r", 0, part);
+  H5Tinsert(pair.get(), "i", element_size(type) / 2, part);
+  return pair;
+}
+
 /// What an HDF5 type is read as: the narrowest of our types that holds all its values. float16 is widened to float32,
 /// unsigned integers beyond 8 bits to the next signed ones.
 std::optional<ElementType> element_type_of(hid_t type) {
@@ -48,6 +70,9 @@ std::optional<ElementType> element_type_of(hid_t type) {
       const hdf5::Type base(H5Tget_super(type));
       return base ? element_type_of(base.get()) : std::nullopt;
     }
+    case H5T_COMPOUND:
+      if (!is_complex_pair(type)) return std::nullopt;
+      return size <= element_size(ElementType::kC64) ? ElementType::kC64 : ElementType::kC128;
     default: return std::nullopt;
   }
 }
@@ -63,7 +88,9 @@ hid_t memory_type(ElementType type) {
     case ElementType::kF32: return H5T_NATIVE_FLOAT;
     case ElementType::kF64: return H5T_NATIVE_DOUBLE;
     case ElementType::kF16:
-    case ElementType::kBF16: break;  // element_type_of never gives them
+    case ElementType::kBF16:  // element_type_of never gives these two
+    case ElementType::kC64:
+    case ElementType::kC128: break;  // complex_in_memory has them
   }
   return H5I_INVALID_HID;
 }
@@ -127,10 +154,10 @@ class Hdf5Arrays final : public ArrayFile {
   std::string format() const override { return "HDF5"; }
   const std::vector<ArrayInfo>& arrays() const override { return arrays_; }
 
-  at::Tensor read_rows(const std::string& name, std::int64_t begin, std::int64_t end) const override {
+  at::Tensor read_slab(const std::string& name, std::int64_t dim, std::int64_t begin, std::int64_t end) const override {
     const hdf5::QuietErrors quiet;
     const ArrayInfo& array = info(name);
-    at::Tensor rows = empty_rows(*this, array, begin, end);
+    at::Tensor rows = empty_slab(*this, array, dim, begin, end);
     if (rows.numel() == 0) return rows;
 
     const hdf5::Dataset dataset(H5Dopen2(file_.get(), array.name.c_str(), H5P_DEFAULT));
@@ -138,10 +165,12 @@ class Hdf5Arrays final : public ArrayFile {
     const hdf5::Space in_file(H5Dget_space(dataset.get()));
     std::vector<hsize_t> start(array.shape.size(), 0);
     std::vector<hsize_t> count(array.shape.begin(), array.shape.end());
-    start[0] = static_cast<hsize_t>(begin);
-    count[0] = static_cast<hsize_t>(end - begin);
+    start[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(begin);
+    count[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(end - begin);
     const hdf5::Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr));
-    const hid_t type = memory_type(*from_scalar_type(array.dtype));
+    const ElementType element = *from_scalar_type(array.dtype);
+    const hdf5::Type pair = is_complex(element) ? complex_in_memory(element) : hdf5::Type();
+    const hid_t type = is_complex(element) ? pair.get() : memory_type(element);
     if (!in_file || !in_memory ||
         H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr) < 0 ||
         H5Dread(dataset.get(), type, in_memory.get(), in_file.get(), H5P_DEFAULT, rows.data_ptr()) < 0) {

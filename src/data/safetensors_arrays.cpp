@@ -21,13 +21,20 @@ class SafetensorsArrays final : public ArrayFile {
   std::string format() const override { return "safetensors"; }
   const std::vector<ArrayInfo>& arrays() const override { return arrays_; }
 
-  at::Tensor read_rows(const std::string& name, std::int64_t begin, std::int64_t end) const override {
+  at::Tensor read_slab(const std::string& name, std::int64_t dim, std::int64_t begin, std::int64_t end) const override {
     const ArrayInfo& array = info(name);
-    at::Tensor rows = empty_rows(*this, array, begin, end);
+    at::Tensor rows = empty_slab(*this, array, dim, begin, end);
     if (rows.numel() == 0) return rows;
-    const std::size_t row_bytes = rows.nbytes() / static_cast<std::size_t>(end - begin);
-    std::memcpy(rows.data_ptr(), file_.find(array.name)->data + static_cast<std::size_t>(begin) * row_bytes,
-                rows.nbytes());
+    // The dimensions before `dim` are so many stretches of the file, from each of which a part is taken.
+    const auto d = static_cast<std::size_t>(dim);
+    std::int64_t stretches = 1;
+    for (std::size_t i = 0; i < d; ++i) stretches *= array.shape[i];
+    const std::size_t part = rows.nbytes() / static_cast<std::size_t>(stretches);
+    const std::size_t entry = part / static_cast<std::size_t>(end - begin);
+    const std::byte* from = file_.find(array.name)->data + static_cast<std::size_t>(begin) * entry;
+    auto* to = static_cast<std::byte*>(rows.data_ptr());
+    for (std::int64_t s = 0; s < stretches; ++s, to += part, from += static_cast<std::size_t>(array.shape[d]) * entry)
+      std::memcpy(to, from, part);
     if (array.dtype == at::kBool) normalise_bool(rows);
     return rows;
   }

@@ -15,21 +15,52 @@ std::string array_in(const ArrayFile& file, const std::string& name) {
   return "array " + quote(name) + " in " + quote(file.path().string());
 }
 
-/// The row count that all the arrays share.
-std::int64_t common_rows(const ArrayFile& file, const std::vector<std::string>& names) {
-  if (names.empty()) throw InputError(quote(file.path().string()) + ": no array was asked for");
-  for (const std::string& name : names) {
-    const ArrayInfo& info = file.info(name);
-    if (info.shape.empty()) throw InputError(array_in(file, name) + " is a scalar; its first dimension should be rows");
-    const std::int64_t rows = info.shape[0];
-    const std::int64_t first_rows = file.info(names.front()).shape[0];
-    if (rows != first_rows) {
-      throw InputError(array_in(file, name) + " has " + format_count(rows) + " rows, but " + quote(names.front()) +
-                       " has " + format_count(first_rows) + "; all arrays need as many");
-    }
-    if (rows == 0) throw InputError(array_in(file, name) + " has zero rows");
+/// An array of a dataset, and the dimension that its rows lie along.
+struct RowArray {
+  std::string name;
+  std::int64_t dim = 0;
+};
+
+/// The inputs in their order, then the target and the weights, where there are such.
+std::vector<RowArray> arrays_of(const ArrayFile& file, const DatasetSpec& spec) {
+  std::vector<RowArray> arrays;
+  for (std::size_t i = 0; i < spec.inputs.size(); ++i)
+    arrays.push_back({spec.inputs[i], i < spec.input_dims.size() ? spec.input_dims[i] : 0});
+  if (!spec.target.empty()) arrays.push_back({spec.target, spec.target_dim});
+  if (!spec.weight.empty()) {
+    const auto dims = static_cast<std::int64_t>(file.info(spec.weight).shape.size());
+    arrays.push_back({spec.weight, spec.target_dim < dims ? spec.target_dim : 0});
   }
-  return file.info(names.front()).shape[0];
+  return arrays;
+}
+
+std::int64_t rows_of(const ArrayFile& file, const RowArray& array) {
+  const ArrayInfo& info = file.info(array.name);
+  if (info.shape.empty())
+    throw InputError(array_in(file, array.name) + " is a scalar; its first dimension should be rows");
+  if (array.dim < 0 || array.dim >= static_cast<std::int64_t>(info.shape.size()))
+    throw InputError(array_in(file, array.name) + " has shape " + format_shape(info.shape) + ", and no dimension " +
+                     std::to_string(array.dim) + " for its rows (--batch-dim names another)");
+  return info.shape[static_cast<std::size_t>(array.dim)];
+}
+
+/// The row count that all the arrays share.
+std::int64_t common_rows(const ArrayFile& file, const std::vector<RowArray>& arrays) {
+  if (arrays.empty()) throw InputError(quote(file.path().string()) + ": no array was asked for");
+  const std::int64_t first_rows = rows_of(file, arrays.front());
+  for (const RowArray& array : arrays) {
+    const std::int64_t rows = rows_of(file, array);
+    if (rows != first_rows) {
+      const auto along = [](const RowArray& one) {
+        return one.dim == 0 ? std::string() : " (along dimension " + std::to_string(one.dim) + ")";
+      };
+      throw InputError(array_in(file, array.name) + " has " + format_count(rows) + " rows" + along(array) + ", but " +
+                       quote(arrays.front().name) + " has " + format_count(first_rows) + along(arrays.front()) +
+                       "; all arrays need as many");
+    }
+    if (rows == 0) throw InputError(array_in(file, array.name) + " has zero rows");
+  }
+  return first_rows;
 }
 
 void check_finite(const ArrayFile& file, const std::string& name, const at::Tensor& rows, std::int64_t first_row) {
@@ -44,11 +75,12 @@ void check_finite(const ArrayFile& file, const std::string& name, const at::Tens
 
 }  // namespace
 
-RowRange shard_rows(std::int64_t rows, int ranks, int rank) {
-  const std::int64_t share = rows / ranks;
-  const std::int64_t left_over = rows % ranks;
+RowRange shard_rows(std::int64_t rows, int ranks, int rank, std::int64_t unit_rows) {
+  const std::int64_t units = rows / unit_rows;
+  const std::int64_t share = units / ranks;
+  const std::int64_t left_over = units % ranks;
   const std::int64_t begin = rank * share + std::min<std::int64_t>(rank, left_over);
-  return {begin, begin + share + (rank < left_over ? 1 : 0)};
+  return {unit_rows * begin, unit_rows * (begin + share + (rank < left_over ? 1 : 0))};
 }
 
 std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch) {
@@ -63,26 +95,65 @@ std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch) {
   return batches;
 }
 
-DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, int rank) {
-  std::vector<std::string> names = spec.inputs;
-  if (!spec.target.empty()) names.push_back(spec.target);
-  DataShard shard;
-  shard.global_rows = common_rows(file, names);
+std::int64_t count_rows(const ArrayFile& file, const DatasetSpec& spec) {
+  const std::int64_t rows = common_rows(file, arrays_of(file, spec));
   if (spec.samples < 0) throw UsageError("samples must not be negative, but is " + std::to_string(spec.samples));
-  if (spec.samples > shard.global_rows) {
-    throw InputError(quote(file.path().string()) + " has " + format_count(shard.global_rows) +
-                     " rows, fewer than the " + format_count(spec.samples) + " samples asked for");
+  if (spec.samples > rows) {
+    throw InputError(quote(file.path().string()) + " has " + format_count(rows) + " rows, fewer than the " +
+                     format_count(spec.samples) + " samples asked for");
   }
-  if (spec.samples > 0) shard.global_rows = spec.samples;
+  return spec.samples > 0 ? spec.samples : rows;
+}
 
-  shard.rows = shard_rows(shard.global_rows, ranks, rank);
-  const auto read = [&](const std::string& name) {
-    at::Tensor rows = file.read_rows(name, shard.rows.begin, shard.rows.end);
-    check_finite(file, name, rows, shard.rows.begin);
+namespace {
+
+/// @param read  (array) -> its rows, checked, rows first
+template <class Read>
+void fill(DataShard& shard, const ArrayFile& file, const DatasetSpec& spec, Read&& read) {
+  const std::vector<RowArray> arrays = arrays_of(file, spec);
+  auto array = arrays.begin();
+  for (std::size_t i = 0; i < spec.inputs.size(); ++i) shard.inputs.push_back(read(*array++));
+  if (!spec.target.empty()) shard.target = read(*array++);
+  if (!spec.weight.empty()) shard.weight = read(*array++);
+}
+
+}  // namespace
+
+void require_whole_units(std::int64_t rows, const DatasetSpec& spec) {
+  if (rows % spec.unit_rows != 0)
+    throw InputError(quote(spec.path.string()) + ": " + format_count(rows) + " rows are no whole number of units of " +
+                     format_count(spec.unit_rows) + " (--unit-rows); --samples takes the first so many");
+}
+
+DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, int rank) {
+  DataShard shard;
+  shard.global_rows = count_rows(file, spec);
+  require_whole_units(shard.global_rows, spec);
+  shard.rows = shard_rows(shard.global_rows, ranks, rank, spec.unit_rows);
+  fill(shard, file, spec, [&](const RowArray& array) {
+    at::Tensor rows = file.read_rows(array.name, shard.rows.begin, shard.rows.end, array.dim);
+    check_finite(file, array.name, rows, shard.rows.begin);
     return rows;
-  };
-  for (const std::string& name : spec.inputs) shard.inputs.push_back(read(name));
-  if (!spec.target.empty()) shard.target = read(spec.target);
+  });
+  return shard;
+}
+
+DataShard load_rows(const ArrayFile& file, const DatasetSpec& spec, std::span<const std::int64_t> rows) {
+  DataShard shard;
+  shard.global_rows = count_rows(file, spec);
+  const std::int64_t first = rows.empty() ? 0 : rows.front();
+  shard.rows = {first, first + static_cast<std::int64_t>(rows.size())};
+  fill(shard, file, spec, [&](const RowArray& array) {
+    std::vector<at::Tensor> parts;
+    for (std::size_t i = 0; i < rows.size();) {
+      std::size_t end = i + 1;  // rows that follow each other are read at once
+      while (end < rows.size() && rows[end] == rows[end - 1] + 1) ++end;
+      parts.push_back(file.read_rows(array.name, rows[i], rows[end - 1] + 1, array.dim));
+      check_finite(file, array.name, parts.back(), rows[i]);
+      i = end;
+    }
+    return parts.empty() ? file.read_rows(array.name, 0, 0, array.dim) : at::cat(parts);
+  });
   return shard;
 }
 

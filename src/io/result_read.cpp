@@ -38,12 +38,17 @@ ProcessInfo read_process(const ReadFile& file) {
   p.weights = read_sources(file, g + "weights");
   p.data = read_sources(file, g + "data");
   p.weights_format = file.text(g + "weights_format");
+  if (file.has(g + "weights_changes")) {  // not in older results
+    p.weights_changes = file.strings(g + "weights_changes");
+    p.weights_not_covered = file.strings(g + "weights_not_covered");
+  }
   p.model_torch_version = file.text(g + "model_torch_version");
   p.dtype = file.text(g + "dtype");
   p.device = file.text(g + "device");
   p.distribution = file.text(g + "distribution");
   p.curvature = file.text(g + "curvature");
   p.loss_kind = file.text(g + "loss");
+  if (file.has(g + "reduction")) p.reduction = file.text(g + "reduction");
   p.start_time = file.text(g + "start_time");
   p.end_time = file.text(g + "end_time");
   return p;
@@ -68,6 +73,8 @@ void read_layout(const ReadFile& file, const std::string& g, Diagnostics& d) {
   text("basis_memory", d.basis_memory);
   integer("basis_bytes", d.basis_bytes);
   integer("micro_batches", d.micro_batches);
+  integer("unit_rows", d.unit_rows);
+  text("row_check", d.row_check);
   integer("kept_graphs", d.kept_graphs);
   integer("messages_per_step", d.messages_per_step);
   integer("message_bytes_per_step", d.message_bytes_per_step);

@@ -45,12 +45,15 @@ void write_process(hid_t entry, const ProcessInfo& p) {
   write_sources(g, "weights", p.weights);
   write_sources(g, "data", p.data);
   put(g, "weights_format", p.weights_format, {"Format of the weights", ""});
+  put(g, "weights_changes", p.weights_changes, {"What was done to make the weights' names fit", ""});
+  put(g, "weights_not_covered", p.weights_not_covered, {"Names that kept what the model had", ""});
   put(g, "model_torch_version", p.model_torch_version, {"PyTorch's version that exported the model", ""});
   put(g, "dtype", p.dtype, {"Type of parameters and vectors", ""});
   put(g, "device", p.device, {"Where the model ran", ""});
   put(g, "distribution", p.distribution, {"Distribution of the probes' entries", ""});
   put(g, "curvature", p.curvature, {"Which matrix", ""});
   put(g, "loss", p.loss_kind, {"Which loss", ""});
+  put(g, "reduction", p.reduction, {"Of the loss over all its terms: mean or sum", ""});
   put(g, "start_time", p.start_time, {"Start, UTC", ""});
   put(g, "end_time", p.end_time, {"End, UTC", ""});
 }
@@ -116,6 +119,8 @@ void write_diagnostics(hid_t entry, const RunResult& r) {
   put(g, "n_rows", d.rows, {"Rows of data", ""});
   put(g, "n_loss_terms", d.loss_terms, {"Terms the mean loss divides by", ""});
   put(g, "micro_batch", d.micro_batch, {"Rows that went through the model at once", ""});
+  put(g, "unit_rows", d.unit_rows, {"Rows that belong together and were never parted", ""});
+  put(g, "row_check", d.row_check, {"How it is known that the loss is a sum over rows", ""});
   put(g, "peak_memory_bytes", d.peak_memory_bytes, {"Peak resident memory, largest of all ranks", "byte"});
   put(g, "peak_device_bytes", d.peak_device_bytes, {"Peak GPU memory, largest of all ranks; 0 on the CPU", "byte"});
   write_layout(g, d);

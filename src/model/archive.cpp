@@ -56,6 +56,9 @@ at::ScalarType scalar_type_from_schema(std::int64_t code) {
     case 6: return at::kHalf;
     case 7: return at::kFloat;
     case 8: return at::kDouble;
+    case 9: return at::kComplexHalf;
+    case 10: return at::kComplexFloat;
+    case 11: return at::kComplexDouble;
     case 12: return at::kBool;
     case 13: return at::kBFloat16;
     default: throw InputError("dtype code " + std::to_string(code) + " of the export schema is not supported");
@@ -147,6 +150,10 @@ std::map<std::string, ArchivedTensor> Pt2Archive::read_config(const std::string&
       for (const json& stride : meta.at("strides")) tensor.strides.push_back(static_int(stride, "stride"));
       tensor.storage_offset = static_int(meta.at("storage_offset"), "storage offset");
       tensor.requires_grad = meta.value("requires_grad", false);
+      // Without data torch.export.save writes one empty record for all of them, so records say nothing about ties.
+      const bool empty = std::find(tensor.sizes.begin(), tensor.sizes.end(), 0) != tensor.sizes.end();
+      const ZipEntry* data = find(tensor.record);
+      tensor.has_data = empty || data == nullptr || !data->data.empty();
       tensors.emplace(name, std::move(tensor));
     } catch (const InputError& e) {
       throw InputError(where() + "tensor '" + name + "' " + e.what());
@@ -156,6 +163,12 @@ std::map<std::string, ArchivedTensor> Pt2Archive::read_config(const std::string&
     }
   }
   return tensors;
+}
+
+bool Pt2Archive::lacks_data() const {
+  const auto lacks = [](const auto& named) { return !named.second.has_data; };
+  return std::any_of(weights_.begin(), weights_.end(), lacks) ||
+         std::any_of(constants_.begin(), constants_.end(), lacks);
 }
 
 at::Tensor Pt2Archive::read(const std::string& name, const ArchivedTensor& entry) const {

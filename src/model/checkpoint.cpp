@@ -146,7 +146,7 @@ void check_shard_name(const std::string& index, const std::string& shard) {
   if (!inside) throw InputError(index + " names the shard " + quote(shard) + ", which is not within its folder");
 }
 
-Checkpoint read_single(const std::filesystem::path& path, Format format);
+Checkpoint read_single(const std::filesystem::path& path, Format format, const std::string& key);
 
 Checkpoint read_index(const std::filesystem::path& path) {
   const std::string index = quote(path.string());
@@ -176,7 +176,7 @@ Checkpoint read_index(const std::filesystem::path& path) {
     const Format format = format_of(shard_path);
     if (format == Format::kIndex)
       throw InputError(index + " names the shard " + quote(shard) + ", which is an index itself");
-    Checkpoint part = read_single(shard_path, format);
+    Checkpoint part = read_single(shard_path, format, "");
     std::unordered_set<std::string> wanted(names_of[shard].begin(), names_of[shard].end());
     for (CheckpointTensor& tensor : part.tensors) {
       if (wanted.erase(tensor.name) > 0) {
@@ -199,11 +199,36 @@ Checkpoint read_index(const std::filesystem::path& path) {
   return all;
 }
 
-Checkpoint read_single(const std::filesystem::path& path, Format format) {
+/// The shards of a folder without an index, whose names must differ.
+Checkpoint read_shards(const std::vector<std::filesystem::path>& shards, const std::filesystem::path& folder) {
+  Checkpoint all;
+  auto storages = std::make_shared<std::vector<std::shared_ptr<void>>>();
+  std::unordered_set<std::string> names;
+  for (const auto& shard : shards) {
+    Checkpoint part = read_single(shard, format_of(shard), "");
+    for (CheckpointTensor& tensor : part.tensors) {
+      if (!names.insert(tensor.name).second)
+        throw InputError(quote(folder.string()) + ": two of its shards hold the tensor " + quote(tensor.name));
+      all.tensors.push_back(std::move(tensor));
+    }
+    all.skipped.insert(all.skipped.end(), part.skipped.begin(), part.skipped.end());
+    all.objects.insert(all.objects.end(), part.objects.begin(), part.objects.end());
+    all.format = part.format + " shards";
+    all.files.push_back(shard);
+    storages->push_back(std::move(part.storage));
+  }
+  all.storage = std::move(storages);
+  return all;
+}
+
+Checkpoint read_single(const std::filesystem::path& path, Format format, const std::string& key) {
+  if (!key.empty() && format != Format::kZip)
+    throw InputError(quote(path.string()) + " has no keys for --weights-key " + quote(key) +
+                     ": only PyTorch's own files (torch.save) do");
   switch (format) {
     case Format::kSafetensors: return read_safetensors_checkpoint(path);
     case Format::kIndex: return read_index(path);
-    case Format::kZip: return read_pytorch_checkpoint(path);
+    case Format::kZip: return read_pytorch_checkpoint(path, key);
     case Format::kBarePickle:
       throw InputError(quote(path.string()) +
                        " is in PyTorch's legacy form (a bare pickle), which hesspect does not read; save it again with "
@@ -224,6 +249,12 @@ at::Tensor tensor_over(const std::byte* first, ElementType type, const std::vect
   return at::from_blob(const_cast<std::byte*>(first), sizes, strides, at::TensorOptions(to_scalar_type(type)));
 }
 
-Checkpoint read_checkpoint(const std::filesystem::path& path) { return read_single(path, format_of(path)); }
+Checkpoint read_checkpoint(const std::filesystem::path& path, const std::string& key) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) return read_single(path, format_of(path), key);
+  const std::vector<std::filesystem::path> files = weights_in_folder(path);
+  if (files.size() > 1) return read_shards(files, path);
+  return read_single(files.front(), format_of(files.front()), key);
+}
 
 }  // namespace hesspect

@@ -3,6 +3,8 @@
 
 #include <filesystem>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "hesspect/core/element_type.h"
 #include "hesspect/model/checkpoint.h"
@@ -10,7 +12,12 @@
 namespace hesspect {
 
 /// The zip form of torch.save.
-Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path);
+/// @param key  where the state dict lies, dotted; "": at the top or under a key that training scripts use
+Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path, const std::string& key);
+
+/// What `--weights DIR` means: one index or file of weights, or the shards of one set in order.
+/// @throws InputError listing what is there, where that is none or several
+std::vector<std::filesystem::path> weights_in_folder(const std::filesystem::path& folder);
 
 /// A tensor that reads `numel`-checked memory it does not own. The caller has checked that all elements lie within it.
 /// @param first  the element at index 0…0, aligned to the element size

@@ -1,11 +1,10 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <set>
-#include <unordered_map>
 
+#include "checkpoint_names.h"
 #include "hesspect/core/element_type.h"
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
@@ -15,76 +14,22 @@
 namespace hesspect {
 namespace {
 
-// What wrappers put before every name: DataParallel, torch.compile, Lightning and other trainers.
-constexpr std::array<std::string_view, 3> kWrapperPrefixes{"module.", "_orig_mod.", "model."};
-
-/// Names as they end in state dicts without being weights: counters, and index buffers that older libraries stored.
-bool is_tolerated(const std::string& name) {
-  const std::string last = name.substr(name.rfind('.') + 1);  // npos + 1 = 0: the whole name
-  return last == "num_batches_tracked" || last == "position_ids";
-}
-
 std::vector<std::string> names_of(const OverlayTarget& target) {
   std::vector<std::string> names{target.name};
   names.insert(names.end(), target.aliases.begin(), target.aliases.end());
   return names;
 }
 
-/// The checkpoint's tensors under their names in the program.
-class Source {
- public:
-  Source(const Checkpoint& checkpoint, const std::vector<OverlayTarget>& targets) {
-    std::set<std::string> wanted;
-    for (const OverlayTarget& target : targets) {
-      for (std::string& name : names_of(target)) wanted.insert(std::move(name));
-    }
-    prefix_ = best_prefix(checkpoint, wanted);
-    for (const CheckpointTensor& tensor : checkpoint.tensors)
-      by_name_.emplace(tensor.name.substr(prefix_.size()), &tensor);
-  }
-
-  const std::string& prefix() const { return prefix_; }
-  const CheckpointTensor* find(const std::string& name) const {
-    const auto found = by_name_.find(name);
-    return found == by_name_.end() ? nullptr : found->second;
-  }
-
- private:
-  /// The wrappers' prefix, one or several in a row, that all names share and whose loss makes most names fit.
-  static std::string best_prefix(const Checkpoint& checkpoint, const std::set<std::string>& wanted) {
-    const auto fitting = [&](std::size_t cut) {
-      return std::count_if(checkpoint.tensors.begin(), checkpoint.tensors.end(),
-                           [&](const auto& tensor) { return wanted.contains(tensor.name.substr(cut)); });
-    };
-    std::string prefix;
-    std::string best;
-    auto most = fitting(0);
-    while (!checkpoint.tensors.empty()) {
-      const auto next = std::find_if(kWrapperPrefixes.begin(), kWrapperPrefixes.end(), [&](std::string_view wrapper) {
-        return std::all_of(checkpoint.tensors.begin(), checkpoint.tensors.end(), [&](const auto& tensor) {
-          return std::string_view(tensor.name).substr(prefix.size()).starts_with(wrapper);
-        });
-      });
-      if (next == kWrapperPrefixes.end()) break;
-      prefix += *next;
-      const auto fit = fitting(prefix.size());
-      if (fit > most) {
-        most = fit;
-        best = prefix;
-      }
-    }
-    return best;
-  }
-
-  std::string prefix_;
-  std::unordered_map<std::string, const CheckpointTensor*> by_name_;
-};
-
-/// One target and what the checkpoint holds under its names.
+/// One target and what the last checkpoint that has it holds under its names.
 struct Match {
   const OverlayTarget* target;
+  const Checkpoint* checkpoint = nullptr;
   std::vector<const CheckpointTensor*> found;  // under its name and aliases
 };
+
+std::string file_of(const Checkpoint& checkpoint) {
+  return checkpoint.files.empty() ? "the checkpoint" : quote(checkpoint.files.front().string());
+}
 
 std::string dtype_name(at::ScalarType type) {
   const auto element = from_scalar_type(type);
@@ -94,6 +39,7 @@ std::string dtype_name(at::ScalarType type) {
 bool same_kind(at::ScalarType from, at::ScalarType to) {
   const auto kind = [](at::ScalarType type) {
     if (at::isFloatingType(type)) return 'f';
+    if (at::isComplexType(type)) return 'c';
     return type == at::kBool ? 'b' : at::isIntegralType(type, false) ? 'i' : 'x';
   };
   return kind(from) == kind(to);
@@ -104,47 +50,103 @@ std::string part(const std::vector<std::string>& names, const std::string& what)
 }
 
 /// Pairs targets with tensors. All names that do not fit are listed together.
-std::vector<Match> match_names(const std::string& file, const Checkpoint& checkpoint,
-                               const std::vector<OverlayTarget>& targets, const Source& source, OverlayReport& report) {
-  std::vector<Match> matches;
-  std::vector<std::string> missing;
-  std::vector<std::string> misshapen;
-  std::vector<std::string> mistyped;
-  std::set<const CheckpointTensor*> used;
-  for (const OverlayTarget& target : targets) {
-    Match match{&target, {}};
-    for (const std::string& name : names_of(target)) {
-      const CheckpointTensor* tensor = source.find(name);
-      if (tensor == nullptr) continue;
-      used.insert(tensor);
-      match.found.push_back(tensor);
-      if (tensor->tensor.sizes() != target.tensor.sizes()) {
-        misshapen.push_back(name + ": " + format_shape(tensor->shape) + " in the checkpoint, " +
-                            format_shape(target.tensor.sizes().vec()) + " in the program");
-      } else if (!same_kind(tensor->dtype, target.tensor.scalar_type())) {
-        mistyped.push_back(name + ": " + dtype_name(tensor->dtype) + " in the checkpoint, " +
-                           dtype_name(target.tensor.scalar_type()) + " in the program");
+class Matching {
+ public:
+  Matching(std::span<const Checkpoint> checkpoints, const std::vector<OverlayTarget>& targets, bool partial,
+           OverlayReport& report)
+      : checkpoints_(checkpoints) {
+    const ProgramNames names(targets);
+    for (const Checkpoint& checkpoint : checkpoints) {
+      sources_.emplace_back(checkpoint, names);
+      report.changes.push_back(sources_.back().change());
+    }
+    for (const OverlayTarget& target : targets) {
+      Match match = match_of(target);
+      if (!match.found.empty()) {
+        matches_.push_back(std::move(match));
+      } else if (target.required && !is_tolerated(target.name)) {
+        (partial ? report.not_covered : missing_).push_back(target.name);
       }
     }
-    if (!match.found.empty()) {
-      matches.push_back(std::move(match));
-    } else if (target.required && !is_tolerated(target.name)) {
-      missing.push_back(target.name);
+    for (const Checkpoint& checkpoint : checkpoints) look_for_extra(checkpoint, report);
+    refuse_misfits();
+  }
+
+  const std::vector<Match>& matches() const { return matches_; }
+
+ private:
+  Match match_of(const OverlayTarget& target) {
+    Match match{&target, nullptr, {}};
+    for (std::size_t i = 0; i < checkpoints_.size(); ++i) {
+      for (const std::string& name : names_of(target)) {
+        const CheckpointTensor* tensor = sources_[i].find(name);
+        if (tensor == nullptr) continue;
+        if (match.checkpoint != &checkpoints_[i]) match = {&target, &checkpoints_[i], {}};
+        used_.insert(tensor);
+        match.found.push_back(tensor);
+        compare_forms(name, *tensor, target);
+      }
+    }
+    return match;
+  }
+
+  void compare_forms(const std::string& name, const CheckpointTensor& tensor, const OverlayTarget& target) {
+    if (tensor.tensor.sizes() != target.tensor.sizes()) {
+      misshapen_.push_back(name + ": " + format_shape(tensor.shape) + " in the checkpoint, " +
+                           format_shape(target.tensor.sizes().vec()) + " in the program");
+    } else if (!same_kind(tensor.dtype, target.tensor.scalar_type())) {
+      mistyped_.push_back(name + ": " + dtype_name(tensor.dtype) + " in the checkpoint, " +
+                          dtype_name(target.tensor.scalar_type()) + " in the program");
     }
   }
-  std::vector<std::string> extra;
-  for (const CheckpointTensor& tensor : checkpoint.tensors) {
-    if (!used.contains(&tensor)) (is_tolerated(tensor.name) ? report.ignored : extra).push_back(tensor.name);
+
+  void look_for_extra(const Checkpoint& checkpoint, OverlayReport& report) {
+    bool covers = false;
+    for (const CheckpointTensor& tensor : checkpoint.tensors) {
+      const bool used = used_.contains(&tensor);
+      covers = covers || used;
+      if (!used) (is_tolerated(tensor.name) ? report.ignored : extra_).push_back(tensor.name);
+    }
+    if (!covers && useless_.empty()) useless_ = file_of(checkpoint);
   }
-  if (missing.empty() && extra.empty() && misshapen.empty() && mistyped.empty()) return matches;
-  const std::string near = missing.size() == 1 ? did_you_mean(missing[0], extra) : "";
-  const std::string advice =
-      missing.empty() && misshapen.empty() && mistyped.empty() && !extra.empty()
-          ? " (torch.export with strict=True drops what the model does not use: strict=False keeps it)"
-          : "";
-  throw InputError(file + " does not fit the program" + part(missing, "missing") + near + part(extra, "extra") +
-                   part(misshapen, "misshapen") + part(mistyped, "of another type") + advice);
-}
+
+  void refuse_misfits() const {
+    if (missing_.empty() && extra_.empty() && misshapen_.empty() && mistyped_.empty()) {
+      if (!useless_.empty() && !checkpoints_.empty())
+        throw InputError(useless_ + " holds none of the program's weights");
+      return;
+    }
+    std::string files;
+    for (const Checkpoint& checkpoint : checkpoints_) files += (files.empty() ? "" : " and ") + file_of(checkpoint);
+    const std::string near = missing_.size() == 1 ? did_you_mean(missing_[0], extra_) : "";
+    throw InputError(files + (checkpoints_.size() > 1 ? " do not fit" : " does not fit") + " the program" +
+                     part(missing_, "missing") + near + made_by_others() + part(extra_, "extra") +
+                     part(misshapen_, "misshapen") + part(mistyped_, "of another type") + advice());
+  }
+
+  /// What is missing because it is there as something else.
+  std::string made_by_others() const {
+    for (const Checkpoint& checkpoint : checkpoints_)
+      for (const auto& [name, maker] : checkpoint.objects)
+        if (std::find(missing_.begin(), missing_.end(), name) != missing_.end())
+          return " (" + quote(name) + " is there as an object of " + quote(maker) + ", which hesspect does not make)";
+    return "";
+  }
+
+  std::string advice() const {
+    if (!misshapen_.empty() || !mistyped_.empty()) return "";
+    if (missing_.empty())
+      return " (torch.export with strict=True drops what the model does not use: strict=False keeps it)";
+    return extra_.empty() ? " (--weights-partial leaves what is missing as it is in the .pt2)" : "";
+  }
+
+  std::span<const Checkpoint> checkpoints_;
+  std::vector<NamedTensors> sources_;
+  std::vector<Match> matches_;
+  std::set<const CheckpointTensor*> used_;
+  std::vector<std::string> missing_, extra_, misshapen_, mistyped_;
+  std::string useless_;  // the first file that has nothing of the program
+};
 
 std::string index_text(std::int64_t flat, const std::vector<std::int64_t>& shape) {
   std::vector<std::int64_t> index(shape.size());
@@ -158,14 +160,16 @@ std::string index_text(std::int64_t flat, const std::vector<std::int64_t>& shape
 /// The index of the first NaN or infinity of a tensor, in row-major order.
 std::optional<std::int64_t> non_finite(const at::Tensor& tensor) {
   const auto type = from_scalar_type(tensor.scalar_type());
-  if (!type || !is_floating(*type) || tensor.numel() == 0) return std::nullopt;
+  if (!type || !(is_floating(*type) || is_complex(*type)) || tensor.numel() == 0) return std::nullopt;
   const at::Tensor whole = tensor.contiguous();
   return first_non_finite(*type, whole.const_data_ptr(), whole.numel());
 }
 
+bool is_inexact(at::ScalarType type) { return at::isFloatingType(type) || at::isComplexType(type); }
+
 /// The first value that a parameter (finite) or a buffer (not NaN) may not hold.
 std::optional<std::int64_t> not_allowed(const at::Tensor& tensor, bool is_parameter) {
-  if (is_parameter || !at::isFloatingType(tensor.scalar_type())) return non_finite(tensor);
+  if (is_parameter || !is_inexact(tensor.scalar_type())) return non_finite(tensor);
   const at::Tensor bad = at::isnan(tensor).reshape({-1}).nonzero();
   return bad.numel() == 0 ? std::nullopt : std::optional<std::int64_t>(bad[0].item<std::int64_t>());
 }
@@ -176,10 +180,11 @@ bool is_narrowing(at::ScalarType from, at::ScalarType to) {
 }
 
 /// Values: finite, within the range of the program's type, and the same under all names of a tied weight.
-void check_values(const std::string& file, const Match& match) {
+void check_values(const Match& match) {
+  const std::string file = file_of(*match.checkpoint);
   for (const CheckpointTensor* tensor : match.found) {
     if (const auto bad = not_allowed(tensor->tensor, match.target->is_parameter)) {
-      const double value = tensor->tensor.reshape({-1})[*bad].item<double>();
+      const double value = tensor->tensor.reshape({-1})[*bad].abs().item<double>();
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds " +
                        (std::isnan(value) ? "NaN" : "an infinite value") + " at index " +
                        index_text(*bad, tensor->shape));
@@ -187,8 +192,8 @@ void check_values(const std::string& file, const Match& match) {
     const at::ScalarType to = match.target->tensor.scalar_type();
     if (!is_narrowing(tensor->dtype, to)) continue;
     const at::Tensor narrow = tensor->tensor.to(to);
-    const bool fits = at::isFloatingType(to) ? !not_allowed(narrow, match.target->is_parameter)
-                                             : narrow.to(tensor->dtype).equal(tensor->tensor);
+    const bool fits = is_inexact(to) ? !not_allowed(narrow, match.target->is_parameter)
+                                     : narrow.to(tensor->dtype).equal(tensor->tensor);
     if (!fits) {
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds a value of " + dtype_name(tensor->dtype) +
                        " that does not fit the program's " + dtype_name(to));
@@ -199,7 +204,8 @@ void check_values(const std::string& file, const Match& match) {
     const bool same_memory = other->tensor.const_data_ptr() == first.tensor.const_data_ptr() &&
                              other->tensor.strides() == first.tensor.strides() && other->dtype == first.dtype;
     if (same_memory) continue;
-    if (!other->tensor.to(at::kDouble).equal(first.tensor.to(at::kDouble))) {
+    const at::ScalarType widest = at::isComplexType(first.dtype) ? at::kComplexDouble : at::kDouble;
+    if (!other->tensor.to(widest).equal(first.tensor.to(widest))) {
       throw InputError(file + ": " + quote(first.name) + " and " + quote(other->name) +
                        " are one tied weight in the program, but differ in the checkpoint");
     }
@@ -211,7 +217,7 @@ void write(const Match& match, OverlayReport& report) {
   const at::ScalarType to = match.target->tensor.scalar_type();
   const bool is_half = from.dtype == at::kHalf || from.dtype == at::kBFloat16;
   if (is_half && (to == at::kFloat || to == at::kDouble)) report.widened.push_back(match.target->name);
-  if (at::isFloatingType(to) && is_narrowing(from.dtype, to)) report.narrowed.push_back(match.target->name);
+  if (is_inexact(to) && is_narrowing(from.dtype, to)) report.narrowed.push_back(match.target->name);
   at::Tensor target = match.target->tensor;
   // A file's bool bytes may be other than 0 and 1.
   target.copy_(from.dtype == at::kBool ? from.tensor.view(at::kByte).ne(0) : from.tensor);
@@ -219,15 +225,13 @@ void write(const Match& match, OverlayReport& report) {
 
 }  // namespace
 
-OverlayReport overlay(const Checkpoint& checkpoint, const std::vector<OverlayTarget>& targets) {
+OverlayReport overlay(std::span<const Checkpoint> checkpoints, const std::vector<OverlayTarget>& targets,
+                      bool partial) {
   const at::NoGradGuard no_grad;
-  const std::string file = checkpoint.files.empty() ? "the checkpoint" : quote(checkpoint.files.front().string());
   OverlayReport report;
-  const Source source(checkpoint, targets);
-  report.stripped_prefix = source.prefix();
-  const std::vector<Match> matches = match_names(file, checkpoint, targets, source, report);
-  for (const Match& match : matches) check_values(file, match);
-  for (const Match& match : matches) write(match, report);
+  const Matching matching(checkpoints, targets, partial, report);
+  for (const Match& match : matching.matches()) check_values(match);
+  for (const Match& match : matching.matches()) write(match, report);
   return report;
 }
 

@@ -121,8 +121,13 @@ std::string state_dict_folder(const ZipArchive& archive, const std::string& file
   return folder;
 }
 
+/// Dicts, and objects of unknown classes that were given items as a dict is.
+bool has_items(const Value& value) {
+  return value.kind == Kind::kDict || (value.kind == Kind::kObject && !value.items.empty());
+}
+
 bool holds_tensors(const Value& value) {
-  if (value.kind != Kind::kDict) return false;
+  if (!has_items(value)) return false;
   for (std::size_t i = 1; i < value.items.size(); i += 2) {
     if (value.items[i]->kind == Kind::kTensor) return true;
   }
@@ -132,6 +137,13 @@ bool holds_tensors(const Value& value) {
 std::string key_name(const Value& key) {
   if (key.kind == Kind::kText) return key.text;
   return key.kind == Kind::kInt ? std::to_string(key.number) : "(a key that is no text)";
+}
+
+std::vector<std::string> keys_of(const Value& dict) {
+  std::vector<std::string> keys;
+  if (!has_items(dict)) return keys;
+  for (std::size_t i = 0; i < dict.items.size(); i += 2) keys.push_back(key_name(*dict.items[i]));
+  return keys;
 }
 
 const Value* item_of(const Value& dict, std::string_view key) {
@@ -146,51 +158,106 @@ const Value* item_of(const Value& dict, std::string_view key) {
 /// Does a state dict lie here or under the known keys? Bounded in depth, for dicts may hold themselves.
 bool leads_to_tensors(const Value& value, int levels) {
   if (holds_tensors(value)) return true;
-  if (value.kind != Kind::kDict || levels == 0) return false;
+  if (!has_items(value) || levels == 0) return false;
   return std::any_of(kStateDictKeys.begin(), kStateDictKeys.end(), [&](std::string_view key) {
     const Value* inner = item_of(value, key);
     return inner != nullptr && leads_to_tensors(*inner, levels - 1);
   });
 }
 
-/// Goes down from the root to the state dict; `checkpoint` gets its key and the names of what was passed by.
-const Value& find_state_dict(const Value& root, const std::string& file, Checkpoint& checkpoint) {
-  const Value* dict = &root;
-  for (int level = 0; level < kMaxLevels; ++level) {
-    if (dict->kind != Kind::kDict) break;
-    const Value* inner = nullptr;
-    std::string inner_key;
-    for (const std::string_view key : kStateDictKeys) {
-      const Value* candidate = item_of(*dict, key);
-      if (candidate == nullptr || candidate == inner || !leads_to_tensors(*candidate, kMaxLevels - 1 - level)) continue;
-      if (candidate->kind != Kind::kDict) continue;
-      if (inner != nullptr) {
-        throw InputError(file + " holds tensors under both " + quote(inner_key) + " and " + quote(key) +
-                         "; save the state dict to be used alone");
+/// Finds the state dict among what else the file holds, and keeps account of the way there.
+class Search {
+ public:
+  Search(const Value& root, const std::string& file, Checkpoint& checkpoint)
+      : file_(file), checkpoint_(checkpoint), dict_(&root) {}
+
+  /// Down the keys of `path`, which dots divide; a key may hold dots itself.
+  void follow(const std::string& path) {
+    std::string rest = path;
+    while (!rest.empty()) {
+      std::size_t end = rest.size();
+      const Value* inner = nullptr;
+      while (has_items(*dict_) && (inner = item_of(*dict_, rest.substr(0, end))) == nullptr && end > 0) {
+        end = rest.rfind('.', end - 1);
+        if (end == std::string::npos) break;
       }
-      inner = candidate;
-      inner_key = key;
+      if (inner == nullptr) {
+        const std::vector<std::string> keys = keys_of(*dict_);
+        throw InputError(file_ + " holds nothing under --weights-key " + quote(path) + did_you_mean(rest, keys) +
+                         (keys.empty() ? "" : "; there are " + format_names(keys)));
+      }
+      go_down(rest.substr(0, end), *inner);
+      rest = end < rest.size() ? rest.substr(end + 1) : "";
     }
-    if (inner == nullptr) break;
-    for (std::size_t i = 0; i < dict->items.size(); i += 2) {
-      const std::string name = key_name(*dict->items[i]);
-      if (name != inner_key) checkpoint.skipped.push_back(checkpoint.key.empty() ? name : checkpoint.key + "." + name);
-    }
-    checkpoint.key += (checkpoint.key.empty() ? "" : ".") + inner_key;
-    dict = inner;
   }
-  if (holds_tensors(*dict)) return *dict;
-  if (root.kind != Kind::kDict) throw InputError(file + " holds no state dict, but another kind of value");
-  std::vector<std::string> keys;
-  for (std::size_t i = 0; i < root.items.size(); i += 2) keys.push_back(key_name(*root.items[i]));
-  throw InputError(
-      file + " holds no state dict: " +
-      (keys.empty() ? "its dict is empty" : "there are no tensors by name among its keys " + format_names(keys)));
-}
+
+  /// Down the keys that training scripts use.
+  const Value& find() {
+    for (int level = 0; level < kMaxLevels && has_items(*dict_); ++level) {
+      const Value* inner = nullptr;
+      std::string inner_key;
+      for (const std::string_view key : kStateDictKeys) {
+        const Value* candidate = item_of(*dict_, key);
+        if (candidate == nullptr || candidate == inner || !leads_to_tensors(*candidate, kMaxLevels - 1 - level))
+          continue;
+        if (inner != nullptr)
+          throw InputError(file_ + " holds tensors under both " + quote(inner_key) + " and " + quote(key) +
+                           "; choose one by --weights-key");
+        inner = candidate;
+        inner_key = key;
+      }
+      if (inner == nullptr) break;
+      go_down(inner_key, *inner);
+    }
+    if (!holds_tensors(*dict_)) refuse();
+    return *dict_;
+  }
+
+ private:
+  void go_down(const std::string& key, const Value& inner) {
+    const std::string way = checkpoint_.key.empty() ? "" : checkpoint_.key + ".";
+    for (std::size_t i = 0; i < dict_->items.size(); i += 2) {
+      const std::string name = key_name(*dict_->items[i]);
+      if (name == key) continue;
+      checkpoint_.skipped.push_back(way + name);
+      if (leads_to_tensors(*dict_->items[i + 1], kMaxLevels)) checkpoint_.other_sets.push_back(way + name);
+    }
+    checkpoint_.key = way + key;
+    dict_ = &inner;
+  }
+
+  [[noreturn]] void refuse() const {
+    const std::string where = checkpoint_.key.empty() ? "" : " under " + quote(checkpoint_.key);
+    if (dict_->kind == Kind::kObject && dict_->items.empty()) {
+      throw InputError(file_ + " holds no state dict" + where + ", but an object of " + quote(dict_->text) +
+                       ", which hesspect does not make (nothing in the file was executed); save "
+                       "torch.save(model.state_dict(), FILE)");
+    }
+    if (!has_items(*dict_)) throw InputError(file_ + " holds no state dict" + where + ", but another kind of value");
+    std::vector<std::string> sets;
+    std::string made_by;
+    for (std::size_t i = 0; i < dict_->items.size(); i += 2) {
+      const Value& value = *dict_->items[i + 1];
+      if (leads_to_tensors(value, kMaxLevels)) sets.push_back(key_name(*dict_->items[i]));
+      if (value.kind == Kind::kObject && made_by.empty())
+        made_by = "; " + quote(key_name(*dict_->items[i])) + " is an object of " + quote(value.text) +
+                  ", which hesspect does not make (nothing in the file was executed)";
+    }
+    const std::vector<std::string> keys = keys_of(*dict_);
+    throw InputError(
+        file_ + " holds no state dict" + where + ": " +
+        (keys.empty() ? "its dict is empty" : "there are no tensors by name among its keys " + format_names(keys)) +
+        (sets.empty() ? made_by : "; choose by --weights-key of " + format_names(sets)));
+  }
+
+  const std::string& file_;
+  Checkpoint& checkpoint_;
+  const Value* dict_;
+};
 
 }  // namespace
 
-Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path) {
+Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path, const std::string& key) {
   const std::string file = quote(path.string());
   auto holder = std::make_shared<Holder>(path);
   const std::string folder = state_dict_folder(holder->archive, file);
@@ -200,14 +267,23 @@ Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path) {
   Checkpoint checkpoint;
   checkpoint.format = "PyTorch state dict";
   checkpoint.files = {path};
-  const Value& dict = find_state_dict(*document.root, file, checkpoint);
+  Search search(*document.root, file, checkpoint);
+  search.follow(key);
+  const Value& dict = search.find();
   TensorPlacer placer(*holder, file, folder);
   std::set<std::string> seen;
   for (std::size_t i = 0; i < dict.items.size(); i += 2) {
-    const Value& key = *dict.items[i];
+    const Value& item_key = *dict.items[i];
     const Value& value = *dict.items[i + 1];
-    const std::string name = key_name(key);
-    if (value.kind != Kind::kTensor || key.kind != Kind::kText) {
+    const std::string name = key_name(item_key);
+    // Modules keep what they like under this name; it is no weight.
+    const bool extra_state = name.ends_with("_extra_state");
+    if (value.kind == Kind::kObject && value.holds_tensor && !extra_state) {
+      throw InputError(file + ": tensor " + quote(name) + " is made by " + quote(value.text) +
+                       ", which hesspect does not know (nothing in the file was executed); save it as a plain tensor");
+    }
+    if (value.kind != Kind::kTensor || item_key.kind != Kind::kText) {
+      if (value.kind == Kind::kObject) checkpoint.objects.emplace_back(name, value.text);
       checkpoint.skipped.push_back(checkpoint.key.empty() ? name : checkpoint.key + "." + name);
       continue;
     }

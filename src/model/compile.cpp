@@ -8,6 +8,7 @@
 #include "archive.h"
 #include "executor.h"
 #include "hesspect/core/errors.h"
+#include "vmap.h"
 
 namespace hesspect {
 namespace {
@@ -64,6 +65,22 @@ bool is_constant_number(const IValue& value, double expected) {
          (value.isInt() && static_cast<double>(value.toInt()) == expected);
 }
 
+constexpr std::size_t kMostVmapLevels = 64;  // of LibTorch's functorch
+
+/// Custom ops of other libraries that are an aten op by another name, argument for argument.
+std::optional<std::string> aten_op_for(const std::string& space, const std::string& name) {
+  if (space == "aten") return name;
+  if (space == "transformers" && name == "grouped_mm_fallback") return "_grouped_mm";
+  return std::nullopt;
+}
+
+std::string advice_on_higher_order(const std::string& name) {
+  if (name == "wrap_with_autocast") return ": half precision would be noise in the products; export without autocast";
+  if (name.starts_with("flex_attention"))
+    return ": it has no double backward; export with scaled_dot_product_attention";
+  return ": control flow has no double backward; only wrap_with_set_grad_enabled and disabled autocast can be";
+}
+
 class GraphCompiler {
  public:
   GraphCompiler(const json& source, const std::set<std::string>& external, const CompileOptions& options)
@@ -79,8 +96,11 @@ class GraphCompiler {
     }
     for (const json& node : source_.at("nodes")) add_node(node);
     for (const json& output : source_.at("outputs")) graph_.outputs.push_back(output_operand(output));
-    keep_ops_whose_side_outputs_are_read();
-    find_last_uses();
+    if (!vmap_begins_.empty()) throw InputError(options_.where + "its graph begins a torch.vmap that does not end");
+    drop_unread_outputs(graph_);
+    keep_ops_whose_side_outputs_are_read(graph_);
+    find_last_uses(graph_);
+    find_continuous();
     return std::move(graph_);
   }
 
@@ -189,6 +209,8 @@ class GraphCompiler {
     if (key == "as_int") return int_operand(integer_from(*value), schema);
     if (key == "as_ints") return int_list(*value, schema);
     if (key == "as_float") return constant(float_value(*value));
+    if (key == "as_complex")
+      return constant(c10::complex<double>(float_value(value->at("real")), float_value(value->at("imag"))));
     if (key == "as_floats") {
       c10::List<double> list;
       for (const json& element : *value) list.push_back(float_value(element));
@@ -260,9 +282,43 @@ class GraphCompiler {
       finish(std::move(instruction));
     } else if (target.starts_with("torch.ops.")) {
       add_op(node, std::move(instruction));
+    } else if (const auto step = vmap_step_from(target)) {
+      add_vmap_step(*step, node, std::move(instruction));
+    } else if (target.starts_with("torch._functorch.")) {
+      throw InputError("belongs to a transform of torch.func other than vmap: trace it with make_fx before the export");
     } else {
       throw InputError("is not an operation that hesspect runs");
     }
+  }
+
+  void add_vmap_step(VmapStep step, const json& node, Instruction instruction) {
+    if (step == VmapStep::kPrepare) return;  // loads Python's decompositions, which backward passes inside need
+    if (step == VmapStep::kEnd) {
+      if (vmap_begins_.empty()) throw InputError("ends a torch.vmap that did not begin");
+      fold_vmap_region(graph_.instructions, vmap_begins_.back());
+      vmap_begins_.pop_back();
+      return;
+    }
+    std::vector<Operand> given;
+    for (const json& input : node.at("inputs")) given.push_back(operand_from(input.at("arg"), nullptr));
+    const std::size_t expected = step == VmapStep::kBegin ? 2 : step == VmapStep::kAddBatchDim ? 3 : 4;
+    if (given.size() != expected) throw InputError("has " + std::to_string(given.size()) + " arguments");
+    if (step == VmapStep::kBegin) {  // (batch size, randomness)
+      instruction.kind = Instruction::Kind::kVmap;
+      instruction.origin.target = "torch.vmap";
+      if (vmap_begins_.size() == kMostVmapLevels) throw InputError("is nested too deeply: LibTorch has 64 levels");
+      vmap_begins_.push_back(graph_.instructions.size());
+    } else if (vmap_begins_.empty()) {
+      throw InputError("stands outside of a torch.vmap");
+    } else {  // the level is always the innermost one
+      const bool adds = step == VmapStep::kAddBatchDim;
+      given.erase(given.begin() + (adds ? 2 : 1));
+      instruction.kind = adds ? Instruction::Kind::kAddBatchDim : Instruction::Kind::kRemoveBatchDim;
+      set_outputs(node, instruction);
+      follow_alias(given.at(0), instruction);
+    }
+    instruction.operands = std::move(given);
+    finish(std::move(instruction));
   }
 
   void add_higher_order(const json& node, Instruction instruction) {
@@ -276,9 +332,7 @@ class GraphCompiler {
                !inputs[2].at("arg").at("as_bool").get<bool>()) {
       graph_at = 4;  // (device_type, dtype, enabled = False, cache_enabled, graph, …): autocast is off here anyway
     } else {
-      throw InputError(
-          "is a higher-order op: control flow and autocast cannot be differentiated here; only "
-          "wrap_with_set_grad_enabled can");
+      throw InputError("is a higher-order op, which cannot be run here" + advice_on_higher_order(name));
     }
     const json& inner = inputs.at(graph_at).at("arg").at("as_graph").at("graph");
     std::set<std::string> inner_external;  // names of the inner graph that alias something that must not be written
@@ -310,15 +364,17 @@ class GraphCompiler {
     const std::size_t overload_at = target.rfind('.');
     if (name_at == std::string::npos || overload_at <= name_at) throw InputError("has a malformed target");
     const std::string space = target.substr(10, name_at - 10);
-    const std::string name = target.substr(name_at + 1, overload_at - name_at - 1);
+    std::string name = target.substr(name_at + 1, overload_at - name_at - 1);
     const std::string overload = target.substr(overload_at + 1);
     if (space == "aten" && (name.starts_with("_assert") || name.starts_with("sym_constrain_range"))) return;
-    instruction.op =
-        c10::Dispatcher::singleton().findSchema({space + "::" + name, overload == "default" ? "" : overload});
+    const std::optional<std::string> aten = aten_op_for(space, name);
+    instruction.op = c10::Dispatcher::singleton().findSchema(
+        {aten ? "aten::" + *aten : space + "::" + name, overload == "default" ? "" : overload});
     if (!instruction.op)
       throw InputError(space == "aten" ? "is not an op of this LibTorch; was the model exported by a newer PyTorch?"
                                        : "is a custom op whose library is not part of LibTorch");
-    bind_arguments(node, instruction);
+    bind_arguments(node, instruction, /*by_name=*/!aten || space == "aten");
+    if (aten) name = *aten;
     // A sparse gradient has the same values, in a form that cannot be differentiated again.
     if (space == "aten" && name == "embedding" && instruction.operands.size() > 4)
       instruction.operands[4] = constant(false);
@@ -329,14 +385,14 @@ class GraphCompiler {
     finish(std::move(instruction));
   }
 
-  void bind_arguments(const json& node, Instruction& instruction) const {
+  void bind_arguments(const json& node, Instruction& instruction, bool by_name) const {
     const std::vector<c10::Argument>& arguments = instruction.op->schema().arguments();
     std::vector<const json*> given(arguments.size(), nullptr);
     std::size_t position = 0;
     for (const json& input : node.at("inputs")) {
       const std::string name = input.value("name", "");
       std::size_t index = position;
-      if (!name.empty())
+      if (by_name && !name.empty())
         for (index = 0; index < arguments.size() && arguments[index].name() != name; ++index) {
         }
       if (index >= arguments.size())
@@ -377,16 +433,25 @@ class GraphCompiler {
     return value != nullptr && value->isBool() && value->toBool();
   }
 
+  /// Whether the op has an argument of that name, and something is bound to it.
+  static bool is_given(const Instruction& instruction, const std::string& name) {
+    const auto& arguments = instruction.op->schema().arguments();
+    for (std::size_t i = 0; i < arguments.size(); ++i)
+      if (arguments[i].name() == name)
+        return instruction.operands[i].kind != Operand::Kind::kConstant || !instruction.operands[i].constant.isNone();
+    return false;
+  }
+
   static void refuse_train_mode(const std::string& name, const Instruction& instruction) {
     const bool training = is_true(instruction, "training") || is_true(instruction, "train");
-    if (name.find("batch_norm") != std::string::npos) {
-      const bool always_trains = name.starts_with("_native_batch_norm_legit") &&
-                                 name.find("no_training") == std::string::npos &&
-                                 constant_argument(instruction, "training") == nullptr;
-      if (training || always_trains)
-        throw InputError(
-            "is a batch norm in train mode, which changes its buffers at every run; export after model.eval()");
-    }
+    // Without running statistics a norm changes nothing: instance norm, or a batch norm whose rows are told apart by
+    // the check of rows.
+    const bool has_mode_of_norm = constant_argument(instruction, "training") != nullptr ||
+                                  constant_argument(instruction, "use_input_stats") != nullptr;
+    const bool takes_statistics = training || is_true(instruction, "use_input_stats") || !has_mode_of_norm;
+    if ((name.find("batch_norm") != std::string::npos || name == "instance_norm") &&
+        name.find("no_training") == std::string::npos && takes_statistics && is_given(instruction, "running_mean"))
+      throw InputError("is a norm in train mode, which changes its buffers at every run; export after model.eval()");
     if (!instruction.op->hasTag(at::Tag::nondeterministic_seeded)) return;
     // Ops that may draw random numbers: allowed where their arguments say that they do not.
     for (const char* probability : {"dropout_p", "p", "dropout"}) {
@@ -438,10 +503,16 @@ class GraphCompiler {
         if (instruction.writes[i] && instruction.op->schema().name() != "aten::detach_")
           throw InputError("writes to '" + external_slots_.at(tensor->slot) +
                            "' in place: a mutated buffer, parameter or input would change the loss at every run");
-        for (const int output : instruction.outputs)
-          if (output >= 0) external_slots_.emplace(output, external_slots_.at(tensor->slot));
+        follow_alias(*tensor, instruction);
       }
     }
+  }
+
+  /// What is made from an operand that must not be written to must not be written to either.
+  void follow_alias(const Operand& operand, const Instruction& instruction) {
+    if (operand.kind != Operand::Kind::kSlot || !external_slots_.contains(operand.slot)) return;
+    for (const int output : instruction.outputs)
+      if (output >= 0) external_slots_.emplace(output, external_slots_.at(operand.slot));
   }
 
   /// Chooses the form that an op runs in, by what is known of its arguments.
@@ -459,15 +530,17 @@ class GraphCompiler {
     instruction.rewrite = *form;
   }
 
-  /// The rewritten embedding_bag gives its first output alone: where the program reads another, the op itself runs.
-  void keep_ops_whose_side_outputs_are_read() {
+  /// A rewritten op gives its first output alone: where the program reads another, the op itself runs.
+  static void keep_ops_whose_side_outputs_are_read(Graph& graph) {
     std::set<int> read;
-    for (const Instruction& instruction : graph_.instructions)
+    for (const Instruction& instruction : graph.instructions)
       for (const Operand& operand : instruction.operands) for_each_slot(operand, [&](int slot) { read.insert(slot); });
-    for (const Operand& output : graph_.outputs) for_each_slot(output, [&](int slot) { read.insert(slot); });
-    for (Instruction& instruction : graph_.instructions)
+    for (const Operand& output : graph.outputs) for_each_slot(output, [&](int slot) { read.insert(slot); });
+    for (Instruction& instruction : graph.instructions) {
       for (std::size_t i = 1; instruction.kind == Instruction::Kind::kRewritten && i < instruction.outputs.size(); ++i)
         if (read.contains(instruction.outputs[i])) instruction.kind = Instruction::Kind::kDispatch;
+      if (instruction.kind == Instruction::Kind::kVmap) keep_ops_whose_side_outputs_are_read(*instruction.subgraph);
+    }
   }
 
   void finish(Instruction instruction) {
@@ -481,20 +554,48 @@ class GraphCompiler {
     for (const Operand& item : operand.items) for_each_slot(item, visit);
   }
 
-  void find_last_uses() {
-    std::vector<int> last(static_cast<std::size_t>(graph_.slots), -1);
-    for (std::size_t i = 0; i < graph_.instructions.size(); ++i) {
+  static void find_last_uses(Graph& graph) {
+    std::vector<int> last(static_cast<std::size_t>(graph.slots), -1);
+    for (std::size_t i = 0; i < graph.instructions.size(); ++i) {
+      if (graph.instructions[i].kind == Instruction::Kind::kVmap) find_last_uses(*graph.instructions[i].subgraph);
       const int at = static_cast<int>(i);
-      for (const int slot : graph_.instructions[i].outputs)
+      for (const int slot : graph.instructions[i].outputs)
         if (slot >= 0) last[static_cast<std::size_t>(slot)] = at;  // never read: dies at once
-      for (const Operand& operand : graph_.instructions[i].operands)
+      for (const Operand& operand : graph.instructions[i].operands)
         for_each_slot(operand, [&](int slot) { last[static_cast<std::size_t>(slot)] = at; });
     }
-    for (const Operand& output : graph_.outputs)
+    for (const Operand& output : graph.outputs)
       for_each_slot(output, [&](int slot) { last[static_cast<std::size_t>(slot)] = -1; });
-    for (int slot = 0; slot < graph_.slots; ++slot)
+    for (int slot = 0; slot < graph.slots; ++slot)
       if (last[static_cast<std::size_t>(slot)] >= 0)
-        graph_.instructions[static_cast<std::size_t>(last[static_cast<std::size_t>(slot)])].dead.push_back(slot);
+        graph.instructions[static_cast<std::size_t>(last[static_cast<std::size_t>(slot)])].dead.push_back(slot);
+  }
+
+  /// The schema numbers the integer types 1 to 5, and bool 12.
+  void find_continuous() {
+    graph_.continuous.assign(static_cast<std::size_t>(graph_.slots), false);
+    const auto value_meta = [&](const char* table, const std::string& name) {
+      const auto values = source_.find(table);
+      return values != source_.end() && values->contains(name) ? &(*values)[name] : nullptr;
+    };
+    for (const auto& [name, slot] : slots_) {
+      const json* tensor = value_meta("tensor_values", name);
+      const std::int64_t type = tensor != nullptr && tensor->is_object() ? tensor->value("dtype", 0) : 0;
+      const bool is_float = value_meta("sym_float_values", name) != nullptr || (type > 5 && type != 12);
+      graph_.continuous[static_cast<std::size_t>(slot)] = is_float;
+    }
+    find_continuous_inside(graph_);
+  }
+
+  /// Of regions of torch.vmap, whose slots were this graph's.
+  void find_continuous_inside(const Graph& graph) {
+    for (const Instruction& instruction : graph.instructions) {
+      if (instruction.kind != Instruction::Kind::kVmap) continue;
+      Graph& inner = *instruction.subgraph;
+      for (const int outer : inner.folded_from)
+        inner.continuous.push_back(graph_.continuous[static_cast<std::size_t>(outer)]);
+      find_continuous_inside(inner);
+    }
   }
 
   const json& source_;
@@ -502,6 +603,7 @@ class GraphCompiler {
   const CompileOptions& options_;
   Graph graph_;
   std::unordered_map<std::string, int> slots_;
+  std::vector<std::size_t> vmap_begins_;                 // instructions that begin the regions which are open
   std::unordered_map<int, std::string> external_slots_;  // slots that alias what outlives the run, by its name
 };
 

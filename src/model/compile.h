@@ -50,6 +50,9 @@ struct Instruction {
     kSymbolic,   // arithmetic on ints, floats, bools
     kSubgraph,   // wrap_with_set_grad_enabled: a nested graph under a grad mode
     kRewritten,  // an op run in another form (rewrites.h)
+    kVmap,       // a region of torch.vmap (vmap.h): a nested graph under a level of functorch
+    kAddBatchDim,
+    kRemoveBatchDim,
   };
   Kind kind = Kind::kDispatch;
   std::optional<c10::OperatorHandle> op;
@@ -67,7 +70,9 @@ struct Instruction {
 
 struct Graph {
   int slots = 0;
-  std::vector<int> inputs;  // slots, in the graph's input order
+  std::vector<bool> continuous;  // per slot: a floating or complex tensor, or a float; gradients may flow through it
+  std::vector<int> folded_from;  // of a region of torch.vmap: its slots' numbers in the graph that it was folded out of
+  std::vector<int> inputs;       // slots, in the graph's input order
   std::vector<Operand> outputs;
   std::vector<Instruction> instructions;
 };

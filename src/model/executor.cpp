@@ -8,6 +8,7 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
+#include "vmap.h"
 
 namespace hesspect {
 namespace {
@@ -22,10 +23,20 @@ void execute_subgraph(const Instruction& instruction, Frame& frame, const std::s
     if (instruction.outputs[i] >= 0) frame[static_cast<std::size_t>(instruction.outputs[i])] = std::move(outputs[i]);
 }
 
+/// @param stack  batch size, randomness, and what the region's graph takes
+void run_vmap_region(const Instruction& instruction, std::vector<IValue>& stack, const std::string& where) {
+  std::vector<IValue> inputs(stack.begin() + 2, stack.end());
+  const VmapLevel level(stack[0].toInt(), stack[1].toStringRef());
+  stack = execute(*instruction.subgraph, std::move(inputs), where);
+  for (const IValue& output : stack)
+    if (output.isTensor() && hides_batch_dim(output.toTensor()))
+      throw InputError(where + instruction.origin.describe() + " gives a tensor of its inside to nodes behind it");
+}
+
 }  // namespace
 
 IValue wrapped_number(const IValue& value) {
-  if (!value.isInt() && !value.isDouble() && !value.isBool()) return value;
+  if (!value.isInt() && !value.isDouble() && !value.isBool() && !value.isComplexDouble()) return value;
   return at::native::wrapped_scalar_tensor(value.toScalar());
 }
 
@@ -79,14 +90,19 @@ std::vector<IValue> operand_values(const Instruction& instruction, const Frame& 
   return values;
 }
 
-void call_op(const Instruction& instruction, std::vector<IValue>& stack) {
-  if (instruction.kind == Instruction::Kind::kRewritten) {
-    at::Tensor y = run_rewritten(instruction.rewrite, stack);
+void call_op(const Instruction& instruction, std::vector<IValue>& stack, const std::string& where) {
+  const auto give = [&](at::Tensor y) {
     stack.clear();
     stack.emplace_back(std::move(y));
-    return;
+  };
+  switch (instruction.kind) {
+    case Instruction::Kind::kRewritten: return give(run_rewritten(instruction.rewrite, stack));
+    case Instruction::Kind::kVmap: return run_vmap_region(instruction, stack, where);
+    case Instruction::Kind::kAddBatchDim: return give(add_batch_dim(stack.at(0).toTensor(), stack.at(1).toInt()));
+    case Instruction::Kind::kRemoveBatchDim:
+      return give(remove_batch_dim(stack.at(0).toTensor(), stack.at(1).toInt(), stack.at(2).toInt()));
+    default: instruction.op->callBoxed(stack);
   }
-  instruction.op->callBoxed(stack);
 }
 
 void store_outputs(const Instruction& instruction, std::vector<IValue>& stack, Frame& frame) {
@@ -114,7 +130,7 @@ void execute(const Instruction& instruction, Frame& frame, const std::string& wh
         stack.clear();
         stack.push_back(std::move(value));
       } else {
-        call_op(instruction, stack);
+        call_op(instruction, stack, where);
       }
       store_outputs(instruction, stack, frame);
     }

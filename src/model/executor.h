@@ -25,8 +25,9 @@ std::vector<c10::IValue> operand_values(const Instruction& instruction, const Fr
 /// A frame that holds nothing but the graph's inputs. @param inputs in the order of graph.inputs
 Frame first_frame(const Graph& graph, std::vector<c10::IValue> inputs);
 
-/// Calls one op through the dispatcher: arguments on the stack become its returns.
-void call_op(const Instruction& instruction, std::vector<c10::IValue>& stack);
+/// Calls one op through the dispatcher, or a region of torch.vmap as a whole: arguments on the stack become returns.
+/// @param where  start of messages
+void call_op(const Instruction& instruction, std::vector<c10::IValue>& stack, const std::string& where);
 
 /// Stores an op's returns in the frame.
 void store_outputs(const Instruction& instruction, std::vector<c10::IValue>& stack, Frame& frame);

@@ -12,6 +12,13 @@ void ParameterLayout::add(ParameterEntry entry) {
   entries_.push_back(std::move(entry));
 }
 
+std::int64_t ParameterLayout::complex_count() const {
+  std::int64_t count = 0;
+  for (const ParameterEntry& entry : entries_)
+    if (entry.is_complex()) count += entry.numel / 2;
+  return count;
+}
+
 const ParameterEntry* ParameterLayout::find(const std::string& name) const {
   for (const ParameterEntry& entry : entries_) {
     if (entry.name == name) return &entry;

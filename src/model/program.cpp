@@ -13,7 +13,10 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
 #include "hesspect/core/text.h"
+#include "node_steps.h"
 #include "program_impl.h"
+#include "signature.h"
+#include "weight_ties.h"
 
 namespace hesspect {
 namespace {
@@ -33,9 +36,9 @@ void set_backends() {
   context.setAllowTF32CuBLAS(false);
 }
 
-/// Bits of precision that order the floating types.
+/// Bits of precision that order the floating types, and the complex ones by their parts.
 int precision(at::ScalarType type) {
-  switch (type) {
+  switch (c10::toRealValueType(type)) {
     case at::kBFloat16: return 8;
     case at::kHalf: return 11;
     case at::kFloat: return 24;
@@ -94,6 +97,8 @@ class Loader {
       check_mutations(module);
       compile(module.at("graph"));
       read_outputs(module);
+      find_batch_dims(impl_->inputs, impl_->outputs);
+      find_narrowest_type(module.at("graph"));
     } catch (const json::exception& e) {
       throw InputError(impl_->where + "its graph is broken (" + e.what() + ")");
     }
@@ -111,7 +116,7 @@ class Loader {
       if (found == archive_.weights().end() || precision(found->second.dtype) == 0) continue;
       std::int64_t numel = 1;
       for (const std::int64_t size : found->second.sizes) numel *= std::max<std::int64_t>(size, 0);
-      elements[found->second.dtype] += numel;
+      elements[c10::toRealValueType(found->second.dtype)] += numel;
     }
     std::int64_t most = 0;
     for (const auto& [type, count] : elements)
@@ -127,19 +132,25 @@ class Loader {
     if (specs.size() != graph.at("inputs").size())
       throw InputError(impl_->where + "its signature and its graph disagree on the number of inputs");
     using Feed = Program::Impl::Feed;
+    if (archive_.lacks_data()) used_ = names_used(graph);
     for (const json& spec : specs) {
       if (spec.contains("parameter")) {
-        impl_->feeds.push_back(add_parameter(spec["parameter"].at("parameter_name").get<std::string>()));
-        name_external(spec["parameter"].at("arg").at("name"));
+        const json& arg = spec["parameter"].at("arg").at("name");
+        impl_->feeds.push_back(
+            add_parameter(spec["parameter"].at("parameter_name").get<std::string>(), arg.get<std::string>()));
+        name_external(arg);
       } else if (spec.contains("buffer")) {
         const json& buffer = spec["buffer"];
-        impl_->feeds.push_back(
-            add_tensor(buffer.at("buffer_name").get<std::string>(), buffer.value("persistent", true), false));
-        name_external(buffer.at("arg").at("name"));
+        const json& arg = buffer.at("arg").at("name");
+        impl_->feeds.push_back(add_tensor(buffer.at("buffer_name").get<std::string>(), arg.get<std::string>(),
+                                          buffer.value("persistent", true), false));
+        name_external(arg);
       } else if (spec.contains("tensor_constant")) {
         const json& item = spec["tensor_constant"];
-        impl_->feeds.push_back(add_tensor(item.at("tensor_constant_name").get<std::string>(), false, false));
-        name_external(item.at("arg").at("name"));
+        const json& arg = item.at("arg").at("name");
+        impl_->feeds.push_back(
+            add_tensor(item.at("tensor_constant_name").get<std::string>(), arg.get<std::string>(), false, false));
+        name_external(arg);
       } else if (spec.contains("user_input")) {
         impl_->feeds.push_back(add_user_input(spec["user_input"].at("arg"), graph));
       } else if (spec.contains("constant_input") || spec.contains("token")) {
@@ -152,53 +163,63 @@ class Loader {
 
   void name_external(const json& name) { external_.insert(name.get<std::string>()); }
 
-  Program::Impl::Feed add_parameter(const std::string& name) {
+  bool is_used(const ArchivedTensor& archived, const std::string& arg) const {
+    return archived.has_data || used_.contains(arg);
+  }
+
+  /// @param arg  its name in the graph
+  Program::Impl::Feed add_parameter(const std::string& name, const std::string& arg) {
     const auto found = archive_.weights().find(name);
     if (found == archive_.weights().end())
       throw InputError(impl_->where + "holds no weight for the parameter '" + name + "'");
     const ArchivedTensor& archived = found->second;
-    if (!archived.requires_grad || precision(archived.dtype) == 0) return add_tensor(name, true, true);
+    if (!archived.requires_grad || precision(archived.dtype) == 0) return add_tensor(name, arg, true, true);
     // Tied weights: several names of one record, shape and strides are one parameter.
-    for (std::size_t i = 0; i < tied_.size(); ++i) {
+    for (std::size_t i = 0; i < tied_.size() && archived.has_data; ++i) {
       const ArchivedTensor& other = *tied_[i].first;
-      if (is_empty(archived) || other.record != archived.record || other.storage_offset != archived.storage_offset)
+      if (!other.has_data || is_empty(archived) || other.record != archived.record ||
+          other.storage_offset != archived.storage_offset)
         continue;
       if (other.sizes != archived.sizes || other.strides != archived.strides)
         throw InputError(impl_->where + "the parameters '" + tied_[i].second + "' and '" + name +
                          "' are different views of one weight, which cannot be counted once");
       aliases_[i].push_back(name);
-      return {Program::Impl::Feed::Kind::kParameter, i};
+      return {Program::Impl::Feed::Kind::kParameter, i, i};
     }
     tied_.emplace_back(&archived, name);
     aliases_.emplace_back();
-    return {Program::Impl::Feed::Kind::kParameter, tied_.size() - 1};
+    are_used_.push_back(is_used(archived, arg));
+    return {Program::Impl::Feed::Kind::kParameter, tied_.size() - 1, tied_.size() - 1};
   }
 
   static bool is_empty(const ArchivedTensor& tensor) {
     return std::find(tensor.sizes.begin(), tensor.sizes.end(), 0) != tensor.sizes.end();
   }
 
-  Program::Impl::Feed add_tensor(const std::string& name, bool persistent, bool is_parameter) {
+  Program::Impl::Feed add_tensor(const std::string& name, const std::string& arg, bool persistent, bool is_parameter) {
     const ArchivedTensor* archived = nullptr;
     for (const auto* table : {&archive_.weights(), &archive_.constants()}) {
       const auto found = table->find(name);
       if (found != table->end() && archived == nullptr) archived = &found->second;
     }
     if (archived == nullptr) throw InputError(impl_->where + "holds no data for the buffer or constant '" + name + "'");
-    for (std::size_t i = 0; i < impl_->tensors.size() && !is_empty(*archived); ++i) {
+    for (std::size_t i = 0; i < impl_->tensors.size() && archived->has_data && !is_empty(*archived); ++i) {
       const ArchivedTensor& other = *frozen_[i];
-      if (other.record != archived->record || other.storage_offset != archived->storage_offset ||
+      if (!other.has_data || other.record != archived->record || other.storage_offset != archived->storage_offset ||
           other.sizes != archived->sizes || other.strides != archived->strides)
         continue;
       impl_->tensors[i].aliases.push_back(name);
       return {Program::Impl::Feed::Kind::kTensor, i};
     }
     frozen_.push_back(archived);
-    at::Tensor tensor = archive_.read(name, *archived);
-    take(name, tensor);
-    const at::ScalarType type = impl_->map_dtype(archived->dtype);
-    tensor = tensor.to(at::TensorOptions().dtype(type).device(impl_->options.device), false, /*copy=*/true);
-    impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter});
+    const auto options = at::TensorOptions().dtype(impl_->map_dtype(archived->dtype)).device(impl_->options.device);
+    at::Tensor tensor = at::empty(archived->sizes, options.device(at::kMeta));
+    if (archived->has_data) {
+      tensor = archive_.read(name, *archived);
+      take(name, tensor);
+      tensor = tensor.to(options, false, /*copy=*/true);
+    }
+    impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter, archived->has_data, is_used(*archived, arg)});
     return {Program::Impl::Feed::Kind::kTensor, impl_->tensors.size() - 1};
   }
 
@@ -285,6 +306,7 @@ class Loader {
   void read_outputs(const json& module) {
     const json& graph = module.at("graph");
     const json& specs = module.at("signature").at("output_specs");
+    const std::vector<std::string> paths = output_paths(module);
     for (std::size_t i = 0; i < specs.size() && i < impl_->graph.outputs.size(); ++i) {
       const json& body = *kind_and_content(specs[i]).second;
       const json& argument = body.at("arg");
@@ -298,7 +320,18 @@ class Loader {
         spec.name = tensor->at("name").get<std::string>();
         if (graph.at("tensor_values").contains(spec.name)) read_meta(graph, spec);
       }
+      if (paths.size() == specs.size()) spec.path = paths[i];
       impl_->outputs.push_back(std::move(spec));
+    }
+  }
+
+  void find_narrowest_type(const json& graph) {
+    impl_->narrowest = impl_->options.dtype;
+    for (const json& meta : graph.at("tensor_values")) {
+      const std::int64_t code = meta.value("dtype", std::int64_t{0});
+      const at::ScalarType stored = code == 6 ? at::kHalf : code == 13 ? at::kBFloat16 : at::kDouble;
+      const at::ScalarType type = impl_->map_dtype(stored);
+      if (precision(type) < precision(impl_->narrowest)) impl_->narrowest = type;
     }
   }
 
@@ -309,24 +342,22 @@ class Loader {
       entry.aliases = aliases_[i];
       entry.shape = tied_[i].first->sizes;
       entry.stored_dtype = tied_[i].first->dtype;
+      if (entry.is_complex()) entry.shape.push_back(2);
       entry.numel = 1;
-      for (const std::int64_t size : entry.shape) entry.numel *= size;
-      impl_->layout.add(std::move(entry));
+      for (const std::int64_t size : entry.shape) {
+        if (size < 0 || __builtin_mul_overflow(entry.numel, size, &entry.numel))
+          throw InputError(impl_->where + "the parameter '" + entry.name + "' of shape " + format_shape(entry.shape) +
+                           " is larger than any memory");
+      }
+      const bool has_data = tied_[i].first->has_data;
+      at::Tensor value = has_data ? as_reals(archive_.read(tied_[i].second, *tied_[i].first)) : at::Tensor();
+      impl_->stored.push_back({std::move(entry), std::move(value), has_data, are_used_[i]});
     }
-    if (impl_->layout.size() == 0)
+    if (tied_.empty())
       throw InputError(impl_->where + "has no trainable parameters (exported with requires_grad = False?)");
-    std::vector<at::Tensor> stored;  // first, so that what the file lacks costs no memory
-    for (const auto& [archived, name] : tied_) {
-      stored.push_back(archive_.read(name, *archived));
-      take(name, stored.back());
-    }
-    impl_->flat = at::empty({impl_->layout.size()},
-                            at::TensorOptions().dtype(impl_->options.dtype).device(impl_->options.device));
-    const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
-    for (std::size_t i = 0; i < tied_.size(); ++i) {
-      views[i].copy_(stored[i]);
-      impl_->leaves.push_back(views[i].detach().requires_grad_(true));
-    }
+    for (std::size_t i = 0; i < tied_.size(); ++i)
+      if (impl_->stored[i].has_data) take(tied_[i].second, impl_->stored[i].value);
+    impl_->lay_out(likely_owners(impl_->stored), !archive_.lacks_data());
   }
 
   /// Counts what a tensor will take in memory. Strides of 0 make much of little data: no model that people export has
@@ -334,20 +365,27 @@ class Loader {
   void take(const std::string& name, const at::Tensor& tensor) {
     taken_bytes_ += tensor.numel() * tensor.element_size();
     if (taken_bytes_ > archive_.most_bytes())
-      throw InputError(impl_->where + "tensor '" + name + "' of shape " + format_shape(tensor.sizes().vec()) +
-                       " repeats its few stored elements to more than ten times the file");
+      throw InputError(
+          impl_->where + "tensor '" + name + "' of shape " + format_shape(tensor.sizes().vec()) +
+          " repeats its few stored elements to more than ten times the file; make it contiguous() before the export");
   }
 
   Pt2Archive archive_;
   std::int64_t taken_bytes_ = 0;
   std::unique_ptr<Program::Impl> impl_;
   std::set<std::string> external_;
+  std::set<std::string> used_;  // by the graph's nodes and outputs; only where data lack
+  std::vector<bool> are_used_;  // of tied_
   std::vector<std::pair<const ArchivedTensor*, std::string>> tied_;
   std::vector<std::vector<std::string>> aliases_;
   std::vector<const ArchivedTensor*> frozen_;  // of impl_->tensors
 };
 
 }  // namespace
+
+at::Tensor as_reals(const at::Tensor& tensor) { return tensor.is_complex() ? at::view_as_real(tensor) : tensor; }
+
+at::Tensor as_complex(const at::Tensor& pairs) { return at::complex(pairs.select(-1, 0), pairs.select(-1, 1)); }
 
 DefaultDtypeScope::DefaultDtypeScope(at::ScalarType type) : saved_(c10::get_default_dtype()) {
   c10::set_default_dtype(c10::scalarTypeToTypeMeta(type));
@@ -358,8 +396,9 @@ DefaultDtypeScope::~DefaultDtypeScope() { c10::set_default_dtype(saved_); }
 at::ScalarType Program::Impl::map_dtype(at::ScalarType type) const {
   const int from = precision(type), program = precision(program_dtype), run = precision(options.dtype);
   if (from == 0 || run == program) return type;  // as exported
-  if (run > program) return from >= program && from < run ? options.dtype : type;
-  return from > run ? options.dtype : type;
+  const at::ScalarType run_type = c10::isComplexType(type) ? c10::toComplexType(options.dtype) : options.dtype;
+  if (run > program) return from >= program && from < run ? run_type : type;
+  return from > run ? run_type : type;
 }
 
 std::vector<c10::IValue> Program::Impl::graph_inputs(const std::vector<at::Tensor>& user_inputs) const {
@@ -367,7 +406,11 @@ std::vector<c10::IValue> Program::Impl::graph_inputs(const std::vector<at::Tenso
   values.reserve(feeds.size());
   for (const Feed& feed : feeds) {
     switch (feed.kind) {
-      case Feed::Kind::kParameter: values.emplace_back(leaves[feed.index]); break;
+      case Feed::Kind::kParameter: {
+        const at::Tensor& leaf = leaves[feed.index];
+        values.emplace_back(layout.entries()[feed.index].is_complex() ? as_complex(leaf) : leaf);
+        break;
+      }
       case Feed::Kind::kTensor: values.emplace_back(tensors[feed.index].tensor); break;
       case Feed::Kind::kUserInput: values.emplace_back(user_inputs.at(feed.index)); break;
       case Feed::Kind::kUnused: values.emplace_back(); break;
@@ -400,14 +443,51 @@ const ParameterLayout& Program::layout() const { return impl_->layout; }
 const std::vector<InputSpec>& Program::inputs() const { return impl_->inputs; }
 const std::vector<OutputSpec>& Program::outputs() const { return impl_->outputs; }
 std::vector<OpCount> Program::op_counts() const { return impl_->ops; }
+at::ScalarType Program::narrowest_type() const { return impl_->narrowest; }
 const std::string& Program::torch_version() const { return impl_->torch_version; }
 at::Tensor& Program::flat_parameters() { return impl_->flat; }
 const std::vector<at::Tensor>& Program::parameters() const { return impl_->leaves; }
 
+std::size_t Program::output_named(const std::string& name) const {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < impl_->outputs.size(); ++i) {
+    const OutputSpec& output = impl_->outputs[i];
+    if (output.name == name || (!output.path.empty() && output.path == name)) return i;
+    names.push_back(output.path.empty() ? output.name : output.path);
+  }
+  throw UsageError("the model has no output " + quote(name) + did_you_mean(name, names) + "; its outputs are " +
+                   format_names(names));
+}
+
+namespace {
+
+/// The sizes that the rows' dimension of every input allows.
+std::vector<Dimension> row_dimensions(const std::vector<InputSpec>& inputs) {
+  std::vector<Dimension> rows;
+  for (const InputSpec& input : inputs)
+    if (!input.shape.empty()) rows.push_back(input.shape[static_cast<std::size_t>(input.batch_dim)]);
+  return rows;
+}
+
+}  // namespace
+
 std::optional<std::int64_t> Program::static_batch() const {
-  for (const InputSpec& input : impl_->inputs)
-    if (!input.shape.empty() && input.shape[0].is_static()) return input.shape[0].size;
+  for (const Dimension& rows : row_dimensions(impl_->inputs))
+    if (rows.is_static()) return rows.size;
   return std::nullopt;
+}
+
+std::int64_t Program::fewest_rows() const {
+  std::int64_t fewest = 1;
+  for (const Dimension& rows : row_dimensions(impl_->inputs)) fewest = std::max(fewest, rows.min);
+  return fewest;
+}
+
+std::optional<std::int64_t> Program::most_rows() const {
+  std::optional<std::int64_t> most;
+  for (const Dimension& rows : row_dimensions(impl_->inputs))
+    if (rows.max > 0) most = std::min(most.value_or(rows.max), rows.max);
+  return most;
 }
 
 std::int64_t Program::buffer_bytes() const {
@@ -416,40 +496,11 @@ std::int64_t Program::buffer_bytes() const {
   return bytes;
 }
 
-OverlayReport Program::overlay(const Checkpoint& checkpoint) {
-  at::NoGradGuard no_grad;
-  std::vector<OverlayTarget> targets;
-  const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
-  for (std::size_t i = 0; i < views.size(); ++i) {
-    const ParameterEntry& entry = impl_->layout.entries()[i];
-    targets.push_back({entry.name, entry.aliases, views[i], true, true});
-  }
-  for (const auto& tensor : impl_->tensors)
-    if (tensor.persistent) targets.push_back({tensor.name, tensor.aliases, tensor.tensor, true, tensor.is_parameter});
-  return hesspect::overlay(checkpoint, targets);
-}
-
-void Program::check_finite() const {
-  // A buffer may hold infinities: attention masks do.
-  const auto check = [&](const std::string& kind, const std::string& name, const at::Tensor& tensor,
-                         bool is_parameter) {
-    if (!at::isFloatingType(tensor.scalar_type())) return;
-    const at::Tensor finite = is_parameter ? at::isfinite(tensor) : at::isnan(tensor).logical_not();
-    if (finite.all().item<bool>()) return;
-    const std::int64_t bad = tensor.numel() - finite.sum().item<std::int64_t>();
-    throw InputError(impl_->where + kind + " '" + name + "' holds " + format_count(bad) + " non-finite value" +
-                     (bad == 1 ? "" : "s") + " (NaN or infinity) of " + format_count(tensor.numel()));
-  };
-  for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
-    check("parameter", impl_->layout.entries()[i].name, impl_->leaves[i].detach(), true);
-  for (const auto& tensor : impl_->tensors)
-    if (tensor.persistent)
-      check(tensor.is_parameter ? "parameter" : "buffer", tensor.name, tensor.tensor, tensor.is_parameter);
-}
-
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) const {
   DefaultDtypeScope default_dtype(impl_->map_dtype(at::kFloat));
-  std::vector<c10::IValue> values = execute(impl_->graph, impl_->graph_inputs(inputs), impl_->where);
+  std::vector<c10::IValue> values = impl_->graph_inputs(inputs);
+  values = impl_->record != nullptr ? impl_->record->record(impl_->graph, std::move(values))
+                                    : execute(impl_->graph, std::move(values), impl_->where);
   std::vector<at::Tensor> outputs;
   outputs.reserve(impl_->outputs.size());
   for (std::size_t i = 0; i < impl_->outputs.size(); ++i)
@@ -466,20 +517,23 @@ std::vector<at::Tensor> Program::example_inputs(std::int64_t rows) const {
       const Dimension& dimension = spec.shape[d];
       std::int64_t size = dimension.size;
       if (!dimension.is_static()) {
-        size = std::max<std::int64_t>(dimension.min, d == 0 ? rows : 2);
+        const bool is_rows = static_cast<std::int64_t>(d) == spec.batch_dim;
+        size = std::max<std::int64_t>(dimension.min, is_rows ? rows : 2);
         if (dimension.max >= 0) size = std::min(size, dimension.max);
         size = symbols.emplace(dimension.symbol, size).first->second;
       }
       shape.push_back(size);
     }
-    const auto options = at::TensorOptions().dtype(impl_->map_dtype(spec.dtype)).device(impl_->options.device);
-    if (at::isFloatingType(spec.dtype)) {
+    const at::ScalarType type = impl_->map_dtype(spec.dtype);
+    const auto options = at::TensorOptions().dtype(type).device(impl_->options.device);
+    if (precision(spec.dtype) > 0) {
       std::int64_t numel = 1;
       for (const std::int64_t size : shape)
         if (__builtin_mul_overflow(numel, size, &numel))
           throw InputError(impl_->where + "input '" + spec.name + "' of shape " + format_shape(shape) +
                            " is larger than any memory");
-      inputs.push_back(at::sin(at::arange(1, numel + 1, options)).reshape(shape));
+      const at::Tensor numbers = at::arange(1, numel + 1, options.dtype(c10::toRealValueType(type)));
+      inputs.push_back(at::sin(numbers).reshape(shape).to(type));
     } else {
       inputs.push_back(spec.dtype == at::kBool ? at::ones(shape, options) : at::zeros(shape, options));
     }
@@ -495,7 +549,11 @@ std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& i
   std::vector<at::Tensor> prepared;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const InputSpec& spec = impl_->inputs[i];
-    const at::Tensor& given = inputs[i];
+    if (inputs[i].dim() <= spec.batch_dim && !spec.shape.empty())
+      throw InputError(impl_->where + "input '" + spec.name + "': the data have shape " +
+                       format_shape(inputs[i].sizes().vec()) + ", and no dimension " + std::to_string(spec.batch_dim) +
+                       " for the rows");
+    const at::Tensor given = inputs[i].movedim(0, spec.batch_dim);
     const auto fail = [&](const std::string& why) -> InputError {
       return InputError(impl_->where + "input '" + spec.name + "': the data have shape " +
                         format_shape(given.sizes().vec()) + " of " + std::string(c10::toString(given.scalar_type())) +
@@ -516,14 +574,15 @@ std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& i
         throw fail(" (" + dimension.symbol + " is " + std::to_string(it->second.first) + " in input '" +
                    it->second.second + "')");
     }
-    const bool wants_floating = at::isFloatingType(spec.dtype), is_floating = at::isFloatingType(given.scalar_type());
+    const bool wants_floating = precision(spec.dtype) > 0, is_floating = precision(given.scalar_type()) > 0;
+    if (given.is_complex() && !c10::isComplexType(spec.dtype)) throw fail(" (complex numbers for a real input)");
     const bool wants_bool = spec.dtype == at::kBool, is_bool = given.scalar_type() == at::kBool;
     if ((is_floating && !wants_floating) || (wants_bool && !is_bool)) throw fail(" (another dtype)");
     const at::ScalarType type = wants_floating ? impl_->map_dtype(spec.dtype) : spec.dtype;
     const at::Tensor converted = given.to(type);
     if (!wants_floating && given.scalar_type() != type && !converted.to(given.scalar_type()).equal(given))
       throw fail(" (a value does not fit the input's dtype)");
-    prepared.push_back(converted.to(impl_->options.device));
+    prepared.push_back(converted.to(impl_->options.device).contiguous());
   }
   return prepared;
 }

@@ -10,6 +10,8 @@
 
 namespace hesspect {
 
+struct NodeSteps;
+
 struct Program::Impl {
   ProgramOptions options;
   std::string where;
@@ -21,12 +23,14 @@ struct Program::Impl {
   std::vector<OpCount> ops;
   std::string torch_version;
   at::ScalarType program_dtype = at::kFloat;  // of most parameters, as exported
+  at::ScalarType narrowest = at::kDouble;     // of all values, in the run
 
   Graph graph;
   /// What fills graph.inputs[i] at each run.
   struct Feed {
     enum class Kind { kParameter, kTensor, kUserInput, kUnused } kind = Kind::kUnused;
-    std::size_t index = 0;  // of leaves, tensors or inputs
+    std::size_t index = 0;   // of leaves, tensors or inputs
+    std::size_t stored = 0;  // of a parameter
   };
   std::vector<Feed> feeds;
   struct NamedTensor {
@@ -35,13 +39,38 @@ struct Program::Impl {
     at::Tensor tensor;
     bool persistent = false;
     bool is_parameter = false;  // exported with requires_grad = False
+    bool has_data = true;
+    bool is_used = true;  // by the graph; looked up only where data lack
   };
   std::vector<NamedTensor> tensors;  // buffers, constants, frozen parameters
+  NodeSteps* record = nullptr;       // where runs are being recorded (node_record.h)
+
+  /// A trainable parameter as the archive holds it: names of one record are one already.
+  struct StoredParameter {
+    ParameterEntry entry;
+    at::Tensor value;  // of the archive, until it is laid out; undefined where that has no data
+    bool has_data = true;
+    bool is_used = true;  // as above
+  };
+  std::vector<StoredParameter> stored;
+  std::vector<std::size_t> owners;  // of stored: the first of those that it is tied to, or itself
+
+  bool lacks_data() const;
+  /// Makes layout, flat and leaves of `stored`, what is tied lying in one place, and takes their values; what has no
+  /// data gets stand-ins.
+  /// @param real  false: on the meta device, which takes no memory
+  void lay_out(std::vector<std::size_t> new_owners, bool real);
 
   /// A floating dtype of the program, in the run.
   at::ScalarType map_dtype(at::ScalarType type) const;
   std::vector<c10::IValue> graph_inputs(const std::vector<at::Tensor>& user_inputs) const;
 };
+
+/// A tensor's numbers as reals: a complex one has a last dimension of 2 more.
+at::Tensor as_reals(const at::Tensor& tensor);
+
+/// A complex tensor of pairs of reals. A copy: a view would ask for an even offset, of the products' vectors too.
+at::Tensor as_complex(const at::Tensor& pairs);
 
 /// Sets LibTorch's default dtype for the ops that fall back on it (factories, int / int), and restores it.
 class DefaultDtypeScope {

@@ -56,6 +56,70 @@ at::Tensor embedding_bag(const std::vector<IValue>& arguments) {
   return sum / count.clamp_min(1).unsqueeze(1);
 }
 
+/// slice_scatter(x, source, dim, start, end, step): x with the source in the place of a slice.
+at::Tensor slice_scatter(const std::vector<IValue>& arguments) {
+  const at::Tensor& x = arguments[0].toTensor();
+  const at::Tensor& source = arguments[1].toTensor();
+  const std::int64_t dim = arguments[2].toInt(), step = arguments[5].toInt();
+  const auto start = arguments[3].toOptional<std::int64_t>(), end = arguments[4].toOptional<std::int64_t>();
+  if (!x.is_complex() && !source.is_complex()) return at::slice_scatter(x, source, dim, start, end, step);
+  at::Tensor y = x.clone();
+  y.slice(dim, start, end, step).copy_(source);
+  return y;
+}
+
+/// select_scatter(x, source, dim, index): x with the source in the place of what select gives.
+at::Tensor select_scatter(const std::vector<IValue>& arguments) {
+  const at::Tensor& x = arguments[0].toTensor();
+  const at::Tensor& source = arguments[1].toTensor();
+  const std::int64_t dim = arguments[2].toInt(), index = arguments[3].toInt();
+  if (!x.is_complex() && !source.is_complex()) return at::select_scatter(x, source, dim, index);
+  at::Tensor y = x.clone();
+  y.select(dim, index).copy_(source);
+  return y;
+}
+
+/// cdist(a [..., P, M], b [..., R, M], p): the p-norms [..., P, R] of all differences.
+at::Tensor cdist(const std::vector<IValue>& arguments) {
+  const at::Tensor difference = arguments[0].toTensor().unsqueeze(-2) - arguments[1].toTensor().unsqueeze(-3);
+  return at::linalg_vector_norm(difference, arguments[2].toDouble(), at::IntArrayRef({-1}));
+}
+
+/// _grouped_mm(a, b, offs, bias, out_dtype): one product for each of G groups. `offs` [G] holds where each group ends
+/// in the dimension along which the groups of a two-dimensional operand lie; what is behind the last one is in no
+/// group.
+at::Tensor grouped_mm(const std::vector<IValue>& arguments) {
+  const at::Tensor& a = arguments[0].toTensor();  // [G, M, K], or [ΣM, K], or [M, ΣK]
+  const at::Tensor& b = arguments[1].toTensor();  // [G, K, N], or [K, ΣN], or [ΣK, N]
+  const auto result = [&](const at::Tensor& y) {
+    return arguments.size() > 4 && arguments[4].isInt() ? y.to(arguments[4].toScalarType()) : y;
+  };
+  if (a.dim() == 3 && b.dim() == 3) return result(at::bmm(a, b));
+  const at::Tensor ends = arguments[2].toTensor().to(at::kCPU, at::kLong).contiguous();
+  const std::int64_t groups = ends.numel();
+  // Splits a two-dimensional operand into its groups and the rest, with one node of autograd's.
+  const auto split = [&](const at::Tensor& x, std::int64_t dim) {
+    std::vector<std::int64_t> sizes;
+    std::int64_t begin = 0;
+    for (std::int64_t g = 0; g < groups; begin = ends.const_data_ptr<std::int64_t>()[g++])
+      sizes.push_back(ends.const_data_ptr<std::int64_t>()[g] - begin);
+    sizes.push_back(x.size(dim) - begin);
+    return x.split_with_sizes(sizes, dim);
+  };
+  const std::vector<at::Tensor> left = a.dim() == 3 ? a.unbind(0) : split(a, b.dim() == 3 ? 0 : 1);
+  const std::vector<at::Tensor> right = b.dim() == 3 ? b.unbind(0) : split(b, a.dim() == 3 ? 1 : 0);
+  std::vector<at::Tensor> products;
+  for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g)
+    products.push_back(at::mm(left.at(g), right.at(g)));
+  if (a.dim() == 2 && b.dim() == 2) return result(at::stack(products));
+  if (b.dim() == 3) {
+    products.push_back(at::zeros({left.back().size(0), b.size(2)}, a.options()));
+    return result(at::cat(products, 0));
+  }
+  products.push_back(at::zeros({a.size(1), right.back().size(1)}, a.options()));
+  return result(at::cat(products, 1));
+}
+
 }  // namespace
 
 std::optional<Rewrite> rewrite_for(const std::string& name, const std::string& overload) {
@@ -63,7 +127,13 @@ std::optional<Rewrite> rewrite_for(const std::string& name, const std::string& o
   if (name == "hardsigmoid" && overload.empty()) return Rewrite::kHardsigmoid;
   if (name == "hardsigmoid_") return Rewrite::kHardsigmoidInPlace;
   if (name == "_weight_norm" || name == "_weight_norm_interface") return Rewrite::kWeightNorm;
-  if (name == "embedding_bag") return Rewrite::kEmbeddingBag;
+  if (name == "embedding_bag" || name == "_embedding_bag" || name == "_embedding_bag_forward_only")
+    return Rewrite::kEmbeddingBag;
+  if (name == "copy" && overload.empty()) return Rewrite::kCopy;
+  if (name == "slice_scatter") return Rewrite::kSliceScatter;
+  if (name == "select_scatter") return Rewrite::kSelectScatter;
+  if (name == "cdist" || name == "_cdist_forward") return Rewrite::kCdist;
+  if (name == "_grouped_mm") return Rewrite::kGroupedMm;
   return std::nullopt;
 }
 
@@ -72,12 +142,19 @@ bool can_rewrite(Rewrite rewrite, const std::vector<IValue>& constants, const st
     case Rewrite::kBatchNorm: return constants.size() >= 8 && given[0] && given[3] && given[4];
     case Rewrite::kHardsigmoid:
     case Rewrite::kHardsigmoidInPlace: return true;
+    case Rewrite::kCopy: return constants.size() >= 2 && given[0] && given[1];
+    case Rewrite::kSliceScatter: return constants.size() >= 6 && given[0] && given[1];
+    case Rewrite::kSelectScatter: return constants.size() >= 4 && given[0] && given[1];
     case Rewrite::kWeightNorm: return constants.size() >= 3 && given[0] && given[1] && constants[2].isInt();
     case Rewrite::kEmbeddingBag:
       return constants.size() >= 8 && given[0] && given[1] && given[2] && constants[3].isBool() &&
              !constants[3].toBool() && constants[4].isInt() &&
              (constants[4].toInt() == kSum || constants[4].toInt() == kMean) && constants[7].isBool() &&
              (constants.size() < 9 || !given[8]);
+    case Rewrite::kCdist: return constants.size() >= 3 && given[0] && given[1] && constants[2].isDouble();
+    case Rewrite::kGroupedMm:
+      return constants.size() >= 3 && given[0] && given[1] &&
+             (constants.size() < 4 || (!given[3] && constants[3].isNone()));
   }
   return false;
 }
@@ -92,6 +169,11 @@ at::Tensor run_rewritten(Rewrite rewrite, const std::vector<IValue>& arguments) 
     }
     case Rewrite::kWeightNorm: return weight_norm(arguments);
     case Rewrite::kEmbeddingBag: return embedding_bag(arguments);
+    case Rewrite::kCopy: return at::empty_like(arguments[0].toTensor()).copy_(arguments[1].toTensor());
+    case Rewrite::kSliceScatter: return slice_scatter(arguments);
+    case Rewrite::kSelectScatter: return select_scatter(arguments);
+    case Rewrite::kCdist: return cdist(arguments);
+    case Rewrite::kGroupedMm: return grouped_mm(arguments);
   }
   return {};
 }

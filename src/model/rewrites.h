@@ -16,6 +16,11 @@ enum class Rewrite {
   kHardsigmoidInPlace,  // the same, written to x
   kWeightNorm,          // v · g / ‖v‖: the fused op's double backward takes the norms as constant, and is wrong
   kEmbeddingBag,        // embedding and index_add: _embedding_bag_dense_backward has no derivative; modes sum and mean
+  kCopy,                // a fresh tensor and copy_: the form without side effects has no derivative
+  kSliceScatter,        // a copy and copy_ into its slice: the op has no derivative for complex numbers
+  kSelectScatter,       // the same
+  kCdist,               // norms of differences: _cdist_backward has no derivative
+  kGroupedMm,           // a product for each group: the op's own kernels take few dtypes
 };
 
 /// The form for an aten op of that name and overload, if there is one.

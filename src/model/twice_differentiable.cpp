@@ -70,13 +70,16 @@ void collect_differentiable(const std::vector<IValue>& values, std::vector<at::T
 }
 
 /// Pulls the op's outputs back to its inputs, and that back again.
-void differentiate_twice(const Instruction& instruction, const Frame& frame) {
+void differentiate_twice(const Instruction& instruction, const Frame& frame, const std::string& where) {
   LeafArguments arguments(instruction, frame);
   if (arguments.leaves().empty()) return;
-  call_op(instruction, arguments.stack());
+  call_op(instruction, arguments.stack(), where);
   std::vector<at::Tensor> outputs;
   collect_differentiable(arguments.stack(), outputs);
-  if (outputs.empty()) return;  // a comparison, argmax, detach: constant to autograd
+  if (outputs.empty()) return;              // a comparison, argmax, detach: constant to autograd
+  for (const at::Tensor& output : outputs)  // autograd would warn, and take its derivative as zero
+    if (output.grad_fn()->name().find("WarnNotImplemented") != std::string::npos)
+      throw std::runtime_error("it has no derivative in PyTorch at all");
   std::vector<at::Tensor> weights;
   for (const at::Tensor& output : outputs) weights.push_back(at::ones_like(output).requires_grad_(true));
   const std::vector<at::Tensor> first = torch::autograd::grad(
@@ -96,11 +99,12 @@ void differentiate_twice(const Instruction& instruction, const Frame& frame) {
 void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::string& where) {
   Frame frame = first_frame(graph, std::move(inputs));
   for (const Instruction& instruction : graph.instructions) {
-    const bool is_op =
-        instruction.kind == Instruction::Kind::kDispatch || instruction.kind == Instruction::Kind::kRewritten;
+    const bool is_op = instruction.kind == Instruction::Kind::kDispatch ||
+                       instruction.kind == Instruction::Kind::kRewritten ||
+                       instruction.kind == Instruction::Kind::kVmap;
     if (is_op && at::GradMode::is_enabled()) {
       try {
-        differentiate_twice(instruction, frame);
+        differentiate_twice(instruction, frame, where);
       } catch (const Error&) {
         throw;
       } catch (const std::exception& e) {

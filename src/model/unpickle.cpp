@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <initializer_list>
 #include <optional>
 #include <string_view>
 #include <unordered_map>
@@ -24,7 +25,7 @@ struct StorageName {
   std::string_view name;
   ElementType type;
 };
-constexpr std::array<StorageName, 10> kStorages{{
+constexpr std::array<StorageName, 12> kStorages{{
     {"torch.FloatStorage", ElementType::kF32},
     {"torch.DoubleStorage", ElementType::kF64},
     {"torch.HalfStorage", ElementType::kF16},
@@ -35,6 +36,8 @@ constexpr std::array<StorageName, 10> kStorages{{
     {"torch.CharStorage", ElementType::kI8},
     {"torch.ByteStorage", ElementType::kU8},
     {"torch.BoolStorage", ElementType::kBool},
+    {"torch.ComplexFloatStorage", ElementType::kC64},
+    {"torch.ComplexDoubleStorage", ElementType::kC128},
 }};
 
 // Calls that make something we have no use for. None of them has an effect beyond its value.
@@ -59,8 +62,15 @@ constexpr std::string_view kTensorV1 = "torch._utils._rebuild_tensor";
 constexpr std::string_view kTensorV2 = "torch._utils._rebuild_tensor_v2";
 constexpr std::string_view kParameter = "torch._utils._rebuild_parameter";
 constexpr std::string_view kParameterWithState = "torch._utils._rebuild_parameter_with_state";
-constexpr std::array<std::string_view, 6> kBuilders{kOrderedDict, kSize,      kTensorV1,
-                                                    kTensorV2,    kParameter, kParameterWithState};
+constexpr std::string_view kFromType = "torch._tensor._rebuild_from_type_v2";
+
+// Classes that _rebuild_from_type_v2 may name for a plain tensor that carries attributes.
+constexpr std::array<std::string_view, 4> kTensorClasses{"torch.Tensor", "torch._tensor.Tensor",
+                                                         "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"};
+
+// Calls that make an object of the class that is their first argument: it is the name to tell.
+constexpr std::array<std::string_view, 4> kMakers{"copyreg._reconstructor", "copy_reg._reconstructor",
+                                                  "copyreg.__newobj__", "copyreg.__newobj_ex__"};
 
 template <class List>
 bool contains(const List& list, std::string_view name) {
@@ -93,11 +103,6 @@ class Machine {
  private:
   [[noreturn]] void broken(const std::string& why) const {
     throw InputError(file_ + ": its pickle is broken at byte " + std::to_string(opcode_at_) + ": " + why);
-  }
-  [[noreturn]] void refuse_global(const std::string& name) const {
-    throw InputError(file_ + ": its pickle names " + quote(name) +
-                     ", which hesspect does not load (nothing in the file was executed); save the state dict alone, by "
-                     "torch.save(model.state_dict(), FILE)");
   }
 
   // Reading.
@@ -144,6 +149,16 @@ class Machine {
     stack_.push_back(&value);
     return value;
   }
+  /// A placeholder for what an unknown global makes of these.
+  void push_object(const std::string& name, std::initializer_list<const Value*> parts) {
+    Value& object = push(Kind::kObject);
+    object.text = name;
+    for (const Value* part : parts) object.holds_tensor |= part->holds_tensor;
+  }
+  static void put(Value& container, const std::vector<Value*>& items) {
+    for (const Value* item : items) container.holds_tensor |= item->holds_tensor;
+    container.items.insert(container.items.end(), items.begin(), items.end());
+  }
   void push_int(std::int64_t number) { push(Kind::kInt).number = number; }
   void push_text(Kind kind, std::uint64_t length) { push(kind).text = take_text(length); }
 
@@ -170,19 +185,24 @@ class Machine {
     if (available() < count) broken("its stack is empty");
     std::vector<Value*> items(stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
     stack_.resize(stack_.size() - count);
-    push(Kind::kTuple).items = std::move(items);
+    put(push(Kind::kTuple), items);
   }
-  void push_items(Kind kind, std::vector<Value*> items) {
+  void push_items(Kind kind, const std::vector<Value*>& items) {
     if (kind == Kind::kDict && items.size() % 2 != 0) broken("a dict has a key without a value");
-    push(kind).items = std::move(items);
+    put(push(kind), items);
   }
 
   void extend(Kind kind, const std::vector<Value*>& items) {
     Value& container = top();
     if (container.kind == Kind::kOther) return;  // a set or Counter: of no use here
-    if (container.kind != kind) broken(kind == Kind::kDict ? "it sets items of no dict" : "it appends to no list");
+    if (container.kind == Kind::kObject && kind == Kind::kList) {
+      for (const Value* item : items) container.holds_tensor |= item->holds_tensor;
+      return;
+    }
+    if (container.kind != kind && container.kind != Kind::kObject)
+      broken(kind == Kind::kDict ? "it sets items of no dict" : "it appends to no list");
     if (kind == Kind::kDict && items.size() % 2 != 0) broken("a dict has a key without a value");
-    container.items.insert(container.items.end(), items.begin(), items.end());
+    put(container, items);
   }
 
   void memoize(std::uint64_t key) { memo_[key] = &top(); }
@@ -196,37 +216,76 @@ class Machine {
 
   void push_global(const std::string& module, const std::string& name) {
     const std::string full = module + "." + name;
-    if (contains(kConstants, full)) {
-      push(Kind::kOther).text = full;
-    } else if (storage_type(full) || contains(kBuilders, full) || contains(kOtherCalls, full)) {
-      push(Kind::kGlobal).text = full;
-    } else {
-      refuse_global(full);
-    }
+    push(contains(kConstants, full) ? Kind::kOther : Kind::kGlobal).text = full;
   }
 
   void call() {
     const Value* arguments = pop();
     const Value* function = pop();
-    if (function->kind != Kind::kGlobal) broken("it calls what is no function");
     if (arguments->kind != Kind::kTuple) broken("it calls with what is no tuple");
-    const std::string& name = function->text;
-    const auto& items = arguments->items;
+    if (function->kind == Kind::kObject) return push_object(function->text, {function, arguments});
+    if (function->kind != Kind::kGlobal) broken("it calls what is no function");
+    apply(function->text, *arguments);
+  }
+
+  /// NEWOBJ_EX: as call, with arguments by name.
+  void call_with_names() {
+    const Value* names = pop();
+    const Value* arguments = pop();
+    const Value* function = pop();
+    if (function->kind != Kind::kGlobal && function->kind != Kind::kObject) broken("it calls what is no function");
+    push_object(function->text, {function, arguments, names});
+  }
+
+  void apply(const std::string& name, const Value& arguments) {
+    const auto& items = arguments.items;
     if (contains(kOtherCalls, name)) {
       push(Kind::kOther);
     } else if (name == kOrderedDict) {
-      if (!items.empty()) broken("an OrderedDict is made with arguments");
-      push(Kind::kDict);
+      build_ordered_dict(items);
     } else if (name == kSize) {
       if (items.size() != 1 || items[0]->kind != Kind::kTuple) broken("a torch.Size is made of no tuple");
       stack_.push_back(items[0]);
     } else if (name == kTensorV1 || name == kTensorV2) {
       build_tensor(items);
-    } else if (name == kParameter || name == kParameterWithState) {
-      if (items.empty() || items[0]->kind != Kind::kTensor) broken("a parameter is made of no tensor");
+    } else if ((name == kParameter || name == kParameterWithState) && !items.empty() &&
+               (items[0]->kind == Kind::kTensor || items[0]->kind == Kind::kObject)) {
       stack_.push_back(items[0]);
+    } else if (name == kParameter || name == kParameterWithState) {
+      broken("a parameter is made of no tensor");
+    } else if (name == kFromType) {
+      build_from_type(items);
     } else {
-      broken("it calls " + quote(name));
+      const bool told_by_class = contains(kMakers, name) && !items.empty() && items[0]->kind == Kind::kGlobal;
+      push_object(told_by_class ? items[0]->text : name, {&arguments});
+    }
+  }
+
+  /// Empty, or of one list of pairs, as Python 2 wrote it.
+  void build_ordered_dict(const std::vector<Value*>& items) {
+    std::vector<Value*> pairs;
+    if (items.size() > 1 || (items.size() == 1 && items[0]->kind != Kind::kList))
+      broken("an OrderedDict is made of what is no list of pairs");
+    for (const Value* pair : items.empty() ? pairs : items[0]->items) {
+      if ((pair->kind != Kind::kList && pair->kind != Kind::kTuple) || pair->items.size() != 2)
+        broken("an OrderedDict is made of what is no list of pairs");
+    }
+    if (!items.empty()) {
+      for (const Value* pair : items[0]->items) pairs.insert(pairs.end(), pair->items.begin(), pair->items.end());
+    }
+    push_items(Kind::kDict, pairs);
+  }
+
+  /// (function, class, its arguments, state): torch/_tensor.py, _rebuild_from_type_v2. A subclass of torch.Tensor that
+  /// is not known here may mean its values in any way.
+  void build_from_type(const std::vector<Value*>& items) {
+    if (items.size() < 3 || items[0]->kind != Kind::kGlobal || items[1]->kind != Kind::kGlobal ||
+        items[2]->kind != Kind::kTuple)
+      broken("a tensor with attributes is made of other arguments than a function, a class and a tuple");
+    if (contains(kTensorClasses, items[1]->text) && items[0]->text == kTensorV2) {
+      build_tensor(items[2]->items);
+    } else {
+      push_object(contains(kTensorClasses, items[1]->text) ? items[0]->text : items[1]->text, {items[2]});
     }
   }
 
@@ -246,12 +305,14 @@ class Machine {
   /// (storage, offset, size, stride, …): torch/_utils.py, _rebuild_tensor_v2.
   void build_tensor(const std::vector<Value*>& items) {
     if (items.size() < 4) broken("a tensor is made of too few arguments");
+    if (items[0]->kind == Kind::kObject) return push_object(items[0]->text, {items[0]});
     if (items[0]->kind != Kind::kStorage) broken("a tensor is made of no storage");
     if (items[1]->kind != Kind::kInt || items[1]->number < 0) broken("a tensor's offset is not whole");
     auto sizes = whole_numbers(*items[2], "size");
     auto strides = whole_numbers(*items[3], "stride");
     if (sizes.size() != strides.size()) broken("a tensor's size and stride are of different length");
     Value& tensor = push(Kind::kTensor);
+    tensor.holds_tensor = true;
     tensor.type = items[0]->type;
     tensor.number = items[1]->number;
     tensor.items = {items[0]};
@@ -269,19 +330,27 @@ class Machine {
       broken("a persistent id is not that of a tensor's storage");
     }
     const auto type = storage_type(items[1]->text);
-    if (!type) broken(quote(items[1]->text) + " is no storage");
-    Value& storage = push(Kind::kStorage);
+    if (!type && !items[1]->text.ends_with("Storage")) broken(quote(items[1]->text) + " is no storage");
+    Value& storage = push(type ? Kind::kStorage : Kind::kObject);
+    storage.holds_tensor = true;
+    if (!type) {  // of a type that is not read here: complex, 8-bit floating point, quantized
+      storage.text = items[1]->text;
+      return;
+    }
     storage.type = *type;
     storage.text = items[2]->text;
     storage.number = items[4]->number;
   }
 
-  /// Object state: kept by state dicts (`_metadata`) and tensors with attributes; of no use here.
+  /// Object state: kept by state dicts (`_metadata`), tensors with attributes and objects; of no use here.
   void drop_state() {
-    pop();
-    const Kind kind = top().kind;
-    if (kind != Kind::kDict && kind != Kind::kOther && kind != Kind::kTensor)
+    const Value* state = pop();
+    Value& object = top();
+    if (object.kind == Kind::kObject) {
+      object.holds_tensor |= state->holds_tensor;
+    } else if (object.kind != Kind::kDict && object.kind != Kind::kOther && object.kind != Kind::kTensor) {
       broken("it sets the state of a plain value");
+    }
   }
 
   /// Two's complement, little-endian, any length.
@@ -408,7 +477,8 @@ void Machine::step() {
     }
     case 0x93: push_stack_global(); break;
     case 'R': call(); break;
-    case 0x81: call(); break;  // NEWOBJ: class and arguments, of the same allowed names
+    case 0x81: call(); break;  // NEWOBJ: class and arguments
+    case 0x92: call_with_names(); break;
     case 'b': drop_state(); break;
     case 'Q': build_storage(); break;
     default: broken("opcode " + std::to_string(opcode) + " is not one that state dicts need");

@@ -52,20 +52,21 @@ void DeflationForecast::update(const LinearOperator& op, const Lanczos& run) {
   }
 }
 
-double DeflationForecast::products_at(std::int64_t steps, double rtol, double quantile) const {
+double DeflationForecast::products_at(std::int64_t steps, double rtol, double quantile, double floor) const {
   // The trace as it is known best: its noise must not pass for a gain or a loss between steps.
-  const double target = rtol * points_.back().trace / quantile;
+  const double target = rtol * std::max(std::abs(points_.back().trace), floor) / quantile;
   const double remainder_sq = std::max(0.0, points_.at(static_cast<std::size_t>(steps)).remainder_sq);
   const double probes = remainder_sq > 0 ? 2 * remainder_sq / (target * target) : 0;
   return static_cast<double>(steps) + std::max(static_cast<double>(samples_.size()), probes);
 }
 
-bool DeflationForecast::pays(std::int64_t window, double rtol, double quantile) const {
+bool DeflationForecast::pays(std::int64_t window, double rtol, double quantile, double floor) const {
   if (thick_ || samples_.empty() || points_.empty() || !(rtol > 0)) return false;
   const auto steps = static_cast<std::int64_t>(points_.size()) - 1;
   // What few probes can tell alone takes no steps at all.
-  if (steps < window) return !(products_at(0, rtol, quantile) <= static_cast<double>(window));
-  const double before = products_at(steps - window, rtol, quantile), now = products_at(steps, rtol, quantile);
+  if (steps < window) return !(products_at(0, rtol, quantile, floor) <= static_cast<double>(window));
+  const double before = products_at(steps - window, rtol, quantile, floor),
+               now = products_at(steps, rtol, quantile, floor);
   return now < before || (std::isinf(now) && std::isinf(before));
 }
 

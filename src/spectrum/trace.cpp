@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/spectrum/cumulative.h"
 
 namespace hesspect {
 namespace {
@@ -17,6 +18,14 @@ constexpr double kWellBelow = 0.7;
 /// Both widths are made so much wider: a rule that looks at every count stops where the spread happens to be small, and
 /// samples are not quite normal. At a nominal 90 % some 91 % of intervals held with a tenth; with a quarter 95 %.
 constexpr double kOptionalStopping = 1.25;
+
+/// Of Σ|λ|. Of 26 test models at their random start 24 have traces of 2.8 % and more, which keep their accuracy.
+constexpr double kCancelled = 0.01;
+
+/// What the half width is to be, at most.
+double half_width_asked(double value, const TraceRule& rule) {
+  return rule.rtol * std::max(std::abs(value), rule.floor);
+}
 
 /// Sums over the samples so far.
 struct Sums {
@@ -58,11 +67,18 @@ TraceEstimate estimate_of(double captured, const Sums& sums, const TraceRule& ru
   }
   trace.half_width *= kOptionalStopping;
   trace.converged =
-      rule.rtol <= 0 || (sums.count >= rule.min_samples && trace.half_width <= rule.rtol * std::abs(trace.value));
+      rule.rtol <= 0 || (sums.count >= rule.min_samples && trace.half_width <= half_width_asked(trace.value, rule));
   return trace;
 }
 
 }  // namespace
+
+double trace_floor(const ProbeQuadrature& quadrature, std::int64_t n) {
+  const ReducedQuadrature measure = reduced(quadrature, n);
+  double sum = 0;
+  for (std::size_t k = 0; k < measure.node.size(); ++k) sum += measure.weight[k] * std::abs(measure.node[k]);
+  return kCancelled * static_cast<double>(n) * sum;
+}
 
 double trace_quantile(double confidence) { return kOptionalStopping * normal_quantile(confidence); }
 
@@ -83,7 +99,7 @@ std::int64_t samples_needed(double captured, std::span<const DeflatedSample> sam
     const double least_sq =
         std::min(2 * sums.product_norm_sq / count, sums.count >= kSpreadFrom ? sums.square / (count - 1) : HUGE_VAL) /
         count;
-    if (quantile * std::sqrt(least_sq) > rule.rtol * std::abs(captured + sums.mean)) continue;
+    if (quantile * std::sqrt(least_sq) > half_width_asked(captured + sums.mean, rule)) continue;
     if (estimate_of(captured, sums, rule).converged) return sums.count;
   }
   return 0;
@@ -93,7 +109,7 @@ std::int64_t samples_forecast(double captured, std::span<const DeflatedSample> s
   const auto count = static_cast<std::int64_t>(samples.size());
   if (count == 0) return std::max<std::int64_t>(1, rule.min_samples);
   const TraceEstimate now = trace_estimate(captured, samples, rule);
-  const double ratio = now.half_width / (rule.rtol * std::abs(now.value));
+  const double ratio = now.half_width / half_width_asked(now.value, rule);
   constexpr double kMost = 1e15;
   const double needed = std::min(kMost, static_cast<double>(count) * ratio * ratio);  // NaN and ∞: the most
   const auto forecast = static_cast<std::int64_t>(std::ceil(std::isfinite(needed) ? needed : kMost));

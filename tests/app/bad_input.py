@@ -96,7 +96,8 @@ class Weights(Bad):
             self.refused(BAD_INPUT, [path.name], *self.mlp(data=path), both=False)
 
     def test_a_pickle_that_calls_a_function(self):
-        self.refused(BAD_INPUT, ["system"], *self.mlp(weights=CKPT / "evil.pt"))
+        self.refused(BAD_INPUT, ["state_dict", "posix.system", "nothing in the file was executed"], *self.mlp(weights=CKPT / "evil_state.pt"))
+        self.refused(BAD_INPUT, ["layers.1.bias", "Scaled"], *self.mlp(weights=CKPT / "subclass.pt"), both=False)
         self.assertFalse((CKPT / "EVIL_RAN").exists())
 
     def test_names_and_shapes(self):
@@ -104,6 +105,18 @@ class Weights(Bad):
         self.refused(BAD_INPUT, ["layers.9.weight"], *self.mlp(weights=CKPT / "extra.safetensors"), both=False)
         self.refused(BAD_INPUT, ["layers.1.bias", "[3]"], *self.mlp(weights=CKPT / "misshapen.safetensors"), both=False)
         self.refused(BAD_INPUT, ["legacy.pt"], *self.mlp(weights=CKPT / "legacy.pt"), both=False)
+
+    def test_folders_and_keys(self):
+        self.refused(BAD_INPUT, ["more than one set", "full.safetensors"], *self.mlp(weights=CKPT), both=False)
+        self.refused(BAD_INPUT, ["swa", "--weights-key"], *self.mlp(weights=CKPT / "two_sets.pt", weights_key="swaa"), both=False)
+        self.refused(USAGE, ["--weights"], *self.mlp(weights_key="swa"), both=False)
+
+    def test_a_program_without_weights(self):
+        folder = CKPT / "weightless"
+        args = lambda name, **options: arguments("mlp_ce", self.folder / "r.h5", "causal_lm", model=folder / name, data=folder / "tied.data.h5", **options)
+        self.refused(BAD_INPUT, ["8 of its weights", "emb.weight", "--weights"], *args("meta.pt2"))
+        self.refused(BAD_INPUT, ["mask", "no data"], *args("meta_constant.pt2", weights=folder / "shared.pt"), both=False)
+        self.refused(BAD_INPUT, ["2 missing", "mid.weight"], *args("fake.pt2", weights=folder / "without_mid.safetensors"), both=False)
 
     def test_nan(self):
         self.refused(BAD_INPUT, ["layers.0.weight"], *self.mlp(weights=CKPT / "nan.safetensors"))
@@ -143,6 +156,28 @@ class Data(Bad):
         target = self.target.copy()
         target[8] = 4
         self.refused(BAD_INPUT, ["4", "row 8"], *self.mlp(data=self.data(x=self.x, target=target)))
+
+    def test_weights(self):
+        """Of classes and of rows, from the command line and from the file."""
+        weight = np.ones(9)
+        weight[8] = -0.5
+        data = self.data(x=self.x, target=self.target, negative=weight, none=np.zeros(9), classes=np.array([1, 2, -3, 4.0]))
+        mlp = lambda **options: self.mlp(data=data, **options)
+        self.refused(BAD_INPUT, ["--class-weights", "[3]", "4 classes"], *mlp(class_weights="1,2,3"))
+        self.refused(BAD_INPUT, ["--class-weights", "'klasses'", "did you mean 'classes'"], *mlp(class_weights="klasses"), both=False)
+        self.refused(BAD_INPUT, ["--class-weights", "'classes'", "negative"], *mlp(class_weights="classes"), both=False)
+        self.refused(BAD_INPUT, ["'wait'", "--loss-weight"], *mlp(loss_weight="wait"), both=False)
+        self.refused(BAD_INPUT, ["row 8", "-0.5", "not negative"], *mlp(loss_weight="negative"))
+        self.refused(BAD_INPUT, ["weight is zero", "no terms"], *mlp(loss_weight="none"))
+        self.refused(BAD_INPUT, [", 6]", "has terms ["], *mlp(loss_weight="x"), both=False)
+
+    def test_probabilities(self):
+        soft = np.full((9, 4), 0.25, np.float32)
+        soft[8, 1] = 0.5
+        self.refused(BAD_INPUT, ["row 8", "sum to 1.25", "probabilities"], *self.mlp(data=self.data(x=self.x, target=soft)))
+        logits = arguments("mlp_bce", self.folder / "r.h5", "bce")
+        self.refused(BAD_INPUT, ["row ", "[0, 1]", "bce_with_logits"], *logits)
+        self.refused(BAD_INPUT, ["row ", "log-probabilities", "cross_entropy"], *arguments("mlp_ce", self.folder / "r.h5", "nll"), both=False)
 
     def test_nan(self):
         x = self.x.copy()
@@ -273,6 +308,12 @@ class Usage(Bad):
         self.refused(USAGE, ["--steps", "from 2"], *self.mlp(steps=1), both=False)
         self.refused(USAGE, ["--output-index"], *self.mlp(output_index=1))
         self.refused(USAGE, ["--loss"], "--model", "m", "--data", "d", both=False)
+
+    def test_losses(self):
+        regression = lambda loss, **options: arguments("mlp_mse", self.folder / "r.h5", loss, **options)
+        self.refused(USAGE, ["--loss", "did you mean 'smooth_l1'"], *regression("smoothl1"), both=False)
+        self.refused(USAGE, ["--label-smoothing", "cross_entropy", "not to mse"], *regression("mse", label_smoothing=0.1))
+        self.refused(USAGE, ["--beta 0", "above 0"], *regression("smooth_l1", beta=0), both=False)
 
     def test_accuracy(self):
         for option, value, word in (("rtol-trace", "-1", "at least 0"), ("density-w1", "nan", "nan"), ("confidence", "1", "0.9999"),

@@ -2,6 +2,7 @@
 """From a model file to a result file, against dense Hessians that PyTorch computed."""
 
 import os
+import shutil
 import subprocess
 import unittest
 from pathlib import Path
@@ -13,7 +14,8 @@ from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspec
 SOURCE = Path(os.environ["HESSPECT_SOURCE"])
 FIXED = {"rtol_trace": 0, "density_w1": 0}  # as many probes and steps as are given, no more
 LOSSES = {"mlp_ce": "cross_entropy", "mlp_mse": "mse", "relu_mse": "mse", "linreg": "mse", "softmax_zero": "cross_entropy",
-          "mlp_bce": "bce_with_logits", "deep_scalar": "output"}
+          "mlp_bce": "bce_with_logits", "deep_scalar": "output", "ce_weights": "cross_entropy",
+          "ce_row_weights": "cross_entropy", "bce_pos_weight": "bce_with_logits"}
 
 
 def reference(case):
@@ -89,6 +91,27 @@ class Analyze(Case):
                 with h5py.File(result) as f:
                     found = f["entry/eigenvalues/eigenvalue"][()]
                     np.testing.assert_allclose(found, exact[::-1][:top], atol=1e-9 * np.abs(exact).max())
+
+    def test_weights_and_options_of_losses(self):
+        """Weights from the command line, and from the data file."""
+        of = {}
+        for case in ("ce_weights", "ce_row_weights", "bce_pos_weight"):
+            with h5py.File(FIXTURES / f"{case}.ref.h5") as f:
+                of[case] = f["pos_weight" if "pos" in case else "class_weights"][()]
+        listed = lambda case: ",".join(map(repr, of[case].tolist()))
+        data = self.folder / "with_weights.h5"
+        shutil.copy(FIXTURES / "ce_weights.data.h5", data)
+        with h5py.File(data, "a") as f:
+            f["of/classes"] = of["ce_weights"]
+        for case, ranks, options in (
+                ("ce_weights", 2, {"data": data, "class_weights": "of/classes", "label_smoothing": 0.13}),
+                ("ce_row_weights", 3, {"class_weights": listed("ce_row_weights"), "label_smoothing": 0.2, "loss_weight": "weight"}),
+                ("bce_pos_weight", 1, {"pos_weight": listed("bce_pos_weight")})):
+            with self.subTest(case):
+                result = self.analyze(case, ranks, command="eigs", top=4, bottom=2, rtol_eigs=1e-11, **options)
+                self.check_eigenvalues(result, case, 4, 2)
+                with h5py.File(result) as f:
+                    self.assertAlmostEqual(f["entry/diagnostics/loss"][()], reference(case)[2], delta=1e-12)
 
     def test_eigenvalues_alone(self):
         result = self.analyze("mlp_mse", 1, command="eigs", top=4, bottom=2, rtol_eigs=1e-11)
@@ -209,6 +232,60 @@ class Analyze(Case):
                     self.assertAlmostEqual(f["entry/diagnostics/loss"][()], expected[which], delta=1e-12)
                     self.assertEqual(len(f["entry/diagnostics/widened_weights"]) > 0, which != "")
                     self.assertEqual(len(f["entry/process/weights_sha256"]), 3 if "index" in name else 1)
+
+    def trace_of(self, *more, **options):
+        """The result of few products, and what was said."""
+        output = self.folder / "r.h5"
+        ended = hesspect("trace", *arguments("mlp_ce", output, "cross_entropy", dtype="float64", probes=1, rtol_trace=0, **options), *more, "--force")
+        self.assertDone(ended)
+        return h5py.File(output), ended.err
+
+    def test_several_weights_parts_and_keys(self):
+        ckpt = FIXTURES / "ckpt"
+        with h5py.File(ckpt / "expected.h5") as f:
+            whole, partly = f.attrs["expected_loss"], f.attrs["expected_loss_partial"]
+        self.assertGreater(abs(whole - partly), 1e-6)
+        result, said = self.trace_of("--weights", ckpt / "missing.safetensors", "--weights-partial")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], partly, delta=1e-12)
+            self.assertEqual(list(f["entry/process/weights_not_covered"].asstr()), ["layers.1.bias"])
+            self.assertIn("layers.1.bias", list(f["entry/diagnostics/warnings"].asstr())[0])
+        result, said = self.trace_of("--weights", ckpt / "missing.safetensors", "--weights", ckpt / "one.safetensors")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], whole, delta=1e-12)
+            self.assertEqual(len(f["entry/process/weights_sha256"]), 2)
+        result, said = self.trace_of("--weights", ckpt / "two_sets.pt", "--weights-key", "swa")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], whole, delta=1e-12)
+            self.assertIn("'module.' taken off its names", list(f["entry/process/weights_changes"].asstr())[0])
+        self.assertIn("'module.' taken off its names", said)
+        self.assertIn("'module.' taken off its names", hesspect("inspect", self.folder / "r.h5").out)
+        self.assertIn("safetensors index", hesspect("inspect", ckpt / "sharded").out)
+        result, said = self.trace_of("--weights", ckpt / "sharded")
+        with result as f:
+            self.assertAlmostEqual(f["entry/diagnostics/loss"][()], whole, delta=1e-12)
+
+    def test_a_program_without_weights(self):
+        """As the program with weights: a tied weight and an unused layer counted once each, however the file holds them."""
+        folder, output = FIXTURES / "ckpt" / "weightless", self.folder / "r.h5"
+        with h5py.File(folder / "tied.ref.h5") as f:
+            exact, loss = f["eigenvalues"][()], f.attrs["loss"]
+        args = lambda name: arguments("mlp_ce", output, "causal_lm", model=folder / f"{name}.pt2", data=folder / "tied.data.h5", dtype="float64",
+                                      top=5, bottom=2, rtol_eigs=1e-10, **FIXED)
+        for name, weights in (("tied", None), ("meta", "shared.pt"), ("fake", "without_head.safetensors")):
+            with self.subTest(name):
+                self.assertDone(hesspect("analyze", *args(name), *(["--weights", folder / weights] if weights else []), "--force", ranks=2))
+                with h5py.File(output) as f:
+                    self.assertEqual(f["entry/diagnostics/n_parameters"][()], len(exact))
+                    self.assertAlmostEqual(f["entry/diagnostics/loss"][()], loss, delta=1e-12)
+                    expected = np.concatenate([exact[::-1][:5], exact[:2][::-1]])
+                    np.testing.assert_allclose(f["entry/eigenvalues/eigenvalue"][()], expected, rtol=0, atol=1e-9 * exact[-1])
+        told = hesspect("inspect", folder / "meta.pt2")
+        self.assertDone(told)
+        self.assertIn("no data for 8 of these", told.out)
+        planned = hesspect("plan", *args("meta"))
+        self.assertDone(planned)
+        self.assertIn("measured with made-up values", planned.err + planned.out)
 
     def test_arrays_of_other_names(self):
         data, output = self.folder / "d.h5", self.folder / "r.h5"

@@ -59,6 +59,23 @@ TEST(Options, DefaultsAndCommandLine) {
   EXPECT_EQ(run.config.data.inputs, inputs);
 }
 
+// One a time, later over earlier; a source replaces the lower one's list as a whole.
+TEST(Options, WeightsMayBeGivenSeveralTimes) {
+  using Names = std::vector<std::string>;
+  const IniFile ini("weights = a, b.pt\nweights = c\n");
+  const Invocation run = parse_command_line(with({"--config", ini.path(), "--weights-partial"}), {});
+  EXPECT_EQ(run.config.model.weights, (Names{"a, b.pt", "c"}));
+  EXPECT_TRUE(run.config.model.weights_partial);
+  EXPECT_EQ(from_ini(to_ini(run.config), "x").model.weights, run.config.model.weights);
+  EXPECT_EQ(
+      parse_command_line(with({"--config", ini.path(), "--weights", "d", "--weights=e"}), {}).config.model.weights,
+      (Names{"d", "e"}));
+  EXPECT_EQ(parse_command_line(with({}), {{"HESSPECT_WEIGHTS", "f"}}).config.model.weights, Names{"f"});
+  EXPECT_EQ(usage_error(with({"--weights", ""})), "--weights : a value is missing");
+  EXPECT_EQ(usage_error(with({"--weights-key", "ema"})),
+            "--weights-partial and --weights-key say how --weights is read, which is not given");
+}
+
 TEST(Options, CommandLineBeatsEnvironmentBeatsIniBeatsDefaults) {
   const IniFile ini("[probes]\nsteps = 11 ; why\nprobes = 12\nseed = 13\n# comment\ntarget = \"a # b\"\n");
   const Environment environment = {{"HESSPECT_STEPS", "21"}, {"HESSPECT_PROBES", "22"}, {"HESSPECT_SEED", ""}};
@@ -437,6 +454,63 @@ TEST(Options, Accuracy) {
     EXPECT_NE(help.find(option), std::string::npos) << option;
   EXPECT_NE(help.find("--layers=false"), std::string::npos);  // how to turn off what is on
   EXPECT_EQ(help.find("--force=false"), std::string::npos);
+}
+
+std::vector<std::string> with_loss(const std::string& loss, std::vector<std::string> more) {
+  std::vector<std::string> args = with(std::move(more));
+  args.at(6) = loss;
+  return args;
+}
+
+TEST(Options, WeightsAreNumbersOrAnArray) {
+  const auto weights = [](const std::string& text) {
+    return parse_command_line(with_loss("nll", {"--class-weights", text}), {}).config.loss.class_weights;
+  };
+  EXPECT_EQ(weights("0.25, 1,1e3").numbers, (std::vector<double>{0.25, 1, 1000}));
+  EXPECT_EQ(weights("2").numbers, std::vector<double>{2});
+  EXPECT_EQ(weights("of/classes").array, "of/classes");
+  EXPECT_TRUE(weights("of/classes").numbers.empty());
+  EXPECT_FALSE(LossConfig().class_weights.given());
+  for (const std::string wrong : {"1,-2", "1,,2", "1,x", "nan", "inf", "1,"})
+    EXPECT_EQ(usage_error(with_loss("nll", {"--class-weights=" + wrong})),
+              "--class-weights " + wrong +
+                  ": expected numbers that are not negative, separated by commas, or the name of an array");
+}
+
+TEST(Options, LossesReadBack) {
+  const std::vector<std::vector<std::string>> all = {
+      {"cross_entropy", "--class-weights", "0.1,0.30000000000000004,2", "--label-smoothing", "0.1"},
+      {"masked_lm", "--class-weights", "of classes", "--loss-weight", "w"},
+      {"bce_with_logits", "--pos-weight", "3"},
+      {"smooth_l1", "--beta", "0.5"},
+      {"huber", "--delta", "2.5"}};
+  for (const std::vector<std::string>& one : all) {
+    const RunConfig config = parse_command_line(with_loss(one[0], {one.begin() + 1, one.end()}), {}).config;
+    EXPECT_EQ(to_ini(from_ini(to_ini(config), "text")), to_ini(config));
+    EXPECT_EQ(from_ini(to_ini(config), "text").loss.class_weights.numbers, config.loss.class_weights.numbers);
+    EXPECT_NE(to_ini_of_result(config), to_ini_of_result(parse_command_line(with_loss(one[0], {}), {}).config));
+    const IniFile ini(to_ini(config));  // with the usual values of what belongs to other losses
+    EXPECT_EQ(to_ini(parse_command_line({"analyze", "--config", ini.path()}, {}).config), to_ini(config));
+  }
+}
+
+TEST(Options, OfAnotherLoss) {
+  EXPECT_EQ(usage_error(with({"--label-smoothing", "0.1"})),
+            "--label-smoothing belongs to --loss cross_entropy, causal_lm, masked_lm, not to mse");
+  EXPECT_EQ(usage_error(with({"--class-weights", "1,2"})),
+            "--class-weights belongs to --loss cross_entropy, causal_lm, masked_lm, nll, not to mse");
+  EXPECT_EQ(usage_error(with_loss("bce", {"--pos-weight", "2"})),
+            "--pos-weight belongs to --loss bce_with_logits, not to bce");
+  EXPECT_EQ(usage_error(with_loss("huber", {"--beta", "2"})), "--beta belongs to --loss smooth_l1, not to huber");
+  EXPECT_EQ(usage_error(with_loss("smooth_l1", {"--delta", "2"})), "--delta belongs to --loss huber, not to smooth_l1");
+  EXPECT_EQ(usage_error(with_loss("output", {"--loss-weight", "w"})),
+            "--loss-weight has no effect on --loss output: weigh the rows inside the program");
+  EXPECT_EQ(usage_error(with({"--label-smoothing", "0", "--beta", "1", "--loss-weight", "w"})), "");
+  EXPECT_EQ(usage_error(with_loss("smooth_l1", {"--beta", "0"})),
+            "--beta 0: expected a number above 0 and below 1e+100");
+  EXPECT_NE(usage_error(with_loss("huber", {"--delta=-1"})), "");
+  EXPECT_NE(usage_error(with_loss("nll", {"--label-smoothing", "0.1"})), "");
+  EXPECT_NE(usage_error(with_loss("cross_entropy", {"--label-smoothing", "1"})), "");
 }
 
 }  // namespace

@@ -21,6 +21,9 @@ TEST(ElementTypes, SizesAndNames) {
   EXPECT_TRUE(is_floating(ElementType::kF16));
   EXPECT_FALSE(is_floating(ElementType::kI8));
   EXPECT_EQ(element_from_safetensors("BF16"), ElementType::kBF16);
+  EXPECT_EQ(element_from_safetensors("C64"), ElementType::kC64);
+  EXPECT_EQ(element_size(ElementType::kC128), 16U);
+  EXPECT_TRUE(is_complex(ElementType::kC64) && !is_floating(ElementType::kC64) && !is_complex(ElementType::kF32));
   EXPECT_EQ(element_from_safetensors("F8_E4M3"), std::nullopt);
 }
 
@@ -51,6 +54,9 @@ TEST(ElementTypes, FirstNonFiniteOfHalves) {
   EXPECT_EQ(first_non_finite(ElementType::kF16, half.data(), 2), std::nullopt);
   std::vector<std::uint16_t> brain{0x7f7f, 0x7c00, 0x7fc0};  // largest, a number, NaN
   EXPECT_EQ(first_non_finite(ElementType::kBF16, brain.data(), 3), 2);
+  std::vector<float> complex{1, 2, 3, 4, 5, INFINITY};  // three numbers
+  EXPECT_EQ(first_non_finite(ElementType::kC64, complex.data(), 3), 2);
+  EXPECT_EQ(first_non_finite(ElementType::kC64, complex.data(), 2), std::nullopt);
   const std::int64_t all_ones = -1;
   EXPECT_EQ(first_non_finite(ElementType::kI64, &all_ones, 1), std::nullopt);
 }

@@ -57,7 +57,14 @@ INSTANTIATE_TEST_SUITE_P(Models, PyTorchOracle,
                          ::testing::Values("mlp_mse", "mlp_ce", "mlp_bce", "relu_mse", "linreg", "softmax_zero",
                                            "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit", "bert", "gpt2",
                                            "gpt2_shifted", "llama", "widedeep", "multi_output", "symint", "constants",
-                                           "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward"),
+                                           "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward",
+                                           "complex_rotary", "fourier", "complex_parameters", "complex_decomposed",
+                                           "complex_input", "mixture", "vmap_rows", "vmap_ensemble", "instance_norm",
+                                           "instance_norm_decomposed"),
+                         [](const auto& test) { return std::string(test.param); });
+
+// Every loss with its options and weights; in micro-batches, some of which have no term that counts.
+INSTANTIATE_TEST_SUITE_P(Losses, PyTorchOracle, ::testing::ValuesIn(test::kLossCases),
                          [](const auto& test) { return std::string(test.param); });
 
 // A program that returns its own mean loss needs micro-batches that weigh it by rows; unequal ones are allowed.
@@ -65,6 +72,12 @@ TEST(OwnLoss, MeanOfRows) {
   expect_reference("own_loss", at::kDouble, 1000, 0, 1e-10);
   expect_reference("own_loss", at::kDouble, 3, 0, 1e-10);
 }
+
+// Each row's own loss, by torch.vmap around it, is a mean over eight rows that are exported for good.
+TEST(OwnLoss, MapOverRows) { expect_reference("vmap_loss", at::kDouble, 8, 0, 1e-10); }
+
+// A batch norm over its own batch, which is the one batch that there is.
+TEST(BatchNorm, OfItsOwnBatch) { expect_reference("bn_of_batch", at::kDouble, 8, 0, 1e-10); }
 
 // Nine rows of a program that takes two to eight at once: the size is chosen within its bounds, and no row is left
 // alone.

@@ -3,7 +3,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -108,6 +110,21 @@ TEST(Shards, CoverAllRowsInOrder) {
       EXPECT_LE(most - least, 1);
     }
   }
+}
+
+TEST(Shards, UnitsAreNeverParted) {
+  for (const int ranks : {1, 2, 3, 5, 16}) {
+    std::int64_t reached = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const RowRange range = shard_rows(28, ranks, rank, 4);
+      EXPECT_EQ(range.begin, reached);
+      EXPECT_EQ(range.size() % 4, 0);
+      reached = range.end;
+    }
+    EXPECT_EQ(reached, 28);
+  }
+  EXPECT_EQ(shard_rows(28, 3, 0, 28).size(), 28);  // all rows are one unit: the first rank has it
+  EXPECT_EQ(shard_rows(28, 3, 1, 28).size(), 0);
 }
 
 TEST(Shards, MicroBatches) {
@@ -290,6 +307,70 @@ TEST_F(LoadShard, ShardsAreTheRowsOnce) {
   }
   EXPECT_EQ(load(spec, 10, 9).inputs[0].sizes(), (at::IntArrayRef{0, 2}));  // an empty shard keeps its other dimensions
   EXPECT_FALSE(load({spec.path, {"x"}, "", 0}).target.defined());
+}
+
+TEST_F(LoadShard, RowsAlongAnotherDimension) {
+  Writer writer(at("d.h5"));
+  writer.add_doubles("x", {2, 5, 3});
+  writer.add_doubles("y", {5});
+  const auto hdf5_path = writer.close();
+  // The same array as safetensors.
+  std::string data(30 * sizeof(double), ' ');
+  for (int i = 0; i < 30; ++i) {
+    const double value = i;
+    std::memcpy(data.data() + static_cast<std::size_t>(i) * sizeof value, &value, sizeof value);
+  }
+  const std::string header = R"({"x":{"dtype":"F64","shape":[2,5,3],"data_offsets":[0,240]}})";
+  std::string bytes(8, '\0');
+  bytes[0] = static_cast<char>(header.size());
+  const auto path = folder_.write("d.safetensors", bytes + header + data);
+  const at::Tensor whole = at::arange(30, at::kDouble).view({2, 5, 3}).movedim(1, 0);
+  for (const auto& from : {hdf5_path, path}) {
+    DatasetSpec spec{from, {"x"}, "", 0};
+    spec.input_dims = {1};
+    EXPECT_EQ(count_rows(*ArrayFile::open(from), spec), 5);
+    std::vector<at::Tensor> parts;
+    for (int rank = 0; rank < 3; ++rank) parts.push_back(load(spec, 3, rank).inputs[0]);
+    EXPECT_TRUE(at::cat(parts).equal(whole)) << from;
+    const std::vector<std::int64_t> rows{4, 0, 1};
+    EXPECT_TRUE(load_rows(*ArrayFile::open(from), spec, rows).inputs[0].equal(whole.index_select(0, at::tensor(rows))));
+    spec.input_dims = {3};
+    EXPECT_CONTAINS(error_of(spec), "no dimension 3");
+  }
+  DatasetSpec both{hdf5_path, {"x"}, "y", 0};
+  EXPECT_CONTAINS(error_of(both), "has 5 rows, but 'x' has 2");
+  both.input_dims = {1};
+  EXPECT_EQ(load(both).target.size(0), 5);
+}
+
+TEST_F(LoadShard, WholeUnitsOnly) {
+  Writer writer(at("d.h5"));
+  writer.add_doubles("x", {10});
+  DatasetSpec spec{writer.close(), {"x"}, "", 0};
+  spec.unit_rows = 4;
+  EXPECT_CONTAINS(error_of(spec), "10 rows are no whole number of units of 4");
+  spec.samples = 8;
+  EXPECT_TRUE(load(spec, 2, 1).inputs[0].equal(at::tensor({4.0, 5.0, 6.0, 7.0}, at::kDouble)));
+}
+
+// Among many rows that are alike, the few that differ are found: a short one, a class of its own.
+TEST_F(LoadShard, TellingUnitsDifferAsTheDataDo) {
+  constexpr hsize_t kRows = 5000;
+  std::vector<std::int64_t> mask(kRows * 6, 1), label(kRows, 3);
+  for (std::size_t t = 2; t < 6; ++t) mask[4321 * 6 + t] = 0;
+  label[77] = -100;
+  label[4000] = 9;
+  Writer writer(at("d.h5"));
+  writer.add("mask", H5T_STD_I64LE, H5T_NATIVE_INT64, {kRows, 6}, mask);
+  writer.add("label", H5T_STD_I64LE, H5T_NATIVE_INT64, {kRows}, label);
+  DatasetSpec spec{writer.close(), {"mask"}, "label", 0};
+  const auto file = ArrayFile::open(spec.path);
+  const std::vector<std::int64_t> units = telling_units(*file, spec, 8);
+  EXPECT_EQ(units.size(), 8U);
+  for (const std::int64_t row : {77, 4000, 4321}) EXPECT_TRUE(std::ranges::count(units, row) == 1) << row;
+  spec.unit_rows = 10;
+  const std::vector<std::int64_t> tens = telling_units(*file, spec, 4);
+  for (const std::int64_t unit : {7, 432}) EXPECT_TRUE(std::ranges::count(tens, unit) == 1) << unit;
 }
 
 TEST_F(LoadShard, FirstSamples) {

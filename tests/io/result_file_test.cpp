@@ -138,6 +138,8 @@ RunResult sample() {
   r.process.seed = UINT64_MAX;
   r.process.model = {{"m.pt2", "00ff"}};
   r.process.data = {{"d.h5", "11"}};
+  r.process.weights_changes = {"'module.' taken off its names"};
+  r.process.weights_not_covered = {"a", "b"};
   r.process.ranks = 2;
   r.process.curvature = "hessian";
   r.process.start_time = "2026-01-01T00:00:00Z";
@@ -191,6 +193,8 @@ TEST_F(ResultFile, ReadsBackTheSame) {
   EXPECT_EQ(back.process.seed, UINT64_MAX);
   EXPECT_EQ(back.process.model[0].sha256, "00ff");
   EXPECT_TRUE(back.process.weights.empty());
+  EXPECT_EQ(back.process.weights_changes, r.process.weights_changes);
+  EXPECT_EQ(back.process.weights_not_covered, r.process.weights_not_covered);
   EXPECT_EQ(back.process.hosts, r.process.hosts);
   EXPECT_TRUE(std::isnan(back.diagnostics.symmetry_error));
   EXPECT_EQ(back.diagnostics.products, 240);

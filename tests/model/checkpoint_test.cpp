@@ -53,15 +53,16 @@ class Fixtures : public ::testing::Test {
     return all;
   }
 
-  void check_overlay(const std::string& file, const std::string& group = "values") const {
+  void check_overlay(const std::string& file, const std::string& group = "values", const std::string& stripped = "",
+                     const std::string& key = "") const {
     const auto all = targets();
-    const OverlayReport report = overlay(read_checkpoint(folder_ / file), all);
+    const OverlayReport report = overlay(read_checkpoint(folder_ / file, key), all);
     const auto values = expected(group);
     for (const OverlayTarget& target : all) {
       EXPECT_TRUE(target.tensor.to(at::kDouble).equal(values.at(target.name))) << file << " " << target.name;
     }
     EXPECT_EQ(report.widened.size(), group == "values" ? 0U : all.size());
-    EXPECT_EQ(report.stripped_prefix, "");
+    EXPECT_EQ(report.changes.at(0), (NameChange{stripped, "", "", false})) << file;
   }
 
   std::string error_of(const std::string& file) const {
@@ -72,12 +73,24 @@ class Fixtures : public ::testing::Test {
 };
 
 TEST_F(Fixtures, EveryFormGivesTheSameWeights) {
-  for (const char* file : {"full.safetensors", "f64.safetensors", "sharded/model.safetensors.index.json", "state.pt",
-                           "nested_model.pth", "nested_state_dict.pt", "ordered.pt", "parameter_objects.pt"}) {
+  for (const char* file :
+       {"full.safetensors", "f64.safetensors", "sharded/model.safetensors.index.json", "state.pt", "nested_model.pth",
+        "nested_state_dict.pt", "ordered.pt", "parameter_objects.pt", "attributes.pt", "unknown_dict.pt", "evil.pt"}) {
     check_overlay(file);
   }
   check_overlay("bf16.safetensors", "values_bf16");
   check_overlay("fp16.pt", "values_fp16");
+}
+
+TEST_F(Fixtures, ComplexNumbers) {
+  const Checkpoint checkpoint = read_checkpoint(folder_ / "complex.pt");
+  ASSERT_EQ(checkpoint.tensors.size(), 2U);
+  EXPECT_EQ(checkpoint.tensors[0].dtype, at::kComplexFloat);
+  EXPECT_EQ(checkpoint.tensors[1].dtype, at::kComplexDouble);
+  for (const CheckpointTensor& one : checkpoint.tensors) {
+    EXPECT_EQ(one.shape, (std::vector<std::int64_t>{2, 3}));
+    EXPECT_TRUE(at::view_as_real(one.tensor).reshape({-1}).to(at::kDouble).equal(at::arange(12, at::kDouble)));
+  }
 }
 
 TEST_F(Fixtures, WhatIsToldOfACheckpoint) {
@@ -110,12 +123,83 @@ TEST_F(Fixtures, NothingIsWrittenWhenSomethingIsWrong) {
   }
 }
 
+// A script's arguments, an optimizer, NumPy scalars and the like lie beside the state dict: they were all refused.
+TEST_F(Fixtures, TrainingCheckpoints) {
+  for (const char* file : {"training2.pt", "training4.pt", "training5.pt"}) {
+    check_overlay(file, "values", "module.");
+    const Checkpoint checkpoint = read_checkpoint(folder_ / file);
+    EXPECT_EQ(checkpoint.key, "state_dict");
+    EXPECT_TRUE(checkpoint.other_sets.empty());
+    EXPECT_EQ(checkpoint.skipped.size(), 24U);
+  }
+}
+
 TEST_F(Fixtures, APickleThatCallsAFunctionIsNotRun) {
   fs::remove(folder_ / "EVIL_RAN");
-  const std::string message = input_error([&] { read_checkpoint(folder_ / "evil.pt"); });
-  EXPECT_CONTAINS(message, "names 'posix.system'");
-  EXPECT_CONTAINS(message, "nothing in the file was executed");
+  const std::string unrun = "(nothing in the file was executed)";
+  EXPECT_EQ(read_checkpoint(folder_ / "evil.pt").objects,
+            (std::vector<std::pair<std::string, std::string>>{{"payload", "posix.system"}}));
+  EXPECT_CONTAINS(error_of("evil_state.pt"), "'state_dict' is an object of 'posix.system'");
+  EXPECT_CONTAINS(error_of("evil_state.pt"), unrun);
+  EXPECT_CONTAINS(error_of("evil_whole.pt"), "holds no state dict, but an object of 'posix.system'");
+  EXPECT_CONTAINS(error_of("evil_whole.pt"), unrun);
+  EXPECT_CONTAINS(error_of("evil_weight.pt"),
+                  "1 missing (layers.1.bias) ('layers.1.bias' is there as an object of 'posix.system'");
   EXPECT_FALSE(fs::exists(folder_ / "EVIL_RAN"));
+}
+
+TEST_F(Fixtures, ATensorOfAnUnknownClassIsRefused) {
+  EXPECT_CONTAINS(error_of("subclass.pt"), "tensor 'layers.1.bias' is made by 'checkpoints.Scaled'");
+}
+
+TEST_F(Fixtures, AKeyChoosesAmongSeveralSets) {
+  EXPECT_EQ(read_checkpoint(folder_ / "two_sets.pt").other_sets, std::vector<std::string>{"swa"});
+  check_overlay("two_sets.pt", "values", "module.", "swa.model");
+  check_overlay("two_sets.pt", "values", "module.", "swa");
+  const auto refusal = [&](const std::string& file, const std::string& key) {
+    return input_error([&] { read_checkpoint(folder_ / file, key); });
+  };
+  EXPECT_CONTAINS(refusal("two_sets.pt", "swaa"), "nothing under --weights-key 'swaa' (did you mean 'swa'?)");
+  EXPECT_CONTAINS(refusal("two_sets.pt", "swa.net"), "there are model");
+  EXPECT_CONTAINS(refusal("two_sets.pt", "epoch"), "holds no state dict under 'epoch', but another kind of value");
+  EXPECT_CONTAINS(refusal("full.safetensors", "swa"), "has no keys for --weights-key 'swa'");
+}
+
+// A folder stands for the one set of weights in it.
+TEST_F(Fixtures, Folders) {
+  const test::TemporaryFolder folder;
+  const auto check = [&] { check_overlay(folder.path().string()); };
+  const auto refusal = [&] { return input_error([&] { read_checkpoint(folder.path()); }); };
+  const auto copy = [&](const std::string& from, const std::string& to) {
+    fs::copy_file(folder_ / from, folder.path() / to);
+  };
+  EXPECT_CONTAINS(refusal(), "is a folder without weights");
+  folder.write("optimizer.pt", "no weights");
+  folder.write("config.json", "{}");
+  EXPECT_CONTAINS(refusal(), "is a folder without weights");
+  copy("state.pt", "pytorch_model.bin");
+  check();
+  copy("full.safetensors", "model.safetensors");  // the newer form of the same
+  fs::remove(folder.path() / "pytorch_model.bin");
+  folder.write("pytorch_model.bin", "not read");
+  check();
+  copy("bf16.safetensors", "other.safetensors");
+  EXPECT_CONTAINS(refusal(), "more than one set of weights, or a part of one: model.safetensors, other.safetensors");
+  fs::remove(folder.path() / "model.safetensors");
+  fs::remove(folder.path() / "other.safetensors");
+  copy("sharded/model-00001-of-00002.safetensors", "model-00001-of-00002.safetensors");
+  EXPECT_CONTAINS(refusal(), "a part of one");
+  copy("sharded/model-00002-of-00002.safetensors", "model-00002-of-00002.safetensors");
+  check();
+  EXPECT_EQ(read_checkpoint(folder.path()).files.size(), 2U);
+  copy("sharded/model-00002-of-00002.safetensors", "model-00003-of-00003.safetensors");
+  EXPECT_CONTAINS(refusal(), "a part of one");
+  fs::remove(folder.path() / "model-00003-of-00003.safetensors");
+  copy("sharded/model.safetensors.index.json", "model.safetensors.index.json");
+  check();
+  EXPECT_EQ(read_checkpoint(folder.path()).format, "safetensors index");
+  copy("full.safetensors", "model.safetensors");
+  EXPECT_CONTAINS(refusal(), "more than one set of weights");
 }
 
 TEST_F(Fixtures, OtherKindsOfFile) {
@@ -123,7 +207,7 @@ TEST_F(Fixtures, OtherKindsOfFile) {
   EXPECT_CONTAINS(input_error([&] { read_checkpoint(fixtures() / "mlp_ce.pt2"); }), "is an exported program (.pt2)");
   EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "expected.h5"); }), "is no checkpoint");
   EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "none.pt"); }), "no such file");
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_); }), "is a directory");
+  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_); }), "more than one set of weights");
 }
 
 // Every truncation, and mutations, of what PyTorch wrote: success or an InputError, never a crash.
@@ -144,9 +228,9 @@ void attempt(const fs::path& path) {
 
 TEST_F(Fixtures, FuzzPyTorchArchives) {
   const test::TemporaryFolder folder;
-  for (const char* file : {"ordered.pt", "nested_state_dict.pt"}) {
+  for (const char* file : {"ordered.pt", "nested_state_dict.pt", "training2.pt"}) {
     const std::string whole = test::read_bytes(folder_ / file);
-    for (std::size_t size = 0; size < whole.size(); ++size) {
+    for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 10'000) {
       input_error([&] { read_checkpoint(folder.write("m.pt", whole.substr(0, size))); });
     }
     for (std::uint32_t i = 0; i < 2000; ++i) attempt(folder.write("m.pt", test::mutate(whole, i)));
@@ -270,12 +354,12 @@ TEST_F(HandMade, StoragesThatAreNotAligned) {
 }
 
 TEST_F(HandMade, GlobalsOutsideTheList) {
-  const auto refused = [&](const std::string& body, const std::string& name) {
-    const std::string message = error_of(body);
-    EXPECT_CONTAINS(message, "names '" + name + "'");
+  const auto refused = [&](const std::string& global, const std::string& name) {
+    const std::string message = error_of(global + "(" + text("true") + "tR");
+    EXPECT_CONTAINS(message, "an object of '" + name + "'");
     EXPECT_CONTAINS(message, "nothing in the file was executed");
   };
-  refused("cos\nsystem\n(" + text("true") + "tR", "os.system");
+  refused("cos\nsystem\n", "os.system");
   refused(text("builtins") + text("eval") + "\x93", "builtins.eval");  // STACK_GLOBAL
   refused("ctorch.storage\n_load_from_bytes\n", "torch.storage._load_from_bytes");
   refused("ctorch\nload\n", "torch.load");
@@ -284,6 +368,42 @@ TEST_F(HandMade, GlobalsOutsideTheList) {
   EXPECT_CONTAINS(error_of("(ios\nsystem\n"), "opcode 105");  // INST
   EXPECT_CONTAINS(error_of("\x82\x01"), "opcode 130");        // EXT1
   EXPECT_CONTAINS(error_of(text("storage") + "Q"), "persistent id");
+}
+
+// What an unknown global makes keeps its items, and knows whether a tensor went into it on any way.
+TEST_F(HandMade, Placeholders) {
+  const std::string made = "cmine\nThing\n";
+  const std::string w = tensor(storage("FloatStorage", "0", 4), 0, {4}, {1});
+  const auto inert = [&](const std::string& value) {
+    const Checkpoint checkpoint = read(dict({{"w", w}, {"x", value}}));
+    EXPECT_EQ(checkpoint.tensors.size(), 1U);
+    EXPECT_EQ(checkpoint.objects, (std::vector<std::pair<std::string, std::string>>{{"x", "mine.Thing"}}));
+  };
+  const auto depends = [&](const std::string& value, const std::string& maker = "mine.Thing") {
+    EXPECT_CONTAINS(error_of(dict({{"w", w}, {"x", value}})), "tensor 'x' is made by '" + maker + "'");
+  };
+  inert(made + ")R");
+  inert(made + ")\x81");                                                      // NEWOBJ
+  inert(made + ")" + dict({{"a", "K\x01"}}) + "\x92");                        // NEWOBJ_EX
+  inert(made + ")R" + dict({{"a", "K\x01"}}) + "b");                          // BUILD
+  inert(made + ")R(K\x01K\x02" + "e" + "K\x03" + "a");                        // APPENDS, APPEND
+  inert(made + ")R)R");                                                       // what it makes is called again
+  inert("ccopyreg\n_reconstructor\n(" + made + "c__builtin__\nobject\nNtR");  // told by its class
+  inert(made + "(\x8a\x0c" + std::string(12, '\x7f') + "tR");                 // LONG1 beyond 64 bits
+  depends(made + "(" + w + "tR");
+  depends(made + "(](" + w + "etR");  // in a list
+  depends(made + ")}" + text("a") + w + "s\x92");
+  depends(made + ")R" + dict({{"a", w}}) + "b");
+  depends(made + ")R" + w + "a");
+  depends(tensor(storage("ComplexFloatStorage", "0", 1), 0, {1}, {1}), "torch.ComplexFloatStorage");
+  EXPECT_EQ(read(made + ")R(" + text("w") + w + "u").tensors.size(), 1U);
+  EXPECT_EQ(read(dict({{"w", w}, {"a._extra_state", made + "(" + w + "tR"}})).tensors.size(), 1U);
+  EXPECT_CONTAINS(error_of(dict({{"model", made + "(" + w + "tR"}})), "'model' is an object of 'mine.Thing'");
+  EXPECT_CONTAINS(error_of("(" + text("storage") + made + text("0") + text("cpu") + "K\x01tQ"), "is no storage");
+  // An OrderedDict as Python 2 wrote it.
+  EXPECT_EQ(read("ccollections\nOrderedDict\n(](](" + text("w") + w + "eetR").tensors.size(), 1U);
+  EXPECT_CONTAINS(error_of("ccollections\nOrderedDict\n(](](" + w + "eetR"), "no list of pairs");
+  EXPECT_CONTAINS(error_of("NN}\x92"), "no function");
 }
 
 TEST_F(HandMade, BrokenPickles) {
@@ -332,8 +452,12 @@ TEST_F(HandMade, WhereTheStateDictLies) {
   const std::string inner = dict({{"w", w}});
   EXPECT_EQ(read(dict({{"model", dict({{"state_dict", inner}})}, {"epoch", "K\x03"}})).key, "model.state_dict");
   EXPECT_EQ(read(dict({{"ema", inner}, {"net", inner}})).skipped, std::vector<std::string>{"ema"});
-  EXPECT_CONTAINS(error_of(dict({{"model", inner}, {"net", inner}})), "under both 'model' and 'net'");
-  EXPECT_CONTAINS(error_of(dict({{"mine", inner}, {"epoch", "K\x03"}})), "among its keys mine, epoch");
+  EXPECT_CONTAINS(error_of(dict({{"model", inner}, {"net", inner}})),
+                  "under both 'model' and 'net'; choose one by --weights-key");
+  EXPECT_EQ(read_checkpoint(archive(dict({{"model", inner}, {"net", inner}})), "net").key, "net");
+  EXPECT_EQ(read_checkpoint(archive(dict({{"a.b", dict({{"c", inner}})}})), "a.b.c").key, "a.b.c");
+  EXPECT_CONTAINS(error_of(dict({{"mine", inner}, {"epoch", "K\x03"}})),
+                  "among its keys mine, epoch; choose by --weights-key of mine");
   EXPECT_CONTAINS(error_of("}"), "its dict is empty");
   EXPECT_CONTAINS(error_of(w), "holds no state dict, but another kind of value");
   EXPECT_CONTAINS(error_of(dict({{"w", w}, {"w", w}})), "holds 'w' twice");
@@ -409,21 +533,130 @@ TEST(Overlay, WritesIntoViewsOfTheFlatVector) {
 }
 
 TEST(Overlay, WrapperPrefixes) {
-  for (const std::string prefix : {"module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."}) {
+  for (const std::string prefix :
+       {"module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "student."}) {
     const at::Tensor a = at::zeros({1});
     const at::Tensor b = at::zeros({1});
     const OverlayReport report = overlay(checkpoint_of({{prefix + "a", floats({1})}, {prefix + "b", floats({2})}}),
                                          {target_of("a", a), target_of("b", b)});
-    EXPECT_EQ(report.stripped_prefix, prefix);
+    EXPECT_EQ(report.changes.at(0).stripped, prefix);
     EXPECT_EQ(b.item<double>(), 2);
   }
   // Kept where the program's own names carry it, or where not all names do.
   const at::Tensor a = at::zeros({1});
-  EXPECT_EQ(overlay(checkpoint_of({{"module.a", floats({1})}}), {target_of("module.a", a)}).stripped_prefix, "");
+  EXPECT_EQ(overlay(checkpoint_of({{"module.a", floats({1})}}), {target_of("module.a", a)}).changes.at(0),
+            NameChange());
   EXPECT_CONTAINS(input_error([&] {
                     overlay(checkpoint_of({{"module.a", floats({1})}, {"b", floats({1})}}), {target_of("a", a)});
                   }),
                   "1 missing (a); 2 extra (module.a, b)");
+}
+
+// The module that was written for the export puts a word before every name of the program (`self.lm = model`).
+TEST(Overlay, PrefixesOfTheProgram) {
+  const auto lay = [](const std::vector<std::string>& program, const std::vector<std::string>& file) {
+    std::vector<OverlayTarget> targets;
+    std::vector<std::pair<std::string, at::Tensor>> tensors;
+    for (const std::string& name : program) targets.push_back(target_of(name, at::zeros({1})));
+    for (std::size_t i = 0; i < file.size(); ++i) tensors.emplace_back(file[i], floats({1.0 + static_cast<double>(i)}));
+    const NameChange change = overlay(checkpoint_of(tensors), targets).changes.at(0);
+    for (std::size_t i = 0; i < targets.size(); ++i)
+      EXPECT_EQ(targets[i].tensor.item<double>(), 1.0 + static_cast<double>(i));
+    return change;
+  };
+  EXPECT_EQ(lay({"lm.a", "lm.x.b"}, {"a", "x.b"}), (NameChange{"", "lm.", "", false}));
+  EXPECT_EQ(lay({"net.base.a", "net.base.x.b"}, {"a", "x.b"}), (NameChange{"", "net.base.", "", false}));
+  EXPECT_EQ(lay({"net.base.a", "net.base.x.b"}, {"base.a", "base.x.b"}), (NameChange{"", "net.", "", false}));
+  EXPECT_EQ(lay({"lm.a", "lm.x.b"}, {"module.a", "module.x.b"}), (NameChange{"module.", "lm.", "", false}));
+  // All but a counter carry it, as AveragedModel's state dict has it.
+  EXPECT_EQ(lay({"a", "x.b"}, {"module.a", "module.x.b", "n_averaged"}), (NameChange{"module.", "", "", false}));
+  EXPECT_EQ(describe({"module.", "lm.", "", false}), "'module.' taken off its names, 'lm.' put before its names");
+  // A tied head that save_pretrained left out.
+  const at::Tensor w = at::zeros({1}), v = at::zeros({1});
+  overlay(checkpoint_of({{"model.emb", floats({1})}, {"model.v", floats({2})}}),
+          {target_of("lm.model.emb", w, {"lm.head"}), target_of("lm.model.v", v)});
+  EXPECT_EQ(w.item<double>() + v.item<double>(), 3);
+  // Not where a name of the program lacks it.
+  EXPECT_CONTAINS(input_error([&] {
+                    overlay(checkpoint_of({{"a", floats({1})}}), {target_of("lm.a", w), target_of("b", v)});
+                  }),
+                  "2 missing (lm.a, b); 1 extra (a)");
+}
+
+TEST(Overlay, CountersOfAveragedModels) {
+  const at::Tensor a = at::zeros({1});
+  const OverlayReport report =
+      overlay(checkpoint_of({{"n_averaged", at::ones({}, at::kLong)}, {"module.a", floats({4})}}), {target_of("a", a)});
+  EXPECT_EQ(report.ignored, std::vector<std::string>{"n_averaged"});
+  EXPECT_EQ(a.item<double>(), 4);
+}
+
+TEST(Overlay, LaterOverEarlier) {
+  const at::Tensor a = at::zeros({1}), b = at::zeros({1}), c = at::zeros({1});
+  const std::vector<OverlayTarget> targets{target_of("a", a), target_of("b", b, {"tied"}), target_of("c", c)};
+  std::vector<Checkpoint> files{checkpoint_of({{"a", floats({1})}, {"b", floats({2})}, {"tied", floats({2})}}),
+                                checkpoint_of({{"module.tied", floats({3})}, {"module.c", floats({4})}})};
+  const OverlayReport report = overlay(files, targets);
+  EXPECT_EQ(a.item<double>(), 1);
+  EXPECT_EQ(b.item<double>(), 3);
+  EXPECT_EQ(c.item<double>(), 4);
+  EXPECT_EQ(report.changes, (std::vector<NameChange>{{}, {"module.", "", "", false}}));
+  files.pop_back();
+  EXPECT_CONTAINS(input_error([&] { overlay(files, targets); }),
+                  "'w.pt' does not fit the program; 1 missing (c) (--weights-partial leaves what is missing");
+  files.push_back(checkpoint_of({{"c", floats({4})}, {"d", floats({4})}}));
+  EXPECT_CONTAINS(input_error([&] { overlay(files, targets); }),
+                  "'w.pt' and 'w.pt' do not fit the program; 1 extra (d)");
+  files[1] = checkpoint_of({{"n_averaged", floats({4})}});
+  EXPECT_CONTAINS(input_error([&] {
+                    overlay(files, {target_of("a", a), target_of("b", b, {"tied"})});
+                  }),
+                  "'w.pt' holds none of the program's weights");
+}
+
+TEST(Overlay, PartsAlone) {
+  const at::Tensor a = at::full({1}, 7.0), b = at::full({1}, 7.0);
+  const std::vector<OverlayTarget> targets{target_of("a", a), target_of("b", b)};
+  const auto lay = [&](const Checkpoint& checkpoint) { return overlay(std::span(&checkpoint, 1), targets, true); };
+  EXPECT_EQ(lay(checkpoint_of({{"b", floats({1})}})).not_covered, std::vector<std::string>{"a"});
+  EXPECT_EQ(a.item<double>(), 7);
+  EXPECT_EQ(b.item<double>(), 1);
+  EXPECT_CONTAINS(input_error([&] { lay(checkpoint_of({{"b", floats({2})}, {"c", floats({2})}})); }), "1 extra (c)");
+  EXPECT_CONTAINS(input_error([&] { lay(checkpoint_of({{"n_averaged", floats({2})}})); }), "holds none of");
+  EXPECT_CONTAINS(input_error([&] { lay(checkpoint_of({})); }), "holds none of");
+  EXPECT_EQ(b.item<double>(), 1);
+}
+
+// PEFT's files leave the adapter's name out, and those of the model below know nothing of the adapter.
+TEST(Overlay, Adapters) {
+  std::map<std::string, at::Tensor> program;
+  std::vector<OverlayTarget> targets;
+  for (const char* name : {"q.base_layer.weight", "q.base_layer.bias", "q.lora_A.default.weight",
+                           "q.lora_B.default.weight", "q.lora_magnitude_vector.default.weight", "default.weight",
+                           "head.modules_to_save.default.weight", "head.original_module.weight"}) {
+    program[name] = at::full({1}, 7.0);
+    targets.push_back(target_of(std::string("lm.base_model.model.") + name, program[name]));
+  }
+  const Checkpoint adapter = checkpoint_of({{"base_model.model.q.lora_A.weight", floats({1})},
+                                            {"base_model.model.q.lora_B.weight", floats({2})},
+                                            {"base_model.model.q.lora_magnitude_vector.weight", floats({3})},
+                                            {"base_model.model.head.weight", floats({4})}});
+  const OverlayReport report = overlay(std::span(&adapter, 1), targets, true);
+  EXPECT_EQ(report.changes.at(0), (NameChange{"", "lm.", "default", false}));
+  EXPECT_EQ(report.not_covered.size(), 4U);
+  EXPECT_EQ(program["q.lora_B.default.weight"].item<double>(), 2);
+  EXPECT_EQ(program["head.modules_to_save.default.weight"].item<double>(), 4);
+  EXPECT_EQ(program["head.original_module.weight"].item<double>(), 7);
+  const Checkpoint base = checkpoint_of({{"q.weight", floats({11})},
+                                         {"q.bias", floats({12})},
+                                         {"default.weight", floats({13})},
+                                         {"head.weight", floats({14})}});
+  const std::vector<Checkpoint> both{base, adapter};
+  EXPECT_EQ(overlay(both, targets).changes.at(0), (NameChange{"", "lm.base_model.model.", "", true}));
+  EXPECT_EQ(program["q.base_layer.bias"].item<double>(), 12);
+  EXPECT_EQ(program["default.weight"].item<double>(), 13);
+  EXPECT_EQ(program["head.original_module.weight"].item<double>(), 14);
+  EXPECT_EQ(program["head.modules_to_save.default.weight"].item<double>(), 4);
 }
 
 TEST(Overlay, TiedWeights) {

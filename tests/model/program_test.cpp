@@ -1,6 +1,7 @@
 // What a program tells of itself, what it refuses and how it says so. The numbers are tests/curvature's business.
 #include "hesspect/model/program.h"
 
+#include <ATen/functorch/DynamicLayer.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -58,9 +59,9 @@ TEST_P(Refused, NamesOpLineAndReason) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Refused,
-                         ::testing::Values("bad_bn_train", "bad_bn_train_functional", "bad_buffer_copy",
-                                           "bad_buffer_mutation", "bad_dropout_train", "bad_random", "bad_cond",
-                                           "bad_while", "bad_double_backward"),
+                         ::testing::Values("bad_bn_train", "bad_in_train", "bad_buffer_copy", "bad_buffer_mutation",
+                                           "bad_dropout_train", "bad_random", "bad_cond", "bad_while",
+                                           "bad_double_backward"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(Program, TiedWeightsAreOneParameter) {
@@ -101,6 +102,60 @@ TEST(Program, DtypeOfTheRunReachesEveryFloatingTensor) {
   const Program program = load("constants", at::kDouble);
   const at::Tensor output = program.run(program.example_inputs(3)).at(0);
   EXPECT_EQ(output.scalar_type(), at::kDouble);
+}
+
+// Each complex parameter is two reals, interleaved; the program's own dtype and the run's may differ.
+TEST(Program, ComplexParametersArePairsOfReals) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kDouble}) {
+    Program program = load("complex_parameters", dtype);
+    const ParameterEntry* modes = program.layout().find("modes");
+    ASSERT_NE(modes, nullptr);
+    EXPECT_TRUE(modes->is_complex());
+    EXPECT_EQ(modes->shape, (std::vector<std::int64_t>{4, 4, 3, 2}));
+    EXPECT_EQ(modes->numel, 2 * 48);
+    EXPECT_EQ(program.layout().complex_count(), 48 + 1 + 6 + 2);
+    EXPECT_EQ(program.run(program.example_inputs(3)).at(0).scalar_type(), dtype);
+    program.flat_parameters()[modes->offset + 1] = std::nan("");
+    EXPECT_NE(refusal([&] { program.check_finite(); }).find("'modes'"), std::string::npos);
+  }
+}
+
+TEST(Program, ComplexNumbersOfACheckpoint) {
+  Program program = load("complex_parameters");
+  Checkpoint checkpoint;
+  for (const ParameterEntry& entry : program.layout().entries()) {
+    const at::Tensor pairs = at::sin(at::arange(entry.numel, at::kFloat) + static_cast<double>(entry.offset));
+    const at::Tensor reals = pairs.reshape(entry.shape);
+    const at::Tensor tensor = entry.is_complex() ? at::view_as_complex(reals) : reals;
+    checkpoint.tensors.push_back({entry.name, tensor.scalar_type(), tensor.sizes().vec(), tensor});
+  }
+  const at::Tensor phase = at::view_as_complex(at::ones({3, 2}));
+  checkpoint.tensors.push_back({"phase", phase.scalar_type(), {3}, phase});
+  program.overlay(checkpoint);
+  for (const ParameterEntry& entry : program.layout().entries()) {
+    const at::Tensor expected = at::sin(at::arange(entry.numel, at::kFloat) + static_cast<double>(entry.offset));
+    EXPECT_TRUE(program.flat_parameters().narrow(0, entry.offset, entry.numel).equal(expected)) << entry.name;
+  }
+  at::Tensor broken = checkpoint.tensors.front().tensor.clone();
+  broken.fill_(INFINITY);
+  checkpoint.tensors.front().tensor = broken;
+  EXPECT_NE(refusal([&] { program.overlay(checkpoint); }).find("infinite"), std::string::npos);
+}
+
+// A node that fails inside of a torch.vmap is named, and leaves no level of functorch behind.
+TEST(Program, FailureInsideOfAVmap) {
+  const Program program = load("vmap_rows");
+  const std::string line = refusal([&] { program.run({at::ones({3, 2, 5})}); });
+  EXPECT_NE(line.find("node 'matmul' (aten.matmul.default"), std::string::npos) << line;
+  EXPECT_FALSE(at::functorch::maybeCurrentDynamicLayer());
+  EXPECT_EQ(program.run(program.example_inputs(3)).at(0).sizes(), at::IntArrayRef({3, 3}));
+}
+
+// A batch norm without running statistics changes no buffer: it runs, and whether its rows may be parted is another
+// question.
+TEST(Program, NormsThatChangeNoBuffersRun) {
+  const Program program = load("bn_of_batch");
+  EXPECT_NO_THROW(program.check_twice_differentiable(program.example_inputs(4)));
 }
 
 TEST(Program, InputsThatDoNotFitAreNamed) {

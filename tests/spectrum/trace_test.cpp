@@ -5,6 +5,9 @@
 #include <cmath>
 #include <random>
 
+#include "hesspect/spectrum/probe.h"
+#include "krylov/test_operators.h"
+
 namespace hesspect {
 namespace {
 
@@ -73,6 +76,47 @@ TEST(TraceRule, ForecastOfSamples) {
   EXPECT_NEAR(static_cast<double>(samples_forecast(0, samples, rule)), needed, 0.4 * needed);
   EXPECT_EQ(samples_forecast(0, {}, rule), 2);
   EXPECT_GT(samples_forecast(-4, samples, rule), 100000);  // a trace of about zero has no relative width
+}
+
+/// Of a spectrum whose sum is zero no relative accuracy is ever reached: there the rule is relative to the floor.
+TEST(TraceRule, EndsAtATraceOfZero) {
+  constexpr int kTrials = 500;
+  int held = 0;
+  for (int trial = 0; trial < kTrials; ++trial) {
+    const auto samples = normal_samples(1200, 0, 1, 1.3, 5000 + static_cast<std::uint64_t>(trial));
+    EXPECT_EQ(samples_needed(0, samples, {0.02, 0.9, 2}), 0);
+    const TraceRule rule{.rtol = 0.02, .confidence = 0.9, .min_samples = 2, .floor = 5};
+    const std::int64_t count = samples_needed(0, samples, rule);
+    ASSERT_GT(count, 0);
+    const TraceEstimate trace = trace_estimate(0, std::span(samples).first(static_cast<std::size_t>(count)), rule);
+    EXPECT_TRUE(trace.converged);
+    EXPECT_LE(trace.half_width, 0.02 * 5);
+    held += std::abs(trace.value) <= trace.half_width;
+  }
+  EXPECT_GE(held, 0.9 * kTrials);
+  EXPECT_LE(held, 0.995 * kTrials);
+  // The forecast knows of it too; and where the trace is larger, nothing changes.
+  const auto samples = normal_samples(50, 0, 1, 1, 9);
+  EXPECT_LT(samples_forecast(0, samples, {.rtol = 0.02, .floor = 5}), 2 * 1.25 * 1.25 * 1.645 * 1.645 / 0.01);
+  const auto ordinary = normal_samples(400, 10, 1, 1.3, 11);
+  EXPECT_EQ(samples_needed(0, ordinary, {.rtol = 0.02, .floor = 5}), samples_needed(0, ordinary, {.rtol = 0.02}));
+}
+
+TEST(TraceFloor, IsAHundredthOfTheMagnitudesSum) {
+  LocalCommunicator local;
+  // ±3 and ±0.5, in equal parts: the trace is zero.
+  constexpr std::int64_t n = 4000;
+  const auto pairs = [](std::int64_t i) { return (i % 2 == 0 ? 1 : -1) * (i % 4 < 2 ? 3 : 0.5); };
+  testing::RotatedDiagonalOperator op(local, n, at::kDouble, pairs);
+  Lanczos run(op, probe_vector(op, ProbeDistribution::kGaussian, 1, 0));
+  run.extend(op, 20);
+  EXPECT_NEAR(trace_floor(quadrature_of(run, 0), n), 0.01 * n * 1.75, 0.01 * n * 1.75 * 0.1);
+
+  testing::RotatedDiagonalOperator zero(local, n, at::kDouble, [](std::int64_t) { return 0.0; });
+  Lanczos none(zero, probe_vector(zero, ProbeDistribution::kGaussian, 1, 0));
+  none.extend(zero, 20);
+  EXPECT_EQ(trace_floor(quadrature_of(none, 0), n), 0);
+  EXPECT_GT(samples_needed(0, std::vector<DeflatedSample>{{0, 0, 0, {}}, {1, 0, 0, {}}}, {.rtol = 0.02}), 0);
 }
 
 TEST(LayerEstimates, MeansAndErrors) {

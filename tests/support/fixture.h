@@ -21,6 +21,24 @@ inline std::string fixtures_dir() {
   return folder != nullptr ? folder : "fixtures";
 }
 
+/// Small models for every loss with its options and weights.
+inline constexpr const char* kLossCases[] = {"ce_weights",
+                                             "ce_row_weights",
+                                             "ce_spatial_weights",
+                                             "ce_soft",
+                                             "ce_soft_spatial",
+                                             "masked_lm",
+                                             "masked_lm_weights",
+                                             "causal_lm_weights",
+                                             "nll",
+                                             "mse_weights",
+                                             "l1",
+                                             "smooth_l1",
+                                             "huber",
+                                             "bce",
+                                             "bce_pos_weight",
+                                             "bce_pos_weight_spatial"};
+
 /// One case: NAME.pt2, NAME.data.h5 and NAME.ref.h5.
 class Fixture {
  public:
@@ -28,6 +46,11 @@ class Fixture {
     loss_.kind = loss_kind_from(text_attribute("loss"));
     loss_.shift = int_attribute("shift");
     loss_.ignore_index = int_attribute("ignore_index");
+    loss_.label_smoothing = real_attribute("label_smoothing", loss_.label_smoothing);
+    loss_.beta = real_attribute("beta", loss_.beta);
+    loss_.delta = real_attribute("delta", loss_.delta);
+    if (has("class_weights")) loss_.class_weights = reference("class_weights");
+    if (has("pos_weight")) loss_.pos_weight = reference("pos_weight");
     output_index_ = static_cast<int>(int_attribute("output_index"));
     n_params_ = int_attribute("n_params");
     data_ = ArrayFile::open(path(".data.h5"));
@@ -80,6 +103,8 @@ class Fixture {
     spec.path = path(".data.h5");
     for (const InputSpec& input : program.inputs()) spec.inputs.push_back(input.name);
     if (needs_target(loss_.kind)) spec.target = "target";
+    for (const ArrayInfo& array : data_->arrays())
+      if (array.name == "weight") spec.weight = "weight";
     return load_shard(*data_, spec, ranks, rank);
   }
 
@@ -107,6 +132,18 @@ class Fixture {
     std::int64_t value = 0;
     H5Aread(id, H5T_NATIVE_INT64, &value);
     H5Aclose(id);
+    H5Fclose(file);
+    return value;
+  }
+
+  double real_attribute(const char* attribute, double usual) const {
+    const hid_t file = open_reference();
+    double value = usual;
+    if (H5Aexists(file, attribute) > 0) {
+      const hid_t id = H5Aopen(file, attribute, H5P_DEFAULT);
+      H5Aread(id, H5T_NATIVE_DOUBLE, &value);
+      H5Aclose(id);
+    }
     H5Fclose(file);
     return value;
   }

@@ -12,8 +12,10 @@
 namespace hesspect {
 
 struct ModelConfig {
-  std::string model;    // .pt2
-  std::string weights;  // checkpoint laid over the program; empty: those in the .pt2
+  std::string model;                 // .pt2
+  std::vector<std::string> weights;  // checkpoints laid over the program, later over earlier; none: those in the .pt2
+  bool weights_partial = false;      // what they don't hold keeps what the .pt2 has
+  std::string weights_key;           // where a PyTorch file keeps the state dict, dotted; empty: the usual keys
   std::int64_t output_index = 0;
 };
 
@@ -25,12 +27,31 @@ struct DataConfig {
   std::string target = "target";
   std::int64_t samples = 0;      // the first so many rows; 0: all
   std::int64_t micro_batch = 0;  // rows; 0: chosen by the run
+  std::int64_t unit_rows = 1;    // rows that are never parted; -1: all
+  /// Input, output or "target" -> the dimension of its rows, a number as text.
+  std::vector<std::pair<std::string, std::string>> batch_dims;
+};
+
+/// Numbers, or the name of the array in the data file that has them.
+struct NumbersOrArray {
+  std::vector<double> numbers;
+  std::string array;
+  bool given() const { return !numbers.empty() || !array.empty(); }
 };
 
 struct LossConfig {
-  std::string loss;                  // cross_entropy, causal_lm, mse, bce_with_logits or output
+  std::string loss;                // as in loss_names()
+  std::string reduction = "mean";  // mean or sum
+  std::string count_output;        // output: index or name of the program's output that counts; empty: rows count
+  bool assume_sum_over_rows = false;
   std::int64_t shift = 1;            // causal_lm
-  std::int64_t ignore_index = -100;  // cross_entropy, causal_lm
+  std::int64_t ignore_index = -100;  // where targets are classes
+  double label_smoothing = 0;        // cross_entropy, causal_lm, masked_lm
+  NumbersOrArray class_weights;      // the same, and nll
+  NumbersOrArray pos_weight;         // bce_with_logits
+  double beta = 1;                   // smooth_l1
+  double delta = 1;                  // huber
+  std::string loss_weight;           // array in the data file: of rows or terms; empty: all 1
 };
 
 struct CurvatureConfig {

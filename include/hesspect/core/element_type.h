@@ -8,7 +8,7 @@
 
 namespace hesspect {
 
-enum class ElementType { kBool, kU8, kI8, kI16, kI32, kI64, kF16, kBF16, kF32, kF64 };
+enum class ElementType { kBool, kU8, kI8, kI16, kI32, kI64, kF16, kBF16, kF32, kF64, kC64, kC128 };
 
 /// Bytes of one element.
 std::size_t element_size(ElementType type);
@@ -16,6 +16,8 @@ std::size_t element_size(ElementType type);
 std::string_view element_name(ElementType type);
 /// True for F16, BF16, F32 and F64.
 bool is_floating(ElementType type);
+/// True for C64 and C128: pairs of F32 or F64.
+bool is_complex(ElementType type);
 /// From safetensors' name ("F32", "BF16", "I64", "BOOL"…); nothing where hesspect does not read that type.
 std::optional<ElementType> element_from_safetensors(std::string_view name);
 /// Index of the first NaN or infinity among `count` elements; nothing where all are finite or the type has none.

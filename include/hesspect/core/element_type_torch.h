@@ -21,6 +21,8 @@ inline c10::ScalarType to_scalar_type(ElementType type) {
     case ElementType::kBF16: return c10::ScalarType::BFloat16;
     case ElementType::kF32: return c10::ScalarType::Float;
     case ElementType::kF64: return c10::ScalarType::Double;
+    case ElementType::kC64: return c10::ScalarType::ComplexFloat;
+    case ElementType::kC128: return c10::ScalarType::ComplexDouble;
   }
   return c10::ScalarType::Undefined;
 }
@@ -37,6 +39,8 @@ inline std::optional<ElementType> from_scalar_type(c10::ScalarType type) {
     case c10::ScalarType::BFloat16: return ElementType::kBF16;
     case c10::ScalarType::Float: return ElementType::kF32;
     case c10::ScalarType::Double: return ElementType::kF64;
+    case c10::ScalarType::ComplexFloat: return ElementType::kC64;
+    case c10::ScalarType::ComplexDouble: return ElementType::kC128;
     default: return std::nullopt;
   }
 }

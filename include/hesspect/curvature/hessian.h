@@ -1,6 +1,7 @@
 // The Hessian of the mean loss over all ranks' data, as a LinearOperator on sharded vectors.
 //
-// H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms. Reverse over reverse.
+// H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms (1 for a sum). Reverse over
+// reverse. That is the loss's Hessian where the loss is a sum over rows, which row_check.h checks.
 // A product: all-gather(v) → local products → reduce-scatter. Several vectors share the all-gather and each
 // micro-batch's forward and first backward.
 #pragma once
@@ -19,8 +20,15 @@
 
 namespace hesspect {
 
+/// Rows that belong together, as the two of a pair or the nodes of a graph do.
+struct RowUnits {
+  std::int64_t rows = 1;  // of each unit; micro-batches and shards are whole units
+  bool together = true;   // several may go through the program at once: each stands alone among them
+};
+
 struct HessianOptions {
   LossOptions loss;
+  RowUnits units;
   int output_index = 0;
   std::int64_t micro_batch = 0;  // rows; 0: chosen here, by measuring
   /// Bytes per rank that gradient graphs kept between products may take; 0: rebuild all; -1: half of the free memory,
@@ -63,9 +71,14 @@ class HessianOperator final : public LinearOperator {
   /// Takes 2 K vectors of shard().padded() entries, from the first call with this many on.
   void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) override;
 
-  /// The mean loss over all data. Collective at construction; a stored value here.
+  /// For a product with x that was not finite: finds the row and the node of the program that make it so. Collective.
+  /// @throws InputError that names them, on every rank; returns where each micro-batch's product is finite by itself
+  void explain_non_finite(const at::Tensor& x_local);
+
+  /// The mean loss over all data, or the sum where that is the reduction. Collective at construction; a stored value
+  /// here.
   double loss() const;
-  /// Terms the mean is over.
+  /// Terms of the loss, or their weight: what a mean divides by.
   double count() const;
   /// The gradient of the mean loss, this rank's shard [chunk].
   const at::Tensor& gradient() const;

@@ -34,9 +34,12 @@ struct ProcessInfo {
   std::uint64_t seed = 0;
   std::vector<SourceFile> model, weights, data;  // weights: none where those in the model were used
   std::string weights_format;
+  std::vector<std::string> weights_changes;      // what was done to make their names fit, a sentence each
+  std::vector<std::string> weights_not_covered;  // names that kept what the model had
   std::int64_t ranks = 1;
   std::int64_t threads = 1;  // a rank
   std::string dtype, device, distribution, curvature, loss_kind;
+  std::string reduction = "mean";
   std::string start_time, end_time;  // ISO 8601, UTC
 };
 
@@ -57,8 +60,10 @@ struct Diagnostics {
   std::int64_t rows = 0;        // of data, all ranks
   double loss_terms = 0;        // what the mean divides by
   std::int64_t micro_batch = 0;
-  std::int64_t peak_memory_bytes = 0;        // resident, the largest of all ranks
-  std::int64_t peak_device_bytes = 0;        // of GPU memory, the largest of all ranks; 0 on the CPU
+  std::int64_t unit_rows = 1;          // rows that are never parted
+  std::string row_check;               // how it is known that the loss is a sum over rows: "passed", "assumed …"
+  std::int64_t peak_memory_bytes = 0;  // resident, the largest of all ranks
+  std::int64_t peak_device_bytes = 0;  // of GPU memory, the largest of all ranks; 0 on the CPU
   std::vector<std::string> widened_weights;  // names stored as bf16 or fp16
 
   // The layout that ran.

@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hesspect/model/parameter_layout.h"
@@ -26,25 +28,42 @@ struct Checkpoint {
   std::string key;                           // where the state dict lay: "", "model", "state_dict"…
   std::vector<std::filesystem::path> files;  // every file that was read
   std::vector<CheckpointTensor> tensors;     // in file order
-  std::vector<std::string> skipped;  // what is not of the state dict (optimizer, epoch…) or no tensor, by name
-  std::shared_ptr<void> storage;     // keeps mappings alive
+  std::vector<std::string> skipped;     // what is not of the state dict (optimizer, epoch…) or no tensor, by name
+  std::vector<std::string> other_sets;  // of these, what holds tensors by name too, as another state dict does
+  std::vector<std::pair<std::string, std::string>> objects;  // of the state dict, by name: made by this, no tensors
+  std::shared_ptr<void> storage;                             // keeps mappings alive
 };
 
-/// Reads a checkpoint; the format is told by content. PyTorch archives (zip form) are read by a whitelist unpickler:
+/// Reads a checkpoint; the format is told by content. PyTorch archives (zip form) are read by an unpickler that knows
 /// dicts, lists, tuples, numbers, strings, OrderedDict, torch._utils._rebuild_tensor_v2, _rebuild_parameter, torch
-/// storages, torch.Size/dtype. A state dict may lie at the top or under a key such as `model`, `state_dict`,
-/// `model_state_dict`, `module`, `net`. A common `module.` or `_orig_mod.` prefix is kept here (see overlay).
-/// @throws InputError: no file, a directory, truncated, offsets out of range, a pickle that names anything else
-///         (the message gives the global's name), the legacy (non-zip) form with advice to re-save
-Checkpoint read_checkpoint(const std::filesystem::path& path);
+/// storages, torch.Size/dtype; what any other global makes is an inert placeholder. A state dict may lie at the top or
+/// under a key such as `model`, `state_dict`, `model_state_dict`, `module`, `net`. Prefixes are kept (see overlay).
+/// @param path  a file, or a folder with one index, one file or one set of shards
+/// @param key   where the state dict lies in a PyTorch archive, dotted; "": as above
+/// @throws InputError: no file, a folder of none or several, truncated, offsets out of range, a tensor of the state
+///         dict that an unknown global makes (naming both), the legacy (non-zip) form with advice to re-save
+Checkpoint read_checkpoint(const std::filesystem::path& path, const std::string& key = "");
 
-/// What laying a checkpoint over a program changed.
+/// How a checkpoint's names became the program's.
+struct NameChange {
+  std::string stripped;  // "module." where the checkpoint's names all carried it and the program's do not
+  std::string added;     // "lm." where the program's names all carry it and the checkpoint's do not
+  std::string adapter;   // "default": PEFT's name of an adapter, which its files leave out
+  bool base = false;     // the weights below an adapter: PEFT's `base_layer`, which their files don't know
+  bool operator==(const NameChange&) const = default;
+};
+
+/// "'module.' taken off its names, 'lm.' put before them"; "" where nothing changed.
+std::string describe(const NameChange& change);
+
+/// What laying checkpoints over a program changed.
 struct OverlayReport {
-  std::vector<std::string> widened;  // names stored as bf16 or fp16 and widened to float32 (or float64)
-  std::vector<std::string>
-      narrowed;                 // names whose stored type is wider than the program's (float64 to float32): rounded
-  std::string stripped_prefix;  // "module." where the checkpoint's names all carried it and the program's do not
-  std::vector<std::string> ignored;  // non-parameter, non-buffer names that were tolerated (num_batches_tracked)
+  std::vector<std::string> widened;      // names stored as bf16 or fp16 and widened to float32 (or float64)
+  std::vector<std::string> narrowed;     // names whose stored type is wider than the program's: rounded
+  std::vector<NameChange> changes;       // of each checkpoint
+  std::vector<std::string> ignored;      // names that were tolerated (num_batches_tracked, n_averaged)
+  std::vector<std::string> not_covered;  // with `partial`: what no checkpoint holds and was left as it was
+  std::vector<std::string> warnings;     // what could not be told for sure, a sentence each
 };
 
 /// A tensor the checkpoint may set: a parameter's view into the flat vector, or a buffer.
@@ -54,13 +73,19 @@ struct OverlayTarget {
   at::Tensor tensor;         // written in place, converted to its dtype
   bool required = true;      // parameters and persistent buffers
   bool is_parameter = true;  // a buffer may hold infinities (attention masks), a parameter may not
+  bool is_saved = true;      // a state dict has it; constants and non-persistent buffers it has not
 };
 
-/// Copies every target from the checkpoint by name or alias. All problems are found before anything is written.
-/// A wrapper's prefix (`module.`, `_orig_mod.`, `model.`, or several) that all names carry is dropped where more names
-/// fit without it. Counters `num_batches_tracked` and stored `position_ids` may be missing or extra.
-/// @throws InputError listing missing, extra and misshapen names (shapes shown), or the first tensor with NaN/inf, or
-///         names of one tied weight whose values differ
-OverlayReport overlay(const Checkpoint& checkpoint, const std::vector<OverlayTarget>& targets);
+/// Copies every target from the last checkpoint that has it by name or alias. All problems are found before anything is
+/// written. A prefix that all names of one side carry is dropped or put before the other's where more names fit so.
+/// Counters `num_batches_tracked`, `n_averaged` and stored `position_ids` may be missing or extra.
+/// @param partial  targets that no checkpoint has keep what they hold, and are told
+/// @throws InputError listing missing (not if partial), extra and misshapen names (shapes shown), a checkpoint that has
+///         none of the names, the first tensor with NaN/inf, or names of one tied weight whose values differ
+OverlayReport overlay(std::span<const Checkpoint> checkpoints, const std::vector<OverlayTarget>& targets,
+                      bool partial = false);
+inline OverlayReport overlay(const Checkpoint& checkpoint, const std::vector<OverlayTarget>& targets) {
+  return overlay(std::span(&checkpoint, 1), targets);
+}
 
 }  // namespace hesspect

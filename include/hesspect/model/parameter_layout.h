@@ -10,13 +10,16 @@
 namespace hesspect {
 
 /// One distinct parameter tensor. Tied weights are one parameter, under the first name, the others being aliases.
+/// A complex one lies in the flat vector as pairs of reals: its shape here ends with a dimension of 2.
 struct ParameterEntry {
   std::string name;                  // fully qualified, as in the model's state dict
   std::vector<std::string> aliases;  // further names of the same weight
-  std::vector<std::int64_t> shape;
-  at::ScalarType stored_dtype;  // in the .pt2
-  std::int64_t offset = 0;      // first entry in the flat vector
-  std::int64_t numel = 0;
+  std::vector<std::int64_t> shape;   // of its reals
+  at::ScalarType stored_dtype;       // in the .pt2
+  std::int64_t offset = 0;           // first entry in the flat vector
+  std::int64_t numel = 0;            // of its reals
+
+  bool is_complex() const { return c10::isComplexType(stored_dtype); }
 };
 
 class ParameterLayout {
@@ -25,6 +28,8 @@ class ParameterLayout {
   /// n: the length of the flat vector.
   std::int64_t size() const { return size_; }
   const std::vector<ParameterEntry>& entries() const { return entries_; }
+  /// How many complex numbers are among the parameters, each of which counts as two.
+  std::int64_t complex_count() const;
   /// By name or alias; nullptr if there is none.
   const ParameterEntry* find(const std::string& name) const;
 

@@ -1,8 +1,9 @@
 // A user's model: the exported program of a `.pt2` file, run node by node through LibTorch's dispatcher, autograd on.
 //
 // Purpose: C++ LibTorch runs `.pt2` files for inference only; this executor records autograd, so that a loss on top can
-// be differentiated twice. Limits: no control flow but `wrap_with_set_grad_enabled`, no mutated buffers, no train-mode
-// batch norm or dropout, no op that draws random numbers; each is refused at load with its node, op and source line.
+// be differentiated twice. Limits: no control flow but `wrap_with_set_grad_enabled`, no transform but `torch.vmap`, no
+// mutated buffers, no train-mode norm with running statistics or dropout, no op that draws random numbers; each is
+// refused at load with its node, op and source line. Complex parameters are leaves of pairs of reals.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,6 +12,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,13 +35,17 @@ struct InputSpec {
   std::string name;
   at::ScalarType dtype;  // as exported
   std::vector<Dimension> shape;
+  /// The dimension that is the rows. The first, but where one symbol alone stands once in every input's shape: there.
+  std::int64_t batch_dim = 0;
 };
 
 struct OutputSpec {
   std::string name;
+  std::string path;  // its place in what the module returns, as "loss" or "1.logits"; "" for a lone tensor
   at::ScalarType dtype;
   std::vector<Dimension> shape;
   bool is_tensor = true;
+  std::int64_t batch_dim = 0;  // as of an input; 0 where the rows' symbol does not stand once in its shape
 };
 
 struct ProgramOptions {
@@ -53,11 +59,18 @@ struct OpCount {
   std::int64_t count;
 };
 
+/// What a program makes constant to autograd of what depends on its parameters, on the way to its outputs.
+struct StoppedGradients {
+  std::vector<std::string> warnings;  // a line for each kind of stop, with its first node
+  std::string reason;                 // why an output has no gradient at all; ends a line, empty where nothing stops it
+};
+
 class Program {
  public:
   /// Reads, checks and prepares a `.pt2`.
   /// @throws InputError: not a file, not such an archive, broken, or a node that cannot be run or differentiated twice
   ///         (the line names node, op and the line of the user's model it came from)
+  /// A program without weights loads, but takes no memory for them and can't be run before overlay or use_stand_ins.
   static Program load(const std::filesystem::path& path, const ProgramOptions& options);
   ~Program();
   Program(Program&&) noexcept;
@@ -67,11 +80,23 @@ class Program {
   const ParameterLayout& layout() const;
   const std::vector<InputSpec>& inputs() const;
   const std::vector<OutputSpec>& outputs() const;
-  /// Size of dimension 0 that every input must have, where the program was exported with a fixed batch.
+  /// Sets which dimension of an input or output is the rows; of both where they share the name.
+  /// @throws UsageError: no input or output of that name, or it has no such dimension
+  void set_batch_dim(const std::string& name, std::int64_t dim);
+  /// The output of that name or path. @throws UsageError that lists them
+  std::size_t output_named(const std::string& name) const;
+  /// The number of rows that every input must have, where the program was exported with a fixed batch.
   std::optional<std::int64_t> static_batch() const;
+  /// Rows that the program takes at once: at least, and at most (none: any number).
+  std::int64_t fewest_rows() const;
+  std::optional<std::int64_t> most_rows() const;
   std::vector<OpCount> op_counts() const;
+  /// Where gradients of parameters stop on their way to an output; nothing: to any. By the graph alone.
+  StoppedGradients stopped_gradients(std::optional<int> output) const;
   /// Total bytes of buffers and constants, run dtype.
   std::int64_t buffer_bytes() const;
+  /// The floating type of fewest bits that any value of the program has in the run.
+  at::ScalarType narrowest_type() const;
   /// PyTorch's version that wrote the file, "" if unknown.
   const std::string& torch_version() const;
 
@@ -80,8 +105,17 @@ class Program {
   /// Leaf tensors that require grad, in layout order; aliasing flat_parameters().
   const std::vector<at::Tensor>& parameters() const;
 
-  /// Lays a checkpoint over parameters and buffers.
-  OverlayReport overlay(const Checkpoint& checkpoint);
+  /// Lays checkpoints over parameters and buffers, later ones over earlier. Before anything takes the parameters: where
+  /// the program holds no weights, ties are settled by what the checkpoints hold, and the layout may change.
+  /// @throws InputError as hesspect::overlay, and where a buffer or constant without data is in no checkpoint
+  OverlayReport overlay(std::span<const Checkpoint> checkpoints, bool partial = false);
+  OverlayReport overlay(const Checkpoint& checkpoint) { return overlay(std::span(&checkpoint, 1)); }
+  /// Names of what holds no data and was given none: of a program exported on the meta device or with fake tensors.
+  std::vector<std::string> lacking() const;
+  /// @throws InputError that lists lacking(), where there are any
+  void require_data() const;
+  /// Gives what is lacking() made-up values, so that time and memory can be measured.
+  void use_stand_ins();
   /// Frozen weights are finite? @throws InputError naming the first parameter or buffer with NaN or infinity
   void check_finite() const;
 
@@ -100,13 +134,15 @@ class Program {
   std::vector<at::Tensor> example_inputs(std::int64_t rows) const;
 
   /// Checks arrays against inputs(): number of dimensions, fixed sizes, symbols' ranges and agreement, kind of dtype.
-  /// @return inputs converted to the run's dtype and device
+  /// @param inputs  with the rows first, whatever the program's order of dimensions
+  /// @return inputs in the program's order of dimensions, converted to the run's dtype and device
   /// @throws InputError naming the input, what was given and what was expected
   std::vector<at::Tensor> prepare_inputs(const std::vector<at::Tensor>& inputs) const;
 
   struct Impl;  // the implementation's own
 
  private:
+  friend class NodeRecord;
   explicit Program(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -87,12 +87,12 @@ class DeflationForecast {
   /// Takes in what the run has got since the last call: a pass over the new rows. Collective over op.comm().
   void update(const LinearOperator& op, const Lanczos& run);
   /// Products in all, were the run to end after `steps`: these, and the probes that the interval would take then.
-  /// @param rtol  half width asked for, over the trace; > 0
+  /// @param rtol  half width asked for, over the trace or over `floor` where that is more; > 0
   /// @param quantile  of the normal distribution
-  double products_at(std::int64_t steps, double rtol, double quantile) const;
+  double products_at(std::int64_t steps, double rtol, double quantile, double floor = 0) const;
   /// Whether the last `window` steps have saved at least as many products as they took. False after a thick restart,
   /// for later steps give up as much as they bring.
-  bool pays(std::int64_t window, double rtol, double quantile) const;
+  bool pays(std::int64_t window, double rtol, double quantile, double floor = 0) const;
 
  private:
   /// Of the mean over samples, after so many steps.

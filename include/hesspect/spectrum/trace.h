@@ -11,9 +11,10 @@
 namespace hesspect {
 
 struct TraceRule {
-  double rtol = 0;  // asked for: half width over |value|; 0: nothing
+  double rtol = 0;  // asked for: half width over |value|, or over the floor where that is more; 0: nothing
   double confidence = 0.9;
   std::int64_t min_samples = 2;
+  double floor = 0;  // trace_floor
 };
 
 /// Quantile of the standard normal and of Student's t distribution: q with P[|X| ≤ q] = confidence.
@@ -22,6 +23,11 @@ double student_quantile(double confidence, std::int64_t degrees);
 
 /// Half width of the interval of a normal estimate over its standard error, with what is added for optional stopping.
 double trace_quantile(double confidence);
+
+/// What |tr H| counts as at least where an accuracy is relative to it: a hundredth of Σ|λ|. Where positive and negative
+/// eigenvalues cancel, there is no accuracy relative to what they leave.
+/// @param quadrature  of one Lanczos run, whose reduced measure gives Σ|λ|
+double trace_floor(const ProbeQuadrature& quadrature, std::int64_t n);
 
 /// captured + the mean of the samples' quadratic forms, and its confidence interval.
 ///

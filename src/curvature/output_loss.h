@@ -1,0 +1,42 @@
+// The program's outputs as the loss takes them, and the loss that is an output itself.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "hesspect/curvature/loss.h"
+#include "hesspect/model/program.h"
+#include "local_loss.h"
+
+namespace hesspect {
+
+/// "output 1 ('loss')"
+std::string name_of_output(const Program& program, int index);
+
+/// True for an output with one entry a row, rather than a scalar: known from its exported shape.
+bool is_per_row_output(const Program& program, int index);
+
+struct FedRows {
+  std::int64_t rows = 0, padded = 0;
+};
+
+/// One output, the rows first and padded ones left out; a scalar as it is.
+/// @param may_be_scalar  else one entry a row is the least
+/// @throws InputError: not floating, or of other rows than were fed
+at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outputs, int index, FedRows fed,
+                     bool may_be_scalar);
+
+/// The sum and count of a loss that the program computes: of a scalar that is a mean, the mean times its count; of a
+/// scalar that is a sum, and of losses of rows, their sum. The count is the program's own where it has one, else the
+/// rows'. Autograd on.
+/// @throws InputError: a count that is negative or not finite
+LossSum output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch);
+
+/// @throws InputError: an output that is neither a scalar nor one loss a row; a count of another shape, or one that
+///         depends on the parameters
+void check_output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch);
+
+}  // namespace hesspect

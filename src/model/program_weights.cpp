@@ -1,0 +1,184 @@
+// The weights that a program holds, and those that are laid over it.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <set>
+
+#include "checkpoint_names.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+#include "program_impl.h"
+#include "weight_ties.h"
+
+namespace hesspect {
+namespace {
+
+constexpr double kStandIn = 0.1;  // size of a made-up weight
+
+/// What a checkpoint may set: parameters, persistent buffers, and what else has no data.
+std::vector<OverlayTarget> targets_of(Program::Impl& impl) {
+  std::vector<OverlayTarget> targets;
+  const std::vector<at::Tensor> views = impl.layout.views(impl.flat);
+  for (std::size_t i = 0; i < views.size(); ++i) {
+    const ParameterEntry& entry = impl.layout.entries()[i];
+    targets.push_back(
+        {entry.name, entry.aliases, entry.is_complex() ? as_complex(views[i]) : views[i], true, true, true});
+  }
+  for (const auto& tensor : impl.tensors)
+    if (tensor.persistent || !tensor.has_data)
+      targets.push_back({tensor.name, tensor.aliases, tensor.tensor, tensor.has_data || tensor.is_used,
+                         tensor.is_parameter, tensor.persistent});
+  return targets;
+}
+
+/// @throws InputError naming what no state dict can hold and no checkpoint gives
+void require_constants(const Program::Impl& impl, const std::vector<NamedTensors>& sources) {
+  std::vector<std::string> names;
+  for (const auto& tensor : impl.tensors) {
+    const bool found = std::any_of(sources.begin(), sources.end(),
+                                   [&](const NamedTensors& source) { return source.find(tensor.name) != nullptr; });
+    if (!tensor.has_data && tensor.is_used && !tensor.persistent && !found) names.push_back(tensor.name);
+  }
+  if (names.empty()) return;
+  throw InputError(
+      impl.where +
+      "its non-persistent buffers or constants hold no data, and state dicts don't hold them: " + format_names(names) +
+      "; export from a model that was made on the CPU, or give them by name in a further --weights file");
+}
+
+at::Tensor stand_in(const std::vector<std::int64_t>& shape, std::int64_t numel, const at::TensorOptions& options) {
+  return at::sin(at::arange(1, numel + 1, options)).mul_(kStandIn).reshape(shape);
+}
+
+/// Real memory for buffers and constants that have no data.
+void allocate_tensors(Program::Impl& impl) {
+  for (auto& tensor : impl.tensors) {
+    if (!tensor.tensor.is_meta()) continue;
+    const auto options = tensor.tensor.options().device(impl.options.device);
+    tensor.tensor = at::isFloatingType(tensor.tensor.scalar_type()) ? at::ones(tensor.tensor.sizes(), options)
+                                                                    : at::zeros(tensor.tensor.sizes(), options);
+  }
+}
+
+/// Real memory for a program that lacks data: what it holds, and stand-ins for what it does not.
+void make_real(Program::Impl& impl, const std::vector<std::size_t>& owners) {
+  impl.lay_out(owners, /*real=*/true);
+  allocate_tensors(impl);
+}
+
+}  // namespace
+
+bool Program::Impl::lacks_data() const {
+  const auto lacks = [](const auto& one) { return !one.has_data; };
+  return std::any_of(stored.begin(), stored.end(), lacks) || std::any_of(tensors.begin(), tensors.end(), lacks);
+}
+
+void Program::Impl::lay_out(std::vector<std::size_t> new_owners, bool real) {
+  owners = std::move(new_owners);
+  std::vector<ParameterEntry> entries(stored.size());
+  for (std::size_t i = 0; i < stored.size(); ++i) {
+    const ParameterEntry& own = stored[i].entry;
+    if (owners[i] == i) {
+      entries[i] = own;
+      continue;
+    }
+    auto& aliases = entries[owners[i]].aliases;
+    aliases.push_back(own.name);
+    aliases.insert(aliases.end(), own.aliases.begin(), own.aliases.end());
+  }
+  layout = ParameterLayout();
+  std::vector<std::size_t> leaf(stored.size());
+  for (std::size_t i = 0; i < stored.size(); ++i) {
+    leaf[i] = owners[i] == i ? layout.entries().size() : leaf[owners[i]];
+    if (owners[i] == i) layout.add(std::move(entries[i]));
+  }
+  for (Feed& feed : feeds)
+    if (feed.kind == Feed::Kind::kParameter) feed.index = leaf[feed.stored];
+
+  const auto here = at::TensorOptions().dtype(options.dtype).device(real ? options.device : at::Device(at::kMeta));
+  at::Tensor whole = at::empty({layout.size()}, here);
+  const std::vector<at::Tensor> views = layout.views(whole);
+  std::vector<at::Tensor> new_leaves;
+  for (std::size_t i = 0; i < stored.size(); ++i) {
+    if (owners[i] != i) continue;
+    const at::Tensor& view = views[leaf[i]];
+    if (real) {
+      at::Tensor& value = stored[i].value;
+      view.copy_(value.defined() ? value : stand_in(stored[i].entry.shape, stored[i].entry.numel, here));
+      value = at::Tensor();
+    }
+    new_leaves.push_back(view.detach().requires_grad_(true));
+  }
+  flat = whole;
+  leaves = std::move(new_leaves);
+}
+
+std::vector<std::string> Program::lacking() const {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < impl_->stored.size(); ++i)
+    if (impl_->owners[i] == i && !impl_->stored[i].has_data) names.push_back(impl_->stored[i].entry.name);
+  for (const auto& tensor : impl_->tensors)
+    if (!tensor.has_data && tensor.is_used && !is_tolerated(tensor.name)) names.push_back(tensor.name);
+  return names;
+}
+
+void Program::require_data() const {
+  const std::vector<std::string> names = lacking();
+  if (names.empty()) return;
+  require_constants(*impl_, {});
+  throw InputError(impl_->where + "holds no data for " + format_count(static_cast<std::int64_t>(names.size())) +
+                   " of its weights (exported on the meta device or with fake tensors): " + format_names(names) +
+                   "; give them by --weights FILE");
+}
+
+void Program::use_stand_ins() {
+  const at::NoGradGuard no_grad;
+  if (impl_->flat.is_meta()) make_real(*impl_, impl_->owners);
+}
+
+OverlayReport Program::overlay(std::span<const Checkpoint> checkpoints, bool partial) {
+  const at::NoGradGuard no_grad;
+  std::vector<std::string> warnings;
+  if (impl_->flat.is_meta()) {
+    const ProgramNames names(targets_of(*impl_));
+    std::vector<NamedTensors> sources;
+    for (const Checkpoint& checkpoint : checkpoints) sources.emplace_back(checkpoint, names);
+    require_constants(*impl_, sources);
+    warnings = tie_frozen(*impl_, sources);
+    const Ties ties = settle_ties(impl_->stored, sources);
+    warnings.insert(warnings.end(), ties.warnings.begin(), ties.warnings.end());
+    make_real(*impl_, ties.owners);
+  }
+  const std::vector<OverlayTarget> targets = targets_of(*impl_);
+  OverlayReport report = hesspect::overlay(checkpoints, targets, partial);
+  const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
+  for (std::size_t i = 0; i < views.size(); ++i)
+    if (impl_->layout.entries()[i].is_complex()) views[i].copy_(as_reals(targets[i].tensor));
+  report.warnings = std::move(warnings);
+  const std::set<std::string> left(report.not_covered.begin(), report.not_covered.end());
+  for (std::size_t i = 0; i < impl_->stored.size(); ++i)
+    impl_->stored[i].has_data |= !left.contains(impl_->stored[impl_->owners[i]].entry.name);
+  for (auto& tensor : impl_->tensors) tensor.has_data |= !left.contains(tensor.name);
+  return report;
+}
+
+void Program::check_finite() const {
+  // A buffer may hold infinities: attention masks do.
+  const auto check = [&](const std::string& kind, const std::string& name, const at::Tensor& tensor,
+                         bool is_parameter) {
+    if (tensor.is_meta() || !(at::isFloatingType(tensor.scalar_type()) || tensor.is_complex())) return;
+    const at::Tensor finite = is_parameter ? at::isfinite(tensor) : at::isnan(tensor).logical_not();
+    if (finite.all().item<bool>()) return;
+    const std::int64_t bad = tensor.numel() - finite.sum().item<std::int64_t>();
+    throw InputError(impl_->where + kind + " '" + name + "' holds " + format_count(bad) + " non-finite value" +
+                     (bad == 1 ? "" : "s") + " (NaN or infinity) of " + format_count(tensor.numel()));
+  };
+  for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
+    check("parameter", impl_->layout.entries()[i].name, impl_->leaves[i].detach(), true);
+  for (const auto& tensor : impl_->tensors)
+    if (tensor.persistent)
+      check(tensor.is_parameter ? "parameter" : "buffer", tensor.name, tensor.tensor, tensor.is_parameter);
+}
+
+}  // namespace hesspect
