@@ -48,6 +48,8 @@ hid_t memory_type(hid_t stored) {
     case H5T_FLOAT: return H5T_NATIVE_DOUBLE;
     case H5T_INTEGER:
     case H5T_ENUM: return H5T_NATIVE_INT64;
+    case H5T_COMPOUND:  // complex numbers, as h5py writes them
+      return H5Tdetect_class(stored, H5T_VLEN) > 0 ? H5I_INVALID_HID : stored;
     default: return H5I_INVALID_HID;
   }
 }
