@@ -407,7 +407,12 @@ class Talk(Case):
         other = self.folder / "text.txt"
         other.write_text("hello")
         self.assertEqual(hesspect("inspect", other, ranks=2).code, 4)
-        self.assertEqual(hesspect("inspect", ckpt / "evil.pt").code, 4)
+        # What a hostile object beside the weights would have done is not done.
+        ended = hesspect("inspect", ckpt / "evil.pt")
+        self.assertDone(ended)
+        self.assertIn("what is no tensor: payload", ended.out)
+        self.assertFalse((ckpt / "EVIL_RAN").exists())
+        self.assertEqual(hesspect("inspect", ckpt / "evil_state.pt").code, 4)
 
 
 if __name__ == "__main__":
