@@ -429,6 +429,8 @@ Program Program::load(const std::filesystem::path& path, const ProgramOptions& o
   at::NoGradGuard no_grad;
   try {
     return Program(Loader(path, options).run());
+  } catch (const InputError& e) {
+    throw InputError(one_line(e.what()));  // names come out of the file
   } catch (const Error&) {
     throw;
   } catch (const std::bad_alloc&) {

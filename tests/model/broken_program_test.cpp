@@ -86,6 +86,13 @@ TEST_F(BrokenProgram, NumbersThatAreNoIntegersOf64Bits) {
   }
 }
 
+/// A name of the file could end the line, or steer the terminal that the message is printed on.
+TEST_F(BrokenProgram, NamesThatAreNoNames) {
+  const std::string message = refusal(kModel, {{"torch.ops.aten.linear.default", "torch.ops.aten.li\\near.default"},
+                                               {"null, \"name\": \"linear\"", "null, \"name\": \"a\\n\\u001b[2J\""}});
+  EXPECT_CONTAINS(message, "node 'a\\n\\x1b[2J' (aten.li\\near.default");
+}
+
 /// What is no pair of a kind and its content was read after its end.
 TEST_F(BrokenProgram, OutputsThatAreNothing) {
   for (const char* output : {"{}", "[]", "null", "7", "[[]]"})
