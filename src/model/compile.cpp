@@ -581,7 +581,7 @@ class GraphCompiler {
     };
     for (const auto& [name, slot] : slots_) {
       const json* tensor = value_meta("tensor_values", name);
-      const std::int64_t type = tensor != nullptr && tensor->is_object() ? tensor->value("dtype", 0) : 0;
+      const std::int64_t type = tensor != nullptr ? type_code_of(*tensor) : 0;
       const bool is_float = value_meta("sym_float_values", name) != nullptr || (type > 5 && type != 12);
       graph_.continuous[static_cast<std::size_t>(slot)] = is_float;
     }

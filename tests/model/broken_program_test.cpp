@@ -86,6 +86,12 @@ TEST_F(BrokenProgram, NumbersThatAreNoIntegersOf64Bits) {
   }
 }
 
+/// Types that only say whether a value is continuous were cast from whatever stood there.
+TEST_F(BrokenProgram, TypesOfValuesBetweenThatAreNone) {
+  const auto path = changed(kModel, {{R"("p_weight": {"dtype": 7)", R"("p_weight": {"dtype": -1e300)"}});
+  EXPECT_EQ(Program::load(path, {}).outputs().size(), 1U);
+}
+
 /// A name of the file could end the line, or steer the terminal that the message is printed on.
 TEST_F(BrokenProgram, NamesThatAreNoNames) {
   const std::string message = refusal(kModel, {{"torch.ops.aten.linear.default", "torch.ops.aten.li\\near.default"},
