@@ -46,6 +46,11 @@ std::int64_t integer_from(const json& value) {
   return value.get<std::int64_t>();
 }
 
+std::int64_t type_code_of(const json& meta) {
+  if (!meta.is_object() || !meta.contains("dtype") || !meta["dtype"].is_number_integer()) return 0;
+  return meta["dtype"].get<std::int64_t>();
+}
+
 at::ScalarType scalar_type_from_schema(std::int64_t code) {
   switch (code) {  // torch/_export/serde/schema.py, ScalarType
     case 1: return at::kByte;

@@ -66,6 +66,9 @@ class Pt2Archive {
 /// An integer of the file's JSON, where numbers have no bound. @throws InputError for what is none of 64 bits
 std::int64_t integer_from(const nlohmann::json& value);
 
+/// The schema's code of the type in a value's meta; 0 where there is none.
+std::int64_t type_code_of(const nlohmann::json& meta);
+
 /// The c10 scalar type of the export schema's code (its enum differs from c10's: float32 is 7).
 /// @throws InputError for a type that hesspect does not run
 at::ScalarType scalar_type_from_schema(std::int64_t code);

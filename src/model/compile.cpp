@@ -8,6 +8,7 @@
 #include "archive.h"
 #include "executor.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
 #include "vmap.h"
 
 namespace hesspect {
@@ -580,7 +581,7 @@ class GraphCompiler {
     };
     for (const auto& [name, slot] : slots_) {
       const json* tensor = value_meta("tensor_values", name);
-      const std::int64_t type = tensor != nullptr && tensor->is_object() ? tensor->value("dtype", 0) : 0;
+      const std::int64_t type = tensor != nullptr ? type_code_of(*tensor) : 0;
       const bool is_float = value_meta("sym_float_values", name) != nullptr || (type > 5 && type != 12);
       graph_.continuous[static_cast<std::size_t>(slot)] = is_float;
     }
@@ -612,7 +613,7 @@ class GraphCompiler {
 std::string Origin::describe() const {
   std::string op = target;
   if (op.starts_with("torch.ops.")) op = op.substr(10);
-  return "node '" + node + "' (" + op + (source.empty() ? "" : ", from " + source) + ")";
+  return one_line("node '" + node + "' (" + op + (source.empty() ? "" : ", from " + source) + ")");
 }
 
 Origin origin_of(const json& node) {
@@ -633,8 +634,10 @@ Origin origin_of(const json& node) {
 Graph compile_graph(const json& graph, const std::set<std::string>& external, const CompileOptions& options) {
   try {
     return GraphCompiler(graph, external, options).run();
+  } catch (const InputError& e) {
+    throw InputError(one_line(e.what()));  // names come out of the file
   } catch (const json::exception& e) {
-    throw InputError(options.where + "its graph is broken (" + e.what() + ")");
+    throw InputError(one_line(options.where + "its graph is broken (" + e.what() + ")"));
   }
 }
 

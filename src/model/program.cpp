@@ -328,7 +328,7 @@ class Loader {
   void find_narrowest_type(const json& graph) {
     impl_->narrowest = impl_->options.dtype;
     for (const json& meta : graph.at("tensor_values")) {
-      const std::int64_t code = meta.value("dtype", std::int64_t{0});
+      const std::int64_t code = type_code_of(meta);
       const at::ScalarType stored = code == 6 ? at::kHalf : code == 13 ? at::kBFloat16 : at::kDouble;
       const at::ScalarType type = impl_->map_dtype(stored);
       if (precision(type) < precision(impl_->narrowest)) impl_->narrowest = type;
@@ -429,6 +429,8 @@ Program Program::load(const std::filesystem::path& path, const ProgramOptions& o
   at::NoGradGuard no_grad;
   try {
     return Program(Loader(path, options).run());
+  } catch (const InputError& e) {
+    throw InputError(one_line(e.what()));  // names come out of the file
   } catch (const Error&) {
     throw;
   } catch (const std::bad_alloc&) {

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/json_nesting.h"
 #include "hesspect/core/text.h"
 #include "program_impl.h"
 
@@ -15,6 +16,12 @@ using nlohmann::json;
 
 /// Nested deeper than any module's return value: a broken file.
 constexpr int kMostLevels = 50;
+
+/// A text within the file's JSON that is JSON itself; discarded where it is none, or nests deeper than any.
+json parsed(const std::string& text) {
+  if (json_nests_deeper(text)) return json(json::value_t::discarded);
+  return json::parse(text, nullptr, /*allow_exceptions=*/false);
+}
 
 /// The dimension at which a symbol stands, where it stands once.
 std::optional<std::int64_t> only_dimension(const std::vector<Dimension>& shape, const std::string& symbol) {
@@ -52,7 +59,7 @@ bool add_paths(const json& node, const std::string& prefix, int level, std::vect
   }
   json keys;  // of a dictionary or a data class; positions for all others
   if (const json context = node.value("context", json()); context.is_string()) {
-    keys = json::parse(context.get<std::string>(), nullptr, /*allow_exceptions=*/false);
+    keys = parsed(context.get<std::string>());
   } else if (context.is_array()) {
     keys = context;
   }
@@ -90,7 +97,7 @@ std::vector<std::string> output_paths(const json& module) {
   try {
     const json& calls = module.at("module_call_graph");
     const json& spec = calls.at(0).at("signature").at("out_spec");
-    const json tree = spec.is_string() ? json::parse(spec.get<std::string>(), nullptr, false) : spec;
+    const json tree = spec.is_string() ? parsed(spec.get<std::string>()) : spec;
     std::vector<std::string> paths;
     if (tree.is_array() && tree.size() == 2 && add_paths(tree[1], "", 0, paths)) return paths;
   } catch (const json::exception&) {  // names are a convenience: without them there are those of the graph

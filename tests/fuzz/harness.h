@@ -35,7 +35,8 @@ bool reads(Action&& action) {
     action();
     return true;
   } catch (const Error& error) {
-    require(std::string_view(error.what()).find('\n') == std::string_view::npos, "a message of more than one line");
+    require(std::string_view(error.what()).find('\n') == std::string_view::npos,
+            std::string("a message of more than one line: ") + error.what());
     require(error.exit_code() != ExitCode::kInternal, std::string("an internal error: ") + error.what());
     return false;
   }

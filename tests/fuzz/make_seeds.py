@@ -26,7 +26,6 @@ def parts_of_program(path):
     with zipfile.ZipFile(path) as archive:
         names = {name.split("/", 1)[1]: name for name in archive.namelist() if "/" in name}
         model = without_stack_traces(json.loads(archive.read(names["models/model.json"])))
-        model["graph_module"]["module_call_graph"] = []
         configs = [archive.read(names[name]) if name in names else b"{}"
                    for name in ("data/weights/model_weights_config.json", "data/constants/model_constants_config.json")]
     return b"\0".join([json.dumps(model, separators=(",", ":")).encode(), *configs, b"\x3f" * 64])

@@ -17,8 +17,9 @@ constexpr const char* kWeights = "data/weights/model_weights_config.json";
 /// The program of linear regression, one weight of shape [1, 8], with one of its texts changed.
 class BrokenProgram : public ::testing::Test {
  protected:
-  /// Each first `from` in the record becomes `to`. @return the message that loading ends in
-  std::string refusal(const std::string& record, const std::vector<std::pair<std::string, std::string>>& changes) {
+  /// Each first `from` in the record becomes `to`. @return the file's path
+  std::filesystem::path changed(const std::string& record,
+                                const std::vector<std::pair<std::string, std::string>>& changes) {
     const std::string folder =
         std::getenv("HESSPECT_FIXTURES") != nullptr ? std::getenv("HESSPECT_FIXTURES") : "fixtures";
     const ZipArchive archive(folder + "/linreg.pt2");
@@ -33,7 +34,12 @@ class BrokenProgram : public ::testing::Test {
         }
       files.emplace_back(entry.name, content);
     }
-    const auto path = folder_.write("broken.pt2", test::zip_of(files, false));
+    return folder_.write("broken.pt2", test::zip_of(files, false));
+  }
+
+  /// The message that loading ends in.
+  std::string refusal(const std::string& record, const std::vector<std::pair<std::string, std::string>>& changes) {
+    const auto path = changed(record, changes);
     return test::input_error([&] { Program::load(path, {}); });
   }
 
@@ -43,6 +49,14 @@ class BrokenProgram : public ::testing::Test {
 TEST_F(BrokenProgram, TextsThatNestForEver) {
   EXPECT_CONTAINS(refusal(kModel, {{"\"metadata\": {}", "\"metadata\": " + std::string(200000, '[')}}), "nests deeper");
   EXPECT_CONTAINS(refusal(kWeights, {{"{\"config\"", std::string(200000, '[')}}), "nests deeper");
+}
+
+/// The names of outputs stand as JSON within a text of the JSON; they are a convenience.
+TEST_F(BrokenProgram, TextsWithinTextsThatNestForEver) {
+  const std::string deep = std::string(200000, '[') + std::string(200000, ']');
+  const auto path =
+      changed(kModel, {{R"("out_spec": "[1, {\"type\": null)", R"("out_spec": "[1, {\"type\": )" + deep}});
+  EXPECT_EQ(Program::load(path, {}).outputs().size(), 1U);
 }
 
 TEST_F(BrokenProgram, SizesWhoseProductOverflows) {
@@ -70,6 +84,19 @@ TEST_F(BrokenProgram, NumbersThatAreNoIntegersOf64Bits) {
                  {"\"input\": {\"dtype\": 7", std::string("\"input\": {\"dtype\": ") + number}}),
         "value 'input': has a broken integer");
   }
+}
+
+/// Types that only say whether a value is continuous were cast from whatever stood there.
+TEST_F(BrokenProgram, TypesOfValuesBetweenThatAreNone) {
+  const auto path = changed(kModel, {{R"("p_weight": {"dtype": 7)", R"("p_weight": {"dtype": -1e300)"}});
+  EXPECT_EQ(Program::load(path, {}).outputs().size(), 1U);
+}
+
+/// A name of the file could end the line, or steer the terminal that the message is printed on.
+TEST_F(BrokenProgram, NamesThatAreNoNames) {
+  const std::string message = refusal(kModel, {{"torch.ops.aten.linear.default", "torch.ops.aten.li\\near.default"},
+                                               {"null, \"name\": \"linear\"", "null, \"name\": \"a\\n\\u001b[2J\""}});
+  EXPECT_CONTAINS(message, "node 'a\\n\\x1b[2J' (aten.li\\near.default");
 }
 
 /// What is no pair of a kind and its content was read after its end.
