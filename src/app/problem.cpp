@@ -181,8 +181,9 @@ RowVerdict judge_rows(const RunConfig& config, Weights weights, Problem& problem
     return {verdict.unit_rows, true, "not checked: the program holds no weights", ""};
   const RowCheck check = check_in_best_dtype(config, weights, problem);
   if (!check.applies)
-    verdict.text =
-        problem.rows == 1 ? "not needed: there is one row" : "not needed: the program takes one row at a time";
+    verdict.text = problem.rows == 1 ? "not needed: there is one row"
+                                     : std::string("not needed: the program takes one ") +
+                                           (verdict.unit_rows > 1 ? "unit" : "row") + " at a time";
   if (check.passed) return verdict;
   const std::string finding = "the loss is no sum over rows: " + check.finding;
   if (verdict.unit_rows > 1)  // they need not: each goes through the program by itself
