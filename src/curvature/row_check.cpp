@@ -553,7 +553,7 @@ RowCheck check_rows(Program& program, const ArrayFile& file, const DatasetSpec& 
     std::vector<std::int64_t> rows;  // what doesn't fit at all is told as such
     const std::int64_t few = program.static_batch().value_or(std::max<std::int64_t>(2, program.fewest_rows()));
     for (std::int64_t r = 0; r < std::min(few, count_rows(file, spec)); ++r) rows.push_back(r);
-    LocalLoss(program, load_rows(file, spec, rows), loss, output_index).check(/*every_op=*/false);
+    LocalLoss(program, load_rows(file, spec, rows), loss, output_index).check(/*every_op=*/true);
   }
   at::NoGradGuard no_grad;
   return Checker(program, file, spec, loss, output_index).run();
