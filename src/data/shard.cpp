@@ -1,7 +1,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
@@ -68,8 +67,8 @@ void check_finite(const ArrayFile& file, const std::string& name, const at::Tens
   if (!type || rows.numel() == 0) return;
   const auto bad = first_non_finite(*type, rows.const_data_ptr(), rows.numel());
   if (!bad) return;
-  const double value = rows.flatten()[*bad].item<double>();
-  throw InputError(array_in(file, name) + " holds " + (std::isnan(value) ? "NaN" : "an infinite value") + " in row " +
+  const bool nan = rows.flatten()[*bad].isnan().item<bool>();  // of complex values too, which are no doubles
+  throw InputError(array_in(file, name) + " holds " + (nan ? "NaN" : "an infinite value") + " in row " +
                    std::to_string(first_row + *bad / (rows.numel() / rows.size(0))));
 }
 

