@@ -180,7 +180,7 @@ class Run {
     const LayoutConfig& asked = config_.layout;
     return (asked.groups > 0 && asked.groups != kept.groups) || asked.memory > 0 || asked.graph_memory >= 0 ||
            (asked.lock_step > 0 && asked.lock_step != kept.lock_step) ||
-           (asked.basis_memory != "auto" && asked.basis_memory != kept.basis_memory);
+           (asked.basis_memory && asked.basis_memory != kept.basis_memory);
   }
 
   /// What makes a resumed run go on otherwise than the run that was stopped would have.

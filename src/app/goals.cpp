@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "planning.h"
 
@@ -11,15 +12,9 @@ namespace {
 
 constexpr std::int64_t kLeastOwnProducts = 6;
 
-at::ScalarType storage_type(const std::string& name) {
-  return name == "float64" ? at::kDouble : name == "bfloat16" ? at::kBFloat16 : at::kFloat;
-}
-
 TraceMethod trace_method_from(const RunConfig& config) {
-  const std::string& name = config.trace.trace_method;
-  if (name == "hutch++") return TraceMethod::kHutchPlusPlus;
-  if (name == "xtrace") return TraceMethod::kXTrace;
-  return name == "hutchinson" || !config.quadrature.reorthogonalize ? TraceMethod::kHutchinson : TraceMethod::kDeflated;
+  const TraceMethod method = config.trace.trace_method;
+  return method == TraceMethod::kDeflated && !config.quadrature.reorthogonalize ? TraceMethod::kHutchinson : method;
 }
 
 }  // namespace
@@ -30,7 +25,7 @@ std::int64_t Goals::products_left(std::int64_t used) const {
 }
 
 std::int64_t lanczos_runs(const RunConfig& config, const std::string& command) {
-  const bool own_run = config.eigs.method == "power" || config.eigs.block > 1;
+  const bool own_run = config.eigs.method == EigenMethod::kPower || config.eigs.block > 1;
   if (command == "eigs") return own_run ? 0 : 1;
   if (command == "trace") return trace_method_from(config) == TraceMethod::kDeflated ? 1 : 0;
   return config.quadrature.probes;
@@ -61,9 +56,10 @@ void set_steps(Goals& g, const RunConfig& config, std::int64_t parameters) {
   g.own_products = std::max(g.own_products, kLeastOwnProducts);
   if (g.max_products > 0) g.own_products = std::min(g.own_products, g.max_products - kSymmetryProbes);
   if (g.own_products < kLeastOwnProducts)
-    throw UsageError("--trace-method " + config.trace.trace_method + " takes " + std::to_string(kLeastOwnProducts) +
-                     " products at least, beside " + std::to_string(kSymmetryProbes) +
-                     " of the symmetry check: --max-hvps " + std::to_string(g.max_products) + " is too few");
+    throw UsageError("--trace-method " + to_string(config.trace.trace_method) + " takes " +
+                     std::to_string(kLeastOwnProducts) + " products at least, beside " +
+                     std::to_string(kSymmetryProbes) + " of the symmetry check: --max-hvps " +
+                     std::to_string(g.max_products) + " is too few");
 }
 
 }  // namespace
@@ -76,18 +72,19 @@ Goals goals_of(const RunConfig& config, const std::string& command, const Plan& 
   const std::int64_t most = config.accuracy.max_hvps;
   g.confidence = config.accuracy.confidence;
   g.max_products = most;
-  g.rounding = 10 * (config.compute.dtype == "float64" ? std::numeric_limits<double>::epsilon()
-                                                       : static_cast<double>(std::numeric_limits<float>::epsilon()));
+  g.rounding =
+      10 * (config.compute.dtype == ElementType::kF64 ? std::numeric_limits<double>::epsilon()
+                                                      : static_cast<double>(std::numeric_limits<float>::epsilon()));
   g.probe.seed = config.quadrature.seed;
   g.probe.distribution = config.quadrature.distribution;
   LanczosOptions& lanczos = g.probe.lanczos;
   if (!config.quadrature.reorthogonalize) lanczos.reorthogonalisation = Reorthogonalisation::kNone;
-  lanczos.basis.storage = storage_type(plan.basis_dtype);
-  lanczos.basis.on_host = plan.basis_memory == "host";
+  lanczos.basis.storage = to_scalar_type(plan.basis_dtype);
+  lanczos.basis.on_host = plan.basis_memory == BasisMemory::kHost;
   g.probes = lanczos_runs(config, command);
 
   if (wants_eigenvalues(config, command)) {
-    g.power = config.eigs.method == "power";
+    g.power = config.eigs.method == EigenMethod::kPower;
     g.block = !g.power && config.eigs.block > 1;
     g.eigenvalues = !g.power && !g.block;
   }
@@ -99,7 +96,7 @@ Goals goals_of(const RunConfig& config, const std::string& command, const Plan& 
   g.w1 = g.density ? config.accuracy.density_w1 : 0;
 
   if (command != "eigs") g.trace = trace_method_from(config);
-  if (command == "density") g.trace = g.own_trace_method() ? TraceMethod::kNone : g.trace;
+  if (command == "density" && g.own_trace_method()) g.trace.reset();
   g.rule.confidence = g.confidence;
   g.rule.rtol = command == "density" ? 0 : config.accuracy.rtol_trace;
   const bool told = command == "trace" || (!config.trace.diagonal.empty() && g.rule.rtol <= 0);

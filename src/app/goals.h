@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,6 @@ inline constexpr std::int64_t kSymmetryProbes = 2;
 /// share a pass over the basis. The plan has room for them.
 inline constexpr std::int64_t kTraceTogether = 4;
 
-enum class TraceMethod { kNone, kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
-
 struct Goals {
   std::string command;  // analyze, density, eigs or trace
   ProbeOptions probe;   // steps: at least
@@ -43,7 +42,7 @@ struct Goals {
   std::int64_t probes = 0;  // Lanczos runs, at least
 
   // Trace.
-  TraceMethod trace = TraceMethod::kNone;
+  std::optional<TraceMethod> trace;
   TraceRule rule;
   LayerOffsets layers;   // empty: not asked for
   std::string diagonal;  // file

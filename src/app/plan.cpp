@@ -13,6 +13,7 @@ namespace hesspect {
 namespace {
 
 using plan_model::BasisChoice;
+using plan_model::bytes_of;
 using plan_model::Given;
 using plan_model::Layout;
 
@@ -46,34 +47,24 @@ void check(const Given& given) {
     throw UsageError("--micro-batch " + std::to_string(request.micro_batch) +
                      ": the model was exported with a batch of " + std::to_string(given.cost.micro_batch) +
                      " and takes no other; leave the option out");
-  if (!request.basis_dtype.empty()) {
-    const std::int64_t bytes = plan_model::element_bytes(request.basis_dtype);
-    if (bytes == 0)
-      throw UsageError("--basis-dtype " + quote(request.basis_dtype) + ": use float64, float32 or bfloat16");
-    if (bytes > given.problem.element_bytes)
-      throw UsageError("--basis-dtype " + request.basis_dtype + " is wider than the run's " +
-                       plan_model::vector_dtype(given.problem) + " vectors: use one no wider, or --dtype float64");
-  }
-  if (!request.basis_memory.empty() && request.basis_memory != "device" && request.basis_memory != "host")
-    throw UsageError("--basis-memory " + quote(request.basis_memory) + ": use device or host");
+  if (request.basis_dtype && bytes_of(*request.basis_dtype) > given.problem.element_bytes)
+    throw UsageError("--basis-dtype " + to_string(*request.basis_dtype) + " is wider than the run's " +
+                     to_string(plan_model::vector_dtype(given.problem)) +
+                     " vectors: use one no wider, or --dtype float64");
 }
 
 /// Widest first, and on a GPU the device before the host. On a CPU both are one.
 std::vector<BasisChoice> basis_choices(const Given& given) {
   const PlanRequest& request = given.request;
   // Two rows are no basis to save on: they are as the vectors are.
-  if (!given.work.reorthogonalize) return {{plan_model::vector_dtype(given.problem), false}};
-  std::vector<std::string> dtypes{request.basis_dtype};
-  if (request.basis_dtype.empty()) {
-    dtypes = {"float64", "float32", "bfloat16"};
-    std::erase_if(dtypes, [&](const std::string& dtype) {
-      return plan_model::element_bytes(dtype) > given.problem.element_bytes;
-    });
-  }
+  if (!given.work.reorthogonalize) return {{plan_model::vector_dtype(given.problem), BasisMemory::kDevice}};
   std::vector<BasisChoice> choices;
-  for (const std::string& dtype : dtypes) {
-    if (!given.problem.on_gpu || request.basis_memory != "host") choices.push_back({dtype, false});
-    if (given.problem.on_gpu && request.basis_memory != "device") choices.push_back({dtype, true});
+  for (const ElementType dtype : {ElementType::kF64, ElementType::kF32, ElementType::kBF16}) {
+    if (request.basis_dtype ? dtype != *request.basis_dtype : bytes_of(dtype) > given.problem.element_bytes) continue;
+    if (!given.problem.on_gpu || request.basis_memory != BasisMemory::kHost)
+      choices.push_back({dtype, BasisMemory::kDevice});
+    if (given.problem.on_gpu && request.basis_memory != BasisMemory::kDevice)
+      choices.push_back({dtype, BasisMemory::kHost});
   }
   return choices;
 }
@@ -105,15 +96,13 @@ std::vector<Layout> layouts(const Given& given) {
   return all;
 }
 
-bool dtype_before(const Plan& a, const Plan& b) {
-  return plan_model::element_bytes(a.basis_dtype) > plan_model::element_bytes(b.basis_dtype);
-}
+bool dtype_before(const Plan& a, const Plan& b) { return bytes_of(a.basis_dtype) > bytes_of(b.basis_dtype); }
 
 /// Among equal forecasts: a basis on the device, more groups (fewer messages), fewer probes at a time, larger
 /// micro-batches.
 bool preferred(const Plan& a, const Plan& b) {
   const auto key = [](const Plan& p) {
-    return std::tuple(p.basis_memory == "host", -p.groups, p.lock_step, -p.micro_batch);
+    return std::tuple(p.basis_memory == BasisMemory::kHost, -p.groups, p.lock_step, -p.micro_batch);
   };
   return key(a) < key(b);
 }

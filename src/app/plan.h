@@ -7,6 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/basis_memory.h"
+#include "hesspect/core/element_type.h"
+
 namespace hesspect {
 
 /// The problem: what the model and the data are.
@@ -59,13 +62,13 @@ struct PlanMachine {
   double latency_s = 0;                // of one message step
 };
 
-/// What the user has fixed; the rest is chosen. 0, empty: chosen.
+/// What the user has fixed; the rest is chosen. 0, nothing: chosen.
 struct PlanRequest {
   std::int64_t groups = 0;
   std::int64_t lock_step = 0;
   std::int64_t micro_batch = 0;
-  std::string basis_dtype;        // float64, float32, bfloat16
-  std::string basis_memory;       // device, host
+  std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
+  std::optional<BasisMemory> basis_memory;
   std::int64_t graph_bytes = -1;  // for kept gradient graphs; -1: chosen
 };
 
@@ -88,8 +91,8 @@ struct Plan {
   int groups = 1;      // G
   int data_ranks = 1;  // D
   int lock_step = 1;   // K: probes a group advances together
-  std::string basis_dtype = "float32";
-  std::string basis_memory = "device";
+  ElementType basis_dtype = ElementType::kF32;
+  BasisMemory basis_memory = BasisMemory::kDevice;
   std::int64_t max_basis = 0;  // rows of the longest probe's basis, where it restarts thick; 0: as many as steps
   std::int64_t micro_batch = 0;
   std::int64_t micro_batches = 0;  // on a rank, at most

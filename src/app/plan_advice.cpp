@@ -52,10 +52,10 @@ class Advisor {
     if (request_.groups > 1) fixed.emplace_back("--groups", [](PlanRequest& r) { r.groups = 0; });
     if (request_.micro_batch > 1 && !problem_.static_batch && cost_.micro_batch > 0)
       fixed.emplace_back("--micro-batch", [](PlanRequest& r) { r.micro_batch = 0; });
-    if (problem_.on_gpu && request_.basis_memory == "device")
-      fixed.emplace_back("--basis-memory", [](PlanRequest& r) { r.basis_memory = "host"; });
-    if (problem_.on_gpu && request_.basis_memory == "host")
-      fixed.emplace_back("--basis-memory", [](PlanRequest& r) { r.basis_memory = "device"; });
+    if (problem_.on_gpu && request_.basis_memory == BasisMemory::kDevice)
+      fixed.emplace_back("--basis-memory", [](PlanRequest& r) { r.basis_memory = BasisMemory::kHost; });
+    if (problem_.on_gpu && request_.basis_memory == BasisMemory::kHost)
+      fixed.emplace_back("--basis-memory", [](PlanRequest& r) { r.basis_memory = BasisMemory::kDevice; });
     PlanRequest freed = request_;
     for (const auto& [name, change] : fixed) {
       PlanRequest request = request_;
@@ -79,9 +79,7 @@ class Advisor {
     if (name == "--lock-step") return name + " " + std::to_string(plan.lock_step);
     if (name == "--groups") return name + " " + std::to_string(plan.groups);
     if (name == "--micro-batch") return name + " " + std::to_string(plan.micro_batch);
-    std::string text = name + " ";
-    text += plan.basis_memory;
-    return text;
+    return name + " " + to_string(plan.basis_memory);
   }
 
   /// The fewest ranks that do in one group, each with as much memory as now; if no number does because of --lock-step,
@@ -120,11 +118,12 @@ class Advisor {
 
   /// Only where another was asked for: else it has been tried.
   void narrower_basis() {
-    for (const char* dtype : {"float32", "bfloat16"}) {
-      if (plan_model::element_bytes(dtype) >= plan_model::element_bytes(request_.basis_dtype)) continue;
+    if (!request_.basis_dtype) return;
+    for (const ElementType dtype : {ElementType::kF32, ElementType::kBF16}) {
+      if (plan_model::bytes_of(dtype) >= plan_model::bytes_of(*request_.basis_dtype)) continue;
       PlanRequest request = request_;
       request.basis_dtype = dtype;
-      if (add_if(work_, machine_, request, std::string("--basis-dtype ") + dtype)) return;
+      if (add_if(work_, machine_, request, "--basis-dtype " + to_string(dtype))) return;
     }
   }
 

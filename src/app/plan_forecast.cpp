@@ -94,10 +94,12 @@ class Times {
   double lanczos_s(std::int64_t m) const {
     const double steps = static_cast<double>(m);
     const double rows = given_.work.reorthogonalize ? steps * (steps + 1) / 2 : 2 * steps;
-    const double rate = !given_.problem.on_gpu ? kCpuMemory : plan_.basis_memory == "host" ? kHostToGpu : kGpuMemory;
-    const bool apart = plan_.basis_memory == "host" || plan_.basis_dtype != vector_dtype(given_.problem);
+    const double rate = !given_.problem.on_gpu                     ? kCpuMemory
+                        : plan_.basis_memory == BasisMemory::kHost ? kHostToGpu
+                                                                   : kGpuMemory;
+    const bool apart = plan_.basis_memory == BasisMemory::kHost || plan_.basis_dtype != vector_dtype(given_.problem);
     return (apart || !given_.work.reorthogonalize ? kPassesApart : kPasses) * rows * static_cast<double>(chunk_) *
-           static_cast<double>(element_bytes(plan_.basis_dtype)) / rate;
+           static_cast<double>(bytes_of(plan_.basis_dtype)) / rate;
   }
 
   /// That a rank sends in an all-gather and a reduce-scatter round a ring, for k probes.

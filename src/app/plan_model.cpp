@@ -50,8 +50,8 @@ void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, Pla
   const std::int64_t ordinary = rows(std::max(ordinary_steps(given.problem, given.work), given.work.most_steps));
   std::int64_t longest = rows(longest_steps(given.problem, given.work));
   if (given.work.max_basis > 0) longest = std::max(ordinary, std::min(longest, given.work.max_basis + 1));
-  const std::int64_t element = element_bytes(layout.basis.dtype), row_bytes = times(element, chunk);
-  if (layout.basis.host) {
+  const std::int64_t element = bytes_of(layout.basis.dtype), row_bytes = times(element, chunk);
+  if (layout.basis.memory == BasisMemory::kHost) {
     bytes.basis_host = times(probes - 1, pinned_bytes(ordinary, row_bytes)) + pinned_bytes(longest, row_bytes);
     // Two buffers on the device through which rows come by, and those of one, and the vector, in double.
     const std::int64_t entries = std::min(times(kBasisBlockRows + 1, chunk), kEntriesInDouble);
@@ -61,7 +61,7 @@ void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, Pla
   }
   bytes.basis += times(given.work.other_rows * full, chunk);
   // Beside stored rows that are narrower or elsewhere, the recurrence keeps its own two vectors.
-  if (layout.basis.host || element < full) bytes.basis += times(2 * probes * full, chunk);
+  if (layout.basis.memory == BasisMemory::kHost || element < full) bytes.basis += times(2 * probes * full, chunk);
 }
 
 /// Kept graphs, the transient of a product and the holes that they leave, in `room` bytes.
@@ -113,11 +113,9 @@ void add_activations(const Given& given, const Layout& layout, std::int64_t rows
 
 }  // namespace
 
-std::int64_t element_bytes(const std::string& dtype) {
-  return dtype == "float64" ? 8 : dtype == "float32" ? 4 : dtype == "bfloat16" ? 2 : 0;
+ElementType vector_dtype(const PlanProblem& problem) {
+  return problem.element_bytes == 8 ? ElementType::kF64 : ElementType::kF32;
 }
-
-std::string vector_dtype(const PlanProblem& problem) { return problem.element_bytes == 8 ? "float64" : "float32"; }
 
 std::int64_t usable_bytes(std::int64_t memory_bytes, bool on_gpu) {
   return memory_bytes - memory_bytes / 20 - (on_gpu ? kSlackOnGpu : kSlackOnCpu);
@@ -138,7 +136,7 @@ Plan with_bytes(const Given& given, const Layout& layout) {
   plan.data_ranks = given.machine.world / layout.groups;
   plan.lock_step = static_cast<int>(layout.lock_step);
   plan.basis_dtype = layout.basis.dtype;
-  plan.basis_memory = layout.basis.host ? "host" : "device";
+  plan.basis_memory = layout.basis.memory;
   plan.max_basis = given.work.max_basis;
 
   const std::int64_t n = problem.parameters, b = problem.element_bytes, ranks = plan.data_ranks;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "plan.h"
@@ -11,8 +10,8 @@ namespace hesspect::plan_model {
 
 /// Where and how basis vectors are kept.
 struct BasisChoice {
-  std::string dtype;
-  bool host = false;  // beside a GPU
+  ElementType dtype = ElementType::kF32;
+  BasisMemory memory = BasisMemory::kDevice;  // kHost: beside a GPU
 };
 
 /// The choices that make a layout; the rest of a Plan follows from them.
@@ -33,10 +32,10 @@ struct Given {
   bool measured() const { return cost.micro_batch > 0; }
 };
 
-/// Bytes of an element of a basis dtype; 0 for another name.
-std::int64_t element_bytes(const std::string& dtype);
-/// The name of the vectors' own dtype.
-std::string vector_dtype(const PlanProblem& problem);
+/// Of an element.
+inline std::int64_t bytes_of(ElementType dtype) { return static_cast<std::int64_t>(element_size(dtype)); }
+/// The vectors' own dtype.
+ElementType vector_dtype(const PlanProblem& problem);
 
 /// Of memory that is given, what a plan may use: all but 5 % and a constant (32 MiB, on a GPU 512 MiB), for what the
 /// formulas leave out: allocator rounding, message buffers, small tensors.

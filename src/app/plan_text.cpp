@@ -99,8 +99,8 @@ class Description {
     const Plan other = make_plan(problem_, cost_, work_, machine_, request);
     if (!other.fits) {
       add("", what + " would not fit: " + format_bytes(other.bytes.total()) + " a rank");
-    } else if (plan_model::element_bytes(other.basis_dtype) < plan_model::element_bytes(plan_.basis_dtype)) {
-      add("", what + " would need a basis in " + other.basis_dtype);
+    } else if (plan_model::bytes_of(other.basis_dtype) < plan_model::bytes_of(plan_.basis_dtype)) {
+      add("", what + " would need a basis in " + to_string(other.basis_dtype));
     } else if (measured()) {
       add("", what + " would take " + format_duration(other.run_s));
     }
@@ -108,9 +108,9 @@ class Description {
 
   void basis() {
     const std::int64_t most = plan_model::longest_steps(problem_, work_);
-    std::string text = plan_.basis_dtype +
-                       (problem_.on_gpu && work_.reorthogonalize ? ", in " + plan_.basis_memory + " memory" : "") +
-                       ", ";
+    std::string text =
+        to_string(plan_.basis_dtype) +
+        (problem_.on_gpu && work_.reorthogonalize ? ", in " + to_string(plan_.basis_memory) + " memory" : "") + ", ";
     const std::int64_t rows = work_.max_basis > 0 ? std::min(most, work_.max_basis) : most;
     text += work_.reorthogonalize ? "up to " + counted(rows + 1, "vector") + " a probe" : "2 vectors a probe";
     if (work_.reorthogonalize && rows < most) text += ", then a thick restart";
@@ -197,8 +197,8 @@ std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, 
 
 std::string to_text(const Plan& p) {
   return "groups=" + std::to_string(p.groups) + " data_ranks=" + std::to_string(p.data_ranks) +
-         " lock_step=" + std::to_string(p.lock_step) + " basis_dtype=" + p.basis_dtype +
-         " basis_memory=" + p.basis_memory + " max_basis=" + std::to_string(p.max_basis) +
+         " lock_step=" + std::to_string(p.lock_step) + " basis_dtype=" + to_string(p.basis_dtype) +
+         " basis_memory=" + to_string(p.basis_memory) + " max_basis=" + std::to_string(p.max_basis) +
          " micro_batch=" + std::to_string(p.micro_batch) + " micro_batches=" + std::to_string(p.micro_batches) +
          " kept_graphs=" + std::to_string(p.kept_graphs) +
          " graph_budget_bytes=" + std::to_string(p.graph_budget_bytes);
@@ -233,16 +233,19 @@ Plan plan_from(const std::string& text) {
   plan.groups = static_cast<int>(number("groups", 1, kMostInt));
   plan.data_ranks = static_cast<int>(number("data_ranks", 1, kMostInt));
   plan.lock_step = static_cast<int>(number("lock_step", 1, kMostInt));
-  plan.basis_dtype = value("basis_dtype");
-  plan.basis_memory = value("basis_memory");
+  const auto named = [&]<class Value>(const char* name, std::initializer_list<Value> known) {
+    for (const Value one : known)
+      if (value(name) == to_string(one)) return one;
+    no_plan(text);
+  };
+  plan.basis_dtype = named("basis_dtype", {ElementType::kF64, ElementType::kF32, ElementType::kBF16});
+  plan.basis_memory = named("basis_memory", {BasisMemory::kDevice, BasisMemory::kHost});
   plan.max_basis = number("max_basis", 0, kMost);
   plan.micro_batch = number("micro_batch", 0, kMost);
   plan.micro_batches = number("micro_batches", 0, kMost);
   plan.kept_graphs = number("kept_graphs", 0, kMost);
   plan.graph_budget_bytes = number("graph_budget_bytes", 0, kMost);
-  const bool names_known =
-      plan_model::element_bytes(plan.basis_dtype) > 0 && (plan.basis_memory == "device" || plan.basis_memory == "host");
-  if (values.size() != 10 || fields != 10 || !names_known) no_plan(text);
+  if (values.size() != 10 || fields != 10) no_plan(text);
   return plan;
 }
 

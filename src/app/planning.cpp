@@ -76,13 +76,12 @@ std::int64_t process_bytes(const PlanProblem& p, Communicator& world) {
 
 /// @param kept  of an earlier start: what numbers depend on stays, the rest may be chosen anew
 PlanRequest plan_request(const RunConfig& config, const Plan* kept = nullptr) {
-  const auto chosen = [](const std::string& text) { return text == "auto" ? std::string() : text; };
   PlanRequest request;
   request.groups = config.layout.groups;
   request.lock_step = config.layout.lock_step;
   request.micro_batch = config.data.micro_batch;
-  request.basis_dtype = chosen(config.layout.basis_dtype);
-  request.basis_memory = chosen(config.layout.basis_memory);
+  request.basis_dtype = config.layout.basis_dtype;
+  request.basis_memory = config.layout.basis_memory;
   request.graph_bytes = config.layout.graph_memory;
   if (kept != nullptr) {
     request.micro_batch = kept->micro_batch;
@@ -186,9 +185,9 @@ void restart_thick(const RunConfig& config, const std::string& work, Planned& p)
   const std::int64_t wanted = config.eigs.top + config.eigs.bottom + config.eigs.magnitude;
   if (!wants_eigenvalues(config, work) || !p.work.reorthogonalize || config.eigs.max_basis > 0) return;
   PlanRequest request = p.request;  // of the vectors' own dtype, on their device
-  if (request.basis_dtype.empty()) request.basis_dtype = plan_model::vector_dtype(p.problem);
-  if (request.basis_dtype != plan_model::vector_dtype(p.problem) || request.basis_memory == "host") return;
-  request.basis_memory = p.problem.on_gpu ? "device" : "";
+  if (!request.basis_dtype) request.basis_dtype = plan_model::vector_dtype(p.problem);
+  if (request.basis_dtype != plan_model::vector_dtype(p.problem) || request.basis_memory == BasisMemory::kHost) return;
+  request.basis_memory = BasisMemory::kDevice;
   const auto plan_with = [&](std::int64_t rows) {
     PlanWork limited = p.work;
     limited.max_basis = rows;
@@ -222,9 +221,10 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
   const bool eigenvalues = wants_eigenvalues(config, work), full = config.quadrature.reorthogonalize;
   const bool density = work == "analyze" || work == "density", fine = density && config.accuracy.density_w1 > 0;
   const bool trace = (work == "analyze" || work == "trace") && config.accuracy.rtol_trace > 0;
-  const std::string& method = config.trace.trace_method;
-  const bool own_trace = (work == "analyze" || work == "trace") && (method == "hutch++" || method == "xtrace");
-  const bool deflated = work != "eigs" && full && method == "deflated";
+  const TraceMethod method = config.trace.trace_method;
+  const bool own_trace = (work == "analyze" || work == "trace") &&
+                         (method == TraceMethod::kHutchPlusPlus || method == TraceMethod::kXTrace);
+  const bool deflated = work != "eigs" && full && method == TraceMethod::kDeflated;
   PlanWork w;
   w.probes = std::max<std::int64_t>(1, lanczos_runs(config, work));
   const bool told = work == "trace" && deflated && !trace;
@@ -235,8 +235,8 @@ PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_
   w.keeps_basis = deflated;
   if (eigenvalues && config.eigs.true_residuals && full) w.other_products += std::min(asked, parameters);
   if (work == "trace") w.other_products += std::max<std::int64_t>(0, config.quadrature.probes - w.other_products);
-  if (eigenvalues && (config.eigs.block > 1 || config.eigs.method == "power"))
-    w.other_rows += config.eigs.method == "power" ? asked : most + config.eigs.block;
+  if (eigenvalues && (config.eigs.block > 1 || config.eigs.method == EigenMethod::kPower))
+    w.other_rows += config.eigs.method == EigenMethod::kPower ? asked : most + config.eigs.block;
   if (own_trace) w.other_rows += most;
   if (deflated && trace) w.other_rows += 2;                              // the forecast's probes
   if (work != "eigs" && !own_trace) w.other_rows += 2 * kTraceTogether;  // the trace's, and their products
@@ -274,7 +274,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   Problem problem = read_problem(config, 0, Weights::kStandIns, world);
   Planned p;
   p.problem = plan_problem(problem);
-  p.work = plan_work(config, config.plan.work, p.problem.parameters);
+  p.work = plan_work(config, to_string(config.plan.work), p.problem.parameters);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config);
   if (config.plan.measure)
@@ -290,7 +290,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
     p.machine.world = static_cast<int>(config.plan.world);
   }
   p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
-  if (!p.plan.fits) restart_thick(config, config.plan.work, p);
+  if (!p.plan.fits) restart_thick(config, to_string(config.plan.work), p);
   std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.work, p.machine);
   fits = p.plan.fits;
   if (!fits) lines.push_back(would_fit(p));

@@ -4,6 +4,7 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/make_communicator.h"
+#include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/log.h"
@@ -228,14 +229,14 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Comm
     if (world.rank() == 0) try_hdf5_file(config.data.data);
   });
   problem.file = agreed(world, [&] { return ArrayFile::open(config.data.data); });
-  problem.device = choose_device(config.compute.device, world);
+  problem.device = choose_device(to_string(config.compute.device), world);
 
   agree(world, [&] {
     HessianOptions& options = problem.options;
     options.loss = read_loss(config.loss, *problem.file);
     options.output_index = static_cast<int>(config.model.output_index);
     options.ranks_on_node = problem.placement.ranks_on_node;
-    const at::ScalarType dtype = config.compute.dtype == "float64" ? at::kDouble : at::kFloat;
+    const at::ScalarType dtype = to_scalar_type(config.compute.dtype);
     LoadedProgram loaded = load_program(config, weights, dtype, problem.device);
     problem.program = std::move(loaded.program);
     problem.overlay = std::move(loaded.overlay);

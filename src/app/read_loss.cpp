@@ -32,7 +32,7 @@ at::Tensor weights_of(const NumbersOrArray& asked, const std::string& option, co
 LossOptions read_loss(const LossConfig& config, const ArrayFile& file) {
   LossOptions loss;
   loss.kind = loss_kind_from(config.loss);
-  loss.reduction = config.reduction == "sum" ? Reduction::kSum : Reduction::kMean;
+  loss.reduction = config.reduction;
   loss.ignore_index = config.ignore_index;
   loss.shift = config.shift;
   loss.label_smoothing = config.label_smoothing;

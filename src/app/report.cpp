@@ -45,12 +45,12 @@ ProcessInfo process_info(const RunRecord& record, const RunState& state) {
   p.weights_not_covered = record.problem.overlay.not_covered;
   p.ranks = record.layout.world;
   p.threads = record.layout.threads;
-  p.dtype = config.compute.dtype;
+  p.dtype = to_string(config.compute.dtype);
   p.device = record.layout.device;
   p.distribution = std::string(to_string(config.quadrature.distribution));
-  p.curvature = config.curvature.curvature;
+  p.curvature = to_string(config.curvature.curvature);
   p.loss_kind = config.loss.loss;
-  p.reduction = config.loss.reduction;
+  p.reduction = to_string(config.loss.reduction);
   p.start_time = record.start_time;
   p.end_time = utc_time();
   return p;
@@ -87,8 +87,8 @@ Diagnostics diagnostics(const RunRecord& record, const RunState& state, const Me
   d.groups = plan.groups;
   d.data_ranks = plan.data_ranks;
   d.lock_step = plan.lock_step;
-  d.basis_dtype = plan.basis_dtype;
-  d.basis_memory = plan.basis_memory;
+  d.basis_dtype = to_string(plan.basis_dtype);
+  d.basis_memory = to_string(plan.basis_memory);
   d.basis_bytes = std::max(plan.bytes.basis, plan.bytes.basis_host);
   d.micro_batches = stats.micro_batches;
   d.kept_graphs = stats.kept_graphs;
@@ -148,9 +148,9 @@ void warn_of_trace(RunResult& r, const Goals& goals, double floor) {
                " asked for: raise " + (goals.own_trace_method() ? "--max-steps, " : "") + "--max-hvps or --rtol-trace");
 }
 
-void warn(RunResult& r, const Goals& goals, double floor, const std::string& dtype) {
+void warn(RunResult& r, const Goals& goals, double floor, ElementType dtype) {
   const auto& d = r.diagnostics;
-  const double bound = dtype == "float64" ? kSymmetryDouble : kSymmetryFloat;
+  const double bound = dtype == ElementType::kF64 ? kSymmetryDouble : kSymmetryFloat;
   if (!(d.symmetry_error <= bound))
     say(r,
         "products are not symmetric: relative error " + number(d.symmetry_error) + ", expected below " + number(bound));

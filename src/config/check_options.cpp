@@ -38,12 +38,12 @@ constexpr std::int64_t kLeastRoom = 8;  // of a Lanczos basis, beside the wanted
 
 std::int64_t wanted(const EigsConfig& c) { return c.top + c.bottom + c.magnitude; }
 
-void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, const std::string& work) {
+void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) {
   if (c.magnitude > 0 && c.top + c.bottom > 0)
     throw UsageError("--magnitude takes the place of --top and --bottom: give one or the other");
-  if (work == "eigs" && wanted(c) == 0) throw UsageError("'eigs' needs --top, --bottom or --magnitude above 0");
-  if (c.method == "power") {
-    if (work != "eigs") throw UsageError("--method power belongs to 'eigs', not to '" + work + "'");
+  if (work == Command::kEigs && wanted(c) == 0) throw UsageError("'eigs' needs --top, --bottom or --magnitude above 0");
+  if (c.method == EigenMethod::kPower) {
+    if (work != Command::kEigs) throw UsageError("--method power belongs to 'eigs', not to '" + to_string(work) + "'");
     if (c.magnitude == 0)
       throw UsageError("--method power finds the largest |eigenvalues|: ask with --magnitude, not --top and --bottom");
     if (c.block > 1 || c.max_basis > 0) throw UsageError("--block and --max-basis belong to --method lanczos");
@@ -89,18 +89,20 @@ void check_rows_options(const RunConfig& c) {
                      std::to_string(c.data.unit_rows));
 }
 
-void check_files(const RunConfig& c, bool eigenvalues, bool trace, const std::string& work) {
+void check_files(const RunConfig& c, bool eigenvalues, bool trace, Command work) {
   const std::string& vectors = c.eigs.eigenvectors;
   const std::string& diagonal = c.trace.diagonal;
   if (!vectors.empty()) {
-    if (!eigenvalues) throw UsageError("--eigenvectors belongs to 'analyze' and 'eigs', not to '" + work + "'");
+    if (!eigenvalues)
+      throw UsageError("--eigenvectors belongs to 'analyze' and 'eigs', not to '" + to_string(work) + "'");
     if (wanted(c.eigs) == 0) throw UsageError("--eigenvectors needs --top, --bottom or --magnitude above 0");
     check_vectors_file("eigenvectors", vectors, c.output);
   }
   if (!diagonal.empty()) {
-    if (!trace) throw UsageError("--diagonal belongs to 'analyze' and 'trace', not to '" + work + "'");
-    if (c.trace.trace_method != "deflated" && c.trace.trace_method != "hutchinson")
-      throw UsageError("--diagonal needs --trace-method deflated or hutchinson, not " + c.trace.trace_method);
+    if (!trace) throw UsageError("--diagonal belongs to 'analyze' and 'trace', not to '" + to_string(work) + "'");
+    if (c.trace.trace_method != TraceMethod::kDeflated && c.trace.trace_method != TraceMethod::kHutchinson)
+      throw UsageError("--diagonal needs --trace-method deflated or hutchinson, not " +
+                       to_string(c.trace.trace_method));
     check_vectors_file("diagonal", diagonal, c.output);
   }
   if (!vectors.empty() && vectors == diagonal) throw UsageError("--eigenvectors and --diagonal name the same file");
@@ -110,14 +112,14 @@ void check_files(const RunConfig& c, bool eigenvalues, bool trace, const std::st
 
 void resolve_defaults(RunConfig& c, const std::set<std::string>& given) {
   const bool ends = given.contains("top") || given.contains("bottom");
-  if (c.eigs.method == "power" && !ends && !given.contains("magnitude")) c.eigs.magnitude = c.eigs.top;
+  if (c.eigs.method == EigenMethod::kPower && !ends && !given.contains("magnitude")) c.eigs.magnitude = c.eigs.top;
   if (c.eigs.magnitude > 0) {
     if (!given.contains("top")) c.eigs.top = 0;
     if (!given.contains("bottom")) c.eigs.bottom = 0;
   }
   if (!c.quadrature.reorthogonalize) {
     if (!given.contains("true-residuals")) c.eigs.true_residuals = false;
-    if (!given.contains("trace-method")) c.trace.trace_method = "hutchinson";
+    if (!given.contains("trace-method")) c.trace.trace_method = TraceMethod::kHutchinson;
   }
 }
 
@@ -140,15 +142,15 @@ void check_whole(const Invocation& run) {
   if (c.model.weights.empty() && (c.model.weights_partial || !c.model.weights_key.empty()))
     throw UsageError("--weights-partial and --weights-key say how --weights is read, which is not given");
   const bool planning = run.command == Command::kPlan;
-  const std::string work = planning ? c.plan.work : to_string(run.command);
+  const Command work = planning ? c.plan.work : run.command;
   if (!planning) {
     require(!c.output.output.empty(), run.command, "output", "the file to write");
     if (c.plan.world != 0) throw UsageError("--world belongs to 'plan'; 'mpirun -n' sets the ranks of a run");
   }
-  const bool eigenvalues = work == "eigs" || work == "analyze";
-  const bool trace = work == "trace" || work == "analyze";
+  const bool eigenvalues = work == Command::kEigs || work == Command::kAnalyze;
+  const bool trace = work == Command::kTrace || work == Command::kAnalyze;
   if (eigenvalues) check_eigenvalues(c.eigs, c.quadrature.reorthogonalize, work);
-  if (trace && !c.quadrature.reorthogonalize && c.trace.trace_method == "deflated")
+  if (trace && !c.quadrature.reorthogonalize && c.trace.trace_method == TraceMethod::kDeflated)
     throw UsageError("--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
   check_files(c, eigenvalues, trace, work);
   check_rows_options(c);

@@ -54,7 +54,7 @@ OptionGroup loss_options(LossConfig& c) {
   OptionGroup group{"Loss", {}};
   group.choice("loss", c.loss, loss_names(),
                "what is averaged; output: what the program itself computes, a mean over its rows or the loss of each");
-  group.choice("reduction", c.reduction, {"mean", "sum"},
+  group.choice("reduction", c.reduction, {Reduction::kMean, Reduction::kSum},
                "of the loss over all its terms; of 'output', also what the program's scalar is over its rows");
   group.text(
       "count-output", c.count_output, "I|NAME",
@@ -80,7 +80,7 @@ OptionGroup loss_options(LossConfig& c) {
 
 OptionGroup curvature_options(CurvatureConfig& c) {
   OptionGroup group{"Curvature", {}};
-  group.choice("curvature", c.curvature, {"hessian"}, "the matrix whose spectrum is computed");
+  group.choice("curvature", c.curvature, {Curvature::kHessian}, "the matrix whose spectrum is computed");
   // The others are planned: say that they are missing rather than that they are unknown.
   auto set = group.options.back().set;
   group.options.back().set = [set](const std::vector<std::string>& values) {
@@ -95,7 +95,7 @@ OptionGroup eigs_options(EigsConfig& c) {
   group.integer("top", c.top, 0, 10'000, "how many of the largest eigenvalues");
   group.integer("bottom", c.bottom, 0, 10'000, "how many of the smallest eigenvalues");
   group.integer("magnitude", c.magnitude, 0, 10'000, "instead of both: how many of the largest |eigenvalue|");
-  group.choice("method", c.method, {"lanczos", "power"},
+  group.choice("method", c.method, {EigenMethod::kLanczos, EigenMethod::kPower},
                "power: power iteration with deflation, for comparison (eigs, with --magnitude)");
   group.integer("max-steps", c.max_steps, 0, 1'000'000,
                 "Lanczos steps at most; 0: 200, or n in models of n <= 1,000 parameters");
@@ -112,7 +112,8 @@ OptionGroup eigs_options(EigsConfig& c) {
 
 OptionGroup trace_options(TraceConfig& c) {
   OptionGroup group{"Trace (analyze, trace)", {}};
-  group.choice("trace-method", c.trace_method, {"deflated", "hutchinson", "hutch++", "xtrace"},
+  group.choice("trace-method", c.trace_method,
+               {TraceMethod::kDeflated, TraceMethod::kHutchinson, TraceMethod::kHutchPlusPlus, TraceMethod::kXTrace},
                "deflated: Hutchinson on what the Lanczos vectors leave over");
   group.flag("layers", c.layers, "the trace of every parameter tensor, from the same products");
   group.text("diagonal", c.diagonal, "FILE", "write an estimate of the diagonal, by parameter: .h5 or .safetensors");
@@ -149,8 +150,10 @@ OptionGroup quadrature_options(QuadratureConfig& c) {
 
 OptionGroup compute_options(ComputeConfig& c) {
   OptionGroup group{"Computation", {}};
-  group.choice("dtype", c.dtype, {"float32", "float64"}, "of parameters and vectors; scalars are float64 always");
-  group.choice("device", c.device, {"auto", "cpu", "cuda"}, "where the model runs");
+  group.choice("dtype", c.dtype, {ElementType::kF32, ElementType::kF64},
+               "of parameters and vectors; scalars are float64 always");
+  group.choice("device", c.device, {DeviceChoice::kAuto, DeviceChoice::kCpu, DeviceChoice::kCuda},
+               "where the model runs");
   group.integer("threads", c.threads, 0, 4096, "a rank; 0: its share of the cores it may use");
   return group;
 }
@@ -161,9 +164,9 @@ OptionGroup layout_options(LayoutConfig& c) {
       "groups", c.groups, 0, 1'000'000,
       "groups of ranks that work on probes of their own, each with all the data; divides the ranks; 0: chosen");
   group.integer("lock-step", c.lock_step, 0, 1'000, "probes that a group takes forward together; 0: chosen");
-  group.choice("basis-dtype", c.basis_dtype, {"auto", "float64", "float32", "bfloat16"},
+  group.choice("basis-dtype", c.basis_dtype, {std::nullopt, ElementType::kF64, ElementType::kF32, ElementType::kBF16},
                "of the stored Lanczos vectors; auto: as --dtype while that fits");
-  group.choice("basis-memory", c.basis_memory, {"auto", "device", "host"},
+  group.choice("basis-memory", c.basis_memory, {std::nullopt, BasisMemory::kDevice, BasisMemory::kHost},
                "where they are; auto: on the device while they fit");
   group.bytes("memory", c.memory, "that a rank may take, as 80G or 500M; 0: its share of what is free");
   group.bytes("graph-memory", c.graph_memory,
@@ -185,7 +188,8 @@ OptionGroup checkpoint_options(CheckpointConfig& c) {
 
 OptionGroup plan_options(PlanConfig& c) {
   OptionGroup group{"Plan", {}};
-  group.choice("for", c.work, {"analyze", "density", "eigs", "trace"}, "plan: the command that is planned");
+  group.choice("for", c.work, {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace},
+               "plan: the command that is planned");
   group.integer("world", c.world, 0, 1'000'000, "plan: ranks; 0: as many as there are");
   group.flag("measure", c.measure, "plan: run one micro-batch to learn its time and memory");
   group.real("bandwidth", c.bandwidth, 0, 1e9, true, "GB/s of a rank's messages, for the forecast; 0: an assumption");

@@ -111,15 +111,26 @@ void OptionGroup::texts(std::string name, Values& field, std::string value_name,
 }
 
 void OptionGroup::choice(std::string name, std::string& field, Values choices, std::string help) {
+  name_of_several(
+      std::move(name), choices, [&field, choices](std::size_t i) { field = choices[i]; }, [&field] { return field; },
+      std::move(help));
+}
+
+void OptionGroup::name_of_several(std::string name, const Values& choices, std::function<void(std::size_t)> set,
+                                  std::function<std::string()> get, std::string help) {
   std::string value_name;
   for (const auto& c : choices) value_name += (value_name.empty() ? "" : "|") + c;
   options.push_back({std::move(name), value_name, std::move(help), false,
-                     [&field, choices](const Values& v) {
-                       if (std::find(choices.begin(), choices.end(), v.back()) == choices.end())
+                     [set = std::move(set), choices](const Values& v) {
+                       const auto found = std::find(choices.begin(), choices.end(), v.back());
+                       if (found == choices.end())
                          throw UsageError("expected " + listed(choices) + did_you_mean(v.back(), choices));
-                       field = v.back();
+                       set(static_cast<std::size_t>(found - choices.begin()));
                      },
-                     [&field] { return field.empty() ? Values{} : Values{field}; }});
+                     [get = std::move(get)] {
+                       const std::string text = get();
+                       return text.empty() ? Values{} : Values{text};
+                     }});
 }
 
 void OptionGroup::integer(std::string name, std::int64_t& field, std::int64_t min, std::int64_t max, std::string help) {

@@ -5,14 +5,26 @@
 #include <boost/program_options/options_description.hpp>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "hesspect/config/run_config.h"
+#include "hesspect/core/element_type.h"
 #include "hesspect/core/random_probe.h"
 
 namespace hesspect {
+
+/// The text that stands for a value of an enum; "auto" for none.
+template <class Enum>
+std::string choice_text(Enum value) {
+  return to_string(value);
+}
+template <class Enum>
+std::string choice_text(const std::optional<Enum>& value) {
+  return value ? choice_text(*value) : "auto";
+}
 
 /// One row. Values travel as text; `set` reads them and throws a UsageError that says only what is wrong with the
 /// value.
@@ -34,6 +46,15 @@ struct OptionGroup {
   /// Texts, one at each time that the option is given.
   void texts(std::string name, std::vector<std::string>& field, std::string value_name, std::string help);
   void choice(std::string name, std::string& field, std::vector<std::string> choices, std::string help);
+  /// One of the values of an enum, or of an optional one.
+  template <class Value>
+  void choice(std::string name, Value& field, const std::vector<Value>& values, std::string help) {
+    std::vector<std::string> choices;
+    for (const Value& value : values) choices.push_back(choice_text(value));
+    name_of_several(
+        std::move(name), choices, [&field, values](std::size_t i) { field = values[i]; },
+        [&field] { return choice_text(field); }, std::move(help));
+  }
   /// An integer in [min, max].
   void integer(std::string name, std::int64_t& field, std::int64_t min, std::int64_t max, std::string help);
   /// An integer of at least 1, or the word, which stands for -1.
@@ -51,6 +72,11 @@ struct OptionGroup {
   /// NAME=VALUE pairs, repeated or separated by commas. @param value_name  as the help text has it
   void pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string value_name,
              std::string help);
+
+ private:
+  /// @param set  takes the number of the name that was given
+  void name_of_several(std::string name, const std::vector<std::string>& choices, std::function<void(std::size_t)> set,
+                       std::function<std::string()> get, std::string help);
 };
 
 struct OptionTable {

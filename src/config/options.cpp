@@ -27,13 +27,8 @@ namespace po = boost::program_options;
 
 constexpr std::string_view kPrefix = "HESSPECT_";
 
-struct CommandName {
-  Command command;
-  const char* name;
-};
-constexpr CommandName kCommands[] = {{Command::kAnalyze, "analyze"}, {Command::kDensity, "density"},
-                                     {Command::kEigs, "eigs"},       {Command::kTrace, "trace"},
-                                     {Command::kPlan, "plan"},       {Command::kInspect, "inspect"}};
+constexpr Command kCommands[] = {Command::kAnalyze, Command::kDensity, Command::kEigs,
+                                 Command::kTrace,   Command::kPlan,    Command::kInspect};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
@@ -42,9 +37,9 @@ const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT
 
 Command command_from(const std::string& name) {
   std::vector<std::string> names;
-  for (const auto& c : kCommands) {
-    if (name == c.name) return c.command;
-    names.push_back(c.name);
+  for (const Command command : kCommands) {
+    names.push_back(to_string(command));
+    if (name == names.back()) return command;
   }
   if (name == "compare") throw UsageError("'" + name + "' is not part of this version");
   throw UsageError("unknown command '" + name + "'" + did_you_mean(name, names) + "; there are " + format_names(names));
@@ -213,12 +208,6 @@ void check_smoothing(const Settings& arguments) {
 }
 
 }  // namespace
-
-std::string to_string(Command command) {
-  for (const auto& c : kCommands)
-    if (c.command == command) return c.name;
-  return "";
-}
 
 Environment hesspect_environment() {
   Environment environment;

@@ -58,7 +58,7 @@ std::optional<std::int64_t> first_with_exponent(const std::byte* data, std::int6
 
 std::size_t element_size(ElementType type) { return row(type).size; }
 
-std::string_view element_name(ElementType type) { return row(type).name; }
+std::string to_string(ElementType type) { return std::string(row(type).name); }
 
 bool is_floating(ElementType type) {
   return type == ElementType::kF16 || type == ElementType::kBF16 || type == ElementType::kF32 ||

@@ -187,9 +187,8 @@ SafetensorsEntry check_tensor(const std::filesystem::path& path, const ParsedTen
   }
   const std::uint64_t needed = empty ? 0 : nonzero_product;
   if (needed != entry.bytes) {
-    refuse(path, tensor + " of shape " + format_shape(entry.shape) + " and dtype " + std::string(element_name(*type)) +
-                     " needs " + std::to_string(needed) + " bytes, but its data offsets span " +
-                     std::to_string(entry.bytes));
+    refuse(path, tensor + " of shape " + format_shape(entry.shape) + " and dtype " + to_string(*type) + " needs " +
+                     std::to_string(needed) + " bytes, but its data offsets span " + std::to_string(entry.bytes));
   }
   return entry;
 }

@@ -33,7 +33,7 @@ std::string file_of(const Checkpoint& checkpoint) {
 
 std::string dtype_name(at::ScalarType type) {
   const auto element = from_scalar_type(type);
-  return element ? std::string(element_name(*element)) : c10::toString(type);
+  return element ? to_string(*element) : c10::toString(type);
 }
 
 bool same_kind(at::ScalarType from, at::ScalarType to) {

@@ -79,8 +79,7 @@ class TensorPlacer {
     const std::size_t size = element_size(storage.type);
     if (static_cast<std::uint64_t>(storage.number) > entry->data.size() / size) {
       throw InputError(what + ": its storage should hold " + std::to_string(storage.number) + " elements of " +
-                       std::string(element_name(storage.type)) + ", but has " + std::to_string(entry->data.size()) +
-                       " bytes");
+                       to_string(storage.type) + ", but has " + std::to_string(entry->data.size()) + " bytes");
     }
     if (reinterpret_cast<std::uintptr_t>(entry->data.data()) % size == 0) return entry->data;
     auto& aligned = aligned_[record];

@@ -346,9 +346,9 @@ TEST(Options, EigenvaluesWithoutReorthogonalisation) {
   const RunConfig config = parse_command_line(with({"--reorthogonalization", "none"}), {}).config;
   EXPECT_EQ(config.eigs.top, 10);
   EXPECT_FALSE(config.eigs.true_residuals);
-  EXPECT_EQ(config.trace.trace_method, "hutchinson");
+  EXPECT_EQ(config.trace.trace_method, TraceMethod::kHutchinson);
   EXPECT_TRUE(parse_command_line(kAnalyze, {}).config.eigs.true_residuals);
-  EXPECT_EQ(parse_command_line(kAnalyze, {}).config.trace.trace_method, "deflated");
+  EXPECT_EQ(parse_command_line(kAnalyze, {}).config.trace.trace_method, TraceMethod::kDeflated);
   const auto refused = [](std::vector<std::string> more) {
     more.insert(more.end(), {"--reorthogonalization", "none"});
     return usage_error(with(more));

@@ -16,8 +16,8 @@ TEST(ElementTypes, SizesAndNames) {
   EXPECT_EQ(element_size(ElementType::kBF16), 2U);
   EXPECT_EQ(element_size(ElementType::kI32), 4U);
   EXPECT_EQ(element_size(ElementType::kF64), 8U);
-  EXPECT_EQ(element_name(ElementType::kBF16), "bfloat16");
-  EXPECT_EQ(element_name(ElementType::kI64), "int64");
+  EXPECT_EQ(to_string(ElementType::kBF16), "bfloat16");
+  EXPECT_EQ(to_string(ElementType::kI64), "int64");
   EXPECT_TRUE(is_floating(ElementType::kF16));
   EXPECT_FALSE(is_floating(ElementType::kI8));
   EXPECT_EQ(element_from_safetensors("BF16"), ElementType::kBF16);

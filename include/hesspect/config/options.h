@@ -13,10 +13,6 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect };
-
-std::string to_string(Command command);
-
 /// What the user asked for.
 struct Invocation {
   Command command = Command::kNone;

@@ -3,13 +3,30 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "hesspect/core/basis_memory.h"
+#include "hesspect/core/element_type.h"
 #include "hesspect/core/random_probe.h"
+#include "hesspect/core/reduction.h"
 
 namespace hesspect {
+
+enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect };
+enum class Curvature { kHessian };
+enum class EigenMethod { kLanczos, kPower };
+enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+
+/// The names that options and results have.
+std::string to_string(Command command);
+std::string to_string(Curvature curvature);
+std::string to_string(EigenMethod method);
+std::string to_string(TraceMethod method);
+std::string to_string(DeviceChoice device);
 
 struct ModelConfig {
   std::string model;                 // .pt2
@@ -40,9 +57,9 @@ struct NumbersOrArray {
 };
 
 struct LossConfig {
-  std::string loss;                // as in loss_names()
-  std::string reduction = "mean";  // mean or sum
-  std::string count_output;        // output: index or name of the program's output that counts; empty: rows count
+  std::string loss;  // as in loss_names()
+  Reduction reduction = Reduction::kMean;
+  std::string count_output;  // output: index or name of the program's output that counts; empty: rows count
   bool assume_sum_over_rows = false;
   std::int64_t shift = 1;            // causal_lm
   std::int64_t ignore_index = -100;  // where targets are classes
@@ -55,20 +72,20 @@ struct LossConfig {
 };
 
 struct CurvatureConfig {
-  std::string curvature = "hessian";
+  Curvature curvature = Curvature::kHessian;
 };
 
 struct EigsConfig {
   std::int64_t top = 10;
   std::int64_t bottom = 3;
-  std::int64_t magnitude = 0;      // instead of top and bottom: of largest |λ|
-  std::int64_t max_steps = 0;      // Lanczos steps at most; 0: most_steps decides
-  double rtol_eigs = 1e-4;         // residual norm over the largest |Ritz value|
-  std::string method = "lanczos";  // lanczos or power
-  std::int64_t block = 1;          // start vectors; more than 1: a block run of its own
-  std::int64_t max_basis = 0;      // rows, then thick restart; 0: as many as steps, or as fit
-  bool true_residuals = true;      // a product for each reported pair
-  std::string eigenvectors;        // file: .h5 or .safetensors
+  std::int64_t magnitude = 0;  // instead of top and bottom: of largest |λ|
+  std::int64_t max_steps = 0;  // Lanczos steps at most; 0: most_steps decides
+  double rtol_eigs = 1e-4;     // residual norm over the largest |Ritz value|
+  EigenMethod method = EigenMethod::kLanczos;
+  std::int64_t block = 1;      // start vectors; more than 1: a block run of its own
+  std::int64_t max_basis = 0;  // rows, then thick restart; 0: as many as steps, or as fit
+  bool true_residuals = true;  // a product for each reported pair
+  std::string eigenvectors;    // file: .h5 or .safetensors
 };
 
 /// Lanczos steps at most, for a model of `parameters` parameters: what is asked for, else 200; where they are few, as
@@ -80,9 +97,9 @@ inline std::int64_t most_steps(const EigsConfig& eigs, std::int64_t parameters) 
 }
 
 struct TraceConfig {
-  std::string trace_method = "deflated";  // deflated, hutchinson, hutch++ or xtrace
-  bool layers = true;                     // traces of all parameter tensors
-  std::string diagonal;                   // file: .h5 or .safetensors
+  TraceMethod trace_method = TraceMethod::kDeflated;
+  bool layers = true;    // traces of all parameter tensors
+  std::string diagonal;  // file: .h5 or .safetensors
 };
 
 /// What the results are to be good to. 0: nothing is asked, and --probes and --steps are what is taken.
@@ -103,20 +120,20 @@ struct QuadratureConfig {
 };
 
 struct ComputeConfig {
-  std::string dtype = "float32";
-  std::string device = "auto";  // auto, cpu or cuda
-  std::int64_t threads = 0;     // a rank; 0: the cores it may use, shared between the ranks that share them
+  ElementType dtype = ElementType::kF32;  // or kF64
+  DeviceChoice device = DeviceChoice::kAuto;
+  std::int64_t threads = 0;  // a rank; 0: the cores it may use, shared between the ranks that share them
 };
 
-/// How the run is laid out over ranks and memory. 0, -1 and auto: chosen by the plan.
+/// How the run is laid out over ranks and memory. 0, -1 and nothing: chosen by the plan.
 struct LayoutConfig {
-  std::int64_t groups = 0;            // of ranks, each with probes of its own
-  std::int64_t lock_step = 0;         // probes a group advances together
-  std::string basis_dtype = "auto";   // auto, float64, float32 or bfloat16
-  std::string basis_memory = "auto";  // auto, device or host
-  std::int64_t memory = 0;            // bytes a rank may take
-  std::int64_t graph_memory = -1;     // bytes of it for gradient graphs kept between products
-  double lost_after_s = 20;           // a rank that has been silent so long is lost; 0: never
+  std::int64_t groups = 0;                 // of ranks, each with probes of its own
+  std::int64_t lock_step = 0;              // probes a group advances together
+  std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
+  std::optional<BasisMemory> basis_memory;
+  std::int64_t memory = 0;         // bytes a rank may take
+  std::int64_t graph_memory = -1;  // bytes of it for gradient graphs kept between products
+  double lost_after_s = 20;        // a rank that has been silent so long is lost; 0: never
 };
 
 struct CheckpointConfig {
@@ -128,8 +145,8 @@ struct CheckpointConfig {
 
 /// Of the command `plan`.
 struct PlanConfig {
-  std::string work = "analyze";  // analyze, density, eigs or trace
-  std::int64_t world = 0;        // ranks; 0: those there are
+  Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace
+  std::int64_t world = 0;            // ranks; 0: those there are
   bool measure = true;
   double bandwidth = 0;  // GB/s of a rank's messages; 0: measured, or assumed
 };

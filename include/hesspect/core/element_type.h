@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace hesspect {
@@ -13,7 +14,7 @@ enum class ElementType { kBool, kU8, kI8, kI16, kI32, kI64, kF16, kBF16, kF32, k
 /// Bytes of one element.
 std::size_t element_size(ElementType type);
 /// PyTorch's name: "float32", "bfloat16", "int64", "bool"…
-std::string_view element_name(ElementType type);
+std::string to_string(ElementType type);
 /// True for F16, BF16, F32 and F64.
 bool is_floating(ElementType type);
 /// True for C64 and C128: pairs of F32 or F64.

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include "hesspect/core/reduction.h"
+
 namespace hesspect {
 
 enum class LossKind {
@@ -34,10 +36,6 @@ enum class LossKind {
 std::string_view to_string(LossKind kind);
 /// @throws UsageError naming the known losses
 LossKind loss_kind_from(std::string_view name);
-
-/// Of the loss over all its terms, as PyTorch has it. Of 'output' it also says what the program's scalar is over its
-/// rows.
-enum class Reduction { kMean, kSum };
 
 struct LossOptions {
   LossKind kind = LossKind::kCrossEntropy;
