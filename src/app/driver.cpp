@@ -69,7 +69,7 @@ SharedStart share(const RunStart& start, Communicator& world) {
                   {"resumed", start.resumed},
                   {"run_id", start.state.run_id},
                   {"layout", start.state.plan}};
-  const json j = json::parse(from_rank0(world, mine.dump()));
+  const json j = json::parse(world.broadcast_bytes(mine.dump()));
   SharedStart shared{std::nullopt, j.at("resumed"), j.at("run_id"), std::nullopt};
   if (const int code = j.at("finished"); code >= 0) shared.finished = code;
   if (shared.resumed) shared.layout = kept_layout_from(j.at("layout"));
@@ -235,9 +235,7 @@ class Run {
     agree(world_, [&] {
       if (first()) end_work(*dealer);
     });
-    double stopped[1] = {first() && dealer->stopped() ? 1.0 : 0.0};
-    world_.all_reduce_sum(std::span<double>(stopped));
-    if (stopped[0] > 0) {
+    if (world_.of_rank0(first() && dealer->stopped())) {
       log_info("stopped; the checkpoint is in " + quote(folder_.path().string()) + ", and --resume goes on from it");
       return static_cast<int>(ExitCode::kResubmit);
     }
@@ -284,9 +282,7 @@ class Run {
       const std::int64_t number = sample.probe - static_cast<std::int64_t>(kTraceProbes);
       samples += number >= 0 && number < kSymmetryProbes;
     }
-    double checked[1] = {first() && start_.state.curvature_scale > 0 && samples == kSymmetryProbes ? 1.0 : 0.0};
-    group_.comm->all_reduce_sum(std::span<double>(checked));
-    return checked[0] == 0;
+    return !group_.comm->of_rank0(start_.state.curvature_scale > 0 && samples == kSymmetryProbes);
   }
 
   /// @param dealer  rank 0's
@@ -309,9 +305,7 @@ class Run {
       log_info("  result        " + quote(config_.output.output));
       code = exit_code_of(r);
     });
-    double sum[1] = {static_cast<double>(code)};  // 0 on the others
-    world_.all_reduce_sum(std::span<double>(sum));
-    return static_cast<int>(sum[0]);
+    return world_.of_rank0(code);
   }
 
   const Invocation& run_;

@@ -4,7 +4,6 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <cstring>
 #include <set>
 #include <type_traits>
 
@@ -33,24 +32,6 @@ Wire assumed_wire(bool on_gpu, bool one_host) {
   return one_host ? Wire{3e9, 5e-6} : Wire{1e9, 5e-5};
 }
 
-/// A rank-0 value of plain bytes on every rank. Collective.
-template <class Plain>
-Plain plain_from_rank0(const Plain& value, Communicator& world) {
-  static_assert(std::is_trivially_copyable_v<Plain>);
-  const std::string bytes = from_rank0(world, {reinterpret_cast<const char*>(&value), sizeof value});
-  Plain result;
-  std::memcpy(&result, bytes.data(), sizeof result);
-  return result;
-}
-
-std::vector<std::int64_t> of_all(std::int64_t mine, Communicator& world) {
-  std::vector<std::int64_t> all;
-  for (const std::string& text : world.all_gather_bytes(std::to_string(mine))) all.push_back(std::stoll(text));
-  return all;
-}
-std::int64_t smallest(std::int64_t mine, Communicator& world) { return std::ranges::min(of_all(mine, world)); }
-std::int64_t largest(std::int64_t mine, Communicator& world) { return std::ranges::max(of_all(mine, world)); }
-
 PlanProblem plan_problem(const Problem& problem) {
   PlanProblem p;
   p.parameters = problem.program->layout().size();
@@ -71,7 +52,7 @@ std::int64_t process_bytes(const PlanProblem& p, Communicator& world) {
   if (p.on_gpu) return 0;
   malloc_trim(0);
   const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes;
-  return largest(std::max(p.process_bytes, resident_memory_bytes() - counted), world);
+  return world.max(std::max(p.process_bytes, resident_memory_bytes() - counted));
 }
 
 /// @param kept  of an earlier start: what numbers depend on stays, the rest may be chosen anew
@@ -100,10 +81,10 @@ std::int64_t memory_for_a_rank(const RunConfig& config, const Problem& problem) 
 PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Communicator& world) {
   PlanMachine machine;
   machine.world = world.size();
-  machine.memory_bytes = smallest(memory_for_a_rank(config, problem), world);
+  machine.memory_bytes = world.min(memory_for_a_rank(config, problem));
   if (problem.device.is_cuda())
     machine.host_memory_bytes =
-        smallest(available_memory_bytes() / (2 * std::max(1, problem.placement.ranks_on_node)), world);
+        world.min(available_memory_bytes() / (2 * std::max(1, problem.placement.ranks_on_node)));
   const std::set<std::string> hosts(problem.placement.hosts.begin(), problem.placement.hosts.end());
   const Wire wire = assumed_wire(problem.device.is_cuda(), hosts.size() <= 1);
   machine.bandwidth = config.plan.bandwidth > 0 ? 1e9 * config.plan.bandwidth : wire.bandwidth;
@@ -155,7 +136,7 @@ PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t 
       cost = batch_cost(problem, micro_batch, memory_bytes);
   });
   problem.options.check_double_backward = false;  // has been tried
-  cost = plain_from_rank0(cost, world);
+  cost = world.of_rank0(cost);
   return {cost.micro_batch,
           cost.gradient_s,
           cost.graph_s,
@@ -169,7 +150,7 @@ PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t 
 
 /// Costs, and what the process takes now that they are known. Collective.
 void measure(Problem& problem, Planned& p, Communicator& world) {
-  p.cost = measured_cost(problem, p.request.micro_batch, smallest(room_for_trials(problem, p.machine), world), world);
+  p.cost = measured_cost(problem, p.request.micro_batch, world.min(room_for_trials(problem, p.machine)), world);
   p.problem.process_bytes = process_bytes(p.problem, world);
 }
 

@@ -206,10 +206,10 @@ void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Probl
   agree(world, [&] {
     if (world.rank() == 0) verdict = judge_rows(config, weights, problem);
   });
-  verdict.unit_rows = std::stoll(from_rank0(world, std::to_string(verdict.unit_rows)));
-  verdict.together = from_rank0(world, verdict.together ? "1" : "0") == "1";
-  problem.row_check = from_rank0(world, verdict.text);
-  if (const std::string warning = from_rank0(world, verdict.warning); !warning.empty())
+  verdict.unit_rows = world.of_rank0(verdict.unit_rows);
+  verdict.together = world.of_rank0(verdict.together);
+  problem.row_check = world.broadcast_bytes(verdict.text);
+  if (const std::string warning = world.broadcast_bytes(verdict.warning); !warning.empty())
     problem.warnings.push_back(warning);
   problem.options.units = {verdict.unit_rows, verdict.together};
   problem.spec.unit_rows = verdict.unit_rows;

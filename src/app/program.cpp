@@ -55,7 +55,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
                 Communicator& host) {
   std::vector<std::string> argv;
   Environment environment;
-  unpack(from_rank0(host, packed(own_argv, own_environment)), argv, environment);
+  unpack(host.broadcast_bytes(packed(own_argv, own_environment)), argv, environment);
   const Invocation run = agreed(host, [&] {
     return parse_command_line(std::vector<std::string>(argv.begin() + (argv.empty() ? 0 : 1), argv.end()), environment);
   });

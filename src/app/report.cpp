@@ -210,16 +210,9 @@ Measured measure(const Group& group, Communicator& world) {
   m.stats = group.op->stats();
   m.loss = group.op->loss();
   m.loss_terms = group.op->count();
-  double sum[1] = {norm_sq(group.op->gradient())};
-  group.comm->all_reduce_sum(std::span<double>(sum));
-  m.gradient_norm = std::sqrt(sum[0]);
-  const std::string mine =
-      std::to_string(peak_memory_bytes()) + ' ' + std::to_string(peak_device_bytes(group.op->options().device()));
-  for (const std::string& text : world.all_gather_bytes(mine)) {
-    const std::size_t space = text.find(' ');
-    m.peak_memory_bytes = std::max<std::int64_t>(m.peak_memory_bytes, std::stoll(text.substr(0, space)));
-    m.peak_device_bytes = std::max<std::int64_t>(m.peak_device_bytes, std::stoll(text.substr(space + 1)));
-  }
+  m.gradient_norm = std::sqrt(group.comm->sum(norm_sq(group.op->gradient())));
+  m.peak_memory_bytes = world.max(peak_memory_bytes());
+  m.peak_device_bytes = world.max(peak_device_bytes(group.op->options().device()));
   return m;
 }
 

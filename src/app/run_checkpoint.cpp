@@ -119,7 +119,7 @@ std::unique_ptr<Lanczos> RunCheckpoint::resume(LinearOperator& op, std::int64_t 
   // What the first rank sees counts: a shared file system may show the others a little less, or more.
   std::string listed;
   for (const ProbeManifest& manifest : manifests) listed += std::to_string(manifest.steps) + ' ';
-  std::istringstream generations(from_rank0(group_, listed));
+  std::istringstream generations(group_.broadcast_bytes(listed));
   const at::ScalarType vectors = c10::typeMetaToScalarType(op.options().dtype());
   for (std::int64_t steps = 0; generations >> steps;) {
     try {

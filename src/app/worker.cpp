@@ -26,7 +26,7 @@ struct Stopped {};
 Symmetry symmetry_of(Communicator& comm, const at::Tensor (&z)[2], const at::Tensor (&hz)[2]) {
   double sums[6] = {norm_sq(z[0]),           norm_sq(z[1]), norm_sq(hz[0]), norm_sq(hz[1]), dot_product(z[0], hz[1]),
                     dot_product(z[1], hz[0])};
-  comm.all_reduce_sum(std::span<double>(sums));
+  comm.all_reduce_sum(sums);
   const double nu = std::sqrt(sums[0]), nv = std::sqrt(sums[1]);
   const double scale = nu * std::sqrt(sums[3]) + nv * std::sqrt(sums[2]);
   if (scale == 0) return {};
@@ -92,7 +92,7 @@ void Worker::run() {
 Assignment Worker::next_task() {
   std::string text;
   if (group_.leads()) text = to_text(line_.next(lock_step_, tally()));
-  return assignment_from(from_rank0(comm_, text));
+  return assignment_from(comm_.broadcast_bytes(text));
 }
 
 void Worker::work_on(const Assignment& assignment) {
@@ -127,18 +127,20 @@ void Worker::wait() {
 /// Before or after each product: tells the dealer, hears whether to stop, writes checkpoints. Collective over the
 /// group.
 void Worker::between_products() {
-  double flags[2] = {signal_.received() ? 1.0 : 0.0, 0.0};  // stop, write
+  enum Request : std::int64_t { kGoOn, kWrite, kStop };
+  Request mine = kGoOn;
   if (group_.leads()) {
-    if (clock_.stop_after_s > 0 && clock_.since_start.elapsed_s() > clock_.stop_after_s) flags[0] = 1;
-    if (clock_.checkpoint_every_s > 0 && since_checkpoint_.elapsed_s() > clock_.checkpoint_every_s) flags[1] = 1;
+    if (clock_.checkpoint_every_s > 0 && since_checkpoint_.elapsed_s() > clock_.checkpoint_every_s) mine = kWrite;
+    if (clock_.stop_after_s > 0 && clock_.since_start.elapsed_s() > clock_.stop_after_s) mine = kStop;
     if (since_report_.elapsed_s() > kReportEvery_s) {
-      if (line_.progress(tally())) flags[0] = 1;
+      if (line_.progress(tally())) mine = kStop;
       since_report_.reset();
     }
   }
-  comm_.all_reduce_sum(std::span<double>(flags));
-  const bool stop = flags[0] > 0;
-  if (!stop && flags[1] == 0) return;
+  if (signal_.received()) mine = kStop;
+  const std::int64_t request = comm_.max(mine);
+  if (request == kGoOn) return;
+  const bool stop = request == kStop;
   try {
     if (deflating_) checkpoint_.save(0, *deflating_);
     for (const Active& one : active_) checkpoint_.save(one.probe, *one.run);

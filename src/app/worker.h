@@ -80,7 +80,6 @@ class Worker {
   void keep_for_deflation(std::unique_ptr<Lanczos> run);
   void measure_and_write(EigenResult& result, const VectorSource& vectors);
   void own_eigenvalues();
-  bool first_rank_says(bool mine) const;
 
   // worker_trace.cpp
   void trace_products(const std::vector<std::int64_t>& probes);

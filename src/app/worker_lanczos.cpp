@@ -50,13 +50,6 @@ TraceSample scaled(TraceSample unit, std::int64_t probe, double norm_sq) {
 
 }  // namespace
 
-/// A decision that rests on floating-point work done by each rank alone: the first one's holds. Collective.
-bool Worker::first_rank_says(bool mine) const {
-  double flag[1] = {group_.leads() && mine ? 1.0 : 0.0};
-  comm_.all_reduce_sum(std::span<double>(flag));
-  return flag[0] != 0;
-}
-
 std::unique_ptr<Lanczos> Worker::start(std::int64_t number) {
   const LanczosOptions& options = goals_.probe.lanczos;
   const auto warn = [&](const std::string& text) { line_.warn(text); };
@@ -132,12 +125,11 @@ void Worker::first_steps(const Assignment& assignment) {
 /// Of a run that is past its first product: the product again.
 TraceSample Worker::first_sample(std::int64_t number) {
   at::Tensor z = probe(number);
-  double sum[1] = {norm_sq(z)};
-  comm_.all_reduce_sum(std::span<double>(sum));
-  scale_into(z, 1 / std::sqrt(sum[0]), z);
+  const double z_norm_sq = comm_.sum(norm_sq(z));
+  scale_into(z, 1 / std::sqrt(z_norm_sq), z);
   at::Tensor hz = at::zeros_like(z);
   op_.apply(z, hz);
-  return scaled(trace_sample(op_, goals_.layers, number, z, hz), number, sum[0]);
+  return scaled(trace_sample(op_, goals_.layers, number, z, hz), number, z_norm_sq);
 }
 
 /// Steps that a run's basis has room for without a thick restart.
@@ -154,7 +146,7 @@ void Worker::refine(Lanczos& run) {
     // Half of what is allowed is for the choice of probes.
     return quadrature_w1(q, n) > goals_.w1 / 2 * (q.ritz.back() - q.ritz.front());
   };
-  while (run.steps() < most && !run.breakdown() && first_rank_says(coarse())) {
+  while (run.steps() < most && !run.breakdown() && comm_.of_rank0(coarse())) {
     const std::int64_t more = std::max(kWindow, run.steps() / 8);
     run.extend(op_, std::min(more, most - run.steps()), [this](const Lanczos&) { between_products(); });
   }
@@ -175,7 +167,7 @@ void Worker::find_all(Lanczos& run) {
     const double probes = (ratio * ratio - 1) * static_cast<double>(q.alpha.size());
     return n > most || probes > static_cast<double>(n - run.rows());
   };
-  while (run.rows() < most && first_rank_says(pays())) {
+  while (run.rows() < most && comm_.of_rank0(pays())) {
     if (run.breakdown() && !restart_afresh(op_, run, goals_.probe.seed)) return;
     const std::int64_t more = n > most ? 1 : std::min(kWindow, most - run.rows());
     run.extend(op_, more, [this](const Lanczos&) { between_products(); });
@@ -195,7 +187,7 @@ void Worker::deflate_further(Lanczos& run) {
     // A wider look back, for what single steps bring comes in bursts.
     const std::int64_t window = std::max(2 * kWindow, run.steps() / 3);
     const double floor = trace_floor(quadrature_of(run, 0), op_.shard().n);
-    if (!first_rank_says(forecast.pays(window, goals_.rule.rtol, quantile, floor))) return;
+    if (!comm_.of_rank0(forecast.pays(window, goals_.rule.rtol, quantile, floor))) return;
     run.extend(op_, std::min(kWindow, most - run.steps()), [this](const Lanczos&) { between_products(); });
   }
 }

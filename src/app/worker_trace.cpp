@@ -82,11 +82,10 @@ void Worker::write_diagonal() {
                          ? diagonal_.square.div(count).sub_(mean.square()).clamp_min_(0).div_(count - 1).sqrt_()
                          : at::full_like(mean, std::numeric_limits<double>::quiet_NaN());
   if (deflation_) mean.add_(deflation_->captured_diagonal());
-  double trace[1] = {mean.sum().item<double>()};
-  comm_.all_reduce_sum(std::span<double>(trace));
+  const double trace = comm_.sum(mean.sum().item<double>());
   VectorsInfo info;
   info.quantity = "diagonal of the Hessian, and its standard error";
-  info.values = {trace[0], std::numeric_limits<double>::quiet_NaN()};
+  info.values = {trace, std::numeric_limits<double>::quiet_NaN()};
   info.float64 = op_.options().dtype() == at::kDouble;
   const at::Tensor* both[2] = {&mean, &error};
   write_vectors(goals_.diagonal, std::move(info), 2, [&](std::size_t i) { return both[i]->to(op_.options().dtype()); });

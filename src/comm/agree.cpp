@@ -11,46 +11,46 @@
 namespace hesspect {
 namespace {
 
-/// An error as a value that can be sent: which type, its fields, its message.
-struct Failure {
+/// An error as a value that can be sent: its type, its fields, its message.
+struct SentError {
   enum Kind : std::int64_t { kNone, kPlain, kUsage, kInput, kComm, kNumerical, kMemory };
-  std::int64_t kind = kNone;
-  std::int64_t code = 0;    // ExitCode
-  std::int64_t first = 0;   // CommError::rank, NumericalError::step, MemoryError::needed_bytes
+  Kind kind = kNone;
+  std::int64_t first = 0;   // kPlain: ExitCode; CommError::rank, NumericalError::step, MemoryError::needed_bytes
   std::int64_t second = 0;  // MemoryError::available_bytes
   double value = 0;         // NumericalError::value
-  std::string call;         // CommError::call
-  std::string message;
+  std::string call = {};    // CommError::call
+  std::string message = {};
 
-  static Failure of(Kind kind, const Error& error) {
-    Failure failure;
-    failure.kind = kind;
-    failure.code = static_cast<std::int64_t>(error.exit_code());
-    failure.message = error.what();
-    return failure;
-  }
+  struct Head {
+    Kind kind;
+    std::int64_t first, second;
+    double value;
+    std::size_t call_bytes;
+  };
 
   std::string pack() const {
     if (kind == kNone) return {};
-    const std::int64_t head[5] = {kind, code, first, second, static_cast<std::int64_t>(call.size())};
-    std::string bytes(reinterpret_cast<const char*>(head), sizeof head);
-    bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-    return bytes + call + message;
+    const Head head{kind, first, second, value, call.size()};
+    return std::string(reinterpret_cast<const char*>(&head), sizeof head) + call + message;
   }
 
-  static Failure unpack(const std::string& bytes) {
-    std::int64_t head[5];
-    Failure failure;
-    std::memcpy(head, bytes.data(), sizeof head);
-    std::memcpy(&failure.value, bytes.data() + sizeof head, sizeof failure.value);
-    failure.kind = head[0];
-    failure.code = head[1];
-    failure.first = head[2];
-    failure.second = head[3];
-    const std::string texts = bytes.substr(sizeof head + sizeof failure.value);
-    failure.call = texts.substr(0, static_cast<std::size_t>(head[4]));
-    failure.message = texts.substr(static_cast<std::size_t>(head[4]));
-    return failure;
+  static SentError unpack(const std::string& bytes) {
+    Head head;
+    std::memcpy(&head, bytes.data(), sizeof head);
+    return {head.kind,
+            head.first,
+            head.second,
+            head.value,
+            bytes.substr(sizeof head, head.call_bytes),
+            bytes.substr(sizeof head + head.call_bytes)};
+  }
+
+  static SentError plain(ExitCode code, const std::string& message) {
+    return {.kind = kPlain, .first = static_cast<std::int64_t>(code), .message = message};
+  }
+
+  static SentError out_of_memory(const std::string& message) {
+    return {.kind = kMemory, .first = -1, .second = -1, .message = message};
   }
 
   [[noreturn]] void raise() const {
@@ -60,67 +60,51 @@ struct Failure {
       case kComm: throw CommError(call, static_cast<int>(first), message);
       case kNumerical: throw NumericalError(first, value, message);
       case kMemory: throw MemoryError(first, second, message);
-      default: throw Error(static_cast<ExitCode>(code), message);
+      default: throw Error(static_cast<ExitCode>(first), message);
     }
   }
 };
 
-Failure attempt(const std::function<void()>& step) {
+SentError attempt(const std::function<void()>& step) {
   try {
     step();
     return {};
   } catch (const UsageError& error) {
-    return Failure::of(Failure::kUsage, error);
+    return {.kind = SentError::kUsage, .message = error.what()};
   } catch (const InputError& error) {
-    return Failure::of(Failure::kInput, error);
+    return {.kind = SentError::kInput, .message = error.what()};
   } catch (const CommError& error) {
-    Failure failure = Failure::of(Failure::kComm, error);
-    failure.call = error.call;
-    failure.first = error.rank;
-    return failure;
+    return {.kind = SentError::kComm, .first = error.rank, .call = error.call, .message = error.what()};
   } catch (const NumericalError& error) {
-    Failure failure = Failure::of(Failure::kNumerical, error);
-    failure.first = error.step;
-    failure.value = error.value;
-    return failure;
+    return {.kind = SentError::kNumerical, .first = error.step, .value = error.value, .message = error.what()};
   } catch (const MemoryError& error) {
-    Failure failure = Failure::of(Failure::kMemory, error);
-    failure.first = error.needed_bytes;
-    failure.second = error.available_bytes;
-    return failure;
+    return {.kind = SentError::kMemory,
+            .first = error.needed_bytes,
+            .second = error.available_bytes,
+            .message = error.what()};
   } catch (const Error& error) {
-    return Failure::of(Failure::kPlain, error);
+    return SentError::plain(error.exit_code(), error.what());
   } catch (const std::bad_alloc&) {
-    Failure failure = Failure::of(Failure::kMemory, MemoryError(-1, -1, "out of memory"));
-    failure.first = failure.second = -1;
-    return failure;
+    return SentError::out_of_memory("out of memory");
   } catch (const c10::Error& error) {
     const std::string what = error.what_without_backtrace();
-    if (dynamic_cast<const c10::OutOfMemoryError*>(&error) == nullptr && !is_allocation_failure(error))
-      return Failure::of(Failure::kPlain, Error(ExitCode::kInternal, what));
-    Failure failure = Failure::of(Failure::kMemory, MemoryError(-1, -1, "out of memory: " + what));
-    failure.first = failure.second = -1;
-    return failure;
+    const bool allocation = dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr;
+    return allocation || is_allocation_failure(error) ? SentError::out_of_memory("out of memory: " + what)
+                                                      : SentError::plain(ExitCode::kInternal, what);
   } catch (const std::exception& error) {
-    return Failure::of(Failure::kPlain, Error(ExitCode::kInternal, error.what()));
+    return SentError::plain(ExitCode::kInternal, error.what());
   } catch (...) {
-    return Failure::of(Failure::kPlain, Error(ExitCode::kInternal, "an unknown exception"));
+    return SentError::plain(ExitCode::kInternal, "an unknown exception");
   }
 }
 
 }  // namespace
 
 void agree(Communicator& comm, const std::function<void()>& step) {
-  const Failure mine = attempt(step);
-  double failed[1] = {mine.kind == Failure::kNone ? 0.0 : 1.0};
-  comm.all_reduce_sum(std::span<double>(failed));
-  if (failed[0] == 0) return;
+  const SentError mine = attempt(step);
+  if (!comm.any(mine.kind != SentError::kNone)) return;
   for (const std::string& bytes : comm.all_gather_bytes(mine.pack()))
-    if (!bytes.empty()) Failure::unpack(bytes).raise();
-}
-
-std::string from_rank0(Communicator& comm, const std::string& text) {
-  return comm.all_gather_bytes(comm.rank() == 0 ? text : std::string()).front();
+    if (!bytes.empty()) SentError::unpack(bytes).raise();
 }
 
 }  // namespace hesspect

@@ -35,13 +35,6 @@ HostPlace host_place(Communicator& comm) {
   return place;
 }
 
-/// True if the condition holds on every rank. Collective.
-bool everywhere(Communicator& comm, bool condition) {
-  double count[1] = {condition ? 1.0 : 0.0};
-  comm.all_reduce_sum(std::span<double>(count));
-  return count[0] == comm.size();
-}
-
 /// Two ranks of one GPU, of the same probe group or not, would hang in NCCL or run out of its memory. Collective.
 void refuse_shared_gpus(Communicator& host, int device_index) {
 #ifdef HESSPECT_HAVE_CUDA
@@ -92,7 +85,7 @@ c10::Device choose_device(std::string_view request, Communicator& host) {
   if (request != "auto" && request != "cuda")
     throw UsageError("unknown device '" + std::string(request) + "': auto, cpu or cuda");
   const int count = cuda_device_count();
-  if (!everywhere(host, count > 0)) {
+  if (host.any(count == 0)) {
     if (request == "auto") return c10::Device(c10::kCPU);
     agree(host, [&] {
       if (count == 0) throw UsageError("--device cuda: no usable CUDA device on rank " + std::to_string(host.rank()));

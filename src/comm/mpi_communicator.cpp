@@ -192,15 +192,20 @@ std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& by
       all[r] = joined.substr(static_cast<std::size_t>(offsets[r]), static_cast<std::size_t>(counts[r]));
     return all;
   }
-  const std::uint64_t step = static_cast<std::uint64_t>(impl_->piece(1));
-  for (std::size_t r = 0; r < ranks; ++r) {
-    all[r] = static_cast<int>(r) == impl_->rank ? bytes : std::string(lengths[r], '\0');
-    for (std::uint64_t at = 0; at < lengths[r]; at += step)
-      impl_->check(MPI_Bcast(all[r].data() + at, static_cast<int>(std::min(step, lengths[r] - at)), MPI_BYTE,
-                             static_cast<int>(r), impl_->comm),
-                   "MPI_Bcast");
-  }
+  for (std::size_t r = 0; r < ranks; ++r) all[r] = broadcast_bytes(bytes, static_cast<int>(r));
   return all;
+}
+
+std::string MpiCommunicator::broadcast_bytes(const std::string& bytes, int root) {
+  std::uint64_t length = bytes.size();
+  impl_->check(MPI_Bcast(&length, 1, MPI_UINT64_T, root, impl_->comm), "MPI_Bcast");
+  std::string sent = impl_->rank == root ? bytes : std::string(length, '\0');
+  const auto step = static_cast<std::uint64_t>(impl_->piece(1));
+  for (std::uint64_t at = 0; at < length; at += step)
+    impl_->check(
+        MPI_Bcast(sent.data() + at, static_cast<int>(std::min(step, length - at)), MPI_BYTE, root, impl_->comm),
+        "MPI_Bcast");
+  return sent;
 }
 
 void MpiCommunicator::barrier() { impl_->check(MPI_Barrier(impl_->comm), "MPI_Barrier"); }

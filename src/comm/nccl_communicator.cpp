@@ -6,7 +6,6 @@
 #include <nccl.h>
 
 #include <chrono>
-#include <cstring>
 #include <exception>
 #include <optional>
 #include <thread>
@@ -143,8 +142,7 @@ NcclCommunicator::NcclCommunicator(c10::Device device, std::unique_ptr<Communica
     impl_->check(cudaEventCreateWithFlags(&impl_->ready, cudaEventDisableTiming), "cudaEventCreate");
     impl_->check(cudaEventCreateWithFlags(&impl_->done, cudaEventDisableTiming), "cudaEventCreate");
   });
-  const std::string bytes = from_rank0(ranks, std::string(id.internal, sizeof id.internal));
-  std::memcpy(id.internal, bytes.data(), sizeof id.internal);
+  id = ranks.of_rank0(id);
   agree(ranks, [&] {
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
@@ -195,6 +193,9 @@ void NcclCommunicator::broadcast(at::Tensor& tensor, int root) {
 void NcclCommunicator::all_reduce_sum(std::span<double> values) { impl_->host->all_reduce_sum(values); }
 std::vector<std::string> NcclCommunicator::all_gather_bytes(const std::string& bytes) {
   return impl_->host->all_gather_bytes(bytes);
+}
+std::string NcclCommunicator::broadcast_bytes(const std::string& bytes, int root) {
+  return impl_->host->broadcast_bytes(bytes, root);
 }
 void NcclCommunicator::barrier() { impl_->host->barrier(); }
 

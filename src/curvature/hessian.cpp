@@ -187,14 +187,13 @@ struct HessianOperator::Impl {
   void choose_micro_batch() {
     auto size = local.given_micro_batch(options.micro_batch);
     if (!size) {
-      double found = 0;
+      std::int64_t found = 0;
       agree(comm, [&] {
         at::AutoGradMode grad(true);
         if (local.rows() > 0 && local.global_rows().begin == 0)
-          found = static_cast<double>(ProductTrials(local).best_micro_batch(half_of_free_memory()));
+          found = ProductTrials(local).best_micro_batch(half_of_free_memory());
       });
-      comm.all_reduce_sum(std::span<double>(&found, 1));
-      size = static_cast<std::int64_t>(found);
+      size = comm.max(found);
     }
     stats.micro_batch = *size;
   }
@@ -241,8 +240,7 @@ struct HessianOperator::Impl {
   void loss_and_gradient() {
     double local_loss = 0, local_count = 0;
     agree(comm, [&] { first_pass(local_loss, local_count); });
-    std::vector<double> totals{local_loss, local_count};
-    comm.all_reduce_sum(std::span<double>(totals));
+    const std::vector<double> totals = comm.sum({local_loss, local_count});
     if (!(totals[1] > 0)) throw InputError(no_terms());
     count = totals[1];
     divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
@@ -250,9 +248,7 @@ struct HessianOperator::Impl {
     gradient = at::zeros({shard.chunk}, local.tensor_options());
     scatter(std::span<at::Tensor>(&gradient, 1));
     gradient.div_(divisor);
-    double finite = at::isfinite(gradient).all().item<bool>() ? 0.0 : 1.0;
-    comm.all_reduce_sum(std::span<double>(&finite, 1));
-    if (finite == 0) return;
+    if (!comm.any(!at::isfinite(gradient).all().item<bool>())) return;
     explain_non_finite("the gradient of the loss", {});
     throw InputError("the gradient of the loss is not finite");
   }

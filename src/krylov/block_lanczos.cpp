@@ -12,7 +12,6 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/orthonormal.h"
-#include "hesspect/krylov/rank0.h"
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {
@@ -159,7 +158,7 @@ void BlockLanczos::thick_restart(LinearOperator&, std::span<const std::size_t> k
   const Eigen old = eigen();
   std::vector<double> kept_here(m, 0.0);  // 1 + the diagonal block of each pair that is kept
   for (const std::size_t i : keep) kept_here.at(i) = 1 + static_cast<double>(old.pairs[i].block);
-  const std::vector<double> kept = of_rank0(*comm_, std::move(kept_here));
+  const std::vector<double> kept = comm_->of_rank0(std::move(kept_here));
 
   // θ, s and Bᵀ s of each, by diagonal blocks.
   std::vector<double> numbers;
@@ -175,7 +174,7 @@ void BlockLanczos::thick_restart(LinearOperator&, std::span<const std::size_t> k
       ++count;
     }
   }
-  numbers = of_rank0(*comm_, std::move(numbers));
+  numbers = comm_->of_rank0(std::move(numbers));
 
   const std::size_t width = 1 + m + next, now = count + next;
   std::vector<double> combination(now * (m + next), 0.0);

@@ -87,17 +87,12 @@ Lanczos::Lanczos(LinearOperator& op, const at::Tensor& start_local, const Lanczo
       throw Error(ExitCode::kInternal, "Lanczos: the start vector's shard has " + std::to_string(start_local.numel()) +
                                            " entries, the operator's " + std::to_string(op.shard().chunk));
   });
-  start_norm_sq_ = reduced({norm_sq(start_local)})[0];
+  start_norm_sq_ = comm_->sum(norm_sq(start_local));
   if (!std::isfinite(start_norm_sq_) || start_norm_sq_ == 0)
     throw NumericalError(0, start_norm_sq_,
                          "the Lanczos start vector has squared norm " + std::to_string(start_norm_sq_));
   keep(start_local, std::sqrt(start_norm_sq_));
   blocks_.push_back(Block{});
-}
-
-std::vector<double> Lanczos::reduced(std::vector<double> sums) const {
-  comm_->all_reduce_sum(std::span<double>(sums));
-  return sums;
 }
 
 bool Lanczos::narrow() const { return dtype_of(basis_.options()) != work_.scalar_type(); }
@@ -192,7 +187,7 @@ struct Lanczos::Step {
   static void reduce_together(Communicator& comm, std::span<Step* const> steps) {
     std::vector<double> all;
     for (const Step* step : steps) all.insert(all.end(), step->h.begin(), step->h.end());
-    comm.all_reduce_sum(std::span<double>(all));
+    all = comm.sum(std::move(all));
     auto from = all.cbegin();
     for (Step* step : steps)
       for (double& sum : step->h) sum = *from++;
@@ -247,7 +242,7 @@ void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) 
   std::vector<double> residual_sq;
   for (const Step& step : steps)
     residual_sq.push_back(subtract(step.run->operands(), coefficients(step.h), step.run->work_));
-  op.comm().all_reduce_sum(std::span<double>(residual_sq));
+  residual_sq = op.comm().sum(std::move(residual_sq));
   for (std::size_t i = 0; i < steps.size(); ++i) steps[i].run->finish(steps[i], std::sqrt(residual_sq[i]));
 }
 
@@ -293,15 +288,15 @@ bool Lanczos::restart(LinearOperator&, const at::Tensor& start_local) {
     if (basis_.capacity() < basis_.rows() + 1) agree(*comm_, [&] { basis_.reserve(basis_.rows() + 1); });
     work_.copy_(start_local);
     const std::vector<at::Tensor> rows = operands();
-    const std::vector<double> h = reduced(dots(rows, work_));
-    const std::vector<double> h2 = reduced(subtract_and_dots(rows, coefficients(h), work_));
-    double left = std::sqrt(reduced({subtract(rows, coefficients(h2), work_)})[0]);
+    const std::vector<double> h = comm_->sum(dots(rows, work_));
+    const std::vector<double> h2 = comm_->sum(subtract_and_dots(rows, coefficients(h), work_));
+    double left = std::sqrt(comm_->sum(subtract(rows, coefficients(h2), work_)));
     if (!(left > least_left(dtype_of(basis_.options())) * std::sqrt(h.back()))) return false;
     if (left < 1e-3 * std::sqrt(h.back())) {
       // So little is left that rounding shows in it: once more, at its own scale.
       scale_into(work_, 1 / left, work_);
-      const std::vector<double> h3 = reduced(dots(rows, work_));
-      left = std::sqrt(reduced({subtract(rows, coefficients(h3), work_)})[0]);
+      const std::vector<double> h3 = comm_->sum(dots(rows, work_));
+      left = std::sqrt(comm_->sum(subtract(rows, coefficients(h3), work_)));
     }
     keep(work_, left);
     blocks_.push_back(Block{steps(), steps(), false, 0});

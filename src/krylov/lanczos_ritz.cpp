@@ -157,7 +157,7 @@ double Lanczos::orthogonality_loss() const {
   std::ranges::transform(g, negative.begin(), std::negate());
   at::Tensor sum = work_;  // free between steps
   subtract(rows, negative, sum.zero_());
-  const std::vector<double> image = reduced(dots(rows, sum));
+  const std::vector<double> image = comm_->sum(dots(rows, sum));
   double loss = 0;
   for (std::size_t i = 0; i < g.size(); ++i) loss = std::max(loss, std::abs(image[i] - g[i]));
   return loss;

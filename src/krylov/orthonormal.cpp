@@ -18,11 +18,6 @@ namespace {
 constexpr int kMostProjections = 8;
 constexpr double kSettled = 0.5;  // a projection that leaves as much of a vector's norm was the last one needed
 
-std::vector<double> reduced(Communicator& comm, std::vector<double> sums) {
-  comm.all_reduce_sum(std::span<double>(sums));
-  return sums;
-}
-
 /// Vectors on their way to being orthogonal to rows [first, first + count) of a basis.
 class Projector {
  public:
@@ -33,11 +28,11 @@ class Projector {
   /// Projects until nothing more comes off, adds what was taken to the coefficients. @return ‖w_k‖ that is left
   std::vector<double> run(double drop, std::span<std::vector<double>> coefficients) {
     std::vector<double> before = take(coefficients);
-    sums_ = reduced(comm_, subtract_and_dots_block(rows_, h_, w_));
+    sums_ = comm_.sum(subtract_and_dots_block(rows_, h_, w_));
     before = take(coefficients);
     std::vector<double> left = subtracted();
     for (int more = 2; more < kMostProjections && !settled(before, left, drop); ++more) {
-      sums_ = reduced(comm_, dots_block(rows_, w_));
+      sums_ = comm_.sum(dots_block(rows_, w_));
       before = take(coefficients);
       left = subtracted();
     }
@@ -61,7 +56,7 @@ class Projector {
   }
 
   std::vector<double> subtracted() {
-    std::vector<double> left = reduced(comm_, subtract_block(rows_, h_, w_));
+    std::vector<double> left = comm_.sum(subtract_block(rows_, h_, w_));
     for (double& norm : left) norm = std::sqrt(norm);
     return left;
   }
@@ -98,7 +93,7 @@ Orthonormalised append_orthonormal(Communicator& comm, Basis& basis, std::span<a
   Orthonormalised result;
   const std::int64_t old = basis.rows(), most = old + static_cast<std::int64_t>(w.size());
   const std::vector<at::Tensor> rows = basis.head(old);
-  std::vector<double> sums = reduced(comm, dots_block(rows, w));
+  std::vector<double> sums = comm.sum(dots_block(rows, w));
   double scale = options.scale;
   for (std::size_t k = 1; k <= w.size(); ++k) {
     const double norm_sq = sums[k * (sums.size() / w.size()) - 1];
@@ -118,7 +113,7 @@ Orthonormalised append_orthonormal(Communicator& comm, Basis& basis, std::span<a
     const std::span<std::vector<double>> coefficients = std::span(result.coefficients).subspan(k, 1);
     const auto project = [&](std::int64_t first) {
       const std::vector<at::Tensor> against = basis.tail(first);
-      return Projector(comm, against, first, one, reduced(comm, dots_block(against, one))).run(drop, coefficients)[0];
+      return Projector(comm, against, first, one, comm.sum(dots_block(against, one))).run(drop, coefficients)[0];
     };
     double norm = left[k];
     if (basis.rows() > old && norm > drop) norm = project(old);

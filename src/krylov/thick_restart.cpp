@@ -2,7 +2,6 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
 #include <numeric>
 
 #include "hesspect/core/errors.h"
@@ -39,10 +38,7 @@ void Lanczos::thick_restart(LinearOperator&, std::span<const std::size_t> keep) 
     restart.coupling.push_back(std::inner_product(row.begin(), row.end(), residual.begin(), 0.0));
   }
   // Each rank has solved for T's eigenvectors by itself: rank 0's count, or the shards would not be of one basis.
-  for (std::vector<double>* part : {&s, &restart.theta, &restart.coupling}) {
-    if (comm_->rank() != 0) std::ranges::fill(*part, 0.0);
-    comm_->all_reduce_sum(std::span<double>(*part));
-  }
+  for (std::vector<double>* part : {&s, &restart.theta, &restart.coupling}) *part = comm_->of_rank0(std::move(*part));
 
   const at::Tensor next = basis_.row(rows());
   combine_rows(basis_.head(rows()), s, static_cast<std::int64_t>(kept));

@@ -9,7 +9,6 @@
 #include "eigen_lists.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/block_lanczos.h"
-#include "hesspect/krylov/rank0.h"
 #include "hesspect/spectrum/eigenvalues.h"
 #include "hesspect/spectrum/probe.h"
 
@@ -72,7 +71,7 @@ class BlockSearch {
     for (const std::size_t i : select_wanted(pairs, wanted_, run_->complete()).all())
       wanted.insert(wanted.end(), all.begin() + static_cast<std::ptrdiff_t>(i * m),
                     all.begin() + static_cast<std::ptrdiff_t>((i + 1) * m));
-    wanted = of_rank0(op_.comm(), std::move(wanted));
+    wanted = op_.comm().of_rank0(std::move(wanted));
     return [run = run_, m, s = std::move(wanted)](std::size_t i) {
       return run->ritz_vector(std::span(s).subspan(i * m, m));
     };
@@ -98,7 +97,7 @@ class BlockSearch {
   }
 
   /// Rank 0's opinion. Collective.
-  bool finished() const { return of_rank0(op_.comm(), {finished_here() ? 1.0 : 0.0})[0] != 0; }
+  bool finished() const { return op_.comm().of_rank0(finished_here()); }
 
   bool finished_here() const {
     if (run_->rows() == 0) return false;

@@ -12,11 +12,6 @@
 namespace hesspect {
 namespace {
 
-std::vector<double> reduced(Communicator& comm, std::vector<double> sums) {
-  comm.all_reduce_sum(std::span<double>(sums));
-  return sums;
-}
-
 /// The first `count` of the stacked rows.
 std::vector<at::Tensor> first_rows(const std::vector<at::Tensor>& blocks, std::int64_t count) {
   std::vector<at::Tensor> first;
@@ -55,13 +50,13 @@ std::vector<double> layer_dots(Communicator& comm, const Shard& shard, const Lay
   const at::NoGradGuard no_grad;
   std::vector<double> sums(offsets.size() - 1, 0.0);
   add_layer_dots(sums, 1, shard, offsets, a, b);
-  return reduced(comm, std::move(sums));
+  return comm.sum(std::move(sums));
 }
 
 TraceSample trace_sample(const LinearOperator& op, const LayerOffsets& offsets, std::int64_t probe, const at::Tensor& z,
                          const at::Tensor& hz) {
   const at::Tensor row[1] = {z.unsqueeze(0)};
-  const std::vector<double> sums = reduced(op.comm(), dots(Rows(row), hz));
+  const std::vector<double> sums = op.comm().sum(dots(Rows(row), hz));
   return {probe, sums[0], sums[1], layer_dots(op.comm(), op.shard(), offsets, z, hz)};
 }
 
@@ -82,7 +77,7 @@ KrylovDeflation::KrylovDeflation(const LinearOperator& op, const Lanczos& run, c
   rank_ = closed_ ? m : m - 1;
   const LayerOffsets whole{0, op.shard().n};
   const LayerOffsets& sums_over = offsets_.empty() ? whole : offsets_;
-  const std::vector<double> sums = reduced(op.comm(), captured_over(sums_over));
+  const std::vector<double> sums = op.comm().sum(captured_over(sums_over));
   captured_ = std::accumulate(sums.begin(), sums.end(), 0.0);
   if (!offsets_.empty()) layers_ = sums;
 }
@@ -162,7 +157,7 @@ at::Tensor KrylovDeflation::captured_diagonal() const {
 
 std::vector<KrylovDeflation::Split> KrylovDeflation::split(std::span<const at::Tensor> z) const {
   const std::int64_t m = projection_.rows;
-  const std::vector<double> sums = reduced(op_.comm(), dots_block(all_, z));
+  const std::vector<double> sums = op_.comm().sum(dots_block(all_, z));
   const std::size_t stored = sums.size() / z.size() - 1;  // and zᵀz
   std::vector<Split> splits(z.size());
   for (std::size_t k = 0; k < z.size(); ++k) {

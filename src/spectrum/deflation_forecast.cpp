@@ -27,7 +27,7 @@ void DeflationForecast::update(const LinearOperator& op, const Lanczos& run) {
   for (std::size_t s = 0; s < samples_.size(); ++s) {
     std::vector<double> sums = dots(fresh, z_[s]);
     sums.pop_back();
-    op.comm().all_reduce_sum(std::span<double>(sums));
+    sums = op.comm().sum(std::move(sums));
     d_[s].insert(d_[s].end(), sums.begin(), sums.end());
   }
 

@@ -146,13 +146,6 @@ bool finished(const Lanczos& run, std::int64_t n, const EigenOptions& options, S
   return weak && !run.breakdown() && !missing();
 }
 
-/// A decision that rests on floating-point work done by each rank alone: rank 0's holds. Collective.
-bool rank0_says(Communicator& comm, bool mine) {
-  double flag[1] = {comm.rank() == 0 && mine ? 1.0 : 0.0};
-  comm.all_reduce_sum(std::span<double>(flag));
-  return flag[0] != 0;
-}
-
 /// Rows that T may have: one less than the basis, whose last row is the next vector.
 std::int64_t most_rows(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
   const WantedCounts wanted = wanted_counts(n, options);
@@ -182,7 +175,7 @@ EigenResult eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& op
     throw UsageError("eigenvalues: max_steps must be 1 or more, rtol 0 or more");
   const std::int64_t n = op.shard().n, most = most_rows(run, n, options);
   Steadiness steady;
-  while (!rank0_says(op.comm(), finished(run, n, options, steady)) && run.steps() < options.max_steps) {
+  while (!op.comm().of_rank0(finished(run, n, options, steady)) && run.steps() < options.max_steps) {
     if (run.breakdown() && !restart_afresh(op, run, options.seed)) break;
     if (run.rows() >= most) run.thick_restart(op, kept_pairs(run.ritz_pairs(), wanted_counts(n, options), most));
     // Looking costs O(m³): seldom enough not to show, often enough not to waste products.

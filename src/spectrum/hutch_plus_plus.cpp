@@ -81,7 +81,7 @@ class HutchPlusPlus {
     const std::size_t width = static_cast<std::size_t>(q_.rows() - known);
     std::vector<double> components;  // [samples][width]: Nᵀ z
     for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
-      const std::vector<double> sums = reduced(op_.comm(), dots_block(fresh, probes(begin, count)));
+      const std::vector<double> sums = op_.comm().sum(dots_block(fresh, probes(begin, count)));
       const std::vector<double> own = without_norms(sums, static_cast<std::size_t>(count));
       components.insert(components.end(), own.begin(), own.end());
     });
@@ -91,7 +91,7 @@ class HutchPlusPlus {
       for (const at::Tensor& image : apply(x)) images.push_back(image.unsqueeze(0));
       std::vector<double> diagonal;
       for (std::size_t i = 0; i < x.size(); ++i) diagonal.push_back(dot_product(x[i], images[i].squeeze(0)));
-      for (const double one : reduced(op_.comm(), std::move(diagonal))) captured_ += one;
+      for (const double one : op_.comm().sum(std::move(diagonal))) captured_ += one;
       require_finite(captured_, products_);
       for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
         std::vector<at::Tensor> y = rows(begin, count);
@@ -130,7 +130,7 @@ class HutchPlusPlus {
         const at::Tensor row[1] = {z[i].unsqueeze(0)};
         for (const double sum : dots(row, y[i])) sums.push_back(sum);
       }
-      sums = reduced(op_.comm(), std::move(sums));
+      sums = op_.comm().sum(std::move(sums));
       for (std::size_t i = 0; i < y.size(); ++i) {
         require_finite(sums[2 * i + 1], products_);
         DeflatedSample& sample = samples_[static_cast<std::size_t>(begin) + i];
@@ -171,7 +171,7 @@ class HutchPlusPlus {
   void project_out(std::vector<at::Tensor>& w) {
     if (q_.rows() == 0) return;
     const std::vector<at::Tensor> q = q_.head(q_.rows());
-    const std::vector<double> sums = reduced(op_.comm(), dots_block(q, w));
+    const std::vector<double> sums = op_.comm().sum(dots_block(q, w));
     subtract_block(q, without_norms(sums, w.size()), w);
   }
 

@@ -44,7 +44,7 @@ class PowerIteration {
       op_.apply(v, product_);
       ++result.steps;
       const at::Tensor row[1] = {v.unsqueeze(0)};
-      const std::vector<double> sums = reduced(dots(row, product_));
+      const std::vector<double> sums = op_.comm().sum(dots(row, product_));
       if (!std::isfinite(sums[1]))
         throw NumericalError(result.steps - 1, sums[1],
                              "product " + std::to_string(result.steps - 1) +
@@ -59,7 +59,7 @@ class PowerIteration {
     }
     const at::Tensor row[1] = {v.unsqueeze(0)};
     const double lambda[1] = {one.value};
-    one.residual = one.true_residual = one.error = std::sqrt(reduced({subtract(row, lambda, product_)})[0]);
+    one.residual = one.true_residual = one.error = std::sqrt(op_.comm().sum(subtract(row, lambda, product_)));
     result.magnitude.push_back(one);
     if (found_->capacity() < found_->rows() + 1) agree(op_.comm(), [&] { found_->reserve(found_->rows() + 1); });
     found_->append().copy_(v);
@@ -68,18 +68,13 @@ class PowerIteration {
   std::shared_ptr<const Basis> found() const { return found_; }
 
  private:
-  std::vector<double> reduced(std::vector<double> sums) const {
-    op_.comm().all_reduce_sum(std::span<double>(sums));
-    return sums;
-  }
-
   /// v := the unit vector along v's part orthogonal to the found ones. Twice, so that v stays free of them.
   void project(at::Tensor& v) {
     const std::vector<at::Tensor> rows = found_->head(found_->rows());
     for (int pass = 0; pass < 2; ++pass) {
-      std::vector<double> h = reduced(dots(rows, v));
+      std::vector<double> h = op_.comm().sum(dots(rows, v));
       h.pop_back();
-      const double norm = std::sqrt(reduced({subtract(rows, h, v)})[0]);
+      const double norm = std::sqrt(op_.comm().sum(subtract(rows, h, v)));
       scale_into(v, 1 / norm, v);
     }
   }

@@ -32,9 +32,7 @@ at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution
   else
     fill<double>(host, shard, distribution, seed, probe);
   if (distribution == ProbeDistribution::kSpherical) {
-    double sum[1] = {norm_sq(host)};
-    op.comm().all_reduce_sum(std::span<double>(sum));
-    scale_into(host, std::sqrt(static_cast<double>(shard.n) / sum[0]), host);
+    scale_into(host, std::sqrt(static_cast<double>(shard.n) / op.comm().sum(norm_sq(host))), host);
   }
   return host.to(op.options().device());
 }

@@ -23,14 +23,12 @@ VectorSource eigenvectors(const Lanczos& run, std::int64_t n, const EigenOptions
       select_wanted(run.ritz_pairs(), wanted_counts(n, options), run.complete()).all();
   // Each rank has solved for T's eigenvectors by itself: rank 0's count, or the shards would not be of one vector.
   const std::vector<double> all = run.ritz_coefficients();
-  auto coefficients = std::make_shared<std::vector<double>>();
+  std::vector<double> coefficients;
   for (const std::size_t i : wanted)
-    coefficients->insert(coefficients->end(), all.begin() + static_cast<std::ptrdiff_t>(i * rows),
-                         all.begin() + static_cast<std::ptrdiff_t>((i + 1) * rows));
-  if (run.comm().rank() != 0) std::ranges::fill(*coefficients, 0.0);
-  run.comm().all_reduce_sum(std::span<double>(*coefficients));
-  return [&run, coefficients, rows](std::size_t i) {
-    return run.ritz_vector(std::span(*coefficients).subspan(i * rows, rows));
+    coefficients.insert(coefficients.end(), all.begin() + static_cast<std::ptrdiff_t>(i * rows),
+                        all.begin() + static_cast<std::ptrdiff_t>((i + 1) * rows));
+  return [&run, rows, s = run.comm().of_rank0(std::move(coefficients))](std::size_t i) {
+    return run.ritz_vector(std::span(s).subspan(i * rows, rows));
   };
 }
 
@@ -67,7 +65,7 @@ void measure_residuals(LinearOperator& op, const VectorSource& vectors, EigenRes
       sums.push_back(subtract(row, theta, image[i]));
       sums.push_back(norm_sq(y[i]));
     }
-    op.comm().all_reduce_sum(std::span<double>(sums));
+    sums = op.comm().sum(std::move(sums));
     for (std::size_t i = 0; i < count; ++i) {
       const double residual = std::sqrt(sums[2 * i] / sums[2 * i + 1]);
       if (!std::isfinite(residual))

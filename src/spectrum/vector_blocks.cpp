@@ -20,11 +20,6 @@ void for_blocks(std::int64_t count, const std::function<void(std::int64_t first,
   for (std::int64_t first = 0; first < count; first += kTogether) use(first, std::min(kTogether, count - first));
 }
 
-std::vector<double> reduced(Communicator& comm, std::vector<double> sums) {
-  comm.all_reduce_sum(std::span<double>(sums));
-  return sums;
-}
-
 std::vector<double> without_norms(std::span<const double> sums, std::size_t vectors) {
   const std::size_t width = sums.size() / vectors;
   std::vector<double> all;

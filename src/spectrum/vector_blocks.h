@@ -21,8 +21,6 @@ std::vector<at::Tensor> vector_block(const LinearOperator& op);
 /// use(first, size) for 0 … count in blocks of kTogether at most.
 void for_blocks(std::int64_t count, const std::function<void(std::int64_t first, std::int64_t size)>& use);
 
-std::vector<double> reduced(Communicator& comm, std::vector<double> sums);
-
 /// The coefficients of a result of `dots_block` of so many vectors, without the vectors' own squared norms.
 std::vector<double> without_norms(std::span<const double> sums, std::size_t vectors);
 

@@ -10,7 +10,6 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/basis.h"
 #include "hesspect/krylov/orthonormal.h"
-#include "hesspect/krylov/rank0.h"
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/probe.h"
 #include "hesspect/spectrum/trace.h"
@@ -66,7 +65,7 @@ class XTrace {
 
   /// Collective.
   TraceEstimate estimate() const {
-    const std::vector<double> all = of_rank0(op_.comm(), leave_one_out());
+    const std::vector<double> all = op_.comm().of_rank0(leave_one_out());
     const double count = static_cast<double>(all.size());
     double sum = 0, square = 0;
     for (const double one : all) sum += one;
@@ -99,7 +98,7 @@ class XTrace {
         sums.push_back(dot_product(omega[i], product[i]));
         sums.push_back(norm_sq(omega[i]));
       }
-      sums = reduced(op_.comm(), std::move(sums));
+      sums = op_.comm().sum(std::move(sums));
       Orthonormalised added =
           append_orthonormal(op_.comm(), q_, product,
                              {.n = op_.shard().n, .tolerance = tolerance_, .scale = scale_, .step = products_ - size});
@@ -118,7 +117,7 @@ class XTrace {
     for_blocks(q_.rows() - known, [&](std::int64_t first, std::int64_t size) {
       std::vector<at::Tensor> x;
       for (std::int64_t i = 0; i < size; ++i) x.push_back(q_.row(known + first + i));
-      const std::vector<double> sums = reduced(op_.comm(), dots_block(q, apply(x)));
+      const std::vector<double> sums = op_.comm().sum(dots_block(q, apply(x)));
       const std::size_t width = sums.size() / x.size();
       for (std::size_t i = 0; i < x.size(); ++i) {
         require_finite(sums[(i + 1) * width - 1], products_);
@@ -136,7 +135,7 @@ class XTrace {
       for_blocks(end - begin, [&](std::int64_t first, std::int64_t size) {
         std::vector<at::Tensor> omega;
         for (std::int64_t i = 0; i < size; ++i) omega.push_back(omega_of(static_cast<std::size_t>(begin + first + i)));
-        const std::vector<double> sums = reduced(op_.comm(), dots_block(rows, omega));
+        const std::vector<double> sums = op_.comm().sum(dots_block(rows, omega));
         const auto width = static_cast<std::ptrdiff_t>(sums.size() / omega.size());
         for (std::int64_t i = 0; i < size; ++i) {
           std::vector<double>& x = x_[static_cast<std::size_t>(begin + first + i)];

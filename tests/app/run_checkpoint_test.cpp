@@ -33,8 +33,8 @@ std::int64_t stored_rows(const CheckpointFolder& folder) {
 
 TEST(RunCheckpoint, ThickRestartsAreNewGenerations) {
   const auto world = MpiCommunicator::world();
-  const std::string path =
-      from_rank0(*world, (fs::temp_directory_path() / ("run_checkpoint_test-" + std::to_string(::getpid()))).string());
+  const std::string path = world->broadcast_bytes(
+      (fs::temp_directory_path() / ("run_checkpoint_test-" + std::to_string(::getpid()))).string());
   {
     CheckpointFolder folder{fs::path(path)};
     agree(*world, [&] {

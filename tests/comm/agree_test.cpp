@@ -8,6 +8,7 @@
 
 #include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
+#include "support/forwarding_communicator.h"
 
 namespace hesspect {
 namespace {
@@ -106,36 +107,8 @@ TEST_F(AgreeTest, TheLowestFailingRankSpeaks) {
   EXPECT_EQ(error.what(), comm->size() == 1 ? std::string("rank 0") : std::string("rank 1"));
 }
 
-/// Notes what is said.
-class Overheard final : public Communicator {
- public:
-  explicit Overheard(Communicator& comm) : comm_(comm) {}
-  int sums = 0, gathers = 0;
-
-  int rank() const override { return comm_.rank(); }
-  int size() const override { return comm_.size(); }
-  std::string backend() const override { return comm_.backend(); }
-  void all_reduce_sum(at::Tensor& tensor) override { comm_.all_reduce_sum(tensor); }
-  void all_gather(const at::Tensor& shard, at::Tensor& full) override { comm_.all_gather(shard, full); }
-  void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override { comm_.reduce_scatter_sum(full, shard); }
-  void broadcast(at::Tensor& tensor, int root) override { comm_.broadcast(tensor, root); }
-  void barrier() override { comm_.barrier(); }
-  void all_reduce_sum(std::span<double> values) override {
-    EXPECT_EQ(values.size(), 1u);
-    ++sums;
-    comm_.all_reduce_sum(values);
-  }
-  std::vector<std::string> all_gather_bytes(const std::string& bytes) override {
-    ++gathers;
-    return comm_.all_gather_bytes(bytes);
-  }
-
- private:
-  Communicator& comm_;
-};
-
 TEST_F(AgreeTest, SuccessCostsOneSmallSum) {
-  Overheard overheard(*comm);
+  testing::ForwardingCommunicator overheard(*comm);
   agree(overheard, [] {});
   EXPECT_EQ(overheard.sums, 1);
   EXPECT_EQ(overheard.gathers, 0);

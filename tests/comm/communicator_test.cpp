@@ -35,9 +35,8 @@ class CommunicatorTest : public ::testing::TestWithParam<Case> {
     } else if (backend == "mpi in small pieces") {  // the splitting of long messages, at lengths that fit a test
       comm_ = MpiCommunicator::world(64);
     } else {
-      double enough[1] = {cuda_device_count() >= world->size() ? 1.0 : 0.0};
-      world->all_reduce_sum(std::span<double>(enough));
-      if (world->size() < 2 || enough[0] < world->size()) GTEST_SKIP() << "not a GPU for each of several ranks";
+      if (world->size() < 2 || world->any(cuda_device_count() < world->size()))
+        GTEST_SKIP() << "not a GPU for each of several ranks";
       device_ = choose_device("cuda", *world);
       comm_ = make_communicator(device_, std::move(world));
     }
@@ -144,6 +143,58 @@ TEST_P(CommunicatorTest, BytesOfAnyLength) {
   }
   EXPECT_EQ(comm_->all_gather_bytes(""), std::vector<std::string>(static_cast<std::size_t>(size())));
   comm_->barrier();
+}
+
+TEST_P(CommunicatorTest, BroadcastBytesFromAnyRoot) {
+  for (const std::size_t each : {std::size_t{0}, std::size_t{1}, std::size_t{1000}})
+    for (int root = 0; root < size(); ++root) {
+      const auto text = [&](int r) {
+        return std::string(each * static_cast<std::size_t>(r + 1), static_cast<char>('a' + r)) + '\0';
+      };
+      EXPECT_EQ(comm_->broadcast_bytes(text(rank()), root), text(root));
+    }
+  EXPECT_EQ(comm_->broadcast_bytes(rank() == 0 ? "" : "not heard"), "");
+}
+
+TEST_P(CommunicatorTest, AnyIsTrueEverywhereWhereOneRankSaysSo) {
+  EXPECT_FALSE(comm_->any(false));
+  for (int r = 0; r < size(); ++r) EXPECT_TRUE(comm_->any(rank() == r));
+}
+
+TEST_P(CommunicatorTest, LargestAndSmallestAreExact) {
+  constexpr std::int64_t kOdd = (std::int64_t{1} << 60) + 1;  // no double holds it
+  EXPECT_EQ(comm_->max(kOdd - 2 * rank()), kOdd);
+  EXPECT_EQ(comm_->min(kOdd + 2 * rank()), kOdd);
+  EXPECT_EQ(comm_->max(-kOdd + 2 * rank()), -kOdd + 2 * (size() - 1));
+  EXPECT_EQ(comm_->min(-5), -5);
+}
+
+TEST_P(CommunicatorTest, Sums) {
+  const double ranks = size() * (size() - 1) / 2.0;
+  EXPECT_EQ(comm_->sum(rank() + 0.5), ranks + 0.5 * size());
+  EXPECT_EQ(comm_->sum({1.0, static_cast<double>(rank())}), (std::vector<double>{1.0 * size(), ranks}));
+}
+
+TEST_P(CommunicatorTest, Rank0sValuesHoldOnAllRanksToTheBit) {
+  EXPECT_TRUE(comm_->of_rank0(rank() == 0));
+  EXPECT_FALSE(comm_->of_rank0(rank() != 0));
+  struct Plain {
+    std::int64_t a;
+    double b;
+  };
+  const Plain plain = comm_->of_rank0(Plain{rank() + (std::int64_t{1} << 60), -0.0 - rank()});
+  EXPECT_EQ(plain.a, std::int64_t{1} << 60);
+  EXPECT_TRUE(plain.b == 0 && std::signbit(plain.b));
+  const double third = std::nextafter(1.0 / 3, rank());
+  const std::vector<double> values =
+      comm_->of_rank0({-0.0 - rank(), third, std::nan(rank() == 0 ? "7" : ""), 1e-320 * (rank() + 1)});
+  EXPECT_TRUE(values[0] == 0 && std::signbit(values[0]));
+  EXPECT_EQ(values[1], std::nextafter(1.0 / 3, 0));
+  EXPECT_TRUE(std::isnan(values[2]));
+  EXPECT_EQ(values[3], 1e-320);
+  // Each rank's own work may even have found another number of them.
+  EXPECT_EQ(comm_->of_rank0(std::vector<double>(static_cast<std::size_t>(2 + rank()), 3.5)),
+            std::vector<double>(2, 3.5));
 }
 
 TEST_P(CommunicatorTest, TensorsThatDoNotFitAreRefused) {

@@ -8,40 +8,17 @@
 #include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
 #include "krylov/runs.h"
+#include "support/forwarding_communicator.h"
 
 namespace hesspect {
 namespace {
 
 using testing::DiagonalOperator;
+using testing::ForwardingCommunicator;
 using testing::pattern_vector;
 using testing::RotatedDiagonalOperator;
 using testing::Saved;
 using testing::Scalars;
-
-/// Counts the small all-reduces of a communicator.
-class Counting : public Communicator {
- public:
-  explicit Counting(Communicator& inner) : inner_(inner) {}
-  int rank() const override { return inner_.rank(); }
-  int size() const override { return inner_.size(); }
-  std::string backend() const override { return inner_.backend(); }
-  void all_reduce_sum(at::Tensor& tensor) override { inner_.all_reduce_sum(tensor); }
-  void all_gather(const at::Tensor& shard, at::Tensor& full) override { inner_.all_gather(shard, full); }
-  void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override { inner_.reduce_scatter_sum(full, shard); }
-  void broadcast(at::Tensor& tensor, int root) override { inner_.broadcast(tensor, root); }
-  void all_reduce_sum(std::span<double> values) override {
-    ++reductions;
-    inner_.all_reduce_sum(values);
-  }
-  std::vector<std::string> all_gather_bytes(const std::string& bytes) override {
-    return inner_.all_gather_bytes(bytes);
-  }
-  void barrier() override { inner_.barrier(); }
-  int reductions = 0;
-
- private:
-  Communicator& inner_;
-};
 
 double entry(std::int64_t i) { return i < 5 ? 10.0 + static_cast<double>(i) : std::cos(static_cast<double>(i)); }
 
@@ -83,7 +60,7 @@ TEST(LockStep, EachRunIsTheOneItWouldBeAlone) {
 
 TEST(LockStep, OneProductCallAndThreeMessagesAStep) {
   const auto world = MpiCommunicator::world();
-  Counting comm(*world);
+  ForwardingCommunicator comm(*world);
   class Blocked : public DiagonalOperator {
    public:
     using DiagonalOperator::DiagonalOperator;
@@ -95,11 +72,11 @@ TEST(LockStep, OneProductCallAndThreeMessagesAStep) {
   } op(comm, 5003, at::kDouble, entry);
   Lanczos a(op, pattern_vector(op, 0.1)), b(op, pattern_vector(op, 0.2)), c(op, eigenvector_shard(op));
   Lanczos* const all[] = {&a, &b, &c};
-  comm.reductions = 0;
+  comm.sums = 0;
   int calls = 0;
   extend_together(op, all, 4, [&] { ++calls; });
   EXPECT_EQ(op.sizes, (std::vector<std::size_t>{3, 2, 2, 2}));  // c breaks down at once, the others go on
-  EXPECT_EQ(comm.reductions, 1 + 4 * 3);                        // the first: have all ranks room for the vectors?
+  EXPECT_EQ(comm.sums, 1 + 4 * 3);                              // the first: have all ranks room for the vectors?
   EXPECT_EQ(calls, 4);
   EXPECT_EQ(c.steps(), 1);
   EXPECT_TRUE(c.breakdown());

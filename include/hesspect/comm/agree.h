@@ -4,7 +4,6 @@
 
 #include <functional>
 #include <optional>
-#include <string>
 
 #include "hesspect/comm/communicator.h"
 
@@ -23,8 +22,5 @@ auto agreed(Communicator& comm, F&& step) {
   agree(comm, [&] { value.emplace(step()); });
   return std::move(*value);
 }
-
-/// Rank 0's text on every rank; that of the others does not count. Collective.
-std::string from_rank0(Communicator& comm, const std::string& text);
 
 }  // namespace hesspect

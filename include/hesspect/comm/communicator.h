@@ -2,13 +2,20 @@
 //
 // Backends: LocalCommunicator (one rank, nothing to say), MpiCommunicator (CPU tensors) and NcclCommunicator (CUDA
 // tensors, host values over MPI). Every call is collective over the communicator's ranks.
+//
+//   const std::unique_ptr<Communicator> comm = make_host_communicator();
+//   const double norm = std::sqrt(comm->sum(norm_sq(my_shard)));
+//   while (comm->of_rank0(norm_is_too_large(norm))) ...;  // no two ranks may take different branches here
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace hesspect {
@@ -40,7 +47,36 @@ class Communicator {
   virtual void all_reduce_sum(std::span<double> values) = 0;
   /// Every rank's bytes, in rank order, on every rank.
   virtual std::vector<std::string> all_gather_bytes(const std::string& bytes) = 0;
+  /// The root's bytes on every rank; what the others pass does not count.
+  virtual std::string broadcast_bytes(const std::string& bytes, int root = 0) = 0;
   virtual void barrier() = 0;
+
+  // Shorthands, in the verbs above.
+
+  double sum(double mine) {
+    all_reduce_sum(std::span<double>(&mine, 1));
+    return mine;
+  }
+  /// [values] as all_reduce_sum gives them.
+  std::vector<double> sum(std::vector<double> values) {
+    all_reduce_sum(std::span<double>(values));
+    return values;
+  }
+  /// True on every rank where it is on some.
+  bool any(bool mine) { return sum(mine ? 1.0 : 0.0) > 0; }
+  std::int64_t max(std::int64_t mine);
+  std::int64_t min(std::int64_t mine) { return -max(-mine); }
+  /// Rank 0's value, bitwise, on every rank. Decisions and numbers that come of each rank's own floating-point work
+  /// need it, for machines may differ in the last bit.
+  template <class Plain>
+  Plain of_rank0(Plain mine) {
+    static_assert(std::is_trivially_copyable_v<Plain>);
+    const std::string bytes = broadcast_bytes({reinterpret_cast<const char*>(&mine), sizeof mine});
+    std::memcpy(&mine, bytes.data(), sizeof mine);
+    return mine;
+  }
+  /// @param values  rank 0's length counts too
+  std::vector<double> of_rank0(std::vector<double> values);
 };
 
 /// The communicator of a single rank.
@@ -55,6 +91,7 @@ class LocalCommunicator final : public Communicator {
   void broadcast(at::Tensor& tensor, int root) override;
   void all_reduce_sum(std::span<double> values) override;
   std::vector<std::string> all_gather_bytes(const std::string& bytes) override;
+  std::string broadcast_bytes(const std::string& bytes, int root = 0) override;
   void barrier() override;
 };
 

@@ -33,6 +33,7 @@ class NcclCommunicator final : public Communicator {
   void broadcast(at::Tensor& tensor, int root) override;
   void all_reduce_sum(std::span<double> values) override;
   std::vector<std::string> all_gather_bytes(const std::string& bytes) override;
+  std::string broadcast_bytes(const std::string& bytes, int root = 0) override;
   void barrier() override;
 
  private:

@@ -228,7 +228,6 @@ class Lanczos {
   void commit(double alpha, double beta, double product_norm, bool closed);
   bool projected(const Step& step) const;
   void finish(const Step& step, double beta);
-  std::vector<double> reduced(std::vector<double> sums) const;
 
   // Recorded steps: lanczos_replay.cpp.
   void load(const StoredVectors& stored);

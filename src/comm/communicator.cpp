@@ -1,9 +1,26 @@
 #include "hesspect/comm/communicator.h"
-#include "tensor_checks.h"
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
+#include "tensor_checks.h"
+
 namespace hesspect {
+
+std::int64_t Communicator::max(std::int64_t mine) {
+  for (const std::string& text : all_gather_bytes(std::to_string(mine)))
+    mine = std::max<std::int64_t>(mine, std::stoll(text));
+  return mine;
+}
+
+std::vector<double> Communicator::of_rank0(std::vector<double> values) {
+  const auto* mine = reinterpret_cast<const char*>(values.data());
+  const std::string bytes = broadcast_bytes({mine, values.size() * sizeof(double)});
+  values.resize(bytes.size() / sizeof(double));
+  std::memcpy(values.data(), bytes.data(), bytes.size());
+  return values;
+}
 
 void LocalCommunicator::all_reduce_sum(at::Tensor& tensor) { require_message("all_reduce_sum", tensor); }
 
@@ -20,6 +37,7 @@ void LocalCommunicator::reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) 
 void LocalCommunicator::broadcast(at::Tensor& tensor, int) { require_message("broadcast", tensor); }
 void LocalCommunicator::all_reduce_sum(std::span<double>) {}
 std::vector<std::string> LocalCommunicator::all_gather_bytes(const std::string& bytes) { return {bytes}; }
+std::string LocalCommunicator::broadcast_bytes(const std::string& bytes, int) { return bytes; }
 void LocalCommunicator::barrier() {}
 
 }  // namespace hesspect
