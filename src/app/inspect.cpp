@@ -13,8 +13,10 @@
 #include "hesspect/core/text.h"
 #include "hesspect/core/zip_archive.h"
 #include "hesspect/data/dataset.h"
+#include "hesspect/io/result_file.h"
 #include "hesspect/model/checkpoint.h"
 #include "hesspect/model/program.h"
+#include "hesspect/report/text.h"
 
 namespace hesspect {
 namespace {
@@ -201,7 +203,7 @@ std::string inspect(const std::filesystem::path& path) {
   std::ifstream(path, std::ios::binary).read(head.data(), head.size());
   const std::string start(head.data(), head.size());
   const std::string hdf5 = "\x89HDF\r\n\x1a\n";
-  if (start.starts_with(hdf5)) return is_result(path) ? inspect_result(read_result(path)) : inspect_arrays(path);
+  if (start.starts_with(hdf5)) return is_result(path) ? page(read_result(path)) : inspect_arrays(path);
   if (start.starts_with("PK\x03\x04"))
     return is_exported_program(path) ? inspect_program(path) : inspect_checkpoint(path);
   if (start[8] == '{') return looks_like_data(path) ? inspect_arrays(path) : inspect_checkpoint(path);

@@ -5,14 +5,14 @@
 #include <cstdio>
 #include <exception>
 
-#include "failure.h"
+#include "hesspect/comm/failure.h"
 #include "hesspect/comm/make_communicator.h"
 #include "hesspect/comm/mpi_session.h"
 #include "hesspect/core/host.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/stop_signal.h"
 #include "process.h"
 #include "program.h"
-#include "stop_signal.h"
 
 namespace {
 

@@ -5,16 +5,15 @@
 
 #include <algorithm>
 #include <set>
-#include <type_traits>
 
-#include "goals.h"
 #include "hesspect/comm/agree.h"
+#include "hesspect/config/options.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/memory.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
-#include "plan_model.h"
+#include "process.h"
 
 namespace hesspect {
 namespace {
@@ -31,6 +30,16 @@ Wire assumed_wire(bool on_gpu, bool one_host) {
   if (on_gpu) return one_host ? Wire{1e11, 1e-5} : Wire{2e10, 2e-5};
   return one_host ? Wire{3e9, 5e-6} : Wire{1e9, 5e-5};
 }
+
+/// All that the plan was made from, and the plan.
+struct Planned {
+  PlanProblem problem;
+  PlanCost cost;
+  Demand demand;
+  PlanMachine machine;
+  PlanRequest request;
+  Plan plan;
+};
 
 PlanProblem plan_problem(const Problem& problem) {
   PlanProblem p;
@@ -101,7 +110,7 @@ std::int64_t free_for_a_rank(const Problem& problem) {
 /// What a rank's trials may take on its device, of what the run may take and the device has.
 std::int64_t room_for_trials(const Problem& problem, const PlanMachine& machine) {
   const bool on_gpu = problem.device.is_cuda();
-  const std::int64_t usable = plan_model::usable_bytes(machine.memory_bytes, on_gpu);
+  const std::int64_t usable = usable_bytes(machine.memory_bytes, on_gpu);
   const std::int64_t room = on_gpu ? usable : 4 * (usable - resident_memory_bytes()) / 5;
   return std::clamp<std::int64_t>(room, 0, free_for_a_rank(problem));
 }
@@ -160,102 +169,57 @@ std::string joined(const std::vector<std::string>& texts) {
   return text;
 }
 
-/// Where no layout has room for the longest run's basis: as many rows as fit, and thick restarts, if they are enough
-/// for the wanted eigenvalues and the least steps of a run.
-void restart_thick(const RunConfig& config, const std::string& work, Planned& p) {
-  const std::int64_t wanted = config.eigs.top + config.eigs.bottom + config.eigs.magnitude;
-  if (!wants_eigenvalues(config, work) || !p.work.reorthogonalize || config.eigs.max_basis > 0) return;
-  PlanRequest request = p.request;  // of the vectors' own dtype, on their device
-  if (!request.basis_dtype) request.basis_dtype = plan_model::vector_dtype(p.problem);
-  if (request.basis_dtype != plan_model::vector_dtype(p.problem) || request.basis_memory == BasisMemory::kHost) return;
-  request.basis_memory = BasisMemory::kDevice;
-  const auto plan_with = [&](std::int64_t rows) {
-    PlanWork limited = p.work;
-    limited.max_basis = rows;
-    limited.most_steps = std::min(limited.most_steps, rows);
-    return make_plan(p.problem, p.cost, limited, p.machine, request);
+/// The demand of the same command with other options, where they go together.
+ChangedDemand changed_demand(const RunConfig& config, const Goals& goals) {
+  return [&](const DemandChange& change) -> std::optional<Demand> {
+    Invocation run;
+    run.command = goals.command;
+    run.config = config;
+    if (change.steps) run.config.quadrature.steps = *change.steps;
+    if (change.max_steps) run.config.eigs.max_steps = *change.max_steps;
+    if (change.max_basis) run.config.eigs.max_basis = *change.max_basis;
+    run.config.quadrature.reorthogonalize = run.config.quadrature.reorthogonalize && change.reorthogonalize;
+    // Of the command `plan` these are not the work's own.
+    if (run.config.output.output.empty()) run.config.output.output = "any";
+    run.config.plan.world = 0;
+    try {
+      check_whole(run);
+      return demand_of(goals_of(goals.command, run.config, goals.n));
+    } catch (const UsageError&) {
+      return std::nullopt;
+    }
   };
-  std::int64_t enough = std::max(p.work.steps + 1, 2 * wanted + 16), too_many = p.work.eigen_steps;
-  if (enough >= too_many || !plan_with(enough).fits) return;
-  while (too_many - enough > 1) {
-    const std::int64_t middle = enough + (too_many - enough) / 2;
-    (plan_with(middle).fits ? enough : too_many) = middle;
-  }
-  p.plan = plan_with(enough);
-  p.work.max_basis = enough;
 }
 
-std::string would_fit(const Planned& p) {
-  const auto ideas = what_would_fit(p.problem, p.cost, p.work, p.machine, p.request);
+std::string would_fit(const RunConfig& config, const Goals& goals, const Planned& p) {
+  const auto ideas = what_would_fit(p.problem, p.cost, p.demand, p.machine, p.request, changed_demand(config, goals));
   return ideas.empty() ? "nothing tried would fit" : "would fit: " + joined(ideas);
 }
 
 }  // namespace
 
-bool wants_eigenvalues(const RunConfig& config, const std::string& work) {
-  return work == "eigs" || (work == "analyze" && config.eigs.top + config.eigs.bottom + config.eigs.magnitude > 0);
-}
-
-PlanWork plan_work(const RunConfig& config, const std::string& work, std::int64_t parameters) {
-  const std::int64_t asked = config.eigs.top + config.eigs.bottom + config.eigs.magnitude;
-  const std::int64_t most = std::min(most_steps(config.eigs, parameters), parameters);
-  const bool eigenvalues = wants_eigenvalues(config, work), full = config.quadrature.reorthogonalize;
-  const bool density = work == "analyze" || work == "density", fine = density && config.accuracy.density_w1 > 0;
-  const bool trace = (work == "analyze" || work == "trace") && config.accuracy.rtol_trace > 0;
-  const TraceMethod method = config.trace.trace_method;
-  const bool own_trace = (work == "analyze" || work == "trace") &&
-                         (method == TraceMethod::kHutchPlusPlus || method == TraceMethod::kXTrace);
-  const bool deflated = work != "eigs" && full && method == TraceMethod::kDeflated;
-  PlanWork w;
-  w.probes = std::max<std::int64_t>(1, lanczos_runs(config, work));
-  const bool told = work == "trace" && deflated && !trace;
-  w.steps = density || told ? std::min(config.quadrature.steps, parameters) : 1;
-  if (eigenvalues || fine || (trace && deflated)) w.eigen_steps = std::max(most, w.steps);
-  w.most_steps = fine ? w.eigen_steps : 0;
-  w.max_basis = eigenvalues ? config.eigs.max_basis : 0;
-  w.keeps_basis = deflated;
-  if (eigenvalues && config.eigs.true_residuals && full) w.other_products += std::min(asked, parameters);
-  if (work == "trace") w.other_products += std::max<std::int64_t>(0, config.quadrature.probes - w.other_products);
-  if (eigenvalues && (config.eigs.block > 1 || config.eigs.method == EigenMethod::kPower))
-    w.other_rows += config.eigs.method == EigenMethod::kPower ? asked : most + config.eigs.block;
-  if (own_trace) w.other_rows += most;
-  if (deflated && trace) w.other_rows += 2;                              // the forecast's probes
-  if (work != "eigs" && !own_trace) w.other_rows += 2 * kTraceTogether;  // the trace's, and their products
-  // Sums, mean and error in double, what a product leaves, and a whole vector on its way to the file.
-  if (trace && !config.trace.diagonal.empty()) w.other_rows += 12;
-  w.adaptive = trace || fine;
-  w.max_products = config.accuracy.max_hvps;
-  w.reorthogonalize = full;
-  return w;
-}
-
-std::int64_t expected_products(const PlanWork& work) {
-  return work.other_products + work.probes * work.steps + std::max<std::int64_t>(0, work.eigen_steps - work.steps);
-}
-
-Planned plan_run(const RunConfig& config, const std::string& work, Problem& problem, const Plan* kept,
-                 Communicator& world) {
+Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, const Plan* kept, Communicator& world) {
   Planned p;
   p.problem = plan_problem(problem);
-  p.work = plan_work(config, work, p.problem.parameters);
+  p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, kept);
   measure(problem, p, world);
-  p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
-  if (!p.plan.fits) restart_thick(config, work, p);
+  p.plan = make_plan(p.problem, p.cost, p.demand, p.machine, p.request);
   if (!p.plan.fits)
     throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
                       "the run takes " + format_bytes(p.plan.bytes.total()) + " a rank (of it " +
                           format_bytes(p.plan.bytes.basis + p.plan.bytes.basis_host) + " for the Krylov basis), and " +
-                          format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(p));
-  return p;
+                          format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(config, goals, p));
+  return p.plan;
 }
 
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
   Problem problem = read_problem(config, 0, Weights::kStandIns, world);
+  const Goals goals = goals_of(config.plan.work, config, problem.program->layout().size());
   Planned p;
   p.problem = plan_problem(problem);
-  p.work = plan_work(config, to_string(config.plan.work), p.problem.parameters);
+  p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config);
   if (config.plan.measure)
@@ -270,11 +234,10 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
     }
     p.machine.world = static_cast<int>(config.plan.world);
   }
-  p.plan = make_plan(p.problem, p.cost, p.work, p.machine, p.request);
-  if (!p.plan.fits) restart_thick(config, to_string(config.plan.work), p);
-  std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.work, p.machine);
+  p.plan = make_plan(p.problem, p.cost, p.demand, p.machine, p.request);
+  std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.demand, p.machine);
   fits = p.plan.fits;
-  if (!fits) lines.push_back(would_fit(p));
+  if (!fits) lines.push_back(would_fit(config, goals, p));
   if (const auto names = problem.program->lacking(); !names.empty())
     lines.push_back("the model holds no data for " + format_count(static_cast<std::int64_t>(names.size())) +
                     " of its weights: " + (config.plan.measure ? "measured with made-up values; " : "") +

@@ -264,17 +264,13 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Comm
   return problem;
 }
 
-std::vector<std::int64_t> layer_offsets(const Problem& problem) {
-  std::vector<std::int64_t> offsets;
-  for (const ParameterEntry& entry : problem.program->layout().entries()) offsets.push_back(entry.offset);
-  offsets.push_back(problem.program->layout().size());
-  return offsets;
-}
-
-std::vector<VectorPart> vector_parts(const Problem& problem) {
-  std::vector<VectorPart> parts;
-  for (const ParameterEntry& entry : problem.program->layout().entries())
-    parts.push_back({entry.name, entry.shape, entry.offset, entry.numel});
+ParameterParts parameter_parts(const Program& program) {
+  ParameterParts parts;
+  for (const ParameterEntry& entry : program.layout().entries()) {
+    parts.offsets.push_back(entry.offset);
+    parts.tensors.push_back({entry.name, entry.shape, entry.offset, entry.numel});
+  }
+  parts.offsets.push_back(program.layout().size());
   return parts;
 }
 

@@ -11,9 +11,9 @@
 #include "hesspect/config/run_config.h"
 #include "hesspect/curvature/hessian.h"
 #include "hesspect/data/dataset.h"
-#include "hesspect/io/vectors_file.h"
 #include "hesspect/model/program.h"
-#include "plan.h"
+#include "hesspect/plan/plan.h"
+#include "hesspect/run/group.h"
 #include "process.h"
 
 namespace hesspect {
@@ -46,21 +46,11 @@ enum class Weights { kRequired, kStandIns };
 /// @throws the same error on every rank
 Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world);
 
-/// Where the parameter tensors lie in the flat vector: their beginnings, and n.
-std::vector<std::int64_t> layer_offsets(const Problem& problem);
-/// Their names, as a file of vectors has them.
-std::vector<VectorPart> vector_parts(const Problem& problem);
+/// Where the parameter tensors lie in the flat vector, and their names.
+ParameterParts parameter_parts(const Program& program);
 
 /// The first rows of the data, at most so many.
 DataShard first_rows(const Problem& problem, std::int64_t rows);
-
-/// The ranks that work on the same probes, and their operator.
-struct Group {
-  int number = 0;
-  std::unique_ptr<Communicator> comm;
-  std::unique_ptr<HessianOperator> op;
-  bool leads() const { return comm->rank() == 0; }
-};
 
 /// Divides the world as the plan says, neighbours together, and loads each rank's rows. Collective over world.
 Group make_group(Problem& problem, const Plan& plan, Communicator& world);

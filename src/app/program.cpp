@@ -3,12 +3,13 @@
 #include <cstdio>
 
 #include "build_info.h"
-#include "driver.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "inspect.h"
 #include "planning.h"
+#include "smooth.h"
+#include "spectrum.h"
 
 namespace hesspect {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "hesspect/comm/communicator.h"
 #include "hesspect/config/options.h"
-#include "stop_signal.h"
+#include "hesspect/core/stop_signal.h"
 
 namespace hesspect {
 

@@ -2,23 +2,21 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <sstream>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hdf5_trial.h"
-#include "hesspect/core/json_nesting.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
+#include "hesspect/report/assemble.h"
 
 namespace hesspect {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 std::string new_run_id() {
   std::random_device random;
@@ -75,10 +73,7 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
 }  // namespace
 
 int exit_code_of(const RunResult& result) {
-  const bool converged = (!result.eigenvalues || result.eigenvalues->converged) &&
-                         (!result.trace || result.trace->converged) &&
-                         (!result.cumulative || result.cumulative->converged);
-  return static_cast<int>(converged ? ExitCode::kDone : ExitCode::kNotConverged);
+  return static_cast<int>(converged(result) ? ExitCode::kDone : ExitCode::kNotConverged);
 }
 
 void remove_or_warn(CheckpointFolder& folder) {
@@ -89,37 +84,13 @@ void remove_or_warn(CheckpointFolder& folder) {
   }
 }
 
-std::string to_text(const KeptLayout& layout) {
-  const Plan& p = layout.plan;
-  return json{{"world", layout.world},
-              {"threads", layout.threads},
-              {"device", layout.device},
-              {"plan", to_text(p)},
-              {"forecast_memory_bytes", p.bytes.total()},
-              {"forecast_basis_bytes", p.bytes.basis},
-              {"forecast_s", p.run_s},
-              {"forecast_product_s", p.product_s},
-              {"messages_per_step", p.messages_per_step},
-              {"message_bytes_per_step", p.message_bytes_per_step}}
-      .dump();
-}
-
-KeptLayout kept_layout_from(const std::string& text) {
-  try {
-    if (json_nests_deeper(text)) throw InputError("the checkpoint's layout cannot be read: it nests too deep");
-    const json j = json::parse(text);
-    KeptLayout layout{plan_from(j.at("plan")), j.at("world"), j.at("threads"), j.at("device")};
-    // As one number: what it is made of only the first start knew.
-    layout.plan.bytes.basis = j.at("forecast_basis_bytes");
-    layout.plan.bytes.process = j.at("forecast_memory_bytes").get<std::int64_t>() - layout.plan.bytes.basis;
-    layout.plan.run_s = j.at("forecast_s");
-    layout.plan.product_s = j.at("forecast_product_s");
-    layout.plan.messages_per_step = j.at("messages_per_step");
-    layout.plan.message_bytes_per_step = j.at("message_bytes_per_step");
-    return layout;
-  } catch (const json::exception& error) {
-    throw InputError(std::string("the checkpoint's layout cannot be read: ") + error.what());
-  }
+RunStart shared(const RunStart& start, Communicator& world) {
+  RunStart all = start;
+  all.finished = world.of_rank0(start.finished);
+  all.resumed = world.of_rank0(start.resumed);
+  all.state.run_id = world.broadcast_bytes(start.state.run_id);
+  all.state.layout = run_layout_from(world.broadcast_bytes(to_text(start.state.layout)));
+  return all;
 }
 
 std::string checkpoint_folder(const RunConfig& config) {
@@ -143,7 +114,7 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
     throw UsageError("there is a checkpoint in " + name + ": --resume goes on from it, --force discards it");
   if (there && resume) {
     std::vector<std::string> warnings;
-    RunState state = folder.read_run(warnings).value();
+    LedgerState state = read_state(folder, warnings).value();
     for (const std::string& warning : warnings) log_warning(warning);
     if (state.config != start.state.config)
       throw UsageError("the checkpoint in " + name + " belongs to another configuration: " +
@@ -167,7 +138,7 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
   return start;
 }
 
-void require_same_sources(const RunState& state, const SourceHashing& now, const std::string& folder) {
+void require_same_sources(const LedgerState& state, const SourceHashing& now, const std::string& folder) {
   const auto check = [&](const std::string& what, const std::vector<SourceFile> Sources::*files,
                          const std::vector<SourceFile>& then) {
     bool same = then.size() == (now.unhashed().*files).size();

@@ -5,30 +5,24 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/comm/communicator.h"
 #include "hesspect/config/options.h"
 #include "hesspect/io/checkpoint.h"
-#include "plan.h"
-#include "sources.h"
+#include "hesspect/run/ledger.h"
+#include "hesspect/run/sources.h"
 
 namespace hesspect {
-
-/// The layout that a run had, which a checkpoint keeps.
-struct KeptLayout {
-  Plan plan;
-  int world = 1;
-  int threads = 1;
-  std::string device = "cpu";
-};
-std::string to_text(const KeptLayout& layout);
-/// @throws InputError
-KeptLayout kept_layout_from(const std::string& text);
 
 struct RunStart {
   std::optional<int> finished;  // the exit code that the finished run had: nothing is to be done
   bool resumed = false;
   bool fresh = false;  // there was no checkpoint
-  RunState state;      // of the checkpoint; else run_id and config are set
+  LedgerState state;   // of the checkpoint; else run_id and config are set
 };
+
+/// How a run starts, as every rank has to know it: rank 0's, of whose state the others get run_id and layout.
+/// Collective.
+RunStart shared(const RunStart& start, Communicator& world);
 
 /// Done, or not converged.
 int exit_code_of(const RunResult& result);
@@ -46,6 +40,6 @@ std::string checkpoint_folder(const RunConfig& config);
 RunStart begin_run(const Invocation& run, CheckpointFolder& folder);
 
 /// @throws InputError where model, weights or data are not those that the checkpoint was made with
-void require_same_sources(const RunState& state, const SourceHashing& now, const std::string& folder);
+void require_same_sources(const LedgerState& state, const SourceHashing& now, const std::string& folder);
 
 }  // namespace hesspect

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <exception>
 
-#include "hesspect/comm/message_sizes.h"
+#include "hesspect/core/buffer_sizes.h"
 #include "tensor_checks.h"
 
 namespace hesspect {

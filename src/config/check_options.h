@@ -15,7 +15,4 @@ namespace hesspect {
 /// @param given  names of the options that stand on the command line, in the environment or in the ini file
 void resolve_defaults(RunConfig& config, const std::set<std::string>& given);
 
-/// Checks the resolved whole. @throws UsageError naming the option and what it needs
-void check_whole(const Invocation& run);
-
 }  // namespace hesspect

@@ -64,23 +64,31 @@ void log_debug(std::string_view message) { console().print(spdlog::level::debug,
 void log_warning(std::string_view message) { console().print(spdlog::level::warn, "warning: ", message); }
 void log_error(std::string_view message) { console().print(spdlog::level::err, "error: ", message); }
 
-std::string format_progress(std::string_view label, std::int64_t done, std::int64_t total, double elapsed_s,
-                            std::int64_t before) {
+std::string format_progress(std::string_view label, std::int64_t done, std::int64_t least, std::int64_t most,
+                            double elapsed_s, std::int64_t before) {
+  const bool exact = least == most, at_most = !exact && least <= done;
   std::string text(label);
-  text += total > 0 ? fmt::format(": {}/{} products, {}%", done, total, 100 * std::min(done, total) / total)
-                    : fmt::format(": {} products", done);
+  if (most <= 0)
+    text += fmt::format(": {} products", done);
+  else if (exact)
+    text += fmt::format(": {}/{} products, {}%", done, most, 100 * std::min(done, most) / most);
+  else if (at_most)
+    text += fmt::format(": {} of at most {} products", done, most);
+  else
+    text += fmt::format(": {} of {} to {} products", done, least, most);
   if (done <= before || elapsed_s <= 0) return text;
   const double rate = static_cast<double>(done - before) / elapsed_s;
   text += rate >= 1 ? fmt::format(", {:.1f}/s", rate) : fmt::format(", {} each", format_duration(1 / rate));
-  if (total > 0) {
-    text += ", " + format_duration(static_cast<double>(std::max<std::int64_t>(0, total - done)) / rate) + " left";
-  }
-  return text;
+  if (most <= 0) return text;
+  const auto left = [&](std::int64_t total) {
+    return format_duration(static_cast<double>(std::max<std::int64_t>(0, total - done)) / rate);
+  };
+  return text + (exact ? ", " : at_most ? ", at most " : ", " + left(least) + " to ") + left(most) + " left";
 }
 
 struct Progress::Impl {
   std::string label;
-  std::int64_t total = 0;
+  std::int64_t least = 0, most = 0;
   std::int64_t before = 0;
   std::int64_t done = 0;
   bool on_terminal = false;
@@ -94,14 +102,14 @@ struct Progress::Impl {
   void draw_bar() {
     constexpr std::int64_t kWidth = 24;
     std::string bar;
-    if (total > 0) {
-      const std::int64_t filled = kWidth * std::clamp<std::int64_t>(done, 0, total) / total;
+    if (most > 0) {
+      const std::int64_t filled = kWidth * std::clamp<std::int64_t>(done, 0, most) / most;
       bar = "[" + std::string(static_cast<std::size_t>(filled), '#') +
             std::string(static_cast<std::size_t>(kWidth - filled), '.') + "] ";
     }
     console().bar_shown = true;
     Console::write(std::string(kClearLine) + bar +
-                   format_progress(label, done, total, since_start.elapsed_s(), before));
+                   format_progress(label, done, least, most, since_start.elapsed_s(), before));
   }
 
   void show() {
@@ -111,16 +119,15 @@ struct Progress::Impl {
       draw_bar();
     } else {
       if (since_shown.elapsed_s() < kLineEvery_s) return;
-      log_info(format_progress(label, done, total, since_start.elapsed_s(), before));
+      log_info(format_progress(label, done, least, most, since_start.elapsed_s(), before));
     }
     shown = true;
     since_shown.reset();
   }
 };
 
-Progress::Progress(std::string label, std::int64_t total, std::int64_t before) : impl_(std::make_unique<Impl>()) {
+Progress::Progress(std::string label, std::int64_t before) : impl_(std::make_unique<Impl>()) {
   impl_->label = one_line(label);
-  impl_->total = total;
   impl_->before = before;
   impl_->on_terminal = ::isatty(STDERR_FILENO) == 1;
 }
@@ -130,9 +137,10 @@ Progress::~Progress() {
   if (!impl_->finished) console().clear_bar();
 }
 
-void Progress::set_total(std::int64_t total) { impl_->total = total; }
-
-void Progress::set_label(std::string label) { impl_->label = one_line(label); }
+void Progress::set_expected(std::int64_t least, std::int64_t most) {
+  impl_->least = least;
+  impl_->most = most;
+}
 
 void Progress::update(std::int64_t done) {
   impl_->done = done;

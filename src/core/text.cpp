@@ -6,6 +6,7 @@
 #include <array>
 #include <cctype>
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 
 namespace hesspect {
@@ -83,6 +84,12 @@ std::string quote(std::string_view text) {
   std::size_t cut = kLimit;
   while (cut > 0 && (static_cast<unsigned char>(text[cut]) & 0xc0) == 0x80) --cut;  // not inside a UTF-8 character
   return "'" + one_line(text.substr(0, cut)) + "…'";
+}
+
+std::string format_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.6g", value);
+  return text;
 }
 
 std::string format_bytes(std::int64_t bytes) {

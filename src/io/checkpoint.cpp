@@ -7,9 +7,9 @@
 #include <cstring>
 #include <set>
 
-#include "checkpoint_json.h"
 #include "checkpoint_names.h"
 #include "checkpoint_pieces.h"
+#include "checkpoint_text.h"
 #include "folder_lock.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/io/atomic_file.h"
@@ -72,9 +72,16 @@ bool has_all_pieces(const fs::path& folder, const ProbeManifest& manifest) {
                      [&](const Piece& piece) { return fault(folder, piece).empty(); });
 }
 
+/// All that pruning needs to know of a run's state.
+struct RunName {
+  std::string run_id;
+};
+
+void fields(auto& v, Is<RunName> auto& name) { v("run_id", name.run_id); }
+
 bool is_run_of(const fs::path& path, const std::string& run_id) {
   try {
-    return read_run_state(path).run_id == run_id;
+    return open_sealed(path, kRunKind).as<RunName>().run_id == run_id;
   } catch (const InputError&) {
     return false;
   }
@@ -137,34 +144,35 @@ void CheckpointFolder::lock() {
   impl_->remove_left_overs();
 }
 
-void CheckpointFolder::write_run(const RunState& state) {
+void CheckpointFolder::write_run_text(const std::string& state, const std::string& run_id) {
   const auto earlier = numbers_in(path(), run_generation);
   make_folder(path());
-  write_text(path() / run_name(earlier.empty() ? 1 : earlier.back() + 1), sealed(state));
+  write_text(path() / run_name(earlier.empty() ? 1 : earlier.back() + 1), sealed(state, kRunKind));
   int kept = 1;
   for (auto generation = earlier.rbegin(); generation != earlier.rend(); ++generation) {
     const fs::path file = path() / run_name(*generation);
-    if (kept < kGenerations && is_run_of(file, state.run_id))
+    if (kept < kGenerations && is_run_of(file, run_id))
       ++kept;
     else
       remove_quietly(file);
   }
 }
 
-std::optional<RunState> CheckpointFolder::read_run(std::vector<std::string>& warnings) const {
+void CheckpointFolder::read_newest_run(const std::function<void(const FieldReader&)>& read,
+                                       std::vector<std::string>& warnings) const {
   const auto generations = numbers_in(path(), run_generation);
   std::vector<std::string> faults;
   for (auto generation = generations.rbegin(); generation != generations.rend(); ++generation) {
     const std::string name = run_name(*generation);
     try {
-      RunState state = read_run_state(path() / name);
+      read(open_sealed(path() / name, kRunKind));
       for (const auto& fault : faults) warnings.push_back("checkpoint " + fault + "; going on from " + name);
-      return state;
+      return;
     } catch (const InputError& error) {
       faults.emplace_back(error.what());
     }
   }
-  if (faults.empty()) return std::nullopt;
+  if (faults.empty()) return;
   throw InputError("the checkpoint folder " + named(path()) + " holds no whole state of a run: " + faults.front());
 }
 

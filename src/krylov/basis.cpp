@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <string>
 
+#include "hesspect/core/buffer_sizes.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
-#include "hesspect/krylov/block_sizes.h"
 
 namespace hesspect {
 namespace {

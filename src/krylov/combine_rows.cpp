@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "hesspect/krylov/block_sizes.h"
+#include "hesspect/core/buffer_sizes.h"
 #include "hesspect/krylov/vector_math.h"
 #include "row_checks.h"
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "hesspect/krylov/block_sizes.h"
+#include "hesspect/core/buffer_sizes.h"
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {

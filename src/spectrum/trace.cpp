@@ -27,50 +27,6 @@ double half_width_asked(double value, const TraceRule& rule) {
   return rule.rtol * std::max(std::abs(value), rule.floor);
 }
 
-/// Sums over the samples so far.
-struct Sums {
-  std::int64_t count = 0;
-  double mean = 0, square = 0;  // of quadratic forms: mean, and Σ (x − mean)² (Welford)
-  double product_norm_sq = 0;
-
-  void add(const DeflatedSample& sample) {
-    ++count;
-    const double off = sample.quadratic_form - mean;
-    mean += off / static_cast<double>(count);
-    square += off * (sample.quadratic_form - mean);
-    product_norm_sq += sample.product_norm_sq;
-  }
-};
-
-TraceEstimate estimate_of(double captured, const Sums& sums, const TraceRule& rule) {
-  TraceEstimate trace;
-  trace.captured = captured;
-  trace.confidence = rule.confidence;
-  trace.samples = sums.count;
-  if (sums.count == 0) {
-    trace.value = captured;
-    trace.standard_error = trace.half_width = kNaN;
-    trace.converged = rule.rtol <= 0;
-    return trace;
-  }
-  const double count = static_cast<double>(sums.count);
-  trace.value = captured + sums.mean;
-  trace.standard_error = std::sqrt(2 * (sums.product_norm_sq / count) / count);
-  trace.half_width = normal_quantile(rule.confidence) * trace.standard_error;
-  if (sums.count >= kSpreadFrom) {
-    const double spread = std::sqrt(sums.square / (count - 1) / count);
-    const double width = student_quantile(rule.confidence, sums.count - 1) * spread;
-    if (width < kWellBelow * trace.half_width) {
-      trace.standard_error = spread;
-      trace.half_width = width;
-    }
-  }
-  trace.half_width *= kOptionalStopping;
-  trace.converged =
-      rule.rtol <= 0 || (sums.count >= rule.min_samples && trace.half_width <= half_width_asked(trace.value, rule));
-  return trace;
-}
-
 }  // namespace
 
 double trace_floor(const ProbeQuadrature& quadrature, std::int64_t n) {
@@ -82,52 +38,93 @@ double trace_floor(const ProbeQuadrature& quadrature, std::int64_t n) {
 
 double trace_quantile(double confidence) { return kOptionalStopping * normal_quantile(confidence); }
 
+void TraceSums::add(const DeflatedSample& sample) {
+  ++count_;
+  const double off = sample.quadratic_form - mean_;
+  mean_ += off / static_cast<double>(count_);
+  square_ += off * (sample.quadratic_form - mean_);
+  product_norm_sq_ += sample.product_norm_sq;
+}
+
+double TraceSums::spread() const {
+  const double count = static_cast<double>(count_);
+  return count_ > 1 ? std::sqrt(square_ / (count - 1) / count) : kNaN;
+}
+
+TraceEstimate TraceSums::estimate(double captured, const TraceRule& rule) const {
+  TraceEstimate trace;
+  trace.captured = captured;
+  trace.confidence = rule.confidence;
+  trace.samples = count_;
+  if (count_ == 0) {
+    trace.value = captured;
+    trace.standard_error = trace.half_width = kNaN;
+    trace.converged = rule.rtol <= 0;
+    return trace;
+  }
+  const double count = static_cast<double>(count_);
+  trace.value = captured + mean_;
+  trace.standard_error = std::sqrt(2 * (product_norm_sq_ / count) / count);
+  trace.half_width = normal_quantile(rule.confidence) * trace.standard_error;
+  if (count_ >= kSpreadFrom) {
+    const double width = student_quantile(rule.confidence, count_ - 1) * spread();
+    if (width < kWellBelow * trace.half_width) {
+      trace.standard_error = spread();
+      trace.half_width = width;
+    }
+  }
+  trace.half_width *= kOptionalStopping;
+  trace.converged =
+      rule.rtol <= 0 || (count_ >= rule.min_samples && trace.half_width <= half_width_asked(trace.value, rule));
+  return trace;
+}
+
+bool TraceSums::enough(double captured, const TraceRule& rule) const {
+  if (count_ < rule.min_samples) return false;
+  // Student's quantile costs far more than the rest, and is never below the normal one.
+  const double count = static_cast<double>(count_);
+  const double least_sq =
+      std::min(2 * product_norm_sq_ / count, count_ >= kSpreadFrom ? square_ / (count - 1) : HUGE_VAL) / count;
+  if (trace_quantile(rule.confidence) * std::sqrt(least_sq) > half_width_asked(captured + mean_, rule)) return false;
+  return estimate(captured, rule).converged;
+}
+
+std::int64_t TraceSums::forecast(double captured, const TraceRule& rule) const {
+  if (count_ == 0) return std::max<std::int64_t>(1, rule.min_samples);
+  const TraceEstimate now = estimate(captured, rule);
+  const double ratio = now.half_width / half_width_asked(now.value, rule);
+  constexpr double kMost = 1e15;
+  const double needed = std::min(kMost, static_cast<double>(count_) * ratio * ratio);  // NaN and ∞: the most
+  const auto forecast = static_cast<std::int64_t>(std::ceil(std::isfinite(needed) ? needed : kMost));
+  return std::max({forecast, count_ + 1, rule.min_samples});
+}
+
 TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
-  Sums sums;
+  TraceSums sums;
   for (const DeflatedSample& sample : samples) sums.add(sample);
-  return estimate_of(captured, sums, rule);
+  return sums.estimate(captured, rule);
 }
 
 std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
-  Sums sums;
-  const double quantile = trace_quantile(rule.confidence);
+  TraceSums sums;
   for (const DeflatedSample& sample : samples) {
     sums.add(sample);
-    if (sums.count < rule.min_samples) continue;
-    // Student's quantile costs far more than the rest, and is never below the normal one.
-    const double count = static_cast<double>(sums.count);
-    const double least_sq =
-        std::min(2 * sums.product_norm_sq / count, sums.count >= kSpreadFrom ? sums.square / (count - 1) : HUGE_VAL) /
-        count;
-    if (quantile * std::sqrt(least_sq) > half_width_asked(captured + sums.mean, rule)) continue;
-    if (estimate_of(captured, sums, rule).converged) return sums.count;
+    if (sums.enough(captured, rule)) return sums.count();
   }
   return 0;
-}
-
-std::int64_t samples_forecast(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
-  const auto count = static_cast<std::int64_t>(samples.size());
-  if (count == 0) return std::max<std::int64_t>(1, rule.min_samples);
-  const TraceEstimate now = trace_estimate(captured, samples, rule);
-  const double ratio = now.half_width / half_width_asked(now.value, rule);
-  constexpr double kMost = 1e15;
-  const double needed = std::min(kMost, static_cast<double>(count) * ratio * ratio);  // NaN and ∞: the most
-  const auto forecast = static_cast<std::int64_t>(std::ceil(std::isfinite(needed) ? needed : kMost));
-  return std::max({forecast, count + 1, rule.min_samples});
 }
 
 std::vector<LayerEstimate> layer_estimates(const std::vector<std::string>& names, std::span<const std::int64_t> sizes,
                                            std::span<const double> captured, std::span<const DeflatedSample> samples) {
   std::vector<LayerEstimate> layers;
   for (std::size_t l = 0; l < names.size(); ++l) {
-    Sums sums;
+    TraceSums sums;
     for (const DeflatedSample& sample : samples) sums.add({sample.probe, sample.layers.at(l), 0, {}});
-    const double count = static_cast<double>(sums.count);
     LayerEstimate layer;
     layer.name = names[l];
     layer.size = sizes[l];
-    layer.trace.value = (captured.empty() ? 0 : captured[l]) + sums.mean;
-    layer.trace.standard_error = sums.count > 1 ? std::sqrt(sums.square / (count - 1) / count) : kNaN;
+    layer.trace.value = (captured.empty() ? 0 : captured[l]) + sums.mean();
+    layer.trace.standard_error = sums.spread();
     layers.push_back(std::move(layer));
   }
   return layers;

@@ -41,11 +41,15 @@ TEST(Log, AMessageIsOneLineWhateverItHolds) {
 }
 
 TEST(Log, ProgressText) {
-  EXPECT_EQ(format_progress("lanczos", 12, 80, 6), "lanczos: 12/80 products, 15%, 2.0/s, 34.0 s left");
-  EXPECT_EQ(format_progress("lanczos", 2, 80, 240), "lanczos: 2/80 products, 2%, 2m00s each, 2h36m left");
-  EXPECT_EQ(format_progress("lanczos", 0, 80, 1), "lanczos: 0/80 products, 0%");
-  EXPECT_EQ(format_progress("lanczos", 4, 0, 2), "lanczos: 4 products, 2.0/s");
-  EXPECT_EQ(format_progress("lanczos", 90, 80, 90), "lanczos: 90/80 products, 100%, 1.0/s, 0.0 s left");
+  EXPECT_EQ(format_progress("lanczos", 12, 80, 80, 6), "lanczos: 12/80 products, 15%, 2.0/s, 34.0 s left");
+  EXPECT_EQ(format_progress("lanczos", 2, 80, 80, 240), "lanczos: 2/80 products, 2%, 2m00s each, 2h36m left");
+  EXPECT_EQ(format_progress("lanczos", 0, 80, 80, 1), "lanczos: 0/80 products, 0%");
+  EXPECT_EQ(format_progress("lanczos", 4, 0, 0, 2), "lanczos: 4 products, 2.0/s");
+  EXPECT_EQ(format_progress("lanczos", 12, 80, 190, 6),
+            "lanczos: 12 of 80 to 190 products, 2.0/s, 34.0 s to 1m29s left");
+  EXPECT_EQ(format_progress("lanczos", 80, 80, 190, 40),
+            "lanczos: 80 of at most 190 products, 2.0/s, at most 55.0 s left");
+  EXPECT_EQ(format_progress("lanczos", 90, 80, 80, 90), "lanczos: 90/80 products, 100%, 1.0/s, 0.0 s left");
 }
 
 // Not on a terminal here: no line within the first 30 s, one at the end.

@@ -51,7 +51,7 @@ SAFETENSORS = [
 ]
 
 MANIFEST = {
-    "hesspect_checkpoint": 2, "kind": "probe", "run_id": "r", "probe": 0, "steps": 2, "state": "00ff", "n": 10, "ranks": 2,
+    "hesspect_checkpoint": 3, "kind": "probe", "run_id": "r", "probe": 0, "steps": 2, "state": "00ff", "n": 10, "ranks": 2,
     "basis_element_bytes": 4, "running_element_bytes": 8,
     "pieces": [{"set": "basis", "first_row": 0, "rows": 3, "rank": r, "bytes": 60, "sha256": "0123456789abcdef" * 4,
                 "file": f"basis-000000-000003.rank-000{r}-of-0002.0123456789abcdef"} for r in (0, 1)],
@@ -60,12 +60,16 @@ QUADRATURE = {"probe": 0, "alpha": [1.5, 2], "beta": [0.5], "beta_last": 0, "rit
 EIGENVALUE = {"value": 3, "residual": 1e-9, "true_residual": "000000000000f87f", "error": 1e-9, "converged": True}
 EIGENVALUES = {"top": [EIGENVALUE], "bottom": [], "magnitude": [], "steps": 2, "residual_products": 0, "thick_restarts": 0, "method": "lanczos", "converged": True, "exhausted": False}
 SAMPLE = {"probe": 0, "quadratic_form": 12.5, "product_norm_sq": 20, "layers": [4, 8.5]}
+BYTES = {name: 8 for name in ("process", "parameters", "buffers", "data", "vectors", "basis", "basis_host", "kept_graphs", "transient", "outputs", "holes")}
+PLAN = {"groups": 1, "data_ranks": 2, "lock_step": 1, "joint": 4, "basis_dtype": "float32", "basis_memory": "device", "bytes": BYTES, "fits": True, "product_s": 0.5, "run_s": 9.5} | {
+    name: 2 for name in ("max_basis", "micro_batch", "micro_batches", "kept_graphs", "graph_budget_bytes", "products", "products_in_turn", "messages_per_step", "message_bytes_per_step")}
+LAYOUT = {"plan": PLAN, "world": 2, "threads": 1, "device": "cpu"}
 RUN = {
-    "hesspect_checkpoint": 2, "kind": "run", "run_id": "r", "config": "steps = 80\n", "model": [{"path": "m.pt2", "sha256": "00"}], "weights": [], "data": [{"path": {"hex": "ff"}, "sha256": ""}],
-    "plan": "{}", "finished": [{"quadrature": QUADRATURE, "eigenvalues": EIGENVALUES, "sample": SAMPLE}], "samples": [SAMPLE], "deflated": [SAMPLE],
+    "hesspect_checkpoint": 3, "kind": "run", "run_id": "r", "config": "steps = 80\n", "model": [{"path": "m.pt2", "sha256": "00"}], "weights": [], "data": [{"path": {"hex": "ff"}, "sha256": ""}],
+    "layout": LAYOUT, "finished": [{"quadrature": QUADRATURE, "eigenvalues": EIGENVALUES}], "samples": [SAMPLE], "deflated": [SAMPLE],
     "deflation": {"rank": 3, "captured": 1.5, "layers": []},
     "trace": {"value": 1, "standard_error": 0.1, "half_width": 0.2, "confidence": 0.9, "samples": 3, "products": 6, "captured": 0.5, "deflated": 3, "method": "deflated", "converged": True},
-    "eigenvalues": None, "counts": {"symmetry": 1, "first_probe": 2, "density": 0, "trace": 0, "eigenvalues": 0, "residuals": 0, "surplus": 0},
+    "eigenvalues": None,
     "symmetry_error": 1e-16, "curvature_scale": 1, "products": 3, "product_s": 0.5, "communication_s": 0, "elapsed_s": 1, "starts": 1, "overwrite": False,
 }
 

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "../../src/app/inspect.h"
 #include "../../src/io/hdf5_tree.h"
 #include "harness.h"
 #include "hesspect/core/json_nesting.h"
 #include "hesspect/io/result_file.h"
+#include "hesspect/report/text.h"
 #include "json_mutator.h"
 
 using nlohmann::json;
@@ -131,7 +131,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (!values.is_object()) return 0;
   hesspect::fuzz::reads([] {
     const hesspect::RunResult result = hesspect::read_result("fuzz.h5");
-    (void)hesspect::inspect_result(result);
+    (void)hesspect::page(result);
   });
   return 0;
 }

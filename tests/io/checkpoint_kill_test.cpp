@@ -15,9 +15,12 @@
 
 #include "hesspect/io/checkpoint.h"
 #include "io/checkpoint_rows.h"
+#include "io/run_state.h"
 
 namespace hesspect {
 namespace {
+
+using test::RunState;
 
 namespace fs = std::filesystem;
 
@@ -34,9 +37,8 @@ struct Said {
   CheckpointFolder folder(path);
   folder.lock();
   std::vector<std::string> warnings;
-  RunState state = folder.read_run(warnings).value_or(RunState{});
-  state.run_id = "5eed";
-  state.plan.assign(1 << 20, 'p');  // so large that it can be killed while it writes this
+  RunState state = folder.read_run<RunState>(warnings).value_or(RunState{});
+  state.text.assign(1 << 20, 'p');  // so large that it can be killed while it writes this
   if (state.products == 0) folder.write_run(state);
   const auto manifests = folder.manifests(kProbe, state.run_id);
   ProbeManifest m = manifests.empty() ? new_manifest(20011, 3, kProbe) : manifests.front();
@@ -103,7 +105,7 @@ TEST(CheckpointKill, WhatWasCommittedIsWhole) {
       continue;
     }
     std::vector<std::string> warnings;
-    const auto state = folder.read_run(warnings);
+    const auto state = folder.read_run<RunState>(warnings);
     ASSERT_TRUE(state.has_value());
     EXPECT_TRUE(warnings.empty()) << warnings.front();
     // One generation more may have been written than it came to say.

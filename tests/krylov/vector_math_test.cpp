@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "hesspect/krylov/block_sizes.h"
+#include "hesspect/core/buffer_sizes.h"
 
 namespace hesspect {
 namespace {

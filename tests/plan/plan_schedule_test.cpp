@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "plan.h"
+#include "hesspect/plan/plan.h"
 
 namespace hesspect {
 namespace {
@@ -14,7 +14,7 @@ namespace {
 constexpr double kGraph = 1, kPullback = 2;  // s
 
 /// Rows of one micro-batch on every group's only rank; Lanczos work is next to nothing.
-Plan plan_of(int groups, std::int64_t lock_step, const PlanWork& work, bool kept) {
+Plan plan_of(int groups, std::int64_t lock_step, const Demand& work, bool kept) {
   const PlanProblem problem{500, 4, 0, 10, 1, false, false, 0};
   const PlanCost cost{10, 1, kGraph, kPullback, 1000, 1, 1000, 1, 0};
   PlanRequest request;
@@ -59,7 +59,7 @@ struct Walked {
 };
 
 /// One list schedule, one joint product at a time.
-Walked walk(int groups, std::int64_t lock_step, const PlanWork& work, bool kept) {
+Walked walk(int groups, std::int64_t lock_step, const Demand& work, bool kept) {
   Walked result;
   std::vector<double> clock(static_cast<std::size_t>(groups), 0.0);
   std::vector<std::int64_t> products(clock.size(), 0);
@@ -70,7 +70,7 @@ Walked walk(int groups, std::int64_t lock_step, const PlanWork& work, bool kept)
       result.tie |= std::any_of(clock.begin() + 1, clock.end(), [&](double c) { return std::abs(c - clock[0]) < 0.5; });
     std::vector<std::int64_t> left;
     for (; probe < work.probes && static_cast<std::int64_t>(left.size()) < lock_step; ++probe)
-      left.push_back(probe == 0 ? std::max(work.steps, work.eigen_steps) : work.steps);
+      left.push_back(probe == 0 ? std::max(work.steps, work.longest_steps) : work.steps);
     if (group == 0 && products[0] == 0) {
       clock[0] += static_cast<double>(work.other_products) * ((kept ? 0 : kGraph) + kPullback);
       products[0] += work.other_products;
@@ -95,14 +95,14 @@ TEST(PlanSchedule, AsWalkedThrough) {
   int untied = 0;
   for (int trial = 0; trial < 3000; ++trial) {
     const int groups = draw(1, 9);
-    const PlanWork work{draw(1, 40), draw(1, 12), draw(0, 1) * draw(1, 100), draw(0, 3), true};
+    const Demand work{draw(1, 40), draw(1, 12), draw(0, 1) * draw(1, 100), draw(0, 3), true};
     const std::int64_t lock_step = std::min<std::int64_t>(draw(1, 6), work.probes);
     const bool kept = draw(0, 1) == 1;
     const Plan plan = plan_of(groups, lock_step, work, kept);
     const Walked walked = walk(groups, lock_step, work, kept);
     const std::string which = "groups " + std::to_string(groups) + " lock-step " + std::to_string(lock_step) +
                               " probes " + std::to_string(work.probes) + " steps " + std::to_string(work.steps) + " " +
-                              std::to_string(work.eigen_steps) + " others " + std::to_string(work.other_products);
+                              std::to_string(work.longest_steps) + " others " + std::to_string(work.other_products);
     ASSERT_NEAR(plan.run_s, walked.time, 0.01) << which;
     if (walked.tie) continue;
     ++untied;

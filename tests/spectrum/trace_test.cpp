@@ -11,6 +11,12 @@
 namespace hesspect {
 namespace {
 
+std::int64_t samples_forecast(double captured, const std::vector<DeflatedSample>& samples, const TraceRule& rule) {
+  TraceSums sums;
+  for (const DeflatedSample& sample : samples) sums.add(sample);
+  return sums.forecast(captured, rule);
+}
+
 /// Samples of a normal distribution; norm_sq is what the bound 2‖B‖² of the variance makes of it.
 std::vector<DeflatedSample> normal_samples(std::int64_t count, double mean, double sigma, double bound,
                                            std::uint64_t seed) {
@@ -74,7 +80,7 @@ TEST(TraceRule, ForecastOfSamples) {
   EXPECT_EQ(samples_needed(0, samples, rule), 0);
   const double needed = std::pow(1.25 * 1.645 / (0.01 * 4), 2);
   EXPECT_NEAR(static_cast<double>(samples_forecast(0, samples, rule)), needed, 0.4 * needed);
-  EXPECT_EQ(samples_forecast(0, {}, rule), 2);
+  EXPECT_EQ(samples_forecast(0, std::vector<DeflatedSample>{}, rule), 2);
   EXPECT_GT(samples_forecast(-4, samples, rule), 100000);  // a trace of about zero has no relative width
 }
 

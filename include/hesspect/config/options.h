@@ -34,6 +34,9 @@ Environment hesspect_environment();
 ///         option that is missing; the line names where the value came from (option, variable, or ini file and line)
 Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment);
 
+/// @throws UsageError where options contradict each other, or one is missing that the command needs
+void check_whole(const Invocation& run);
+
 /// Every option of the config as ini text, which reads back to the same config. Unset texts are left out.
 std::string to_ini(const RunConfig& config);
 

@@ -21,6 +21,8 @@ std::string quote(std::string_view text);
 /// The same without quotes: one line, control characters escaped, not cut.
 std::string one_line(std::string_view text);
 
+/// Six significant digits.
+std::string format_number(double value);
 /// "1.50 GiB"
 std::string format_bytes(std::int64_t bytes);
 /// "1h02m", "3m20s", "12.3 s"

@@ -1,26 +1,28 @@
 // Checkpoints of a run: what is finished, and the Krylov vectors of what is not.
 //
 //   FOLDER/lock                                       held (flock) by rank 0 of the run that writes here
-//   FOLDER/run-000007.json                            RunState: two generations kept
+//   FOLDER/run-000007.json                            the run's state: two generations kept
 //   FOLDER/probe-000003/steps-000040.json             ProbeManifest: two generations kept; it makes its pieces count
 //   FOLDER/probe-000003/basis-000000-000041.rank-0002-of-0004.<16 digits of its SHA-256>   a piece
 //
 // Every file is written to a temporary name, synced and renamed. A piece is never changed: a Krylov basis only grows,
 // so each checkpoint adds the rows since the last one. JSON files end in a line with the SHA-256 of what stands before
-// it. Nothing here communicates: ranks write their own pieces, then one of them commits the manifest.
+// it. Nothing here communicates: ranks write their own pieces, then one of them commits the manifest. What the run's
+// state holds is the run's own affair: whatever names its fields (fields.h), a `run_id` among them, is written and
+// read.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
-#include "hesspect/io/result_file.h"
-#include "hesspect/spectrum/estimates.h"
+#include "hesspect/io/fields.h"
 
 namespace hesspect {
 
@@ -35,6 +37,10 @@ struct Piece {
   std::string sha256;
 };
 
+/// As text for messages, and back. @throws InputError for text that is none
+std::string to_text(const Piece& piece);
+Piece piece_from(const std::string& text);
+
 /// One generation of one probe's run.
 struct ProbeManifest {
   std::string run_id;
@@ -46,57 +52,6 @@ struct ProbeManifest {
   std::int64_t basis_element_bytes = 4;
   std::int64_t running_element_bytes = 4;
   std::vector<Piece> pieces;
-};
-
-/// A probe that is done.
-struct FinishedProbe {
-  ProbeQuadrature quadrature;
-  std::optional<EigenResult> eigenvalues;
-  std::optional<TraceSample> sample;  // of its first product
-};
-
-/// The Krylov space that the trace's samples are corrected by.
-struct DeflationState {
-  std::int64_t rank = 0;
-  double captured = 0;
-  std::vector<double> layers;
-};
-
-/// As text for messages, exactly, and back. @throws InputError for text that is none
-std::string to_text(const FinishedProbe& probe);
-FinishedProbe finished_probe_from(const std::string& text);
-std::string to_text(const TraceSample& sample);
-TraceSample trace_sample_from(const std::string& text);
-std::string to_text(const DeflatedSample& sample);
-DeflatedSample deflated_sample_from(const std::string& text);
-std::string to_text(const DeflationState& deflation);
-DeflationState deflation_state_from(const std::string& text);
-std::string to_text(const TraceEstimate& trace);
-TraceEstimate trace_estimate_from(const std::string& text);
-std::string to_text(const EigenResult& eigenvalues);
-EigenResult eigen_result_from(const std::string& text);
-
-/// What rank 0 knows of the run.
-struct RunState {
-  std::string run_id;  // drawn at the run's first start
-  std::string config;  // ini text of everything that decides the result
-  std::vector<SourceFile> model, weights, data;
-  std::string plan;  // opaque text: the layout that the run had
-  std::vector<FinishedProbe> finished;
-  std::vector<TraceSample> samples;      // of products taken for the trace, and of the symmetry check
-  std::vector<DeflatedSample> deflated;  // of these and of the finished probes', as far as they have been corrected
-  std::optional<DeflationState> deflation;
-  std::optional<TraceEstimate> trace;      // of a method that chooses its own vectors
-  std::optional<EigenResult> eigenvalues;  // of a block or power run
-  ProductCount counts;
-  double symmetry_error = 0;
-  double curvature_scale = 0;
-  std::int64_t products = 0;  // Hessian-vector products so far, all groups
-  double product_s = 0;       // in them, summed over groups
-  double communication_s = 0;
-  double elapsed_s = 0;  // wall time of all starts
-  std::int64_t starts = 1;
-  bool overwrite = false;  // the run may replace an earlier result
 };
 
 /// The folder, opened by each rank.
@@ -121,10 +76,18 @@ class CheckpointFolder {
   void clear();
   /// Writes the next generation and removes all but the last two.
   /// @throws InputError if it cannot be written; the earlier generations are as they were
-  void write_run(const RunState& state);
+  template <class State>
+  void write_run(const State& state) {
+    write_run_text(FieldWriter::text(state), state.run_id);
+  }
   /// The newest whole generation. @param warnings  says which were passed over, and why
   /// @throws InputError where there are generations but none is whole (naming the folder and the first fault)
-  std::optional<RunState> read_run(std::vector<std::string>& warnings) const;
+  template <class State>
+  std::optional<State> read_run(std::vector<std::string>& warnings) const {
+    std::optional<State> state;
+    read_newest_run([&state](const FieldReader& reader) { state = reader.as<State>(); }, warnings);
+    return state;
+  }
   /// Whole manifests of a probe that belong to `run_id`, newest first: the manifest's own SHA-256 is right, and every
   /// piece is there with its size (contents are checked when read).
   std::vector<ProbeManifest> manifests(std::int64_t probe, const std::string& run_id) const;
@@ -155,6 +118,9 @@ class CheckpointFolder {
                                    std::int64_t rows, std::int64_t begin, std::int64_t end) const;
 
  private:
+  void write_run_text(const std::string& state, const std::string& run_id);
+  void read_newest_run(const std::function<void(const FieldReader&)>& read, std::vector<std::string>& warnings) const;
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

@@ -38,14 +38,31 @@ double trace_floor(const ProbeQuadrature& quadrature, std::int64_t n);
 /// @param captured  of the deflated space; 0 without one
 TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
 
-/// How many of the samples, in their order, the rule needs: the estimate from those is the answer. The samples beyond
-/// are left unused, so that the answer does not depend on how many were under way. Optional stopping: the rule looks at
-/// every count from min_samples on.
-/// @return 0 where all together don't suffice
-std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
+/// The sums over samples that an estimate is made of, kept as they come.
+class TraceSums {
+ public:
+  void add(const DeflatedSample& sample);
+  std::int64_t count() const { return count_; }
+  double mean() const { return mean_; }
+  /// Standard error of the mean by the samples' own spread; NaN for fewer than two.
+  double spread() const;
+  /// As trace_estimate.
+  TraceEstimate estimate(double captured, const TraceRule& rule) const;
+  /// Whether the estimate from these samples is what the rule asks for. Optional stopping: the rule looks at every
+  /// count from min_samples on, and the first that is enough is the answer; samples beyond are left unused, so that the
+  /// answer does not depend on how many were under way.
+  bool enough(double captured, const TraceRule& rule) const;
+  /// How many samples in all the rule may be expected to need: at least one more than there are.
+  std::int64_t forecast(double captured, const TraceRule& rule) const;
 
-/// How many samples in all the rule may be expected to need, from these: at least one more than there are.
-std::int64_t samples_forecast(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
+ private:
+  std::int64_t count_ = 0;
+  double mean_ = 0, square_ = 0;  // of quadratic forms: mean, and Σ (x − mean)² (Welford)
+  double product_norm_sq_ = 0;
+};
+
+/// How many of the samples, in their order, the rule needs. @return 0 where all together don't suffice
+std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
 
 /// Layers' traces: captured[l] + mean over samples, with standard errors over samples (NaN for fewer than two).
 std::vector<LayerEstimate> layer_estimates(const std::vector<std::string>& names, std::span<const std::int64_t> sizes,

@@ -1,0 +1,150 @@
+// The layout of a run, chosen before it starts: groups, ranks, lock-step, basis, micro-batch, kept graphs; what it will
+// take in memory, messages and time. Arithmetic alone: no LibTorch, no communication, nothing measured here.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hesspect/core/basis_memory.h"
+#include "hesspect/core/element_type.h"
+
+namespace hesspect {
+
+/// The problem: what the model and the data are.
+struct PlanProblem {
+  std::int64_t parameters = 0;     // n
+  std::int64_t element_bytes = 4;  // of parameters and vectors in the run
+  std::int64_t buffer_bytes = 0;   // the program's buffers and constants
+  std::int64_t rows = 0;           // of data, all
+  std::int64_t row_bytes = 0;      // of data, inputs and target, as held by a rank
+  bool static_batch = false;       // the micro-batch is the program's own, or the units', and can't be changed
+  bool on_gpu = false;
+  std::int64_t process_bytes = 0;  // of memory a process takes beside all of this (libraries, CUDA context)
+  std::int64_t unit_rows = 1;      // rows that are never parted: of each unit of them
+
+  std::int64_t units() const { return (rows + unit_rows - 1) / unit_rows; }
+  /// Of the rank that has most, of so many.
+  std::int64_t rows_of_rank(std::int64_t ranks) const { return (units() + ranks - 1) / ranks * unit_rows; }
+};
+
+/// What one micro-batch costs (curvature/measure.h has the meanings). micro_batch 0: not measured; then activations and
+/// times are unknown, which the plan says.
+struct PlanCost {
+  std::int64_t micro_batch = 0;
+  double gradient_s = 0, graph_s = 0, pullback_s = 0;
+  std::int64_t graph_fixed_bytes = 0, graph_row_bytes = 0;
+  std::int64_t transient_fixed_bytes = 0, transient_row_bytes = 0;
+  std::int64_t output_row_bytes = 0;
+};
+
+/// What the goals of a run take, at most. `run/goals` derives it: nothing else says what a run is planned for.
+struct Demand {
+  std::int64_t probes = 1;          // Lanczos runs
+  std::int64_t steps = 80;          // of each of them
+  std::int64_t longest_steps = 0;   // of probe 0's, where it goes on; 0: as the others
+  std::int64_t other_products = 2;  // of the symmetry check, true residuals, the trace's own, runs of their own
+  bool reorthogonalize = true;
+  std::int64_t max_basis = 0;     // rows of probe 0's basis, where it restarts thick; 0: as many as steps
+  bool keeps_basis = false;       // of probe 0, while its group works on others
+  std::int64_t most_steps = 0;    // of any other run, which its basis has room for; 0: steps
+  std::int64_t other_rows = 0;    // vectors beside the bases, in shards: of blocks, Hutch++, XTrace, the trace's probes
+  bool adaptive = false;          // accuracy may ask for more products than these
+  std::int64_t max_products = 0;  // of the whole run; 0: no limit
+  std::int64_t joint = 1;         // products that are taken at once beside lock-step
+  std::int64_t joint_where_room = 1;  // the same where there is room, else one by one
+  std::int64_t wanted = 0;            // eigenvalues of probe 0's run, which may restart thick for them
+};
+
+struct PlanMachine {
+  int world = 1;                       // ranks
+  std::int64_t memory_bytes = 0;       // a rank may take, its process included: of the GPU on GPUs
+  std::int64_t host_memory_bytes = 0;  // beside a GPU, for a basis in host memory; unused on CPUs
+  double bandwidth = 0;                // bytes/s of a rank's messages within a group
+  double latency_s = 0;                // of one message step
+};
+
+/// What the user has fixed; the rest is chosen. 0, nothing: chosen.
+struct PlanRequest {
+  std::int64_t groups = 0;
+  std::int64_t lock_step = 0;
+  std::int64_t micro_batch = 0;
+  std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
+  std::optional<BasisMemory> basis_memory;
+  std::int64_t graph_bytes = -1;  // for kept gradient graphs; -1: chosen
+};
+
+/// Bytes on one rank, the largest of all.
+struct PlanBytes {
+  std::int64_t process = 0, parameters = 0, buffers = 0, data = 0;
+  std::int64_t vectors = 0;      // gathered and local work vectors, of the length of the parameters and of a shard
+  std::int64_t basis = 0;        // on the device, or:
+  std::int64_t basis_host = 0;   // in host memory beside a GPU
+  std::int64_t kept_graphs = 0;  // between products
+  std::int64_t transient = 0;    // of a product: activations, gradients; of it:
+  std::int64_t outputs = 0;      // logits
+  std::int64_t holes = 0;        // on CPUs: freed memory between blocks in use, which the heap keeps
+  std::int64_t total() const {
+    return process + parameters + buffers + data + vectors + basis + kept_graphs + transient + holes;
+  }
+};
+
+struct Plan {
+  int groups = 1;      // G
+  int data_ranks = 1;  // D
+  int lock_step = 1;   // K: probes a group advances together
+  int joint = 1;       // products that a group takes at once, at most: the operator holds two whole vectors for each
+  ElementType basis_dtype = ElementType::kF32;
+  BasisMemory basis_memory = BasisMemory::kDevice;
+  std::int64_t max_basis = 0;  // rows of the longest probe's basis, where it restarts thick; 0: as many as steps
+  std::int64_t micro_batch = 0;
+  std::int64_t micro_batches = 0;  // on a rank, at most
+  std::int64_t kept_graphs = 0;    // of them
+  std::int64_t graph_budget_bytes = 0;
+  PlanBytes bytes;
+  bool fits = false;
+  std::int64_t products = 0;                // at most, all groups
+  std::int64_t products_in_turn = 0;        // of them, all probes', in the group that takes longest
+  double product_s = 0;                     // of one probe's product in a group, messages included; 0: not known
+  double run_s = 0;                         // products_in_turn and the Lanczos work between them; 0: not known
+  std::int64_t messages_per_step = 0;       // collectives of a group, per joint step
+  std::int64_t message_bytes_per_step = 0;  // that a rank sends in those that carry vectors
+};
+
+/// The best layout that fits, or, with fits = false, the one that comes nearest.
+///
+/// Among layouts that fit, the fastest by the forecast; without measured costs, as many groups as there are probes to
+/// keep busy. The basis keeps the vectors' dtype while any layout fits with it, on the device or (GPUs) in host memory,
+/// whichever is faster; only then it is narrowed. Where no layout has room for the longest run's basis, it gets as many
+/// rows as fit, and thick restarts, if they are enough for the wanted eigenvalues and the least steps of a run.
+/// Re-orthogonalisation is never given up unasked.
+/// @throws UsageError where what is fixed can't be: groups that don't divide the ranks, more groups than probes is no
+///         error; a micro-batch against a static batch; a basis dtype wider than the vectors
+Plan make_plan(const PlanProblem& problem, const PlanCost& cost, const Demand& demand, const PlanMachine& machine,
+               const PlanRequest& request);
+
+/// A change of the options that a demand comes from.
+struct DemandChange {
+  std::optional<std::int64_t> steps, max_steps, max_basis;
+  bool reorthogonalize = true;
+};
+/// The demand after a change, or nothing where the other options forbid it.
+using ChangedDemand = std::function<std::optional<Demand>(const DemandChange& change)>;
+
+/// What to change so that it would fit: one short clause each ("--steps 120", "at least 8 ranks with --groups 1",
+/// "--basis-dtype bfloat16", "--micro-batch 8", "--reorthogonalization none"), each tried by make_plan.
+std::vector<std::string> what_would_fit(const PlanProblem& problem, const PlanCost& cost, const Demand& demand,
+                                        const PlanMachine& machine, const PlanRequest& request,
+                                        const ChangedDemand& changed);
+
+/// Returns the part of given memory that a plan may use: all but 5 % and a constant (32 MiB, on a GPU 512 MiB), which
+/// are for what the formulas leave out: allocator rounding, message buffers, small tensors.
+std::int64_t usable_bytes(std::int64_t memory_bytes, bool on_gpu);
+
+/// The plan as lines of text for people: layout, table of bytes per rank, messages, products, time.
+std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, const PlanCost& cost,
+                                  const Demand& demand, const PlanMachine& machine);
+
+}  // namespace hesspect

@@ -1,0 +1,94 @@
+// What a command asks of a run, and to what accuracy. It is derived once from the configuration; the plan (through
+// `demand_of`), the policies and the tasks all read it here.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "hesspect/config/options.h"
+#include "hesspect/core/random_probe.h"
+#include "hesspect/plan/plan.h"
+#include "hesspect/spectrum/trace.h"
+
+namespace hesspect {
+
+/// Products of the symmetry check, with the first two of the trace's own probes.
+inline constexpr std::int64_t kSymmetryProbes = 2;
+/// Products for the trace that a group takes at once where the plan has room for them: their corrections share a pass
+/// over the basis.
+inline constexpr std::int64_t kTraceTogether = 4;
+
+/// Who finds the eigenvalues.
+enum class EigenSolver {
+  kProbe,  // probe 0's Lanczos run
+  kBlock,  // a block run of its own
+  kPower   // power iterations
+};
+
+struct EigenGoal {
+  EigenSolver solver = EigenSolver::kProbe;
+  std::int64_t top = 0, bottom = 0;
+  std::int64_t magnitude = 0;  // instead of top and bottom: of largest |λ|
+  double rtol = 0;             // of the residual norm, over the largest |Ritz value|
+  std::int64_t block = 1;      // start vectors of a block run
+  std::int64_t max_basis = 0;  // rows of the basis before a thick restart; 0: as many as the plan has room for
+  bool true_residuals = false;
+  std::string vectors_file;  // "": none
+  std::int64_t wanted() const { return top + bottom + magnitude; }
+};
+
+struct TraceGoal {
+  TraceMethod method = TraceMethod::kDeflated;
+  TraceRule rule;  // its floor is known only when probe 0 has finished
+  bool layers = false;
+  std::string diagonal_file;      // "": none
+  std::int64_t own_products = 0;  // of Hutch++ or XTrace, at most
+  /// The trace is a mean over samples, which any group may take.
+  bool sampled() const { return method == TraceMethod::kDeflated || method == TraceMethod::kHutchinson; }
+  bool deflated() const { return method == TraceMethod::kDeflated; }
+};
+
+struct DensityGoal {
+  double w1 = 0;     // bound of the Wasserstein-1 distance over the width of the spectrum; 0: none is asked for
+  double sigma = 0;  // of the kernel; 0: chosen
+};
+
+struct Goals {
+  Command command = Command::kAnalyze;
+  std::int64_t n = 0;  // parameters
+
+  // Lanczos runs. Probe 0's serves all goals.
+  std::int64_t runs = 0;        // at least
+  std::int64_t steps = 0;       // of each, at least
+  std::int64_t most_steps = 0;  // of each, and of block and power runs
+  bool reorthogonalize = true;
+  std::uint64_t seed = 0;
+  ProbeDistribution distribution = ProbeDistribution::kRademacher;
+
+  double confidence = 0.9;
+  double rounding = 0;            // relative, of the trace: 10 ε of the vectors' dtype
+  std::int64_t max_products = 0;  // of the whole run; 0: no limit
+
+  std::optional<EigenGoal> eigen;
+  std::optional<TraceGoal> trace;
+  std::optional<DensityGoal> density;
+
+  bool samples_trace() const { return trace && trace->sampled(); }
+  bool deflates() const { return trace && trace->deflated(); }
+  bool estimates_trace_by_itself() const { return trace && !trace->sampled(); }
+  bool writes_diagonal() const { return samples_trace() && !trace->diagonal_file.empty(); }
+  bool solves_by(EigenSolver solver) const { return eigen && eigen->solver == solver; }
+  /// Products that are left of `max_products` when so many have been taken.
+  std::int64_t products_left(std::int64_t used) const;
+};
+
+/// @param command  analyze, density, eigs or trace
+/// @param n        parameters
+/// @throws UsageError where --max-hvps is too few for what the command cannot do with fewer
+Goals goals_of(Command command, const RunConfig& config, std::int64_t n);
+
+/// What the goals take, at most: products, steps, vectors.
+Demand demand_of(const Goals& goals);
+
+}  // namespace hesspect

@@ -1,0 +1,19 @@
+// What a result records of a run beside what its ledger holds: the program, the problem, the machine.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hesspect/config/options.h"
+#include "hesspect/report/assemble.h"
+#include "hesspect/run/group.h"
+#include "problem.h"
+
+namespace hesspect {
+
+/// Warns of what is not in the ledger and not told yet. Collective over world and the group; of use on rank 0.
+/// @param argv  for the record
+RunFacts run_facts(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem,
+                   const RunLayout& layout, const Group& group, const std::string& start_time, Communicator& world);
+
+}  // namespace hesspect

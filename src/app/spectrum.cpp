@@ -1,0 +1,257 @@
+#include "spectrum.h"
+
+#include <mpi.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "facts.h"
+#include "hesspect/comm/agree.h"
+#include "hesspect/comm/heartbeat.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
+#include "hesspect/io/atomic_file.h"
+#include "hesspect/io/result_file.h"
+#include "hesspect/report/assemble.h"
+#include "hesspect/report/text.h"
+#include "hesspect/run/work.h"
+#include "planning.h"
+#include "process.h"
+#include "run_start.h"
+
+namespace hesspect {
+namespace {
+
+/// @throws UsageError if the output is the same file as one of these
+void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs) {
+  for (const auto& input : inputs) {
+    std::error_code error;  // where one of them does not exist
+    if (std::filesystem::equivalent(output, input, error) && !error)
+      throw UsageError("the output " + quote(output) + " is the input " + quote(input.string()));
+  }
+}
+
+/// Ends the job from the heartbeat's thread: the main thread may wait for the lost rank for ever, and MPI_Abort too,
+/// where the lost rank's host has gone with it.
+void end_for_lost(int rank, const std::string& host, double silent_s, const std::string& checkpoint) {
+  log_error("rank " + std::to_string(rank) + " on " + host + " has not been heard of for " +
+            std::to_string(static_cast<int>(silent_s)) + " s and counts as lost; what was finished is in " +
+            quote(checkpoint) + ", for --resume");
+  std::thread([] { MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::kCommFailed)); }).detach();
+  std::this_thread::sleep_for(std::chrono::seconds(5));
+  _exit(static_cast<int>(ExitCode::kCommFailed));
+}
+
+/// What is about to run, in one line.
+std::string describe(const Problem& p, const RunLayout& layout, const Group& group) {
+  const Plan& plan = layout.plan;
+  const auto counted = [](std::int64_t count, const std::string& what) {
+    return format_count(count) + " " + what + (count == 1 ? "" : "s");
+  };
+  std::string ranks =
+      counted(layout.world, "rank") + " of " + counted(layout.threads, "thread") + " on " + layout.device;
+  if (plan.groups > 1) ranks = counted(plan.groups, "group") + " of " + std::to_string(plan.data_ranks) + ", " + ranks;
+  if (plan.lock_step > 1) ranks += ", " + std::to_string(plan.lock_step) + " probes at a time";
+  const std::int64_t unit_rows = p.options.units.rows;
+  return format_count(group.op->shard().n) + " parameters, " + format_count(p.rows) + " rows " +
+         (unit_rows > 1 ? "in units of " + format_count(unit_rows) + ", " : "") + "in micro-batches of " +
+         std::to_string(group.op->stats().micro_batch) +
+         (p.options.loss.reduction == Reduction::kSum ? ", summed" : ",") + " loss " + format_number(group.op->loss()) +
+         "; " + ranks;
+}
+
+/// One run, on every rank.
+class Run {
+ public:
+  Run(const Invocation& invocation, const std::vector<std::string>& argv, const StopSignal& signal, Communicator& world)
+      : run_(invocation),
+        config_(invocation.config),
+        argv_(argv),
+        signal_(signal),
+        world_(world),
+        folder_(checkpoint_folder(config_)) {}
+
+  /// @return the exit code
+  int go() {
+    agree(world_, [&] {
+      if (!first()) return;
+      check_outputs();
+      start_ = begin_run(run_, folder_);
+    });
+    start_ = shared(start_, world_);
+    if (start_.finished) {
+      log_info("the result is there already: " + quote(config_.output.output));
+      return *start_.finished;
+    }
+    try {
+      const Heartbeat heartbeat(world_, config_.layout.lost_after_s,
+                                [this](int rank, const std::string& host, double silent_s) {
+                                  end_for_lost(rank, host, silent_s, folder_.path().string());
+                                });
+      prepare();
+      return compute();
+    } catch (...) {
+      leave_no_trace();
+      throw;
+    }
+  }
+
+ private:
+  bool first() const { return world_.rank() == 0; }
+
+  std::vector<std::string> outputs() const {
+    std::vector<std::string> all{config_.output.output, config_.eigs.eigenvectors, config_.trace.diagonal};
+    std::erase(all, "");
+    return all;
+  }
+
+  void check_outputs() const {
+    std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
+    inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
+    for (const std::string& output : outputs()) require_no_input(output, inputs);
+    for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal})
+      if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
+    if (folder_.path().lexically_normal() == std::filesystem::path(config_.output.output).lexically_normal())
+      throw UsageError("--checkpoint and --output name the same: " + quote(config_.output.output));
+  }
+
+  /// A run that never began leaves no trace of itself.
+  void leave_no_trace() {
+    if (!first() || begun_ || !start_.fresh) return;
+    try {
+      folder_.remove();
+    } catch (const InputError&) {  // the error that ended the run is the one to tell of
+    }
+  }
+
+  /// Reads, checks, plans, divides the ranks.
+  void prepare() {
+    const std::optional<RunLayout> kept = start_.resumed ? std::optional(start_.state.layout) : std::nullopt;
+    const bool same_world = kept && kept->world == world_.size();
+    const int threads = same_world && config_.compute.threads == 0 ? kept->threads : 0;
+    problem_ = read_problem(config_, threads, Weights::kRequired, world_);
+    agree(world_, [&] {
+      if (!first()) return;
+      for (const std::string& output : outputs()) require_no_input(output, problem_.weight_files);
+      hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
+      if (start_.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
+    });
+    goals_ = goals_of(run_.command, config_, problem_.program->layout().size());
+    const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
+    if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
+      layout_ = *kept;
+    } else {
+      RunConfig config = config_;
+      if (same_world && config.layout.groups == 0) config.layout.groups = kept->plan.groups;
+      layout_.plan = plan_run(config, goals_, problem_, kept ? &kept->plan : nullptr, world_);
+    }
+    layout_.world = world_.size();
+    layout_.threads = problem_.threads;
+    layout_.device = device;
+    if (kept) tell_differences(*kept);
+    group_ = make_group(problem_, layout_.plan, world_);
+    agree(world_, [&] {
+      if (first() && !start_.resumed) folder_.clear();  // of an older run, now that this one can begin
+    });
+    begun_ = true;
+    log_info(describe(problem_, layout_, group_));
+  }
+
+  /// Layout options that the user has given this time, which an earlier start's plan need not follow.
+  bool asks_for_another(const Plan& kept) const {
+    const LayoutConfig& asked = config_.layout;
+    return (asked.groups > 0 && asked.groups != kept.groups) || asked.memory > 0 || asked.graph_memory >= 0 ||
+           (asked.lock_step > 0 && asked.lock_step != kept.lock_step) ||
+           (asked.basis_memory && *asked.basis_memory != kept.basis_memory);
+  }
+
+  /// What makes a resumed run go on otherwise than the run that was stopped would have.
+  void tell_differences(const RunLayout& kept) const {
+    std::string text;
+    const auto tell = [&](const std::string& what, const auto& then, const auto& now) {
+      if (then != now) text += (text.empty() ? "" : ", ") + what;
+    };
+    tell(std::to_string(layout_.plan.data_ranks) + " ranks a group instead of " + std::to_string(kept.plan.data_ranks),
+         kept.plan.data_ranks, layout_.plan.data_ranks);
+    tell(std::to_string(layout_.threads) + " threads instead of " + std::to_string(kept.threads), kept.threads,
+         layout_.threads);
+    tell(layout_.device + " instead of " + kept.device, kept.device, layout_.device);
+    if (!text.empty())
+      log_warning("resumed on " + text +
+                  ": finished probes are kept and the others go on from their Lanczos vectors, but " +
+                  "rounding differs from the run that was stopped");
+  }
+
+  /// The ledger's state at the start. Rank 0's.
+  LedgerState first_state() const {
+    LedgerState state = start_.state;
+    state.layout = layout_;
+    if (goals_.writes_diagonal()) give_up_own_samples(state);  // the diagonal's sums went with the earlier start
+    if (start_.resumed)
+      log_info("resumed from " + quote(folder_.path().string()) + ": " +
+               format_count(static_cast<std::int64_t>(state.finished.size())) + " Lanczos runs and " +
+               format_count(static_cast<std::int64_t>(state.samples.size())) + " samples of the trace are finished");
+    return state;
+  }
+
+  int compute() {
+    const WorkClock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours, timer_};
+    const ParameterParts parameters = parameter_parts(*problem_.program);
+    const WorkDone done = work({goals_, layout_.plan, group_, folder_, parameters, signal_, clock, start_.state.run_id},
+                               first() ? first_state() : LedgerState{}, hashing_.get(), world_);
+    if (done.stopped) {
+      log_info("stopped; the checkpoint is in " + quote(folder_.path().string()) + ", and --resume goes on from it");
+      return static_cast<int>(ExitCode::kResubmit);
+    }
+    RunFacts facts = run_facts(run_, argv_, problem_, layout_, group_, start_time_, world_);
+    int code = 0;
+    agree(world_, [&] {
+      if (first()) code = write(std::move(facts), *done.ledger);
+    });
+    return world_.of_rank0(code);
+  }
+
+  /// Rank 0. @return the exit code
+  int write(RunFacts facts, const Ledger& ledger) {
+    const double product_s = ledger.state(0).product_s - start_.state.product_s;
+    const RunResult result = assemble(std::move(facts), goals_, ledger, timer_.elapsed_s(), product_s);
+    for (const auto& line : findings(result)) log_info(line);  // before a write that may fail
+    try {
+      write_result(config_.output.output, result);
+    } catch (const InputError& error) {
+      throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_.path().string()) +
+                       ", and --resume writes it again");
+    }
+    remove_or_warn(folder_);  // the run is done all the same
+    log_info("  result          " + quote(config_.output.output));
+    return exit_code_of(result);
+  }
+
+  const Invocation& run_;
+  const RunConfig& config_;
+  const std::vector<std::string>& argv_;
+  const StopSignal& signal_;
+  Communicator& world_;
+  CheckpointFolder folder_;
+  const Timer timer_;
+  const std::string start_time_ = utc_time();
+  RunStart start_;  // its state is rank 0's, but for run_id and layout
+  Problem problem_;
+  Goals goals_;
+  RunLayout layout_;
+  std::unique_ptr<SourceHashing> hashing_;  // rank 0's
+  Group group_;
+  bool begun_ = false;
+};
+
+}  // namespace
+
+int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
+                 Communicator& world) {
+  return Run(run, argv, signal, world).go();
+}
+
+}  // namespace hesspect

@@ -1,0 +1,52 @@
+// What one layout takes, in bytes and seconds: the formulas of docs/plan.md. plan.cpp chooses among layouts by them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "hesspect/plan/plan.h"
+
+namespace hesspect::plan_model {
+
+/// Where and how basis vectors are kept.
+struct BasisChoice {
+  ElementType dtype = ElementType::kF32;
+  BasisMemory memory = BasisMemory::kDevice;  // kHost: beside a GPU
+};
+
+/// The choices that make a layout; the rest of a Plan follows from them.
+struct Layout {
+  int groups = 1;
+  std::int64_t lock_step = 1;
+  BasisChoice basis;
+  std::int64_t micro_batch = 0;  // 0: not measured, not given
+};
+
+/// All that a plan is made from.
+struct Given {
+  const PlanProblem& problem;
+  const PlanCost& cost;
+  const Demand& demand;
+  const PlanMachine& machine;
+  const PlanRequest& request;
+  bool measured() const { return cost.micro_batch > 0; }
+};
+
+/// Of an element.
+inline std::int64_t bytes_of(ElementType dtype) { return static_cast<std::int64_t>(element_size(dtype)); }
+/// The vectors' own dtype.
+ElementType vector_dtype(const PlanProblem& problem);
+
+/// Lanczos steps of an ordinary probe, and of the longest one: no more than there are dimensions.
+std::int64_t ordinary_steps(const PlanProblem& problem, const Demand& demand);
+std::int64_t longest_steps(const PlanProblem& problem, const Demand& demand);
+
+/// Bytes on the largest rank, as many kept graphs as fit, and whether all of it fits. No times.
+Plan with_bytes(const Given& given, const Layout& layout);
+/// How many bytes over what may be used, on the device and on the host.
+std::int64_t excess_bytes(const Given& given, const Plan& plan);
+
+/// Fills in products, messages and, with measured costs, times.
+void add_forecast(const Given& given, Plan& plan);
+
+}  // namespace hesspect::plan_model

@@ -1,0 +1,194 @@
+// A plan in words.
+#include <algorithm>
+#include <cstdio>
+#include <optional>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+#include "hesspect/plan/plan.h"
+#include "plan_model.h"
+
+namespace hesspect {
+namespace {
+
+std::string counted(std::int64_t count, const std::string& thing) {
+  return format_count(count) + " " + thing + (count == 1 ? "" : "s");
+}
+
+/// A line as of the summary of a run: the label in a column of its own.
+std::string line(const std::string& label, const std::string& text) {
+  char column[32];
+  std::snprintf(column, sizeof column, "  %-13s ", label.c_str());
+  return column + text;
+}
+
+std::string row(const std::string& kind, std::int64_t bytes) {
+  char text[96];
+  std::snprintf(text, sizeof text, "    %-38s %12s", kind.c_str(), format_bytes(bytes).c_str());
+  return text;
+}
+
+std::string rate(double bytes_per_s) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g GB/s", bytes_per_s / 1e9);
+  return text;
+}
+
+class Description {
+ public:
+  Description(const Plan& plan, const PlanProblem& problem, const PlanCost& cost, const Demand& demand,
+              const PlanMachine& machine)
+      : plan_(plan), problem_(problem), cost_(cost), demand_(demand), machine_(machine) {}
+
+  std::vector<std::string> lines() {
+    if (!plan_.fits) add("does not fit", "what comes nearest:");
+    layout();
+    basis();
+    micro_batches();
+    memory();
+    cost();
+    unknown();
+    return std::move(lines_);
+  }
+
+ private:
+  bool measured() const { return cost_.micro_batch > 0; }
+  void add(const std::string& label, const std::string& text) { lines_.push_back(line(label, text)); }
+
+  void layout() {
+    const std::int64_t probes = std::max<std::int64_t>(1, demand_.probes);
+    std::string text = counted(plan_.groups, "group") + " of " + counted(plan_.data_ranks, "rank") + ", " +
+                       counted(plan_.lock_step, "probe") + " at a time" + (plan_.groups > 1 ? " in each; " : "; ") +
+                       counted(probes, "probe") + " in all";
+    if (plan_.groups > probes) text += ", so " + counted(plan_.groups - probes, "group") + " idle";
+    add("layout", text);
+    if (problem_.unit_rows > 1) units();
+    for (const std::optional<int>& groups : {next_groups(+1), next_groups(-1)})
+      if (groups) why_not(*groups, probes);
+  }
+
+  void units() {
+    const std::int64_t working = std::min<std::int64_t>(problem_.units(), plan_.data_ranks);
+    const std::int64_t others = plan_.data_ranks - working;
+    std::string text =
+        counted(problem_.units(), "unit") + " of " + format_count(problem_.unit_rows) + " rows, never parted";
+    if (others > 0)
+      text += ": " + counted(working, "rank") + " of each group " + (working == 1 ? "has" : "have") +
+              " rows, the other " + format_count(others) + " only hold" + (others == 1 ? "s" : "") + " vectors";
+    add("", text);
+  }
+
+  /// The next number of groups, up or down, that divides the ranks.
+  std::optional<int> next_groups(int direction) const {
+    for (int groups = plan_.groups + direction; groups >= 1 && groups <= machine_.world; groups += direction)
+      if (machine_.world % groups == 0) return groups;
+    return std::nullopt;
+  }
+
+  void why_not(int groups, std::int64_t probes) {
+    const std::string what = counted(groups, "group") + " of " + counted(machine_.world / groups, "rank");
+    if (groups > probes && groups > plan_.groups) {
+      add("", what + " would leave groups without a probe");
+      return;
+    }
+    PlanRequest request;
+    request.groups = groups;
+    const Plan other = make_plan(problem_, cost_, demand_, machine_, request);
+    if (!other.fits) {
+      add("", what + " would not fit: " + format_bytes(other.bytes.total()) + " a rank");
+    } else if (plan_model::bytes_of(other.basis_dtype) < plan_model::bytes_of(plan_.basis_dtype)) {
+      add("", what + " would need a basis in " + to_string(other.basis_dtype));
+    } else if (measured()) {
+      add("", what + " would take " + format_duration(other.run_s));
+    }
+  }
+
+  void basis() {
+    const std::int64_t most = plan_model::longest_steps(problem_, demand_);
+    std::string text =
+        to_string(plan_.basis_dtype) +
+        (problem_.on_gpu && demand_.reorthogonalize ? ", in " + to_string(plan_.basis_memory) + " memory" : "") + ", ";
+    const std::int64_t rows = plan_.max_basis > 0 ? std::min(most, plan_.max_basis) : most;
+    text += demand_.reorthogonalize ? "up to " + counted(rows + 1, "vector") + " a probe" : "2 vectors a probe";
+    if (demand_.reorthogonalize && rows < most) text += ", then a thick restart";
+    const std::int64_t chunk = (problem_.parameters + plan_.data_ranks - 1) / plan_.data_ranks;
+    add("basis", text + " of " + format_count(chunk) + " entries a rank");
+  }
+
+  void micro_batches() {
+    if (plan_.micro_batch == 0) return;
+    std::string text = format_count(plan_.micro_batch) + (plan_.micro_batch == 1 ? " row, " : " rows, ") +
+                       format_count(plan_.micro_batches) + " of them on a rank";
+    if (measured())
+      text += plan_.kept_graphs == plan_.micro_batches ? ", all their gradient graphs kept between products"
+              : plan_.kept_graphs == 0
+                  ? ", their gradient graphs rebuilt in every product"
+                  : ", the gradient graphs of " + format_count(plan_.kept_graphs) + " kept between products";
+    add("micro-batch", text);
+  }
+
+  void memory() {
+    const PlanBytes& bytes = plan_.bytes;
+    add("memory", "of the largest rank");
+    const auto add_row = [&](const std::string& kind, std::int64_t amount) {
+      if (amount > 0) lines_.push_back(row(kind, amount));
+    };
+    add_row("process", bytes.process);
+    add_row("parameters", bytes.parameters);
+    add_row("buffers", bytes.buffers);
+    add_row("data", bytes.data);
+    add_row("vectors", bytes.vectors);
+    add_row(bytes.basis_host > 0 ? "Lanczos vectors of full precision" : "Lanczos basis", bytes.basis);
+    add_row("gradient graphs, kept", bytes.kept_graphs);
+    add_row(measured() ? "activations and gradients of a product" : "gradients (activations not known)",
+            bytes.transient);
+    add_row("  outputs of a micro-batch, in a graph", bytes.outputs);
+    add_row("holes in the heap", bytes.holes);
+    const auto of = [&](std::int64_t given, bool on_gpu) {
+      return " of " + format_bytes(given) + ", of which " +
+             format_bytes(std::max<std::int64_t>(0, usable_bytes(given, on_gpu))) + " may be planned with";
+    };
+    lines_.push_back(row("total", bytes.total()) + of(machine_.memory_bytes, problem_.on_gpu));
+    if (bytes.basis_host > 0)
+      lines_.push_back(row("Lanczos basis, in host memory", bytes.basis_host) + of(machine_.host_memory_bytes, false));
+  }
+
+  void cost() {
+    if (plan_.messages_per_step > 0)
+      add("messages", counted(plan_.messages_per_step, "collective call") + " a step, " +
+                          format_bytes(plan_.message_bytes_per_step) + " sent by a rank" +
+                          (machine_.bandwidth > 0 ? ", at " + rate(machine_.bandwidth) : ""));
+    add("products", format_count(plan_.products) + " at most, " + format_count(plan_.products_in_turn) +
+                        " of them in the group that takes longest");
+    if (demand_.adaptive)
+      add("",
+          "and what --rtol-trace and --density-w1 ask for beyond, " +
+              (demand_.max_products > 0 ? format_count(demand_.max_products) + " in all at most" : "without a limit"));
+    if (measured())
+      add("forecast", format_duration(plan_.run_s) + " at most, " + format_duration(plan_.product_s) +
+                          " for a product of one probe");
+  }
+
+  void unknown() {
+    if (!measured())
+      add("not measured", "activations and times: they are not in the figures above, so it may yet not fit");
+    else if (plan_.data_ranks > 1 && machine_.bandwidth <= 0)
+      add("not measured", "the bandwidth of messages: the forecast leaves them out");
+  }
+
+  const Plan& plan_;
+  const PlanProblem& problem_;
+  const PlanCost& cost_;
+  const Demand& demand_;
+  const PlanMachine& machine_;
+  std::vector<std::string> lines_;
+};
+
+}  // namespace
+
+std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, const PlanCost& cost,
+                                  const Demand& demand, const PlanMachine& machine) {
+  return Description(plan, problem, cost, demand, machine).lines();
+}
+
+}  // namespace hesspect

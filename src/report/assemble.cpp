@@ -1,0 +1,185 @@
+#include "hesspect/report/assemble.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
+#include "hesspect/run/answers.h"
+#include "hesspect/spectrum/density.h"
+
+namespace hesspect {
+namespace {
+
+void add_layout(Diagnostics& d, const Plan& plan) {
+  d.groups = plan.groups;
+  d.data_ranks = plan.data_ranks;
+  d.lock_step = plan.lock_step;
+  d.basis_dtype = to_string(plan.basis_dtype);
+  d.basis_memory = to_string(plan.basis_memory);
+  d.basis_bytes = std::max(plan.bytes.basis, plan.bytes.basis_host);
+  d.messages_per_step = plan.messages_per_step;
+  d.message_bytes_per_step = plan.message_bytes_per_step;
+  d.forecast_memory_bytes = plan.bytes.total();
+  if (plan.run_s > 0) d.forecast_s = plan.run_s;
+  if (plan.product_s > 0) d.forecast_product_s = plan.product_s;
+}
+
+void add_spent(Diagnostics& d, const LedgerState& state) {
+  d.symmetry_error = state.symmetry_error;
+  d.orthogonality_loss = Diagnostics::kNotMeasured;
+  for (const FinishedProbe& one : state.finished)
+    if (const double loss = one.quadrature.orthogonality_loss; std::isfinite(loss))
+      d.orthogonality_loss = std::isnan(d.orthogonality_loss) ? loss : std::max(d.orthogonality_loss, loss);
+  d.products = state.products;
+  d.product_s = state.product_s;
+  d.communication_s = state.communication_s;
+  d.cost_in_gradients = state.products > 0 && d.gradient_s > 0
+                            ? state.product_s / static_cast<double>(state.products) / d.gradient_s
+                            : Diagnostics::kNotMeasured;
+  d.elapsed_s = state.elapsed_s;
+  d.starts = state.starts;
+}
+
+void say(RunResult& r, const std::string& text) {
+  r.warnings.push_back(text);
+  log_warning(text);
+}
+
+void draw_density(RunResult& r, double sigma_asked, std::int64_t n) {
+  std::vector<double> widths{0};  // chosen
+  if (sigma_asked > 0) widths.insert(widths.begin(), sigma_asked);
+  for (const double sigma : widths) {
+    DensityOptions options;
+    options.sigma = sigma;
+    options.n = n;
+    try {
+      r.density = density(r.quadrature, options);
+      return;
+    } catch (const UsageError& error) {  // known only now: the run is still worth keeping
+      say(r, std::string(error.what()) + (sigma > 0 ? "; the density has a chosen width" : "; there is no density"));
+    }
+  }
+}
+
+/// `part` in per cent of `whole`.
+std::string share(double part, double whole) { return format_number(100 * part / std::abs(whole)) + " %"; }
+
+/// @param floor  what its accuracy was relative to at least
+void warn_of_trace(RunResult& r, const Goals& goals, double floor) {
+  const TraceEstimate& trace = *r.trace;
+  const std::string asked = format_number(100 * goals.trace->rule.rtol) + " %";
+  if (std::abs(trace.value) < floor && goals.trace->rule.rtol > 0) {
+    const std::string why =
+        "positive and negative eigenvalues cancel to a trace of less than 1 % of their magnitudes' "
+        "sum: its half width ";
+    if (!trace.converged)
+      say(r, why + format_number(trace.half_width) + " is not within " + asked + " of that 1 % (" +
+                 format_number(goals.trace->rule.rtol * floor) + "): raise --max-hvps or --rtol-trace");
+    else if (trace.half_width > goals.trace->rule.rtol * std::abs(trace.value))
+      say(r, why + format_number(trace.half_width) + " is within " + asked + " of that 1 % (" +
+                 format_number(goals.trace->rule.rtol * floor) + "), not of the trace");
+    return;
+  }
+  if (!trace.converged)
+    say(r, "the trace is known to " + share(trace.half_width, trace.value) + ", not to the " + asked +
+               " asked for: raise " + (goals.estimates_trace_by_itself() ? "--max-steps, " : "") +
+               "--max-hvps or --rtol-trace");
+}
+
+void warn(RunResult& r, const Goals& goals, double floor, double symmetry_bound) {
+  const auto& d = r.diagnostics;
+  if (!(d.symmetry_error <= symmetry_bound))
+    say(r, "products are not symmetric: relative error " + format_number(d.symmetry_error) + ", expected below " +
+               format_number(symmetry_bound));
+  if (!d.widened_weights.empty())
+    say(r, format_count(static_cast<std::int64_t>(d.widened_weights.size())) +
+               " weights stored as bfloat16 or float16 were widened: " + format_names(d.widened_weights, 3));
+  if (const auto& names = r.process.weights_not_covered; !names.empty())
+    say(r, format_count(static_cast<std::int64_t>(names.size())) +
+               " weights are those in the model, for no --weights holds them: " + format_names(names, 3));
+  if (r.eigenvalues && !r.eigenvalues->converged)
+    say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
+               " products: raise --max-steps, --max-hvps or --rtol-eigs");
+  if (r.trace) warn_of_trace(r, goals, floor);
+  if (r.cumulative && !r.cumulative->converged)
+    say(r, "the density's Wasserstein-1 bound is " +
+               share(r.cumulative->w1, r.cumulative->range_hi - r.cumulative->range_lo) +
+               " of the spectrum's width, not the " + format_number(100 * goals.density->w1) +
+               " % asked for: raise --max-steps, " + "--probes, --max-hvps or --density-w1");
+}
+
+/// Products by what they were for. Those that no answer uses are surplus: of other groups when a prefix was enough, and
+/// of earlier starts where they were lost.
+ProductCount counts_of(const RunResult& r, const LedgerState& state) {
+  ProductCount counts;
+  counts.symmetry = kSymmetryProbes;
+  for (const ProbeQuadrature& q : r.quadrature)
+    (q.probe == 0 ? counts.first_probe : counts.density) += static_cast<std::int64_t>(q.alpha.size());
+  if (r.trace) counts.trace = r.trace->products;
+  if (r.eigenvalues) {
+    counts.residuals = r.eigenvalues->residual_products;
+    if (state.eigenvalues) counts.eigenvalues = r.eigenvalues->steps;
+    // A run that restarted thick has gone on beyond its quadrature.
+    if (!state.eigenvalues) counts.first_probe = std::max(counts.first_probe, r.eigenvalues->steps);
+  }
+  counts.surplus = state.products - (counts.symmetry + counts.first_probe + counts.density + counts.trace +
+                                     counts.eigenvalues + counts.residuals);
+  return counts;
+}
+
+}  // namespace
+
+RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, double elapsed_s, double product_s) {
+  const LedgerState state = ledger.state(elapsed_s);
+  RunResult r;
+  r.warnings = std::move(facts.warnings);
+  r.process = std::move(facts.process);
+  r.process.run_id = state.run_id;
+  r.process.model = state.model;
+  r.process.weights = state.weights;
+  r.process.data = state.data;
+  r.diagnostics = std::move(facts.diagnostics);
+  add_layout(r.diagnostics, state.layout.plan);
+  add_spent(r.diagnostics, state);
+  r.diagnostics.product_share = product_s / (state.layout.plan.groups * elapsed_s);
+
+  if (state.eigenvalues)
+    r.eigenvalues = state.eigenvalues;
+  else if (const FinishedProbe* first = ledger.finished(0))
+    r.eigenvalues = first->eigenvalues;
+  DensityAnswer density = density_answer(goals, ledger);
+  r.quadrature = std::move(density.quadratures);
+  // A run that went straight to eigenvalues and restarted thick has no quadrature of its start vector.
+  std::erase_if(r.quadrature, [](const ProbeQuadrature& q) { return q.alpha.empty(); });
+  if (goals.density) {
+    r.cumulative = std::move(density.cumulative);
+    draw_density(r, goals.density->sigma, goals.n);
+  }
+  double floor = 0;  // of the trace
+  if (goals.estimates_trace_by_itself()) {
+    r.trace = state.trace;
+  } else if (goals.samples_trace()) {
+    TraceAnswer trace = trace_answer(goals, ledger);
+    floor = trace.floor;
+    r.trace = std::move(trace.estimate);
+    if (goals.trace->layers) {
+      const bool deflated = goals.deflates() && state.deflation;
+      r.layers = layer_estimates(facts.layer_names, facts.layer_sizes,
+                                 deflated ? state.deflation->layers : std::vector<double>(), trace.samples);
+    }
+    r.samples = std::move(trace.samples);
+  }
+  r.counts = counts_of(r, state);
+  warn(r, goals, floor, facts.symmetry_bound);
+  return r;
+}
+
+bool converged(const RunResult& result) {
+  return (!result.eigenvalues || result.eigenvalues->converged) && (!result.trace || result.trace->converged) &&
+         (!result.cumulative || result.cumulative->converged);
+}
+
+}  // namespace hesspect

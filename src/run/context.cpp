@@ -1,0 +1,137 @@
+#include "context.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/spectrum/probe.h"
+
+namespace hesspect {
+namespace {
+
+constexpr double kReportEvery_s = 0.2;
+
+}  // namespace
+
+Context::Context(const WorkContext& work, Desk& desk)
+    : goals(work.goals),
+      plan(work.plan),
+      op(*work.group.op),
+      comm(*work.group.comm),
+      checkpoint(work.folder, work.run_id, *work.group.comm),
+      layers(work.goals.trace && work.goals.trace->layers ? work.parameters.offsets : LayerOffsets{}),
+      work_(work),
+      desk_(desk) {}
+
+Tally Context::tally() const {
+  const HessianStats& stats = op.stats();
+  return {stats.products, stats.product_s, stats.communication_s};
+}
+
+bool Context::report(Report report) {
+  if (!leads()) return false;
+  return reply_from(desk_.ask(to_text(Message{work_.group.number, tally(), std::move(report)}))).stop;
+}
+
+Task Context::next_task() {
+  Task task;
+  if (leads()) task = reply_from(desk_.ask(to_text(Message{work_.group.number, tally(), AskForTask{}}))).task;
+  return task_from(comm.broadcast_bytes(to_text(task)));
+}
+
+void Context::between_products() {
+  bool stop = work_.signal.received(), write = false;
+  if (leads()) {
+    const WorkClock& clock = work_.clock;
+    stop = stop || (clock.stop_after_s > 0 && clock.since_start.elapsed_s() > clock.stop_after_s);
+    write = clock.checkpoint_every_s > 0 && since_checkpoint_.elapsed_s() > clock.checkpoint_every_s;
+    if (since_report_.elapsed_s() > kReportEvery_s) {
+      stop = report(StillAtWork{}) || stop;
+      since_report_.reset();
+    }
+  }
+  const std::vector<double> flags = comm.sum({stop ? 1.0 : 0.0, write ? 1.0 : 0.0});
+  stop = flags[0] > 0;
+  if (!stop && flags[1] == 0) return;
+  write_checkpoint(stop);
+  if (stop) throw Stopped{};
+}
+
+void Context::write_checkpoint(bool stop) {
+  try {
+    if (deflation) checkpoint.save(0, *deflation->run);
+    for (const ActiveRun& one : active) checkpoint.save(one.probe, *one.run);
+    report(Checkpointed{});
+    warned_ = false;
+  } catch (const InputError& error) {
+    if (stop) throw InputError(std::string(error.what()) + "; the checkpoint before is as it was");
+    if (!warned_) say(std::string("no checkpoint: ") + error.what(), /*warning=*/true);
+    warned_ = true;
+  }
+  since_checkpoint_.reset();
+}
+
+at::Tensor Context::probe(std::int64_t number) const {
+  return probe_vector(op, goals.distribution, goals.seed, static_cast<std::uint64_t>(number));
+}
+
+LanczosOptions Context::lanczos_options() const {
+  LanczosOptions options;
+  if (!goals.reorthogonalize) options.reorthogonalisation = Reorthogonalisation::kNone;
+  options.basis.storage = plan.basis_dtype == ElementType::kF64    ? at::kDouble
+                          : plan.basis_dtype == ElementType::kBF16 ? at::kBFloat16
+                                                                   : at::kFloat;
+  options.basis.on_host = plan.basis_memory == BasisMemory::kHost;
+  return options;
+}
+
+EigenOptions Context::eigen_options() const {
+  const EigenGoal goal = goals.eigen.value_or(EigenGoal{});
+  EigenOptions options;
+  options.top = goal.top;
+  options.bottom = goal.bottom;
+  options.magnitude = goal.magnitude;
+  options.max_steps = std::max(goals.most_steps, goals.steps);
+  options.max_basis = goal.max_basis > 0 ? goal.max_basis : plan.max_basis;
+  options.rtol = goal.rtol;
+  options.seed = goals.seed;
+  options.block = goal.block;
+  return options;
+}
+
+/// A vector whole, on the group's first rank; empty elsewhere. Collective over the group.
+at::Tensor Context::gathered(const at::Tensor& local) const {
+  at::Tensor full = agreed(comm, [&] { return at::empty({op.shard().padded()}, local.options()); });
+  comm.all_gather(local, full);
+  return leads() ? full.narrow(0, 0, op.shard().n).cpu() : at::Tensor();
+}
+
+void Context::write_vectors(const std::string& path, VectorsInfo info, std::size_t count,
+                            const VectorSource& vectors) const {
+  std::unique_ptr<VectorsFile> file;
+  info.parts = work_.parameters.tensors;
+  info.run_id = work_.run_id;
+  info.float64 = op.options().dtype() == at::kDouble;
+  agree(comm, [&] {
+    if (leads()) file = std::make_unique<VectorsFile>(path, info);
+  });
+  for (std::size_t i = 0; i < count; ++i) {
+    const at::Tensor whole = gathered(vectors(i));
+    agree(comm, [&] {
+      if (!file) return;
+      const auto entries = static_cast<std::size_t>(whole.numel());
+      const auto at = static_cast<std::int64_t>(i);
+      if (whole.scalar_type() == at::kFloat)
+        file->write(at, std::span(whole.const_data_ptr<float>(), entries));
+      else
+        file->write(at, std::span(whole.const_data_ptr<double>(), entries));
+    });
+  }
+  agree(comm, [&] {
+    if (file) file->commit();
+  });
+}
+
+}  // namespace hesspect

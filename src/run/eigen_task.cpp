@@ -1,0 +1,38 @@
+// Eigenvalues by a run of their own, and what is done with pairs whoever found them.
+#include "context.h"
+
+namespace hesspect {
+
+void measure_and_write(Context& context, EigenResult& result, const VectorSource& vectors) {
+  const EigenGoal& goal = *context.goals.eigen;
+  // They are not stopped in between: nothing would be kept of them.
+  if (goal.true_residuals)
+    measure_residuals(context.op, vectors, result, context.plan.lock_step, [&] { context.report(StillAtWork{}); });
+  if (goal.vectors_file.empty()) return;
+  VectorsInfo info;
+  info.quantity = "eigenvectors of the Hessian";
+  for (const auto* list : {&result.top, &result.bottom, &result.magnitude})
+    for (const EigenEstimate& one : *list) info.values.push_back(one.value);
+  const std::size_t count = info.values.size();
+  if (count > 0) context.write_vectors(goal.vectors_file, std::move(info), count, vectors);
+}
+
+void perform(Context& context, const SolveEigen&) {
+  VectorSource vectors;
+  const auto on_step = [&] { context.between_products(); };
+  EigenResult result;
+  if (context.goals.solves_by(EigenSolver::kPower)) {
+    PowerOptions options;
+    options.count = context.goals.eigen->magnitude;
+    options.rtol = context.goals.eigen->rtol;
+    options.max_products = context.goals.most_steps;
+    options.seed = context.goals.seed;
+    result = power_iteration(context.op, options, &vectors, on_step);
+  } else {
+    result = block_eigenvalues(context.op, context.eigen_options(), &vectors, on_step);
+  }
+  measure_and_write(context, result, vectors);
+  context.report(EigenSolved{result});
+}
+
+}  // namespace hesspect

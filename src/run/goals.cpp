@@ -1,0 +1,177 @@
+#include "hesspect/run/goals.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+constexpr std::int64_t kLeastOwnProducts = 6;
+
+std::optional<EigenGoal> eigen_goal(Command command, const RunConfig& config) {
+  const EigsConfig& eigs = config.eigs;
+  EigenGoal goal;
+  goal.top = eigs.top;
+  goal.bottom = eigs.bottom;
+  goal.magnitude = eigs.magnitude;
+  if (command != Command::kEigs && !(command == Command::kAnalyze && goal.wanted() > 0)) return std::nullopt;
+  if (eigs.method == EigenMethod::kPower)
+    goal.solver = EigenSolver::kPower;
+  else if (eigs.block > 1)
+    goal.solver = EigenSolver::kBlock;
+  goal.rtol = eigs.rtol_eigs;
+  goal.block = eigs.block;
+  goal.max_basis = eigs.max_basis;
+  // Power iteration has measured its pairs' residuals when it ends.
+  goal.true_residuals = eigs.true_residuals && config.quadrature.reorthogonalize && goal.solver != EigenSolver::kPower;
+  goal.vectors_file = eigs.eigenvectors;
+  return goal;
+}
+
+std::optional<TraceGoal> trace_goal(Command command, const RunConfig& config) {
+  if (command == Command::kEigs) return std::nullopt;
+  const bool asked = command != Command::kDensity;  // a density has samples of the trace that cost nothing
+  TraceGoal goal;
+  goal.method = config.trace.trace_method;
+  if (goal.deflated() && !config.quadrature.reorthogonalize) goal.method = TraceMethod::kHutchinson;
+  if (!asked && !goal.sampled()) return std::nullopt;
+  if (asked && goal.sampled()) {
+    goal.layers = config.trace.layers;
+    goal.diagonal_file = config.trace.diagonal;
+  }
+  goal.rule.confidence = config.accuracy.confidence;
+  goal.rule.rtol = asked ? config.accuracy.rtol_trace : 0;
+  const bool by_number = command == Command::kTrace || (!config.trace.diagonal.empty() && goal.rule.rtol <= 0);
+  goal.rule.min_samples = by_number ? std::max(kSymmetryProbes, config.quadrature.probes) : kSymmetryProbes;
+  return goal;
+}
+
+std::int64_t lanczos_runs(const Goals& g, const RunConfig& config) {
+  if (g.density) return config.quadrature.probes;
+  return g.solves_by(EigenSolver::kProbe) || g.deflates() ? 1 : 0;
+}
+
+/// Steps of the Lanczos runs, within the products that there are.
+void set_steps(Goals& g, const RunConfig& config) {
+  // A trace that has no accuracy to go by takes the space that it is given.
+  const bool by_number = g.command == Command::kTrace && g.deflates() && g.trace->rule.rtol <= 0;
+  g.steps = g.density || by_number ? config.quadrature.steps : 0;
+  g.most_steps = most_steps(config.eigs, g.n);
+  if (g.max_products == 0) return;
+  const std::int64_t residuals = g.eigen && g.eigen->true_residuals ? g.eigen->wanted() : 0;
+  const std::int64_t left = std::max<std::int64_t>(1, g.max_products - kSymmetryProbes - residuals);
+  const std::int64_t runs = g.runs + (g.eigen && g.eigen->solver != EigenSolver::kProbe ? 1 : 0);
+  g.steps = std::min(g.steps, std::max<std::int64_t>(1, left / std::max<std::int64_t>(1, runs)));
+  g.most_steps = std::min(g.most_steps, std::max<std::int64_t>(1, left - (runs - 1) * g.steps));
+}
+
+/// Products of Hutch++ or XTrace, at most. Two vectors are kept for three products of the one, one for two of the
+/// other: as many as there may be rows in a Lanczos basis.
+void set_own_products(Goals& g, const RunConfig& config) {
+  TraceGoal& trace = *g.trace;
+  const bool xtrace = trace.method == TraceMethod::kXTrace;
+  const std::int64_t rows = most_steps(config.eigs, g.n);
+  std::int64_t products = xtrace ? 2 * rows : 3 * rows / 2;
+  if (trace.rule.rtol <= 0) products = std::min(products, (xtrace ? 2 : 3) * config.quadrature.probes);
+  products = std::max(products, kLeastOwnProducts);
+  if (g.max_products > 0) products = std::min(products, g.max_products - kSymmetryProbes);
+  if (products < kLeastOwnProducts)
+    throw UsageError("--trace-method " + std::string(to_string(trace.method)) + " takes " +
+                     std::to_string(kLeastOwnProducts) + " products at least, beside " +
+                     std::to_string(kSymmetryProbes) + " of the symmetry check: --max-hvps " +
+                     std::to_string(g.max_products) + " is too few");
+  trace.own_products = products;
+}
+
+// --- what they take ---
+
+/// Vectors that are held beside the Lanczos runs' bases, in rows of a shard each.
+std::int64_t rows_for_eigenvalues(const Goals& g) {
+  const EigenGoal& eigen = *g.eigen;
+  if (eigen.solver == EigenSolver::kPower) return eigen.wanted() + 2;  // an iterate, and its product
+  const std::int64_t longest = std::min(g.most_steps, g.n) + eigen.block;
+  return (eigen.max_basis > 0 ? std::min(longest, eigen.max_basis) : longest) + eigen.block;
+}
+
+std::int64_t rows_for_trace(const Goals& g) {
+  const TraceGoal& trace = *g.trace;
+  constexpr std::int64_t kAtOnce = 2 * kTraceTogether;  // random vectors, and their products
+  if (trace.method == TraceMethod::kXTrace) return trace.own_products / 2 + kAtOnce;
+  if (trace.method == TraceMethod::kHutchPlusPlus) return 2 * trace.own_products / 3 + kAtOnce;
+  std::int64_t rows = kAtOnce;
+  if (trace.deflated() && trace.rule.rtol > 0) rows += kSymmetryProbes;  // by which the run's length is chosen
+  // Sums, mean and error in double, what a product leaves, and a whole vector on its way to the file.
+  if (g.writes_diagonal()) rows += 12;
+  return rows;
+}
+
+}  // namespace
+
+std::int64_t Goals::products_left(std::int64_t used) const {
+  if (max_products == 0) return std::numeric_limits<std::int64_t>::max();
+  return std::max<std::int64_t>(0, max_products - used);
+}
+
+Goals goals_of(Command command, const RunConfig& config, std::int64_t n) {
+  Goals g;
+  g.command = command;
+  g.n = n;
+  g.reorthogonalize = config.quadrature.reorthogonalize;
+  g.seed = config.quadrature.seed;
+  g.distribution = config.quadrature.distribution;
+  g.confidence = config.accuracy.confidence;
+  g.rounding =
+      10 * (config.compute.dtype == ElementType::kF64 ? std::numeric_limits<double>::epsilon()
+                                                      : static_cast<double>(std::numeric_limits<float>::epsilon()));
+  g.max_products = config.accuracy.max_hvps;
+  g.eigen = eigen_goal(command, config);
+  g.trace = trace_goal(command, config);
+  if (command == Command::kAnalyze || command == Command::kDensity)
+    g.density = DensityGoal{config.accuracy.density_w1, config.quadrature.sigma};
+  g.runs = lanczos_runs(g, config);
+  set_steps(g, config);
+  if (g.estimates_trace_by_itself()) set_own_products(g, config);
+  return g;
+}
+
+Demand demand_of(const Goals& g) {
+  Demand d;
+  const std::int64_t most = std::min(g.most_steps, g.n);
+  d.probes = std::max<std::int64_t>(1, g.runs);
+  d.steps = std::max<std::int64_t>(1, std::min(g.steps, g.n));
+  const bool refined = g.density && g.density->w1 > 0, adaptive_trace = g.trace && g.trace->rule.rtol > 0;
+  if (g.runs > 0 && (g.solves_by(EigenSolver::kProbe) || refined || (g.deflates() && adaptive_trace)))
+    d.longest_steps = std::max(most, d.steps);
+  if (refined) d.most_steps = d.longest_steps;
+  d.reorthogonalize = g.reorthogonalize;
+  d.keeps_basis = g.deflates();
+  d.adaptive = refined || adaptive_trace;
+  d.max_products = g.max_products;
+  d.other_products = kSymmetryProbes;
+  if (g.eigen) {
+    if (g.eigen->true_residuals) d.other_products += std::min(g.eigen->wanted(), g.n);
+    if (g.eigen->solver == EigenSolver::kProbe) {
+      d.max_basis = g.eigen->max_basis;
+      d.wanted = std::min(g.eigen->wanted(), g.n);
+    } else {
+      d.other_products += most;
+      d.other_rows += rows_for_eigenvalues(g);
+      if (g.eigen->solver == EigenSolver::kBlock) d.joint = g.eigen->block;
+    }
+  }
+  if (g.trace) {
+    d.other_rows += rows_for_trace(g);
+    if (g.samples_trace()) {
+      d.other_products += std::max<std::int64_t>(0, g.trace->rule.min_samples - kSymmetryProbes);
+      if (!g.writes_diagonal()) d.joint_where_room = kTraceTogether;
+    } else {
+      d.other_products += g.trace->own_products;
+      d.joint = std::max(d.joint, kTraceTogether);
+    }
+  }
+  return d;
+}
+
+}  // namespace hesspect

@@ -1,0 +1,286 @@
+// A group's Lanczos runs: in lock-step to their least number of steps, then each as far as what is asked of it goes.
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "context.h"
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/probe_numbers.h"
+#include "hesspect/krylov/vector_math.h"
+#include "hesspect/spectrum/cumulative.h"
+#include "hesspect/spectrum/probe.h"
+
+namespace hesspect {
+namespace {
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+/// Steps between looks at what a run has reached.
+constexpr std::int64_t kWindow = 8;
+
+/// The operator, and what its first products with unit start vectors tell of the trace.
+class FirstProducts final : public LinearOperator {
+ public:
+  FirstProducts(LinearOperator& op, const LayerOffsets& layers) : op_(op), layers_(layers) {}
+  Communicator& comm() const override { return op_.comm(); }
+  const Shard& shard() const override { return op_.shard(); }
+  at::TensorOptions options() const override { return op_.options(); }
+  void apply(const at::Tensor& x, at::Tensor& y) override {
+    op_.apply(x, y);
+    samples.push_back(trace_sample(op_, layers_, 0, x, y));
+  }
+  void apply_block(std::span<const at::Tensor> x, std::span<at::Tensor> y) override {
+    op_.apply_block(x, y);
+    for (std::size_t i = 0; i < x.size(); ++i) samples.push_back(trace_sample(op_, layers_, 0, x[i], y[i]));
+  }
+  std::vector<TraceSample> samples;
+
+ private:
+  LinearOperator& op_;
+  const LayerOffsets& layers_;
+};
+
+/// The sample of z from that of z / ‖z‖.
+TraceSample scaled(TraceSample unit, std::int64_t probe, double norm_sq) {
+  unit.probe = probe;
+  unit.quadratic_form *= norm_sq;
+  unit.product_norm_sq *= norm_sq;
+  for (double& layer : unit.layers) layer *= norm_sq;
+  return unit;
+}
+
+class LanczosTask {
+ public:
+  /// @param known  samples of first products that earlier starts have reported, and the symmetry check's
+  LanczosTask(Context& context, const std::vector<TraceSample>& known)
+      : context_(context), goals_(context.goals), op_(context.op), comm_(context.comm), known_(known) {}
+
+  void begin(const std::vector<std::int64_t>& probes);
+  FinishedProbe carry_out(const ActiveRun& active);
+  void finish(ActiveRun& active);
+  void keep_for_deflation(std::unique_ptr<Lanczos> run);
+
+ private:
+  std::unique_ptr<Lanczos> start(std::int64_t probe);
+  bool wants_sample(std::int64_t probe) const;
+  void first_steps();
+  void sample_again(std::int64_t probe);
+  std::int64_t most_rows() const;
+  void refine(Lanczos& run);
+  void find_all(Lanczos& run);
+  void deflate_further(Lanczos& run);
+  double asked_w1() const { return goals_.density ? goals_.density->w1 : 0; }
+  /// Each rank has come to the opinion by floating-point work of its own.
+  bool decided(bool mine) const { return comm_.of_rank0(mine); }
+  void extend(Lanczos& run, std::int64_t steps) {
+    run.extend(op_, steps, [this](const Lanczos&) { context_.between_products(); });
+  }
+
+  Context& context_;
+  const Goals& goals_;
+  HessianOperator& op_;
+  Communicator& comm_;
+  const std::vector<TraceSample>& known_;
+};
+
+std::unique_ptr<Lanczos> LanczosTask::start(std::int64_t number) {
+  const LanczosOptions options = context_.lanczos_options();
+  const auto warn = [this](const std::string& text) { context_.say(text, /*warning=*/true); };
+  if (auto run = context_.checkpoint.resume(op_, number, options, warn)) {
+    context_.say("probe " + std::to_string(number) + " goes on after " + std::to_string(run->replay_left()) + " steps");
+    return run;
+  }
+  return std::make_unique<Lanczos>(op_, context_.probe(number), options);
+}
+
+/// The least number of steps that is asked of every run.
+void LanczosTask::begin(const std::vector<std::int64_t>& probes) {
+  for (const std::int64_t number : probes) {
+    auto run = start(number);
+    context_.active.push_back({number, std::move(run)});
+  }
+  if (goals_.steps == 0) return;
+  first_steps();
+  std::vector<Lanczos*> runs;
+  for (const ActiveRun& one : context_.active) runs.push_back(one.run.get());
+  extend_together(op_, runs, goals_.steps - 1, [this] { context_.between_products(); });
+}
+
+/// Whether the run's first product is a sample of the trace that no earlier start has reported.
+bool LanczosTask::wants_sample(std::int64_t number) const {
+  return goals_.samples_trace() && !goals_.writes_diagonal() && number < goals_.runs &&
+         (number > 0 || !goals_.deflates()) &&
+         std::ranges::none_of(known_, [&](const TraceSample& sample) { return sample.probe == number; });
+}
+
+/// Every run's first step, and what its product tells of the trace.
+void LanczosTask::first_steps() {
+  std::vector<ActiveRun*> fresh;
+  for (ActiveRun& one : context_.active) {
+    if (one.run->replay_left() == 0) {
+      fresh.push_back(&one);
+      continue;
+    }
+    one.run->extend(op_, 1);  // taken again, without a product
+    if (wants_sample(one.probe)) sample_again(one.probe);
+  }
+  if (fresh.empty()) return;
+  FirstProducts watched(op_, context_.layers);
+  std::vector<Lanczos*> runs;
+  for (const ActiveRun* one : fresh) runs.push_back(one->run.get());
+  extend_together(watched, runs, 1);
+  for (std::size_t i = 0; i < fresh.size(); ++i)
+    if (wants_sample(fresh[i]->probe))
+      context_.report(Sampled{scaled(watched.samples[i], fresh[i]->probe, runs[i]->start_norm_sq())});
+  context_.between_products();
+}
+
+/// The first product again, of a run that is past it.
+void LanczosTask::sample_again(std::int64_t number) {
+  at::Tensor z = context_.probe(number);
+  const double sum = comm_.sum(norm_sq(z));
+  scale_into(z, 1 / std::sqrt(sum), z);
+  at::Tensor hz = agreed(comm_, [&] { return at::zeros_like(z); });
+  op_.apply(z, hz);
+  context_.report(Sampled{scaled(trace_sample(op_, context_.layers, number, z, hz), number, sum)});
+}
+
+/// Steps that a run's basis has room for without a thick restart.
+std::int64_t LanczosTask::most_rows() const {
+  const std::int64_t max_basis = context_.eigen_options().max_basis;
+  return max_basis > 0 ? std::min(goals_.most_steps, max_basis - 1) : goals_.most_steps;
+}
+
+/// Takes the run as far as its density asks.
+void LanczosTask::refine(Lanczos& run) {
+  if (asked_w1() <= 0) return;
+  const std::int64_t most = most_rows();
+  const auto coarse = [&] {
+    const ProbeQuadrature q = quadrature_of(run, 0);
+    // Half of what is allowed is for the choice of probes.
+    return quadrature_w1(q, goals_.n) > asked_w1() / 2 * (q.ritz.back() - q.ritz.front());
+  };
+  while (run.steps() < most && !run.breakdown() && decided(coarse()))
+    extend(run, std::min(std::max(kWindow, run.steps() / 8), most - run.steps()));
+}
+
+/// Takes probe 0's run on to all eigenvalues, where those are few and cheaper than the probes that the density would
+/// take. Where the space has closed, so that one value may be all that is left over, one step tells.
+void LanczosTask::find_all(Lanczos& run) {
+  const std::int64_t n = goals_.n, most = most_rows();
+  if (asked_w1() <= 0 || !goals_.reorthogonalize) return;
+  const auto pays = [&] {
+    if (all_found(run) || (n > most && (!run.breakdown() || run.blocks().size() > 1))) return false;
+    const ProbeQuadrature q = quadrature_of(run, 0);
+    const CumulativeDensity d = cumulative_density(std::span(&q, 1), n, {goals_.confidence});
+    const double target = asked_w1() * (d.range_hi - d.range_lo);
+    if (d.w1 <= target) return false;
+    const double ratio = d.w1_sampling / std::max(target - d.w1_quadrature, target / 2);
+    const double probes = (ratio * ratio - 1) * static_cast<double>(q.alpha.size());
+    return n > most || probes > static_cast<double>(n - run.rows());
+  };
+  while (run.rows() < most && decided(pays())) {
+    if (run.breakdown() && !restart_afresh(op_, run, goals_.seed)) return;
+    extend(run, n > most ? 1 : std::min(kWindow, most - run.rows()));
+  }
+}
+
+/// Takes probe 0's run on while a step saves more than one of the trace's probes.
+void LanczosTask::deflate_further(Lanczos& run) {
+  if (!goals_.deflates() || goals_.trace->rule.rtol <= 0) return;
+  const TraceRule& rule = goals_.trace->rule;
+  std::vector<TraceSample> samples;
+  std::vector<at::Tensor> z;
+  for (const TraceSample& sample : known_)
+    if (sample.probe >= trace_probe(0)) {
+      samples.push_back(sample);
+      z.push_back(context_.probe(sample.probe));
+    }
+  DeflationForecast forecast(std::move(samples), std::move(z));
+  const double quantile = trace_quantile(rule.confidence);
+  const std::int64_t most = most_rows();
+  while (run.steps() < most && !run.breakdown()) {
+    forecast.update(op_, run);
+    // A wider look back, for what single steps bring comes in bursts.
+    const std::int64_t window = std::max(2 * kWindow, run.steps() / 3);
+    const double floor = trace_floor(quadrature_of(run, 0), goals_.n);
+    if (!decided(forecast.pays(window, rule.rtol, quantile, floor))) return;
+    extend(run, std::min(kWindow, most - run.steps()));
+  }
+}
+
+/// All that is asked of a run, in the order in which a resumed one takes its recorded steps again.
+FinishedProbe LanczosTask::carry_out(const ActiveRun& active) {
+  Lanczos& run = *active.run;
+  FinishedProbe done;
+  refine(run);
+  if (active.probe == 0) find_all(run);
+  if (run.steps() > 0) done.quadrature = quadrature_of(run, active.probe);
+  if (active.probe != 0) return done;
+  const bool solves = goals_.solves_by(EigenSolver::kProbe);
+  if (solves)
+    done.eigenvalues =
+        eigenvalues(op_, run, context_.eigen_options(), [this](const Lanczos&) { context_.between_products(); });
+  deflate_further(run);
+  if (run.thick_restarts() > 0) return done;
+  // The further steps make the quadrature finer.
+  done.quadrature = quadrature_of(run, active.probe);
+  if (solves) {
+    const EigenResult so_far = eigenvalues_so_far(run, goals_.n, context_.eigen_options());
+    if (so_far.converged || !done.eigenvalues->converged) done.eigenvalues = so_far;
+  }
+  return done;
+}
+
+void LanczosTask::finish(ActiveRun& active) {
+  FinishedProbe done = carry_out(active);
+  Lanczos& run = *active.run;
+  const bool measured = active.probe == 0 && goals_.reorthogonalize && run.steps() > 1;
+  done.quadrature.orthogonality_loss = measured ? run.orthogonality_loss() : kNaN;
+  if (done.eigenvalues && goals_.reorthogonalize)
+    measure_and_write(context_, *done.eigenvalues, eigenvectors(run, goals_.n, context_.eigen_options()));
+  context_.report(ProbeFinished{done});
+  if (active.probe == 0 && goals_.deflates())
+    keep_for_deflation(std::move(active.run));
+  else
+    context_.checkpoint.forget(active.probe);
+}
+
+void LanczosTask::keep_for_deflation(std::unique_ptr<Lanczos> run) {
+  const Lanczos& kept = *run;
+  context_.deflation =
+      std::make_unique<DeflationBasis>(DeflationBasis{std::move(run), KrylovDeflation(op_, kept, context_.layers)});
+  const KrylovDeflation& space = context_.deflation->space;
+  context_.report(BasisReady{{space.rank(), space.captured(), space.captured_layers()}});
+}
+
+}  // namespace
+
+void perform(Context& context, const RunLanczos& runs) {
+  // Runs beyond the first ones come when the trace is done: the vectors make room.
+  if (std::ranges::any_of(runs.probes, [&](std::int64_t p) { return p >= context.goals.runs; }))
+    context.deflation.reset();
+  LanczosTask task(context, runs.known);
+  task.begin(runs.probes);
+  // The one that goes on to the eigenvalues comes last: the others need not wait for it, nor hold their memory.
+  std::vector<ActiveRun>& active = context.active;
+  std::stable_sort(active.begin(), active.end(),
+                   [](const ActiveRun& a, const ActiveRun& b) { return (a.probe == 0) < (b.probe == 0); });
+  while (!active.empty()) {
+    task.finish(active.front());
+    active.erase(active.begin());
+  }
+}
+
+/// Probe 0's run takes its recorded steps again, and where none are left on disk its products.
+void perform(Context& context, const RebuildBasis& rebuild) {
+  LanczosTask task(context, rebuild.known);
+  task.begin({0});
+  task.carry_out(context.active.front());
+  std::unique_ptr<Lanczos> run = std::move(context.active.front().run);
+  context.active.clear();
+  task.keep_for_deflation(std::move(run));
+}
+
+}  // namespace hesspect

@@ -1,0 +1,27 @@
+// Who does what next: the policies in turn.
+#pragma once
+
+#include "policies.h"
+
+namespace hesspect {
+
+class Schedule {
+ public:
+  Schedule(const Goals& goals, const Plan& plan)
+      : goals_(goals), trace_(goals, plan), density_(goals, plan, trace_), eigen_(goals) {}
+  Schedule(const Schedule&) = delete;
+  Schedule& operator=(const Schedule&) = delete;
+
+  Task next(const Ledger& ledger, int group);
+  bool done(const Ledger& ledger) const { return density_.done(ledger) && eigen_.done(ledger) && trace_.done(ledger); }
+  /// Products of the whole run, as far as can be told.
+  ProductRange expected(const Ledger& ledger) const;
+
+ private:
+  const Goals& goals_;
+  TracePolicy trace_;
+  DensityPolicy density_;
+  EigenPolicy eigen_;
+};
+
+}  // namespace hesspect

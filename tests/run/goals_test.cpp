@@ -1,0 +1,149 @@
+// What commands ask for, and what that takes.
+#include "hesspect/run/goals.h"
+
+#include <gtest/gtest.h>
+
+#include "hesspect/core/errors.h"
+
+namespace hesspect {
+namespace {
+
+constexpr std::int64_t kParameters = 1'000'000;
+
+Goals goals(Command command, const RunConfig& config = {}) { return goals_of(command, config, kParameters); }
+Demand demand(Command command, const RunConfig& config = {}) { return demand_of(goals(command, config)); }
+
+TEST(Goals, OfEachCommand) {
+  const Goals analyze = goals(Command::kAnalyze);
+  ASSERT_TRUE(analyze.eigen && analyze.trace && analyze.density);
+  EXPECT_EQ(analyze.eigen->solver, EigenSolver::kProbe);
+  EXPECT_TRUE(analyze.eigen->true_residuals);
+  EXPECT_EQ(analyze.eigen->wanted(), 13);
+  EXPECT_TRUE(analyze.deflates());
+  EXPECT_EQ(analyze.runs, 1);
+  EXPECT_EQ(analyze.steps, 80);
+  EXPECT_EQ(analyze.most_steps, 200);
+  EXPECT_EQ(analyze.density->w1, 0.01);
+
+  const Goals density = goals(Command::kDensity);
+  EXPECT_FALSE(density.eigen);
+  ASSERT_TRUE(density.trace);  // of samples that cost nothing
+  EXPECT_EQ(density.trace->rule.rtol, 0);
+  EXPECT_FALSE(density.trace->layers);
+
+  const Goals eigs = goals(Command::kEigs);
+  EXPECT_TRUE(eigs.eigen && !eigs.trace && !eigs.density);
+  EXPECT_EQ(eigs.runs, 1);
+  EXPECT_EQ(eigs.steps, 0);
+
+  const Goals trace = goals(Command::kTrace);
+  EXPECT_TRUE(!trace.eigen && trace.trace && !trace.density);
+  EXPECT_EQ(trace.runs, 1);
+}
+
+TEST(Goals, RunsOfTheirOwnNeedNoProbe) {
+  RunConfig config;
+  config.eigs.block = 4;
+  EXPECT_EQ(goals(Command::kEigs, config).eigen->solver, EigenSolver::kBlock);
+  EXPECT_EQ(goals(Command::kEigs, config).runs, 0);
+  EXPECT_EQ(goals(Command::kAnalyze, config).runs, 1);
+  config = {};
+  config.eigs.method = EigenMethod::kPower;
+  config.eigs.magnitude = 3;
+  config.eigs.top = config.eigs.bottom = 0;
+  EXPECT_TRUE(goals(Command::kEigs, config).solves_by(EigenSolver::kPower));
+  EXPECT_FALSE(goals(Command::kEigs, config).eigen->true_residuals);
+  config = {};
+  config.trace.trace_method = TraceMethod::kXTrace;
+  EXPECT_EQ(goals(Command::kTrace, config).runs, 0);
+  EXPECT_TRUE(goals(Command::kTrace, config).estimates_trace_by_itself());
+  EXPECT_FALSE(goals(Command::kDensity, config).trace);
+}
+
+TEST(Goals, WithoutReorthogonalisationTheTraceIsHutchinsons) {
+  RunConfig config;
+  config.quadrature.reorthogonalize = false;
+  EXPECT_EQ(goals(Command::kDensity, config).trace->method, TraceMethod::kHutchinson);
+}
+
+TEST(Goals, TooFewProductsForAnEstimator) {
+  RunConfig config;
+  config.trace.trace_method = TraceMethod::kHutchPlusPlus;
+  config.accuracy.max_hvps = 7;
+  EXPECT_THROW(goals(Command::kTrace, config), UsageError);
+  config.accuracy.max_hvps = 8;
+  EXPECT_EQ(goals(Command::kTrace, config).trace->own_products, 6);
+}
+
+TEST(Demand, OfAnAnalysis) {
+  const Demand d = demand(Command::kAnalyze);
+  EXPECT_EQ(d.probes, 1);
+  EXPECT_EQ(d.steps, 80);
+  EXPECT_EQ(d.longest_steps, 200);
+  EXPECT_EQ(d.most_steps, 200);
+  EXPECT_EQ(d.other_products, 15);  // symmetry and true residuals
+  EXPECT_EQ(d.other_rows, 10);      // four probes and their products, and two for the forecast
+  EXPECT_EQ(d.joint, 1);
+  EXPECT_EQ(d.joint_where_room, 4);  // the trace takes four products at once
+  EXPECT_EQ(d.wanted, 13);
+  EXPECT_TRUE(d.keeps_basis && d.adaptive && d.reorthogonalize);
+}
+
+/// The plan left out what --max-hvps leaves undone.
+TEST(Demand, IsNoMoreThanTheProductsThatMayBeTaken) {
+  RunConfig config;
+  config.accuracy.max_hvps = 40;
+  const Demand d = demand(Command::kAnalyze, config);
+  EXPECT_EQ(d.steps, 25);  // 40 − 2 − 13
+  EXPECT_EQ(d.longest_steps, 25);
+  EXPECT_EQ(d.other_products + d.probes * d.steps, 40);
+}
+
+/// The plan left out the products, vectors and whole vectors of methods of their own.
+TEST(Demand, OfHutchPlusPlusAndXTrace) {
+  RunConfig config;
+  config.trace.trace_method = TraceMethod::kHutchPlusPlus;
+  Demand d = demand(Command::kTrace, config);
+  EXPECT_EQ(d.other_products, 302);
+  EXPECT_EQ(d.other_rows, 208);
+  EXPECT_EQ(d.joint, 4);
+  EXPECT_EQ(d.longest_steps, 0);
+  config.trace.trace_method = TraceMethod::kXTrace;
+  d = demand(Command::kTrace, config);
+  EXPECT_EQ(d.other_products, 402);
+  EXPECT_EQ(d.other_rows, 208);
+}
+
+TEST(Demand, OfBlocksAndPowerIterations) {
+  RunConfig config;
+  config.eigs.block = 6;
+  Demand d = demand(Command::kEigs, config);
+  EXPECT_EQ(d.joint, 6);
+  EXPECT_EQ(d.other_rows, 212);      // 200 and the next block, and a block of products
+  EXPECT_EQ(d.other_products, 215);  // symmetry, residuals, 200
+  EXPECT_EQ(d.longest_steps, 0);     // there is no single run beside it
+  config.eigs.max_basis = 50;
+  EXPECT_EQ(demand(Command::kEigs, config).other_rows, 56);
+  config = {};
+  config.eigs.method = EigenMethod::kPower;
+  config.eigs.magnitude = 3;
+  config.eigs.top = config.eigs.bottom = 0;
+  d = demand(Command::kEigs, config);
+  EXPECT_EQ(d.other_rows, 5);
+  EXPECT_EQ(d.joint, 1);
+}
+
+/// A diagonal was counted only where an accuracy of the trace is asked for too.
+TEST(Demand, OfADiagonal) {
+  RunConfig config;
+  config.trace.diagonal = "d.h5";
+  config.accuracy.rtol_trace = 0;
+  config.quadrature.probes = 12;
+  const Demand d = demand(Command::kTrace, config);
+  EXPECT_EQ(d.other_rows, 20);
+  EXPECT_EQ(d.other_products, 12);
+  EXPECT_EQ(d.joint_where_room, 1);  // its samples are taken one by one
+}
+
+}  // namespace
+}  // namespace hesspect
