@@ -14,15 +14,15 @@
 #include "hesspect/core/zip_archive.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/io/result_file.h"
-#include "hesspect/model/checkpoint.h"
 #include "hesspect/model/program.h"
+#include "hesspect/model/state_dict.h"
 #include "hesspect/report/text.h"
 
 namespace hesspect {
 namespace {
 
 constexpr std::size_t kLargest = 10;      // parameters listed of a model
-constexpr std::size_t kMostListed = 200;  // tensors listed of a checkpoint or data file
+constexpr std::size_t kMostListed = 200;  // tensors listed of a state dict or data file
 
 std::string lower_name(at::ScalarType dtype) {
   static const std::map<at::ScalarType, std::string> names = {{at::kFloat, "float32"},
@@ -140,24 +140,25 @@ std::string inspect_program(const std::filesystem::path& path) {
   return text;
 }
 
-std::string inspect_checkpoint(const std::filesystem::path& path) {
-  const Checkpoint checkpoint = read_checkpoint(path);
+std::string inspect_state_dict(const std::filesystem::path& path) {
+  const StateDict state_dict = read_state_dict(path);
   std::vector<Row> rows;
   std::int64_t total = 0;
-  for (const auto& t : checkpoint.tensors) {
+  for (const auto& t : state_dict.tensors) {
     rows.push_back({one_line(t.name), lower_name(t.dtype), format_shape(t.shape), ""});
     const std::int64_t count = product(t.shape);
     total = total > kMost - count ? kMost : total + count;
   }
-  std::string text = "checkpoint, " + checkpoint.format;
-  if (!checkpoint.key.empty()) text += " under the key " + quote(checkpoint.key);
-  if (checkpoint.files.size() > 1) text += ", " + std::to_string(checkpoint.files.size()) + " files";
+  const bool names_itself = state_dict.format.starts_with("PyTorch state dict");
+  std::string text = (names_itself ? "" : "state dict, ") + state_dict.format;
+  if (!state_dict.key.empty()) text += " under the key " + quote(state_dict.key);
+  if (state_dict.files.size() > 1) text += ", " + std::to_string(state_dict.files.size()) + " files";
   text +=
       ": " + format_count(static_cast<std::int64_t>(rows.size())) + " tensors, " + format_count(total) + " entries\n";
   text += table(rows, kMostListed);
-  if (!checkpoint.skipped.empty()) {
+  if (!state_dict.skipped.empty()) {
     std::vector<std::string> names;
-    for (const auto& name : checkpoint.skipped) names.push_back(one_line(name));
+    for (const auto& name : state_dict.skipped) names.push_back(one_line(name));
     text += "and what is no tensor: " + format_names(names) + "\n";
   }
   return text;
@@ -196,7 +197,7 @@ bool is_exported_program(const std::filesystem::path& path) {
 
 std::string inspect(const std::filesystem::path& path) {
   std::error_code error;
-  if (std::filesystem::is_directory(path, error)) return inspect_checkpoint(path);
+  if (std::filesystem::is_directory(path, error)) return inspect_state_dict(path);
   check_input_file(path);
   try_hdf5_file(path);
   std::array<char, 16> head{};
@@ -205,11 +206,11 @@ std::string inspect(const std::filesystem::path& path) {
   const std::string hdf5 = "\x89HDF\r\n\x1a\n";
   if (start.starts_with(hdf5)) return is_result(path) ? page(read_result(path)) : inspect_arrays(path);
   if (start.starts_with("PK\x03\x04"))
-    return is_exported_program(path) ? inspect_program(path) : inspect_checkpoint(path);
-  if (start[8] == '{') return looks_like_data(path) ? inspect_arrays(path) : inspect_checkpoint(path);
-  if (start[0] == '{' || start[0] == '\x80') return inspect_checkpoint(path);
+    return is_exported_program(path) ? inspect_program(path) : inspect_state_dict(path);
+  if (start[8] == '{') return looks_like_data(path) ? inspect_arrays(path) : inspect_state_dict(path);
+  if (start[0] == '{' || start[0] == '\x80') return inspect_state_dict(path);
   throw InputError(quote(path.string()) +
-                   " is no exported program (.pt2), checkpoint, data file (HDF5, safetensors) or result");
+                   " is no exported program (.pt2), state dict, data file (HDF5, safetensors) or result");
 }
 
 }  // namespace hesspect

@@ -6,7 +6,7 @@
 
 namespace hesspect {
 
-/// @throws InputError: no such file, or none of a .pt2, a checkpoint, a data file, a result
+/// @throws InputError: no such file, or none of a .pt2, a state dict, a data file, a result
 std::string inspect(const std::filesystem::path& path);
 
 }  // namespace hesspect

@@ -116,21 +116,21 @@ struct LoadedProgram {
   OverlayReport overlay;
 };
 
-/// Lays the checkpoints over the program, later ones over earlier.
+/// Lays the state dicts over the program, later ones over earlier.
 void lay_weights_over(const ModelConfig& config, LoadedProgram& loaded) {
-  std::vector<Checkpoint> checkpoints;
-  for (const std::string& path : config.weights) checkpoints.push_back(read_checkpoint(path, config.weights_key));
-  loaded.overlay = loaded.program->overlay(checkpoints, config.weights_partial);
-  for (const Checkpoint& checkpoint : checkpoints) {
-    loaded.files.insert(loaded.files.end(), checkpoint.files.begin(), checkpoint.files.end());
-    loaded.format += (loaded.format.empty() ? "" : ", ") + checkpoint.format;
-    if (!checkpoint.other_sets.empty() && config.weights_key.empty())
-      loaded.changes.push_back(quote(checkpoint.files.front().string()) + ": " + quote(checkpoint.key) +
-                               " is read; --weights-key chooses " + format_names(checkpoint.other_sets));
+  std::vector<StateDict> state_dicts;
+  for (const std::string& path : config.weights) state_dicts.push_back(read_state_dict(path, config.weights_key));
+  loaded.overlay = loaded.program->overlay(state_dicts, config.weights_partial);
+  for (const StateDict& state_dict : state_dicts) {
+    loaded.files.insert(loaded.files.end(), state_dict.files.begin(), state_dict.files.end());
+    loaded.format += (loaded.format.empty() ? "" : ", ") + state_dict.format;
+    if (!state_dict.other_sets.empty() && config.weights_key.empty())
+      loaded.changes.push_back(quote(state_dict.files.front().string()) + ": " + quote(state_dict.key) +
+                               " is read; --weights-key chooses " + format_names(state_dict.other_sets));
   }
-  for (std::size_t i = 0; i < checkpoints.size(); ++i)
+  for (std::size_t i = 0; i < state_dicts.size(); ++i)
     if (const std::string change = describe(loaded.overlay.changes[i]); !change.empty())
-      loaded.changes.push_back(quote(checkpoints[i].files.front().string()) + ": " + change);
+      loaded.changes.push_back(quote(state_dicts[i].files.front().string()) + ": " + change);
   if (!loaded.overlay.ignored.empty()) loaded.changes.push_back("ignored: " + format_names(loaded.overlay.ignored));
 }
 

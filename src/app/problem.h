@@ -25,9 +25,9 @@ struct Problem {
   at::Device device = at::kCPU;
   std::int64_t process_bytes = 0;  // resident before the model was read
   std::unique_ptr<Program> program;
-  std::vector<std::filesystem::path> weight_files;  // of the checkpoint, if there was one
+  std::vector<std::filesystem::path> weight_files;  // of the state dict, if there was one
   std::string weights_format;
-  std::vector<std::string> weights_changes;  // a sentence each: what was done to make the checkpoints' names fit
+  std::vector<std::string> weights_changes;  // a sentence each: what was done to make the state dicts' names fit
   OverlayReport overlay;
   std::vector<std::string> warnings;  // told in the log when the run began
   std::unique_ptr<ArrayFile> file;
@@ -38,7 +38,7 @@ struct Problem {
   std::string row_check;       // what the check found that the loss is a sum over rows: "passed", "assumed: …"
 };
 
-/// What a program without weights, exported on the meta device, gets where no checkpoint gives them.
+/// What a program without weights, exported on the meta device, gets where no state dict gives them.
 enum class Weights { kRequired, kStandIns };
 
 /// Reads and checks everything before anything is computed. Collective over world.

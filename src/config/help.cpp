@@ -59,9 +59,9 @@ std::string help_text(Command command) {
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
-           "  inspect   what a .pt2, a checkpoint, a data file or a result holds\n\n"
+           "  inspect   what a .pt2, a state dict, a data file or a result holds\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
-  if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, checkpoint, data file or result)\n";
+  if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, state dict, data file or result)\n";
   RunConfig config;
   GeneralConfig general;
   std::string text = "usage: hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS" +

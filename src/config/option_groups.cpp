@@ -18,9 +18,9 @@ OptionGroup model_options(ModelConfig& c) {
   OptionGroup group{"Model", {}};
   group.text("model", c.model, "FILE", "the exported program, a .pt2 that torch.export.save wrote");
   group.texts("weights", c.weights, "FILE|FOLDER",
-              "a checkpoint laid over it by name: .safetensors, *.index.json, a PyTorch state dict (.pt, .pth), or a "
+              "a state dict laid over it by name: .safetensors, *.index.json, a PyTorch archive (.pt, .pth), or a "
               "folder of these; later ones over earlier (repeatable); default: the weights in the .pt2");
-  group.flag("weights-partial", c.weights_partial, "leave what no checkpoint holds as it is in the .pt2 (adapters)");
+  group.flag("weights-partial", c.weights_partial, "leave what no state dict holds as it is in the .pt2 (adapters)");
   group.text("weights-key", c.weights_key, "KEY",
              "where a PyTorch file keeps the state dict, as swa_state_dict or ema.model; default: the usual keys");
   group.integer("output-index", c.output_index, 0, 1'000'000, "which of the program's outputs the loss takes");

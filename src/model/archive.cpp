@@ -98,7 +98,7 @@ Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
     throw InputError(where() +
                      (old_form ? "was written by an older torch.export.save; export it again with torch 2.8 or later"
                       : torch_save
-                          ? "is a PyTorch checkpoint (torch.save), not an exported program; pass it as --weights, and "
+                          ? "is a PyTorch state dict (torch.save), not an exported program; pass it as --weights, and "
                             "as --model the .pt2 that torch.export.save writes"
                           : "holds no exported program (models/*.json); expected a file written by torch.export.save"));
   }

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <set>
 
-#include "checkpoint_names.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "program_impl.h"
+#include "state_dict_names.h"
 #include "weight_ties.h"
 
 namespace hesspect {
@@ -16,7 +16,7 @@ namespace {
 
 constexpr double kStandIn = 0.1;  // size of a made-up weight
 
-/// What a checkpoint may set: parameters, persistent buffers, and what else has no data.
+/// What a state dict may set: parameters, persistent buffers, and what else has no data.
 std::vector<OverlayTarget> targets_of(Program::Impl& impl) {
   std::vector<OverlayTarget> targets;
   const std::vector<at::Tensor> views = impl.layout.views(impl.flat);
@@ -32,7 +32,7 @@ std::vector<OverlayTarget> targets_of(Program::Impl& impl) {
   return targets;
 }
 
-/// @throws InputError naming what no state dict can hold and no checkpoint gives
+/// @throws InputError naming the constants and non-persistent buffers that have no data and that no source gives
 void require_constants(const Program::Impl& impl, const std::vector<NamedTensors>& sources) {
   std::vector<std::string> names;
   for (const auto& tensor : impl.tensors) {
@@ -137,13 +137,13 @@ void Program::use_stand_ins() {
   if (impl_->flat.is_meta()) make_real(*impl_, impl_->owners);
 }
 
-OverlayReport Program::overlay(std::span<const Checkpoint> checkpoints, bool partial) {
+OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool partial) {
   const at::NoGradGuard no_grad;
   std::vector<std::string> warnings;
   if (impl_->flat.is_meta()) {
     const ProgramNames names(targets_of(*impl_));
     std::vector<NamedTensors> sources;
-    for (const Checkpoint& checkpoint : checkpoints) sources.emplace_back(checkpoint, names);
+    for (const StateDict& state_dict : state_dicts) sources.emplace_back(state_dict, names);
     require_constants(*impl_, sources);
     warnings = tie_frozen(*impl_, sources);
     const Ties ties = settle_ties(impl_->stored, sources);
@@ -151,7 +151,7 @@ OverlayReport Program::overlay(std::span<const Checkpoint> checkpoints, bool par
     make_real(*impl_, ties.owners);
   }
   const std::vector<OverlayTarget> targets = targets_of(*impl_);
-  OverlayReport report = hesspect::overlay(checkpoints, targets, partial);
+  OverlayReport report = hesspect::overlay(state_dicts, targets, partial);
   const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
   for (std::size_t i = 0; i < views.size(); ++i)
     if (impl_->layout.entries()[i].is_complex()) views[i].copy_(as_reals(targets[i].tensor));

@@ -57,7 +57,7 @@ bool is_copy(const at::Tensor& a, const at::Tensor& b) {
 /// A file in which both names hold the same weight. What a later file holds under one of them is then meant for both.
 bool shows_tie(const std::vector<NamedTensors>& sources, const std::string& a, const std::string& b) {
   return std::any_of(sources.begin(), sources.end(), [&](const NamedTensors& source) {
-    const CheckpointTensor *first = source.find(a), *second = source.find(b);
+    const StateDictTensor *first = source.find(a), *second = source.find(b);
     return first != nullptr && second != nullptr &&
            (same_memory(first->tensor, second->tensor) || is_copy(first->tensor, second->tensor));
   });
@@ -70,7 +70,7 @@ bool is_found(const std::vector<NamedTensors>& sources, const std::string& name)
 std::string module_of(const ParameterEntry& entry) { return entry.name.substr(0, entry.name.rfind('.') + 1); }
 
 std::string taken_for_tied(const std::string& missing, const std::string& kept) {
-  return quote(missing) + " is in no checkpoint and is taken to be tied to " + quote(kept) +
+  return quote(missing) + " is in no state dict and is taken to be tied to " + quote(kept) +
          ", which is there and which the program does not use by that name";
 }
 
@@ -106,7 +106,7 @@ class Settling {
       tie(ties_.owners, i, candidates.front());
       if (candidates.size() > 1)
         ties_.warnings.push_back(quote(stored_[i].entry.name) +
-                                 " is in no checkpoint and not used by the program: it is " +
+                                 " is in no state dict and not used by the program: it is " +
                                  "taken to be tied to another weight of its shape");
       return;
     }

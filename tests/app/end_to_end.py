@@ -219,7 +219,7 @@ class Analyze(Case):
             for place in (exact[:-1] + exact[1:])[np.diff(exact) > 1e-9 * scale] / 2:
                 self.assertAlmostEqual(cdf[np.searchsorted(x, place) - 1] if place > x[0] else 0, np.mean(exact < place), delta=1e-9)
 
-    def test_weights_from_a_checkpoint(self):
+    def test_weights_from_a_state_dict(self):
         output = self.folder / "r.h5"
         with h5py.File(FIXTURES / "ckpt" / "expected.h5") as f:
             expected = {"": f.attrs["expected_loss"], "bf16": f.attrs["expected_loss_bf16"]}
@@ -395,9 +395,9 @@ class Talk(Case):
         for path, words in ((FIXTURES / "gpt2.pt2", ["exported program", "input_ids", "int64", "tied", "aten.linear"]),
                             (FIXTURES / "multi_output.pt2", ["1: ", "not a tensor"]),
                             (FIXTURES / "widedeep.data.h5", ["data, HDF5", "21 rows", "workclass"]),
-                            (ckpt / "bf16.safetensors", ["checkpoint, safetensors", "bfloat16", "layers.0.weight"]),
+                            (ckpt / "bf16.safetensors", ["state dict, safetensors", "bfloat16", "layers.0.weight"]),
                             (ckpt / "sharded" / "model.safetensors.index.json", ["index", "3 files"]),
-                            (ckpt / "nested_model.pth", ["state dict", "'model'", "epoch"]),
+                            (ckpt / "nested_model.pth", ["PyTorch state dict under", "'model'", "epoch"]),
                             (result, ["result of hesspect analyze", "trace", "spectral density", "#", "mse"])):
             with self.subTest(str(path)):
                 ended = hesspect("inspect", path)

@@ -1,12 +1,12 @@
-// Checkpoints: every tensor that is handed out lies within its file. The first byte says what the rest is: a whole
-// file, the pickle of a torch.save archive, or the index of a sharded checkpoint.
+// State dicts: every tensor that is handed out lies within its file. The first byte says what the rest is: a whole
+// file, the pickle of a torch.save archive, or the index of a sharded state dict.
 #include <ATen/ATen.h>
 
 #include <cstring>
 
 #include "core/zip_writer.h"
 #include "harness.h"
-#include "hesspect/model/checkpoint.h"
+#include "hesspect/model/state_dict.h"
 #include "json_mutator.h"
 
 using namespace hesspect;
@@ -48,8 +48,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (data[0] == kIndex) fuzz::on_disk(shard(), "shard.safetensors");
   const auto path = data[0] == kPickle ? fuzz::on_disk(saved(rest)) : fuzz::on_disk(rest);
   fuzz::reads([&] {
-    const Checkpoint checkpoint = read_checkpoint(path);
-    for (const CheckpointTensor& tensor : checkpoint.tensors) {
+    const StateDict state_dict = read_state_dict(path);
+    for (const StateDictTensor& tensor : state_dict.tensors) {
       fuzz::require(tensor.tensor.sizes() == at::IntArrayRef(tensor.shape), "a tensor of another shape than it says");
       touch(tensor.tensor);
     }

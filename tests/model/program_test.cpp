@@ -120,26 +120,26 @@ TEST(Program, ComplexParametersArePairsOfReals) {
   }
 }
 
-TEST(Program, ComplexNumbersOfACheckpoint) {
+TEST(Program, ComplexNumbersOfAStateDict) {
   Program program = load("complex_parameters");
-  Checkpoint checkpoint;
+  StateDict state_dict;
   for (const ParameterEntry& entry : program.layout().entries()) {
     const at::Tensor pairs = at::sin(at::arange(entry.numel, at::kFloat) + static_cast<double>(entry.offset));
     const at::Tensor reals = pairs.reshape(entry.shape);
     const at::Tensor tensor = entry.is_complex() ? at::view_as_complex(reals) : reals;
-    checkpoint.tensors.push_back({entry.name, tensor.scalar_type(), tensor.sizes().vec(), tensor});
+    state_dict.tensors.push_back({entry.name, tensor.scalar_type(), tensor.sizes().vec(), tensor});
   }
   const at::Tensor phase = at::view_as_complex(at::ones({3, 2}));
-  checkpoint.tensors.push_back({"phase", phase.scalar_type(), {3}, phase});
-  program.overlay(checkpoint);
+  state_dict.tensors.push_back({"phase", phase.scalar_type(), {3}, phase});
+  program.overlay(state_dict);
   for (const ParameterEntry& entry : program.layout().entries()) {
     const at::Tensor expected = at::sin(at::arange(entry.numel, at::kFloat) + static_cast<double>(entry.offset));
     EXPECT_TRUE(program.flat_parameters().narrow(0, entry.offset, entry.numel).equal(expected)) << entry.name;
   }
-  at::Tensor broken = checkpoint.tensors.front().tensor.clone();
+  at::Tensor broken = state_dict.tensors.front().tensor.clone();
   broken.fill_(INFINITY);
-  checkpoint.tensors.front().tensor = broken;
-  EXPECT_NE(refusal([&] { program.overlay(checkpoint); }).find("infinite"), std::string::npos);
+  state_dict.tensors.front().tensor = broken;
+  EXPECT_NE(refusal([&] { program.overlay(state_dict); }).find("infinite"), std::string::npos);
 }
 
 // A node that fails inside of a torch.vmap is named, and leaves no level of functorch behind.

@@ -16,10 +16,10 @@ std::string folder() { return test::fixtures_dir() + "/ckpt/weightless/"; }
 
 Program load(const std::string& name) { return Program::load(folder() + name + ".pt2", {at::kDouble, at::kCPU}); }
 
-std::vector<Checkpoint> files(const std::vector<std::string>& names) {
-  std::vector<Checkpoint> checkpoints;
-  for (const std::string& name : names) checkpoints.push_back(read_checkpoint(folder() + name));
-  return checkpoints;
+std::vector<StateDict> files(const std::vector<std::string>& names) {
+  std::vector<StateDict> state_dicts;
+  for (const std::string& name : names) state_dicts.push_back(read_state_dict(folder() + name));
+  return state_dicts;
 }
 
 at::Tensor logits(const Program& program) {
@@ -46,7 +46,7 @@ TEST(Weightless, LoadsAndTellsWhatItLacks) {
   EXPECT_NO_THROW(complete().require_data());
 }
 
-// However the checkpoint holds tied weights, the layout and the outputs are those of the program with weights.
+// However the state dict holds tied weights, the layout and the outputs are those of the program with weights.
 TEST(Weightless, AnyFormOfTheWeightsGivesTheWholeProgram) {
   for (const char* name : {"meta", "fake"}) {
     for (const char* weights :

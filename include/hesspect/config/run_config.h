@@ -30,7 +30,7 @@ std::string to_string(DeviceChoice device);
 
 struct ModelConfig {
   std::string model;                 // .pt2
-  std::vector<std::string> weights;  // checkpoints laid over the program, later over earlier; none: those in the .pt2
+  std::vector<std::string> weights;  // state dicts laid over the program, later over earlier; none: those in the .pt2
   bool weights_partial = false;      // what they don't hold keeps what the .pt2 has
   std::string weights_key;           // where a PyTorch file keeps the state dict, dotted; empty: the usual keys
   std::int64_t output_index = 0;

@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "hesspect/model/checkpoint.h"
 #include "hesspect/model/parameter_layout.h"
+#include "hesspect/model/state_dict.h"
 
 namespace hesspect {
 
@@ -105,11 +105,11 @@ class Program {
   /// Leaf tensors that require grad, in layout order; aliasing flat_parameters().
   const std::vector<at::Tensor>& parameters() const;
 
-  /// Lays checkpoints over parameters and buffers, later ones over earlier. Before anything takes the parameters: where
-  /// the program holds no weights, ties are settled by what the checkpoints hold, and the layout may change.
-  /// @throws InputError as hesspect::overlay, and where a buffer or constant without data is in no checkpoint
-  OverlayReport overlay(std::span<const Checkpoint> checkpoints, bool partial = false);
-  OverlayReport overlay(const Checkpoint& checkpoint) { return overlay(std::span(&checkpoint, 1)); }
+  /// Lays state dicts over parameters and buffers, later ones over earlier. Before anything takes the parameters: where
+  /// the program holds no weights, ties are settled by what the state dicts hold, and the layout may change.
+  /// @throws InputError as hesspect::overlay, and where a buffer or constant without data is in no state dict
+  OverlayReport overlay(std::span<const StateDict> state_dicts, bool partial = false);
+  OverlayReport overlay(const StateDict& state_dict) { return overlay(std::span(&state_dict, 1)); }
   /// Names of what holds no data and was given none: of a program exported on the meta device or with fake tensors.
   std::vector<std::string> lacking() const;
   /// @throws InputError that lists lacking(), where there are any

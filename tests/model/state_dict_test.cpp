@@ -1,4 +1,4 @@
-#include "hesspect/model/checkpoint.h"
+#include "hesspect/model/state_dict.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -56,7 +56,7 @@ class Fixtures : public ::testing::Test {
   void check_overlay(const std::string& file, const std::string& group = "values", const std::string& stripped = "",
                      const std::string& key = "") const {
     const auto all = targets();
-    const OverlayReport report = overlay(read_checkpoint(folder_ / file, key), all);
+    const OverlayReport report = overlay(read_state_dict(folder_ / file, key), all);
     const auto values = expected(group);
     for (const OverlayTarget& target : all) {
       EXPECT_TRUE(target.tensor.to(at::kDouble).equal(values.at(target.name))) << file << " " << target.name;
@@ -66,7 +66,7 @@ class Fixtures : public ::testing::Test {
   }
 
   std::string error_of(const std::string& file) const {
-    return input_error([&] { overlay(read_checkpoint(folder_ / file), targets()); });
+    return input_error([&] { overlay(read_state_dict(folder_ / file), targets()); });
   }
 
   fs::path folder_ = fixtures() / "ckpt";
@@ -83,42 +83,42 @@ TEST_F(Fixtures, EveryFormGivesTheSameWeights) {
 }
 
 TEST_F(Fixtures, ComplexNumbers) {
-  const Checkpoint checkpoint = read_checkpoint(folder_ / "complex.pt");
-  ASSERT_EQ(checkpoint.tensors.size(), 2U);
-  EXPECT_EQ(checkpoint.tensors[0].dtype, at::kComplexFloat);
-  EXPECT_EQ(checkpoint.tensors[1].dtype, at::kComplexDouble);
-  for (const CheckpointTensor& one : checkpoint.tensors) {
+  const StateDict state_dict = read_state_dict(folder_ / "complex.pt");
+  ASSERT_EQ(state_dict.tensors.size(), 2U);
+  EXPECT_EQ(state_dict.tensors[0].dtype, at::kComplexFloat);
+  EXPECT_EQ(state_dict.tensors[1].dtype, at::kComplexDouble);
+  for (const StateDictTensor& one : state_dict.tensors) {
     EXPECT_EQ(one.shape, (std::vector<std::int64_t>{2, 3}));
     EXPECT_TRUE(at::view_as_real(one.tensor).reshape({-1}).to(at::kDouble).equal(at::arange(12, at::kDouble)));
   }
 }
 
-TEST_F(Fixtures, WhatIsToldOfACheckpoint) {
-  const Checkpoint sharded = read_checkpoint(folder_ / "sharded/model.safetensors.index.json");
+TEST_F(Fixtures, WhatIsToldOfAStateDict) {
+  const StateDict sharded = read_state_dict(folder_ / "sharded/model.safetensors.index.json");
   EXPECT_EQ(sharded.format, "safetensors index");
   EXPECT_EQ(sharded.files.size(), 3U);
-  const Checkpoint nested = read_checkpoint(folder_ / "nested_state_dict.pt");
+  const StateDict nested = read_state_dict(folder_ / "nested_state_dict.pt");
   EXPECT_EQ(nested.format, "PyTorch state dict");
   EXPECT_EQ(nested.key, "state_dict");
   EXPECT_EQ(nested.skipped, (std::vector<std::string>{"optimizer", "lr", "done"}));
-  EXPECT_EQ(read_checkpoint(folder_ / "nested_model.pth").key, "model");
-  EXPECT_EQ(read_checkpoint(folder_ / "state.pt").key, "");
-  const OverlayReport report = overlay(read_checkpoint(folder_ / "f64.safetensors"), targets());
+  EXPECT_EQ(read_state_dict(folder_ / "nested_model.pth").key, "model");
+  EXPECT_EQ(read_state_dict(folder_ / "state.pt").key, "");
+  const OverlayReport report = overlay(read_state_dict(folder_ / "f64.safetensors"), targets());
   EXPECT_EQ(report.narrowed.size(), targets().size());
-  EXPECT_TRUE(overlay(read_checkpoint(folder_ / "f64.safetensors"), targets(at::kDouble)).narrowed.empty());
+  EXPECT_TRUE(overlay(read_state_dict(folder_ / "f64.safetensors"), targets(at::kDouble)).narrowed.empty());
 }
 
 TEST_F(Fixtures, WhatDoesNotFitIsListed) {
   EXPECT_CONTAINS(error_of("missing.safetensors"), "does not fit the program; 1 missing (layers.1.bias)");
   EXPECT_CONTAINS(error_of("extra.safetensors"), "1 extra (layers.9.weight)");
-  EXPECT_CONTAINS(error_of("misshapen.safetensors"), "1 misshapen (layers.1.bias: [3] in the checkpoint, [");
+  EXPECT_CONTAINS(error_of("misshapen.safetensors"), "1 misshapen (layers.1.bias: [3] in the state dict, [");
   EXPECT_CONTAINS(error_of("nan.safetensors"), "tensor 'layers.0.weight' holds NaN at index [1, 2]");
 }
 
 TEST_F(Fixtures, NothingIsWrittenWhenSomethingIsWrong) {
   for (const char* file : {"missing.safetensors", "extra.safetensors", "misshapen.safetensors", "nan.safetensors"}) {
     const auto all = targets();
-    input_error([&] { overlay(read_checkpoint(folder_ / file), all); });
+    input_error([&] { overlay(read_state_dict(folder_ / file), all); });
     for (const OverlayTarget& target : all) EXPECT_TRUE(target.tensor.eq(7.0).all().item<bool>());
   }
 }
@@ -127,17 +127,17 @@ TEST_F(Fixtures, NothingIsWrittenWhenSomethingIsWrong) {
 TEST_F(Fixtures, TrainingCheckpoints) {
   for (const char* file : {"training2.pt", "training4.pt", "training5.pt"}) {
     check_overlay(file, "values", "module.");
-    const Checkpoint checkpoint = read_checkpoint(folder_ / file);
-    EXPECT_EQ(checkpoint.key, "state_dict");
-    EXPECT_TRUE(checkpoint.other_sets.empty());
-    EXPECT_EQ(checkpoint.skipped.size(), 24U);
+    const StateDict state_dict = read_state_dict(folder_ / file);
+    EXPECT_EQ(state_dict.key, "state_dict");
+    EXPECT_TRUE(state_dict.other_sets.empty());
+    EXPECT_EQ(state_dict.skipped.size(), 24U);
   }
 }
 
 TEST_F(Fixtures, APickleThatCallsAFunctionIsNotRun) {
   fs::remove(folder_ / "EVIL_RAN");
   const std::string unrun = "(nothing in the file was executed)";
-  EXPECT_EQ(read_checkpoint(folder_ / "evil.pt").objects,
+  EXPECT_EQ(read_state_dict(folder_ / "evil.pt").objects,
             (std::vector<std::pair<std::string, std::string>>{{"payload", "posix.system"}}));
   EXPECT_CONTAINS(error_of("evil_state.pt"), "'state_dict' is an object of 'posix.system'");
   EXPECT_CONTAINS(error_of("evil_state.pt"), unrun);
@@ -153,11 +153,11 @@ TEST_F(Fixtures, ATensorOfAnUnknownClassIsRefused) {
 }
 
 TEST_F(Fixtures, AKeyChoosesAmongSeveralSets) {
-  EXPECT_EQ(read_checkpoint(folder_ / "two_sets.pt").other_sets, std::vector<std::string>{"swa"});
+  EXPECT_EQ(read_state_dict(folder_ / "two_sets.pt").other_sets, std::vector<std::string>{"swa"});
   check_overlay("two_sets.pt", "values", "module.", "swa.model");
   check_overlay("two_sets.pt", "values", "module.", "swa");
   const auto refusal = [&](const std::string& file, const std::string& key) {
-    return input_error([&] { read_checkpoint(folder_ / file, key); });
+    return input_error([&] { read_state_dict(folder_ / file, key); });
   };
   EXPECT_CONTAINS(refusal("two_sets.pt", "swaa"), "nothing under --weights-key 'swaa' (did you mean 'swa'?)");
   EXPECT_CONTAINS(refusal("two_sets.pt", "swa.net"), "there are model");
@@ -169,7 +169,7 @@ TEST_F(Fixtures, AKeyChoosesAmongSeveralSets) {
 TEST_F(Fixtures, Folders) {
   const test::TemporaryFolder folder;
   const auto check = [&] { check_overlay(folder.path().string()); };
-  const auto refusal = [&] { return input_error([&] { read_checkpoint(folder.path()); }); };
+  const auto refusal = [&] { return input_error([&] { read_state_dict(folder.path()); }); };
   const auto copy = [&](const std::string& from, const std::string& to) {
     fs::copy_file(folder_ / from, folder.path() / to);
   };
@@ -191,31 +191,31 @@ TEST_F(Fixtures, Folders) {
   EXPECT_CONTAINS(refusal(), "a part of one");
   copy("sharded/model-00002-of-00002.safetensors", "model-00002-of-00002.safetensors");
   check();
-  EXPECT_EQ(read_checkpoint(folder.path()).files.size(), 2U);
+  EXPECT_EQ(read_state_dict(folder.path()).files.size(), 2U);
   copy("sharded/model-00002-of-00002.safetensors", "model-00003-of-00003.safetensors");
   EXPECT_CONTAINS(refusal(), "a part of one");
   fs::remove(folder.path() / "model-00003-of-00003.safetensors");
   copy("sharded/model.safetensors.index.json", "model.safetensors.index.json");
   check();
-  EXPECT_EQ(read_checkpoint(folder.path()).format, "safetensors index");
+  EXPECT_EQ(read_state_dict(folder.path()).format, "safetensors index");
   copy("full.safetensors", "model.safetensors");
   EXPECT_CONTAINS(refusal(), "more than one set of weights");
 }
 
 TEST_F(Fixtures, OtherKindsOfFile) {
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "legacy.pt"); }), "legacy form");
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(fixtures() / "mlp_ce.pt2"); }), "is an exported program (.pt2)");
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "expected.h5"); }), "is no checkpoint");
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_ / "none.pt"); }), "no such file");
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(folder_); }), "more than one set of weights");
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(folder_ / "legacy.pt"); }), "legacy form");
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(fixtures() / "mlp_ce.pt2"); }), "is an exported program (.pt2)");
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(folder_ / "expected.h5"); }), "is no state dict");
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(folder_ / "none.pt"); }), "no such file");
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(folder_); }), "more than one set of weights");
 }
 
 // Every truncation, and mutations, of what PyTorch wrote: success or an InputError, never a crash.
 void attempt(const fs::path& path) {
   try {
-    const Checkpoint checkpoint = read_checkpoint(path);
+    const StateDict state_dict = read_state_dict(path);
     double sum = 0;
-    for (const CheckpointTensor& tensor : checkpoint.tensors) {
+    for (const StateDictTensor& tensor : state_dict.tensors) {
       // A zero stride may blow a few bytes up to any size; reading as much is the caller's choice.
       if (tensor.tensor.numel() < 100'000)
         sum += at::nan_to_num(tensor.tensor.to(at::kDouble), 0, 0, 0).sum().item<double>();
@@ -231,7 +231,7 @@ TEST_F(Fixtures, FuzzPyTorchArchives) {
   for (const char* file : {"ordered.pt", "nested_state_dict.pt", "training2.pt"}) {
     const std::string whole = test::read_bytes(folder_ / file);
     for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 10'000) {
-      input_error([&] { read_checkpoint(folder.write("m.pt", whole.substr(0, size))); });
+      input_error([&] { read_state_dict(folder.write("m.pt", whole.substr(0, size))); });
     }
     for (std::uint32_t i = 0; i < 2000; ++i) attempt(folder.write("m.pt", test::mutate(whole, i)));
     // The pickle alone, mutated within a sound archive: most mutations of the whole hit padding or data.
@@ -252,7 +252,7 @@ TEST_F(Fixtures, FuzzShardedIndex) {
   }
   const std::string whole = test::read_bytes(folder_ / "sharded/model.safetensors.index.json");
   for (std::size_t size = 0; size + 1 < whole.size(); ++size) {
-    input_error([&] { read_checkpoint(folder.write("i.json", whole.substr(0, size))); });
+    input_error([&] { read_state_dict(folder.write("i.json", whole.substr(0, size))); });
   }
   for (std::uint32_t i = 0; i < 3000; ++i) attempt(folder.write("i.json", test::mutate(whole, i)));
 }
@@ -292,12 +292,12 @@ class HandMade : public ::testing::Test {
     files.insert(files.end(), more.begin(), more.end());
     return folder_.write("a.pt", zip_of(files, false));
   }
-  Checkpoint read(const std::string& body) const { return read_checkpoint(archive(body)); }
+  StateDict read(const std::string& body) const { return read_state_dict(archive(body)); }
   std::string error_of(const std::string& body) const {
     return input_error([&] { read(body); });
   }
-  Checkpoint read_tensor(std::int64_t offset, const std::vector<std::int64_t>& sizes,
-                         const std::vector<std::int64_t>& strides, std::int64_t numel = 4) const {
+  StateDict read_tensor(std::int64_t offset, const std::vector<std::int64_t>& sizes,
+                        const std::vector<std::int64_t>& strides, std::int64_t numel = 4) const {
     return read(dict({{"w", tensor(storage("FloatStorage", "0", numel), offset, sizes, strides)}}));
   }
   std::string tensor_error(std::int64_t offset, const std::vector<std::int64_t>& sizes,
@@ -347,9 +347,9 @@ TEST_F(HandMade, StoragesThatAreNotAligned) {
                                                     {"a/pad", std::string(static_cast<std::size_t>(padding), 'x')},
                                                     {"a/data/0", kFourFloats}},
                                                    true));
-    const Checkpoint checkpoint = read_checkpoint(path);
-    EXPECT_TRUE(checkpoint.tensors[0].tensor.equal(floats({1, 2, 3, 4})));
-    EXPECT_EQ(checkpoint.tensors[1].dtype, at::kDouble);
+    const StateDict state_dict = read_state_dict(path);
+    EXPECT_TRUE(state_dict.tensors[0].tensor.equal(floats({1, 2, 3, 4})));
+    EXPECT_EQ(state_dict.tensors[1].dtype, at::kDouble);
   }
 }
 
@@ -375,9 +375,9 @@ TEST_F(HandMade, Placeholders) {
   const std::string made = "cmine\nThing\n";
   const std::string w = tensor(storage("FloatStorage", "0", 4), 0, {4}, {1});
   const auto inert = [&](const std::string& value) {
-    const Checkpoint checkpoint = read(dict({{"w", w}, {"x", value}}));
-    EXPECT_EQ(checkpoint.tensors.size(), 1U);
-    EXPECT_EQ(checkpoint.objects, (std::vector<std::pair<std::string, std::string>>{{"x", "mine.Thing"}}));
+    const StateDict state_dict = read(dict({{"w", w}, {"x", value}}));
+    EXPECT_EQ(state_dict.tensors.size(), 1U);
+    EXPECT_EQ(state_dict.objects, (std::vector<std::pair<std::string, std::string>>{{"x", "mine.Thing"}}));
   };
   const auto depends = [&](const std::string& value, const std::string& maker = "mine.Thing") {
     EXPECT_CONTAINS(error_of(dict({{"w", w}, {"x", value}})), "tensor 'x' is made by '" + maker + "'");
@@ -421,7 +421,7 @@ TEST_F(HandMade, BrokenPickles) {
   EXPECT_CONTAINS(error_of("c" + std::string(5000, 'x')), "too long");
   EXPECT_CONTAINS(error_of("N}b"), "state of a plain value");
   EXPECT_CONTAINS(input_error([&] {
-                    read_checkpoint(folder_.write("a.pt", zip_of({{"a/data.pkl", "(lp0\n."}}, false)));
+                    read_state_dict(folder_.write("a.pt", zip_of({{"a/data.pkl", "(lp0\n."}}, false)));
                   }),
                   "protocol number");
 }
@@ -444,7 +444,7 @@ TEST_F(HandMade, ValuesTakeTenTimesTheFileAtMost) {
   // The tensors beside it count.
   const auto path =
       folder_.write("a.pt", zip_of({{"a/data.pkl", pickle(many)}, {"a/data/0", std::string(20'000'000, 'x')}}, false));
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(path); }), "holds no state dict");
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(path); }), "holds no state dict");
 }
 
 TEST_F(HandMade, WhereTheStateDictLies) {
@@ -454,30 +454,30 @@ TEST_F(HandMade, WhereTheStateDictLies) {
   EXPECT_EQ(read(dict({{"ema", inner}, {"net", inner}})).skipped, std::vector<std::string>{"ema"});
   EXPECT_CONTAINS(error_of(dict({{"model", inner}, {"net", inner}})),
                   "under both 'model' and 'net'; choose one by --weights-key");
-  EXPECT_EQ(read_checkpoint(archive(dict({{"model", inner}, {"net", inner}})), "net").key, "net");
-  EXPECT_EQ(read_checkpoint(archive(dict({{"a.b", dict({{"c", inner}})}})), "a.b.c").key, "a.b.c");
+  EXPECT_EQ(read_state_dict(archive(dict({{"model", inner}, {"net", inner}})), "net").key, "net");
+  EXPECT_EQ(read_state_dict(archive(dict({{"a.b", dict({{"c", inner}})}})), "a.b.c").key, "a.b.c");
   EXPECT_CONTAINS(error_of(dict({{"mine", inner}, {"epoch", "K\x03"}})),
                   "among its keys mine, epoch; choose by --weights-key of mine");
   EXPECT_CONTAINS(error_of("}"), "its dict is empty");
   EXPECT_CONTAINS(error_of(w), "holds no state dict, but another kind of value");
   EXPECT_CONTAINS(error_of(dict({{"w", w}, {"w", w}})), "holds 'w' twice");
-  const Checkpoint mixed = read(dict({{"w", w}, {"lr", "G\x3f\xf0" + std::string(6, '\0')}}) + "K\x05" + w + "s");
+  const StateDict mixed = read(dict({{"w", w}, {"lr", "G\x3f\xf0" + std::string(6, '\0')}}) + "K\x05" + w + "s");
   EXPECT_EQ(mixed.tensors.size(), 1U);
   EXPECT_EQ(mixed.skipped, (std::vector<std::string>{"lr", "5"}));
 }
 
 TEST_F(HandMade, ArchivesOfOtherKinds) {
   const std::string body = dict({{"w", tensor(storage("FloatStorage", "0", 4), 0, {4}, {1})}});
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(archive(body, {{"a/byteorder", "big"}})); }), "byte order 'big'");
-  EXPECT_NO_THROW(read_checkpoint(archive(body, {{"a/byteorder", "little"}})));
-  EXPECT_CONTAINS(input_error([&] { read_checkpoint(archive(body, {{"a/constants.pkl", ""}})); }), "TorchScript");
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(archive(body, {{"a/byteorder", "big"}})); }), "byte order 'big'");
+  EXPECT_NO_THROW(read_state_dict(archive(body, {{"a/byteorder", "little"}})));
+  EXPECT_CONTAINS(input_error([&] { read_state_dict(archive(body, {{"a/constants.pkl", ""}})); }), "TorchScript");
   EXPECT_CONTAINS(input_error([&] {
-                    read_checkpoint(folder_.write("x.pt", zip_of({{"x.txt", "hello"}}, false)));
+                    read_state_dict(folder_.write("x.pt", zip_of({{"x.txt", "hello"}}, false)));
                   }),
                   "not one of torch.save");
 }
 
-// Sharded checkpoints.
+// Sharded state dicts.
 
 std::string safetensors_of(const std::string& header, const std::string& data) {
   return little_endian(header.size(), 8) + header + data;
@@ -487,8 +487,8 @@ TEST_F(HandMade, IndexesThatDoNotFit) {
   folder_.write("s.safetensors",
                 safetensors_of(R"({"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})", kFourFloats));
   const auto path_of = [&](const std::string& json) { return folder_.write("i.index.json", json); };
-  const auto refusal = [&](const std::string& json) { return input_error([&] { read_checkpoint(path_of(json)); }); };
-  EXPECT_EQ(read_checkpoint(path_of(R"({"weight_map":{"w":"s.safetensors"},"metadata":{"x":[1,{"y":null}]}})"))
+  const auto refusal = [&](const std::string& json) { return input_error([&] { read_state_dict(path_of(json)); }); };
+  EXPECT_EQ(read_state_dict(path_of(R"({"weight_map":{"w":"s.safetensors"},"metadata":{"x":[1,{"y":null}]}})"))
                 .tensors.size(),
             1U);
   EXPECT_CONTAINS(refusal(R"({"weight_map":{"w":"../s.safetensors"}})"),
@@ -512,13 +512,13 @@ TEST_F(HandMade, IndexesThatDoNotFit) {
 
 // Laying over: targets made by hand.
 
-Checkpoint checkpoint_of(const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
-  Checkpoint checkpoint;
-  checkpoint.files = {"w.pt"};
+StateDict state_dict_of(const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
+  StateDict state_dict;
+  state_dict.files = {"w.pt"};
   for (const auto& [name, value] : tensors) {
-    checkpoint.tensors.push_back({name, value.scalar_type(), value.sizes().vec(), value});
+    state_dict.tensors.push_back({name, value.scalar_type(), value.sizes().vec(), value});
   }
-  return checkpoint;
+  return state_dict;
 }
 OverlayTarget target_of(const std::string& name, const at::Tensor& value, std::vector<std::string> aliases = {},
                         bool required = true) {
@@ -527,7 +527,7 @@ OverlayTarget target_of(const std::string& name, const at::Tensor& value, std::v
 
 TEST(Overlay, WritesIntoViewsOfTheFlatVector) {
   const at::Tensor flat = at::zeros({6}).requires_grad_();
-  overlay(checkpoint_of({{"b", floats({5, 6})}, {"a", floats({1, 2, 3, 4}).view({2, 2}).t()}}),
+  overlay(state_dict_of({{"b", floats({5, 6})}, {"a", floats({1, 2, 3, 4}).view({2, 2}).t()}}),
           {target_of("a", flat.slice(0, 0, 4).view({2, 2})), target_of("b", flat.slice(0, 4, 6))});
   EXPECT_TRUE(flat.detach().equal(floats({1, 3, 2, 4, 5, 6})));
 }
@@ -537,17 +537,17 @@ TEST(Overlay, WrapperPrefixes) {
        {"module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.", "student."}) {
     const at::Tensor a = at::zeros({1});
     const at::Tensor b = at::zeros({1});
-    const OverlayReport report = overlay(checkpoint_of({{prefix + "a", floats({1})}, {prefix + "b", floats({2})}}),
+    const OverlayReport report = overlay(state_dict_of({{prefix + "a", floats({1})}, {prefix + "b", floats({2})}}),
                                          {target_of("a", a), target_of("b", b)});
     EXPECT_EQ(report.changes.at(0).stripped, prefix);
     EXPECT_EQ(b.item<double>(), 2);
   }
   // Kept where the program's own names carry it, or where not all names do.
   const at::Tensor a = at::zeros({1});
-  EXPECT_EQ(overlay(checkpoint_of({{"module.a", floats({1})}}), {target_of("module.a", a)}).changes.at(0),
+  EXPECT_EQ(overlay(state_dict_of({{"module.a", floats({1})}}), {target_of("module.a", a)}).changes.at(0),
             NameChange());
   EXPECT_CONTAINS(input_error([&] {
-                    overlay(checkpoint_of({{"module.a", floats({1})}, {"b", floats({1})}}), {target_of("a", a)});
+                    overlay(state_dict_of({{"module.a", floats({1})}, {"b", floats({1})}}), {target_of("a", a)});
                   }),
                   "1 missing (a); 2 extra (module.a, b)");
 }
@@ -559,7 +559,7 @@ TEST(Overlay, PrefixesOfTheProgram) {
     std::vector<std::pair<std::string, at::Tensor>> tensors;
     for (const std::string& name : program) targets.push_back(target_of(name, at::zeros({1})));
     for (std::size_t i = 0; i < file.size(); ++i) tensors.emplace_back(file[i], floats({1.0 + static_cast<double>(i)}));
-    const NameChange change = overlay(checkpoint_of(tensors), targets).changes.at(0);
+    const NameChange change = overlay(state_dict_of(tensors), targets).changes.at(0);
     for (std::size_t i = 0; i < targets.size(); ++i)
       EXPECT_EQ(targets[i].tensor.item<double>(), 1.0 + static_cast<double>(i));
     return change;
@@ -573,12 +573,12 @@ TEST(Overlay, PrefixesOfTheProgram) {
   EXPECT_EQ(describe({"module.", "lm.", "", false}), "'module.' taken off its names, 'lm.' put before its names");
   // A tied head that save_pretrained left out.
   const at::Tensor w = at::zeros({1}), v = at::zeros({1});
-  overlay(checkpoint_of({{"model.emb", floats({1})}, {"model.v", floats({2})}}),
+  overlay(state_dict_of({{"model.emb", floats({1})}, {"model.v", floats({2})}}),
           {target_of("lm.model.emb", w, {"lm.head"}), target_of("lm.model.v", v)});
   EXPECT_EQ(w.item<double>() + v.item<double>(), 3);
   // Not where a name of the program lacks it.
   EXPECT_CONTAINS(input_error([&] {
-                    overlay(checkpoint_of({{"a", floats({1})}}), {target_of("lm.a", w), target_of("b", v)});
+                    overlay(state_dict_of({{"a", floats({1})}}), {target_of("lm.a", w), target_of("b", v)});
                   }),
                   "2 missing (lm.a, b); 1 extra (a)");
 }
@@ -586,7 +586,7 @@ TEST(Overlay, PrefixesOfTheProgram) {
 TEST(Overlay, CountersOfAveragedModels) {
   const at::Tensor a = at::zeros({1});
   const OverlayReport report =
-      overlay(checkpoint_of({{"n_averaged", at::ones({}, at::kLong)}, {"module.a", floats({4})}}), {target_of("a", a)});
+      overlay(state_dict_of({{"n_averaged", at::ones({}, at::kLong)}, {"module.a", floats({4})}}), {target_of("a", a)});
   EXPECT_EQ(report.ignored, std::vector<std::string>{"n_averaged"});
   EXPECT_EQ(a.item<double>(), 4);
 }
@@ -594,8 +594,8 @@ TEST(Overlay, CountersOfAveragedModels) {
 TEST(Overlay, LaterOverEarlier) {
   const at::Tensor a = at::zeros({1}), b = at::zeros({1}), c = at::zeros({1});
   const std::vector<OverlayTarget> targets{target_of("a", a), target_of("b", b, {"tied"}), target_of("c", c)};
-  std::vector<Checkpoint> files{checkpoint_of({{"a", floats({1})}, {"b", floats({2})}, {"tied", floats({2})}}),
-                                checkpoint_of({{"module.tied", floats({3})}, {"module.c", floats({4})}})};
+  std::vector<StateDict> files{state_dict_of({{"a", floats({1})}, {"b", floats({2})}, {"tied", floats({2})}}),
+                               state_dict_of({{"module.tied", floats({3})}, {"module.c", floats({4})}})};
   const OverlayReport report = overlay(files, targets);
   EXPECT_EQ(a.item<double>(), 1);
   EXPECT_EQ(b.item<double>(), 3);
@@ -604,10 +604,10 @@ TEST(Overlay, LaterOverEarlier) {
   files.pop_back();
   EXPECT_CONTAINS(input_error([&] { overlay(files, targets); }),
                   "'w.pt' does not fit the program; 1 missing (c) (--weights-partial leaves what is missing");
-  files.push_back(checkpoint_of({{"c", floats({4})}, {"d", floats({4})}}));
+  files.push_back(state_dict_of({{"c", floats({4})}, {"d", floats({4})}}));
   EXPECT_CONTAINS(input_error([&] { overlay(files, targets); }),
                   "'w.pt' and 'w.pt' do not fit the program; 1 extra (d)");
-  files[1] = checkpoint_of({{"n_averaged", floats({4})}});
+  files[1] = state_dict_of({{"n_averaged", floats({4})}});
   EXPECT_CONTAINS(input_error([&] {
                     overlay(files, {target_of("a", a), target_of("b", b, {"tied"})});
                   }),
@@ -617,13 +617,13 @@ TEST(Overlay, LaterOverEarlier) {
 TEST(Overlay, PartsAlone) {
   const at::Tensor a = at::full({1}, 7.0), b = at::full({1}, 7.0);
   const std::vector<OverlayTarget> targets{target_of("a", a), target_of("b", b)};
-  const auto lay = [&](const Checkpoint& checkpoint) { return overlay(std::span(&checkpoint, 1), targets, true); };
-  EXPECT_EQ(lay(checkpoint_of({{"b", floats({1})}})).not_covered, std::vector<std::string>{"a"});
+  const auto lay = [&](const StateDict& state_dict) { return overlay(std::span(&state_dict, 1), targets, true); };
+  EXPECT_EQ(lay(state_dict_of({{"b", floats({1})}})).not_covered, std::vector<std::string>{"a"});
   EXPECT_EQ(a.item<double>(), 7);
   EXPECT_EQ(b.item<double>(), 1);
-  EXPECT_CONTAINS(input_error([&] { lay(checkpoint_of({{"b", floats({2})}, {"c", floats({2})}})); }), "1 extra (c)");
-  EXPECT_CONTAINS(input_error([&] { lay(checkpoint_of({{"n_averaged", floats({2})}})); }), "holds none of");
-  EXPECT_CONTAINS(input_error([&] { lay(checkpoint_of({})); }), "holds none of");
+  EXPECT_CONTAINS(input_error([&] { lay(state_dict_of({{"b", floats({2})}, {"c", floats({2})}})); }), "1 extra (c)");
+  EXPECT_CONTAINS(input_error([&] { lay(state_dict_of({{"n_averaged", floats({2})}})); }), "holds none of");
+  EXPECT_CONTAINS(input_error([&] { lay(state_dict_of({})); }), "holds none of");
   EXPECT_EQ(b.item<double>(), 1);
 }
 
@@ -637,21 +637,21 @@ TEST(Overlay, Adapters) {
     program[name] = at::full({1}, 7.0);
     targets.push_back(target_of(std::string("lm.base_model.model.") + name, program[name]));
   }
-  const Checkpoint adapter = checkpoint_of({{"base_model.model.q.lora_A.weight", floats({1})},
-                                            {"base_model.model.q.lora_B.weight", floats({2})},
-                                            {"base_model.model.q.lora_magnitude_vector.weight", floats({3})},
-                                            {"base_model.model.head.weight", floats({4})}});
+  const StateDict adapter = state_dict_of({{"base_model.model.q.lora_A.weight", floats({1})},
+                                           {"base_model.model.q.lora_B.weight", floats({2})},
+                                           {"base_model.model.q.lora_magnitude_vector.weight", floats({3})},
+                                           {"base_model.model.head.weight", floats({4})}});
   const OverlayReport report = overlay(std::span(&adapter, 1), targets, true);
   EXPECT_EQ(report.changes.at(0), (NameChange{"", "lm.", "default", false}));
   EXPECT_EQ(report.not_covered.size(), 4U);
   EXPECT_EQ(program["q.lora_B.default.weight"].item<double>(), 2);
   EXPECT_EQ(program["head.modules_to_save.default.weight"].item<double>(), 4);
   EXPECT_EQ(program["head.original_module.weight"].item<double>(), 7);
-  const Checkpoint base = checkpoint_of({{"q.weight", floats({11})},
-                                         {"q.bias", floats({12})},
-                                         {"default.weight", floats({13})},
-                                         {"head.weight", floats({14})}});
-  const std::vector<Checkpoint> both{base, adapter};
+  const StateDict base = state_dict_of({{"q.weight", floats({11})},
+                                        {"q.bias", floats({12})},
+                                        {"default.weight", floats({13})},
+                                        {"head.weight", floats({14})}});
+  const std::vector<StateDict> both{base, adapter};
   EXPECT_EQ(overlay(both, targets).changes.at(0), (NameChange{"", "lm.base_model.model.", "", true}));
   EXPECT_EQ(program["q.base_layer.bias"].item<double>(), 12);
   EXPECT_EQ(program["default.weight"].item<double>(), 13);
@@ -662,12 +662,12 @@ TEST(Overlay, Adapters) {
 TEST(Overlay, TiedWeights) {
   const at::Tensor w = at::zeros({2});
   const std::vector<OverlayTarget> targets{target_of("wte", w, {"lm_head"})};
-  overlay(checkpoint_of({{"lm_head", floats({1, 2})}}), targets);
+  overlay(state_dict_of({{"lm_head", floats({1, 2})}}), targets);
   EXPECT_TRUE(w.equal(floats({1, 2})));
-  overlay(checkpoint_of({{"lm_head", floats({3, 4})}, {"wte", floats({3, 4})}}), targets);
+  overlay(state_dict_of({{"lm_head", floats({3, 4})}, {"wte", floats({3, 4})}}), targets);
   EXPECT_TRUE(w.equal(floats({3, 4})));
   EXPECT_CONTAINS(input_error([&] {
-                    overlay(checkpoint_of({{"lm_head", floats({3, 5})}, {"wte", floats({3, 4})}}), targets);
+                    overlay(state_dict_of({{"lm_head", floats({3, 5})}, {"wte", floats({3, 4})}}), targets);
                   }),
                   "'wte' and 'lm_head' are one tied weight in the program, but differ");
   EXPECT_TRUE(w.equal(floats({3, 4})));
@@ -678,7 +678,7 @@ TEST(Overlay, OptionalAndToleratedNames) {
   const at::Tensor table = at::zeros({1});
   const at::Tensor counter = at::zeros({}, at::kLong);
   const OverlayReport report =
-      overlay(checkpoint_of({{"a", floats({1})}, {"bn.num_batches_tracked", at::ones({}, at::kLong)}}),
+      overlay(state_dict_of({{"a", floats({1})}, {"bn.num_batches_tracked", at::ones({}, at::kLong)}}),
               {target_of("a", a), target_of("table", table, {}, false), target_of("bn2.num_batches_tracked", counter)});
   EXPECT_EQ(report.ignored, std::vector<std::string>{"bn.num_batches_tracked"});
 }
@@ -686,10 +686,10 @@ TEST(Overlay, OptionalAndToleratedNames) {
 TEST(Overlay, Types) {
   const at::Tensor narrow = at::zeros({1});
   const auto lay = [&](const at::Tensor& from, const at::Tensor& to) {
-    return overlay(checkpoint_of({{"a", from}}), {target_of("a", to)});
+    return overlay(state_dict_of({{"a", from}}), {target_of("a", to)});
   };
   EXPECT_CONTAINS(input_error([&] { lay(at::ones({1}, at::kLong), narrow); }),
-                  "1 of another type (a: int64 in the checkpoint");
+                  "1 of another type (a: int64 in the state dict");
   EXPECT_CONTAINS(input_error([&] { lay(at::ones({1}, at::kFloat), at::zeros({1}, at::kLong)); }), "of another type");
   EXPECT_CONTAINS(input_error([&] { lay(at::full({1}, 1e300, at::kDouble), narrow); }),
                   "does not fit the program's float32");
@@ -706,7 +706,7 @@ TEST(Overlay, Types) {
 TEST(Overlay, NearNames) {
   const at::Tensor a = at::zeros({1});
   EXPECT_CONTAINS(input_error([&] {
-                    overlay(checkpoint_of({{"layer.0.weigth", floats({1})}}), {target_of("layer.0.weight", a)});
+                    overlay(state_dict_of({{"layer.0.weigth", floats({1})}}), {target_of("layer.0.weight", a)});
                   }),
                   "1 missing (layer.0.weight) (did you mean 'layer.0.weigth'?); 1 extra");
 }

@@ -1,4 +1,4 @@
-// The formats of checkpoints, each read into the same struct; read_checkpoint tells them apart.
+// The formats of state dicts, each read into the same struct; read_state_dict tells them apart.
 #pragma once
 
 #include <filesystem>
@@ -7,13 +7,13 @@
 #include <vector>
 
 #include "hesspect/core/element_type.h"
-#include "hesspect/model/checkpoint.h"
+#include "hesspect/model/state_dict.h"
 
 namespace hesspect {
 
 /// The zip form of torch.save.
 /// @param key  where the state dict lies, dotted; "": at the top or under a key that training scripts use
-Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path, const std::string& key);
+StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::string& key);
 
 /// What `--weights DIR` means: one index or file of weights, or the shards of one set in order.
 /// @throws InputError listing what is there, where that is none or several

@@ -1,4 +1,4 @@
-// Checkpoints: tensors by name, from safetensors (one file or a sharded index) or a PyTorch state dict.
+// State dicts: tensors by name, from safetensors (one file or a sharded index) or a PyTorch state dict.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,26 +15,26 @@
 
 namespace hesspect {
 
-struct CheckpointTensor {
+struct StateDictTensor {
   std::string name;
   at::ScalarType dtype;
   std::vector<std::int64_t> shape;
   at::Tensor tensor;  // CPU, may be a view into mapped memory; any strides
 };
 
-/// A checkpoint read whole or mapped. Nothing in it is ever executed.
-struct Checkpoint {
+/// A state dict read whole or mapped. Nothing in it is ever executed.
+struct StateDict {
   std::string format;                        // "safetensors", "PyTorch state dict", or either with " index" for shards
   std::string key;                           // where the state dict lay: "", "model", "state_dict"…
   std::vector<std::filesystem::path> files;  // every file that was read
-  std::vector<CheckpointTensor> tensors;     // in file order
+  std::vector<StateDictTensor> tensors;      // in file order
   std::vector<std::string> skipped;     // what is not of the state dict (optimizer, epoch…) or no tensor, by name
   std::vector<std::string> other_sets;  // of these, what holds tensors by name too, as another state dict does
   std::vector<std::pair<std::string, std::string>> objects;  // of the state dict, by name: made by this, no tensors
   std::shared_ptr<void> storage;                             // keeps mappings alive
 };
 
-/// Reads a checkpoint; the format is told by content. PyTorch archives (zip form) are read by an unpickler that knows
+/// Reads a state dict; the format is told by content. PyTorch archives (zip form) are read by an unpickler that knows
 /// dicts, lists, tuples, numbers, strings, OrderedDict, torch._utils._rebuild_tensor_v2, _rebuild_parameter, torch
 /// storages, torch.Size/dtype; what any other global makes is an inert placeholder. A state dict may lie at the top or
 /// under a key such as `model`, `state_dict`, `model_state_dict`, `module`, `net`. Prefixes are kept (see overlay).
@@ -42,12 +42,12 @@ struct Checkpoint {
 /// @param key   where the state dict lies in a PyTorch archive, dotted; "": as above
 /// @throws InputError: no file, a folder of none or several, truncated, offsets out of range, a tensor of the state
 ///         dict that an unknown global makes (naming both), the legacy (non-zip) form with advice to re-save
-Checkpoint read_checkpoint(const std::filesystem::path& path, const std::string& key = "");
+StateDict read_state_dict(const std::filesystem::path& path, const std::string& key = "");
 
-/// How a checkpoint's names became the program's.
+/// How a state dict's names became the program's.
 struct NameChange {
-  std::string stripped;  // "module." where the checkpoint's names all carried it and the program's do not
-  std::string added;     // "lm." where the program's names all carry it and the checkpoint's do not
+  std::string stripped;  // "module." where the state dict's names all carried it and the program's do not
+  std::string added;     // "lm." where the program's names all carry it and the state dict's do not
   std::string adapter;   // "default": PEFT's name of an adapter, which its files leave out
   bool base = false;     // the weights below an adapter: PEFT's `base_layer`, which their files don't know
   bool operator==(const NameChange&) const = default;
@@ -56,17 +56,17 @@ struct NameChange {
 /// "'module.' taken off its names, 'lm.' put before them"; "" where nothing changed.
 std::string describe(const NameChange& change);
 
-/// What laying checkpoints over a program changed.
+/// What laying state dicts over a program changed.
 struct OverlayReport {
   std::vector<std::string> widened;      // names stored as bf16 or fp16 and widened to float32 (or float64)
   std::vector<std::string> narrowed;     // names whose stored type is wider than the program's: rounded
-  std::vector<NameChange> changes;       // of each checkpoint
+  std::vector<NameChange> changes;       // of each state dict
   std::vector<std::string> ignored;      // names that were tolerated (num_batches_tracked, n_averaged)
-  std::vector<std::string> not_covered;  // with `partial`: what no checkpoint holds and was left as it was
+  std::vector<std::string> not_covered;  // with `partial`: what no state dict holds and was left as it was
   std::vector<std::string> warnings;     // what could not be told for sure, a sentence each
 };
 
-/// A tensor the checkpoint may set: a parameter's view into the flat vector, or a buffer.
+/// A tensor the state dict may set: a parameter's view into the flat vector, or a buffer.
 struct OverlayTarget {
   std::string name;
   std::vector<std::string> aliases;
@@ -76,16 +76,16 @@ struct OverlayTarget {
   bool is_saved = true;      // a state dict has it; constants and non-persistent buffers it has not
 };
 
-/// Copies every target from the last checkpoint that has it by name or alias. All problems are found before anything is
+/// Copies every target from the last state dict that has it by name or alias. All problems are found before anything is
 /// written. A prefix that all names of one side carry is dropped or put before the other's where more names fit so.
 /// Counters `num_batches_tracked`, `n_averaged` and stored `position_ids` may be missing or extra.
-/// @param partial  targets that no checkpoint has keep what they hold, and are told
-/// @throws InputError listing missing (not if partial), extra and misshapen names (shapes shown), a checkpoint that has
+/// @param partial  targets that no state dict has keep what they hold, and are told
+/// @throws InputError listing missing (not if partial), extra and misshapen names (shapes shown), a state dict that has
 ///         none of the names, the first tensor with NaN/inf, or names of one tied weight whose values differ
-OverlayReport overlay(std::span<const Checkpoint> checkpoints, const std::vector<OverlayTarget>& targets,
+OverlayReport overlay(std::span<const StateDict> state_dicts, const std::vector<OverlayTarget>& targets,
                       bool partial = false);
-inline OverlayReport overlay(const Checkpoint& checkpoint, const std::vector<OverlayTarget>& targets) {
-  return overlay(std::span(&checkpoint, 1), targets);
+inline OverlayReport overlay(const StateDict& state_dict, const std::vector<OverlayTarget>& targets) {
+  return overlay(std::span(&state_dict, 1), targets);
 }
 
 }  // namespace hesspect

@@ -1,6 +1,6 @@
-// The names of a checkpoint as those of the program that it is laid over.
+// The names of a state dict as those of the program that it is laid over.
 //
-// Wrappers put a word before every name: on the checkpoint's side DataParallel, torch.compile, Lightning and
+// Wrappers put a word before every name: on the state dict's side DataParallel, torch.compile, Lightning and
 // AveragedModel, on the program's side the module that was written for the export. PEFT leaves the adapter's name out
 // of its files. Such a change is made where it is uniform, and where more names fit after it.
 #pragma once
@@ -10,14 +10,14 @@
 #include <unordered_map>
 #include <vector>
 
-#include "hesspect/model/checkpoint.h"
+#include "hesspect/model/state_dict.h"
 
 namespace hesspect {
 
 /// Names as they end in state dicts without being weights: counters, and index buffers that older libraries stored.
 bool is_tolerated(const std::string& name);
 
-/// The program's names, as a checkpoint may have to find them.
+/// The program's names, as a state dict may have to find them.
 struct ProgramNames {
   std::set<std::string> all;
   std::string common;  // the dotted prefix that all weights and persistent buffers carry, "lm.model."
@@ -25,18 +25,18 @@ struct ProgramNames {
   explicit ProgramNames(const std::vector<OverlayTarget>& targets);
 };
 
-/// One checkpoint's tensors by their names in the program. Borrows the checkpoint.
+/// One state dict's tensors by their names in the program. Borrows the state dict.
 class NamedTensors {
  public:
-  NamedTensors(const Checkpoint& checkpoint, const ProgramNames& names);
+  NamedTensors(const StateDict& state_dict, const ProgramNames& names);
 
   const NameChange& change() const { return change_; }
   /// nullptr if there is none.
-  const CheckpointTensor* find(const std::string& program_name) const;
+  const StateDictTensor* find(const std::string& program_name) const;
 
  private:
   NameChange change_;
-  std::unordered_map<std::string, const CheckpointTensor*> by_name_;
+  std::unordered_map<std::string, const StateDictTensor*> by_name_;
 };
 
 }  // namespace hesspect

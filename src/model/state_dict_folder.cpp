@@ -5,9 +5,9 @@
 #include <regex>
 #include <system_error>
 
-#include "checkpoint_formats.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
+#include "state_dict_formats.h"
 
 namespace hesspect {
 namespace {

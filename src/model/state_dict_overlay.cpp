@@ -4,12 +4,12 @@
 #include <cmath>
 #include <set>
 
-#include "checkpoint_names.h"
 #include "hesspect/core/element_type.h"
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
-#include "hesspect/model/checkpoint.h"
+#include "hesspect/model/state_dict.h"
+#include "state_dict_names.h"
 
 namespace hesspect {
 namespace {
@@ -20,15 +20,15 @@ std::vector<std::string> names_of(const OverlayTarget& target) {
   return names;
 }
 
-/// One target and what the last checkpoint that has it holds under its names.
+/// One target and what the last state dict that has it holds under its names.
 struct Match {
   const OverlayTarget* target;
-  const Checkpoint* checkpoint = nullptr;
-  std::vector<const CheckpointTensor*> found;  // under its name and aliases
+  const StateDict* state_dict = nullptr;
+  std::vector<const StateDictTensor*> found;  // under its name and aliases
 };
 
-std::string file_of(const Checkpoint& checkpoint) {
-  return checkpoint.files.empty() ? "the checkpoint" : quote(checkpoint.files.front().string());
+std::string file_of(const StateDict& state_dict) {
+  return state_dict.files.empty() ? "the state dict" : quote(state_dict.files.front().string());
 }
 
 std::string dtype_name(at::ScalarType type) {
@@ -52,12 +52,12 @@ std::string part(const std::vector<std::string>& names, const std::string& what)
 /// Pairs targets with tensors. All names that do not fit are listed together.
 class Matching {
  public:
-  Matching(std::span<const Checkpoint> checkpoints, const std::vector<OverlayTarget>& targets, bool partial,
+  Matching(std::span<const StateDict> state_dicts, const std::vector<OverlayTarget>& targets, bool partial,
            OverlayReport& report)
-      : checkpoints_(checkpoints) {
+      : state_dicts_(state_dicts) {
     const ProgramNames names(targets);
-    for (const Checkpoint& checkpoint : checkpoints) {
-      sources_.emplace_back(checkpoint, names);
+    for (const StateDict& state_dict : state_dicts) {
+      sources_.emplace_back(state_dict, names);
       report.changes.push_back(sources_.back().change());
     }
     for (const OverlayTarget& target : targets) {
@@ -68,7 +68,7 @@ class Matching {
         (partial ? report.not_covered : missing_).push_back(target.name);
       }
     }
-    for (const Checkpoint& checkpoint : checkpoints) look_for_extra(checkpoint, report);
+    for (const StateDict& state_dict : state_dicts) look_for_extra(state_dict, report);
     refuse_misfits();
   }
 
@@ -77,11 +77,11 @@ class Matching {
  private:
   Match match_of(const OverlayTarget& target) {
     Match match{&target, nullptr, {}};
-    for (std::size_t i = 0; i < checkpoints_.size(); ++i) {
+    for (std::size_t i = 0; i < state_dicts_.size(); ++i) {
       for (const std::string& name : names_of(target)) {
-        const CheckpointTensor* tensor = sources_[i].find(name);
+        const StateDictTensor* tensor = sources_[i].find(name);
         if (tensor == nullptr) continue;
-        if (match.checkpoint != &checkpoints_[i]) match = {&target, &checkpoints_[i], {}};
+        if (match.state_dict != &state_dicts_[i]) match = {&target, &state_dicts_[i], {}};
         used_.insert(tensor);
         match.found.push_back(tensor);
         compare_forms(name, *tensor, target);
@@ -90,44 +90,44 @@ class Matching {
     return match;
   }
 
-  void compare_forms(const std::string& name, const CheckpointTensor& tensor, const OverlayTarget& target) {
+  void compare_forms(const std::string& name, const StateDictTensor& tensor, const OverlayTarget& target) {
     if (tensor.tensor.sizes() != target.tensor.sizes()) {
-      misshapen_.push_back(name + ": " + format_shape(tensor.shape) + " in the checkpoint, " +
+      misshapen_.push_back(name + ": " + format_shape(tensor.shape) + " in the state dict, " +
                            format_shape(target.tensor.sizes().vec()) + " in the program");
     } else if (!same_kind(tensor.dtype, target.tensor.scalar_type())) {
-      mistyped_.push_back(name + ": " + dtype_name(tensor.dtype) + " in the checkpoint, " +
+      mistyped_.push_back(name + ": " + dtype_name(tensor.dtype) + " in the state dict, " +
                           dtype_name(target.tensor.scalar_type()) + " in the program");
     }
   }
 
-  void look_for_extra(const Checkpoint& checkpoint, OverlayReport& report) {
+  void look_for_extra(const StateDict& state_dict, OverlayReport& report) {
     bool covers = false;
-    for (const CheckpointTensor& tensor : checkpoint.tensors) {
+    for (const StateDictTensor& tensor : state_dict.tensors) {
       const bool used = used_.contains(&tensor);
       covers = covers || used;
       if (!used) (is_tolerated(tensor.name) ? report.ignored : extra_).push_back(tensor.name);
     }
-    if (!covers && useless_.empty()) useless_ = file_of(checkpoint);
+    if (!covers && useless_.empty()) useless_ = file_of(state_dict);
   }
 
   void refuse_misfits() const {
     if (missing_.empty() && extra_.empty() && misshapen_.empty() && mistyped_.empty()) {
-      if (!useless_.empty() && !checkpoints_.empty())
+      if (!useless_.empty() && !state_dicts_.empty())
         throw InputError(useless_ + " holds none of the program's weights");
       return;
     }
     std::string files;
-    for (const Checkpoint& checkpoint : checkpoints_) files += (files.empty() ? "" : " and ") + file_of(checkpoint);
+    for (const StateDict& state_dict : state_dicts_) files += (files.empty() ? "" : " and ") + file_of(state_dict);
     const std::string near = missing_.size() == 1 ? did_you_mean(missing_[0], extra_) : "";
-    throw InputError(files + (checkpoints_.size() > 1 ? " do not fit" : " does not fit") + " the program" +
+    throw InputError(files + (state_dicts_.size() > 1 ? " do not fit" : " does not fit") + " the program" +
                      part(missing_, "missing") + near + made_by_others() + part(extra_, "extra") +
                      part(misshapen_, "misshapen") + part(mistyped_, "of another type") + advice());
   }
 
   /// What is missing because it is there as something else.
   std::string made_by_others() const {
-    for (const Checkpoint& checkpoint : checkpoints_)
-      for (const auto& [name, maker] : checkpoint.objects)
+    for (const StateDict& state_dict : state_dicts_)
+      for (const auto& [name, maker] : state_dict.objects)
         if (std::find(missing_.begin(), missing_.end(), name) != missing_.end())
           return " (" + quote(name) + " is there as an object of " + quote(maker) + ", which hesspect does not make)";
     return "";
@@ -140,10 +140,10 @@ class Matching {
     return extra_.empty() ? " (--weights-partial leaves what is missing as it is in the .pt2)" : "";
   }
 
-  std::span<const Checkpoint> checkpoints_;
+  std::span<const StateDict> state_dicts_;
   std::vector<NamedTensors> sources_;
   std::vector<Match> matches_;
-  std::set<const CheckpointTensor*> used_;
+  std::set<const StateDictTensor*> used_;
   std::vector<std::string> missing_, extra_, misshapen_, mistyped_;
   std::string useless_;  // the first file that has nothing of the program
 };
@@ -181,8 +181,8 @@ bool is_narrowing(at::ScalarType from, at::ScalarType to) {
 
 /// Values: finite, within the range of the program's type, and the same under all names of a tied weight.
 void check_values(const Match& match) {
-  const std::string file = file_of(*match.checkpoint);
-  for (const CheckpointTensor* tensor : match.found) {
+  const std::string file = file_of(*match.state_dict);
+  for (const StateDictTensor* tensor : match.found) {
     if (const auto bad = not_allowed(tensor->tensor, match.target->is_parameter)) {
       const double value = tensor->tensor.reshape({-1})[*bad].abs().item<double>();
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds " +
@@ -199,21 +199,21 @@ void check_values(const Match& match) {
                        " that does not fit the program's " + dtype_name(to));
     }
   }
-  const CheckpointTensor& first = *match.found.front();
-  for (const CheckpointTensor* other : match.found) {
+  const StateDictTensor& first = *match.found.front();
+  for (const StateDictTensor* other : match.found) {
     const bool same_memory = other->tensor.const_data_ptr() == first.tensor.const_data_ptr() &&
                              other->tensor.strides() == first.tensor.strides() && other->dtype == first.dtype;
     if (same_memory) continue;
     const at::ScalarType widest = at::isComplexType(first.dtype) ? at::kComplexDouble : at::kDouble;
     if (!other->tensor.to(widest).equal(first.tensor.to(widest))) {
       throw InputError(file + ": " + quote(first.name) + " and " + quote(other->name) +
-                       " are one tied weight in the program, but differ in the checkpoint");
+                       " are one tied weight in the program, but differ in the state dict");
     }
   }
 }
 
 void write(const Match& match, OverlayReport& report) {
-  const CheckpointTensor& from = *match.found.front();
+  const StateDictTensor& from = *match.found.front();
   const at::ScalarType to = match.target->tensor.scalar_type();
   const bool is_half = from.dtype == at::kHalf || from.dtype == at::kBFloat16;
   if (is_half && (to == at::kFloat || to == at::kDouble)) report.widened.push_back(match.target->name);
@@ -225,11 +225,10 @@ void write(const Match& match, OverlayReport& report) {
 
 }  // namespace
 
-OverlayReport overlay(std::span<const Checkpoint> checkpoints, const std::vector<OverlayTarget>& targets,
-                      bool partial) {
+OverlayReport overlay(std::span<const StateDict> state_dicts, const std::vector<OverlayTarget>& targets, bool partial) {
   const at::NoGradGuard no_grad;
   OverlayReport report;
-  const Matching matching(checkpoints, targets, partial, report);
+  const Matching matching(state_dicts, targets, partial, report);
   for (const Match& match : matching.matches()) check_values(match);
   for (const Match& match : matching.matches()) write(match, report);
   return report;

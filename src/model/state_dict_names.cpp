@@ -1,4 +1,4 @@
-#include "checkpoint_names.h"
+#include "state_dict_names.h"
 
 #include <algorithm>
 #include <optional>
@@ -31,9 +31,9 @@ std::vector<std::string> prefixes_of(const std::string& common) {
   return prefixes;
 }
 
-std::string common_of(const Checkpoint& checkpoint) {
+std::string common_of(const StateDict& state_dict) {
   std::optional<std::string> common;
-  for (const CheckpointTensor& tensor : checkpoint.tensors)
+  for (const StateDictTensor& tensor : state_dict.tensors)
     if (!is_tolerated(tensor.name)) narrow(common, tensor.name);
   return common.value_or("");
 }
@@ -130,22 +130,22 @@ ProgramNames::ProgramNames(const std::vector<OverlayTarget>& targets) {
   common = shared.value_or("");
 }
 
-NamedTensors::NamedTensors(const Checkpoint& checkpoint, const ProgramNames& names) {
+NamedTensors::NamedTensors(const StateDict& state_dict, const ProgramNames& names) {
   std::size_t most = 0;
   bool chosen = false;
   std::unordered_map<std::string, std::string> best;
-  const std::vector<std::string> strippable = prefixes_of(common_of(checkpoint));
+  const std::vector<std::string> strippable = prefixes_of(common_of(state_dict));
   for (NameChange change : kinds_of_change(names.all)) {
     auto program_names = called(names.all, change);
     bool better = false;
     for (const std::string& added : prefixes_of(names.common)) {
       for (const std::string& stripped : strippable) {
-        if (chosen && most == checkpoint.tensors.size()) continue;  // all fit already
+        if (chosen && most == state_dict.tensors.size()) continue;  // all fit already
         change.added = added;
         change.stripped = stripped;
         const auto fit = static_cast<std::size_t>(std::count_if(
-            checkpoint.tensors.begin(), checkpoint.tensors.end(),
-            [&](const CheckpointTensor& tensor) { return program_names.contains(renamed(tensor.name, change)); }));
+            state_dict.tensors.begin(), state_dict.tensors.end(),
+            [&](const StateDictTensor& tensor) { return program_names.contains(renamed(tensor.name, change)); }));
         if (chosen && fit <= most) continue;
         most = fit;
         change_ = change;
@@ -154,13 +154,13 @@ NamedTensors::NamedTensors(const Checkpoint& checkpoint, const ProgramNames& nam
     }
     if (better) best = std::move(program_names);
   }
-  for (const CheckpointTensor& tensor : checkpoint.tensors) {
+  for (const StateDictTensor& tensor : state_dict.tensors) {
     const auto found = best.find(renamed(tensor.name, change_));
     if (found != best.end()) by_name_.emplace(found->second, &tensor);
   }
 }
 
-const CheckpointTensor* NamedTensors::find(const std::string& program_name) const {
+const StateDictTensor* NamedTensors::find(const std::string& program_name) const {
   const auto found = by_name_.find(program_name);
   return found == by_name_.end() ? nullptr : found->second;
 }

@@ -1,4 +1,4 @@
-#include "hesspect/model/checkpoint.h"
+#include "hesspect/model/state_dict.h"
 
 #include <ATen/ATen.h>
 
@@ -9,12 +9,12 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "checkpoint_formats.h"
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/mapped_file.h"
 #include "hesspect/core/safetensors.h"
 #include "hesspect/core/text.h"
+#include "state_dict_formats.h"
 
 namespace hesspect {
 namespace {
@@ -51,13 +51,13 @@ std::vector<std::int64_t> contiguous_strides(const std::vector<std::int64_t>& si
   return strides;
 }
 
-Checkpoint read_safetensors_checkpoint(const std::filesystem::path& path) {
+StateDict read_safetensors_state_dict(const std::filesystem::path& path) {
   auto holder = std::make_shared<SafetensorsHolder>(path);
-  Checkpoint checkpoint;
-  checkpoint.format = "safetensors";
-  checkpoint.files = {path};
+  StateDict state_dict;
+  state_dict.format = "safetensors";
+  state_dict.files = {path};
   for (const SafetensorsEntry& entry : holder->file.entries()) {
-    CheckpointTensor tensor{entry.name, to_scalar_type(entry.type), entry.shape, {}};
+    StateDictTensor tensor{entry.name, to_scalar_type(entry.type), entry.shape, {}};
     const bool aligned = reinterpret_cast<std::uintptr_t>(entry.data) % element_size(entry.type) == 0;
     if (aligned && entry.bytes > 0) {
       tensor.tensor = tensor_over(entry.data, entry.type, entry.shape, contiguous_strides(entry.shape));
@@ -65,13 +65,13 @@ Checkpoint read_safetensors_checkpoint(const std::filesystem::path& path) {
       tensor.tensor = at::empty(entry.shape, at::TensorOptions(tensor.dtype));
       if (entry.bytes > 0) std::memcpy(tensor.tensor.data_ptr(), entry.data, entry.bytes);
     }
-    checkpoint.tensors.push_back(std::move(tensor));
+    state_dict.tensors.push_back(std::move(tensor));
   }
-  checkpoint.storage = std::move(holder);
-  return checkpoint;
+  state_dict.storage = std::move(holder);
+  return state_dict;
 }
 
-/// Takes in the index of a sharded checkpoint as events: names may not stand twice, nesting costs no stack.
+/// Takes in the index of a sharded state dict as events: names may not stand twice, nesting costs no stack.
 class IndexReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   std::vector<std::pair<std::string, std::string>> weight_map;  // tensor, shard
@@ -146,18 +146,18 @@ void check_shard_name(const std::string& index, const std::string& shard) {
   if (!inside) throw InputError(index + " names the shard " + quote(shard) + ", which is not within its folder");
 }
 
-Checkpoint read_single(const std::filesystem::path& path, Format format, const std::string& key);
+StateDict read_single(const std::filesystem::path& path, Format format, const std::string& key);
 
-Checkpoint read_index(const std::filesystem::path& path) {
+StateDict read_index(const std::filesystem::path& path) {
   const std::string index = quote(path.string());
   const MappedFile file(path);
-  if (file.bytes().size() > kMaxIndexBytes) throw InputError(index + " is too large for the index of a checkpoint");
+  if (file.bytes().size() > kMaxIndexBytes) throw InputError(index + " is too large for the index of a state dict");
   IndexReader reader;
   const auto* text = reinterpret_cast<const char*>(file.bytes().data());
   if (!nlohmann::json::sax_parse(text, text + file.bytes().size(), &reader)) {
-    throw InputError(index + " is no sound index of a sharded checkpoint: " + reader.problem);
+    throw InputError(index + " is no sound index of a sharded state dict: " + reader.problem);
   }
-  if (!reader.has_map) throw InputError(index + " is no index of a sharded checkpoint: it has no 'weight_map'");
+  if (!reader.has_map) throw InputError(index + " is no index of a sharded state dict: it has no 'weight_map'");
 
   std::vector<std::string> shards;
   std::unordered_map<std::string, std::vector<std::string>> names_of;
@@ -168,7 +168,7 @@ Checkpoint read_index(const std::filesystem::path& path) {
     names.push_back(name);
   }
 
-  Checkpoint all;
+  StateDict all;
   all.files = {path};
   auto storages = std::make_shared<std::vector<std::shared_ptr<void>>>();
   for (const std::string& shard : shards) {
@@ -176,9 +176,9 @@ Checkpoint read_index(const std::filesystem::path& path) {
     const Format format = format_of(shard_path);
     if (format == Format::kIndex)
       throw InputError(index + " names the shard " + quote(shard) + ", which is an index itself");
-    Checkpoint part = read_single(shard_path, format, "");
+    StateDict part = read_single(shard_path, format, "");
     std::unordered_set<std::string> wanted(names_of[shard].begin(), names_of[shard].end());
-    for (CheckpointTensor& tensor : part.tensors) {
+    for (StateDictTensor& tensor : part.tensors) {
       if (wanted.erase(tensor.name) > 0) {
         all.tensors.push_back(std::move(tensor));
       } else {
@@ -200,13 +200,13 @@ Checkpoint read_index(const std::filesystem::path& path) {
 }
 
 /// The shards of a folder without an index, whose names must differ.
-Checkpoint read_shards(const std::vector<std::filesystem::path>& shards, const std::filesystem::path& folder) {
-  Checkpoint all;
+StateDict read_shards(const std::vector<std::filesystem::path>& shards, const std::filesystem::path& folder) {
+  StateDict all;
   auto storages = std::make_shared<std::vector<std::shared_ptr<void>>>();
   std::unordered_set<std::string> names;
   for (const auto& shard : shards) {
-    Checkpoint part = read_single(shard, format_of(shard), "");
-    for (CheckpointTensor& tensor : part.tensors) {
+    StateDict part = read_single(shard, format_of(shard), "");
+    for (StateDictTensor& tensor : part.tensors) {
       if (!names.insert(tensor.name).second)
         throw InputError(quote(folder.string()) + ": two of its shards hold the tensor " + quote(tensor.name));
       all.tensors.push_back(std::move(tensor));
@@ -221,14 +221,14 @@ Checkpoint read_shards(const std::vector<std::filesystem::path>& shards, const s
   return all;
 }
 
-Checkpoint read_single(const std::filesystem::path& path, Format format, const std::string& key) {
+StateDict read_single(const std::filesystem::path& path, Format format, const std::string& key) {
   if (!key.empty() && format != Format::kZip)
     throw InputError(quote(path.string()) + " has no keys for --weights-key " + quote(key) +
                      ": only PyTorch's own files (torch.save) do");
   switch (format) {
-    case Format::kSafetensors: return read_safetensors_checkpoint(path);
+    case Format::kSafetensors: return read_safetensors_state_dict(path);
     case Format::kIndex: return read_index(path);
-    case Format::kZip: return read_pytorch_checkpoint(path, key);
+    case Format::kZip: return read_pytorch_state_dict(path, key);
     case Format::kBarePickle:
       throw InputError(quote(path.string()) +
                        " is in PyTorch's legacy form (a bare pickle), which hesspect does not read; save it again with "
@@ -237,7 +237,7 @@ Checkpoint read_single(const std::filesystem::path& path, Format format, const s
   }
   throw InputError(
       quote(path.string()) +
-      " is no checkpoint: neither safetensors, nor the index of sharded ones, nor a PyTorch archive (or it "
+      " is no state dict: neither safetensors, nor the index of sharded ones, nor a PyTorch archive (or it "
       "was cut short)");
 }
 
@@ -249,7 +249,7 @@ at::Tensor tensor_over(const std::byte* first, ElementType type, const std::vect
   return at::from_blob(const_cast<std::byte*>(first), sizes, strides, at::TensorOptions(to_scalar_type(type)));
 }
 
-Checkpoint read_checkpoint(const std::filesystem::path& path, const std::string& key) {
+StateDict read_state_dict(const std::filesystem::path& path, const std::string& key) {
   std::error_code error;
   if (!std::filesystem::is_directory(path, error)) return read_single(path, format_of(path), key);
   const std::vector<std::filesystem::path> files = weights_in_folder(path);

@@ -7,11 +7,11 @@
 #include <map>
 #include <set>
 
-#include "checkpoint_formats.h"
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/zip_archive.h"
+#include "state_dict_formats.h"
 #include "unpickle.h"
 
 namespace hesspect {
@@ -167,8 +167,8 @@ bool leads_to_tensors(const Value& value, int levels) {
 /// Finds the state dict among what else the file holds, and keeps account of the way there.
 class Search {
  public:
-  Search(const Value& root, const std::string& file, Checkpoint& checkpoint)
-      : file_(file), checkpoint_(checkpoint), dict_(&root) {}
+  Search(const Value& root, const std::string& file, StateDict& state_dict)
+      : file_(file), state_dict_(state_dict), dict_(&root) {}
 
   /// Down the keys of `path`, which dots divide; a key may hold dots itself.
   void follow(const std::string& path) {
@@ -214,19 +214,19 @@ class Search {
 
  private:
   void go_down(const std::string& key, const Value& inner) {
-    const std::string way = checkpoint_.key.empty() ? "" : checkpoint_.key + ".";
+    const std::string way = state_dict_.key.empty() ? "" : state_dict_.key + ".";
     for (std::size_t i = 0; i < dict_->items.size(); i += 2) {
       const std::string name = key_name(*dict_->items[i]);
       if (name == key) continue;
-      checkpoint_.skipped.push_back(way + name);
-      if (leads_to_tensors(*dict_->items[i + 1], kMaxLevels)) checkpoint_.other_sets.push_back(way + name);
+      state_dict_.skipped.push_back(way + name);
+      if (leads_to_tensors(*dict_->items[i + 1], kMaxLevels)) state_dict_.other_sets.push_back(way + name);
     }
-    checkpoint_.key = way + key;
+    state_dict_.key = way + key;
     dict_ = &inner;
   }
 
   [[noreturn]] void refuse() const {
-    const std::string where = checkpoint_.key.empty() ? "" : " under " + quote(checkpoint_.key);
+    const std::string where = state_dict_.key.empty() ? "" : " under " + quote(state_dict_.key);
     if (dict_->kind == Kind::kObject && dict_->items.empty()) {
       throw InputError(file_ + " holds no state dict" + where + ", but an object of " + quote(dict_->text) +
                        ", which hesspect does not make (nothing in the file was executed); save "
@@ -250,23 +250,23 @@ class Search {
   }
 
   const std::string& file_;
-  Checkpoint& checkpoint_;
+  StateDict& state_dict_;
   const Value* dict_;
 };
 
 }  // namespace
 
-Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path, const std::string& key) {
+StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::string& key) {
   const std::string file = quote(path.string());
   auto holder = std::make_shared<Holder>(path);
   const std::string folder = state_dict_folder(holder->archive, file);
   const pickle::Document document =
       pickle::unpickle(holder->archive.find(folder + "data.pkl")->data, file, std::filesystem::file_size(path));
 
-  Checkpoint checkpoint;
-  checkpoint.format = "PyTorch state dict";
-  checkpoint.files = {path};
-  Search search(*document.root, file, checkpoint);
+  StateDict state_dict;
+  state_dict.format = "PyTorch state dict";
+  state_dict.files = {path};
+  Search search(*document.root, file, state_dict);
   search.follow(key);
   const Value& dict = search.find();
   TensorPlacer placer(*holder, file, folder);
@@ -282,15 +282,15 @@ Checkpoint read_pytorch_checkpoint(const std::filesystem::path& path, const std:
                        ", which hesspect does not know (nothing in the file was executed); save it as a plain tensor");
     }
     if (value.kind != Kind::kTensor || item_key.kind != Kind::kText) {
-      if (value.kind == Kind::kObject) checkpoint.objects.emplace_back(name, value.text);
-      checkpoint.skipped.push_back(checkpoint.key.empty() ? name : checkpoint.key + "." + name);
+      if (value.kind == Kind::kObject) state_dict.objects.emplace_back(name, value.text);
+      state_dict.skipped.push_back(state_dict.key.empty() ? name : state_dict.key + "." + name);
       continue;
     }
     if (!seen.insert(name).second) throw InputError(file + ": its state dict holds " + quote(name) + " twice");
-    checkpoint.tensors.push_back({name, to_scalar_type(value.type), value.sizes, placer.place(name, value)});
+    state_dict.tensors.push_back({name, to_scalar_type(value.type), value.sizes, placer.place(name, value)});
   }
-  checkpoint.storage = std::move(holder);
-  return checkpoint;
+  state_dict.storage = std::move(holder);
+  return state_dict;
 }
 
 }  // namespace hesspect
