@@ -19,8 +19,7 @@ void execute_subgraph(const Instruction& instruction, Frame& frame, const std::s
   std::optional<at::AutoGradMode> mode;
   if (instruction.grad_mode) mode.emplace(*instruction.grad_mode && at::GradMode::is_enabled());
   std::vector<IValue> outputs = execute(*instruction.subgraph, operand_values(instruction, frame), where);
-  for (std::size_t i = 0; i < instruction.outputs.size(); ++i)
-    if (instruction.outputs[i] >= 0) frame[static_cast<std::size_t>(instruction.outputs[i])] = std::move(outputs[i]);
+  store_outputs(instruction, outputs, frame);
 }
 
 /// @param stack  batch size, randomness, and what the region's graph takes

@@ -77,15 +77,13 @@ std::vector<IValue> NodeSteps::run(const Graph& graph, std::vector<IValue> input
   Frame frame = first_frame(graph, std::move(inputs));
   for (const Instruction& instruction : graph.instructions) {
     std::vector<IValue> values = operand_values(instruction, frame);
-    if (instruction.kind != Instruction::Kind::kSubgraph) {
+    if (instruction.kind == Instruction::Kind::kSubgraph) {
+      at::AutoGradMode mode(instruction.grad_mode.value_or(true) && at::GradMode::is_enabled());
+      values = run(*instruction.subgraph, std::move(values));
+    } else {
       values = run_op(instruction, std::move(values));
-      store_outputs(instruction, values, frame);
-      continue;
     }
-    at::AutoGradMode mode(instruction.grad_mode.value_or(true) && at::GradMode::is_enabled());
-    values = run(*instruction.subgraph, std::move(values));
-    for (std::size_t i = 0; i < instruction.outputs.size(); ++i)
-      if (instruction.outputs[i] >= 0) frame[static_cast<std::size_t>(instruction.outputs[i])] = std::move(values[i]);
+    store_outputs(instruction, values, frame);
   }
   std::vector<IValue> results;
   for (const Operand& output : graph.outputs) results.push_back(materialise(output, frame));

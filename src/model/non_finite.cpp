@@ -1,21 +1,19 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
 #include <string_view>
 #include <unordered_map>
 
-#include "executor.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/model/node_record.h"
 #include "node_steps.h"
+#include "op_alone.h"
 #include "program_impl.h"
 
 namespace hesspect {
 namespace {
 
-using c10::IValue;
 using Step = NodeSteps::Step;
 
 bool is_finite(const at::Tensor& tensor) { return !has_nan(tensor) && !has_infinity(tensor); }
@@ -110,77 +108,12 @@ std::string blame_for_values(const NodeSteps& record) {
 
 // --- derivatives ----------------------------------------------------------------------------------------------------
 
-/// A step's op once more, from fresh leaves.
-class Replay {
- public:
-  explicit Replay(const Step& step) {
-    std::vector<IValue> stack;
-    for (std::size_t i = 0; i < step.arguments.size(); ++i)
-      stack.push_back(replace(step.arguments[i], step.instruction->writes[i]));
-    if (leaves_.empty()) return;
-    call_op(*step.instruction, stack, "");
-    results_ = tensors_in(stack);
-  }
-  const std::vector<at::Tensor>& leaves() const { return leaves_; }
-  const std::vector<at::Tensor>& results() const { return results_; }
-
- private:
-  at::Tensor leaf(const at::Tensor& tensor, bool written) {
-    if (!tensor.defined() || !tensor.requires_grad()) return written ? tensor.clone() : tensor;
-    leaves_.push_back(tensor.detach().requires_grad_(true));
-    return written ? leaves_.back().clone() : leaves_.back();
-  }
-
-  IValue replace(const IValue& value, bool written) {
-    if (value.isTensor()) return leaf(value.toTensor(), written);
-    if (value.isTensorList()) {
-      c10::List<at::Tensor> list;
-      for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(leaf(tensor, written));
-      return list;
-    }
-    if (value.isOptionalTensorList()) {
-      c10::List<std::optional<at::Tensor>> list;
-      for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector())
-        list.push_back(tensor ? std::optional<at::Tensor>(leaf(*tensor, written)) : std::nullopt);
-      return list;
-    }
-    return value;
-  }
-
-  std::vector<at::Tensor> leaves_, results_;
-};
-
-/// The defined ones that can be differentiated.
-std::vector<at::Tensor> differentiable(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> some;
-  for (const at::Tensor& tensor : tensors)
-    if (tensor.defined() && tensor.requires_grad() && tensor.grad_fn()) some.push_back(tensor);
-  return some;
-}
-
-std::vector<at::Tensor> pulled_back(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& inputs,
-                                    const std::vector<at::Tensor>& weights, bool differentiable_again) {
-  if (outputs.empty() || inputs.empty()) return {};
-  return torch::autograd::grad(outputs, inputs, weights, /*retain_graph=*/true, differentiable_again,
-                               /*allow_unused=*/true);
-}
-
-std::vector<at::Tensor> ones_like(const std::vector<at::Tensor>& tensors) {
-  std::vector<at::Tensor> ones;
-  for (const at::Tensor& tensor : tensors) ones.push_back(at::ones_like(tensor));
-  return ones;
-}
-
 /// Whether a function's gradient for these adjoints, or the derivative of that, is not finite.
 bool breaks(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor>& inputs,
             std::vector<at::Tensor> adjoints, bool second) {
   for (at::Tensor& adjoint : adjoints) adjoint = adjoint.detach().requires_grad_(second);
-  const std::vector<at::Tensor> first = pulled_back(outputs, inputs, adjoints, second);
-  if (!second) return !all_finite(first);
-  const std::vector<at::Tensor> gradients = differentiable(first);
-  std::vector<at::Tensor> wanted = inputs;
-  wanted.insert(wanted.end(), adjoints.begin(), adjoints.end());
-  return !all_finite(pulled_back(gradients, wanted, ones_like(gradients), false));
+  return !all_finite(second ? pulled_back_twice(outputs, inputs, adjoints)
+                            : pulled_back(outputs, inputs, adjoints, false));
 }
 
 /// The derivatives of one recorded loss.
@@ -189,8 +122,7 @@ class Derivatives {
   Derivatives(const NodeSteps& record, const at::Tensor& loss) : record_(record), loss_(loss) {
     std::vector<at::Tensor> wanted;
     for (const Step& step : record.steps)
-      for (const at::Tensor& tensor : step.results)
-        if (tensor.defined() && tensor.requires_grad() && tensor.grad_fn()) wanted.push_back(tensor);
+      for (const at::Tensor& tensor : differentiable(step.results)) wanted.push_back(tensor);
     const std::vector<at::Tensor> adjoints = pulled_back({loss}, wanted, {}, false);
     for (std::size_t i = 0; i < adjoints.size(); ++i)
       if (adjoints[i].defined()) adjoints_[wanted[i].unsafeGetTensorImpl()] = adjoints[i];
@@ -217,7 +149,7 @@ class Derivatives {
     for (std::size_t i = 0; i < step.results.size(); ++i)
       if (step.results[i].defined() && adjoints_.contains(step.results[i].unsafeGetTensorImpl())) known.push_back(i);
     if (known.empty()) return false;
-    const Replay replay(step);
+    const OpAlone replay(*step.instruction, step.arguments, "");
     std::vector<at::Tensor> outputs, adjoints;
     for (const std::size_t i : known) {
       if (i >= replay.results().size() || !replay.results()[i].requires_grad()) continue;
