@@ -56,22 +56,25 @@ struct HessianOperator::Impl {
   at::Tensor sum(std::size_t i) const { return sums[static_cast<std::int64_t>(i)].narrow(0, 0, shard.padded()); }
 
   void make_room(std::int64_t vectors) {
-    capacity = 0;
     inputs = sums = packed = at::Tensor();
     inputs = at::zeros({vectors, stride()}, local.tensor_options());
     sums = at::zeros({vectors, stride()}, local.tensor_options());
     if (!alone() && vectors > 1) packed = at::zeros({vectors, shard.chunk}, local.tensor_options());
-    capacity = vectors;
   }
 
+  /// Collective: `capacity` is the same on all ranks, also where one of them finds no room.
   void make_room_beside_graphs(std::int64_t vectors) {
-    while (true) {
-      try {
-        return make_room(vectors);
-      } catch (const std::exception& e) {
-        drop_graph_or_rethrow(e);
+    capacity = 0;
+    agree(comm, [&] {
+      while (true) {
+        try {
+          return make_room(vectors);
+        } catch (const std::exception& e) {
+          drop_graph_or_rethrow(e);
+        }
       }
-    }
+    });
+    capacity = vectors;
   }
 
   // --- products -----------------------------------------------------------------------------------------------------
@@ -160,7 +163,7 @@ struct HessianOperator::Impl {
   void apply(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
     const Timer total;
     const auto k = static_cast<std::int64_t>(x.size());
-    if (k > capacity) agree(comm, [&] { make_room_beside_graphs(k); });
+    if (k > capacity) make_room_beside_graphs(k);
     const Timer gathering;
     gather(x);
     double communication_s = gathering.elapsed_s();
@@ -239,16 +242,19 @@ struct HessianOperator::Impl {
 
   void loss_and_gradient() {
     double local_loss = 0, local_count = 0;
-    agree(comm, [&] { first_pass(local_loss, local_count); });
+    agree(comm, [&] {
+      first_pass(local_loss, local_count);
+      gradient = at::zeros({shard.chunk}, local.tensor_options());
+    });
+    capacity = 1;
     const std::vector<double> totals = comm.sum({local_loss, local_count});
     if (!(totals[1] > 0)) throw InputError(no_terms());
     count = totals[1];
     divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
     loss = totals[0] / divisor;
-    gradient = at::zeros({shard.chunk}, local.tensor_options());
     scatter(std::span<at::Tensor>(&gradient, 1));
     gradient.div_(divisor);
-    if (!comm.any(!at::isfinite(gradient).all().item<bool>())) return;
+    if (!comm.any(agreed(comm, [&] { return !at::isfinite(gradient).all().item<bool>(); }))) return;
     explain_non_finite("the gradient of the loss", {});
     throw InputError("the gradient of the loss is not finite");
   }

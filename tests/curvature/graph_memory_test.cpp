@@ -1,4 +1,4 @@
-// Keeping gradient graphs where memory runs out before the budget does.
+// Memory that runs out: fewer gradient graphs are kept, or all ranks end with one error.
 #include <gtest/gtest.h>
 
 #include <malloc.h>
@@ -7,7 +7,9 @@
 
 #include <fstream>
 
+#include "hesspect/core/errors.h"
 #include "hesspect/curvature/hessian.h"
+#include "support/failing_allocator.h"
 #include "support/fixture.h"
 #include "support/heap.h"
 
@@ -76,6 +78,34 @@ TEST(GraphMemory, RunningOutKeepsFewerGraphs) {
   EXPECT_EQ(roomy.stats().kept_graphs, roomy.stats().micro_batches);
   roomy.apply(x, roomy_y);
   EXPECT_TRUE(at::equal(tight_y, roomy_y));
+}
+
+// Whichever allocation fails, it fails inside `agree`, which makes it a MemoryError on every rank. The gradient's shard
+// was allocated between two messages: a rank that had no room for it left the others waiting.
+TEST(Memory, EveryAllocationThatFailsIsAgreedOn) {
+  const Fixture fixture("mlp_ce");
+  Program program = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+  LocalCommunicator comm;
+  HessianOptions options;
+  options.loss = fixture.loss();
+  options.micro_batch = 16;
+  const DataShard data = fixture.shard(program);
+  const std::vector<at::Tensor> x(2, at::ones({program.layout().size()}, at::kDouble));
+  std::vector<at::Tensor> y(2, at::empty_like(x[0]));
+  test::FailingAllocator allocator;
+  std::int64_t count = 0;
+  for (bool failed = true; failed; ++count) {
+    allocator.fail_after(count);
+    try {
+      HessianOperator hessian(program, data, comm, options);
+      hessian.apply_block(x, y);
+    } catch (const MemoryError&) {
+    } catch (const std::exception& error) {
+      ADD_FAILURE() << "allocation " << count << ": " << error.what();
+    }
+    failed = allocator.has_failed();
+  }
+  EXPECT_GT(count, 100);
 }
 
 }  // namespace

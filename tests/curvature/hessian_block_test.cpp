@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "hesspect/comm/mpi_communicator.h"
+#include "hesspect/core/errors.h"
 #include "hesspect/curvature/hessian.h"
+#include "support/failing_allocator.h"
 #include "support/fixture.h"
 
 namespace hesspect {
@@ -108,6 +110,23 @@ TEST(EmptyShards, TakePartInBlocks) {
   double size = block[0].abs().sum().item<double>();
   world->all_reduce_sum(std::span<double>(&size, 1));
   EXPECT_GT(size, 0.0);
+}
+
+// The last rank had forgotten its room, the others had not: the next call found them at different messages.
+TEST(Memory, ABlockThatOneRankHasNoRoomForCanBeTriedAgain) {
+  const Fixture fixture("mlp_ce");
+  Program program = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+  auto world = MpiCommunicator::world();
+  HessianOperator hessian(program, fixture.shard(program, world->size(), world->rank()), *world,
+                          options_for(fixture, kRebuilt));
+  const std::vector<at::Tensor> x = vectors(hessian, 2);
+  std::vector<at::Tensor> y{at::empty_like(x[0]), at::empty_like(x[1])};
+  test::FailingAllocator allocator;
+  if (world->rank() == world->size() - 1) allocator.fail_after(0);
+  EXPECT_THROW(hessian.apply_block(x, y), MemoryError);
+  EXPECT_EQ(allocator.has_failed(), world->rank() == world->size() - 1);
+  hessian.apply_block(x, y);
+  expect_bitwise(one_by_one(hessian, x), y, "tried again");
 }
 
 TEST(Stats, CountProductsAndMessages) {
