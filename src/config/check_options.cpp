@@ -16,8 +16,8 @@ void require(bool given, Command command, const std::string& option, const std::
   if (!given) throw UsageError("'" + to_string(command) + "' needs --" + option + ", " + what);
 }
 
-/// Options of a loss that another one would not heed. Those of targets that are classes are left alone, as they always
-/// were: they change nothing elsewhere.
+/// Refuses options that the loss does not heed. --ignore-index and --shift stand with any loss, as they always did:
+/// they change nothing there.
 void check_loss(const LossConfig& c) {
   const auto belongs = [&](const char* option, bool given, std::initializer_list<std::string> losses) {
     if (given && std::find(losses.begin(), losses.end(), c.loss) == losses.end())
@@ -34,7 +34,7 @@ void check_loss(const LossConfig& c) {
     throw UsageError("--loss-weight has no effect on --loss output: weigh the rows inside the program");
 }
 
-constexpr std::int64_t kLeastRoom = 8;  // of a Lanczos basis, beside the wanted vectors, to go on after a restart
+constexpr std::int64_t kLeastRoom = 8;  // rows that a basis needs beside the wanted vectors, to go on after a restart
 
 std::int64_t wanted(const EigsConfig& c) { return c.top + c.bottom + c.magnitude; }
 
@@ -65,7 +65,7 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) 
                      " eigenvalues: at least " + std::to_string(least) + ", better twice that");
 }
 
-/// Of an option that names a file of vectors.
+/// Checks an option that names a file of vectors.
 void check_vectors_file(const std::string& option, const std::string& file, const OutputConfig& output) {
   bool known = false;
   for (const char* suffix : {".h5", ".hdf5", ".safetensors"}) known = known || file.ends_with(suffix);
@@ -75,7 +75,7 @@ void check_vectors_file(const std::string& option, const std::string& file, cons
   if (plain(file) == plain(output.output)) throw UsageError("--" + option + " and --output name the same file");
 }
 
-/// Of what a run is summed over.
+/// Checks the options about rows and their count.
 void check_rows_options(const RunConfig& c) {
   for (const auto& [name, dim] : c.data.batch_dims) {
     const bool is_number = !dim.empty() && dim.size() <= 2 && dim.find_first_not_of("0123456789") == std::string::npos;

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
 constexpr double kLargestSigma = 1e100;         // its square, and the density's peak, are still numbers
-constexpr double kLargestSize = 1e100;          // of an error at which a loss turns from squares to sizes
+constexpr double kLargestSize = 1e100;          // of beta and delta
 constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond mean nothing with a few samples
 
 }  // namespace

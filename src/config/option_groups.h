@@ -30,7 +30,7 @@ OptionGroup plan_options(PlanConfig& config);
 OptionGroup output_options(OutputConfig& config);
 OptionGroup general_options(GeneralConfig& config);
 
-/// All of a run's, over one config.
+/// All options of a run, over one config.
 OptionTable run_options(RunConfig& config);
 
 }  // namespace hesspect

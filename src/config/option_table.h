@@ -43,7 +43,7 @@ struct OptionGroup {
   std::vector<Option> options;
 
   void text(std::string name, std::string& field, std::string value_name, std::string help);
-  /// Texts, one at each time that the option is given.
+  /// Texts, one for each time that the option is given.
   void texts(std::string name, std::vector<std::string>& field, std::string value_name, std::string help);
   void choice(std::string name, std::string& field, std::vector<std::string> choices, std::string help);
   /// One of the values of an enum, or of an optional one.

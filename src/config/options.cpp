@@ -84,7 +84,7 @@ std::vector<std::string> closed_flags(std::vector<std::string> args, const Optio
   return args;
 }
 
-/// Command line to settings and positional words.
+/// Reads the command line into settings and positional words.
 Settings read_arguments(const std::vector<std::string>& args, const OptionTable& table,
                         std::vector<std::string>& words) {
   po::options_description all;

@@ -7,7 +7,7 @@
 namespace hesspect {
 
 bool is_allocation_failure(const std::exception& error) {
-  // LibTorch's on the CPU; its caching allocator's on a GPU, then those of what allocates beside that.
+  // From LibTorch's allocator on the CPU, its caching allocator on a GPU, and from what allocates beside that.
   constexpr const char* kTexts[] = {"can't allocate memory",      "not enough memory",
                                     "CUDA out of memory",         "CUDA error: out of memory",
                                     "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"};

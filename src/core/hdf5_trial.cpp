@@ -25,7 +25,7 @@ namespace hesspect {
 namespace {
 
 constexpr const char* kProgram = "hesspect-try-hdf5";
-constexpr std::uintmax_t kFirstSignature = 512;  // behind a user block of that or twice that and so on
+constexpr std::uintmax_t kFirstSignature = 512;  // a user block before it has this size, or twice that and so on
 constexpr std::array<char, 8> kSignature{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1a', '\n'};
 
 bool has_hdf5_signature(const std::filesystem::path& path) {
@@ -99,7 +99,7 @@ std::optional<int> status_of_trial(const std::filesystem::path& path) {
   return status;
 }
 
-/// What the signal says of the file; "" for one that came from elsewhere.
+/// What the signal says of the file; "" for a signal that came from elsewhere.
 std::string meaning_of(int signal) {
   switch (signal) {
     case SIGXCPU:
@@ -122,7 +122,7 @@ void try_hdf5_file(const std::filesystem::path& path) {
   if (WIFSIGNALED(*status)) {
     const std::string meaning = meaning_of(WTERMSIG(*status));
     const auto without_file = meaning.empty() ? std::nullopt : status_of_trial("/dev/null");
-    if (without_file && WIFEXITED(*without_file))  // so that it was the file, and not what runs on this machine
+    if (without_file && WIFEXITED(*without_file))  // the process runs on this machine: it was the file
       throw InputError(quote(path.string()) + ": HDF5 cannot read it: it is damaged (" + meaning +
                        " in a trial); copy it again, or make it anew");
     warn_once("was ended by signal " + std::to_string(WTERMSIG(*status)));

@@ -12,7 +12,7 @@
 namespace hesspect {
 namespace {
 
-// Key: the seed. Counter: the block's number in the first two words (its top bit tells the distribution), the probe in
+// Key: the seed. Counter: the block's number in the first two words (its top bit is the distribution), the probe in
 // the last two. A block makes 128 Rademacher entries or 2 Gaussian ones.
 constexpr std::int64_t kRademacherPerBlock = 128;
 constexpr std::int64_t kGaussianPerBlock = 2;

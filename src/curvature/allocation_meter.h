@@ -1,6 +1,5 @@
-// What tensors take on one device while something runs: LibTorch's allocators report every block that they hand out or
-// take back, on the CPU and on CUDA alike, to whoever asks for it on the thread (and on autograd's threads, which
-// inherit it).
+// Measures what tensors take on one device while something runs. LibTorch's allocators report every block that they
+// hand out or take back, on the CPU and on CUDA alike, to the meter of the thread (autograd's threads inherit it).
 #pragma once
 
 #include <c10/core/Device.h>
@@ -11,8 +10,8 @@
 
 namespace hesspect {
 
-/// Counts from its construction on, on this thread. Blocks from before that are freed meanwhile: counted on CUDA, not
-/// on the CPU. Slows allocations down a little. No two at once on a thread.
+/// Counts from its construction on. Earlier blocks that are freed meanwhile count on CUDA, but not on the CPU. Slows
+/// allocations down a little. A thread has one at a time.
 class AllocationMeter {
  public:
   explicit AllocationMeter(c10::Device device);

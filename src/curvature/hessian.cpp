@@ -33,7 +33,7 @@ struct HessianOperator::Impl {
   at::Tensor gradient;  // [chunk]
   double loss = 0;
   double count = 0;
-  double divisor = 1;  // of sums over all rows
+  double divisor = 1;  // what sums over all rows are divided by
   HessianStats stats;
 
   Impl(Program& program, DataShard data, Communicator& the_comm, const HessianOptions& the_options)
@@ -99,7 +99,7 @@ struct HessianOperator::Impl {
     }
   }
 
-  /// Called where `e` is being handled: makes room of a kept graph, the last one first.
+  /// Called while `e` is handled: frees the last kept graph to make room, or throws `e` on.
   void drop_graph_or_rethrow(const std::exception& e) {
     if (!is_out_of_memory(e) || kept.empty()) throw;
     kept.pop_back();
@@ -181,7 +181,7 @@ struct HessianOperator::Impl {
 
   // --- construction -------------------------------------------------------------------------------------------------
 
-  /// Half of what this rank may take on its device, the other half being left to all else.
+  /// Half of this rank's share of its device's free memory; the other half is left to everything else.
   std::int64_t half_of_free_memory() const {
     return free_memory_bytes(device()) / (device().is_cpu() ? 2 * std::max(1, options.ranks_on_node) : 2);
   }
@@ -223,7 +223,7 @@ struct HessianOperator::Impl {
   }
 
   /// Says where a quantity stops being finite. Collective.
-  /// @param v  of the product that is not finite; empty: it is the gradient
+  /// @param v  whose product is not finite; empty where it is the gradient
   /// @throws InputError on every rank, where any rank's rows show it
   void explain_non_finite(const std::string& what, const std::vector<at::Tensor>& v) {
     kept.clear();  // the run is at its end, and looking takes memory

@@ -202,7 +202,7 @@ void LocalLoss::check(bool every_op) {
     throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters" +
                      program_.stopped_gradients(output_index_).reason);
   if (every_op) program_.check_twice_differentiable(trial.inputs);
-  // What no node shows alone, such as a tensor that is saved for the backward and then written to.
+  // A whole product shows what no node alone does, such as a tensor saved for the backward and then written to.
   try {
     std::vector<at::Tensor> v;
     for (const at::Tensor& parameter : program_.parameters()) v.push_back(parameter.detach());

@@ -21,8 +21,8 @@ struct MicroBatch {
   std::vector<at::Tensor> inputs;
   at::Tensor target;           // checked and converted; undefined for loss 'output'
   at::Tensor weight;           // the same; undefined where all terms weigh the same
-  std::int64_t rows = 0;       // of data
-  std::int64_t padded = 0;     // of the inputs: more than `rows` where a fixed batch was filled up
+  std::int64_t rows = 0;       // rows of data
+  std::int64_t padded = 0;     // rows of the inputs: more than `rows` where a fixed batch was filled up
   std::int64_t first_row = 0;  // global, for messages
 };
 
@@ -38,13 +38,13 @@ struct GradientGraph {
   std::vector<std::size_t> parameters;  // and which parameter each belongs to
 };
 
-/// Memory ran out, on the CPU or on CUDA.
+/// Whether the error says that memory ran out, on the CPU or on CUDA.
 bool is_out_of_memory(const std::exception& error);
 
 /// sums[i] += tensors[i]; undefined ones are zero.
 void add_to(const std::vector<at::Tensor>& sums, const std::vector<at::Tensor>& tensors);
 
-/// Waits for what the device has been given, so that a clock read next tells the truth.
+/// Waits until the device has done its work, so that a clock read next has measured it.
 void finish_device_work(const at::Tensor& result);
 
 /// Vectors over the parameters are lists of tensors, one per parameter, in layout order. Autograd must be on.
@@ -63,21 +63,21 @@ class LocalLoss {
   std::optional<std::int64_t> most_rows() const;
   /// The most whole units in so many rows, as rows.
   std::int64_t whole_units(std::int64_t rows) const { return rows - rows % units_.rows; }
-  /// The size that is asked for, or that the program or units that go alone fix; nothing where it is free to choose
-  /// (`asked` 0).
+  /// The micro-batch's size where it is fixed: by the user (`asked`, 0: free), by the program's batch, or by units that
+  /// go through the program alone.
   /// @throws UsageError where these contradict each other
   std::optional<std::int64_t> given_micro_batch(std::int64_t asked) const;
-  /// Cuts this process's rows. A last one of a single row, or of fewer than the program takes, shares with the one
-  /// before: many models squeeze() a batch of one away.
+  /// Cuts this process's rows into micro-batches. A last one of a single row, or of fewer than the program takes,
+  /// shares rows with the one before: many models squeeze() a batch of one away.
   std::vector<RowRange> micro_batches(std::int64_t size) const;
 
   /// Rows [range) of this process's, checked.
   /// @throws InputError: a target or an input that does not fit
   MicroBatch batch(RowRange range);
-  /// The same, its target as the file has it. Padded to what the program takes by repeating the first row.
+  /// The same unchecked, its target as the file has it. Padded to what the program takes by repeating the first row.
   MicroBatch unchecked_batch(RowRange range) const;
 
-  /// Everything that can be wrong with model and data together, tried on the first rows. Nothing to do without rows.
+  /// Tries on the first rows everything that can be wrong with model and data together. Does nothing without rows.
   /// @param every_op  also differentiate each op twice by itself, to name one that cannot be
   /// @throws InputError
   void check(bool every_op);
@@ -105,11 +105,11 @@ class LocalLoss {
 
   Program& program_;
   DataShard data_;
-  LossOptions options_;  // for outputs such as were seen
+  LossOptions options_;  // fitted to the program's outputs
   int output_index_;
   RowUnits units_;
-  at::Tensor output_like_;              // without memory: the shape, dtype and device of an output
-  std::int64_t output_like_rows_ = -1;  // of this many rows
+  at::Tensor output_like_;              // has an output's shape, dtype and device, but no memory
+  std::int64_t output_like_rows_ = -1;  // the rows of that output
 };
 
 }  // namespace hesspect

@@ -32,7 +32,7 @@ std::optional<at::Tensor> optional(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
 }
 
-/// Targets, or their weights, [N, T]: cut to those that some output stands before.
+/// The targets, or their weights, [N, T] that an output predicts.
 at::Tensor shifted(const LossOptions& options, const at::Tensor& target) {
   if (options.kind != LossKind::kCausalLm || !target.defined()) return target;
   return target.narrow(1, options.shift, target.size(1) - options.shift);
@@ -81,7 +81,7 @@ at::Tensor loss_terms(const LossOptions& o, const at::Tensor& output, const at::
   throw UsageError("unknown loss");
 }
 
-/// Target classes, each with its weight; those that are ignored have none.
+/// Counts target classes, each with its weight; ignored ones do not count.
 double count_classes(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
   const at::Tensor classes = shifted(options, target);
   const at::Tensor counts = classes != options.ignore_index;

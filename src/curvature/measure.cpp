@@ -14,8 +14,8 @@
 namespace hesspect {
 namespace {
 
-/// How bytes grow with rows, from a trial and one of half its rows. A single size, as a program with a fixed batch has,
-/// says nothing about that: then a vector over the parameters is the fixed part.
+/// Fits how bytes grow with rows, from a trial and one of half its rows. A program with a fixed batch has one size,
+/// which says nothing about that: there a vector over the parameters is taken as the fixed part.
 void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows, BatchCost& cost) {
   const auto fixed_batch = local.program().static_batch();
   const ProductTrial whole = trials.product(fixed_batch ? std::min(rows, local.rows()) : rows, 0);
@@ -67,7 +67,7 @@ BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, cons
   cost.micro_batch = given ? *given : trials.best_micro_batch(memory_bytes);
   const std::int64_t tried = std::min(cost.micro_batch, local.rows());
   const ProductTrials::Times times = trials.times(tried);
-  // Rows that are not there cost what the others do; those of a fixed batch were padded, and have been timed.
+  // Rows beyond the data's cost what the others do; a fixed batch was padded, and timed as a whole.
   const double scale =
       program.static_batch() ? 1.0 : static_cast<double>(cost.micro_batch) / static_cast<double>(tried);
   cost.gradient_s = scale * times.gradient_s;
@@ -84,7 +84,7 @@ std::int64_t free_memory_bytes(at::Device device) {
   const c10::DeviceIndex index = index_of(device);
   const auto free = static_cast<std::int64_t>(allocator.getMemoryInfo(index).first);
   if (!allocator.initialized()) return free;
-  // What the allocator holds without using it, it will hand out first.
+  // The allocator hands out first what it holds unused.
   const auto stats = allocator.getDeviceStats(index);
   return free + stats.reserved_bytes[kAllPools].current - stats.active_bytes[kAllPools].current;
 }

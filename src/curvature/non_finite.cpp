@@ -28,8 +28,8 @@ bool is_finite(LocalLoss& local, RowRange range, const std::vector<at::Tensor>& 
   return is_finite(product);
 }
 
-/// The half of a range that is not finite by itself; the range where neither is, or where the program does not take so
-/// few rows.
+/// The half of a range that is not finite by itself; the whole range where both halves are finite, or where the program
+/// does not take so few rows.
 RowRange worse_half(LocalLoss& local, RowRange range, const std::vector<at::Tensor>& v) {
   const std::int64_t middle = range.begin + range.size() / 2;
   try {
@@ -56,7 +56,7 @@ std::string node_at_fault(LocalLoss& local, RowRange range) {
     return record.first_non_finite(local.sum(batch));
   } catch (const std::exception& e) {
     if (!is_out_of_memory(e)) throw;
-    return "";  // a record keeps every value of the batch: the rows alone are told
+    return "";  // a record keeps every value of the batch: only the rows can be named
   }
 }
 

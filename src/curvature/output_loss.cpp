@@ -14,7 +14,7 @@ const OutputSpec& spec_of(const Program& program, int index) {
   return program.outputs()[static_cast<std::size_t>(index)];
 }
 
-/// Sum of what an output says of the rows that are no padding.
+/// The sum of an output over the rows that are no padding.
 at::Tensor sum_of_rows(const Program& program, const at::Tensor& output, int index, FedRows fed) {
   const at::Tensor flat = output.reshape({-1});
   return is_per_row_output(program, index) ? flat.narrow(0, 0, fed.rows).sum() : flat.sum();

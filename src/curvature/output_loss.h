@@ -23,15 +23,15 @@ struct FedRows {
   std::int64_t rows = 0, padded = 0;
 };
 
-/// One output, the rows first and padded ones left out; a scalar as it is.
-/// @param may_be_scalar  else one entry a row is the least
+/// One output with the rows first and without padding; a scalar as it is.
+/// @param may_be_scalar  a scalar is taken, too
 /// @throws InputError: not floating, or of other rows than were fed
 at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outputs, int index, FedRows fed,
                      bool may_be_scalar);
 
-/// The sum and count of a loss that the program computes: of a scalar that is a mean, the mean times its count; of a
-/// scalar that is a sum, and of losses of rows, their sum. The count is the program's own where it has one, else the
-/// rows'. Autograd on.
+/// The sum and count of a loss that the program computes, with autograd on. A scalar mean is multiplied by its count, a
+/// scalar sum is taken as it is, and losses of rows are added up. The count is the program's own where it has one, else
+/// the number of rows.
 /// @throws InputError: a count that is negative or not finite
 LossSum output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch);
 

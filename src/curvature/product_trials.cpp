@@ -14,12 +14,12 @@
 namespace hesspect {
 namespace {
 
-/// Rows of a micro-batch that is chosen here, at least where the program takes fewer, and at most.
+/// The fewest (where the program takes them) and most rows of a micro-batch that is chosen here.
 constexpr std::int64_t kFewRows = 4;
 constexpr std::int64_t kMostRows = 1024;
-/// Two sizes whose rows cost the same but for this are equal: clocks are no better.
+/// Costs of a row within this ratio count as equal: clocks are no better.
 constexpr double kEqualCost = 1.03;
-/// After so long, what was measured is not repeated.
+/// A measurement that has taken this long is not repeated.
 constexpr double kLongEnough_s = 0.5;
 
 double median(std::vector<double> values) {

@@ -10,7 +10,7 @@
 
 namespace hesspect {
 
-/// A product of one micro-batch from nothing, with a graph that could be kept.
+/// What a product of one micro-batch takes, with a gradient graph that could be kept.
 struct ProductTrial {
   std::int64_t rows = 0;
   double seconds = 0;
@@ -27,7 +27,7 @@ struct LinearBytes {
   double at(std::int64_t rows) const {
     return static_cast<double>(fixed) + static_cast<double>(rows) * static_cast<double>(row);
   }
-  /// Through two measurements, neither part below zero. @param a_rows < b_rows
+  /// The line through two measurements, neither part below zero. @param a_rows < b_rows
   static LinearBytes through(std::int64_t a_rows, std::int64_t a_bytes, std::int64_t b_rows, std::int64_t b_bytes);
 };
 
@@ -36,8 +36,8 @@ class ProductTrials {
   /// Borrows local, and takes one vector over the parameters.
   explicit ProductTrials(LocalLoss& local);
 
-  /// A product of the first `rows` rows: the shortest of up to `repeats` times, fewer where one takes seconds; warm
-  /// after the first. 0: weighed alone.
+  /// Measures a product of the first `rows` rows: the shortest of up to `repeats` times (fewer where they take long;
+  /// warm after the first), and its bytes. 0 repeats: its bytes alone.
   ProductTrial product(std::int64_t rows, int repeats);
   /// Medians of warm times of the first `rows` rows.
   struct Times {
@@ -57,7 +57,7 @@ class ProductTrials {
  private:
   /// The largest of `rows`, `rows` / 2, … that runs within memory_bytes.
   ProductTrial first_that_fits(std::int64_t rows, std::int64_t memory_bytes);
-  /// The bytes of a product, in a pass of its own: weighing slows it down.
+  /// Measures the bytes of a product, in a pass of its own: counting them slows it down.
   void weigh(const MicroBatch& batch, ProductTrial& trial);
 
   LocalLoss& local_;

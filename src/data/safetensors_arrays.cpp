@@ -25,7 +25,7 @@ class SafetensorsArrays final : public ArrayFile {
     const ArrayInfo& array = info(name);
     at::Tensor rows = empty_slab(*this, array, dim, begin, end);
     if (rows.numel() == 0) return rows;
-    // The dimensions before `dim` are so many stretches of the file, from each of which a part is taken.
+    // The dimensions before `dim` cut the file into stretches; a part of each is taken.
     const auto d = static_cast<std::size_t>(dim);
     std::int64_t stretches = 1;
     for (std::size_t i = 0; i < d; ++i) stretches *= array.shape[i];

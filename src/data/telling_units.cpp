@@ -12,11 +12,11 @@ constexpr std::int64_t kMostScannedBytes = std::int64_t{64} << 20;
 constexpr std::int64_t kLeastScannedUnits = 256;
 constexpr std::int64_t kBlocks = 64;
 
-/// Of one array [rows, …]: [rows, 4] in double.
+/// The features of one array [rows, …]: [rows, 4], double.
 at::Tensor features_of(const at::Tensor& array) {
   const at::Tensor flat = array.reshape({array.size(0), -1}).to(at::kDouble);
   if (flat.size(1) == 0) return at::zeros({flat.size(0), 4}, at::kDouble);
-  // Padding: how many entries at the end are as the last one.
+  // Padding shows as entries at the end that equal the last one.
   const at::Tensor repeats = flat.eq(flat.narrow(1, flat.size(1) - 1, 1)).to(at::kDouble).flip(1).cumprod(1);
   return at::stack(
       {flat.mean(1), flat.eq(0).to(at::kDouble).mean(1), flat.lt(0).to(at::kDouble).mean(1), repeats.mean(1)}, 1);

@@ -21,7 +21,7 @@ std::int64_t static_int(const json& value, const std::string& what) {
   return integer_from(value["as_int"]);
 }
 
-/// So few that no sum over a file's tensors overflows, and more than any tensor has.
+/// More elements than any tensor has, and so few that no sum over a file's tensors overflows.
 constexpr std::int64_t kMostElements = std::int64_t{1} << 40;
 
 /// @throws InputError for sizes below 0, or more elements than any tensor has

@@ -26,7 +26,7 @@ struct ArchivedTensor {
   std::vector<std::int64_t> strides;
   std::int64_t storage_offset = 0;
   bool requires_grad = false;
-  bool has_data = true;  // not where the program was exported on the meta device, or with fake tensors
+  bool has_data = true;  // false where the program was exported on the meta device, or with fake tensors
 };
 
 class Pt2Archive {
@@ -41,7 +41,7 @@ class Pt2Archive {
   const std::map<std::string, ArchivedTensor>& weights() const { return weights_; }
   /// Lifted constants and non-persistent buffers, by name.
   const std::map<std::string, ArchivedTensor>& constants() const { return constants_; }
-  /// Some of them without data?
+  /// Whether some of them have no data.
   bool lacks_data() const;
   /// A tensor of the file: CPU, stored dtype and strides. Its memory is the mapped file's: read it, never write it.
   at::Tensor read(const std::string& name, const ArchivedTensor& entry) const;

@@ -66,7 +66,7 @@ bool is_constant_number(const IValue& value, double expected) {
          (value.isInt() && static_cast<double>(value.toInt()) == expected);
 }
 
-constexpr std::size_t kMostVmapLevels = 64;  // of LibTorch's functorch
+constexpr std::size_t kMostVmapLevels = 64;  // LibTorch's functorch nests no deeper
 
 /// Custom ops of other libraries that are an aten op by another name, argument for argument.
 std::optional<std::string> aten_op_for(const std::string& space, const std::string& name) {
@@ -588,7 +588,7 @@ class GraphCompiler {
     find_continuous_inside(graph_);
   }
 
-  /// Of regions of torch.vmap, whose slots were this graph's.
+  /// Fills in `continuous` in regions of torch.vmap, whose slots were this graph's.
   void find_continuous_inside(const Graph& graph) {
     for (const Instruction& instruction : graph.instructions) {
       if (instruction.kind != Instruction::Kind::kVmap) continue;

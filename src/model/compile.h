@@ -30,7 +30,7 @@ struct Origin {
   std::string describe() const;
 };
 
-/// Of a node of the graph's JSON.
+/// The origin of a node of the graph's JSON.
 Origin origin_of(const nlohmann::json& node);
 
 struct Operand {
@@ -71,7 +71,7 @@ struct Instruction {
 struct Graph {
   int slots = 0;
   std::vector<bool> continuous;  // per slot: a floating or complex tensor, or a float; gradients may flow through it
-  std::vector<int> folded_from;  // of a region of torch.vmap: its slots' numbers in the graph that it was folded out of
+  std::vector<int> folded_from;  // in a region of torch.vmap: its slots' numbers in the graph that it was folded out of
   std::vector<int> inputs;       // slots, in the graph's input order
   std::vector<Operand> outputs;
   std::vector<Instruction> instructions;

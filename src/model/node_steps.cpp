@@ -14,7 +14,7 @@ bool is_continuous(const at::Tensor& tensor) {
   return tensor.defined() && (at::isFloatingType(tensor.scalar_type()) || at::isComplexType(tensor.scalar_type()));
 }
 
-/// What an op is about to write to would be lost.
+/// A copy of what an op is about to write to, which would be lost; anything else as it is.
 IValue kept(const IValue& value, bool written) {
   if (!written || !value.isTensor() || !value.toTensor().defined()) return value;
   const at::Tensor& tensor = value.toTensor();

@@ -43,7 +43,7 @@ struct NodeSteps {
 /// All tensors among the values, lists' included, undefined ones too.
 std::vector<at::Tensor> tensors_in(const std::vector<c10::IValue>& values);
 
-/// Whether any of a tensor's entries is NaN, or infinite. False of undefined tensors and of those of integers.
+/// Whether any of a tensor's entries is NaN, or infinite. False for undefined tensors and for integers.
 bool has_nan(const at::Tensor& tensor);
 bool has_infinity(const at::Tensor& tensor);
 

@@ -254,7 +254,7 @@ class Loader {
     return {Program::Impl::Feed::Kind::kUserInput, impl_->inputs.size() - 1};
   }
 
-  /// Of an output of the signature: {"user_output": {…}}.
+  /// The parts of an output of the signature, {"user_output": {…}}.
   std::pair<std::string, const json*> kind_and_content(const json& spec) const {
     if (!spec.is_object() || spec.empty())
       throw InputError(impl_->where + "its graph is broken (an output of no kind: " + spec.dump().substr(0, 80) + ")");
@@ -374,11 +374,11 @@ class Loader {
   std::int64_t taken_bytes_ = 0;
   std::unique_ptr<Program::Impl> impl_;
   std::set<std::string> external_;
-  std::set<std::string> used_;  // by the graph's nodes and outputs; only where data lack
-  std::vector<bool> are_used_;  // of tied_
+  std::set<std::string> used_;  // names that the graph's nodes and outputs use; only where data lack
+  std::vector<bool> are_used_;  // whether the graph uses tied_[i]
   std::vector<std::pair<const ArchivedTensor*, std::string>> tied_;
   std::vector<std::vector<std::string>> aliases_;
-  std::vector<const ArchivedTensor*> frozen_;  // of impl_->tensors
+  std::vector<const ArchivedTensor*> frozen_;  // where impl_->tensors[i] come from
 };
 
 }  // namespace

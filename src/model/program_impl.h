@@ -22,15 +22,15 @@ struct Program::Impl {
   std::vector<OutputSpec> outputs;
   std::vector<OpCount> ops;
   std::string torch_version;
-  at::ScalarType program_dtype = at::kFloat;  // of most parameters, as exported
-  at::ScalarType narrowest = at::kDouble;     // of all values, in the run
+  at::ScalarType program_dtype = at::kFloat;  // that most parameters have, as exported
+  at::ScalarType narrowest = at::kDouble;     // that any value has in the run
 
   Graph graph;
   /// What fills graph.inputs[i] at each run.
   struct Feed {
     enum class Kind { kParameter, kTensor, kUserInput, kUnused } kind = Kind::kUnused;
-    std::size_t index = 0;   // of leaves, tensors or inputs
-    std::size_t stored = 0;  // of a parameter
+    std::size_t index = 0;   // into leaves, tensors or inputs
+    std::size_t stored = 0;  // into `stored`, for a parameter
   };
   std::vector<Feed> feeds;
   struct NamedTensor {
@@ -48,20 +48,20 @@ struct Program::Impl {
   /// A trainable parameter as the archive holds it: names of one record are one already.
   struct StoredParameter {
     ParameterEntry entry;
-    at::Tensor value;  // of the archive, until it is laid out; undefined where that has no data
+    at::Tensor value;  // from the archive, until it is laid out; undefined where that has no data
     bool has_data = true;
     bool is_used = true;  // as above
   };
   std::vector<StoredParameter> stored;
-  std::vector<std::size_t> owners;  // of stored: the first of those that it is tied to, or itself
+  std::vector<std::size_t> owners;  // for each of stored, the first that it is tied to, or itself
 
   bool lacks_data() const;
-  /// Makes layout, flat and leaves of `stored`, what is tied lying in one place, and takes their values; what has no
-  /// data gets stand-ins.
+  /// Makes layout, flat and leaves of `stored`, tied ones in one place, and copies their values; those without data get
+  /// stand-ins.
   /// @param real  false: on the meta device, which takes no memory
   void lay_out(std::vector<std::size_t> new_owners, bool real);
 
-  /// A floating dtype of the program, in the run.
+  /// The dtype in the run of a floating dtype of the program.
   at::ScalarType map_dtype(at::ScalarType type) const;
   std::vector<c10::IValue> graph_inputs(const std::vector<at::Tensor>& user_inputs) const;
 };

@@ -1,4 +1,4 @@
-// What a program's signature tells beyond shapes: where the rows lie, and what its outputs are called.
+// What a program's signature says beyond shapes: where the rows lie, and what its outputs are called.
 #pragma once
 
 #include <nlohmann/json.hpp>

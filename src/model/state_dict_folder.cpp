@@ -29,7 +29,7 @@ Names files_of(const fs::path& folder) {
   return names;
 }
 
-/// Of "model-00002-of-00003.safetensors": the set "model-of-00003.safetensors", and 2 of 3.
+/// What "model-00002-of-00003.safetensors" says: the set "model-of-00003.safetensors", and 2 of 3.
 struct Shard {
   std::string set;
   int number = 0;
@@ -53,7 +53,7 @@ bool is_whole_set(const Names& names) {
   return !names.empty();
 }
 
-/// Of one kind of files: the index, the one file or the whole set of shards; none where it is not clear which.
+/// The index, the one file or the whole set of shards among files of one kind; none where it is not clear which.
 /// @param usual  a file of this name beside an index is another set
 Names choose(const Names& indexes, const Names& files, const std::string& usual) {
   const bool has_usual = std::find(files.begin(), files.end(), usual) != files.end();

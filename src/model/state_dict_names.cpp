@@ -8,7 +8,7 @@
 namespace hesspect {
 namespace {
 
-constexpr std::size_t kMostWords = 6;  // of a prefix
+constexpr std::size_t kMostWords = 6;  // that a prefix may have
 
 /// Narrows `common` to what `name` has too, at a dot: never the whole of a name.
 void narrow(std::optional<std::string>& common, const std::string& name) {
@@ -88,7 +88,7 @@ std::string renamed(const std::string& name, const NameChange& change) {
   return change.added + name.substr(change.stripped.size());
 }
 
-/// What PEFT may have changed: nothing first.
+/// The changes that PEFT may have made; none comes first.
 std::vector<NameChange> kinds_of_change(const std::set<std::string>& names) {
   std::vector<NameChange> kinds(1);
   const std::string adapter = adapter_of(names);

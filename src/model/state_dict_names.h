@@ -17,7 +17,7 @@ namespace hesspect {
 /// Names as they end in state dicts without being weights: counters, and index buffers that older libraries stored.
 bool is_tolerated(const std::string& name);
 
-/// The program's names, as a state dict may have to find them.
+/// The program's names, which those of a state dict are to become.
 struct ProgramNames {
   std::set<std::string> all;
   std::string common;  // the dotted prefix that all weights and persistent buffers carry, "lm.model."

@@ -124,7 +124,7 @@ class Matching {
                      part(misshapen_, "misshapen") + part(mistyped_, "of another type") + advice());
   }
 
-  /// What is missing because it is there as something else.
+  /// Names that are missing because the file holds something else than a tensor under them.
   std::string made_by_others() const {
     for (const StateDict& state_dict : state_dicts_)
       for (const auto& [name, maker] : state_dict.objects)
@@ -179,7 +179,7 @@ bool is_narrowing(at::ScalarType from, at::ScalarType to) {
   return c10::elementSize(to) <= c10::elementSize(from);  // also bfloat16 and float16, either way
 }
 
-/// Values: finite, within the range of the program's type, and the same under all names of a tied weight.
+/// Checks that values are finite, in the range of the program's type, and the same under all names of a tied weight.
 void check_values(const Match& match) {
   const std::string file = file_of(*match.state_dict);
   for (const StateDictTensor* tensor : match.found) {

@@ -41,7 +41,7 @@ class TensorPlacer {
     const std::string what = file_ + ": tensor " + quote(name);
     const Value& storage = *tensor.items.at(0);
     const auto bytes = storage_bytes(storage, what);
-    // Index of the last element, and of how many: neither may overflow or leave the storage.
+    // The index of the last element and their number may neither overflow nor leave the storage.
     std::int64_t last = tensor.number;
     std::int64_t numel = 1;
     bool empty = false;
@@ -154,7 +154,7 @@ const Value* item_of(const Value& dict, std::string_view key) {
   return found;
 }
 
-/// Does a state dict lie here or under the known keys? Bounded in depth, for dicts may hold themselves.
+/// Whether a state dict lies here or under the known keys; bounded in depth, for dicts may hold themselves.
 bool leads_to_tensors(const Value& value, int levels) {
   if (holds_tensors(value)) return true;
   if (!has_items(value) || levels == 0) return false;
@@ -170,7 +170,7 @@ class Search {
   Search(const Value& root, const std::string& file, StateDict& state_dict)
       : file_(file), state_dict_(state_dict), dict_(&root) {}
 
-  /// Down the keys of `path`, which dots divide; a key may hold dots itself.
+  /// Goes down the keys of `path`, which dots divide; a key may hold dots itself.
   void follow(const std::string& path) {
     std::string rest = path;
     while (!rest.empty()) {
@@ -190,7 +190,7 @@ class Search {
     }
   }
 
-  /// Down the keys that training scripts use.
+  /// Goes down the keys that training scripts use.
   const Value& find() {
     for (int level = 0; level < kMaxLevels && has_items(*dict_); ++level) {
       const Value* inner = nullptr;

@@ -17,7 +17,7 @@ namespace {
 
 enum class Stop { kNone, kDetach, kItem, kNoGrad };
 
-/// One op, from values to values: those that are continuous.
+/// One op as a step from continuous values to continuous values.
 struct Operation {
   const Instruction* instruction = nullptr;
   Stop stop = Stop::kNone;
@@ -25,7 +25,7 @@ struct Operation {
   std::vector<int> from, to;
 };
 
-/// The op's name without namespace and overload, "linear"; of other operations the target's last part.
+/// The op's name without namespace and overload, "linear"; for other operations the target.
 std::string op_name(const Instruction& instruction) {
   if (!instruction.op) return instruction.origin.target;
   const std::string& name = instruction.op->schema().name();
@@ -59,7 +59,7 @@ class Dataflow {
   int value(int slot) const { return find(slots_.at(slot)); }
   bool has(int slot) const { return slots_.contains(slot); }
 
-  /// Merged values have one number only now.
+  /// Gives merged values one number, once all operations are known.
   void settle() {
     for (Operation& operation : operations_)
       for (std::vector<int>* values : {&operation.from, &operation.to})
@@ -189,7 +189,7 @@ std::string and_more(std::size_t count, const std::string& what) {
   return count > 1 ? " and at " + std::to_string(count - 1) + " more " + what + (count > 2 ? "s" : "") : "";
 }
 
-/// "node 'x' (…)": of a region the node itself, with the line of the op where values first lose their gradients.
+/// "node 'x' (…)"; for a region the node itself, with the line of the op where values first lose their gradients.
 std::string place(const Operation& operation) {
   if (operation.region == nullptr) return operation.instruction->origin.describe();
   Origin origin = operation.region->origin;
@@ -245,8 +245,8 @@ StoppedGradients Program::stopped_gradients(std::optional<int> output) const {
   Dataflow flow(graph);
   flow.settle();
   const Marks none(static_cast<std::size_t>(flow.size()), false);
-  Marks seen = none, needed = none,
-        used = none;  // by autograd, from parameters; by the outputs, and as autograd sees it
+  Marks seen = none;    // by autograd, from the parameters on
+  Marks needed = none;  // by the outputs, whatever stops gradients
   for (std::size_t i = 0; i < impl_->feeds.size(); ++i)
     if (impl_->feeds[i].kind == Impl::Feed::Kind::kParameter && flow.has(graph.inputs[i]))
       seen[static_cast<std::size_t>(flow.value(graph.inputs[i]))] = true;
@@ -254,7 +254,7 @@ StoppedGradients Program::stopped_gradients(std::optional<int> output) const {
     if (graph.outputs[i].kind == Operand::Kind::kSlot && flow.has(graph.outputs[i].slot))
       if (!output || *output == static_cast<int>(i))
         needed[static_cast<std::size_t>(flow.value(graph.outputs[i].slot))] = true;
-  used = needed;
+  Marks used = needed;  // by the outputs, as autograd sees it
   spread(flow, /*forward=*/true, /*through_stops=*/false, seen);
   spread(flow, /*forward=*/false, /*through_stops=*/true, needed);
   spread(flow, /*forward=*/false, /*through_stops=*/false, used);

@@ -41,7 +41,7 @@ enum class SymbolicOp {
   kSqrt,
 };
 
-/// From a node's target such as `_operator.floordiv`, `torch.sym_max` or `math.trunc`; nothing for others.
+/// The operator of a node's target such as `_operator.floordiv`, `torch.sym_max` or `math.trunc`; nothing for others.
 std::optional<SymbolicOp> symbolic_op_from(const std::string& target);
 
 /// Python's semantics: floor division and modulo round towards minus infinity, `/` gives a float.

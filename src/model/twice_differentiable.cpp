@@ -2,7 +2,7 @@
 // run.
 //
 // A missing formula would only show in the middle of a product, where autograd no longer knows the user's line. So each
-// op is tried alone: its floating inputs become leaves, its outputs are pulled back twice with random weights.
+// op is tried alone: its floating inputs become leaves, its outputs are pulled back twice, with weights of one.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 

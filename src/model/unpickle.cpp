@@ -17,7 +17,8 @@ namespace hesspect::pickle {
 namespace {
 
 constexpr std::size_t kMaxValues = 20'000'000;
-constexpr std::size_t kTimesTheFile = 10, kAlwaysAllowedBytes = std::size_t{64} << 20;  // of memory for values
+// Values may take as many times the file in memory, or as many bytes whatever the file.
+constexpr std::size_t kTimesTheFile = 10, kAlwaysAllowedBytes = std::size_t{64} << 20;
 constexpr std::size_t kMaxRank = 64;
 constexpr std::size_t kMaxGlobalName = 1000;
 
@@ -68,7 +69,7 @@ constexpr std::string_view kFromType = "torch._tensor._rebuild_from_type_v2";
 constexpr std::array<std::string_view, 4> kTensorClasses{"torch.Tensor", "torch._tensor.Tensor",
                                                          "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer"};
 
-// Calls that make an object of the class that is their first argument: it is the name to tell.
+// Calls that make an object of the class that is their first argument: messages name that class.
 constexpr std::array<std::string_view, 4> kMakers{"copyreg._reconstructor", "copy_reg._reconstructor",
                                                   "copyreg.__newobj__", "copyreg.__newobj_ex__"};
 

@@ -56,8 +56,8 @@ struct Document {
 
 /// @param bytes  the whole pickle
 /// @param file   the quoted file name, for messages
-/// @param archive_bytes  of the file that the pickle lies in: values may take ten times that, or of the pickle's own
-/// size
+/// @param archive_bytes  size of the file that the pickle lies in: values may take ten times that, or ten times the
+///                       pickle
 /// @throws InputError: cut short, broken, too large, an opcode that state dicts don't need
 Document unpickle(std::span<const std::byte> bytes, const std::string& file, std::size_t archive_bytes = 0);
 

@@ -21,7 +21,7 @@ struct Instruction;
 /// What a node of torch._functorch.predispatch does.
 enum class VmapStep { kPrepare, kBegin, kAddBatchDim, kRemoveBatchDim, kEnd };
 
-/// From a node's target; nothing for others.
+/// The step that a node's target stands for; nothing for others.
 std::optional<VmapStep> vmap_step_from(const std::string& target);
 
 /// Takes the instructions behind `begin` into a region, which `begin` becomes. Its operands are the batch size, the

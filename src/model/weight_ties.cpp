@@ -44,17 +44,17 @@ std::vector<double> first_values(const at::Tensor& tensor) {
   return {values, values + row.numel()};
 }
 
-/// All values the same, as weights that were only initialized may have.
+/// Whether all values are the same, as in weights that were only initialized.
 bool is_constant(const at::Tensor& tensor) {
   return tensor.numel() < 2 || tensor.eq(tensor.flatten()[0]).all().item<bool>();
 }
 
-/// Values that two tensors hardly have in common unless one is a copy of the other.
+/// Whether the values are the same, and not such as tensors have in common by chance.
 bool is_copy(const at::Tensor& a, const at::Tensor& b) {
   return a.scalar_type() == b.scalar_type() && first_values(a) == first_values(b) && a.equal(b) && !is_constant(a);
 }
 
-/// A file in which both names hold the same weight. What a later file holds under one of them is then meant for both.
+/// Whether a file holds the same weight under both names. What a later file holds under one is then meant for both.
 bool shows_tie(const std::vector<NamedTensors>& sources, const std::string& a, const std::string& b) {
   return std::any_of(sources.begin(), sources.end(), [&](const NamedTensors& source) {
     const StateDictTensor *first = source.find(a), *second = source.find(b);
@@ -138,9 +138,9 @@ class Settling {
                        "holds both: give one that does");
   }
 
-  /// Of a tied weight the file may have kept one name and the graph another: an unused name that is there and a used
-  /// one that is not, the only ones of their form. Not where more of a module is there without use: that is one which
-  /// the model left out.
+  /// The file may have kept one name of a tied weight and the graph another: then there are one unused name in the file
+  /// and one used name that is not, the only ones of their form. Where the file has more of a module that is not used,
+  /// the model left that module out.
   void settle_kept_names() {
     for (const std::size_t i : kept_) {
       std::vector<std::size_t> missing = partners(i);
@@ -190,7 +190,7 @@ class Settling {
 
   const std::vector<Stored>& stored_;
   const std::vector<NamedTensors>& sources_;
-  std::vector<bool> found_;  // in any of them
+  std::vector<bool> found_;  // whether any source holds stored_[i]
   Ties ties_;
   std::vector<std::size_t> kept_;  // names that are in a file, not used, and not settled
 };

@@ -1,8 +1,8 @@
 // Which parameters of a program without weights are one.
 //
 // A program exported on the meta device or with fake tensors holds names and shapes, but no data, and so not which
-// names are tied. Its graph tells a part: of the names of one weight it uses one, so a name that it does not use is
-// tied to another, or of no use to the model. The state dict tells the rest: tied names share their memory in a file of
+// names are tied. Its graph shows a part: of the names of one weight it uses one, so a name that it does not use is
+// tied to another, or of no use to the model. The state dict shows the rest: tied names share their memory in a file of
 // torch.save, are left out of a safetensors file, or hold the same values.
 #pragma once
 
@@ -23,7 +23,7 @@ std::set<std::string> names_used(const nlohmann::json& graph);
 /// used and has its shape, unless more of its module is without use.
 std::vector<std::size_t> likely_owners(const std::vector<Program::Impl::StoredParameter>& stored);
 
-/// Which parameters are one, and what could not be told for sure.
+/// Which parameters are one, and what could not be decided for sure.
 struct Ties {
   std::vector<std::size_t> owners;
   std::vector<std::string> warnings;  // a sentence each

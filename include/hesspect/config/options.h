@@ -30,8 +30,7 @@ Environment hesspect_environment();
 
 /// @param args  without the program's name
 /// @throws UsageError: unknown command or option (with the near name), a value that cannot be read or is out of range,
-/// an
-///         option that is missing; the line names where the value came from (option, variable, or ini file and line)
+///         an option that is missing; the line names where the value came from (option, variable, or ini file and line)
 Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment);
 
 /// @throws UsageError where options contradict each other, or one is missing that the command needs

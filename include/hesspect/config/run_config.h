@@ -88,8 +88,8 @@ struct EigsConfig {
   std::string eigenvectors;    // file: .h5 or .safetensors
 };
 
-/// Lanczos steps at most, for a model of `parameters` parameters: what is asked for, else 200; where they are few, as
-/// many as there are, so that all eigenvalues can be found.
+/// Lanczos steps at most, for a model of `parameters` parameters: what is asked for, else 200; where parameters are
+/// few, as many as there are, so that all eigenvalues can be found.
 inline std::int64_t most_steps(const EigsConfig& eigs, std::int64_t parameters) {
   constexpr std::int64_t kUsual = 200, kFew = 1000;
   if (eigs.max_steps > 0) return eigs.max_steps;
@@ -102,7 +102,7 @@ struct TraceConfig {
   std::string diagonal;  // file: .h5 or .safetensors
 };
 
-/// What the results are to be good to. 0: nothing is asked, and --probes and --steps are what is taken.
+/// How accurate the results are to be. 0: no accuracy is asked for, and --probes and --steps say how much is done.
 struct AccuracyConfig {
   double rtol_trace = 0.02;      // half width of the confidence interval over |trace|
   double density_w1 = 0.01;      // bound of the Wasserstein-1 distance over the width of the spectrum
@@ -143,7 +143,7 @@ struct CheckpointConfig {
   bool resume = false;
 };
 
-/// Of the command `plan`.
+/// What the command `plan` plans.
 struct PlanConfig {
   Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace
   std::int64_t world = 0;            // ranks; 0: those there are

@@ -1,4 +1,4 @@
-// What the exceptions of libraries, LibTorch's above all, say: told by their text, so that no room needs their headers.
+// Reads the exceptions of libraries, LibTorch's above all, by their text, so that no room needs their headers.
 #pragma once
 
 #include <exception>
@@ -6,7 +6,7 @@
 
 namespace hesspect {
 
-/// A failed allocation, of host or of GPU memory, which LibTorch tells for the most part by its text alone.
+/// Whether an allocation of host or GPU memory failed, which LibTorch mostly says by its text alone.
 bool is_allocation_failure(const std::exception& error);
 
 /// The first line of what(), cut to 300 characters: no backtrace, no table of dispatch keys.

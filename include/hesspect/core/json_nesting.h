@@ -1,4 +1,4 @@
-// How deep a JSON text nests, told before it is parsed: the JSON library copies and prints values by recursion, so that
+// Finds how deep a JSON text nests before it is parsed: the JSON library copies and prints values by recursion, so that
 // a file of nothing but brackets would end the process on its stack.
 #pragma once
 

@@ -12,12 +12,12 @@ struct evp_md_ctx_st;  // OpenSSL's
 
 namespace hesspect {
 
-/// Of bytes that come in parts and are never together in memory.
+/// The hash of bytes that come in parts and are never together in memory.
 class Sha256Stream {
  public:
   Sha256Stream();
   void update(std::span<const std::byte> bytes);
-  /// Lower-case hex digest of all parts. Once.
+  /// Lower-case hex digest of all parts; may be called once.
   std::string digest();
 
  private:

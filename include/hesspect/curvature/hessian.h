@@ -22,7 +22,7 @@ namespace hesspect {
 
 /// Rows that belong together, as the two of a pair or the nodes of a graph do.
 struct RowUnits {
-  std::int64_t rows = 1;  // of each unit; micro-batches and shards are whole units
+  std::int64_t rows = 1;  // in a unit; micro-batches and shards are whole units
   bool together = true;   // several may go through the program at once: each stands alone among them
 };
 
@@ -52,8 +52,8 @@ struct HessianStats {
   double gradient_s = 0;           // time of one local gradient, measured at construction
   std::int64_t micro_batch = 0;
   std::int64_t micro_batches = 0;  // on this rank
-  std::int64_t kept_graphs = 0;    // of them, now
-  std::int64_t graph_bytes = 0;    // of one micro-batch's gradient graph, as measured; 0 where it was not
+  std::int64_t kept_graphs = 0;    // how many of these have their graph kept now
+  std::int64_t graph_bytes = 0;    // that one micro-batch's gradient graph takes; 0 where not measured
 };
 
 class HessianOperator final : public LinearOperator {
@@ -68,10 +68,10 @@ class HessianOperator final : public LinearOperator {
   const Shard& shard() const override;
   at::TensorOptions options() const override;
   void apply(const at::Tensor& x_local, at::Tensor& y_local) override;
-  /// Takes 2 K vectors of shard().padded() entries, from the first call with this many on.
+  /// Takes room for 2 K vectors of shard().padded() entries at the first call with K vectors, and keeps it.
   void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) override;
 
-  /// For a product with x that was not finite: finds the row and the node of the program that make it so. Collective.
+  /// Finds the row and the node of the program that made a product with x not finite. Collective.
   /// @throws InputError that names them, on every rank; returns where each micro-batch's product is finite by itself
   void explain_non_finite(const at::Tensor& x_local);
 

@@ -4,8 +4,8 @@
 //   const LossOptions loss = fit_loss(options, output);  // once an output is known
 //   const at::Tensor t = check_target(loss, output, target, first_row);
 //   const at::Tensor w = check_weight(loss, output, weight, first_row);
-//   sum += loss_sum(loss, output, t, w, rows);
-//   count += loss_count(loss, t, w, rows);
+//   sum += loss_sum(loss, output, t, w);
+//   count += loss_count(loss, t, w);
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -54,19 +54,18 @@ struct LossOptions {
 /// True where the loss needs a target array.
 bool needs_target(LossKind kind);
 
-/// Sum of the loss over the micro-batch (autograd on), but for `output`, which the program computes. Takes what
-/// fit_loss, check_target and check_weight gave.
+/// The sum of the loss over the micro-batch, with autograd on; not of loss `output`, which the program computes. Takes
+/// what fit_loss, check_target and check_weight returned.
 /// @param weight  one for each term of the sum; undefined: all 1
 /// @return scalar
 at::Tensor loss_sum(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
                     const at::Tensor& weight);
 
-/// What the mean divides by. Target classes: the terms that are not ignored, each times its class weight and its
-/// weight; target probabilities and elements: the terms, each times its weight. In double, of the weights as loss_sum
-/// has them.
+/// What the mean divides by: the sum over all terms of their weight and, where targets are classes, their class weight;
+/// ignored targets do not count. Added up in double from the weights that loss_sum takes.
 double loss_count(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight);
 
-/// The options for outputs such as this: their tensors checked against its shape, in its dtype, on its device.
+/// Returns the options with their tensors checked against the output's shape and moved to its dtype and device.
 /// @throws InputError: class weights that are not one for each class, a pos_weight that does not fit
 LossOptions fit_loss(const LossOptions& options, const at::Tensor& output);
 

@@ -19,11 +19,11 @@ namespace hesspect {
 
 struct RowCheck {
   bool passed = true;
-  /// Units could be told apart at all: there are two or more, and the program takes so many at once.
+  /// False where there is nothing to compare: a single unit, or a program that takes one at a time.
   bool applies = true;
   std::string finding;   // what was seen and by how much, where it did not pass
   std::string advice;    // what to do then
-  double deviation = 0;  // the largest, over what rounding explains: passed is <= 1
+  double deviation = 0;  // the largest over what rounding explains; at most 1 where it passed
 };
 
 /// Runs the program on at most eight units at a time (or its fixed batch), some ten times, without autograd.
@@ -31,7 +31,7 @@ struct RowCheck {
 /// Tolerances are measured, in the program's dtype: what outputs change by when parameters and inputs change by one
 /// rounding each, times 256. Not collective: one rank does it, inside `agree`.
 /// @param program  its parameters are changed meanwhile, and set back
-/// @param spec     unit_rows: what stands alone is a unit
+/// @param spec     units of its unit_rows rows are what must not change each other
 /// @throws InputError where the program fails on rows of the data
 RowCheck check_rows(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss,
                     int output_index);

@@ -64,7 +64,7 @@ struct DatasetSpec {
   std::string target;                         // array name; empty where the loss takes none
   std::int64_t samples = 0;                   // use the first so many rows; 0: all
   std::string weight = {};                    // array name; empty where all terms of the loss weigh the same
-  std::vector<std::int64_t> input_dims = {};  // where each input's rows lie in the file; those not there: dimension 0
+  std::vector<std::int64_t> input_dims = {};  // where each input's rows lie in the file; 0 for inputs beyond its end
   std::int64_t target_dim = 0;                // and the target's; the weights' too, where they have as many dimensions
   std::int64_t unit_rows = 1;                 // rows that are never parted: shards are whole units
 };
@@ -96,14 +96,14 @@ DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, 
 DataShard load_rows(const ArrayFile& file, const DatasetSpec& spec, std::span<const std::int64_t> rows);
 
 /// Numbers of up to `most` units that differ from each other as much as those of this data do: in length (padding,
-/// masks), in classes, in size. By the features of up to 64 MiB of rows, spread over the data; the same units for the
-/// same data. Source: farthest-point selection, Gonzalez, Theor. Comput. Sci. 38 (1985) 293.
+/// masks), in classes, in size. Looks at the features of up to 64 MiB of rows, spread over the data; the same data have
+/// the same units. Source: farthest-point selection, Gonzalez, Theor. Comput. Sci. 38 (1985) 293.
 /// @return unit numbers (rows / unit_rows), at least one
 std::vector<std::int64_t> telling_units(const ArrayFile& file, const DatasetSpec& spec, std::int64_t most);
 
-/// What tells rows apart, a line each: for every array the mean, the share of zeros, of negative entries, and of
-/// entries at the end that repeat the last one. @return [rows, features], double; a column that is the same in all rows
-/// is zero
+/// Features by which rows differ, a line each: for every array the mean, the share of zeros, of negative entries, and
+/// of entries at the end that repeat the last one. @return [rows, features], double; a column that is the same in all
+/// rows is zero
 at::Tensor row_features(const DataShard& shard);
 
 }  // namespace hesspect

@@ -27,8 +27,8 @@ class NodeRecord {
 
   /// The node that made a loss, its gradient or else its second derivative not finite, and for well-known ops why:
   /// "node 'norm' (aten.norm.Scalar, from …) has a second derivative that is not finite: …".
-  /// Of values, the node that made the first NaN (or infinity) on the way to the loss; of derivatives, the one whose
-  /// own are not finite for the finite adjoints that reach it.
+  /// For values it is the node that made the first NaN (or infinity) on the way to the loss; for derivatives the one
+  /// whose own are not finite for the finite adjoints that reach it.
   /// @param loss  a scalar, computed from the outputs of the recorded run with autograd on; its graph is kept
   /// @return "" where no node can be blamed
   std::string first_non_finite(const at::Tensor& loss) const;

@@ -59,7 +59,7 @@ struct OpCount {
   std::int64_t count;
 };
 
-/// What a program makes constant to autograd of what depends on its parameters, on the way to its outputs.
+/// Values that depend on parameters, but that the program makes constant to autograd on the way to its outputs.
 struct StoppedGradients {
   std::vector<std::string> warnings;  // a line for each kind of stop, with its first node
   std::string reason;                 // why an output has no gradient at all; ends a line, empty where nothing stops it
@@ -91,7 +91,7 @@ class Program {
   std::int64_t fewest_rows() const;
   std::optional<std::int64_t> most_rows() const;
   std::vector<OpCount> op_counts() const;
-  /// Where gradients of parameters stop on their way to an output; nothing: to any. By the graph alone.
+  /// Where gradients of parameters stop on their way to an output, or to any where none is named. By the graph alone.
   StoppedGradients stopped_gradients(std::optional<int> output) const;
   /// Total bytes of buffers and constants, run dtype.
   std::int64_t buffer_bytes() const;
@@ -110,13 +110,14 @@ class Program {
   /// @throws InputError as hesspect::overlay, and where a buffer or constant without data is in no state dict
   OverlayReport overlay(std::span<const StateDict> state_dicts, bool partial = false);
   OverlayReport overlay(const StateDict& state_dict) { return overlay(std::span(&state_dict, 1)); }
-  /// Names of what holds no data and was given none: of a program exported on the meta device or with fake tensors.
+  /// Names of the tensors without data, as a program exported on the meta device or with fake tensors has them.
   std::vector<std::string> lacking() const;
   /// @throws InputError that lists lacking(), where there are any
   void require_data() const;
   /// Gives what is lacking() made-up values, so that time and memory can be measured.
   void use_stand_ins();
-  /// Frozen weights are finite? @throws InputError naming the first parameter or buffer with NaN or infinity
+  /// Checks that frozen weights are finite. @throws InputError naming the first parameter or buffer with NaN or
+  /// infinity
   void check_finite() const;
 
   /// Runs the program with autograd on.

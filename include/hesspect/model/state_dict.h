@@ -29,8 +29,8 @@ struct StateDict {
   std::vector<std::filesystem::path> files;  // every file that was read
   std::vector<StateDictTensor> tensors;      // in file order
   std::vector<std::string> skipped;     // what is not of the state dict (optimizer, epoch…) or no tensor, by name
-  std::vector<std::string> other_sets;  // of these, what holds tensors by name too, as another state dict does
-  std::vector<std::pair<std::string, std::string>> objects;  // of the state dict, by name: made by this, no tensors
+  std::vector<std::string> other_sets;  // those of them that hold tensors by name, as a state dict does
+  std::vector<std::pair<std::string, std::string>> objects;  // entries that are no tensors: name, and what makes them
   std::shared_ptr<void> storage;                             // keeps mappings alive
 };
 
@@ -60,10 +60,10 @@ std::string describe(const NameChange& change);
 struct OverlayReport {
   std::vector<std::string> widened;      // names stored as bf16 or fp16 and widened to float32 (or float64)
   std::vector<std::string> narrowed;     // names whose stored type is wider than the program's: rounded
-  std::vector<NameChange> changes;       // of each state dict
+  std::vector<NameChange> changes;       // one for each state dict
   std::vector<std::string> ignored;      // names that were tolerated (num_batches_tracked, n_averaged)
   std::vector<std::string> not_covered;  // with `partial`: what no state dict holds and was left as it was
-  std::vector<std::string> warnings;     // what could not be told for sure, a sentence each
+  std::vector<std::string> warnings;     // what could not be decided for sure, a sentence each
 };
 
 /// A tensor the state dict may set: a parameter's view into the flat vector, or a buffer.
@@ -79,7 +79,7 @@ struct OverlayTarget {
 /// Copies every target from the last state dict that has it by name or alias. All problems are found before anything is
 /// written. A prefix that all names of one side carry is dropped or put before the other's where more names fit so.
 /// Counters `num_batches_tracked`, `n_averaged` and stored `position_ids` may be missing or extra.
-/// @param partial  targets that no state dict has keep what they hold, and are told
+/// @param partial  targets that no state dict has keep what they hold, and are listed
 /// @throws InputError listing missing (not if partial), extra and misshapen names (shapes shown), a state dict that has
 ///         none of the names, the first tensor with NaN/inf, or names of one tied weight whose values differ
 OverlayReport overlay(std::span<const StateDict> state_dicts, const std::vector<OverlayTarget>& targets,
