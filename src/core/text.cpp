@@ -6,7 +6,6 @@
 #include <array>
 #include <cctype>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
 
 namespace hesspect {
@@ -86,11 +85,7 @@ std::string quote(std::string_view text) {
   return "'" + one_line(text.substr(0, cut)) + "…'";
 }
 
-std::string format_number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", value);
-  return text;
-}
+std::string format_number(double value) { return fmt::format("{:.6g}", value); }
 
 std::string format_bytes(std::int64_t bytes) {
   constexpr std::array<std::string_view, 5> kUnits{"KiB", "MiB", "GiB", "TiB", "PiB"};

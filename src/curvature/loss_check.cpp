@@ -1,9 +1,8 @@
-// What a loss needs of options, targets, weights and outputs: every fault one line, with the row and the value.
+// Checks what a loss needs of options, targets, weights and outputs. Every fault is one line, with the row and the
+// value.
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <optional>
 #include <string>
 
@@ -15,15 +14,9 @@
 namespace hesspect {
 namespace {
 
-constexpr double kSumTolerance = 1e-3;   // of target probabilities to 1: more than float16 takes away
-constexpr double kLogTolerance = 1e-3;   // of log-probabilities above 0: log(p + epsilon) is
-constexpr double kRoundBfloat16 = 8e-3;  // its epsilon
-
-std::string number(double value) {
-  std::array<char, 40> buffer{};
-  const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value, std::chars_format::general, 6);
-  return {buffer.data(), end.ptr};
-}
+constexpr double kSumTolerance = 1e-3;   // how far probabilities' sum may be from 1: float16 rounds by less
+constexpr double kLogTolerance = 1e-3;   // how far above 0 a log-probability may be, as log(p + epsilon) is
+constexpr double kRoundBfloat16 = 8e-3;  // bfloat16's epsilon
 
 std::string shape_of(const at::Tensor& tensor) { return format_shape(tensor.sizes().vec()); }
 
@@ -112,11 +105,12 @@ at::Tensor check_probabilities(const LossOptions& options, const at::Tensor& out
                      " is for targets that are class indices; these are probabilities (--loss-weight leaves rows out)");
   const std::string expected = "; expected probabilities: not negative, and 1 in sum over the classes";
   if (const auto bad = first_bad((target >= 0).logical_not(), target, first_row))
-    throw InputError(name + ": a target in row " + std::to_string(bad->row) + " is " + number(bad->value) + expected);
+    throw InputError(name + ": a target in row " + std::to_string(bad->row) + " is " + format_number(bad->value) +
+                     expected);
   const at::Tensor sums = target.sum(1, false, at::kDouble);
   const double tolerance = target.scalar_type() == at::kBFloat16 ? kRoundBfloat16 : kSumTolerance;
   if (const auto bad = first_bad(((sums - 1).abs() <= tolerance).logical_not(), sums, first_row))
-    throw InputError(name + ": targets in row " + std::to_string(bad->row) + " sum to " + number(bad->value) +
+    throw InputError(name + ": targets in row " + std::to_string(bad->row) + " sum to " + format_number(bad->value) +
                      " over the classes" + expected + " (--loss-weight weighs rows)");
   return target.to(like(output));
 }
@@ -135,7 +129,7 @@ at::Tensor check_elements(const LossOptions& options, const at::Tensor& output, 
   if (options.kind == LossKind::kBceWithLogits || options.kind == LossKind::kBce)
     if (const auto bad = first_bad(((values >= 0) & (values <= 1)).logical_not(), values, first_row))
       throw InputError(name + ": targets lie outside [0, 1]: one in row " + std::to_string(bad->row) + " is " +
-                       number(bad->value));
+                       format_number(bad->value));
   return values;
 }
 
@@ -151,7 +145,7 @@ void check_class_weights(const LossOptions& options, const at::Tensor& output) {
                      "]");
 }
 
-/// Broadcasting as PyTorch does it, but for what would give rows weights: which row of how many is then by chance.
+/// Takes what PyTorch broadcasts, but not along the rows: which row has which weight would then be chance.
 void check_pos_weight(const at::Tensor& output, const at::Tensor& pos_weight) {
   const std::int64_t more = output.dim() - pos_weight.dim();
   bool fits = more >= 0;
@@ -196,7 +190,7 @@ at::Tensor check_weight(const LossOptions& options, const at::Tensor& output, co
   if (!weight.defined()) return {};
   at::Tensor weights = weight.to(like(output));
   if (const auto bad = first_bad(((weights >= 0) & weights.isfinite()).logical_not(), weights, first_row))
-    throw InputError("a weight of the loss in row " + std::to_string(bad->row) + " is " + number(bad->value) +
+    throw InputError("a weight of the loss in row " + std::to_string(bad->row) + " is " + format_number(bad->value) +
                      "; expected finite weights that are not negative");
   const std::vector<std::int64_t> terms = term_shape(options.kind, output);
   const auto dimensions = static_cast<std::int64_t>(terms.size());
@@ -214,7 +208,7 @@ at::Tensor check_weight(const LossOptions& options, const at::Tensor& output, co
 
 void check_output(const LossOptions& options, const at::Tensor& output, std::int64_t first_row) {
   const auto what = [](const BadValue& bad) {
-    return ": the model's output in row " + std::to_string(bad.row) + " is " + number(bad.value);
+    return ": the model's output in row " + std::to_string(bad.row) + " is " + format_number(bad.value);
   };
   if (options.kind == LossKind::kBce)
     if (const auto bad = first_bad(((output >= 0) & (output <= 1)).logical_not(), output, first_row))

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <numeric>
 #include <optional>
@@ -21,12 +20,12 @@
 namespace hesspect {
 namespace {
 
-constexpr std::int64_t kUnits = 8;       // tried together, or
-constexpr std::int64_t kMostRows = 256;  // so many rows' worth of large ones, but two
-constexpr double kOverNoise = 256;       // deviations up to so many times the measured rounding are rounding
-constexpr double kOverEpsilon = 64;      // and up to so many ε of the largest entry
-constexpr double kPerturbation = 0.1;    // of parameters, over a tensor's root mean square
-constexpr double kOfZeroTensors = 0.05;  // and of those that are zero
+constexpr std::int64_t kUnits = 8;       // units tried together
+constexpr std::int64_t kMostRows = 256;  // rows tried together, where that is two units at least
+constexpr double kOverNoise = 256;       // deviations up to this multiple of the measured rounding are rounding
+constexpr double kOverEpsilon = 64;      // and so are those up to this multiple of ε times the largest entry
+constexpr double kPerturbation = 0.1;    // how far parameters are moved, over a tensor's root mean square
+constexpr double kOfZeroTensors = 0.05;  // how far those of a tensor of zeros are moved
 constexpr int kNoiseDraws = 3;
 constexpr std::size_t kMostSplits = 4;
 
@@ -41,12 +40,6 @@ double epsilon_of(at::ScalarType type) {
   }
 }
 
-std::string short_number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.6g", value);
-  return text;
-}
-
 Units reversed(Units units) {
   std::reverse(units.begin(), units.end());
   return units;
@@ -57,14 +50,14 @@ Units joined(Units a, const Units& b) {
   return a;
 }
 
-/// So many of them, from the beginning again where they are fewer.
+/// `count` of the units from place `from` on, around and around.
 Units cycled(const Units& units, std::size_t from, std::size_t count) {
   Units some;
   for (std::size_t i = 0; i < count; ++i) some.push_back(units[(from + i) % units.size()]);
   return some;
 }
 
-/// In an order that leaves no two neighbours together, nor pairs of pairs: every third, or whichever goes round.
+/// The units in an order that parts neighbours, and pairs of pairs: every third, or the next step that reaches all.
 Units scattered(const Units& units) {
   const auto count = static_cast<std::int64_t>(units.size());
   std::int64_t step = 3;
@@ -74,8 +67,8 @@ Units scattered(const Units& units) {
   return order;
 }
 
-/// The program's parameters, of which a copy is kept and set back at the end. Works tensor by tensor: there is no room
-/// for more than that one copy of a large model.
+/// Keeps a copy of the program's parameters and sets them back at the end. Works tensor by tensor: a large model leaves
+/// no room for more than that one copy.
 class KeptParameters {
  public:
   explicit KeptParameters(Program& program)
@@ -86,13 +79,13 @@ class KeptParameters {
   KeptParameters(const KeptParameters&) = delete;
   KeptParameters& operator=(const KeptParameters&) = delete;
 
-  /// From now on: parameters near those that are kept, at which nothing is zero by chance.
+  /// From now on `set` gives parameters near those that are kept, where nothing is zero by chance.
   void move_away() {
     moved_ = true;
     set();
   }
 
-  /// Each changed by one rounding, up or down, until `set`.
+  /// Changes each parameter by one rounding, up or down, until `set`.
   void round(double epsilon) {
     for (const at::Tensor& tensor : tensors_)
       tensor.mul_(
@@ -129,7 +122,7 @@ class Trial {
   Trial(Program& program, DataShard shard, std::int64_t unit_rows, const LossOptions& loss, int output_index)
       : program_(program), shard_(std::move(shard)), unit_rows_(unit_rows), loss_(loss), output_index_(output_index) {}
 
-  /// What the loss takes: [units, entries of a unit's rows], double, on the CPU.
+  /// The output that the loss takes: [units, entries of a unit's rows], double, on the CPU.
   at::Tensor outputs(const Units& units) const {
     const DataShard some = select(units);
     const LocalLoss local(program_, some, loss_, output_index_);
@@ -147,7 +140,7 @@ class Trial {
     const LossSum loss = local.loss(local.unchecked_batch({0, local.rows()}));
     return {loss.sum.item<double>(), loss.count};
   }
-  /// The same loss, taken otherwise.
+  /// The same with another reduction and count output.
   Sum sum_as(const Units& units, Reduction reduction, int count_output) {
     const LossOptions kept = loss_;
     loss_.reduction = reduction;
@@ -193,12 +186,6 @@ class Trial {
   LossOptions loss_;
   int output_index_;
   std::vector<at::Tensor> exact_;
-};
-
-/// Units that are tried in one batch and how else they are put together.
-struct Splits {
-  Units all;
-  std::vector<std::pair<Units, Units>> parts;  // each pair holds the units of `all`, in another order
 };
 
 class Checker {
@@ -277,7 +264,7 @@ class Checker {
     return units;
   }
 
-  /// Programs may take even numbers of rows alone, or multiples of four: then they are tried on such.
+  /// Some programs take even numbers of rows only, or multiples of four: they are tried on such numbers.
   template <class Try>
   Found at_some_granularity(Try&& attempt) {
     for (;; granularity_ *= 2) {
@@ -297,7 +284,7 @@ class Checker {
     return {Units(order.begin(), middle), Units(middle, order.end())};
   }
 
-  /// By the features that part the units most, ascending: the short ones before the long ones, class by class.
+  /// The units ordered by each feature that parts them most: the short ones before the long ones, class by class.
   std::vector<Units> orders_by_feature(const Units& all) const {
     const auto count = static_cast<std::int64_t>(numbers_.size());
     const at::Tensor features = row_features(shard_).reshape({count, trial_.unit_rows(), -1}).mean(1);
@@ -318,7 +305,7 @@ class Checker {
     return orders;
   }
 
-  /// The units at two parameters that differ by a rounding each.
+  /// What `run` returns where every parameter and input is changed by a rounding.
   template <class Value, class Run>
   Value rounded(KeptParameters& parameters, Run&& run) {
     parameters.round(epsilon_);
@@ -368,14 +355,14 @@ class Checker {
         if (deviation > worst.deviation)
           worst = {true, deviation,
                    name_of_output(trial_.program(), output_index_) + " of " + rows_text({other[i]}) + " changes by " +
-                       short_number(change) + " (its entries are up to " + short_number(scale) +
-                       ", and rounding explains " + short_number(tolerance) + ") when other rows stand beside it"};
+                       format_number(change) + " (its entries are up to " + format_number(scale) +
+                       ", and rounding explains " + format_number(tolerance) + ") when other rows stand beside it"};
       }
     }
     return worst;
   }
 
-  /// Of entries that are finite in both, or not in the same way.
+  /// The largest |a − b|; entries that are infinite or NaN in the same way are equal.
   static double difference(const at::Tensor& a, const at::Tensor& b) {
     const at::Tensor same = a.eq(b).logical_or(a.isnan().logical_and(b.isnan()));
     return (a - b).abs().masked_fill(same, 0).nan_to_num(HUGE_VAL).amax().item<double>();
@@ -430,7 +417,7 @@ class Checker {
       worst = {true, excess,
                name_of_output(trial_.program(), output_index_) +
                    " is no mean over the rows of a batch: times its count " + "it adds up to " +
-                   short_number(a.sum + b.sum) + " over two batches, and to " + short_number(c.sum + d.sum) +
+                   format_number(a.sum + b.sum) + " over two batches, and to " + format_number(c.sum + d.sum) +
                    " when these exchange half of their rows"};
     }
     return worst;
@@ -455,26 +442,25 @@ class Checker {
                        const Sum& rest, bool counts) const {
     const std::string name = name_of_output(trial_.program(), output_index_);
     if (counts)
-      return "the count of " + rows_text(all) + " is " + short_number(whole.count) + ", but that of " + rows_text(a) +
-             " " + short_number(part.count) + " and of " + rows_text(b) + " " + short_number(rest.count);
+      return "the count of " + rows_text(all) + " is " + format_number(whole.count) + ", but that of " + rows_text(a) +
+             " " + format_number(part.count) + " and of " + rows_text(b) + " " + format_number(rest.count);
     const bool mean = trial_.loss().reduction == Reduction::kMean;
     const bool counted = trial_.loss().count_output >= 0;
-    const auto value = [&](const Sum& s) { return short_number(mean ? s.sum / s.count : s.sum); };
+    const auto value = [&](const Sum& s) { return format_number(mean ? s.sum / s.count : s.sum); };
     return name + " is no " + (mean ? "mean" : "sum") + " over " + (counted ? "what it counts" : "rows") + ": of " +
            rows_text(all) + " it is " + value(whole) + ", but of " + rows_text(a) + " " + value(part) + " and of " +
            rows_text(b) + " " + value(rest) + ", which makes " +
-           short_number(mean ? (part.sum + rest.sum) / (part.count + rest.count) : part.sum + rest.sum);
+           format_number(mean ? (part.sum + rest.sum) / (part.count + rest.count) : part.sum + rest.sum);
   }
 
   /// "rows 3, 17 and 20"
   std::string rows_text(const Units& units) const {
     const bool alone = trial_.unit_rows() == 1;
     std::string text = std::string(alone ? "row" : "unit") + (units.size() == 1 ? " " : "s ");
-    for (std::size_t i = 0; i < units.size(); ++i)
-      text += (i == 0                  ? ""
-               : i + 1 == units.size() ? " and "
-                                       : ", ") +
-              std::to_string(numbers_[static_cast<std::size_t>(units[i])]);
+    for (std::size_t i = 0; i < units.size(); ++i) {
+      if (i > 0) text += i + 1 == units.size() ? " and " : ", ";
+      text += std::to_string(numbers_[static_cast<std::size_t>(units[i])]);
+    }
     return text;
   }
 
@@ -482,10 +468,8 @@ class Checker {
 
   std::string advice_for_outputs() const {
     return "if it has a batch norm or the like in train mode, export after model.eval(); if rows belong together "
-           "(pairs, "
-           "contrastive batches, graphs, packed sequences), --unit-rows B takes them in units of B, and --unit-rows "
-           "all "
-           "all at once; if the rows lie along another dimension, --batch-dim NAME=D says so; "
+           "(pairs, contrastive batches, graphs, packed sequences), --unit-rows B takes them in units of B, and "
+           "--unit-rows all all at once; if the rows lie along another dimension, --batch-dim NAME=D says so; "
            "--assume-sum-over-rows goes on all the same";
   }
 
@@ -495,9 +479,9 @@ class Checker {
     if (const auto count = fitting_count()) fits = *count + "; otherwise, ";
     return fits +
            "if it is a mean over unpadded tokens or by weights, let the model give their number or the sum of weights "
-           "as a "
-           "second output and name it with --count-output, or let it give one loss a row; if it is a sum, --reduction "
-           "sum; if rows belong together, --unit-rows B takes them in units of B, and --unit-rows all all at once; "
+           "as a second output and name it with --count-output, or let it give one loss a row; if it is a sum, "
+           "--reduction sum; if rows belong together, --unit-rows B takes them in units of B, and --unit-rows all all "
+           "at once; "
            "--assume-sum-over-rows goes on all the same";
   }
 
@@ -531,7 +515,7 @@ class Checker {
            std::abs(whole.count - part.count - rest.count) <= kRelative * whole.count && whole.count > 0;
   }
 
-  std::vector<std::int64_t> numbers_;  // of the units that were read, in the data
+  std::vector<std::int64_t> numbers_;  // in the data, of the units that were read
   DataShard shard_;
   Trial trial_;
   int output_index_;
@@ -540,8 +524,8 @@ class Checker {
   std::int64_t size_ = 0;         // units of a batch
   std::int64_t least_ = 1;        // units that the program takes at least
   bool fixed_ = false;            // the batch can't be made smaller
-  std::int64_t granularity_ = 1;  // units of which parts are multiples
-  std::pair<Units, Units> cut_;   // that showed the largest deviation
+  std::int64_t granularity_ = 1;  // in units: the sizes of parts are its multiples
+  std::pair<Units, Units> cut_;   // which showed the largest deviation
 };
 
 }  // namespace
@@ -550,7 +534,7 @@ RowCheck check_rows(Program& program, const ArrayFile& file, const DatasetSpec& 
                     int output_index) {
   {
     at::AutoGradMode grad(true);
-    std::vector<std::int64_t> rows;  // what doesn't fit at all is told as such
+    std::vector<std::int64_t> rows;  // what does not fit at all has messages of its own
     const std::int64_t few = program.static_batch().value_or(std::max<std::int64_t>(2, program.fewest_rows()));
     for (std::int64_t r = 0; r < std::min(few, count_rows(file, spec)); ++r) rows.push_back(r);
     LocalLoss(program, load_rows(file, spec, rows), loss, output_index).check(/*every_op=*/true);

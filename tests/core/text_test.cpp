@@ -29,6 +29,14 @@ TEST(Text, QuoteKeepsToOneLine) {
   EXPECT_EQ(cut, "'" + std::string(299, 'a') + "…'");
 }
 
+TEST(Text, Numbers) {
+  EXPECT_EQ(format_number(0.1), "0.1");
+  EXPECT_EQ(format_number(1.23456789e-5), "1.23457e-05");
+  EXPECT_EQ(format_number(-3e6), "-3e+06");
+  EXPECT_EQ(format_number(250000), "250000");
+  EXPECT_EQ(format_number(std::numeric_limits<double>::infinity()), "inf");
+}
+
 TEST(Text, Bytes) {
   EXPECT_EQ(format_bytes(0), "0 B");
   EXPECT_EQ(format_bytes(1023), "1023 B");

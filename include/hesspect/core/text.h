@@ -21,7 +21,7 @@ std::string quote(std::string_view text);
 /// The same without quotes: one line, control characters escaped, not cut.
 std::string one_line(std::string_view text);
 
-/// Six significant digits.
+/// Six significant digits: "0.1", "1.23457e-05"
 std::string format_number(double value);
 /// "1.50 GiB"
 std::string format_bytes(std::int64_t bytes);
