@@ -191,7 +191,7 @@ class Trial {
 class Checker {
  public:
   Checker(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss, int output_index)
-      : numbers_(telling_units(file, spec, 2 * kUnits)),
+      : numbers_(diverse_units(file, spec, 2 * kUnits)),
         shard_(read(file, spec)),
         trial_(program, shard_, spec.unit_rows, loss, output_index),
         output_index_(output_index),
@@ -231,7 +231,7 @@ class Checker {
   };
 
   DataShard read(const ArrayFile& file, const DatasetSpec& spec) {
-    // Units beyond the telling ones, for a fixed batch that takes many.
+    // Units beyond the diverse ones, for a fixed batch that takes many.
     std::vector<std::int64_t> rows;
     for (const std::int64_t unit : numbers_)
       for (std::int64_t r = 0; r < spec.unit_rows; ++r) rows.push_back(unit * spec.unit_rows + r);
@@ -258,7 +258,7 @@ class Checker {
     return true;
   }
 
-  Units telling() const {
+  Units diverse() const {
     Units units;
     for (std::size_t i = 0; i < numbers_.size(); ++i) units.push_back(static_cast<std::int64_t>(i));
     return units;
@@ -319,7 +319,7 @@ class Checker {
   // --- outputs that each belong to a row ---------------------------------------------------------------------------
 
   Found try_outputs(KeptParameters& parameters) {
-    const Units units = telling();
+    const Units units = diverse();
     const auto half = static_cast<std::size_t>(size_ / 2), whole = static_cast<std::size_t>(size_);
     std::vector<Units> others;
     Units all;
@@ -378,7 +378,7 @@ class Checker {
 
   Found try_sums(KeptParameters& parameters) {
     if (fixed_) return try_sums_of_fixed_batch(parameters);
-    const Units all = cycled(telling(), 0, static_cast<std::size_t>(size_));
+    const Units all = cycled(diverse(), 0, static_cast<std::size_t>(size_));
     const Sum whole = trial_.sum(all);
     if (!std::isfinite(whole.sum)) return {false, 0, ""};
     const double noise = sum_noise(parameters, all, whole);
@@ -398,7 +398,7 @@ class Checker {
 
   /// f(A₁A₂) + f(B₁B₂) = f(A₁B₂) + f(B₁A₂) for sums over rows, at one size of batch.
   Found try_sums_of_fixed_batch(KeptParameters& parameters) {
-    const Units units = telling();
+    const Units units = diverse();
     const auto half = static_cast<std::size_t>(size_ / 2), rest = static_cast<std::size_t>(size_) - half;
     Found worst;
     for (const Units& order : orders_by_feature(units)) {

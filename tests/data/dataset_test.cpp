@@ -365,11 +365,11 @@ TEST_F(LoadShard, TellingUnitsDifferAsTheDataDo) {
   writer.add("label", H5T_STD_I64LE, H5T_NATIVE_INT64, {kRows}, label);
   DatasetSpec spec{writer.close(), {"mask"}, "label", 0};
   const auto file = ArrayFile::open(spec.path);
-  const std::vector<std::int64_t> units = telling_units(*file, spec, 8);
+  const std::vector<std::int64_t> units = diverse_units(*file, spec, 8);
   EXPECT_EQ(units.size(), 8U);
   for (const std::int64_t row : {77, 4000, 4321}) EXPECT_TRUE(std::ranges::count(units, row) == 1) << row;
   spec.unit_rows = 10;
-  const std::vector<std::int64_t> tens = telling_units(*file, spec, 4);
+  const std::vector<std::int64_t> tens = diverse_units(*file, spec, 4);
   for (const std::int64_t unit : {7, 432}) EXPECT_TRUE(std::ranges::count(tens, unit) == 1) << unit;
 }
 

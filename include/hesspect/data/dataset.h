@@ -99,7 +99,7 @@ DataShard load_rows(const ArrayFile& file, const DatasetSpec& spec, std::span<co
 /// masks), in classes, in size. Looks at the features of up to 64 MiB of rows, spread over the data; the same data have
 /// the same units. Source: farthest-point selection, Gonzalez, Theor. Comput. Sci. 38 (1985) 293.
 /// @return unit numbers (rows / unit_rows), at least one
-std::vector<std::int64_t> telling_units(const ArrayFile& file, const DatasetSpec& spec, std::int64_t most);
+std::vector<std::int64_t> diverse_units(const ArrayFile& file, const DatasetSpec& spec, std::int64_t most);
 
 /// Features by which rows differ, a line each: for every array the mean, the share of zeros, of negative entries, and
 /// of entries at the end that repeat the last one. @return [rows, features], double; a column that is the same in all

@@ -52,7 +52,7 @@ at::Tensor row_features(const DataShard& shard) {
   return at::where(spread > 0, centred / spread, at::zeros_like(centred));
 }
 
-std::vector<std::int64_t> telling_units(const ArrayFile& file, const DatasetSpec& spec, std::int64_t most) {
+std::vector<std::int64_t> diverse_units(const ArrayFile& file, const DatasetSpec& spec, std::int64_t most) {
   const std::int64_t unit_rows = spec.unit_rows, units = count_rows(file, spec) / unit_rows;
   std::vector<std::int64_t> first_rows;
   for (std::int64_t r = 0; r < unit_rows; ++r) first_rows.push_back(r);
