@@ -97,15 +97,30 @@ std::vector<T> ReadFile::numbers(const std::string& name, hid_t type, H5T_class_
   return values;
 }
 
-std::vector<double> ReadFile::doubles(const std::string& name) const {
+template <>
+std::vector<double> ReadFile::values(const std::string& name) const {
   return numbers<double>(name, H5T_NATIVE_DOUBLE, H5T_FLOAT);
 }
 
-std::vector<std::int64_t> ReadFile::integers(const std::string& name) const {
+template <>
+std::vector<std::int64_t> ReadFile::values(const std::string& name) const {
   return numbers<std::int64_t>(name, H5T_NATIVE_INT64, H5T_INTEGER);
 }
 
-std::vector<std::string> ReadFile::strings(const std::string& name) const {
+template <>
+std::vector<std::uint64_t> ReadFile::values(const std::string& name) const {
+  return numbers<std::uint64_t>(name, H5T_NATIVE_UINT64, H5T_INTEGER);
+}
+
+template <>
+std::vector<bool> ReadFile::values(const std::string& name) const {
+  std::vector<bool> bits;
+  for (const std::int64_t number : values<std::int64_t>(name)) bits.push_back(number != 0);
+  return bits;
+}
+
+template <>
+std::vector<std::string> ReadFile::values(const std::string& name) const {
   const Dataset dataset = open(name);
   const Type stored(H5Dget_type(dataset.get()));
   if (H5Tget_class(stored.get()) != H5T_STRING) fail(name, "has another type than expected");
@@ -130,30 +145,6 @@ std::vector<std::string> ReadFile::strings(const std::string& name) const {
   }
   if (variable) H5Dvlen_reclaim(stored.get(), space.get(), H5P_DEFAULT, bytes.data());
   return values;
-}
-
-double ReadFile::real(const std::string& name) const {
-  const auto values = doubles(name);
-  if (values.size() != 1) fail(name, "is not a single number");
-  return values[0];
-}
-
-std::int64_t ReadFile::integer(const std::string& name) const {
-  const auto values = integers(name);
-  if (values.size() != 1) fail(name, "is not a single number");
-  return values[0];
-}
-
-std::uint64_t ReadFile::unsigned_integer(const std::string& name) const {
-  const auto values = numbers<std::uint64_t>(name, H5T_NATIVE_UINT64, H5T_INTEGER);
-  if (values.size() != 1) fail(name, "is not a single number");
-  return values[0];
-}
-
-std::string ReadFile::text(const std::string& name) const {
-  const auto values = strings(name);
-  if (values.size() != 1) fail(name, "is not a single text");
-  return values[0];
 }
 
 }  // namespace hesspect::hdf5

@@ -1,6 +1,7 @@
 // Named values in HDF5 groups: what the result's writer and reader are made of.
 #pragma once
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -15,7 +16,8 @@ namespace hesspect::hdf5 {
 /// What every dataset says of itself.
 struct Label {
   std::string long_name;
-  std::string units;  // "" where it has none
+  std::string units = {};  // "" where it has none
+  int since = 1;           // the layout of results from which on all have it
 };
 
 /// A file laid out in memory. Failures (of memory, or a slip of this program) throw Error with ExitCode::kInternal.
@@ -39,22 +41,23 @@ void put_attribute(hid_t object, const std::string& name, const std::string& val
 void put_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values);
 void put_attribute(hid_t object, const std::string& name, std::int64_t value);
 
-// Scalars have dims {}.
 void put(hid_t group, const std::string& name, const std::vector<double>& values, const std::vector<hsize_t>& dims,
          const Label& label);
 void put(hid_t group, const std::string& name, const std::vector<std::int64_t>& values,
          const std::vector<hsize_t>& dims, const Label& label);
 void put(hid_t group, const std::string& name, const std::vector<bool>& values, const std::vector<hsize_t>& dims,
          const Label& label);
-void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const Label& label);
-void put(hid_t group, const std::string& name, double value, const Label& label);
-void put(hid_t group, const std::string& name, std::int64_t value, const Label& label);
+void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const std::vector<hsize_t>& dims,
+         const Label& label);
 void put(hid_t group, const std::string& name, std::uint64_t value, const Label& label);
-void put(hid_t group, const std::string& name, const std::string& value, const Label& label);
+/// A scalar of one of the types above.
+template <class T>
+void put(hid_t group, const std::string& name, const T& value, const Label& label) {
+  put(group, name, std::vector<T>{value}, {}, label);
+}
 
-/// Makes `scale` the coordinate of dimension `axis` of the arrays, as HDF5's dimension scales say it (xarray reads
-/// them).
-void attach_scale(hid_t group, const std::string& scale, const std::vector<std::string>& arrays, unsigned axis);
+/// Makes `scale` the coordinate of dimension `axis` of an array, as HDF5's dimension scales say it (xarray reads them).
+void attach_scale(hid_t group, const std::string& scale, const std::string& array, unsigned axis);
 
 /// A file opened for reading. Everything missing or of another kind throws InputError naming file and dataset.
 class ReadFile {
@@ -63,14 +66,17 @@ class ReadFile {
 
   bool has(const std::string& name) const;
   std::optional<std::int64_t> root_attribute(const std::string& name) const;
-  std::vector<double> doubles(const std::string& name) const;
-  std::vector<std::int64_t> integers(const std::string& name) const;
-  std::vector<std::string> strings(const std::string& name) const;
   std::vector<hsize_t> dims(const std::string& name) const;
-  double real(const std::string& name) const;
-  std::int64_t integer(const std::string& name) const;
-  std::uint64_t unsigned_integer(const std::string& name) const;
-  std::string text(const std::string& name) const;
+  /// The entries of a dataset of doubles, std::int64_t, std::uint64_t, bools or texts.
+  template <class T>
+  std::vector<T> values(const std::string& name) const;
+  /// Its only entry.
+  template <class T>
+  T value(const std::string& name) const {
+    const auto all = values<T>(name);
+    if (all.size() != 1) fail(name, std::same_as<T, std::string> ? "is not a single text" : "is not a single number");
+    return all[0];
+  }
 
  private:
   [[noreturn]] void fail(const std::string& name, const std::string& why) const;
@@ -85,5 +91,16 @@ class ReadFile {
   std::uintmax_t most_bytes_ = 0;  // that a dataset may take in memory
   File file_;
 };
+
+template <>
+std::vector<double> ReadFile::values(const std::string& name) const;
+template <>
+std::vector<std::int64_t> ReadFile::values(const std::string& name) const;
+template <>
+std::vector<std::uint64_t> ReadFile::values(const std::string& name) const;
+template <>
+std::vector<bool> ReadFile::values(const std::string& name) const;
+template <>
+std::vector<std::string> ReadFile::values(const std::string& name) const;
 
 }  // namespace hesspect::hdf5

@@ -157,37 +157,22 @@ void put(hid_t group, const std::string& name, const std::vector<bool>& values, 
   put_values(group, name, H5T_STD_U8LE, H5T_NATIVE_UINT8, bytes.data(), dims, label);
 }
 
-void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const Label& label) {
+void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const std::vector<hsize_t>& dims,
+         const Label& label) {
   const Texts texts = side_by_side(values);
   const Type type = string_type(texts.length);
-  put_values(group, name, type.get(), type.get(), texts.bytes.data(), {values.size()}, label);
-}
-
-void put(hid_t group, const std::string& name, double value, const Label& label) {
-  put(group, name, std::vector<double>{value}, {}, label);
-}
-
-void put(hid_t group, const std::string& name, std::int64_t value, const Label& label) {
-  put(group, name, std::vector<std::int64_t>{value}, {}, label);
+  put_values(group, name, type.get(), type.get(), texts.bytes.data(), dims, label);
 }
 
 void put(hid_t group, const std::string& name, std::uint64_t value, const Label& label) {
   put_values(group, name, H5T_STD_U64LE, H5T_NATIVE_UINT64, &value, {}, label);
 }
 
-void put(hid_t group, const std::string& name, const std::string& value, const Label& label) {
-  const Texts text = side_by_side({value});
-  const Type type = string_type(text.length);
-  put_values(group, name, type.get(), type.get(), text.bytes.data(), {}, label);
-}
-
-void attach_scale(hid_t group, const std::string& scale, const std::vector<std::string>& arrays, unsigned axis) {
+void attach_scale(hid_t group, const std::string& scale, const std::string& array, unsigned axis) {
   const Dataset coordinate(check(H5Dopen2(group, scale.c_str(), H5P_DEFAULT), scale));
   if (H5DSis_scale(coordinate.get()) <= 0) check(H5DSset_scale(coordinate.get(), scale.c_str()), scale);
-  for (const auto& name : arrays) {
-    const Dataset array(check(H5Dopen2(group, name.c_str(), H5P_DEFAULT), name));
-    check(H5DSattach_scale(array.get(), coordinate.get(), axis), name);
-  }
+  const Dataset dataset(check(H5Dopen2(group, array.c_str(), H5P_DEFAULT), array));
+  check(H5DSattach_scale(dataset.get(), coordinate.get(), axis), array);
 }
 
 }  // namespace hesspect::hdf5

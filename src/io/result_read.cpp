@@ -1,125 +1,124 @@
+#include <functional>
+
 #include "hdf5_tree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/io/result_file.h"
-#include "result_estimates.h"
-#include "result_schema.h"
+#include "result_fields.h"
 
 namespace hesspect {
 namespace {
 
+using hdf5::Label;
 using hdf5::ReadFile;
 
-std::vector<SourceFile> read_sources(const ReadFile& file, const std::string& name) {
-  const auto paths = file.strings(name), digests = file.strings(name + "_sha256");
-  if (paths.size() != digests.size()) throw InputError(name + " and its SHA-256 have different lengths");
-  std::vector<SourceFile> sources;
-  for (std::size_t i = 0; i < paths.size(); ++i) sources.push_back({paths[i], digests[i]});
-  return sources;
+template <class T>
+T& made(std::optional<T>& object) {
+  return object.emplace();
+}
+auto& made(auto& object) { return object; }
+
+template <class T>
+constexpr bool may_lack(const T&) {
+  return false;
+}
+template <class T>
+constexpr bool may_lack(const std::optional<T>&) {
+  return true;
+}
+template <class T>
+constexpr bool may_lack(const std::vector<T>&) {
+  return true;
 }
 
-ProcessInfo read_process(const ReadFile& file) {
-  const std::string g = "/entry/process/";
-  ProcessInfo p;
-  if (file.has(g + "run_id")) p.run_id = file.text(g + "run_id");  // not in results of version 0.1
-  p.version = file.text(g + "version");
-  p.git_revision = file.text(g + "git_revision");
-  p.build_type = file.text(g + "build_type");
-  p.torch_version = file.text(g + "torch_version");
-  p.hdf5_version = file.text(g + "hdf5_version");
-  p.mpi_version = file.text(g + "mpi_version");
-  p.command = file.text(g + "command");
-  p.argv = file.strings(g + "argv");
-  p.config = file.text(g + "config");
-  p.hosts = file.strings(g + "hosts");
-  p.ranks = file.integer(g + "ranks");
-  p.threads = file.integer(g + "threads");
-  p.seed = file.unsigned_integer(g + "seed");
-  p.model = read_sources(file, g + "model");
-  p.weights = read_sources(file, g + "weights");
-  p.data = read_sources(file, g + "data");
-  p.weights_format = file.text(g + "weights_format");
-  if (file.has(g + "weights_changes")) {  // not in older results
-    p.weights_changes = file.strings(g + "weights_changes");
-    p.weights_not_covered = file.strings(g + "weights_not_covered");
+/// Reads the fields of a group (result_fields.h). What an older layout lacks keeps its default.
+class Reader {
+ public:
+  Reader(const ReadFile& file, std::int64_t layout, std::string group)
+      : file_(file), layout_(layout), group_(std::move(group)) {}
+
+  std::int64_t layout() const { return layout_; }
+  /// @throws InputError about this group where something does not hold
+  void require(bool holds, const std::string& otherwise) const {
+    if (!holds) throw InputError(group_ + otherwise);
   }
-  p.model_torch_version = file.text(g + "model_torch_version");
-  p.dtype = file.text(g + "dtype");
-  p.device = file.text(g + "device");
-  p.distribution = file.text(g + "distribution");
-  p.curvature = file.text(g + "curvature");
-  p.loss_kind = file.text(g + "loss");
-  if (file.has(g + "reduction")) p.reduction = file.text(g + "reduction");
-  p.start_time = file.text(g + "start_time");
-  p.end_time = file.text(g + "end_time");
-  return p;
-}
 
-/// Results of version 0.1 have none of these: what is not there keeps its default.
-void read_layout(const ReadFile& file, const std::string& g, Diagnostics& d) {
-  const auto integer = [&](const char* name, std::int64_t& value) {
-    if (file.has(g + name)) value = file.integer(g + name);
-  };
-  const auto real = [&](const char* name, double& value) {
-    if (file.has(g + name)) value = file.real(g + name);
-  };
-  const auto text = [&](const char* name, std::string& value) {
-    if (file.has(g + name)) value = file.text(g + name);
-  };
-  integer("peak_device_bytes", d.peak_device_bytes);
-  integer("groups", d.groups);
-  integer("data_ranks", d.data_ranks);
-  integer("lock_step", d.lock_step);
-  text("basis_dtype", d.basis_dtype);
-  text("basis_memory", d.basis_memory);
-  integer("basis_bytes", d.basis_bytes);
-  integer("micro_batches", d.micro_batches);
-  integer("unit_rows", d.unit_rows);
-  text("row_check", d.row_check);
-  integer("kept_graphs", d.kept_graphs);
-  integer("messages_per_step", d.messages_per_step);
-  integer("message_bytes_per_step", d.message_bytes_per_step);
-  integer("starts", d.starts);
-  integer("forecast_memory_bytes", d.forecast_memory_bytes);
-  real("forecast_seconds", d.forecast_s);
-  real("forecast_hvp_seconds", d.forecast_product_s);
-  real("gradient_seconds", d.gradient_s);
-  real("product_share", d.product_share);
-}
+  void plot(const std::string&, const std::vector<std::string>&, const std::string&) {}
+  void attribute(const std::string&, const auto&) {}
 
-ProductCount read_products(const ReadFile& file) {
-  const std::string g = "/entry/diagnostics/products/";
-  ProductCount c;
-  c.symmetry = file.integer(g + "symmetry");
-  c.first_probe = file.integer(g + "first_probe");
-  c.density = file.integer(g + "density");
-  c.trace = file.integer(g + "trace");
-  c.eigenvalues = file.integer(g + "eigenvalues");
-  c.residuals = file.integer(g + "residuals");
-  c.surplus = file.integer(g + "surplus");
-  return c;
-}
+  template <class T>
+  void operator()(const std::string& name, T& value, const Label& label) {
+    if (lacks(name, label)) return;
+    value = file_.value<T>(group_ + name);
+  }
+  void operator()(const std::string& name, std::vector<std::string>& texts, const Label& label) {
+    if (!lacks(name, label)) texts = file_.values<std::string>(group_ + name);
+  }
+  void derived(const std::string&, const auto&, const Label&) {}
 
-Diagnostics read_diagnostics(const ReadFile& file) {
-  const std::string g = "/entry/diagnostics/";
-  Diagnostics d;
-  d.symmetry_error = file.real(g + "symmetry_error");
-  d.orthogonality_loss = file.real(g + "orthogonality_loss");
-  d.products = file.integer(g + "hvp_count");
-  d.product_s = file.real(g + "hvp_seconds");
-  d.communication_s = file.real(g + "communication_seconds");
-  d.cost_in_gradients = file.real(g + "cost_in_gradients");
-  d.elapsed_s = file.real(g + "elapsed_seconds");
-  d.loss = file.real(g + "loss");
-  d.gradient_norm = file.real(g + "gradient_norm");
-  d.parameters = file.integer(g + "n_parameters");
-  d.rows = file.integer(g + "n_rows");
-  d.loss_terms = file.real(g + "n_loss_terms");
-  d.micro_batch = file.integer(g + "micro_batch");
-  d.peak_memory_bytes = file.integer(g + "peak_memory_bytes");
-  d.widened_weights = file.strings(g + "widened_weights");
-  read_layout(file, g, d);
-  return d;
-}
+  void dimension(const std::string&, std::optional<std::size_t> size = {}) { rows_ = size; }
+  void axis(const std::string& name, auto& rows, auto field, const Label& label) {
+    dimension(name);
+    column(name, rows, field, label);
+  }
+  /// Whoever draws or integrates over it goes along it.
+  void grid(const std::string& name, std::vector<double>& values, const Label& label) {
+    axis(name, values, std::identity(), label);
+    for (std::size_t i = 0; i < values.size(); ++i)
+      if (!std::isfinite(values[i]) || (i > 0 && values[i] < values[i - 1]))
+        throw InputError(group_ + name + " does not ascend at entry " + std::to_string(i) + ": the result is broken");
+  }
+  void index(const std::string& name, const auto&, const Label&) { dimension(name); }
+  template <class Row, class Field>
+  void column(const std::string& name, std::vector<Row>& rows, Field field, const Label& label) {
+    if (lacks(name, label)) return;
+    const auto values = file_.values<std::remove_cvref_t<std::invoke_result_t<Field, Row&>>>(group_ + name);
+    if (rows_.value_or(values.size()) != values.size())
+      throw InputError(group_ + name + " has " + std::to_string(values.size()) + " entries, not " +
+                       std::to_string(*rows_) + ": the result is broken");
+    rows_ = values.size();
+    rows.resize(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i) std::invoke(field, rows[i]) = values[i];
+  }
+  void column(const std::string& name, auto& values, const Label& label) {
+    column(name, values, std::identity(), label);
+  }
+  void derived_column(const std::string&, const auto&, const Label&) {}
+
+  void second_axis(const std::string&, const std::vector<std::int64_t>& lengths, const Label&) { lengths_ = lengths; }
+  void table(const std::string& name, auto& rows, auto field, const Label&) {
+    const auto dims = file_.dims(group_ + name);
+    require(dims.size() == 2 && dims[0] == lengths_.size(), name + " is not of the shape [probes, steps]");
+    const std::size_t longest = dims[1];
+    const auto values = file_.values<double>(group_ + name);
+    rows.resize(lengths_.size());
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      require(lengths_[r] >= 1 && static_cast<std::size_t>(lengths_[r]) <= longest, "steps_taken is out of range");
+      const auto begin = values.begin() + static_cast<std::ptrdiff_t>(r * longest);
+      std::invoke(field, rows[r]).assign(begin, begin + lengths_[r]);
+    }
+  }
+  void table(const std::string& name, auto& rows, const Label& label) { table(name, rows, std::identity(), label); }
+
+  bool there(const std::string& name, const auto&) const { return file_.has(group_ + name); }
+  void group(const std::string& name, const std::string&, auto& object, auto... more) {
+    if (may_lack(object) && !file_.has(group_ + name)) return;
+    Reader reader(file_, layout_, group_ + name + "/");
+    auto& content = made(object);
+    schema::fields(reader, content);
+    (more(reader, content), ...);
+  }
+
+ private:
+  bool lacks(const std::string& name, const Label& label) const {
+    return label.since > layout_ && !file_.has(group_ + name);
+  }
+
+  const ReadFile& file_;
+  std::int64_t layout_;
+  std::string group_;
+  std::optional<std::size_t> rows_;  // of the columns that follow
+  std::vector<std::int64_t> lengths_;
+};
 
 }  // namespace
 
@@ -132,11 +131,8 @@ RunResult read_result(const std::filesystem::path& path) {
                      ", and this version reads layouts 1 to " + std::to_string(schema::kVersion));
   RunResult r;
   try {
-    read_estimates(file, r);
-    r.process = read_process(file);
-    r.diagnostics = read_diagnostics(file);
-    if (file.has("/entry/diagnostics/products")) r.counts = read_products(file);
-    r.warnings = file.strings("/entry/diagnostics/warnings");
+    Reader reader(file, *version, "/entry/");
+    schema::fields(reader, r);
   } catch (const InputError& error) {
     const std::string text = error.what();
     throw InputError(text.starts_with("'") ? text : "'" + path.string() + "': " + text);

@@ -1,7 +1,8 @@
-// Names and labels that the result's writer and reader share.
+// The layout's version, the names that the writer and the readers of result files share, and the schema as text.
 #pragma once
 
-#include "hdf5_tree.h"
+#include <cstdint>
+#include <string>
 
 namespace hesspect::schema {
 
@@ -14,5 +15,9 @@ inline constexpr std::int64_t kVersion = 3;
 inline constexpr const char* kCurvature = "loss/parameter^2";
 inline constexpr const char* kCurvatureSq = "(loss/parameter^2)^2";
 inline constexpr const char* kDensity = "parameter^2/loss";
+
+/// The fields of a result file as a JSON list, a line each: path under /entry, type, shape by the names of its axes,
+/// units, long name, and the layout since which all results have it.
+std::string as_json();
 
 }  // namespace hesspect::schema

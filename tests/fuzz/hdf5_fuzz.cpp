@@ -17,12 +17,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const std::string& name : names) {
       fuzz::reads([&] { (void)file.has(name); });
       fuzz::reads([&] { (void)file.root_attribute(name); });
-      fuzz::reads([&] { (void)file.doubles(name); });
-      fuzz::reads([&] { (void)file.integers(name); });
-      fuzz::reads([&] { (void)file.strings(name); });
       fuzz::reads([&] { (void)file.dims(name); });
-      fuzz::reads([&] { (void)file.unsigned_integer(name); });
-      fuzz::reads([&] { (void)file.text(name); });
+      fuzz::reads([&] { (void)file.values<double>(name); });
+      fuzz::reads([&] { (void)file.values<std::int64_t>(name); });
+      fuzz::reads([&] { (void)file.value<std::uint64_t>(name); });
+      fuzz::reads([&] { (void)file.value<std::string>(name); });
     }
   });
   return 0;

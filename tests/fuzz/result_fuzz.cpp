@@ -15,7 +15,7 @@ using nlohmann::json;
 
 namespace {
 
-json values;  // of the input
+json input;
 
 }  // namespace
 
@@ -57,30 +57,45 @@ void ReadFile::fail(const std::string& name, const std::string& why) const {
 }
 
 bool ReadFile::has(const std::string& name) const {
-  if (values.contains(name)) return true;
+  if (input.contains(name)) return true;
   const std::string group = name + "/";
-  const auto after = values.get_ref<const json::object_t&>().lower_bound(group);
-  return after != values.get_ref<const json::object_t&>().end() && after->first.starts_with(group);
+  const auto after = input.get_ref<const json::object_t&>().lower_bound(group);
+  return after != input.get_ref<const json::object_t&>().end() && after->first.starts_with(group);
 }
 
 std::optional<std::int64_t> ReadFile::root_attribute(const std::string& name) const {
-  if (!values.contains(name) || !values[name].is_number_integer()) return std::nullopt;
-  return values[name].get<std::int64_t>();
+  if (!input.contains(name) || !input[name].is_number_integer()) return std::nullopt;
+  return input[name].get<std::int64_t>();
 }
 
-std::vector<double> ReadFile::doubles(const std::string& name) const {
-  if (!values.contains(name)) fail(name, "is missing");
-  return array_of<double>(values[name]);
+template <>
+std::vector<double> ReadFile::values(const std::string& name) const {
+  if (!input.contains(name)) fail(name, "is missing");
+  return array_of<double>(input[name]);
 }
 
-std::vector<std::int64_t> ReadFile::integers(const std::string& name) const {
-  if (!values.contains(name)) fail(name, "is missing");
-  return array_of<std::int64_t>(values[name]);
+template <>
+std::vector<std::int64_t> ReadFile::values(const std::string& name) const {
+  if (!input.contains(name)) fail(name, "is missing");
+  return array_of<std::int64_t>(input[name]);
 }
 
-std::vector<std::string> ReadFile::strings(const std::string& name) const {
-  if (!values.contains(name)) fail(name, "is missing");
-  const json& value = values[name];
+template <>
+std::vector<std::uint64_t> ReadFile::values(const std::string& name) const {
+  const auto all = values<std::int64_t>(name);
+  return {all.begin(), all.end()};
+}
+
+template <>
+std::vector<bool> ReadFile::values(const std::string& name) const {
+  const auto all = values<std::int64_t>(name);
+  return {all.begin(), all.end()};
+}
+
+template <>
+std::vector<std::string> ReadFile::values(const std::string& name) const {
+  if (!input.contains(name)) fail(name, "is missing");
+  const json& value = input[name];
   if (value.is_string()) return {value.get<std::string>()};
   std::vector<std::string> texts;
   for (const json& item : value) {
@@ -91,8 +106,8 @@ std::vector<std::string> ReadFile::strings(const std::string& name) const {
 }
 
 std::vector<hsize_t> ReadFile::dims(const std::string& name) const {
-  if (!values.contains(name)) fail(name, "is missing");
-  const json& value = values[name];
+  if (!input.contains(name)) fail(name, "is missing");
+  const json& value = input[name];
   if (!value.is_array()) return {};
   if (value.empty() || !value[0].is_array()) return {value.size()};
   for (const json& row : value)
@@ -100,35 +115,13 @@ std::vector<hsize_t> ReadFile::dims(const std::string& name) const {
   return {value.size(), value[0].size()};
 }
 
-double ReadFile::real(const std::string& name) const {
-  const auto all = doubles(name);
-  if (all.size() != 1) fail(name, "is not a single number");
-  return all[0];
-}
-
-std::int64_t ReadFile::integer(const std::string& name) const {
-  const auto all = integers(name);
-  if (all.size() != 1) fail(name, "is not a single number");
-  return all[0];
-}
-
-std::uint64_t ReadFile::unsigned_integer(const std::string& name) const {
-  return static_cast<std::uint64_t>(integer(name));
-}
-
-std::string ReadFile::text(const std::string& name) const {
-  const auto all = strings(name);
-  if (all.size() != 1) fail(name, "is not a single text");
-  return all[0];
-}
-
 }  // namespace hesspect::hdf5
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text = hesspect::fuzz::text_of(data, size);
   if (hesspect::json_nests_deeper(text)) return 0;
-  values = json::parse(text, nullptr, false);
-  if (!values.is_object()) return 0;
+  input = json::parse(text, nullptr, false);
+  if (!input.is_object()) return 0;
   hesspect::fuzz::reads([] {
     const hesspect::RunResult result = hesspect::read_result("fuzz.h5");
     (void)hesspect::page(result);

@@ -1,6 +1,7 @@
 """Checks a result of result_file_test.cpp as its readers see it: h5py, and silx and xarray where they are installed."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import h5py
 import numpy as np
 
 path = sys.argv[1]
+PYTHON = Path(__file__).parents[2] / "python"
 with h5py.File(path) as f:
     assert f.attrs["NX_class"] == "NXroot" and f.attrs["default"] == "entry"
     entry = f["entry"]
@@ -81,8 +83,24 @@ with h5py.File(path) as f:
 
     f.visititems(labelled)
 
+    # and nothing but what the schema names, as it names it
+    found = {}
+    entry.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    beside = {"start_time", "end_time", *(name for name in found if name.rpartition("/")[2] == "title")}
+    schema = {field["path"]: field for field in json.loads((PYTHON / "hesspect/schema.json").read_text())}
+    assert found.keys() - beside == schema.keys(), found.keys() - beside ^ schema.keys()
+    for name, field in schema.items():
+        item = found[name]
+        kind = "text" if item.dtype.kind == "S" else "bool" if item.dtype == np.uint8 else str(item.dtype)
+        assert (kind, item.ndim) == (field["type"], len(field["shape"])), name
+        assert (item.attrs["long_name"], item.attrs["units"]) == (field["long_name"], field["units"]), name
+        for number, axis in enumerate(field["shape"]):
+            coordinate = f"{Path(name).parent}/{axis}"
+            if coordinate in found and coordinate != name:
+                assert item.dims[number][0].name == f"/entry/{coordinate}", name
+
     # the package's reader sees the same numbers
-    sys.path.insert(0, str(Path(__file__).parents[2] / "python"))
+    sys.path.insert(0, str(PYTHON))
     import hesspect
 
     read = hesspect.read(path)

@@ -1,3 +1,7 @@
+import dataclasses
+import json
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
@@ -37,6 +41,26 @@ def test_reads_how_good_everything_is(tmp_path):
     assert r.layer_names == ("stem.weight", "head.weight", "head.bias") and r.layer_sizes.tolist() == [1000, 50, 10]
     assert r.layer_traces[0] == 100 and r.layer_means[2] == -0.13 and np.isnan(r.layer_mean_errors[2])
     assert r.products == {"first_probe": 80, "trace": 2, "total": 82}
+
+
+def test_every_field_of_the_schema_is_an_attribute_of_its_own(tmp_path):
+    """As written by the rule, with its label in the documentation: two fields of one name would hide each other."""
+    schema = json.loads((Path(hesspect.__file__).parent / "schema.json").read_text())
+    fields = {field["path"]: field for field in schema if not field["path"].startswith("diagnostics/products/")}
+    attributes = {field.name for field in dataclasses.fields(hesspect.Result)} - {"path", "products"}
+    assert len(attributes) == len(fields) and "trace_half_width" in attributes
+    documented = hesspect.Result.__doc__.splitlines()
+    assert "sigma: Standard deviation of the Gaussian kernel, in loss/parameter^2" in documented
+    values = {"float64": 0.5, "int64": np.int64(3), "uint64": np.uint64(3), "bool": np.uint8(1), "text": "word"}
+    with h5py.File(tmp_path / "r.h5", "w") as f:
+        for path, field in fields.items():
+            value = values[field["type"]]
+            f[f"entry/{path}"] = np.full([2] * len(field["shape"]), value, dtype=None if field["type"] != "text" else h5py.string_dtype())
+    r = hesspect.read(tmp_path / "r.h5")
+    for name in attributes:
+        value = getattr(r, name)
+        assert np.size(value) and np.all(np.isin(value, ["word"] if isinstance(value, (str, tuple)) else [0.5, 3, True])), name
+    assert r.row_check == "word" and r.unit_rows == 3 and r.model == "word" and r.converged.dtype == bool
 
 
 def test_the_first_layout_says_less(result_file):

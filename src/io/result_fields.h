@@ -1,0 +1,323 @@
+// The result file's schema: one list of fields for the writer, the reader and the printed schema, from which
+// docs/results.md and python/hesspect have theirs (launch/schema writes them).
+//
+// `fields(visitor, struct)` names a group's datasets. The visitor's verbs are the kinds of fields:
+//   v(name, value, label)                   a number, a text, or a list of texts
+//   v.grid(name, values, label)             an ascending coordinate: the columns that follow go along it
+//   v.axis(name, rows, field, label)        the same, of one field of each row, in any order
+//   v.index(name, rows, label)              the same, counted from 0
+//   v.dimension(name)                       the columns that follow have an axis without a coordinate
+//   v.column(name, rows, [field,] label)    an entry for each row
+//   v.second_axis(name, lengths, label)     how far each row of the tables that follow goes
+//   v.table(name, rows, [field,] label)     [rows, longest row], NaN beyond a row's end
+//   v.derived…(name, value, label)          written for people, and never read
+//   v.group(name, class, struct)            a group within; an optional or a list is not there where it is empty
+//   v.plot(signal, axes, title)             what viewers draw of the group; "{matrix}" is the run's curvature
+// A label's third part is the layout from which on all results have the field; earlier ones are read without it. A new
+// field has kVersion + 1: it is written, and results of this layout that lack it stay readable.
+// A struct that is not const is being read: what the file has in another shape goes through a local variable.
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <type_traits>
+#include <utility>
+
+#include "hesspect/io/result_file.h"
+#include "result_schema.h"
+
+namespace hesspect::schema {
+
+template <class T, class U>
+concept Is = std::same_as<std::remove_const_t<T>, U>;
+
+template <class T>
+inline constexpr bool kRead = !std::is_const_v<T>;
+
+/// A number with its standard error.
+void estimate(auto& v, const std::string& name, auto& e, const std::string& what) {
+  v(name, e.value, {what});
+  v(name + "_error", e.standard_error, {what + ": standard error over probes; NaN: not known"});
+}
+
+void fields(auto& v, Is<Density> auto& d) {
+  v.plot("density", {"lambda"}, "Spectral density of the {matrix}");
+  v.attribute("SILX_style", R"({"axes_scale_types": ["linear"], "signal_scale_type": "log"})");
+  v.grid("lambda", d.lambda, {"Eigenvalue", kCurvature});
+  v.column("density", d.density, {"Spectral density", kDensity});
+  v.column("density_errors", d.density_errors, {"Standard error of the density over probes", kDensity});
+  v("sigma", d.sigma, {"Standard deviation of the Gaussian kernel", kCurvature});
+}
+
+template <Is<CumulativeDensity> C>
+void fields(auto& v, C& c) {
+  v.plot("cumulative", {"lambda"}, "Cumulative spectral density of the {matrix}");
+  // The band is not symmetric: viewers draw its edges as further curves.
+  v.attribute("auxiliary_signals", std::vector<std::string>{"cumulative_lower", "cumulative_upper"});
+  v.grid("lambda", c.lambda, {"Eigenvalue", kCurvature});
+  v.column("cumulative", c.cumulative, {"Share of the eigenvalues up to lambda, lambda included"});
+  v.column("cumulative_lower", c.lower, {"Lower edge of the cumulative density's band"});
+  v.column("cumulative_upper", c.upper, {"Upper edge of the cumulative density's band"});
+  v("confidence", c.confidence, {"Probability that band and bound claim"});
+  v("band", c.band, {"What the band is from: jackknife over probes, a priori, or exact"});
+  v("probes", c.probes, {"Probes"});
+  v("converged", c.converged, {"1 where w1 is what was asked for"});
+  v("w1", c.w1, {"Bound of the Wasserstein-1 distance to the true density", kCurvature});
+  v("w1_sampling", c.w1_sampling, {"Part of the bound that comes from the number of probes", kCurvature});
+  v("w1_quadrature", c.w1_quadrature, {"Part of the bound that comes from the number of steps", kCurvature});
+  v("exact_points", c.exact_points, {"Eigenvalues taken out as points of their own weight, mean over probes"});
+  v("zero_width", c.zero_width, {"|lambda| up to which an eigenvalue counts as zero", kCurvature});
+  estimate(v, "weight_at_zero", c.weight_at_zero, "Share of the eigenvalues that are zero");
+  estimate(v, "negative_mass", c.negative_mass, "Share of the eigenvalues below zero");
+  v.dimension("power");
+  const std::string powers = "(" + std::string(kCurvature) + ")^k";
+  v.column("moments", c.moments, &Estimate::value, {"Mean of lambda^k over the eigenvalues, k = 1, 2, ...", powers});
+  v.column("moments_error", c.moments, &Estimate::standard_error,
+           {"Standard error of the moments over probes; NaN: not known", powers});
+  v.dimension("2", 2);
+  std::vector<double> range{c.range_lo, c.range_hi};
+  v.column("range", range, {"Where the spectrum lies: the outermost Ritz values and their bounds", kCurvature});
+  if constexpr (kRead<C>) c.range_lo = range[0], c.range_hi = range[1];
+}
+
+template <Is<EigenResult> E>
+void fields(auto& v, E& e) {
+  v.plot("eigenvalue", {"index"}, "Extreme eigenvalues of the {matrix}");
+  std::vector<EigenEstimate> all;
+  std::vector<std::string> which;
+  for (const auto& [list, name] : {std::pair(&e.top, "top"), {&e.bottom, "bottom"}, {&e.magnitude, "magnitude"}}) {
+    all.insert(all.end(), list->begin(), list->end());
+    which.insert(which.end(), list->size(), name);
+  }
+  v.index("index", all, {"Position in the list"});
+  v.column("eigenvalue", all, &EigenEstimate::value,
+           {"Eigenvalues: the largest first, then the smallest ones, largest of them first; or largest magnitude first",
+            kCurvature});
+  v.derived_column("which", which, {"What the eigenvalue is one of: top, bottom or magnitude", "", 2});
+  v.column("residual", all, &EigenEstimate::residual,
+           {"Bound of the norm of H y - theta y for the unit Ritz vector y, rounding included", kCurvature});
+  v.column("true_residual", all, &EigenEstimate::true_residual,
+           {"Norm of H y - theta y by a product of its own; NaN: not measured", kCurvature, 2});
+  v.column("error", all, &EigenEstimate::error,
+           {"Bound of the eigenvalue's error: the residual, or residual^2 / gap where it stands apart", kCurvature, 2});
+  v.column("converged", all, &EigenEstimate::converged, {"1 where the residual met the tolerance"});
+  auto top = static_cast<std::int64_t>(e.top.size()), bottom = static_cast<std::int64_t>(e.bottom.size());
+  v("n_top", top, {"How many of them are the largest"});
+  v("n_bottom", bottom, {"How many of them are the smallest"});
+  v.derived("n_magnitude", static_cast<std::int64_t>(e.magnitude.size()),
+            {"How many of them are those of largest magnitude", "", 2});
+  v("method", e.method, {"Method: lanczos, block lanczos or power", "", 2});
+  v("steps", e.steps, {"Products that served them, those of true residuals not included"});
+  v("residual_products", e.residual_products, {"Products for true residuals", "", 2});
+  v("thick_restarts", e.thick_restarts, {"Thick restarts of the Lanczos run", "", 2});
+  v("all_converged", e.converged, {"1 where all of them converged"});
+  v("exhausted", e.exhausted, {"1 where the Krylov space closed before as many were found"});
+  if constexpr (kRead<E>) {
+    if (v.layout() < 2)
+      for (auto& one : all) one.error = one.residual;
+    v.require(top >= 0 && bottom >= 0 && top <= std::ssize(all) && bottom <= std::ssize(all) - top,
+              " has parts of different lengths");
+    const auto middle = all.begin() + top, end = middle + bottom;
+    e.top.assign(all.begin(), middle);
+    e.bottom.assign(middle, end);
+    e.magnitude.assign(end, all.end());
+  }
+}
+
+template <Is<TraceEstimate> T>
+void fields(auto& v, T& t) {
+  v("value", t.value, {"Trace", kCurvature});
+  v("stderr", t.standard_error, {"Standard error of the trace; NaN: not known", kCurvature});
+  v("half_width", t.half_width, {"Half width of the trace's confidence interval; NaN: not known", kCurvature, 2});
+  v("confidence", t.confidence, {"Probability that the interval claims", "", 2});
+  v("samples", t.samples, {"Random vectors that the trace is from"});
+  v("products", t.products, {"Products that were taken for the trace alone", "", 2});
+  v("captured", t.captured, {"Part of the trace that the deflated space has, exactly", kCurvature, 2});
+  v("deflated", t.deflated, {"Dimensions of the deflated space", "", 2});
+  v("method", t.method, {"Method: deflated, hutchinson, hutch++ or xtrace", "", 2});
+  v("converged", t.converged, {"1 where the half width is what was asked for", "", 2});
+  if constexpr (kRead<T>)
+    if (v.layout() < 2) {  // Hutchinson's, and 0 where the error was not known
+      t.method = "hutchinson";
+      t.half_width = Diagnostics::kNotMeasured;
+      if (t.samples < 2) t.standard_error = Diagnostics::kNotMeasured;
+    }
+}
+
+/// The trace's samples, the captured part included.
+template <Is<std::vector<DeflatedSample>> S>
+void fields_of_samples(auto& v, S& samples, double captured) {
+  if (!v.there("sample", samples)) return;
+  std::vector<double> traces;
+  for (const auto& s : samples) traces.push_back(captured + s.quadratic_form);
+  v.axis("sample_probe", samples, &DeflatedSample::probe, {"Number of each sample's random vector", "", 2});
+  v.column(
+      "sample", traces,
+      {"What each random vector says the trace is: the captured part and z'Hz of the rest; their mean is the trace",
+       kCurvature, 2});
+  v.column("sample_product_norm_sq", samples, &DeflatedSample::product_norm_sq,
+           {"Squared norm of each sample's product, the captured part taken out", kCurvatureSq, 2});
+  if constexpr (kRead<S>)
+    for (std::size_t i = 0; i < samples.size(); ++i) samples[i].quadratic_form = traces[i] - captured;
+}
+
+void fields(auto& v, Is<std::vector<LayerEstimate>> auto& layers) {
+  v.plot("mean", {"index"}, "Mean of the diagonal of the {matrix}, by parameter tensor");
+  v.index("index", layers, {"Position in the model"});
+  v.column("name", layers, &LayerEstimate::name, {"Parameter tensor"});
+  v.column("size", layers, &LayerEstimate::size, {"Entries of the tensor"});
+  const auto value = [](auto& layer) -> auto& { return layer.trace.value; };
+  const auto error = [](auto& layer) -> auto& { return layer.trace.standard_error; };
+  v.column("trace", layers, value, {"Trace of the tensor's diagonal block", kCurvature});
+  v.column("trace_error", layers, error, {"Standard error of that trace; NaN: not known", kCurvature});
+  std::vector<double> mean, mean_error;
+  for (const LayerEstimate& layer : layers) {
+    mean.push_back(layer.mean().value);
+    mean_error.push_back(layer.mean().standard_error);
+  }
+  v.derived_column("mean", mean, {"Mean of the diagonal over the tensor's entries", kCurvature});
+  v.derived_column("mean_error", mean_error, {"Standard error of that mean; NaN: not known", kCurvature});
+}
+
+template <Is<std::vector<ProbeQuadrature>> P>
+void fields(auto& v, P& probes) {
+  v.plot("ritz", {"probe", "step"}, "Gauss quadrature of each probe");
+  std::vector<std::int64_t> steps;
+  std::vector<std::vector<double>> betas;  // the last one included
+  for (const auto& p : probes) {
+    steps.push_back(std::ssize(p.alpha));
+    betas.push_back(p.beta);
+    betas.back().push_back(p.beta_last);
+  }
+  v.axis("probe", probes, &ProbeQuadrature::probe, {"Number of the probe"});
+  v.column("steps_taken", steps, {"Steps the probe took"});
+  v.column("norm_sq", probes, &ProbeQuadrature::norm_sq, {"Squared norm of the probe"});
+  v.column("breakdown", probes, &ProbeQuadrature::breakdown, {"1 where an invariant subspace was found"});
+  v.column("orthogonality_loss", probes, &ProbeQuadrature::orthogonality_loss,
+           {"Loss of orthogonality: largest entry of |(Q'Q - I) g|, g random signs"});
+  v.second_axis("step", steps, {"Lanczos step"});
+  v.table("alpha", probes, &ProbeQuadrature::alpha, {"Diagonal of the tridiagonal matrix", kCurvature});
+  v.table("beta", betas,
+          {"Off-diagonal of the tridiagonal matrix; the last of a probe is the norm of what was left", kCurvature});
+  v.table("ritz", probes, &ProbeQuadrature::ritz, {"Nodes of the quadrature (Ritz values), ascending", kCurvature});
+  v.table("weight", probes, &ProbeQuadrature::weight, {"Weights of the quadrature; a probe's sum to 1"});
+  if constexpr (kRead<P>)
+    for (std::size_t p = 0; p < probes.size(); ++p) {
+      ProbeQuadrature& q = probes[p];
+      q.beta_last = betas[p].back();
+      betas[p].pop_back();
+      q.beta = betas[p];
+      for (std::size_t i = 0; i < q.ritz.size(); ++i)
+        v.require(std::isfinite(q.ritz[i]) && std::isfinite(q.weight[i]),
+                  "ritz and weight hold a value that is not finite: the result is broken");
+    }
+}
+
+void fields_of_sources(auto& v, const std::string& name, auto& files) {
+  v.dimension(name + "_files");
+  v.column(name, files, &SourceFile::path, {"Files of the " + name});
+  v.column(name + "_sha256", files, &SourceFile::sha256, {"SHA-256 of the files of the " + name});
+}
+
+void fields(auto& v, Is<ProcessInfo> auto& p) {
+  v.derived("program", std::string("hesspect"), {"Program"});
+  v("version", p.version, {"Version of the program"});
+  v.derived("date", p.end_time, {"When the result was written, UTC"});
+  v("git_revision", p.git_revision, {"Git revision of the program's source"});
+  v("build_type", p.build_type, {"Build type"});
+  v("torch_version", p.torch_version, {"LibTorch's version"});
+  v("hdf5_version", p.hdf5_version, {"HDF5's version"});
+  v("mpi_version", p.mpi_version, {"MPI's version"});
+  v("run_id", p.run_id, {"The same for all starts of a resumed run", "", 2});
+  v("command", p.command, {"Subcommand"});
+  v("argv", p.argv, {"Command line"});
+  v("config", p.config, {"Resolved configuration, ini"});
+  v("hosts", p.hosts, {"Host of each rank"});
+  v("ranks", p.ranks, {"MPI ranks"});
+  v("threads", p.threads, {"Threads a rank"});
+  v("seed", p.seed, {"Seed of the probes"});
+  fields_of_sources(v, "model", p.model);
+  fields_of_sources(v, "weights", p.weights);
+  fields_of_sources(v, "data", p.data);
+  v("weights_format", p.weights_format, {"Format of the weights"});
+  v("weights_changes", p.weights_changes, {"What was done to make the weights' names fit", "", 3});
+  v("weights_not_covered", p.weights_not_covered, {"Names that kept what the model had", "", 3});
+  v("model_torch_version", p.model_torch_version, {"PyTorch's version that exported the model"});
+  v("dtype", p.dtype, {"Type of parameters and vectors"});
+  v("device", p.device, {"Where the model ran"});
+  v("distribution", p.distribution, {"Distribution of the probes' entries"});
+  v("curvature", p.curvature, {"Which matrix"});
+  v("loss", p.loss_kind, {"Which loss"});
+  v("reduction", p.reduction, {"Of the loss over all its terms: mean or sum", "", 3});
+  v("start_time", p.start_time, {"Start, UTC"});
+  v("end_time", p.end_time, {"End, UTC"});
+}
+
+void fields(auto& v, Is<Diagnostics> auto& d) {
+  v("symmetry_error", d.symmetry_error,
+    {"|u'Hv - v'Hu| / (|u| |Hv| + |v| |Hu|) for two random vectors; NaN: not measured"});
+  v("orthogonality_loss", d.orthogonality_loss,
+    {"Loss of orthogonality: largest entry of |(Q'Q - I) g|, g random signs; NaN: not measured"});
+  v("hvp_count", d.products, {"Hessian-vector products"});
+  v("hvp_seconds", d.product_s, {"Wall time in Hessian-vector products", "s"});
+  v("communication_seconds", d.communication_s, {"Part of it in collectives, rank 0", "s"});
+  v("cost_in_gradients", d.cost_in_gradients, {"Time of a product over the time of a gradient"});
+  v("elapsed_seconds", d.elapsed_s, {"Wall time of the run", "s"});
+  v("loss", d.loss, {"Mean loss", "loss"});
+  v("gradient_norm", d.gradient_norm, {"Norm of the gradient of the mean loss", "loss/parameter"});
+  v("n_parameters", d.parameters, {"Parameters, tied ones once"});
+  v("n_rows", d.rows, {"Rows of data"});
+  v("n_loss_terms", d.loss_terms, {"Terms the mean loss divides by"});
+  v("micro_batch", d.micro_batch, {"Rows that went through the model at once"});
+  v("unit_rows", d.unit_rows, {"Rows that belong together and were never parted", "", 3});
+  v("row_check", d.row_check, {"How it is known that the loss is a sum over rows", "", 3});
+  v("peak_memory_bytes", d.peak_memory_bytes, {"Peak resident memory, largest of all ranks", "byte"});
+  v("peak_device_bytes", d.peak_device_bytes, {"Peak GPU memory, largest of all ranks; 0 on the CPU", "byte", 2});
+  v("groups", d.groups, {"Groups of ranks, each with probes of its own", "", 2});
+  v("data_ranks", d.data_ranks, {"Ranks a group", "", 2});
+  v("lock_step", d.lock_step, {"Probes that a group ran at a time", "", 2});
+  v("basis_dtype", d.basis_dtype, {"Type of the kept Krylov vectors", "", 2});
+  v("basis_memory", d.basis_memory, {"Where the Krylov vectors were kept", "", 2});
+  v("basis_bytes", d.basis_bytes, {"Krylov basis of a rank", "byte", 2});
+  v("micro_batches", d.micro_batches, {"Micro-batches of rank 0", "", 2});
+  v("kept_graphs", d.kept_graphs, {"Micro-batches of rank 0 whose gradient graph was kept between products", "", 2});
+  v("messages_per_step", d.messages_per_step, {"Collectives of a Lanczos step", "", 2});
+  v("message_bytes_per_step", d.message_bytes_per_step, {"Bytes a rank sends in a Lanczos step", "byte", 2});
+  v("starts", d.starts, {"Starts of the run: 1 and as often as it was resumed", "", 2});
+  v("forecast_memory_bytes", d.forecast_memory_bytes, {"Memory forecast, largest of all ranks", "byte", 2});
+  v("forecast_seconds", d.forecast_s, {"Wall time forecast; NaN: none", "s", 2});
+  v("forecast_hvp_seconds", d.forecast_product_s, {"Wall time of one product forecast; NaN: none", "s", 2});
+  v("gradient_seconds", d.gradient_s, {"Wall time of one gradient, warm; NaN: not measured", "s", 2});
+  v("product_share", d.product_share, {"Part of the elapsed time in products; NaN: not measured", "", 2});
+  v("widened_weights", d.widened_weights, {"Weights stored as bfloat16 or float16 and widened"});
+}
+
+/// What the products were taken for, and in brackets what else they served.
+void fields(auto& v, Is<ProductCount> auto& c) {
+  v("symmetry", c.symmetry, {"Products for the symmetry error (trace)", "", 2});
+  v("first_probe", c.first_probe,
+    {"Products of the first probe's Lanczos run (eigenvalues, density, deflation of the trace)", "", 2});
+  v("density", c.density, {"Products of the other probes' Lanczos runs (their first ones: trace, layers)", "", 2});
+  v("trace", c.trace, {"Products for the trace and the layers alone", "", 2});
+  v("eigenvalues", c.eigenvalues, {"Products of block Lanczos or power iterations", "", 2});
+  v("residuals", c.residuals, {"Products for true residuals", "", 2});
+  v("surplus", c.surplus, {"Products under way in other groups when the accuracy was met", "", 2});
+  v.derived("total", c.symmetry + c.first_probe + c.density + c.trace + c.eigenvalues + c.residuals + c.surplus,
+            {"All of these products", "", 2});
+}
+
+void fields(auto& v, Is<RunResult> auto& r) {
+  v.group("density", "NXdata", r.density);
+  v.group("cumulative", "NXdata", r.cumulative);
+  v.group("eigenvalues", "NXdata", r.eigenvalues);
+  v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
+  v.group("layers", "NXdata", r.layers);
+  v.group("quadrature", "NXdata", r.quadrature);
+  v.group("process", "NXprocess", r.process);
+  v.group("diagnostics", "NXcollection", r.diagnostics, [&](auto& g, auto&) {
+    g("warnings", r.warnings, {"Warnings of the run"});
+    g.group("products", "NXcollection", r.counts);
+  });
+}
+
+}  // namespace hesspect::schema
