@@ -1,4 +1,5 @@
-"""Checks a result of result_file_test.cpp as its readers see it: h5py, and silx and xarray where they are installed."""
+"""Checks a result of result_file_test.cpp as its readers see it: h5py, and silx and xarray where they are installed. The
+second file is what hesspect writes of that result after it has read it."""
 
 import importlib.util
 import json
@@ -98,6 +99,10 @@ with h5py.File(path) as f:
             coordinate = f"{Path(name).parent}/{axis}"
             if coordinate in found and coordinate != name:
                 assert item.dims[number][0].name == f"/entry/{coordinate}", name
+
+    with h5py.File(sys.argv[2]) as again:
+        for name, item in found.items():
+            np.testing.assert_array_equal(again[f"entry/{name}"][()], item[()], err_msg=name)
 
     # the package's reader sees the same numbers
     sys.path.insert(0, str(PYTHON))

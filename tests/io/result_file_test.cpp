@@ -53,26 +53,6 @@ void set_layout(Diagnostics& d) {
   d.product_share = 0.0625;
 }
 
-void expect_same_layout(const Diagnostics& a, const Diagnostics& b) {
-  EXPECT_EQ(a.peak_device_bytes, b.peak_device_bytes);
-  EXPECT_EQ(a.groups, b.groups);
-  EXPECT_EQ(a.data_ranks, b.data_ranks);
-  EXPECT_EQ(a.lock_step, b.lock_step);
-  EXPECT_EQ(a.basis_dtype, b.basis_dtype);
-  EXPECT_EQ(a.basis_memory, b.basis_memory);
-  EXPECT_EQ(a.basis_bytes, b.basis_bytes);
-  EXPECT_EQ(a.micro_batches, b.micro_batches);
-  EXPECT_EQ(a.kept_graphs, b.kept_graphs);
-  EXPECT_EQ(a.messages_per_step, b.messages_per_step);
-  EXPECT_EQ(a.message_bytes_per_step, b.message_bytes_per_step);
-  EXPECT_EQ(a.starts, b.starts);
-  EXPECT_EQ(a.forecast_memory_bytes, b.forecast_memory_bytes);
-  EXPECT_EQ(a.forecast_s, b.forecast_s);
-  EXPECT_EQ(a.forecast_product_s, b.forecast_product_s);
-  EXPECT_EQ(a.gradient_s, b.gradient_s);
-  EXPECT_EQ(a.product_share, b.product_share);
-}
-
 CumulativeDensity sample_cumulative() {
   CumulativeDensity c;
   c.lambda = {-1, 0, 3};
@@ -201,7 +181,6 @@ TEST_F(ResultFile, ReadsBackTheSame) {
   EXPECT_EQ(back.diagnostics.widened_weights, r.diagnostics.widened_weights);
   EXPECT_EQ(back.warnings, r.warnings);
   EXPECT_EQ(back.process.run_id, "5eed");
-  expect_same_layout(back.diagnostics, r.diagnostics);
 }
 
 TEST_F(ResultFile, TraceLayersAndCumulativeReadBackTheSame) {
@@ -482,9 +461,11 @@ TEST_F(ResultFile, OpensInPython) {
   const char* python = std::getenv("HESSPECT_PYTHON");
   const char* source = std::getenv("HESSPECT_SOURCE");
   if (python == nullptr || source == nullptr) GTEST_SKIP() << "HESSPECT_PYTHON and HESSPECT_SOURCE are not set";
-  write_result(folder_ / "r.h5", sample());
+  const fs::path path = folder_ / "r.h5", again = folder_ / "again.h5";
+  write_result(path, sample());
+  write_result(again, read_result(path));
   const std::string command =
-      std::string(python) + " " + source + "/tests/io/check_schema.py " + (folder_ / "r.h5").string();
+      std::string(python) + " " + source + "/tests/io/check_schema.py " + path.string() + " " + again.string();
   EXPECT_EQ(std::system(command.c_str()), 0);
 }
 
