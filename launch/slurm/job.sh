@@ -43,11 +43,16 @@ setting() {
   OMPI_MCA_orte_create_session_dirs=0 "$binary" "$@" --print-config | sed -n "s/^$name = //p"
 }
 
-# Hessian-vector products in the newest checkpoint; 0 where there is none.
+# Hessian-vector products in the newest checkpoint; 0 where there is none. Its first line is the run's state, a JSON object,
+# and objects within it have "products" of their own: texts and they are taken out, innermost first.
 products() {
-  local generations=("$1"/run-*.json) count=
-  [ ! -r "${generations[-1]}" ] || count="$(sed -n 's/.*"products": *\([0-9][0-9]*\).*/\1/p' "${generations[-1]}")"
-  echo "${count:-0}"
+  local generations=("$1"/run-*.json)
+  [ -r "${generations[-1]}" ] || { echo 0; return; }
+  awk 'NR == 1 {
+    gsub(/\\./, ""); gsub(/"products" *:/, "\001"); gsub(/"[^"]*"/, "")
+    sub(/^ *[{]/, ""); while (gsub(/[{][^{}]*[}]/, "")) {}
+    if (match($0, /\001 *[0-9]+/)) count = substr($0, RSTART + 1, RLENGTH - 1)
+  } END { print count + 0 }' "${generations[-1]}"
 }
 
 # Waits for the command's end, through any number of signals. Sets status.

@@ -5,6 +5,7 @@ Of launch/slurm/job.sh what it shares with it: that a signal is passed on once, 
 """
 
 import fcntl
+import json
 import os
 import pty
 import random
@@ -137,6 +138,21 @@ class Launcher(unittest.TestCase):
             time.sleep(0.7)
             job.send_signal(signal.SIGUSR1)
             return job.wait(timeout=60)
+
+    def test_the_products_of_a_checkpoint(self):
+        """The state has the trace estimate within, with products of its own behind it: a run that got on was given up
+        after hutch++ and xtrace, for theirs had not changed. Texts may hold anything, and the second line is the seal."""
+        state = {"config": 'title = {"products":7}\\', "counts": {"products": {"products": 5}}, "finished": [{"eigenvalues": {"x": {}}}, []],
+                 "products": 1234, "samples": [{"products": 8, "text": "}"}], "trace": {"method": "hutch++", "products": 90}}
+        said = lambda: subprocess.run(["bash", "-c", f". {JOB}; products {self.folder}"], check=True, capture_output=True,  # noqa: E731
+                                      text=True).stdout.split()
+        self.assertEqual(said(), ["0"])
+        for number, newest in ((9, state), (10, {**state, "products": 0}), (11, {"products": 3})):
+            text = json.dumps(newest, sort_keys=True, separators=(",", ":"))
+            (self.folder / f"run-{number:06}.json").write_text(f'{text}\n"sha256:00"\n')
+            self.assertEqual(said(), [str(newest["products"])])
+        (self.folder / "run-000012.json").write_text("")
+        self.assertEqual(said(), ["0"])
 
     def test_a_signal_at_the_start(self):
         """The process that becomes mpirun is a copy of the shell first, with the shell's handler: a signal that was passed
