@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """The batch scripts of launch/slurm under a real Slurm: stopped by the time limit, requeued, resumed, cancelled."""
 
-import math
+import contextlib
 import os
+import re
+import signal
 import sys
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -23,17 +26,48 @@ case "$*" in *--print-config*) echo "output = $0.h5";; *) exit 75;; esac
 """
 
 
+# Of seconds, in two groups.
+RUN = {"probes": 12, "steps": 100, "micro_batch": 1, "top": 0, "bottom": 0, "checkpoint_minutes": 0, "max_hvps": 0, "lost_after": 0}
+ENDLESS = {**RUN, "probes": 10**4}
+
+
 def processes_with(text):
-    """Command lines on this machine that hold `text`, other than this process's own."""
-    found = []
+    """Command lines on this machine that hold `text`, by process, other than this process's own."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
+        with contextlib.suppress(OSError):
             line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if text in line and int(entry.parent.name) != os.getpid():
-            found.append(line)
+            if text in line and int(entry.parent.name) != os.getpid():
+                found[int(entry.parent.name)] = line
     return found
+
+
+def ranks_at_work(slurm, output):
+    """Two ranks, and a sign that they are at work: the checkpoint's folder is there."""
+    ranks = lambda: [pid for pid, line in processes_with(f"--output {output}").items() if line.startswith(f"{BIN} ")]  # noqa: E731
+    return slurm.wait_for("the ranks", lambda: Path(f"{output}.checkpoint").exists() and len(found := ranks()) == 2 and found, 60)
+
+
+def is_asked_to_stop(pid):
+    """Whether SIGUSR1 waits for a process that is halted."""
+    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text()).group(1)
+    return int(pending, 16) >> (signal.SIGUSR1 - 1) & 1
+
+
+@contextlib.contextmanager
+def halted_until_asked_to_stop(slurm, output):
+    """Halts a job's ranks at their work until SIGUSR1 waits for both: so a short run lasts until its signal comes, whenever
+    that is, and takes no time from the others."""
+    ranks = ranks_at_work(slurm, output)
+    for pid in ranks:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+        slurm.wait_for("SIGUSR1", lambda: all(map(is_asked_to_stop, ranks)), 100)
+    finally:
+        for pid in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def quadrature(result):
@@ -43,57 +77,50 @@ def quadrature(result):
 
 @unittest.skipIf(missing(), missing())
 class Slurm(Case):
-    product_s = None  # seconds of a Hessian-vector product of a long run
-
     @classmethod
     def setUpClass(cls):
         # As a user's shell: none of the tests' own settings of Open MPI, but that it may run as root.
         shell = {k: v for k, v in environment({"HESSPECT_BIN": BIN}).items() if not k.startswith("OMPI_")}
         cls.slurm = cls.enterClassContext(SlurmCluster({**shell, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}))
-        # Most of this one's time is waiting in the queue: it runs beside the others.
+        # Most of these two's time is waiting for Slurm: they run beside the others.
         stub = cls.slurm.folder / "never_gets_on"
         stub.write_text(NEVER_GETS_ON)
         stub.chmod(0o755)
-        cls.stuck = cls.slurm.submit("--ntasks=1", "--cpus-per-task=1", SCRIPTS / "one_node.sbatch", cwd=SOURCE,
-                                     log=cls.slurm.folder / "stuck.log", HESSPECT_BIN=str(stub))
+        cls.stuck = cls.submit("one_node.sbatch", tasks=1, folder=cls.slurm.folder, HESSPECT_BIN=str(stub))
+        # Slurm looks at the limits every 30 s: a signal wanted 59 s before the end of a minute comes within the first 30 s.
+        cls.limited_output = cls.slurm.folder / "R.h5"
+        cls.limited = cls.submit("one_node.sbatch", *cls.mlp(cls.limited_output, **RUN), folder=cls.slurm.folder,
+                                 options=["--time=1", "--signal=B:USR1@59"])
 
-    def submit(self, script, *args, tasks=2, options=(), **extra):
+        def until_the_limit():
+            with halted_until_asked_to_stop(cls.slurm, cls.limited_output):
+                pass
+
+        cls.halted = cls.enterClassContext(ThreadPoolExecutor(1)).submit(until_the_limit)
+
+    @classmethod
+    def submit(cls, script, *args, folder, tasks=2, options=(), log="%j.log", **extra):
         """The real script, with a small job's options laid over it."""
-        self.log = self.folder / "job.log"
-        return self.slurm.submit("--nodes=1", f"--ntasks-per-node={tasks}", f"--ntasks={tasks}", "--cpus-per-task=1", *options,
-                                 SCRIPTS / script, *args, cwd=SOURCE, log=extra.pop("log", self.log), **extra)
+        return cls.slurm.submit("--nodes=1", f"--ntasks-per-node={tasks}", f"--ntasks={tasks}", "--cpus-per-task=1", *options,
+                                SCRIPTS / script, *args, cwd=SOURCE, log=folder / log, **extra)
 
-    def mlp(self, output, **options):
+    @staticmethod
+    def mlp(output, **options):
         values = {"dtype": "float64", "probes": 2, "steps": 12, "top": 2, "bottom": 1, "max_steps": 60,
                   "density_w1": 0, "rtol_trace": 0, **options}
         return arguments("mlp_ce", output, "cross_entropy", **values)
 
-    def assertEnded(self, job, code=0, seconds=60, log=None):
+    def assertEnded(self, job, code=0, seconds=60, folder=None):
         ended = self.slurm.wait_end(job, seconds)
-        said = Path(log or self.log).read_text()
+        said = ((folder or self.folder) / f"{job}.log").read_text()
         self.assertEqual((ended["JobState"], ended["ExitCode"]), ("COMPLETED" if code == 0 else "FAILED", f"{code}:0"), said)
         return ended, said
 
-    def long_run(self, seconds):
-        """Options of a run that takes so long on two ranks here, in two groups, by the cost of a product in a short one."""
-        options = {"probes": 2, "steps": 100, "micro_batch": 1, "top": 0, "bottom": 0, "checkpoint_minutes": 0, "max_hvps": 0}
-        if self.product_s is None:
-            short = self.folder / "short.h5"
-            self.assertDone(hesspect("analyze", *self.mlp(short, **options), ranks=2))
-            with h5py.File(short) as f:
-                type(self).product_s = float(f["entry/diagnostics/hvp_seconds"][()]) / int(f["entry/diagnostics/hvp_count"][()]) / 2
-        return {**options, "probes": max(2, math.ceil(seconds / (options["steps"] * self.product_s)))}
-
-    def test_time_limit(self):
-        """Slurm looks at the limits every 30 s: a signal wanted 59 s before the end of a minute comes in the first 30 s
-        of every start, in which a run of 50 s cannot end."""
-        options = self.long_run(50)
-        output = self.folder / "R.h5"
-        job = self.submit("one_node.sbatch", *self.mlp(output, **options), options=["--time=1", "--signal=B:USR1@59"])
-        self.slurm.wait_state(job, {"RUNNING"}, 20)
-        whole = self.folder / "whole.h5"
-        self.assertDone(hesspect("analyze", *self.mlp(whole, **options), ranks=2, timeout=200))
-        ended, said = self.assertEnded(job, seconds=200)
+    def test_y_time_limit(self):
+        output, whole = self.limited_output, self.folder / "whole.h5"
+        self.assertDone(hesspect("analyze", *self.mlp(whole, **RUN), ranks=2, timeout=200))
+        self.halted.result()
+        ended, said = self.assertEnded(self.limited, seconds=200, folder=self.slurm.folder)
         self.assertGreaterEqual(int(ended["Restarts"]), 1, said)
         self.assertIn("back in the queue", said)
         self.assertRegex(said, r"start \d+ on \S+, after [1-9]\d* products")
@@ -105,19 +132,19 @@ class Slurm(Case):
 
         # Submitted again there is nothing left to do, and the result is as it was.
         written = output.stat().st_mtime_ns
-        self.assertEnded(self.submit("one_node.sbatch", *self.mlp(output, **options)))
+        self.assertEnded(self.submit("one_node.sbatch", *self.mlp(output, **RUN), folder=self.folder))
         self.assertEqual(output.stat().st_mtime_ns, written)
 
     def test_exit_codes_go_on(self):
         output = self.folder / "R.h5"
-        job = self.submit("one_node.sbatch", "eigs", *self.mlp(output, probes=None, steps=None, max_steps=4, rtol_eigs=1e-12))
-        ended, said = self.assertEnded(job, code=3)
+        options = self.mlp(output, probes=None, steps=None, max_steps=4, rtol_eigs=1e-12)
+        jobs = [self.submit("one_node.sbatch", *args, folder=self.folder, **extra) for args, extra in (
+            (("eigs", *options), {}), (("--no-such-option",), {}), ((), {"HESSPECT_BIN": "/nowhere/hesspect"}))]
+        ended, said = self.assertEnded(jobs[0], code=3)
         self.assertEqual(ended["Restarts"], "0")
         self.assertTrue(output.exists(), said)
-        _, said = self.assertEnded(self.submit("one_node.sbatch", "--no-such-option"), code=2)
-        self.assertIn("hesspect: error: ", said)
-        _, said = self.assertEnded(self.submit("one_node.sbatch", HESSPECT_BIN="/nowhere/hesspect"), code=2)
-        self.assertIn("HESSPECT_BIN", said)
+        self.assertIn("hesspect: error: ", self.assertEnded(jobs[1], code=2)[1])
+        self.assertIn("HESSPECT_BIN", self.assertEnded(jobs[2], code=2)[1])
 
     def test_array_over_checkpoints(self):
         """Two checkpoints of the same name in two folders give the spectra that each has by itself."""
@@ -131,9 +158,9 @@ class Slurm(Case):
         spectra = self.folder / "spectra"
         options = self.mlp(None)
         array = self.submit("checkpoint_array.sbatch", list_file, spectra, *options, tasks=1, options=["--array=1-4"],
-                            log=self.folder / "task-%a.log")
+                            folder=self.folder, log="%A_%a.log")
         for task, code in ((1, 0), (2, 0), (3, 0), (4, 2)):
-            self.assertEnded(f"{array}_{task}", code, log=self.folder / f"task-{task}.log")
+            self.assertEnded(f"{array}_{task}", code)
         name = str(self.folder).lstrip("/").replace("/", "-")
         self.assertEqual(sorted(p.name for p in spectra.iterdir()), [f"{name}-100-w.h5", f"{name}-200-w.h5"])
         for path in listed:
@@ -148,43 +175,40 @@ class Slurm(Case):
     def test_array_names_that_meet(self):
         list_file = self.folder / "list.txt"
         list_file.write_text("a/b.safetensors\na-b.pt\n")
-        array = self.submit("checkpoint_array.sbatch", list_file, self.folder, *self.mlp(None), tasks=1, options=["--array=1"])
+        array = self.submit("checkpoint_array.sbatch", list_file, self.folder, *self.mlp(None), tasks=1, options=["--array=1"],
+                            folder=self.folder, log="%A_%a.log")
         _, said = self.assertEnded(f"{array}_1", code=2)
         self.assertIn("lines 2 and 1", said)
 
     def test_many_nodes(self):
         """Ranks that srun starts find each other through PMIx, and those that mpirun starts through mpirun."""
         has_pmix = "pmix" in self.slurm.call("srun", "--mpi=list", check=False).stderr.split()
-        for launcher in ("srun", "mpirun") if has_pmix else ("mpirun",):
+        jobs = {launcher: self.submit("many_nodes.sbatch", *self.mlp(self.folder / f"{launcher}.h5"), folder=self.folder, HESSPECT_LAUNCHER=launcher)
+                for launcher in (("srun", "mpirun") if has_pmix else ("mpirun",))}
+        for launcher, job in jobs.items():
             with self.subTest(launcher):
-                output = self.folder / f"{launcher}.h5"
-                _, said = self.assertEnded(self.submit("many_nodes.sbatch", *self.mlp(output), HESSPECT_LAUNCHER=launcher))
-                with h5py.File(output) as f:
+                _, said = self.assertEnded(job)
+                with h5py.File(self.folder / f"{launcher}.h5") as f:
                     self.assertEqual(f["entry/process/ranks"][()], 2, said)
 
     def test_signal_through_srun(self):
         """The script passes USR1 on to srun, and srun to the ranks: the same line of the script serves both launchers."""
         output = self.folder / "R.h5"
-        job = self.submit("many_nodes.sbatch", *self.mlp(output, **self.long_run(12)))
-        self.wait_for_ranks(output)
-        self.slurm.call("scancel", "--batch", "--signal=USR1", job)
-        self.slurm.wait_for("the requeue", lambda: self.slurm.job(job)["Restarts"] == "1", 30)
-        self.slurm.wait_state(job, {"RUNNING"}, 60)
-        ended, said = self.assertEnded(job, seconds=100)
+        job = self.submit("many_nodes.sbatch", *self.mlp(output, **RUN), folder=self.folder)
+        with halted_until_asked_to_stop(self.slurm, output):
+            self.slurm.call("scancel", "--batch", "--signal=USR1", job)
+        ended, said = self.assertEnded(job, seconds=160)
         self.assertEqual(ended["Restarts"], "1", said)
         self.assertRegex(said, r"start 2 on \S+, after [1-9]\d* products")
 
-    def wait_for_ranks(self, output):
-        """Two ranks, and a sign that they are at work: the checkpoint's folder is there."""
-        self.slurm.wait_for("the ranks", lambda: Path(f"{output}.checkpoint").exists() and len(processes_with(f"--output {output}")) >= 2, 60)
-
     def test_cancelled(self):
         """Nothing is left of a cancelled job, and it does not come back."""
-        for script in ("one_node.sbatch", "many_nodes.sbatch"):
+        scripts = ("one_node.sbatch", "many_nodes.sbatch")
+        jobs = [self.submit(script, *self.mlp(self.folder / f"{script}.h5", **ENDLESS), folder=self.folder) for script in scripts]
+        for script, job in zip(scripts, jobs):
             with self.subTest(script):
                 output = self.folder / f"{script}.h5"
-                job = self.submit(script, *self.mlp(output, **self.long_run(60)))
-                self.wait_for_ranks(output)
+                ranks_at_work(self.slurm, output)
                 self.slurm.call("scancel", job)
                 ended = self.slurm.wait_end(job, 40)
                 self.assertEqual((ended["JobState"], ended["Restarts"]), ("CANCELLED", "0"))
@@ -193,7 +217,7 @@ class Slurm(Case):
 
     def test_z_no_progress(self):
         """Three restarts without a product are granted, and the fourth stop is the end."""
-        ended, said = self.assertEnded(self.stuck, code=75, seconds=120, log=self.slurm.folder / "stuck.log")
+        ended, said = self.assertEnded(self.stuck, code=75, seconds=120, folder=self.slurm.folder)
         self.assertEqual(ended["Restarts"], "3", said)
         self.assertEqual(said.count("back in the queue"), 3, said)
         self.assertIn("no new product", said)
