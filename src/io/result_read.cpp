@@ -31,9 +31,9 @@ constexpr bool may_lack(const std::vector<T>&) {
 }
 
 /// Reads the fields of a group (result_fields.h). What an older layout lacks keeps its default.
-class Reader {
+class ResultReader {
  public:
-  Reader(const ReadFile& file, std::int64_t layout, std::string group)
+  ResultReader(const ReadFile& file, std::int64_t layout, std::string group)
       : file_(file), layout_(layout), group_(std::move(group)) {}
 
   std::int64_t layout() const { return layout_; }
@@ -102,7 +102,7 @@ class Reader {
   bool there(const std::string& name, const auto&) const { return file_.has(group_ + name); }
   void group(const std::string& name, const std::string&, auto& object, auto... more) {
     if (may_lack(object) && !file_.has(group_ + name)) return;
-    Reader reader(file_, layout_, group_ + name + "/");
+    ResultReader reader(file_, layout_, group_ + name + "/");
     auto& content = made(object);
     schema::fields(reader, content);
     (more(reader, content), ...);
@@ -131,7 +131,7 @@ RunResult read_result(const std::filesystem::path& path) {
                      ", and this version reads layouts 1 to " + std::to_string(schema::kVersion));
   RunResult r;
   try {
-    Reader reader(file, *version, "/entry/");
+    ResultReader reader(file, *version, "/entry/");
     schema::fields(reader, r);
   } catch (const InputError& error) {
     const std::string text = error.what();

@@ -36,10 +36,10 @@ const T& content(const std::optional<T>& object) {
 const auto& content(const auto& object) { return object; }
 
 /// Writes the fields of a group (result_fields.h).
-class Writer {
+class ResultWriter {
  public:
   /// @param matrix  the curvature, for titles
-  Writer(hid_t group, const std::string& matrix) : group_(group), matrix_(matrix) {}
+  ResultWriter(hid_t group, const std::string& matrix) : group_(group), matrix_(matrix) {}
 
   /// The attributes by which viewers find what to plot over what.
   void plot(const std::string& signal, const std::vector<std::string>& axes, std::string title) {
@@ -103,7 +103,7 @@ class Writer {
   void group(const std::string& name, const std::string& nx_class, const auto& object, auto... more) {
     if (is_empty(object)) return;
     const hdf5::Group inner = hdf5::make_group(group_, name, nx_class);
-    Writer writer(inner.get(), matrix_);
+    ResultWriter writer(inner.get(), matrix_);
     schema::fields(writer, content(object));
     (more(writer, content(object)), ...);
   }
@@ -139,7 +139,7 @@ void write_result(const std::filesystem::path& path, const RunResult& r) {
     put(entry.get(), "start_time", r.process.start_time, {"Start, UTC"});
     put(entry.get(), "end_time", r.process.end_time, {"End, UTC"});
     const std::string matrix = r.process.curvature.empty() ? "curvature" : r.process.curvature;
-    Writer writer(entry.get(), matrix);
+    ResultWriter writer(entry.get(), matrix);
     schema::fields(writer, r);
   }
   write_file_atomically(path, file.bytes());
