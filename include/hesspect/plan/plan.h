@@ -127,7 +127,7 @@ Plan make_plan(const PlanProblem& problem, const PlanCost& cost, const Demand& d
 
 /// A change of the options that a demand comes from.
 struct DemandChange {
-  std::optional<std::int64_t> steps, max_steps, max_basis;
+  std::optional<std::int64_t> steps = {}, max_steps = {}, max_basis = {};
   bool reorthogonalize = true;
 };
 /// The demand after a change, or nothing where the other options forbid it.
