@@ -14,14 +14,6 @@ std::int64_t Communicator::max(std::int64_t mine) {
   return mine;
 }
 
-std::vector<double> Communicator::of_rank0(std::vector<double> values) {
-  const auto* mine = reinterpret_cast<const char*>(values.data());
-  const std::string bytes = broadcast_bytes({mine, values.size() * sizeof(double)});
-  values.resize(bytes.size() / sizeof(double));
-  std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
-}
-
 void LocalCommunicator::all_reduce_sum(at::Tensor& tensor) { require_message("all_reduce_sum", tensor); }
 
 void LocalCommunicator::all_gather(const at::Tensor& shard, at::Tensor& full) {

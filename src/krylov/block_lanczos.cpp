@@ -61,7 +61,7 @@ std::int64_t BlockLanczos::extend(LinearOperator& op, std::int64_t products, con
   return products_ - before;
 }
 
-bool BlockLanczos::restart(LinearOperator&, const at::Tensor& start) {
+bool BlockLanczos::restart(const at::Tensor& start) {
   const at::NoGradGuard no_grad;
   if (complete()) return false;
   const bool opens = closed();
@@ -152,7 +152,7 @@ at::Tensor BlockLanczos::ritz_vector(std::span<const double> s) const {
 
 // With T s = θ s, y = Q s: A y = θ y + Q₊ Bᵀ s. The next block stays as it is, and T becomes an arrow. What all of it
 // rests on are small eigenproblems that each rank has solved for itself: rank 0's numbers count.
-void BlockLanczos::thick_restart(LinearOperator&, std::span<const std::size_t> keep) {
+void BlockLanczos::thick_restart(std::span<const std::size_t> keep) {
   const at::NoGradGuard no_grad;
   const auto m = static_cast<std::size_t>(rows()), next = static_cast<std::size_t>(next_rows());
   const Eigen old = eigen();
@@ -186,7 +186,7 @@ void BlockLanczos::thick_restart(LinearOperator&, std::span<const std::size_t> k
     std::copy_n(from + 1 + m, next, columns_[i].begin() + static_cast<std::ptrdiff_t>(count));
   }
   for (std::size_t p = 0; p < next; ++p) combination[(count + p) * (m + next) + m + p] = 1;
-  combine_rows(basis_.head(basis_.rows()), combination, static_cast<std::int64_t>(now));
+  agree(*comm_, [&] { combine_rows(basis_.head(basis_.rows()), combination, static_cast<std::int64_t>(now)); });
   basis_.truncate(static_cast<std::int64_t>(now));
   begin_ = std::move(begin);
   ++thick_restarts_;

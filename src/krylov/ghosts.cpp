@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "hesspect/krylov/tridiagonal.h"
+#include "hesspect/krylov/tridiagonal_eigen.h"
 
 namespace hesspect {
 namespace {

@@ -5,11 +5,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/probe_numbers.h"
+#include "hesspect/core/random_probe.h"
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {
@@ -17,13 +21,11 @@ namespace {
 
 constexpr double kFloatEpsilon = static_cast<double>(std::numeric_limits<float>::epsilon());
 constexpr double kBfloat16Epsilon = 0x1p-7;
-constexpr int kMostProjections = 8;    // of a step; three where two are not enough, as a rule
-constexpr double kProjectedSq = 1e-6;  // (what a projection may still take, of the vector's norm)²
 
 at::ScalarType dtype_of(const at::TensorOptions& options) { return c10::typeMetaToScalarType(options.dtype()); }
 
-/// Whether a run is good to double's rounding: not with bfloat16 rows, of which float32's is what is left (lanczos.h).
-bool fine(at::ScalarType vectors, at::ScalarType rows) {
+/// Whether a run is good to double's rounding. With bfloat16 rows it is good to float32's (lanczos.h).
+bool good_to_double(at::ScalarType vectors, at::ScalarType rows) {
   return vectors == at::kDouble && rows != at::ScalarType::BFloat16;
 }
 
@@ -32,11 +34,11 @@ bool fine(at::ScalarType vectors, at::ScalarType rows) {
 // that rounding has chosen, with next to no weight. With bfloat16 rows β of a closed space is the product of their
 // rounding and the vectors' lack of orthogonality, some 1e-8 of ‖A‖ for n in the thousands.
 double default_tolerance(at::ScalarType vectors, at::ScalarType rows) {
-  return fine(vectors, rows) ? 1e-12 : 10 * kFloatEpsilon;
+  return good_to_double(vectors, rows) ? 1e-12 : 10 * kFloatEpsilon;
 }
 
 double rounding_unit(at::ScalarType vectors, at::ScalarType rows) {
-  return 10 * (fine(vectors, rows) ? std::numeric_limits<double>::epsilon() : kFloatEpsilon);
+  return 10 * (good_to_double(vectors, rows) ? std::numeric_limits<double>::epsilon() : kFloatEpsilon);
 }
 
 /// The part of a fresh vector that must be left beside the basis for it not to be the rows' rounding.
@@ -45,17 +47,15 @@ double least_left(at::ScalarType rows) {
   return 10 * (rows == at::kFloat ? kFloatEpsilon : kBfloat16Epsilon);
 }
 
-/// The coefficients of a result of `dots`, without w · w.
-std::span<const double> coefficients(const std::vector<double>& sums) {
-  return std::span<const double>(sums).first(sums.size() - 1);
+void require(bool condition, const std::string& what) {
+  if (!condition) throw InputError("a recorded Lanczos run can't be resumed: " + what);
 }
 
-void require_finite(const std::vector<double>& sums, std::int64_t step) {
-  for (const double sum : sums)
-    if (!std::isfinite(sum))
-      throw NumericalError(step, sum,
-                           "the product of Lanczos step " + std::to_string(step) + " is not finite (a sum over it is " +
-                               std::to_string(sum) + "): loss or weights overflow, or hold NaN");
+void copy_shard(const at::Tensor& from, at::Tensor to, const std::string& name) {
+  require(from.numel() == to.numel() && from.scalar_type() == to.scalar_type(),
+          name + " has " + std::to_string(from.numel()) + " entries of " + c10::toString(from.scalar_type()) +
+              " on a rank, not " + std::to_string(to.numel()) + " of " + c10::toString(to.scalar_type()));
+  to.copy_(from);
 }
 
 }  // namespace
@@ -63,12 +63,12 @@ void require_finite(const std::vector<double>& sums, std::int64_t step) {
 Lanczos::Lanczos(LinearOperator& op, const LanczosOptions& options)
     : options_(options),
       comm_(&op.comm()),
-      n_(op.shard().n),
       basis_(op.shard().chunk, op.options(), full() ? options.basis : BasisOptions{}),
       apart_(basis_.options().dtype() != op.options().dtype() || basis_.options().device() != op.options().device()) {
   const at::ScalarType vectors = dtype_of(op.options()), rows = dtype_of(basis_.options());
   if (options_.breakdown_tolerance <= 0) options_.breakdown_tolerance = default_tolerance(vectors, rows);
   rounding_unit_ = rounding_unit(vectors, rows);
+  t_.n = op.shard().n;
   agree(*comm_, [&] {
     work_ = at::empty({op.shard().chunk}, op.options());
     if (apart_) {
@@ -87,12 +87,11 @@ Lanczos::Lanczos(LinearOperator& op, const at::Tensor& start_local, const Lanczo
       throw Error(ExitCode::kInternal, "Lanczos: the start vector's shard has " + std::to_string(start_local.numel()) +
                                            " entries, the operator's " + std::to_string(op.shard().chunk));
   });
-  start_norm_sq_ = comm_->sum(norm_sq(start_local));
-  if (!std::isfinite(start_norm_sq_) || start_norm_sq_ == 0)
-    throw NumericalError(0, start_norm_sq_,
-                         "the Lanczos start vector has squared norm " + std::to_string(start_norm_sq_));
-  keep(start_local, std::sqrt(start_norm_sq_));
-  blocks_.push_back(Block{});
+  t_.start_norm_sq = comm_->sum(norm_sq(start_local));
+  if (!std::isfinite(t_.start_norm_sq) || t_.start_norm_sq == 0)
+    throw NumericalError(0, t_.start_norm_sq,
+                         "the Lanczos start vector has squared norm " + std::to_string(t_.start_norm_sq));
+  keep(start_local, std::sqrt(t_.start_norm_sq));
 }
 
 bool Lanczos::narrow() const { return dtype_of(basis_.options()) != work_.scalar_type(); }
@@ -139,170 +138,166 @@ void Lanczos::keep(const at::Tensor& vector, double norm) {
   scale_into(vector, 1 / norm, current_);
 }
 
-std::int64_t Lanczos::extend(LinearOperator& op, std::int64_t steps_wanted, const StepCallback& on_step) {
-  const std::int64_t before = steps();
-  Lanczos* const alone[1] = {this};
-  extend_together(op, alone, steps_wanted, on_step ? [&] { on_step(*this); } : std::function<void()>{});
-  return steps() - before;
-}
-
-void extend_together(LinearOperator& op, std::span<Lanczos* const> runs, std::int64_t steps,
-                     const std::function<void()>& on_step) {
-  const at::NoGradGuard no_grad;
-  std::vector<std::int64_t> target;
-  bool room = true;
-  const auto rows = [&](const Lanczos* run) { return std::min(run->rows() + steps + 1, run->n_); };
-  for (const Lanczos* run : runs) {
-    target.push_back(run->steps() + steps);
-    room = room && (!run->full() || rows(run) <= run->basis_.capacity());
-  }
-  if (!room)
-    agree(op.comm(), [&] {
-      for (Lanczos* run : runs)
-        if (run->full()) run->basis_.reserve(rows(run));
-    });
-  for (std::size_t i = 0; i < runs.size(); ++i)
-    while (runs[i]->replaying() && runs[i]->steps() < target[i] && !runs[i]->breakdown()) runs[i]->take_again();
-
-  std::vector<Lanczos*> going;
-  for (;;) {
-    going.clear();
-    for (std::size_t i = 0; i < runs.size(); ++i)
-      if (runs[i]->steps() < target[i] && !runs[i]->breakdown()) going.push_back(runs[i]);
-    if (going.empty()) return;
-    Lanczos::step_together(op, going);
-    if (on_step) on_step();
-  }
-}
-
-/// A step of one run on its way.
-struct Lanczos::Step {
-  Lanczos* run;
-  std::vector<double> h;  // of the last projection
-  int projections = 1;
-  bool recent_only = false;  // the first one was with two rows
-  double alpha = 0, product_norm = 0;
-
-  /// All steps' sums over ranks, in one message.
-  static void reduce_together(Communicator& comm, std::span<Step* const> steps) {
-    std::vector<double> all;
-    for (const Step* step : steps) all.insert(all.end(), step->h.begin(), step->h.end());
-    all = comm.sum(std::move(all));
-    auto from = all.cbegin();
-    for (Step* step : steps)
-      for (double& sum : step->h) sum = *from++;
-  }
-};
-
-// Golub & Van Loan, Matrix Computations 4e, §10.1 (the recurrence) and §10.3.4 (re-orthogonalisation). No run changes
-// before its product and all others' are known to be finite.
-void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) {
-  std::vector<at::Tensor> x, y;
-  for (const Lanczos* run : runs) {
-    x.push_back(run->current_);
-    y.push_back(run->work_);
-  }
-  op.apply_block(x, y);
-
-  std::vector<Step> steps;
-  for (Lanczos* run : runs) {
-    steps.push_back({run, dots(run->recent(), run->work_)});
-    steps.back().recent_only = static_cast<std::int64_t>(steps.back().h.size()) <= run->basis_.rows();
-  }
-  std::vector<Step*> going;
-  for (Step& step : steps) going.push_back(&step);
-  Step::reduce_together(op.comm(), going);
-  for (const Step& step : steps) require_finite(step.h, step.run->steps());
-  for (Step& step : steps) {
-    step.alpha = step.h[step.h.size() - 2];  // q_m is the last row
-    step.product_norm = std::sqrt(step.h.back());
-  }
-
-  // The second projection mends what rounding left of the first; it costs one pass since it shares the first update's,
-  // or that one was with two rows alone.
-  while (!going.empty()) {
-    for (Step* step : going) {
-      const std::vector<at::Tensor> rows = step->run->operands();
-      at::Tensor& w = step->run->work_;
-      if (step->projections == 1 && step->recent_only) {
-        subtract(step->run->recent(), coefficients(step->h), w);
-        step->h = dots(rows, w);
-      } else {
-        step->h = subtract_and_dots(rows, coefficients(step->h), w);
-      }
-    }
-    Step::reduce_together(op.comm(), going);
-    for (Step* step : going) {
-      ++step->projections;
-      step->alpha += step->h[step->h.size() - 2];
-    }
-    std::erase_if(going, [](const Step* step) { return step->run->projected(*step); });
-  }
-
-  std::vector<double> residual_sq;
-  for (const Step& step : steps)
-    residual_sq.push_back(subtract(step.run->operands(), coefficients(step.h), step.run->work_));
-  residual_sq = op.comm().sum(std::move(residual_sq));
-  for (std::size_t i = 0; i < steps.size(); ++i) steps[i].run->finish(steps[i], std::sqrt(residual_sq[i]));
-}
-
-/// Whether two projections, or those so far, are enough. They are where rows are as exact as the vectors and both were
-/// with all of them; where the first was with the last two rows alone, the second, as a rule, finds rounding only, and
-/// otherwise (after a thick restart, or where β is no larger than rounding) a third one follows. Narrower rows are
-/// orthonormal to their own rounding only, and each projection leaves as much of what it takes away: too much where β
-/// is that much smaller than the outliers that the product brings back, and growing from step to step.
-bool Lanczos::projected(const Step& step) const {
-  if ((!narrow() && !step.recent_only) || step.projections >= kMostProjections) return true;
-  double taken = 0;
-  for (const double h : coefficients(step.h)) taken += h * h;
-  const double left = step.h.back() - taken;
-  const double closed = options_.breakdown_tolerance * std::max(scale_, step.product_norm);
-  return taken <= kProjectedSq * left || left <= closed * closed;
-}
-
-void Lanczos::finish(const Step& step, double beta) {
-  // In n dimensions there is no n-th direction left: what remains is rounding, whatever its size.
-  const bool closed =
-      beta <= options_.breakdown_tolerance * std::max(scale_, step.product_norm) || (full() && rows() + 1 >= n_);
-  commit(step.alpha, beta, step.product_norm, closed);
-  if (!closed) keep(work_, beta);
-}
-
-void Lanczos::commit(double alpha, double beta, double product_norm, bool closed) {
-  alpha_.push_back(alpha);
-  beta_.push_back(beta);
-  product_norm_.push_back(product_norm);
-  scale_ = std::max(scale_, product_norm);
-  Block& block = blocks_.back();
-  block.end = steps();
-  block.residual_norm = beta;
-  block.closed = closed;
-}
-
-bool Lanczos::restart(LinearOperator&, const at::Tensor& start_local) {
+bool Lanczos::restart(const at::Tensor& start_local) {
   const at::NoGradGuard no_grad;
   if (!full()) throw Error(ExitCode::kInternal, "Lanczos::restart needs full re-orthogonalisation");
-  if (!breakdown()) throw Error(ExitCode::kInternal, "Lanczos::restart: the Krylov space has not closed");
-  if (complete()) return false;
-  if (!begin_recorded_block()) {
-    if (basis_.capacity() < basis_.rows() + 1) agree(*comm_, [&] { basis_.reserve(basis_.rows() + 1); });
-    work_.copy_(start_local);
-    const std::vector<at::Tensor> rows = operands();
-    const std::vector<double> h = comm_->sum(dots(rows, work_));
-    const std::vector<double> h2 = comm_->sum(subtract_and_dots(rows, coefficients(h), work_));
-    double left = std::sqrt(comm_->sum(subtract(rows, coefficients(h2), work_)));
-    if (!(left > least_left(dtype_of(basis_.options())) * std::sqrt(h.back()))) return false;
-    if (left < 1e-3 * std::sqrt(h.back())) {
-      // So little is left that rounding shows in it: once more, at its own scale.
-      scale_into(work_, 1 / left, work_);
-      const std::vector<double> h3 = comm_->sum(dots(rows, work_));
-      left = std::sqrt(comm_->sum(subtract(rows, coefficients(h3), work_)));
-    }
-    keep(work_, left);
-    blocks_.push_back(Block{steps(), steps(), false, 0});
+  if (!t_.breakdown()) throw Error(ExitCode::kInternal, "Lanczos::restart: the Krylov space has not closed");
+  if (t_.complete()) return false;
+  if (replay_.begin_block(t_)) return true;
+  if (basis_.capacity() < basis_.rows() + 1) agree(*comm_, [&] { basis_.reserve(basis_.rows() + 1); });
+  work_.copy_(start_local);
+  const std::vector<at::Tensor> rows = operands();
+  const std::vector<double> h = comm_->sum(dots(rows, work_));
+  const std::vector<double> h2 = comm_->sum(subtract_and_dots(rows, coefficients(h), work_));
+  double left = std::sqrt(comm_->sum(subtract(rows, coefficients(h2), work_)));
+  if (!(left > least_left(dtype_of(basis_.options())) * std::sqrt(h.back()))) return false;
+  if (left < 1e-3 * std::sqrt(h.back())) {
+    // So little is left that rounding shows in it: once more, at its own scale.
+    scale_into(work_, 1 / left, work_);
+    const std::vector<double> h3 = comm_->sum(dots(rows, work_));
+    left = std::sqrt(comm_->sum(subtract(rows, coefficients(h3), work_)));
   }
-  beta_.back() = 0;
+  keep(work_, left);
+  t_.begin_block();
   return true;
+}
+
+void Lanczos::thick_restart(std::span<const std::size_t> keep) {
+  const at::NoGradGuard no_grad;
+  if (!can_restart_thick())
+    throw UsageError(
+        "a thick restart needs full re-orthogonalisation and a Krylov basis of the vectors' own dtype, on their "
+        "device");
+  if (t_.breakdown()) throw Error(ExitCode::kInternal, "Lanczos::thick_restart: the Krylov space has closed");
+  if (!replay_.over(t_)) {
+    replay_.restart_thick(t_);
+    return;
+  }
+  const auto m = static_cast<std::size_t>(t_.rows());
+  bool fits = keep.size() < m;
+  for (std::size_t i = 0; i < keep.size(); ++i) fits = fits && keep[i] < m && (i == 0 || keep[i] > keep[i - 1]);
+  if (!fits) throw Error(ExitCode::kInternal, "Lanczos::thick_restart: what is to be kept is out of order or too much");
+
+  const std::vector<RitzPair> pairs = t_.ritz_pairs();
+  const std::vector<double> coefficients = t_.ritz_coefficients(), residual = t_.residual_coefficients();
+  std::vector<double> s;
+  Tridiagonal::ThickRestart restart{steps(), {}, {}};
+  for (const std::size_t i : keep) {
+    const auto row = std::span(coefficients).subspan(i * m, m);
+    s.insert(s.end(), row.begin(), row.end());
+    restart.theta.push_back(pairs[i].value);
+    restart.coupling.push_back(std::inner_product(row.begin(), row.end(), residual.begin(), 0.0));
+  }
+  // Each rank has solved for T's eigenvectors by itself: rank 0's count, or the shards would not be of one basis.
+  for (std::vector<double>* part : {&s, &restart.theta, &restart.coupling}) *part = comm_->of_rank0(std::move(*part));
+
+  const auto kept = static_cast<std::int64_t>(restart.theta.size());
+  const at::Tensor next = basis_.row(t_.rows());
+  agree(*comm_, [&] { combine_rows(basis_.head(t_.rows()), s, kept); });
+  basis_.row(kept).copy_(next);
+  basis_.truncate(kept + 1);
+  current_ = basis_.row(kept);
+  t_.restart_thick(std::move(restart));
+}
+
+// --- a run written down, and taken again ---
+
+Lanczos Lanczos::resumed(LinearOperator& op, const LanczosRecord& record, const StoredVectors& stored,
+                         const LanczosOptions& options) {
+  const at::NoGradGuard no_grad;
+  Lanczos run(op, options);
+  agree(*run.comm_, [&] { run.load(record, stored); });
+  return run;
+}
+
+void Lanczos::load(const LanczosRecord& record, const StoredVectors& stored) {
+  const std::string flaw = flaw_of(record);
+  require(flaw.empty(), flaw);
+  require(record.t.n == t_.n, "it is of " + std::to_string(record.t.n) + " parameters, not of " + std::to_string(t_.n));
+  require(record.full == full(), record.full ? "it has full re-orthogonalisation, this one none"
+                                             : "it has no re-orthogonalisation, this one full");
+  const std::int64_t running = narrow() ? std::min<std::int64_t>(2, record.rows) : 0;
+  require(record.running == running, "its vectors are stored at another precision than this one's");
+
+  options_.breakdown_tolerance = record.breakdown_tolerance;
+  t_.start_norm_sq = record.t.start_norm_sq;
+  replay_ = Replay(record.t);
+  basis_.reserve(record.rows);
+  for (std::int64_t i = 0; i < record.rows; ++i)
+    copy_shard(stored.basis(record.first_row + i), basis_.append(), "row " + std::to_string(record.first_row + i));
+  if (!apart_) {
+    current_ = basis_.row(record.rows - 1);
+    return;
+  }
+  if (!narrow()) {
+    current_.copy_(basis_.row(record.rows - 1));
+    if (record.rows > 1) previous_.copy_(basis_.row(record.rows - 2));
+    return;
+  }
+  for (std::int64_t i = 0; i < running; ++i)
+    copy_shard(stored.running(i), i + 1 == running ? current_ : previous_, "running vector " + std::to_string(i));
+}
+
+LanczosRecord Lanczos::record() const {
+  return {stored_t(), full(), options_.breakdown_tolerance, first_row(), basis_.rows(), running()};
+}
+
+/// The number of the basis's first row.
+std::int64_t Lanczos::first_row() const {
+  if (full()) return stored_t().first_row();
+  // The last row is q_m, or q_{m−1} where the space has closed.
+  return stored_t().steps() + (stored_t().breakdown() ? 0 : 1) - basis_.rows();
+}
+
+/// Vectors that are kept at full precision beside the rows.
+std::int64_t Lanczos::running() const { return narrow() ? std::min<std::int64_t>(2, basis_.rows()) : 0; }
+
+StoredVectors Lanczos::stored() const {
+  return {[this](std::int64_t row) { return basis_.row(row - first_row()); },
+          [this](std::int64_t i) { return i + 1 == running() ? current_ : previous_; }};
+}
+
+// --- what is read off the vectors ---
+
+/// The first rows of the basis.
+std::vector<at::Tensor> Lanczos::stored_head(std::int64_t count) const {
+  if (!full()) throw Error(ExitCode::kInternal, "a Lanczos run without re-orthogonalisation has no basis to read");
+  if (!replay_.has_rows(t_))
+    throw Error(ExitCode::kInternal, "a Lanczos run that is taken again has no rows before its last thick restart");
+  return basis_.head(count);
+}
+
+std::vector<at::Tensor> Lanczos::basis_rows() const {
+  return stored_head(t_.rows() + (t_.projection().beta > 0 ? 1 : 0));
+}
+
+at::Tensor Lanczos::ritz_vector(std::span<const double> s) const {
+  const at::NoGradGuard no_grad;
+  if (static_cast<std::int64_t>(s.size()) > t_.rows())
+    throw Error(ExitCode::kInternal, "Lanczos::ritz_vector: " + std::to_string(s.size()) + " coefficients for " +
+                                         std::to_string(t_.rows()) + " rows");
+  std::vector<double> negative(s.size());
+  std::ranges::transform(s, negative.begin(), std::negate());
+  at::Tensor vector = at::zeros_like(work_);
+  subtract(stored_head(static_cast<std::int64_t>(s.size())), negative, vector);
+  return vector;
+}
+
+// E = QᵀQ − I through E g, with g of random signs: whichever pair of rows has the largest entry of E, the others in its
+// row add to it as often as they take away.
+double Lanczos::orthogonality_loss() const {
+  const at::NoGradGuard no_grad;
+  const std::vector<at::Tensor> rows = stored_head(t_.rows());
+  std::vector<double> g(static_cast<std::size_t>(t_.rows()));
+  fill_probe(ProbeDistribution::kRademacher, /*seed=*/0, kOrthogonalityProbe, 0, t_.rows(), g.data());
+  std::vector<double> negative(g.size());
+  std::ranges::transform(g, negative.begin(), std::negate());
+  at::Tensor sum = work_;  // free between steps
+  subtract(rows, negative, sum.zero_());
+  const std::vector<double> image = comm_->sum(dots(rows, sum));
+  double loss = 0;
+  for (std::size_t i = 0; i < g.size(); ++i) loss = std::max(loss, std::abs(image[i] - g[i]));
+  return loss;
 }
 
 }  // namespace hesspect

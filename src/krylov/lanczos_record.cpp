@@ -1,6 +1,6 @@
 // LanczosRecord as bytes: a magic with the version, eight counts, two doubles, then α, β, ‖A q‖, the blocks and the
 // thick restarts. Doubles bit by bit, everything little-endian.
-#include "lanczos_record.h"
+#include "hesspect/krylov/lanczos_record.h"
 
 #include <bit>
 #include <cstring>
@@ -58,57 +58,50 @@ class Reader {
   std::size_t at_ = 0;
 };
 
-std::string flaw_of_blocks(const LanczosRecord& record) {
-  const auto steps = static_cast<std::int64_t>(record.alpha.size());
-  if (record.blocks.empty()) return "it has no block";
+std::string flaw_of_blocks(const Tridiagonal& t, bool full) {
+  if (t.blocks.empty()) return "it has no block";
   std::int64_t begin = 0;
-  for (std::size_t b = 0; b < record.blocks.size(); ++b) {
-    const LanczosRecord::Block& block = record.blocks[b];
+  for (const Tridiagonal::Block& block : t.blocks) {
     if (block.begin != begin || block.end < begin || (block.closed && block.end == begin))
       return "its blocks don't follow each other";
     begin = block.end;
   }
-  if (begin != steps) return "its blocks have " + std::to_string(begin) + " steps, not " + std::to_string(steps);
-  if (!record.full && record.blocks.size() > 1) return "it has restarts without re-orthogonalisation";
+  if (begin != t.steps())
+    return "its blocks have " + std::to_string(begin) + " steps, not " + std::to_string(t.steps());
+  if (!full && t.blocks.size() > 1) return "it has restarts without re-orthogonalisation";
   return "";
 }
 
-/// Rows of T as it stands, and the number of the first one.
-struct Numbered {
-  std::int64_t rows = 0, first_row = 0;
-};
-
-/// Each block but the last ends by a breakdown or by the next thick restart.
-std::string flaw_of_thick_restarts(const LanczosRecord& record, Numbered& now) {
+/// Each block but the last ends by a breakdown or by the next thick restart, which keeps fewer rows than there were.
+std::string flaw_of_thick_restarts(const Tridiagonal& t) {
   const std::string flaw = "its thick restarts don't fit its blocks";
   std::size_t taken = 0;
-  for (std::size_t b = 0; b < record.blocks.size(); ++b) {
-    const LanczosRecord::Block& block = record.blocks[b];
-    now.rows += block.end - block.begin;
-    if (block.closed || b + 1 == record.blocks.size()) continue;
-    if (taken == record.thick_restarts.size()) return flaw;
-    const LanczosRecord::ThickRestart& thick = record.thick_restarts[taken++];
+  std::int64_t rows = 0;
+  for (std::size_t b = 0; b < t.blocks.size(); ++b) {
+    rows += t.blocks[b].size();
+    if (t.blocks[b].closed || b + 1 == t.blocks.size()) continue;
+    if (taken == t.thick_restarts.size()) return flaw;
+    const Tridiagonal::ThickRestart& thick = t.thick_restarts[taken++];
     const auto kept = static_cast<std::int64_t>(thick.theta.size());
-    if (thick.step != block.end || thick.coupling.size() != thick.theta.size() || kept >= now.rows) return flaw;
-    now = {kept, now.first_row + now.rows + 1};
+    if (thick.step != t.blocks[b].end || thick.coupling.size() != thick.theta.size() || kept >= rows) return flaw;
+    rows = kept;
   }
-  return taken == record.thick_restarts.size() ? "" : flaw;
+  return taken == t.thick_restarts.size() ? "" : flaw;
 }
 
 }  // namespace
 
 std::string flaw_of(const LanczosRecord& record) {
-  if (record.n < 1) return "it is of " + std::to_string(record.n) + " parameters";
-  if (record.beta.size() != record.alpha.size() || record.product_norm.size() != record.alpha.size())
+  const Tridiagonal& t = record.t;
+  if (t.n < 1) return "it is of " + std::to_string(t.n) + " parameters";
+  if (t.beta.size() != t.alpha.size() || t.product_norm.size() != t.alpha.size())
     return "its coefficients differ in number";
-  const std::string flaw = flaw_of_blocks(record);
-  if (!flaw.empty()) return flaw;
+  if (const std::string flaw = flaw_of_blocks(t, record.full); !flaw.empty()) return flaw;
+  if (const std::string flaw = flaw_of_thick_restarts(t); !flaw.empty()) return flaw;
 
-  Numbered now;
-  if (const std::string thick = flaw_of_thick_restarts(record, now); !thick.empty()) return thick;
-  const std::int64_t vectors = now.rows + (record.blocks.back().closed ? 0 : 1);
+  const std::int64_t vectors = t.rows() + (t.breakdown() ? 0 : 1);
   const bool stored = record.full ? record.rows == vectors : record.rows == 1 || record.rows == 2;
-  if (!stored || record.first_row != now.first_row + vectors - record.rows || record.first_row < 0)
+  if (!stored || record.first_row != t.first_row() + vectors - record.rows || record.first_row < 0)
     return "it stores " + std::to_string(record.rows) + " vectors of " + std::to_string(vectors) + ", from number " +
            std::to_string(record.first_row);
   if (record.running < 0 || record.running > 2) return "it has " + std::to_string(record.running) + " running vectors";
@@ -118,22 +111,21 @@ std::string flaw_of(const LanczosRecord& record) {
 std::string to_bytes(const LanczosRecord& record) {
   std::string bytes(kMagic, sizeof kMagic);
   for (const std::int64_t value :
-       {record.n, std::int64_t{record.full}, record.first_row, record.rows, record.running,
-        static_cast<std::int64_t>(record.alpha.size()), static_cast<std::int64_t>(record.blocks.size()),
-        static_cast<std::int64_t>(record.thick_restarts.size())})
+       {record.t.n, std::int64_t{record.full}, record.first_row, record.rows, record.running, record.t.steps(),
+        static_cast<std::int64_t>(record.t.blocks.size()), static_cast<std::int64_t>(record.t.thick_restarts.size())})
     put(bytes, value);
   put(bytes, record.breakdown_tolerance);
-  put(bytes, record.start_norm_sq);
-  put(bytes, record.alpha);
-  put(bytes, record.beta);
-  put(bytes, record.product_norm);
-  for (const LanczosRecord::Block& block : record.blocks) {
+  put(bytes, record.t.start_norm_sq);
+  put(bytes, record.t.alpha);
+  put(bytes, record.t.beta);
+  put(bytes, record.t.product_norm);
+  for (const Tridiagonal::Block& block : record.t.blocks) {
     put(bytes, block.begin);
     put(bytes, block.end);
     put(bytes, std::int64_t{block.closed});
     put(bytes, block.residual_norm);
   }
-  for (const LanczosRecord::ThickRestart& thick : record.thick_restarts) {
+  for (const Tridiagonal::ThickRestart& thick : record.t.thick_restarts) {
     put(bytes, thick.step);
     put(bytes, static_cast<std::int64_t>(thick.theta.size()));
     put(bytes, thick.theta);
@@ -149,7 +141,8 @@ LanczosRecord lanczos_record_from(const std::string& bytes) {
   if (std::memcmp(magic, kMagic, sizeof kMagic) != 0)
     throw InputError("these bytes are no Lanczos record, or one of another version");
   LanczosRecord record;
-  record.n = reader.value<std::int64_t>();
+  Tridiagonal& t = record.t;
+  t.n = reader.value<std::int64_t>();
   record.full = reader.value<std::int64_t>() != 0;
   record.first_row = reader.value<std::int64_t>();
   record.rows = reader.value<std::int64_t>();
@@ -157,25 +150,23 @@ LanczosRecord lanczos_record_from(const std::string& bytes) {
   const std::size_t steps = reader.count(3 * sizeof(double)), blocks = reader.count(4 * sizeof(double)),
                     thick_restarts = reader.count(2 * sizeof(double));
   record.breakdown_tolerance = reader.value<double>();
-  record.start_norm_sq = reader.value<double>();
-  record.alpha = reader.doubles(steps);
-  record.beta = reader.doubles(steps);
-  record.product_norm = reader.doubles(steps);
-  for (std::size_t b = 0; b < blocks; ++b) {
-    LanczosRecord::Block block;
+  t.start_norm_sq = reader.value<double>();
+  t.alpha = reader.doubles(steps);
+  t.beta = reader.doubles(steps);
+  t.product_norm = reader.doubles(steps);
+  t.blocks.resize(blocks);
+  for (Tridiagonal::Block& block : t.blocks) {
     block.begin = reader.value<std::int64_t>();
     block.end = reader.value<std::int64_t>();
     block.closed = reader.value<std::int64_t>() != 0;
     block.residual_norm = reader.value<double>();
-    record.blocks.push_back(block);
   }
-  for (std::size_t t = 0; t < thick_restarts; ++t) {
-    LanczosRecord::ThickRestart thick;
+  t.thick_restarts.resize(thick_restarts);
+  for (Tridiagonal::ThickRestart& thick : t.thick_restarts) {
     thick.step = reader.value<std::int64_t>();
     const std::size_t kept = reader.count(2 * sizeof(double));
     thick.theta = reader.doubles(kept);
     thick.coupling = reader.doubles(kept);
-    record.thick_restarts.push_back(std::move(thick));
   }
   if (reader.left() > 0)
     throw InputError("a Lanczos record is followed by " + std::to_string(reader.left()) + " bytes that are none of it");

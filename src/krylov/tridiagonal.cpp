@@ -1,125 +1,161 @@
 #include "hesspect/krylov/tridiagonal.h"
 
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstddef>
-#include <limits>
-#include <numeric>
+#include <span>
+#include <utility>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/krylov/tridiagonal_eigen.h"
 
 namespace hesspect {
+
+void Tridiagonal::add_step(double next_alpha, double next_beta, double norm, bool closes) {
+  alpha.push_back(next_alpha);
+  beta.push_back(next_beta);
+  product_norm.push_back(norm);
+  blocks.back() = {blocks.back().begin, steps(), closes, next_beta};
+}
+
+void Tridiagonal::begin_block() {
+  blocks.push_back({steps(), steps(), false, 0});
+  beta.back() = 0;
+}
+
+void Tridiagonal::restart_thick(ThickRestart kept) {
+  thick_restarts.push_back(std::move(kept));
+  blocks.push_back({steps(), steps(), false, 0});
+}
+
+std::int64_t Tridiagonal::rows() const {
+  if (thick_restarts.empty()) return steps();
+  return static_cast<std::int64_t>(thick_restarts.back().theta.size()) + steps() - thick_restarts.back().step;
+}
+
+std::int64_t Tridiagonal::first_row() const {
+  std::int64_t row = 0, kept = 0, begin = 0;
+  for (const ThickRestart& thick : thick_restarts) {
+    row += kept + thick.step - begin + 1;
+    kept = static_cast<std::int64_t>(thick.theta.size());
+    begin = thick.step;
+  }
+  return row;
+}
+
+double Tridiagonal::scale() const {
+  return product_norm.empty() ? 0 : *std::max_element(product_norm.begin(), product_norm.end());
+}
+
+std::size_t Tridiagonal::first_block() const {
+  std::size_t first = blocks.size() - 1;
+  while (first > 0 && blocks[first - 1].closed) --first;
+  return first;
+}
+
 namespace {
 
-constexpr std::size_t kDense = 512;  // above it a dense matrix costs too much memory
-constexpr int kIterations = 60;      // of QL per eigenvalue; two or three are usual
+/// A diagonal block of T, solved.
+struct Segment {
+  std::size_t block = 0;   // in Tridiagonal::blocks
+  std::int64_t begin = 0;  // its first row
+  TridiagonalEigen eigen;
+  std::vector<double> coupling;  // [size]: β_m s_m, of each Ritz vector with the residual vector
+};
 
-/// Implicit QL with Wilkinson's shift, its rotations applied to the first and last row of the eigenvectors alone: O(m)
-/// memory, O(m²) time. Source: Golub & Welsch, Math. Comp. 23 (1969); EISPACK imtql2
-/// @return false where it did not converge (a non-finite entry, in practice)
-bool two_rows(std::vector<double> d, std::vector<double> e, TridiagonalEigen& result) {
-  const std::size_t m = d.size();
-  std::vector<double> first(m, 0.0), last(m, 0.0);
-  first.front() = last.back() = 1;
-  e.resize(m, 0.0);
-  e[m - 1] = 0;
-  for (std::size_t l = 0; l < m; ++l) {
-    for (int iteration = 0;; ++iteration) {
-      std::size_t k = l;
-      while (k + 1 < m &&
-             std::abs(e[k]) > std::numeric_limits<double>::epsilon() * (std::abs(d[k]) + std::abs(d[k + 1])))
-        ++k;
-      if (k == l) break;
-      if (iteration == kIterations) return false;
-      double g = (d[l + 1] - d[l]) / (2 * e[l]), r = std::hypot(g, 1.0);
-      g = d[k] - d[l] + e[l] / (g + std::copysign(r, g));
-      double s = 1, c = 1, p = 0;
-      std::size_t i = k;
-      while (i > l) {
-        --i;
-        const double f = s * e[i], b = c * e[i];
-        r = std::hypot(f, g);
-        e[i + 1] = r;
-        if (r == 0) {  // the matrix has split
-          d[i + 1] -= p;
-          break;
-        }
-        s = f / r;
-        c = g / r;
-        g = d[i + 1] - p;
-        r = (d[i] - g) * s + 2 * c * b;
-        p = s * r;
-        d[i + 1] = g + p;
-        g = c * r - b;
-        for (std::vector<double>* row : {&first, &last}) {
-          const double above = (*row)[i + 1];
-          (*row)[i + 1] = s * (*row)[i] + c * above;
-          (*row)[i] = c * (*row)[i] - s * above;
-        }
-        if (i == l) {
-          d[l] -= p;
-          e[l] = g;
-        }
-      }
-      e[k] = 0;
+std::vector<Segment> segments(const Tridiagonal& t, bool vectors) {
+  std::vector<Segment> all;
+  std::int64_t begin = 0;
+  const std::size_t first = t.first_block();
+  for (std::size_t b = first; b < t.blocks.size(); ++b) {
+    const Tridiagonal::Block& block = t.blocks[b];
+    const auto from = static_cast<std::size_t>(block.begin), size = static_cast<std::size_t>(block.size());
+    const auto alpha = std::span(t.alpha).subspan(from, size), beta = std::span(t.beta).subspan(from, size);
+    Segment segment{b, begin, {}, {}};
+    if (b == first && !t.thick_restarts.empty()) {
+      const Tridiagonal::ThickRestart& thick = t.thick_restarts.back();
+      segment.eigen = arrow_eigen(thick.theta, thick.coupling, alpha, beta, vectors);
+      if (size == 0) segment.coupling = thick.coupling;
+    } else {
+      segment.eigen = tridiagonal_eigen(alpha, beta, vectors);
     }
+    if (segment.coupling.empty())
+      for (const double last : segment.eigen.last) segment.coupling.push_back(block.residual_norm * last);
+    begin += static_cast<std::int64_t>(segment.eigen.values.size());
+    all.push_back(std::move(segment));
   }
-  std::vector<std::size_t> order(m);
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return d[a] < d[b]; });
-  for (const std::size_t i : order) {
-    result.values.push_back(d[i]);
-    result.first.push_back(first[i]);
-    result.last.push_back(last[i]);
-  }
-  return true;
+  return all;
+}
+
+/// Where a Ritz pair lies: its segment and its number in it.
+struct Place {
+  double value;
+  const Segment* segment;
+  std::size_t i;
+};
+
+std::vector<Place> ascending(const std::vector<Segment>& segments) {
+  std::vector<Place> places;
+  for (const Segment& segment : segments)
+    for (std::size_t i = 0; i < segment.eigen.values.size(); ++i)
+      places.push_back({segment.eigen.values[i], &segment, i});
+  std::ranges::stable_sort(places, {}, &Place::value);
+  return places;
 }
 
 }  // namespace
 
-TridiagonalEigen tridiagonal_eigen(std::span<const double> alpha, std::span<const double> beta, bool vectors) {
-  const at::NoGradGuard no_grad;
-  const std::size_t m = alpha.size();
-  TridiagonalEigen result;
-  if (m == 0) return result;
-  if (beta.size() + 1 < m) throw Error(ExitCode::kInternal, "tridiagonal_eigen: the off-diagonal is too short");
-  if (!vectors && m > kDense &&
-      two_rows({alpha.begin(), alpha.end()}, {beta.begin(), beta.begin() + static_cast<std::ptrdiff_t>(m - 1)}, result))
-    return result;
-
-  return arrow_eigen({}, {}, alpha, beta, vectors);
+std::vector<RitzPair> Tridiagonal::ritz_pairs() const {
+  const std::vector<Segment> all = segments(*this, /*vectors=*/false);
+  std::vector<RitzPair> pairs;
+  for (const auto& [value, segment, i] : ascending(all))
+    pairs.push_back({value, std::abs(segment->coupling[i]), segment->eigen.first[i], segment->block});
+  return pairs;
 }
 
-TridiagonalEigen arrow_eigen(std::span<const double> theta, std::span<const double> coupling,
-                             std::span<const double> alpha, std::span<const double> beta, bool vectors) {
-  const at::NoGradGuard no_grad;
-  const std::size_t kept = theta.size(), m = kept + alpha.size();
-  TridiagonalEigen result;
-  if (m == 0) return result;
-  at::Tensor matrix = at::zeros({static_cast<std::int64_t>(m), static_cast<std::int64_t>(m)}, at::kDouble);
-  double* entries = matrix.mutable_data_ptr<double>();
-  for (std::size_t i = 0; i < kept; ++i) {
-    entries[i * m + i] = theta[i];
-    if (kept < m) entries[kept * m + i] = entries[i * m + kept] = coupling[i];
+std::vector<double> Tridiagonal::ritz_coefficients() const {
+  const std::vector<Segment> all = segments(*this, /*vectors=*/true);
+  const auto m = static_cast<std::size_t>(rows());
+  std::vector<double> coefficients(m * m, 0.0);
+  double* to = coefficients.data();
+  for (const auto& [value, segment, i] : ascending(all)) {
+    const std::size_t size = segment->eigen.values.size();
+    std::copy_n(segment->eigen.vectors.data() + i * size, size, to + segment->begin);
+    to += m;
   }
-  for (std::size_t i = kept; i < m; ++i) {
-    entries[i * m + i] = alpha[i - kept];
-    if (i + 1 < m) entries[(i + 1) * m + i] = entries[i * m + i + 1] = beta[i - kept];
+  return coefficients;
+}
+
+std::vector<double> Tridiagonal::residual_coefficients() const {
+  if (!thick_restarts.empty() && thick_restarts.back().step == steps()) return thick_restarts.back().coupling;
+  std::vector<double> c(static_cast<std::size_t>(rows()), 0.0);
+  if (!c.empty()) c.back() = beta.back();  // 0 where a fresh vector stands next
+  return c;
+}
+
+Projection Tridiagonal::projection() const {
+  const auto m = static_cast<std::size_t>(rows());
+  Projection projection{rows(), std::vector<double>(m * m, 0.0), 0};
+  std::size_t kept = 0, step = 0;
+  const auto set = [&](std::size_t i, std::size_t j, double value) {
+    projection.t[i * m + j] = projection.t[j * m + i] = value;
+  };
+  if (!thick_restarts.empty()) {
+    const ThickRestart& thick = thick_restarts.back();
+    if (thick.step == steps())
+      throw Error(ExitCode::kInternal, "Tridiagonal::projection: a thick restart needs a step first");
+    kept = thick.theta.size();
+    step = static_cast<std::size_t>(thick.step);
+    for (std::size_t i = 0; i < kept; ++i) {
+      set(i, i, thick.theta[i]);
+      set(i, kept, thick.coupling[i]);
+    }
   }
-  const auto [values, columns] = at::linalg_eigh(matrix, "L");
-  const at::Tensor rows = columns.t().contiguous();  // eigenvector i in row i
-  const double* s = rows.const_data_ptr<double>();
-  const double* value = values.const_data_ptr<double>();
-  result.values.assign(value, value + m);
-  for (std::size_t i = 0; i < m; ++i) {
-    result.first.push_back(kept < m ? s[i * m + kept] : 0);
-    result.last.push_back(s[i * m + m - 1]);
+  for (std::size_t i = kept; i < m; ++i, ++step) {
+    set(i, i, alpha[step]);
+    if (i + 1 < m) set(i, i + 1, beta[step]);
   }
-  if (vectors) result.vectors.assign(s, s + m * m);
-  return result;
+  if (m > 0 && !breakdown()) projection.beta = beta.back();
+  return projection;
 }
 
 }  // namespace hesspect

@@ -70,9 +70,9 @@ void LanczosCheckpoint::save(std::int64_t probe, const Lanczos& run) {
   ProbeManifest manifest;
   manifest.run_id = run_id_;
   manifest.probe = probe;
-  manifest.steps = static_cast<std::int64_t>(record.alpha.size());
+  manifest.steps = record.t.steps();
   manifest.state = to_bytes(record);
-  manifest.n = record.n;
+  manifest.n = record.t.n;
   manifest.ranks = group_.size();
 
   // A row with its number never changes: what the last generation holds of those that are left is not written again.
@@ -86,9 +86,10 @@ void LanczosCheckpoint::save(std::int64_t probe, const Lanczos& run) {
       first = std::max(first, piece.first_row + piece.rows);
     }
   }
+  const StoredVectors stored = run.stored();
   std::vector<at::Tensor> rows, running;
-  for (std::int64_t row = first; row < record.first_row + record.rows; ++row) rows.push_back(run.stored_row(row));
-  for (std::int64_t i = 0; i < record.running; ++i) running.push_back(run.running_vector(i));
+  for (std::int64_t row = first; row < record.first_row + record.rows; ++row) rows.push_back(stored.basis(row));
+  for (std::int64_t i = 0; i < record.running; ++i) running.push_back(stored.running(i));
   const auto element = [](const std::vector<at::Tensor>& tensors, std::int64_t otherwise) {
     return tensors.empty() ? otherwise : static_cast<std::int64_t>(tensors.front().element_size());
   };

@@ -56,8 +56,13 @@ class LanczosTask {
   LanczosTask(Context& context, const std::vector<TraceSample>& known)
       : context_(context), goals_(context.goals), op_(context.op), comm_(context.comm), known_(known) {}
 
+  struct Found {
+    ProbeQuadrature quadrature;
+    std::optional<EigenPairs> pairs;
+  };
+
   void begin(const std::vector<std::int64_t>& probes);
-  FinishedProbe carry_out(const ActiveRun& active);
+  Found carry_out(const ActiveRun& active);
   void finish(ActiveRun& active);
   void keep_for_deflation(std::unique_ptr<Lanczos> run);
 
@@ -132,7 +137,7 @@ void LanczosTask::first_steps() {
   extend_together(watched, runs, 1);
   for (std::size_t i = 0; i < fresh.size(); ++i)
     if (wants_sample(fresh[i]->probe))
-      context_.report(Sampled{scaled(watched.samples[i], fresh[i]->probe, runs[i]->start_norm_sq())});
+      context_.report(Sampled{scaled(watched.samples[i], fresh[i]->probe, runs[i]->t().start_norm_sq)});
   context_.between_products();
 }
 
@@ -157,11 +162,11 @@ void LanczosTask::refine(Lanczos& run) {
   if (asked_w1() <= 0) return;
   const std::int64_t most = most_rows();
   const auto coarse = [&] {
-    const ProbeQuadrature q = quadrature_of(run, 0);
+    const ProbeQuadrature q = quadrature_of(run.t(), 0);
     // Half of what is allowed is for the choice of probes.
     return quadrature_w1(q, goals_.n) > asked_w1() / 2 * (q.ritz.back() - q.ritz.front());
   };
-  while (run.steps() < most && !run.breakdown() && decided(coarse()))
+  while (run.steps() < most && !run.t().breakdown() && decided(coarse()))
     extend(run, std::min(std::max(kWindow, run.steps() / 8), most - run.steps()));
 }
 
@@ -171,18 +176,18 @@ void LanczosTask::find_all(Lanczos& run) {
   const std::int64_t n = goals_.n, most = most_rows();
   if (asked_w1() <= 0 || !goals_.reorthogonalize) return;
   const auto pays = [&] {
-    if (all_found(run) || (n > most && (!run.breakdown() || run.blocks().size() > 1))) return false;
-    const ProbeQuadrature q = quadrature_of(run, 0);
+    if (all_found(run.t()) || (n > most && (!run.t().breakdown() || run.t().blocks.size() > 1))) return false;
+    const ProbeQuadrature q = quadrature_of(run.t(), 0);
     const CumulativeDensity d = cumulative_density(std::span(&q, 1), n, {goals_.confidence});
     const double target = asked_w1() * (d.range_hi - d.range_lo);
     if (d.w1 <= target) return false;
     const double ratio = d.w1_sampling / std::max(target - d.w1_quadrature, target / 2);
     const double probes = (ratio * ratio - 1) * static_cast<double>(q.alpha.size());
-    return n > most || probes > static_cast<double>(n - run.rows());
+    return n > most || probes > static_cast<double>(n - run.t().rows());
   };
-  while (run.rows() < most && decided(pays())) {
-    if (run.breakdown() && !restart_afresh(op_, run, goals_.seed)) return;
-    extend(run, n > most ? 1 : std::min(kWindow, most - run.rows()));
+  while (run.t().rows() < most && decided(pays())) {
+    if (run.t().breakdown() && !restart_afresh(op_, run, goals_.seed)) return;
+    extend(run, n > most ? 1 : std::min(kWindow, most - run.t().rows()));
   }
 }
 
@@ -200,47 +205,48 @@ void LanczosTask::deflate_further(Lanczos& run) {
   DeflationForecast forecast(std::move(samples), std::move(z));
   const double quantile = trace_quantile(rule.confidence);
   const std::int64_t most = most_rows();
-  while (run.steps() < most && !run.breakdown()) {
-    forecast.update(op_, run);
+  while (run.steps() < most && !run.t().breakdown()) {
+    forecast.update(run);
     // A wider look back, for what single steps bring comes in bursts.
     const std::int64_t window = std::max(2 * kWindow, run.steps() / 3);
-    const double floor = trace_floor(quadrature_of(run, 0), goals_.n);
+    const double floor = trace_floor(quadrature_of(run.t(), 0), goals_.n);
     if (!decided(forecast.pays(window, rule.rtol, quantile, floor))) return;
     extend(run, std::min(kWindow, most - run.steps()));
   }
 }
 
 /// All that is asked of a run, in the order in which a resumed one takes its recorded steps again.
-FinishedProbe LanczosTask::carry_out(const ActiveRun& active) {
+LanczosTask::Found LanczosTask::carry_out(const ActiveRun& active) {
   Lanczos& run = *active.run;
-  FinishedProbe done;
+  Found found;
   refine(run);
   if (active.probe == 0) find_all(run);
-  if (run.steps() > 0) done.quadrature = quadrature_of(run, active.probe);
-  if (active.probe != 0) return done;
+  if (run.steps() > 0) found.quadrature = quadrature_of(run.t(), active.probe);
+  if (active.probe != 0) return found;
   const bool solves = goals_.solves_by(EigenSolver::kProbe);
   if (solves)
-    done.eigenvalues =
+    found.pairs =
         eigenvalues(op_, run, context_.eigen_options(), [this](const Lanczos&) { context_.between_products(); });
   deflate_further(run);
-  if (run.thick_restarts() > 0) return done;
+  if (!run.t().thick_restarts.empty()) return found;
   // The further steps make the quadrature finer.
-  done.quadrature = quadrature_of(run, active.probe);
+  found.quadrature = quadrature_of(run.t(), active.probe);
   if (solves) {
-    const EigenResult so_far = eigenvalues_so_far(run, goals_.n, context_.eigen_options());
-    if (so_far.converged || !done.eigenvalues->converged) done.eigenvalues = so_far;
+    EigenPairs so_far = eigenvalues_so_far(run, context_.eigen_options());
+    if (so_far.converged || !found.pairs->converged) found.pairs = std::move(so_far);
   }
-  return done;
+  return found;
 }
 
 void LanczosTask::finish(ActiveRun& active) {
-  FinishedProbe done = carry_out(active);
+  Found found = carry_out(active);
   Lanczos& run = *active.run;
   const bool measured = active.probe == 0 && goals_.reorthogonalize && run.steps() > 1;
-  done.quadrature.orthogonality_loss = measured ? run.orthogonality_loss() : kNaN;
-  if (done.eigenvalues && goals_.reorthogonalize)
-    measure_and_write(context_, *done.eigenvalues, eigenvectors(run, goals_.n, context_.eigen_options()));
-  context_.report(ProbeFinished{done});
+  found.quadrature.orthogonality_loss = measured ? run.orthogonality_loss() : kNaN;
+  if (found.pairs && goals_.reorthogonalize) measure_and_write(context_, *found.pairs, eigenvectors(run, *found.pairs));
+  FinishedProbe done{std::move(found.quadrature), std::nullopt};
+  if (found.pairs) done.eigenvalues = *found.pairs;
+  context_.report(ProbeFinished{std::move(done)});
   if (active.probe == 0 && goals_.deflates())
     keep_for_deflation(std::move(active.run));
   else

@@ -7,16 +7,15 @@
 #include <string>
 
 #include "eigen_lists.h"
+#include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/probe_numbers.h"
 #include "hesspect/krylov/block_lanczos.h"
 #include "hesspect/spectrum/eigenvalues.h"
 #include "hesspect/spectrum/probe.h"
 
 namespace hesspect {
 namespace {
-
-/// Probe numbers for start vectors: out of the way of a run's own probes and of the restarts of single vectors.
-constexpr std::uint64_t kBlockProbes = (std::uint64_t{1} << 63) + (std::uint64_t{1} << 60);
 
 /// The values of a selection's lists, one after the other.
 std::vector<double> values_of(const std::vector<RitzPair>& pairs, const EigenSelection& selection) {
@@ -43,8 +42,7 @@ class BlockSearch {
 
   void run(const std::function<void()>& on_step) {
     while (!finished() && run_->products() < options_.max_steps) {
-      if (room() < 1)
-        run_->thick_restart(op_, kept_pairs(run_->ritz_pairs(), wanted_, options_.max_basis - options_.block));
+      if (room() < 1) run_->thick_restart(kept_pairs(run_->ritz_pairs(), wanted_, options_.max_basis - options_.block));
       if (run_->closed() && !restart()) return;
       // Looking costs O(m³): seldom enough not to show, often enough not to waste products.
       const std::int64_t more = std::max(options_.block, run_->products() / 16);
@@ -52,29 +50,24 @@ class BlockSearch {
     }
   }
 
-  EigenResult result() const {
-    EigenResult result = listed(run_->ritz_pairs(), wanted_, options_.rtol, run_->rounding(), run_->complete());
+  /// Values and vectors of one look. Collective. The source holds the run.
+  EigenResult result(VectorSource* vectors) const {
+    const std::vector<RitzPair> pairs = op_.comm().of_rank0(run_->ritz_pairs());
+    EigenResult result = listed(pairs, wanted_, options_.rtol, run_->rounding(), run_->complete());
     result.steps = run_->products();
     result.thick_restarts = run_->thick_restarts();
     result.method = "block lanczos";
     result.exhausted = run_->complete() &&
                        static_cast<std::int64_t>(wanted_.all()) < options_.top + options_.bottom + options_.magnitude;
-    return result;
-  }
-
-  /// Collective. The source holds the run.
-  VectorSource vectors() const {
-    const std::vector<RitzPair> pairs = run_->ritz_pairs();
-    const std::vector<double> all = run_->ritz_coefficients();
+    if (vectors == nullptr) return result;
     const auto m = static_cast<std::size_t>(run_->rows());
-    std::vector<double> wanted;
-    for (const std::size_t i : select_wanted(pairs, wanted_, run_->complete()).all())
-      wanted.insert(wanted.end(), all.begin() + static_cast<std::ptrdiff_t>(i * m),
-                    all.begin() + static_cast<std::ptrdiff_t>((i + 1) * m));
-    wanted = op_.comm().of_rank0(std::move(wanted));
-    return [run = run_, m, s = std::move(wanted)](std::size_t i) {
+    const std::vector<std::size_t> indices = select_wanted(pairs, wanted_, run_->complete()).all();
+    std::vector<double> coefficients =
+        op_.comm().of_rank0(agreed(op_.comm(), [&] { return rows_at(indices, run_->ritz_coefficients(), m); }));
+    *vectors = [run = run_, m, s = std::move(coefficients)](std::size_t i) {
       return run->ritz_vector(std::span(s).subspan(i * m, m));
     };
+    return result;
   }
 
  private:
@@ -92,7 +85,7 @@ class BlockSearch {
   bool restart() {
     const std::int64_t count = std::min(options_.block, room());
     bool any = false;
-    for (std::int64_t i = 0; i < count; ++i) any = run_->restart(op_, fresh_vector()) || any;
+    for (std::int64_t i = 0; i < count; ++i) any = run_->restart(fresh_vector()) || any;
     return any;
   }
 
@@ -143,8 +136,7 @@ EigenResult block_eigenvalues(LinearOperator& op, const EigenOptions& options, V
                               const std::function<void()>& on_step) {
   BlockSearch search(op, options);
   search.run(on_step);
-  if (vectors != nullptr) *vectors = search.vectors();
-  return search.result();
+  return search.result(vectors);
 }
 
 }  // namespace hesspect

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "hesspect/comm/agree.h"
 #include "hesspect/core/buffer_sizes.h"
 #include "hesspect/krylov/vector_math.h"
 
@@ -69,7 +70,7 @@ struct KrylovDeflation::Split {
 };
 
 KrylovDeflation::KrylovDeflation(const LinearOperator& op, const Lanczos& run, const LayerOffsets& offsets)
-    : op_(op), offsets_(offsets), all_(run.basis_rows()), projection_(run.projection()) {
+    : op_(op), offsets_(offsets), all_(run.basis_rows()), projection_(run.t().projection()) {
   const std::int64_t m = projection_.rows;
   const std::int64_t stored = std::accumulate(all_.begin(), all_.end(), std::int64_t{0},
                                               [](std::int64_t sum, const at::Tensor& b) { return sum + b.size(0); });
@@ -77,7 +78,7 @@ KrylovDeflation::KrylovDeflation(const LinearOperator& op, const Lanczos& run, c
   rank_ = closed_ ? m : m - 1;
   const LayerOffsets whole{0, op.shard().n};
   const LayerOffsets& sums_over = offsets_.empty() ? whole : offsets_;
-  const std::vector<double> sums = op.comm().sum(captured_over(sums_over));
+  const std::vector<double> sums = op.comm().sum(agreed(op.comm(), [&] { return captured_over(sums_over); }));
   captured_ = std::accumulate(sums.begin(), sums.end(), 0.0);
   if (!offsets_.empty()) layers_ = sums;
 }
@@ -197,7 +198,9 @@ std::vector<DeflatedSample> KrylovDeflation::deflated(std::span<const TraceSampl
   }
   if (offsets_.empty()) return left;
   std::vector<at::Tensor> taken;
-  for (const at::Tensor& probe : z) taken.push_back(at::zeros_like(probe));
+  agree(op_.comm(), [&] {
+    for (const at::Tensor& probe : z) taken.push_back(at::zeros_like(probe));
+  });
   subtract_from(taken, splits);
   for (std::size_t k = 0; k < left.size(); ++k) {
     const std::vector<double> sums =

@@ -11,8 +11,8 @@ namespace hesspect {
 DeflationForecast::DeflationForecast(std::vector<TraceSample> samples, std::vector<at::Tensor> z)
     : samples_(std::move(samples)), z_(std::move(z)), d_(samples_.size()) {}
 
-void DeflationForecast::update(const LinearOperator& op, const Lanczos& run) {
-  thick_ = run.thick_restarts() > 0;
+void DeflationForecast::update(const Lanczos& run) {
+  thick_ = !run.t().thick_restarts.empty();
   if (thick_ || samples_.empty()) return;
 
   const std::vector<at::Tensor> blocks = run.basis_rows();
@@ -25,14 +25,12 @@ void DeflationForecast::update(const LinearOperator& op, const Lanczos& run) {
     row += block.size(0);
   }
   for (std::size_t s = 0; s < samples_.size(); ++s) {
-    std::vector<double> sums = dots(fresh, z_[s]);
-    sums.pop_back();
-    sums = op.comm().sum(std::move(sums));
-    d_[s].insert(d_[s].end(), sums.begin(), sums.end());
+    const std::vector<double> sums = run.comm().sum(dots(fresh, z_[s]));
+    d_[s].insert(d_[s].end(), sums.begin(), sums.end() - 1);
   }
 
   // The formulas of deflation.cpp for a tridiagonal T, at every number of steps.
-  const std::vector<double>&alpha = run.alpha(), &beta = run.beta();
+  const std::vector<double>&alpha = run.t().alpha, &beta = run.t().beta;
   points_.assign(alpha.size() + 1, {});
   const double share = 1 / static_cast<double>(samples_.size());
   for (std::size_t s = 0; s < samples_.size(); ++s) {

@@ -67,6 +67,15 @@ EigenSelection select_wanted(const std::vector<RitzPair>& pairs, const WantedCou
   return selection;
 }
 
+std::vector<double> rows_at(std::span<const std::size_t> indices, std::span<const double> matrix, std::size_t m) {
+  std::vector<double> rows;
+  for (const std::size_t i : indices) {
+    const auto row = matrix.subspan(i * m, m);
+    rows.insert(rows.end(), row.begin(), row.end());
+  }
+  return rows;
+}
+
 namespace {
 
 /// Parlett, The Symmetric Eigenvalue Problem, §11.7: residual²/gap, gap to the nearest other eigenvalue, which lies

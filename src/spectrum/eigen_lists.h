@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
-#include "hesspect/krylov/lanczos.h"
+#include "hesspect/krylov/tridiagonal.h"
 #include "hesspect/spectrum/eigenvalues.h"
 #include "hesspect/spectrum/estimates.h"
 
@@ -26,6 +27,9 @@ struct EigenSelection {
 };
 /// @param complete  the pairs are all that there is; else each end gets its share where they are too few
 EigenSelection select_wanted(const std::vector<RitzPair>& pairs, const WantedCounts& wanted, bool complete);
+
+/// Of a matrix [m · m] the rows `indices`, one after the other.
+std::vector<double> rows_at(std::span<const std::size_t> indices, std::span<const double> matrix, std::size_t m);
 
 /// The lists with bounds, errors and `converged`. What the method knows of itself (steps, exhausted, …) is left as it
 /// is by default.

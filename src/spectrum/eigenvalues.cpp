@@ -9,7 +9,7 @@
 #include "eigen_lists.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/ghosts.h"
-#include "hesspect/krylov/tridiagonal.h"
+#include "hesspect/krylov/tridiagonal_eigen.h"
 #include "hesspect/spectrum/probe.h"
 
 namespace hesspect {
@@ -18,22 +18,21 @@ namespace {
 bool full(const Lanczos& run) { return run.options().reorthogonalisation == Reorthogonalisation::kFull; }
 
 std::vector<RitzPair> pairs_of(const Lanczos& run) {
-  return full(run) ? run.ritz_pairs() : genuine_ritz_pairs(run.alpha(), run.beta(), run.rounding());
+  return full(run) ? run.t().ritz_pairs() : genuine_ritz_pairs(run.t().alpha, run.t().beta, run.rounding());
 }
 
 double largest_magnitude(const std::vector<RitzPair>& pairs) {
   return pairs.empty() ? 0 : std::max(std::abs(pairs.front().value), std::abs(pairs.back().value));
 }
 
-EigenResult lists_of(const Lanczos& run, const std::vector<RitzPair>& pairs, std::int64_t n,
-                     const EigenOptions& options) {
-  const WantedCounts wanted = wanted_counts(n, options);
-  EigenResult result = listed(pairs, wanted, options.rtol, run.rounding(), run.complete());
+EigenResult lists_of(const Lanczos& run, const std::vector<RitzPair>& pairs, const EigenOptions& options) {
+  const Tridiagonal& t = run.t();
+  EigenResult result = listed(pairs, wanted_counts(t.n, options), options.rtol, run.rounding(), t.complete());
   const std::size_t found = result.top.size() + result.bottom.size() + result.magnitude.size();
   const std::int64_t asked = options.top + options.bottom + options.magnitude;
-  result.steps = run.steps();
-  result.thick_restarts = run.thick_restarts();
-  result.exhausted = (full(run) ? run.complete() : run.breakdown()) && static_cast<std::int64_t>(found) < asked;
+  result.steps = t.steps();
+  result.thick_restarts = static_cast<std::int64_t>(t.thick_restarts.size());
+  result.exhausted = (full(run) ? t.complete() : t.breakdown()) && static_cast<std::int64_t>(found) < asked;
   return result;
 }
 
@@ -52,7 +51,7 @@ bool moved(const std::vector<double>& a, const std::vector<double>& b, double to
 /// nothing if its own extreme Ritz values are converged and do not pass the wanted ones of the blocks before it.
 bool last_block_adds_nothing(const Lanczos& run, const std::vector<RitzPair>& pairs, const WantedCounts& wanted,
                              double tolerance) {
-  const std::size_t last = run.blocks().size() - 1;
+  const std::size_t last = run.t().blocks.size() - 1;
   std::vector<RitzPair> before, own;
   for (const RitzPair& pair : pairs) (pair.block == last ? own : before).push_back(pair);
   if (own.empty() || before.size() < std::max({wanted.top, wanted.bottom, wanted.magnitude})) return false;
@@ -68,7 +67,7 @@ bool last_block_adds_nothing(const Lanczos& run, const std::vector<RitzPair>& pa
 /// β of a space that closes, as rounding leaves it: in float32 mostly above the breakdown's tolerance, in float64 where
 /// many steps have amplified it.
 double weak_beta(const Lanczos& run) {
-  return 100 * std::max(run.rounding(), run.options().breakdown_tolerance * run.scale());
+  return 100 * std::max(run.rounding(), run.options().breakdown_tolerance * run.t().scale());
 }
 
 /// Since which step the lists are what they are: for what T alone can't tell once a thick restart has come. A resumed
@@ -94,62 +93,56 @@ class Steadiness {
 /// β is also that small in a bulk so much narrower than the outliers. There the round, which may double the products,
 /// is not needed: a copy as far out as the wanted values would by now have shown in α or β, growing from its share of
 /// some 1/√n by 2|wanted|/reach or more in each step.
-bool copies_may_be_missing(const Lanczos& run, const EigenResult& now, std::int64_t n, const EigenOptions& options,
-                           double tolerance, const Steadiness& steady) {
+bool copies_may_be_missing(const Lanczos& run, const EigenResult& now, const EigenOptions& options, double tolerance,
+                           const Steadiness& steady) {
   constexpr std::size_t kStepsToShow = 8;
-  const std::vector<double>&alpha = run.alpha(), &beta = run.beta();
+  const std::vector<double>&alpha = run.t().alpha, &beta = run.t().beta;
   const std::size_t m = alpha.size();
+  const double weak = weak_beta(run);
   std::size_t first = 0;
-  while (first < m && beta[first] > weak_beta(run)) ++first;
+  while (first < m && beta[first] > weak) ++first;
   if (first == m) return false;
 
   // Of all eigenvalues seen, no more are in a basis that has restarted thick than it has rows.
   std::size_t round = first + 1;
-  if (run.thick_restarts() > 0 && options.max_basis > 0)
-    round = std::min(round, static_cast<std::size_t>(options.max_basis));
+  const bool thick = !run.t().thick_restarts.empty();
+  if (thick && options.max_basis > 0) round = std::min(round, static_cast<std::size_t>(options.max_basis));
   if (m >= first + 1 + kStepsToShow) {
-    double reach = 0, smallest = largest_magnitude(run.ritz_pairs());
+    double reach = 0, smallest = largest_magnitude(run.t().ritz_pairs());
     for (std::size_t i = first + 1; i < m; ++i) reach = std::max(reach, std::abs(alpha[i]) + beta[i - 1] + beta[i]);
     for (const double value : values_of(now)) smallest = std::min(smallest, std::abs(value));
     if (2 * reach < smallest) return false;
   }
 
   if (m < first + 1 + round) return true;
-  if (run.thick_restarts() > 0) return now.steps - steady.since() < static_cast<std::int64_t>(round);
+  if (thick) return now.steps - steady.since() < static_cast<std::int64_t>(round);
   std::vector<RitzPair> before;
   for (const double value : tridiagonal_eigen(std::span(alpha).first(m - round), beta).values)
     before.push_back({value, 0, 0, 0});
-  return moved(values_of(now), values_of(lists_of(run, before, n, options)), tolerance);
+  return moved(values_of(now), values_of(lists_of(run, before, options)), tolerance);
 }
 
-/// How many of the last blocks are diagonal blocks of T as it stands.
-std::size_t blocks_of_t(const Lanczos& run) {
-  const auto& blocks = run.blocks();
-  std::size_t count = 1;
-  while (count < blocks.size() && blocks[blocks.size() - 1 - count].closed) ++count;
-  return count;
-}
-
-bool finished(const Lanczos& run, std::int64_t n, const EigenOptions& options, Steadiness& steady) {
+bool finished(const Lanczos& run, const EigenOptions& options, Steadiness& steady) {
+  const Tridiagonal& t = run.t();
   const std::vector<RitzPair> pairs = pairs_of(run);
-  const EigenResult now = lists_of(run, pairs, n, options);
+  const EigenResult now = lists_of(run, pairs, options);
   const double tolerance = std::max(options.rtol * largest_magnitude(pairs), run.rounding());
   steady.look(now, tolerance);
-  if (!full(run)) return run.breakdown() || now.converged;
-  if (run.complete()) return true;
+  if (!full(run)) return t.breakdown() || now.converged;
+  if (t.complete()) return true;
   if (!now.converged) return false;
-  const auto missing = [&] { return copies_may_be_missing(run, now, n, options, tolerance, steady); };
-  if (blocks_of_t(run) == 1) return !run.breakdown() && !missing();
-  if (last_block_adds_nothing(run, pairs, wanted_counts(n, options), tolerance)) return true;
-  const auto rows = std::span(run.beta()).subspan(static_cast<std::size_t>(run.blocks().back().begin));
-  const bool weak = std::any_of(rows.begin(), rows.end(), [&](double beta) { return beta <= weak_beta(run); });
-  return weak && !run.breakdown() && !missing();
+  const auto missing = [&] { return copies_may_be_missing(run, now, options, tolerance, steady); };
+  if (t.first_block() + 1 == t.blocks.size()) return !t.breakdown() && !missing();
+  if (last_block_adds_nothing(run, pairs, wanted_counts(t.n, options), tolerance)) return true;
+  const auto rows = std::span(t.beta).subspan(static_cast<std::size_t>(t.blocks.back().begin));
+  const bool weak = std::ranges::any_of(rows, [least = weak_beta(run)](double beta) { return beta <= least; });
+  return weak && !t.breakdown() && !missing();
 }
 
 /// Rows that T may have: one less than the basis, whose last row is the next vector.
-std::int64_t most_rows(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
-  const WantedCounts wanted = wanted_counts(n, options);
-  const std::int64_t never = std::min(n, options.max_steps + 1);
+std::int64_t most_rows(const Lanczos& run, const EigenOptions& options) {
+  const WantedCounts wanted = wanted_counts(run.t().n, options);
+  const std::int64_t never = std::min(run.t().n, options.max_steps + 1);
   if (!full(run) || options.max_basis <= 0 || options.max_basis >= never)
     return std::numeric_limits<std::int64_t>::max();
   const std::int64_t least = std::min(never, smallest_basis(wanted));
@@ -166,23 +159,28 @@ std::int64_t most_rows(const Lanczos& run, std::int64_t n, const EigenOptions& o
 
 }  // namespace
 
-EigenResult eigenvalues_so_far(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
-  return lists_of(run, pairs_of(run), n, options);
+EigenPairs eigenvalues_so_far(const Lanczos& run, const EigenOptions& options) {
+  const Tridiagonal& t = run.t();
+  const std::vector<RitzPair> pairs = run.comm().of_rank0(pairs_of(run));
+  EigenPairs look{lists_of(run, pairs, options), t, {}};
+  if (full(run)) look.indices = select_wanted(pairs, wanted_counts(t.n, options), t.complete()).all();
+  return look;
 }
 
-EigenResult eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& options, const StepCallback& on_step) {
+EigenPairs eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& options, const StepCallback& on_step) {
   if (options.max_steps < 1 || !(options.rtol >= 0))
     throw UsageError("eigenvalues: max_steps must be 1 or more, rtol 0 or more");
-  const std::int64_t n = op.shard().n, most = most_rows(run, n, options);
+  const std::int64_t most = most_rows(run, options);
   Steadiness steady;
-  while (!op.comm().of_rank0(finished(run, n, options, steady)) && run.steps() < options.max_steps) {
-    if (run.breakdown() && !restart_afresh(op, run, options.seed)) break;
-    if (run.rows() >= most) run.thick_restart(op, kept_pairs(run.ritz_pairs(), wanted_counts(n, options), most));
+  while (!op.comm().of_rank0(finished(run, options, steady)) && run.steps() < options.max_steps) {
+    const Tridiagonal& t = run.t();
+    if (t.breakdown() && !restart_afresh(op, run, options.seed)) break;
+    if (t.rows() >= most) run.thick_restart(kept_pairs(t.ritz_pairs(), wanted_counts(t.n, options), most));
     // Looking costs O(m³): seldom enough not to show, often enough not to waste products.
-    const std::int64_t more = std::min({run.steps() / 16, options.max_steps - run.steps(), most - run.rows()});
+    const std::int64_t more = std::min({t.steps() / 16, options.max_steps - t.steps(), most - t.rows()});
     run.extend(op, std::max<std::int64_t>(1, more), on_step);
   }
-  return eigenvalues_so_far(run, n, options);
+  return eigenvalues_so_far(run, options);
 }
 
 }  // namespace hesspect

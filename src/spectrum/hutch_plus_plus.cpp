@@ -48,13 +48,16 @@ class HutchPlusPlus {
     finish();
   }
 
+  /// Collective.
   TraceEstimate estimate() const {
     TraceEstimate trace =
         trace_estimate(captured_, samples_, {.rtol = options_.rtol, .confidence = options_.confidence});
     if (trace.samples < kFewSamples)
       trace.half_width *= student_quantile(options_.confidence, std::max<std::int64_t>(1, trace.samples / 2)) /
                           normal_quantile(options_.confidence);
-    trace.converged = options_.rtol == 0 || trace.half_width <= options_.rtol * std::abs(trace.value);
+    // Quantiles rest on the machine's own mathematical functions.
+    trace.converged =
+        op_.comm().of_rank0(options_.rtol == 0 || trace.half_width <= options_.rtol * std::abs(trace.value));
     trace.products = products_;
     trace.deflated = q_.rows();
     trace.method = "hutch++";

@@ -12,6 +12,7 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/probe_numbers.h"
 #include "hesspect/krylov/basis.h"
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/eigenvalues.h"
@@ -20,8 +21,6 @@
 namespace hesspect {
 namespace {
 
-/// Probe numbers of the start vectors: apart from those of block Lanczos, restarts and runs.
-constexpr std::uint64_t kPowerProbes = (std::uint64_t{1} << 63) + (std::uint64_t{1} << 61);
 constexpr double kSmallest = 1e-6;  // PyHessian's, beside |λ| in the stop rule
 
 class PowerIteration {

@@ -6,7 +6,7 @@
 
 #include "christoffel.h"
 #include "hesspect/core/errors.h"
-#include "hesspect/krylov/tridiagonal.h"
+#include "hesspect/krylov/tridiagonal_eigen.h"
 #include "hesspect/spectrum/cumulative.h"
 
 namespace hesspect {

@@ -15,19 +15,17 @@
 
 namespace hesspect {
 
-VectorSource eigenvectors(const Lanczos& run, std::int64_t n, const EigenOptions& options) {
+VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs) {
   if (run.options().reorthogonalisation != Reorthogonalisation::kFull)
     throw UsageError("eigenvectors need full re-orthogonalisation: without it the Krylov basis is not kept");
-  const auto rows = static_cast<std::size_t>(run.rows());
-  const std::vector<std::size_t> wanted =
-      select_wanted(run.ritz_pairs(), wanted_counts(n, options), run.complete()).all();
-  // Each rank has solved for T's eigenvectors by itself: rank 0's count, or the shards would not be of one vector.
-  const std::vector<double> all = run.ritz_coefficients();
-  std::vector<double> coefficients;
-  for (const std::size_t i : wanted)
-    coefficients.insert(coefficients.end(), all.begin() + static_cast<std::ptrdiff_t>(i * rows),
-                        all.begin() + static_cast<std::ptrdiff_t>((i + 1) * rows));
-  return [&run, rows, s = run.comm().of_rank0(std::move(coefficients))](std::size_t i) {
+  if (run.t().thick_restarts.size() != pairs.t.thick_restarts.size())
+    throw Error(ExitCode::kInternal,
+                "eigenvectors: a thick restart has replaced the rows that these pairs were made of");
+  const auto rows = static_cast<std::size_t>(pairs.t.rows());
+  // Each rank solves for T's eigenvectors by itself: rank 0's count, or the shards would not be of one vector.
+  std::vector<double> coefficients = run.comm().of_rank0(
+      agreed(run.comm(), [&] { return rows_at(pairs.indices, pairs.t.ritz_coefficients(), rows); }));
+  return [&run, rows, s = std::move(coefficients)](std::size_t i) {
     return run.ritz_vector(std::span(s).subspan(i * rows, rows));
   };
 }

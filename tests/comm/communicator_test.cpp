@@ -186,8 +186,8 @@ TEST_P(CommunicatorTest, Rank0sValuesHoldOnAllRanksToTheBit) {
   EXPECT_EQ(plain.a, std::int64_t{1} << 60);
   EXPECT_TRUE(plain.b == 0 && std::signbit(plain.b));
   const double third = std::nextafter(1.0 / 3, rank());
-  const std::vector<double> values =
-      comm_->of_rank0({-0.0 - rank(), third, std::nan(rank() == 0 ? "7" : ""), 1e-320 * (rank() + 1)});
+  const std::vector<double> values = comm_->of_rank0(
+      std::vector<double>{-0.0 - rank(), third, std::nan(rank() == 0 ? "7" : ""), 1e-320 * (rank() + 1)});
   EXPECT_TRUE(values[0] == 0 && std::signbit(values[0]));
   EXPECT_EQ(values[1], std::nextafter(1.0 / 3, 0));
   EXPECT_TRUE(std::isnan(values[2]));

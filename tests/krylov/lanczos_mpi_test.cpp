@@ -27,17 +27,17 @@ void expect_same_run(MakeOperator&& make, std::int64_t steps, double tolerance) 
   auto spread = make(static_cast<Communicator&>(*world));
   Lanczos one(serial, pattern_vector(serial)), many(spread, pattern_vector(spread));
   EXPECT_EQ(one.extend(serial, steps), many.extend(spread, steps));
-  ASSERT_EQ(one.alpha().size(), many.alpha().size());
-  for (std::size_t i = 0; i < one.alpha().size(); ++i) {
-    EXPECT_NEAR(one.alpha()[i], many.alpha()[i], tolerance) << i;
-    EXPECT_NEAR(one.beta()[i], many.beta()[i], tolerance) << i;
+  ASSERT_EQ(one.t().alpha.size(), many.t().alpha.size());
+  for (std::size_t i = 0; i < one.t().alpha.size(); ++i) {
+    EXPECT_NEAR(one.t().alpha[i], many.t().alpha[i], tolerance) << i;
+    EXPECT_NEAR(one.t().beta[i], many.t().beta[i], tolerance) << i;
   }
-  EXPECT_EQ(one.breakdown(), many.breakdown());
+  EXPECT_EQ(one.t().breakdown(), many.t().breakdown());
   EXPECT_NEAR(many.orthogonality_loss(), 0, 1e-5);
 
   // Bitwise the same on all ranks.
-  std::string bytes(reinterpret_cast<const char*>(many.alpha().data()), many.alpha().size() * sizeof(double));
-  bytes.append(reinterpret_cast<const char*>(many.beta().data()), many.beta().size() * sizeof(double));
+  std::string bytes(reinterpret_cast<const char*>(many.t().alpha.data()), many.t().alpha.size() * sizeof(double));
+  bytes.append(reinterpret_cast<const char*>(many.t().beta.data()), many.t().beta.size() * sizeof(double));
   for (const std::string& other : world->all_gather_bytes(bytes)) EXPECT_EQ(other, bytes);
 }
 

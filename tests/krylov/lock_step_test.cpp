@@ -79,7 +79,7 @@ TEST(LockStep, OneProductCallAndThreeMessagesAStep) {
   EXPECT_EQ(comm.sums, 1 + 4 * 3);                              // the first: have all ranks room for the vectors?
   EXPECT_EQ(calls, 4);
   EXPECT_EQ(c.steps(), 1);
-  EXPECT_TRUE(c.breakdown());
+  EXPECT_TRUE(c.t().breakdown());
   EXPECT_EQ(a.steps(), 4);
 }
 

@@ -19,8 +19,9 @@ struct Saved {
     Saved saved;
     const LanczosRecord record = run.record();
     saved.record = to_bytes(record);
-    for (std::int64_t i = 0; i < record.rows; ++i) saved.rows.push_back(run.stored_row(record.first_row + i).clone());
-    for (std::int64_t i = 0; i < record.running; ++i) saved.running.push_back(run.running_vector(i).clone());
+    for (std::int64_t i = 0; i < record.rows; ++i)
+      saved.rows.push_back(run.stored().basis(record.first_row + i).clone());
+    for (std::int64_t i = 0; i < record.running; ++i) saved.running.push_back(run.stored().running(i).clone());
     return saved;
   }
 
@@ -35,21 +36,14 @@ struct Saved {
 
 /// Everything that can be seen of a run's scalars.
 struct Scalars {
-  std::vector<double> alpha, beta, blocks, kept;
-  double scale = 0, rounding = 0, start_norm_sq = 0;
-  bool breakdown = false, complete = false;
-  std::int64_t rows = 0;
+  Tridiagonal t;
+  double rounding = 0;
+  std::vector<double> ritz;
   bool operator==(const Scalars&) const = default;
 
   static Scalars of(const Lanczos& run) {
-    Scalars now{run.alpha(),     run.beta(),     {},        {}, run.scale(), run.rounding(), run.start_norm_sq(),
-                run.breakdown(), run.complete(), run.rows()};
-    for (const Lanczos::Block& block : run.blocks())
-      for (const double value : {static_cast<double>(block.begin), static_cast<double>(block.end),
-                                 block.closed ? 1.0 : 0.0, block.residual_norm})
-        now.blocks.push_back(value);
-    if (run.thick_restarts() > 0)
-      for (const RitzPair& pair : run.ritz_pairs()) now.kept.insert(now.kept.end(), {pair.value, pair.residual});
+    Scalars now{run.t(), run.rounding(), {}};
+    for (const RitzPair& pair : run.t().ritz_pairs()) now.ritz.insert(now.ritz.end(), {pair.value, pair.residual});
     return now;
   }
 };
@@ -69,7 +63,7 @@ inline void drive(LinearOperator& op, Lanczos& run, std::int64_t steps, std::int
                   const std::function<void()>& look = {}) {
   while (run.steps() < steps) {
     if (look) look();
-    if (run.breakdown() && !run.restart(op, fresh_vector(op, run.blocks().size()))) break;
+    if (run.t().breakdown() && !run.restart(fresh_vector(op, run.t().blocks.size()))) break;
     if (look) look();
     run.extend(op, std::min(stride, steps - run.steps()));
   }
@@ -83,15 +77,15 @@ inline void drive_thick(LinearOperator& op, Lanczos& run, std::int64_t steps, st
   constexpr std::int64_t kRows = 8;
   while (run.steps() < steps) {
     if (look) look();
-    if (run.breakdown() && !run.restart(op, fresh_vector(op, run.blocks().size()))) break;
+    if (run.t().breakdown() && !run.restart(fresh_vector(op, run.t().blocks.size()))) break;
     if (look) look();
-    if (run.rows() >= kRows) {
-      const auto rows = static_cast<std::size_t>(run.rows());
+    if (run.t().rows() >= kRows) {
+      const auto rows = static_cast<std::size_t>(run.t().rows());
       const std::size_t keep[] = {0, 1, rows - 3, rows - 2, rows - 1};
-      run.thick_restart(op, keep);
+      run.thick_restart(keep);
     }
     if (look) look();
-    run.extend(op, std::min({stride, steps - run.steps(), std::max<std::int64_t>(1, kRows - run.rows())}));
+    run.extend(op, std::min({stride, steps - run.steps(), std::max<std::int64_t>(1, kRows - run.t().rows())}));
   }
   if (look) look();
 }

@@ -52,16 +52,16 @@ TEST(LanczosCheckpoint, ThickRestartsAreNewGenerations) {
           reader.resume(op, 0, {}, [](const std::string& warning) { ADD_FAILURE() << warning; });
       ASSERT_TRUE(resumed);
       EXPECT_EQ(to_bytes(resumed->record()), to_bytes(run.record()));
-      EXPECT_EQ(stored_rows(folder), run.rows() + 1);
-      for (std::int64_t row = run.record().first_row; row <= run.record().first_row + run.rows(); ++row)
-        EXPECT_TRUE(at::equal(resumed->stored_row(row), run.stored_row(row))) << row;
+      EXPECT_EQ(stored_rows(folder), run.t().rows() + 1);
+      for (std::int64_t row = run.record().first_row; row <= run.record().first_row + run.t().rows(); ++row)
+        EXPECT_TRUE(at::equal(resumed->stored().basis(row), run.stored().basis(row))) << row;
       if (run.steps() % 6 == 0) stops.push_back(resumed);
     });
     for (const auto& stop : stops) {
       testing::drive_thick(op, *stop, 20, 3);
       EXPECT_EQ(Scalars::of(*stop), Scalars::of(run));
     }
-    EXPECT_GT(run.thick_restarts(), 2);
+    EXPECT_GT(run.t().thick_restarts.size(), 2U);
     // Nothing is left of the rows that were given up, but for the generation before.
     const auto manifests = agreed(*world, [&] { return folder.manifests(0, "run"); });
     EXPECT_LE(manifests.size(), 2U);

@@ -41,7 +41,7 @@ ProbeQuadrature closed_quadrature(const std::vector<double>& nodes, const std::v
                       [&](std::int64_t i) { return nodes[static_cast<std::size_t>(i)]; });
   Lanczos run(op, at::sqrt(at::tensor(weights, at::kDouble)));
   run.extend(op, static_cast<std::int64_t>(nodes.size()));
-  return quadrature_of(run, 0);
+  return quadrature_of(run.t(), 0);
 }
 
 void expect_consistent(const CumulativeDensity& d) {

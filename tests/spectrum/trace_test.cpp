@@ -116,12 +116,12 @@ TEST(TraceFloor, IsAHundredthOfTheMagnitudesSum) {
   testing::RotatedDiagonalOperator op(local, n, at::kDouble, pairs);
   Lanczos run(op, probe_vector(op, ProbeDistribution::kGaussian, 1, 0));
   run.extend(op, 20);
-  EXPECT_NEAR(trace_floor(quadrature_of(run, 0), n), 0.01 * n * 1.75, 0.01 * n * 1.75 * 0.1);
+  EXPECT_NEAR(trace_floor(quadrature_of(run.t(), 0), n), 0.01 * n * 1.75, 0.01 * n * 1.75 * 0.1);
 
   testing::RotatedDiagonalOperator zero(local, n, at::kDouble, [](std::int64_t) { return 0.0; });
   Lanczos none(zero, probe_vector(zero, ProbeDistribution::kGaussian, 1, 0));
   none.extend(zero, 20);
-  EXPECT_EQ(trace_floor(quadrature_of(none, 0), n), 0);
+  EXPECT_EQ(trace_floor(quadrature_of(none.t(), 0), n), 0);
   EXPECT_GT(samples_needed(0, std::vector<DeflatedSample>{{0, 0, 0, {}}, {1, 0, 0, {}}}, {.rtol = 0.02}), 0);
 }
 

@@ -75,8 +75,16 @@ class Communicator {
     std::memcpy(&mine, bytes.data(), sizeof mine);
     return mine;
   }
-  /// @param values  rank 0's length counts too
-  std::vector<double> of_rank0(std::vector<double> values);
+  /// The same of several; their number is rank 0's too.
+  template <class Plain>
+  std::vector<Plain> of_rank0(std::vector<Plain> values) {
+    static_assert(std::is_trivially_copyable_v<Plain>);
+    const auto* mine = reinterpret_cast<const char*>(values.data());
+    const std::string bytes = broadcast_bytes({mine, values.size() * sizeof(Plain)});
+    values.resize(bytes.size() / sizeof(Plain));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  }
 };
 
 /// The communicator of a single rank.

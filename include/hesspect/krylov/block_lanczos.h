@@ -15,8 +15,8 @@
 #include <vector>
 
 #include "hesspect/krylov/basis.h"
-#include "hesspect/krylov/lanczos.h"
 #include "hesspect/krylov/linear_operator.h"
+#include "hesspect/krylov/tridiagonal.h"
 
 namespace hesspect {
 
@@ -35,9 +35,9 @@ class BlockLanczos {
   std::int64_t extend(LinearOperator& op, std::int64_t products, const std::function<void()>& on_step = {});
   /// After the space has closed: a further start vector, or several, one by one. Collective.
   /// @return false where nothing is left of it beside the basis
-  bool restart(LinearOperator& op, const at::Tensor& start);
+  bool restart(const at::Tensor& start);
   /// Thick restart: keeps these Ritz pairs (indices into ritz_pairs(), rank 0's count) and the next block. Collective.
-  void thick_restart(LinearOperator& op, std::span<const std::size_t> keep);
+  void thick_restart(std::span<const std::size_t> keep);
 
   std::int64_t products() const { return products_; }
   std::int64_t rows() const { return static_cast<std::int64_t>(columns_.size()); }  // of T

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "hesspect/krylov/lanczos.h"
+#include "hesspect/krylov/tridiagonal.h"
 
 namespace hesspect {
 

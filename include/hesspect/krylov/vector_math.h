@@ -27,6 +27,11 @@ double norm_sq(const at::Tensor& a);
 /// @return [r + 1]
 std::vector<double> dots(Rows rows, const at::Tensor& w);
 
+/// The coefficients of a result of `dots` of one vector, without w · w.
+inline std::span<const double> coefficients(const std::vector<double>& sums) {
+  return std::span<const double>(sums).first(sums.size() - 1);
+}
+
 /// w −= Σ_j c_j row_j, rounded once. One pass over the rows.
 /// @param c  [r]
 /// @return w · w after the update

@@ -7,14 +7,13 @@
 #include <string>
 
 #include "hesspect/config/options.h"
+#include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/plan/plan.h"
 #include "hesspect/spectrum/trace.h"
 
 namespace hesspect {
 
-/// Products of the symmetry check, with the first two of the trace's own probes.
-inline constexpr std::int64_t kSymmetryProbes = 2;
 /// Products for the trace that a group takes at once where the plan has room for them: their corrections share a pass
 /// over the basis.
 inline constexpr std::int64_t kTraceTogether = 4;

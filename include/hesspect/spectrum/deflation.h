@@ -84,8 +84,8 @@ class DeflationForecast {
   /// @param z  the samples' probes, [chunk] each
   DeflationForecast(std::vector<TraceSample> samples, std::vector<at::Tensor> z);
 
-  /// Takes in what the run has got since the last call: a pass over the new rows. Collective over op.comm().
-  void update(const LinearOperator& op, const Lanczos& run);
+  /// Takes in what the run has got since the last call: a pass over the new rows. Collective.
+  void update(const Lanczos& run);
   /// Products in all, were the run to end after `steps`: these, and the probes that the interval would take then.
   /// @param rtol  half width asked for, over the trace or over `floor` where that is more; > 0
   /// @param quantile  of the normal distribution

@@ -1,4 +1,8 @@
 // Extreme eigenpairs.
+//
+//   Lanczos run(op, probe_vector(op, ProbeDistribution::kGaussian, seed, 0));
+//   EigenPairs pairs = eigenvalues(op, run, {.top = 5});
+//   measure_residuals(op, eigenvectors(run, pairs), pairs, 1);  // pairs.top[0].true_residual
 #pragma once
 
 #include <cstdint>
@@ -28,6 +32,14 @@ struct EigenOptions {
   std::int64_t block = 1;  // of block_eigenvalues: start vectors
 };
 
+/// Eigenvalues as one look at a run found them, and of which pairs of which T they are: whatever the run has done
+/// since, `eigenvectors` gives the vectors of these values. The same on all ranks: rank 0's, for each has solved for
+/// T's own.
+struct EigenPairs : EigenResult {
+  Tridiagonal t;                     // at the look
+  std::vector<std::size_t> indices;  // into t.ritz_pairs(), in the lists' order: top, bottom, magnitude
+};
+
 /// The wanted eigenvalues of `op`, taking `run` further until they are converged, or max_steps. Collective over
 /// op.comm().
 ///
@@ -55,18 +67,18 @@ struct EigenOptions {
 /// (it says
 ///         which would do), or smaller than the steps where the basis can't restart thick; as Lanczos::extend
 /// Source: Golub & Van Loan, Matrix Computations 4e, §10.1; Parlett, The Symmetric Eigenvalue Problem, §13.2 (bounds)
-EigenResult eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& options,
-                        const StepCallback& on_step = {});
+EigenPairs eigenvalues(LinearOperator& op, Lanczos& run, const EigenOptions& options, const StepCallback& on_step = {});
 
-/// The lists from a run as it is, no product taken. Local.
-EigenResult eigenvalues_so_far(const Lanczos& run, std::int64_t n, const EigenOptions& options);
+/// The lists from a run as it is, no product taken. Collective.
+EigenPairs eigenvalues_so_far(const Lanczos& run, const EigenOptions& options);
 
 /// Eigenvectors of what `result` lists: this rank's shard [chunk] of each, unit norm, top then bottom, or magnitude, in
 /// the lists' order; made one at a time. Not collective, but all ranks must ask for the same.
 using VectorSource = std::function<at::Tensor(std::size_t i)>;
-/// Of a run as it stands, which must outlive the source and not go on. Collective: rank 0's eigenvectors of T count.
-/// @throws UsageError without re-orthogonalisation
-VectorSource eigenvectors(const Lanczos& run, std::int64_t n, const EigenOptions& options);
+/// Of a look at `run`, which may have taken further steps since, but must not restart thick while the source is used,
+/// and must outlive it. Collective: rank 0's eigenvectors of T count.
+/// @throws UsageError without re-orthogonalisation; Error(kInternal) where the run has restarted thick since
+VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs);
 
 /// ‖A y − θ y‖ of every listed pair, put into `result` (true_residual), with a product for each, in lock-step blocks of
 /// at most `together`. Collective.

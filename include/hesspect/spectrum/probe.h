@@ -23,8 +23,9 @@ struct ProbeOptions {
   bool measure_orthogonality = false;
 };
 
-/// Probe number `probe` as this rank's shard, on op's device and of its dtype, padding zero. Spherical: norm √n.
-/// Collective over op.comm() for the spherical distribution alone.
+/// Probe number `probe` (probe_numbers.h) as this rank's shard, on op's device and of its dtype, padding zero.
+/// Spherical: norm √n. Collective over op.comm().
+/// @throws MemoryError (agreed)
 at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution, std::uint64_t seed,
                         std::uint64_t probe);
 
@@ -44,15 +45,15 @@ ProbeRun run_probe(LinearOperator& op, std::int64_t probe, const ProbeOptions& o
 /// @return as Lanczos::restart
 bool restart_afresh(LinearOperator& op, Lanczos& run, std::uint64_t seed);
 
-/// Whether a run has found every eigenvalue: it spans all n dimensions, or a fresh vector in what its closed space left
-/// over has turned out to be an eigenvector. As a random one it has a part of every eigenvector there, so that what is
-/// left over has that eigenvalue alone, n − steps + 1 times (a null space, as a rule). To the breakdown's tolerance.
-/// Local.
-bool all_found(const Lanczos& run);
+/// Whether T of a run has found every eigenvalue: it spans all n dimensions, or a fresh vector in what its closed space
+/// left over has turned out to be an eigenvector. As a random one it has a part of every eigenvector there, so that
+/// what is left over has that eigenvalue alone, n − steps + 1 times (a null space, as a rule). To the breakdown's
+/// tolerance. Local.
+bool all_found(const Tridiagonal& t);
 
 /// The quadrature of a run so far. Of its first block, where it was restarted, for the others' start vectors are no
 /// part of the probe; but of the whole T, with zeros in β between blocks, where `all_found`. Local.
-ProbeQuadrature quadrature_of(const Lanczos& run, std::int64_t probe);
+ProbeQuadrature quadrature_of(const Tridiagonal& t, std::int64_t probe);
 
 /// Nodes and weights from α [m] and β [m − 1]: for a result read back from a file. Local.
 ProbeQuadrature quadrature_from(std::span<const double> alpha, std::span<const double> beta);
