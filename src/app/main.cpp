@@ -16,9 +16,6 @@
 
 namespace {
 
-/// How long a failed rank waits for the others to fail in the same way before it ends them.
-constexpr double kMeetAtMost_s = 5;
-
 int run(const hesspect::MpiSession& session, const std::vector<std::string>& argv, const hesspect::StopSignal& signal,
         hesspect::FailureMeeting& meeting) {
   using namespace hesspect;

@@ -36,9 +36,12 @@ bool Context::report(Report report) {
 }
 
 Task Context::next_task() {
-  Task task;
-  if (leads()) task = reply_from(desk_.ask(to_text(Message{work_.group.number, tally(), AskForTask{}}))).task;
-  return task_from(comm.broadcast_bytes(to_text(task)));
+  Reply reply;
+  if (leads()) reply = reply_from(desk_.ask(to_text(Message{work_.group.number, tally(), AskForTask{}})));
+  reply = reply_from(comm.broadcast_bytes(to_text(reply)));
+  if (!reply.stop) return reply.task;
+  write_checkpoint(/*stop=*/true);
+  throw Stopped{};
 }
 
 void Context::between_products() {
@@ -105,7 +108,7 @@ EigenOptions Context::eigen_options() const {
 at::Tensor Context::gathered(const at::Tensor& local) const {
   at::Tensor full = agreed(comm, [&] { return at::empty({op.shard().padded()}, local.options()); });
   comm.all_gather(local, full);
-  return leads() ? full.narrow(0, 0, op.shard().n).cpu() : at::Tensor();
+  return agreed(comm, [&] { return leads() ? full.narrow(0, 0, op.shard().n).cpu() : at::Tensor(); });
 }
 
 void Context::write_vectors(const std::string& path, VectorsInfo info, std::size_t count,
@@ -118,7 +121,7 @@ void Context::write_vectors(const std::string& path, VectorsInfo info, std::size
     if (leads()) file = std::make_unique<VectorsFile>(path, info);
   });
   for (std::size_t i = 0; i < count; ++i) {
-    const at::Tensor whole = gathered(vectors(i));
+    const at::Tensor whole = gathered(agreed(comm, [&] { return vectors(i); }));
     agree(comm, [&] {
       if (!file) return;
       const auto entries = static_cast<std::size_t>(whole.numel());

@@ -60,7 +60,7 @@ class Context {
   /// @return whether the run is to stop, on the first rank
   bool report(Report report);
   void say(const std::string& text, bool warning = false) { report(Said{text, warning}); }
-  /// Collective over the group.
+  /// Collective over the group. @throws as between_products, where the run stops
   Task next_task();
   /// Before or after each product: tells the dealer, hears whether to stop, writes checkpoints. Collective over the
   /// group.

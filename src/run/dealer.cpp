@@ -34,7 +34,7 @@ std::string Dealer::answer(int, const std::string& question) {
   } catch (...) {  // it may be the desk's thread that is here, from which nothing can be thrown
     if (!failure_) failure_ = current_failure();
     stop_ = true;
-    return to_text(Reply{true, Done{}});
+    return to_text(Reply{true, Wait{}});
   }
 }
 
@@ -43,7 +43,7 @@ Reply Dealer::reply_to(Message message) {
   take(message.report);
   const bool asks = std::holds_alternative<AskForTask>(message.report);
   Task task = Wait{};
-  if (asks) task = stop_ ? Task(Done{}) : schedule_.next(ledger_, message.group);
+  if (asks && !stop_) task = schedule_.next(ledger_, message.group);
   save_if_due();
   if (asks) {
     const ProductRange expected = schedule_.expected(ledger_);

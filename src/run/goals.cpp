@@ -8,8 +8,6 @@
 namespace hesspect {
 namespace {
 
-constexpr std::int64_t kLeastOwnProducts = 6;
-
 std::optional<EigenGoal> eigen_goal(Command command, const RunConfig& config) {
   const EigsConfig& eigs = config.eigs;
   EigenGoal goal;

@@ -17,7 +17,6 @@ void fields(auto& v, Is<RebuildBasis> auto& task) { v("known", task.known); }
 void fields(auto& v, Is<SampleTrace> auto& task) { v("probes", task.probes); }
 void fields(auto& v, Is<CorrectSamples> auto& task) { v("samples", task.samples); }
 
-void fields(auto& v, Is<AskForTask> auto& report) { v("together", report.together); }
 void fields(auto& v, Is<ProbeFinished> auto& report) { v("probe", report.probe); }
 void fields(auto& v, Is<Sampled> auto& report) { v("sample", report.sample); }
 void fields(auto& v, Is<Corrected> auto& report) { v("samples", report.samples); }
@@ -54,9 +53,7 @@ void fields(auto& v, Is<Reply> auto& reply) {
 
 std::string to_text(const Message& message) { return FieldWriter::text(message); }
 std::string to_text(const Reply& reply) { return FieldWriter::text(reply); }
-std::string to_text(const Task& task) { return FieldWriter::text(task); }
 Message message_from(const std::string& text) { return FieldReader::from<Message>(text, "message"); }
 Reply reply_from(const std::string& text) { return FieldReader::from<Reply>(text, "reply"); }
-Task task_from(const std::string& text) { return FieldReader::from<Task>(text, "task"); }
 
 }  // namespace hesspect

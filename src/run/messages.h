@@ -61,10 +61,9 @@ using Task = std::variant<Wait, Done, RunLanczos, RebuildBasis, SampleTrace, Cor
 
 // --- reports ---
 
-/// The group is free; it takes so many probes at a time. The answer is a task.
+/// The group is free. The answer is a task.
 struct AskForTask {
   static constexpr const char* kName = "next";
-  std::int64_t together = 1;
 };
 /// Nothing but the tally has changed.
 struct StillAtWork {
@@ -133,19 +132,17 @@ struct Message {
   std::optional<Tally> tally;
   Report report;
 };
-/// What comes back: a task where one was asked for.
+/// What comes back.
 struct Reply {
-  bool stop = false;
+  bool stop = false;  // the group is to write down what is under way, and to stop
+  // What to do next, where that was asked for and the run does not stop.
   Task task;
 };
 
 std::string to_text(const Message& message);
 std::string to_text(const Reply& reply);
-/// As the group's first rank hands it to the others.
-std::string to_text(const Task& task);
 /// @throws InputError for text that is no message, or an unknown one
 Message message_from(const std::string& text);
 Reply reply_from(const std::string& text);
-Task task_from(const std::string& text);
 
 }  // namespace hesspect

@@ -13,8 +13,6 @@ constexpr std::int64_t kAhead = 4;
 /// Samples that are corrected at a time.
 constexpr std::size_t kCorrectAtOnce = 16;
 constexpr double kMostSamples = 1e15;  // of a forecast
-/// Products that Hutch++ and XTrace take at least.
-constexpr std::int64_t kLeastOwnProducts = 6;
 
 }  // namespace
 

@@ -16,9 +16,6 @@
 namespace hesspect {
 namespace {
 
-/// How long a rank that failed waits for its group to fail in the same way.
-constexpr double kMeetAtMost_s = 5;
-
 /// Collective over the group.
 void carry_out(Context& context, const Task& task) {
   try {

@@ -212,7 +212,8 @@ TEST(Messages, ComeBackBitForBit) {
   const Reply reply = reply_from(to_text(Reply{true, SampleTrace{{7, 8}}}));
   EXPECT_TRUE(reply.stop);
   EXPECT_EQ(std::get<SampleTrace>(reply.task).probes, (std::vector<std::int64_t>{7, 8}));
-  EXPECT_EQ(std::get<CorrectSamples>(task_from(to_text(Task(CorrectSamples{s.samples})))).samples.size(), 2U);
+  EXPECT_EQ(std::get<CorrectSamples>(reply_from(to_text(Reply{false, CorrectSamples{s.samples}})).task).samples.size(),
+            2U);
 }
 
 TEST(Messages, AnUnknownOneIsAnError) {
@@ -220,9 +221,10 @@ TEST(Messages, AnUnknownOneIsAnError) {
   text.replace(text.find("stopping"), 8, "sleeping");
   EXPECT_NE(message<InputError>([&] { (void)message_from(text); }).find("is not one of those known"),
             std::string::npos);
-  EXPECT_THROW((void)task_from("[\"juggle\", {}]"), InputError);
-  EXPECT_EQ(message<InputError>([] { (void)task_from("{"); }), "task is not JSON");
-  EXPECT_EQ(message<InputError>([] { (void)task_from("[\"sample\", {}]"); }), "task[1].probes is missing");
+  EXPECT_THROW((void)reply_from(R"({"stop": false, "task": ["juggle", {}]})"), InputError);
+  EXPECT_EQ(message<InputError>([] { (void)reply_from("{"); }), "reply is not JSON");
+  EXPECT_EQ(message<InputError>([] { (void)reply_from(R"({"stop": false, "task": ["sample", {}]})"); }),
+            "reply.task[1].probes is missing");
 }
 
 Goals trace_goals(TraceMethod method, std::int64_t runs) {

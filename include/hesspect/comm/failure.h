@@ -18,6 +18,9 @@ struct Failure {
 /// The exception that is being handled, as a Failure.
 Failure current_failure();
 
+/// How long a rank that failed waits for the others to fail in the same way.
+inline constexpr double kMeetAtMost_s = 5;
+
 /// Where failing ranks meet. Most errors are agreed on, so that every rank fails at the same place: then rank 0 speaks
 /// for all and they end in order. An error that met one rank alone leaves the others in a collective: they don't come,
 /// and the rank has to abort the program.

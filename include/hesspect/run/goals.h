@@ -18,6 +18,9 @@ namespace hesspect {
 /// over the basis.
 inline constexpr std::int64_t kTraceTogether = 4;
 
+/// Products that Hutch++ and XTrace take at least.
+inline constexpr std::int64_t kLeastOwnProducts = 6;
+
 /// Who finds the eigenvalues.
 enum class EigenSolver {
   kProbe,  // probe 0's Lanczos run

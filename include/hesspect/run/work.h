@@ -47,6 +47,6 @@ struct WorkDone {
 /// @param hashing  rank 0's
 /// @throws what a group failed with, on every rank; InputError where the checkpoint of a stopped run cannot be written.
 ///         An error that met one rank alone is thrown there alone, and has to end the job.
-WorkDone work(const WorkContext& context, LedgerState state, const SourceHashing* hashing, Communicator& world);
+WorkDone work(const WorkContext& run, LedgerState state, const SourceHashing* hashing, Communicator& world);
 
 }  // namespace hesspect
