@@ -89,8 +89,11 @@ class ResultWriter {
   }
   void table(const std::string& name, const auto& rows, auto field, const Label& label) {
     std::vector<double> values(rows.size() * longest_, std::numeric_limits<double>::quiet_NaN());
-    for (std::size_t r = 0; r < rows.size(); ++r)
-      std::ranges::copy(std::invoke(field, rows[r]), values.begin() + static_cast<std::ptrdiff_t>(r * longest_));
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      const std::vector<double>& row = std::invoke(field, rows[r]);
+      std::copy_n(row.begin(), std::min(row.size(), longest_),
+                  values.begin() + static_cast<std::ptrdiff_t>(r * longest_));
+    }
     put(group_, name, values, {rows.size(), longest_}, label);
     hdf5::attach_scale(group_, axis_, name, 0);
     hdf5::attach_scale(group_, second_axis_, name, 1);

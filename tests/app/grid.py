@@ -8,7 +8,8 @@ import numpy as np
 from harness import Case, arguments, hesspect
 
 LOSSES = {"mlp_ce": "cross_entropy", "gpt2": "causal_lm", "widedeep": "bce_with_logits", "cnn_bn": "cross_entropy"}
-GRIDS = [(1, 1), (2, 1), (1, 2), (2, 2), (1, 3), (1, 4), (4, 1)]  # groups, ranks a group
+GRIDS = [(2, 1), (1, 2), (2, 2), (1, 3), (1, 4), (4, 1)]  # groups, ranks a group
+FEW_GRIDS = [(2, 2), (1, 3), (4, 1)]
 
 
 class Grid(Case):
@@ -26,11 +27,11 @@ class Grid(Case):
             e = f["entry"]
             return e["quadrature/alpha"][()], e["quadrature/beta"][()], np.abs(e["eigenvalues/eigenvalue"][()]).max()
 
-    def check_grids(self, case, dtype, tolerance):
+    def check_grids(self, case, dtype, tolerance, grids):
         """α and β of every probe, against one rank's, relative to the norm of H."""
         alpha, beta, scale = self.quadrature(self.analyze(case, 1, 1, dtype=dtype))
         worst = 0
-        for groups, data_ranks in GRIDS[1:]:
+        for groups, data_ranks in grids:
             result = self.analyze(case, groups, data_ranks, dtype=dtype)
             a, b, _ = self.quadrature(result)
             self.assertEqual(a.shape, alpha.shape)
@@ -41,19 +42,19 @@ class Grid(Case):
             with h5py.File(result) as f:
                 d = f["entry/diagnostics"]
                 self.assertEqual((d["groups"][()], d["data_ranks"][()]), (groups, data_ranks))
-        print(f"{case} {dtype}: alpha and beta differ by {worst:.1e} of the norm over {len(GRIDS)} grids")
+        print(f"{case} {dtype}: alpha and beta differ by {worst:.1e} of the norm over {len(grids)} grids")
         self.assertLess(worst, tolerance)
 
     def test_float64(self):
         for case in LOSSES:
             with self.subTest(case):
-                self.check_grids(case, "float64", 1e-12)
+                self.check_grids(case, "float64", 1e-12, GRIDS if case == "gpt2" else FEW_GRIDS)
 
     def test_float32(self):
         """The bound that docs/cli.md states."""
         for case in ("mlp_ce", "gpt2"):
             with self.subTest(case):
-                self.check_grids(case, "float32", 1e-5)
+                self.check_grids(case, "float32", 1e-5, FEW_GRIDS)
 
     def test_who_is_faster_decides_nothing(self):
         """How many Lanczos runs and samples of the trace there are follows from their values alone, in probe order."""

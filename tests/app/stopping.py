@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs that are stopped, killed and resumed: nothing lost, and the same numbers as if nothing had happened.
 
-HESSPECT_LONG=1 does each random trial 50 times instead of 10.
+HESSPECT_LONG=1 does each random trial 50 times, in more pieces, instead of once or twice for each layout of ranks.
 """
 
 import hashlib
@@ -20,17 +20,17 @@ import h5py
 import numpy as np
 from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
 
-TRIALS = 50 if os.environ.get("HESSPECT_LONG") == "1" else 10
+LONG = os.environ.get("HESSPECT_LONG") == "1"
 RESUBMIT = 75
 
 # Generous, for machines that do much else.
 AT_MOST_S = 300
 
-# A run of some four seconds: a probe that goes on to eigenvalues, others in lock-step, and nothing beyond these counts.
-WORK = dict(dtype="float64", micro_batch=1, probes=6, steps=40, top=4, bottom=2, max_steps=120, rtol_eigs=1e-12, seed=3,
+# A run of some two seconds: a probe that goes on to eigenvalues, others in lock-step, and nothing beyond these counts.
+WORK = dict(dtype="float64", micro_batch=1, probes=4, steps=24, top=4, bottom=2, max_steps=64, rtol_eigs=1e-12, seed=3,
             rtol_trace=0, density_w1=0)
 # Some seconds too, most of them in some hundred products for the trace after a short Lanczos run.
-TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.1)
+TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.13)
 
 
 def command(output, ranks, *more, verb="analyze", case="gpt2", loss="causal_lm", **options):
@@ -156,8 +156,8 @@ class Stopping(Case):
     def test_signal_and_resume(self):
         """SIGUSR1 at random moments, by mpirun to all ranks or to one rank alone; each run in several pieces."""
         chance = random.Random(1)
-        stops = 0
-        for trial in range(TRIALS):
+        stops, trials, pieces = 0, 50 if LONG else 4, 3 if LONG else 2
+        for trial in range(trials):
             ranks, more = [(1, ()), (2, ("--groups", "1")), (2, ("--groups", "2")), (4, ("--groups", "2"))][trial % 4]
             with self.subTest(trial=trial, ranks=ranks, groups=more):
                 reference, whole_s = self.of_a_run_never_stopped(ranks, *more)
@@ -167,7 +167,7 @@ class Stopping(Case):
                     targets = ranks_of(process.pid) if chance.random() < 0.5 else []
                     os.kill(chance.choice(targets) if targets else process.pid, signal.SIGUSR1)
 
-                for piece in range(3):
+                for _ in range(pieces):
                     when = chance.uniform(0.2, 0.6) * whole_s
                     code, err = self.interrupt(output, ranks, when, usr1, "--resume", *more)
                     if code in (128 + signal.SIGUSR1, -signal.SIGUSR1):  # before the program could listen: nothing was there to lose
@@ -182,16 +182,17 @@ class Stopping(Case):
                 if not output.exists():
                     self.resume_to_the_end(output, ranks, *more)
                 self.assertSame(output, reference)
-        print(f"{TRIALS} runs, {stops} stops by SIGUSR1: all resumed to the same numbers")
-        self.assertGreater(stops, TRIALS // 2)
+        print(f"{trials} runs, {stops} stops by SIGUSR1: all resumed to the same numbers")
+        self.assertGreater(stops, trials // 2)
 
     def test_kill_and_resume(self):
-        """kill -9 of a random rank or of mpirun at random moments, with checkpoints every 0.3 s."""
+        """kill -9 of a random rank or of mpirun at random moments, with checkpoints every 0.1 s."""
         chance = random.Random(2)
         killed = resumed = 0
-        for trial in range(TRIALS):
+        trials = 50 if LONG else 6
+        for trial in range(trials):
             ranks, more = [(2, ("--groups", "2")), (2, ("--groups", "1")), (1, ())][trial % 3]
-            more = (*more, "--checkpoint-minutes", "0.005")
+            more = (*more, "--checkpoint-minutes", "0.002")
             with self.subTest(trial=trial, ranks=ranks, more=more):
                 reference, whole_s = self.of_a_run_never_stopped(ranks, *more[:-2])
                 output = self.folder / f"kill.{trial}.h5"
@@ -215,8 +216,8 @@ class Stopping(Case):
                 done = self.resume_to_the_end(output, ranks, *more)
                 resumed += "resumed from" in done.stderr
                 self.assertSame(output, reference)
-        print(f"{TRIALS} runs, {killed} killed by SIGKILL, {resumed} had a checkpoint to go on from: all the same numbers")
-        self.assertGreater(killed, TRIALS // 2)
+        print(f"{trials} runs, {killed} killed by SIGKILL, {resumed} had a checkpoint to go on from: all the same numbers")
+        self.assertGreater(killed, trials // 2)
         self.assertGreater(resumed, 0)
 
     def stopped(self, ranks=2, *more, **options):
@@ -310,7 +311,7 @@ class Stopping(Case):
 
     def test_thick_restarts(self):
         """Stopped between thick restarts, and again with the basis that they leave."""
-        options = dict(probes=1, steps=12, top=2, bottom=1, max_steps=150, max_basis=16, rtol_trace=0.1)
+        options = dict(probes=1, steps=12, top=2, bottom=1, max_steps=150, max_basis=16, rtol_trace=0.13)
         reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **options)
         self.assertGreater(reference["eigenvalues/thick_restarts"], 4)
         output = self.folder / "thick.h5"
@@ -342,10 +343,10 @@ class Stopping(Case):
 
     def test_methods_that_start_over(self):
         """What has vectors of its own keeps them in no checkpoint, and begins again, to the same bits."""
-        several = dict(verb="eigs", probes=None, steps=None, top=None, bottom=None, magnitude=3, max_steps=400)
+        several = dict(verb="eigs", probes=None, steps=None, top=None, bottom=None, magnitude=2, max_steps=120)
         for name, options in {
-                "xtrace": dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=400),
-                "block": dict(verb="eigs", block=2, max_steps=120),
+                "xtrace": dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=120),
+                "block": dict(verb="eigs", block=2, max_steps=60),
                 "power": dict(several, method="power")}.items():
             with self.subTest(name):
                 reference, output = self.folder / f"{name}.whole.h5", self.folder / f"{name}.h5"
@@ -375,7 +376,9 @@ class Stopping(Case):
         output = self.folder / "second.h5"
         big = dict(case="resnet18", loss="cross_entropy", dtype="float32", micro_batch=2, probes=1, steps=40, top=0, bottom=0)
         process = subprocess.Popen(command(output, 1, **big), stderr=subprocess.PIPE, text=True, env=environment())
-        time.sleep(6)
+        while not Path(f"{output}.checkpoint/lock").exists():
+            time.sleep(0.05)
+        time.sleep(1)
         process.send_signal(signal.SIGUSR1)
         time.sleep(0.7)
         process.send_signal(signal.SIGUSR1)
@@ -407,7 +410,7 @@ class Stopping(Case):
 
     def test_other_config_model_or_data(self):
         output = self.stopped()
-        self.refused(2, "'steps = 40' there, 'steps = 30' here", command(output, 2, "--resume", steps=30))
+        self.refused(2, "'steps = 24' there, 'steps = 30' here", command(output, 2, "--resume", steps=30))
         self.refused(2, "belongs to another configuration", command(output, 1, "--resume", dtype="float32"))
         data = self.folder / "other.h5"
         shutil.copy(FIXTURES / "gpt2.data.h5", data)
@@ -421,7 +424,8 @@ class Stopping(Case):
 
     def test_broken_checkpoints(self):
         """Flipped bytes, lost pieces: the generation before counts, or the probe starts again; never other numbers."""
-        reference, _ = self.of_a_run_never_stopped(2, "--groups", "1")
+        short = dict(probes=1, top=2, bottom=1, max_steps=40)
+        reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **short)
         chance = random.Random(4)
         for harm in ("flip a piece", "lose a piece", "cut a manifest", "flip a state"):
             with self.subTest(harm):
@@ -429,7 +433,7 @@ class Stopping(Case):
                 folder = Path(f"{output}.checkpoint")
                 code, err = self.interrupt(output, 2, lambda: len(list(folder.glob("probe-*/steps-*.json"))) >= 2,
                                            lambda p: p.send_signal(signal.SIGUSR1), "--groups", "1",
-                                           "--checkpoint-minutes", "0.005")
+                                           "--checkpoint-minutes", "0.0005", **short)
                 self.assertEqual(code, RESUBMIT, err)
                 pieces = sorted(folder.glob("probe-*/basis-*")) + sorted(folder.glob("probe-*/running-*"))
                 newest = sorted(folder.glob("probe-*/steps-*.json"))[-1]
@@ -443,7 +447,7 @@ class Stopping(Case):
                     victim.unlink()
                 else:
                     victim.write_bytes(victim.read_bytes()[:-40])
-                self.resume_to_the_end(output, 2, "--groups", "1")
+                self.resume_to_the_end(output, 2, "--groups", "1", **short)
                 self.assertSame(output, reference)
 
     def test_no_permission_and_no_room(self):
@@ -551,12 +555,14 @@ class Stopping(Case):
 
     def test_two_runs_in_one_folder(self):
         output = self.folder / "twice.h5"
-        process = subprocess.Popen(command(output, 1), stderr=subprocess.DEVNULL, env=environment())
+        process = subprocess.Popen(command(output, 1, probes=10**4), stderr=subprocess.DEVNULL, env=environment())
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
         folder = Path(f"{output}.checkpoint")
         while not (folder / "lock").exists():
             time.sleep(0.01)
         self.refused(2, "another", command(self.folder / "other.h5", 1, "--checkpoint", folder))
-        self.assertIn(process.wait(timeout=AT_MOST_S), (0, 3))
+        self.assertIsNone(process.poll())
 
     def test_finished_already(self):
         """A job that is submitted again after its end has nothing to do, and its result stays as it is."""

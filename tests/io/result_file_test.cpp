@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <array>
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
@@ -317,6 +318,22 @@ TEST_F(ResultFile, WhatWasNotAskedForIsNotThere) {
   EXPECT_FALSE(back.density || back.trace);
   EXPECT_TRUE(back.quadrature.empty() && back.warnings.empty());
   EXPECT_TRUE(back.eigenvalues.has_value());
+}
+
+/// A run for eigenvalues that restarts thick has no quadrature, but the norm of what was left: that overran the table.
+TEST_F(ResultFile, AProbeWithoutStepsIsWritten) {
+  RunResult r = sample();
+  r.quadrature = {ProbeQuadrature{}};
+  r.quadrature[0].beta_last = 0.5;
+  write_result(folder_ / "r.h5", r);
+  const hid_t file = H5Fopen((folder_ / "r.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const hid_t set = H5Dopen2(file, "/entry/quadrature/beta", H5P_DEFAULT), space = H5Dget_space(set);
+  std::array<hsize_t, 2> dims{7, 7};
+  EXPECT_EQ(H5Sget_simple_extent_dims(space, dims.data(), nullptr), 2);
+  EXPECT_EQ(dims, (std::array<hsize_t, 2>{1, 0}));
+  H5Sclose(space);
+  H5Dclose(set);
+  H5Fclose(file);
 }
 
 /// Overwrites the entries of a dataset of doubles.
