@@ -311,7 +311,7 @@ class Stopping(Case):
 
     def test_thick_restarts(self):
         """Stopped between thick restarts, and again with the basis that they leave."""
-        options = dict(probes=1, steps=12, top=2, bottom=1, max_steps=150, max_basis=16, rtol_trace=0.13)
+        options = dict(probes=1, steps=12, top=2, bottom=1, max_steps=110, max_basis=16, rtol_trace=0.13)
         reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **options)
         self.assertGreater(reference["eigenvalues/thick_restarts"], 4)
         output = self.folder / "thick.h5"
