@@ -98,7 +98,7 @@ run_job() {
     say "told to end; stopped after $after products, checkpoint in $checkpoint"
   elif [ "$after" -le "$before" ] && [ "${SLURM_RESTART_COUNT:-0}" -ge "$free_restarts" ]; then
     say "stopped with no new product since its start, so more starts would not help; give it more time (--time, --signal): submitted again it goes on from $checkpoint"
-  elif scontrol requeue "$SLURM_JOB_ID"; then
+  elif scontrol requeue "$SLURM_JOB_ID" || [ "$cancelled" = yes ]; then # TERM, the requeue's own, may end scontrol too
     say "stopped after $after products, back in the queue"
   else
     say "stopped after $after products, and Slurm does not take it back; submitted again it goes on from $checkpoint"

@@ -154,6 +154,20 @@ class Launcher(unittest.TestCase):
         (self.folder / "run-000012.json").write_text("")
         self.assertEqual(said(), ["0"])
 
+    def test_a_requeue_that_ends_the_script(self):
+        """Slurm's TERM to the requeued job ends scontrol too, at times before it has said that all is well: the script then
+        told that Slurm does not take the job back."""
+        for name, script in (("scontrol", "kill -TERM $PPID; exit 143"),
+                             ("program", 'case "$*" in *--print-config*) echo "output = r.h5";; *) exit 75;; esac')):
+            (self.folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (self.folder / name).chmod(0o755)
+        env = {**os.environ, "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}", "HESSPECT_BIN": str(self.folder / "program"),
+               "SLURM_JOB_ID": "1"}
+        ended = subprocess.run(["bash", "-c", f"set -euo pipefail; . {JOB}; run_job env -- analyze"], cwd=self.folder, env=env,
+                               capture_output=True, text=True)
+        self.assertEqual(ended.returncode, 75, ended.stderr)
+        self.assertIn("back in the queue", ended.stderr)
+
     def test_a_signal_at_the_start(self):
         """The process that becomes mpirun is a copy of the shell first, with the shell's handler: a signal that was passed
         on to it at once was lost there, one time in thirty, and the run went on into its time limit. None may be lost,
