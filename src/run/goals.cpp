@@ -95,13 +95,15 @@ std::int64_t rows_for_eigenvalues(const Goals& g) {
 
 std::int64_t rows_for_trace(const Goals& g) {
   const TraceGoal& trace = *g.trace;
-  constexpr std::int64_t kAtOnce = 2 * kTraceTogether;  // random vectors, and their products
-  if (trace.method == TraceMethod::kXTrace) return trace.own_products / 2 + kAtOnce;
-  if (trace.method == TraceMethod::kHutchPlusPlus) return 2 * trace.own_products / 3 + kAtOnce;
-  std::int64_t rows = kAtOnce;
+  // Random vectors, their products, and what the deflated space takes of them. They come and go with every task, and
+  // leave holes in the heap of half their size.
+  const auto passing = [](std::int64_t joint) { return 3 * joint * 3 / 2; };
+  if (trace.method == TraceMethod::kXTrace) return trace.own_products / 2 + passing(kTraceTogether);
+  if (trace.method == TraceMethod::kHutchPlusPlus) return 2 * trace.own_products / 3 + passing(kTraceTogether);
+  std::int64_t rows = passing(g.writes_diagonal() ? 1 : kTraceTogether);
   if (trace.deflated() && trace.rule.rtol > 0) rows += kSymmetryProbes;  // by which the run's length is chosen
-  // Sums, mean and error in double, what a product leaves, and a whole vector on its way to the file.
-  if (g.writes_diagonal()) rows += 12;
+  // Sums, mean, error and what they are worked out through, all in double, and a whole vector on its way to the file.
+  if (g.writes_diagonal()) rows += 18;
   return rows;
 }
 

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""What the plan says a run takes in memory, against what it took: for every kind of run that holds vectors of its own.
+
+The model has 3 million parameters and next to no activations, so that vectors are all that counts.
+"""
+
+import unittest
+
+import h5py
+import numpy as np
+import torch
+from harness import Case, hesspect
+
+PARAMETERS = 1_000_000
+
+
+class Table(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = torch.nn.Embedding(PARAMETERS // 4, 12)
+        self.head = torch.nn.Linear(12, 3)
+
+    def forward(self, words):
+        return self.head(torch.tanh(self.table(words)).mean(1))
+
+
+class Forecast(Case):
+    @classmethod
+    def setUpClass(cls):
+        import tempfile
+        from pathlib import Path
+
+        cls.models = tempfile.TemporaryDirectory(prefix="hesspect_forecast_")
+        folder = Path(cls.models.name)
+        words = torch.randint(0, PARAMETERS // 4, (32, 5))
+        program = torch.export.export(Table(), (words,), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=4096)},))
+        torch.export.save(program, folder / "table.pt2")
+        with h5py.File(folder / "data.h5", "w") as f:
+            f["words"] = words.numpy()
+            f["target"] = np.arange(32) % 3
+        cls.given = ["--model", folder / "table.pt2", "--data", folder / "data.h5", "--loss", "cross_entropy", "--micro-batch", 32, "--seed", 1]
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.models.cleanup()
+
+    def check(self, command, *more, ranks=1):
+        output = self.folder / "r.h5"
+        ended = hesspect(command, *self.given, "--output", output, *more, ranks=ranks, timeout=300)
+        self.assertIn(ended.code, (0, 3), ended.err)
+        with h5py.File(output) as f:
+            measured, forecast = (int(f[f"entry/diagnostics/{name}"][()]) for name in ("peak_memory_bytes", "forecast_memory_bytes"))
+        # Memory that a run takes and the plan has left out is how runs die; what it does not take keeps others out.
+        told = f"forecast {forecast / 2**20:.0f} MiB, measured {measured / 2**20:.0f}"
+        self.assertLess(measured, 1.1 * forecast, told)
+        self.assertGreater(measured, 0.75 * forecast, told)
+
+    def test_products_that_the_trace_takes_together(self):
+        self.check("trace", "--max-steps", 6, "--steps", 6, "--rtol-trace", 1e-3, "--max-hvps", 60)
+
+    def test_the_same_on_two_ranks(self):
+        self.check("trace", "--max-steps", 6, "--steps", 6, "--rtol-trace", 1e-3, "--max-hvps", 60, ranks=2)
+
+    def test_hutch_plus_plus(self):
+        self.check("trace", "--trace-method", "hutch++", "--max-steps", 30, "--rtol-trace", 1e-9)
+
+    def test_xtrace(self):
+        self.check("trace", "--trace-method", "xtrace", "--max-steps", 30, "--rtol-trace", 1e-9)
+
+    def test_a_block(self):
+        self.check("eigs", "--block", 5, "--top", 3, "--bottom", 0, "--max-steps", 30, "--rtol-eigs", 1e-12)
+
+    def test_power_iterations(self):
+        self.check("eigs", "--method", "power", "--magnitude", 8, "--max-steps", 40, "--rtol-eigs", 1e-2)
+
+    def test_a_diagonal_without_an_accuracy(self):
+        self.check("trace", "--diagonal", self.folder / "d.h5", "--rtol-trace", 0, "--probes", 6, "--steps", 6)
+
+    def test_fewer_products_than_steps(self):
+        self.check("analyze", "--max-hvps", 24, "--top", 2, "--bottom", 0)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
