@@ -8,7 +8,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/timer.h"
-#include "polling.h"
+#include "mpi_calls.h"
 
 namespace hesspect {
 namespace {
@@ -16,14 +16,6 @@ namespace {
 constexpr int kQuestion = 1, kAnswer = 2;
 constexpr std::chrono::microseconds kLongestSleep{1000};
 constexpr double kLastSendS = 1;  // for a send in progress when the desk closes
-
-void check(int rc, const char* call, int rank) {
-  if (rc == MPI_SUCCESS) return;
-  char text[MPI_MAX_ERROR_STRING] = "";
-  int length = 0;
-  MPI_Error_string(rc, text, &length);
-  throw CommError(call, rank, std::string(call) + " failed on rank " + std::to_string(rank) + ": " + text);
-}
 
 /// One message under way.
 struct Transfer {
@@ -71,10 +63,10 @@ bool Desk::Impl::finish(std::unique_ptr<Transfer> transfer, std::string* receive
 }
 
 bool Desk::Impl::next_question(int& from, std::string& question) {
-  int there = 0;
+  int found = 0;
   MPI_Message message = MPI_MESSAGE_NULL;
   MPI_Status status;
-  if (MPI_Improbe(MPI_ANY_SOURCE, kQuestion, comm, &there, &message, &status) != MPI_SUCCESS || there == 0)
+  if (MPI_Improbe(MPI_ANY_SOURCE, kQuestion, comm, &found, &message, &status) != MPI_SUCCESS || found == 0)
     return false;
   int length = 0;
   MPI_Get_count(&status, MPI_BYTE, &length);
@@ -113,7 +105,7 @@ Desk::Desk(Communicator& world, Answer answer) : impl_(std::make_unique<Impl>())
           "MPI_Query_thread", 0,
           "this MPI gives no MPI_THREAD_MULTIPLE, which dealing out probes needs: use an MPI built with it");
   });
-  check(MPI_Comm_dup(MPI_COMM_WORLD, &impl_->comm), "MPI_Comm_dup", impl_->rank);
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &impl_->comm), "MPI_Comm_dup", impl_->rank);
   MPI_Comm_set_errhandler(impl_->comm, MPI_ERRORS_RETURN);
   if (impl_->rank == 0) impl_->server = std::thread([desk = impl_.get()] { desk->serve(); });
 }
@@ -126,20 +118,20 @@ Desk::~Desk() {
 std::string Desk::ask(const std::string& question) {
   if (impl_->rank == 0) return impl_->reply(0, question);
   MPI_Request sent = MPI_REQUEST_NULL;
-  check(MPI_Isend(question.data(), static_cast<int>(question.size()), MPI_BYTE, 0, kQuestion, impl_->comm, &sent),
-        "MPI_Isend", impl_->rank);
+  check_mpi(MPI_Isend(question.data(), static_cast<int>(question.size()), MPI_BYTE, 0, kQuestion, impl_->comm, &sent),
+            "MPI_Isend", impl_->rank);
   Patience patience(kLongestSleep);
   MPI_Message message = MPI_MESSAGE_NULL;
   MPI_Status status;
-  for (int there = 0;; patience.sleep()) {
-    check(MPI_Improbe(0, kAnswer, impl_->comm, &there, &message, &status), "MPI_Improbe", impl_->rank);
-    if (there != 0) break;
+  for (int found = 0;; patience.sleep()) {
+    check_mpi(MPI_Improbe(0, kAnswer, impl_->comm, &found, &message, &status), "MPI_Improbe", impl_->rank);
+    if (found != 0) break;
   }
   int length = 0;
   MPI_Get_count(&status, MPI_BYTE, &length);
   std::string bytes(static_cast<std::size_t>(length), '\0');
-  check(MPI_Mrecv(bytes.data(), length, MPI_BYTE, &message, MPI_STATUS_IGNORE), "MPI_Mrecv", impl_->rank);
-  check(MPI_Wait(&sent, MPI_STATUS_IGNORE), "MPI_Wait", impl_->rank);  // done: it has been answered
+  check_mpi(MPI_Mrecv(bytes.data(), length, MPI_BYTE, &message, MPI_STATUS_IGNORE), "MPI_Mrecv", impl_->rank);
+  check_mpi(MPI_Wait(&sent, MPI_STATUS_IGNORE), "MPI_Wait", impl_->rank);  // done: it has been answered
   return bytes;
 }
 

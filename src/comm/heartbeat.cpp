@@ -10,7 +10,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/host.h"
 #include "hesspect/core/timer.h"
-#include "polling.h"
+#include "mpi_calls.h"
 
 namespace hesspect {
 namespace {
@@ -23,7 +23,7 @@ struct Peer {
   std::string host;
   double silent_s = 0;
   bool has_left = false;
-  bool told_last = false;
+  bool sent_last = false;
   int word = kBeat;  // what `sent` sends
   MPI_Request sent = MPI_REQUEST_NULL;
 };
@@ -54,10 +54,10 @@ struct Heartbeat::Impl {
 
 void Heartbeat::Impl::listen() {
   for (;;) {
-    int there = 0, word = kBeat;
+    int found = 0, word = kBeat;
     MPI_Message message = MPI_MESSAGE_NULL;
     MPI_Status status;
-    if (MPI_Improbe(MPI_ANY_SOURCE, 0, comm, &there, &message, &status) != MPI_SUCCESS || there == 0) return;
+    if (MPI_Improbe(MPI_ANY_SOURCE, 0, comm, &found, &message, &status) != MPI_SUCCESS || found == 0) return;
     // So short a message has come whole: this does not block.
     if (MPI_Mrecv(&word, 1, MPI_INT, &message, MPI_STATUS_IGNORE) != MPI_SUCCESS) return;
     Peer& peer = peer_of(status.MPI_SOURCE);
@@ -92,9 +92,9 @@ bool Heartbeat::Impl::take_leave() {
   for (const Peer& peer : peers) all_left = all_left && peer.has_left;
   if (rank == 0 && !all_left) return false;
   for (Peer& peer : peers) {
-    peer.told_last = peer.told_last || say(peer, kLast);
+    peer.sent_last = peer.sent_last || say(peer, kLast);
     int done = 0;
-    if (peer.told_last) MPI_Test(&peer.sent, &done, MPI_STATUS_IGNORE);
+    if (peer.sent_last) MPI_Test(&peer.sent, &done, MPI_STATUS_IGNORE);
     all_sent = all_sent && done != 0;
   }
   return all_left && all_sent;
@@ -118,7 +118,7 @@ void Heartbeat::Impl::run() {
     if (since_beat_s >= beat_every_s) {
       since_beat_s = 0;
       for (Peer& peer : peers)
-        if (!peer.told_last) say(peer, kBeat);
+        if (!peer.sent_last) say(peer, kBeat);
     }
     if (!lost) lost = watch(awake_s);
     if (leaving) patience.sleep();

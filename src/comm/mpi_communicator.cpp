@@ -10,6 +10,7 @@
 #include <exception>
 
 #include "hesspect/core/buffer_sizes.h"
+#include "mpi_calls.h"
 #include "tensor_checks.h"
 
 namespace hesspect {
@@ -20,13 +21,7 @@ struct MpiCommunicator::Impl {
   int size = 1;
   std::int64_t max_message_bytes = kMaxMessageBytes;
 
-  void check(int rc, const char* call) const {
-    if (rc == MPI_SUCCESS) return;
-    char text[MPI_MAX_ERROR_STRING] = "";
-    int length = 0;
-    MPI_Error_string(rc, text, &length);
-    throw CommError(call, rank, std::string(call) + " failed on rank " + std::to_string(rank) + ": " + text);
-  }
+  void check(int rc, const char* call) const { check_mpi(rc, call, rank); }
   /// Entries of `element_bytes` that one message may hold.
   std::int64_t piece(std::int64_t element_bytes) const {
     return std::clamp<std::int64_t>(max_message_bytes / element_bytes, 1, INT_MAX / 2);

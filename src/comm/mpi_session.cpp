@@ -7,7 +7,7 @@
 #include <string>
 
 #include "hesspect/core/errors.h"
-#include "polling.h"
+#include "mpi_calls.h"
 
 namespace hesspect {
 namespace {

@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-/// Between two looks at a state: at once at first (messages take microseconds), then kind to the CPU.
+/// Waits between two looks at a state: not at all at first (messages take microseconds), later to spare the CPU.
 void pause(Clock::time_point start) {
   const double waited = seconds_since(start);
   if (waited < 2e-4) return;

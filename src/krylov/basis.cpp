@@ -39,7 +39,7 @@ std::int64_t Basis::bytes() const {
 
 void Basis::reserve(std::int64_t rows) {
   while (capacity_ < rows) {
-    // Pinned memory comes in powers of two: with a block for every few rows that are asked for, half of it for nothing.
+    // Pinned memory comes in powers of two: blocks of a few rows each would waste half of it.
     const std::int64_t more = options_.pinned_memory() ? kBasisBlockRows : std::min(kBasisBlockRows, rows - capacity_);
     try {
       blocks_.push_back(at::empty({more, chunk_}, options_));
@@ -68,22 +68,13 @@ at::Tensor Basis::append() {
   return row(rows_++);
 }
 
-std::vector<at::Tensor> Basis::head(std::int64_t count) const {
+std::vector<at::Tensor> rows_of(std::span<const at::Tensor> blocks, std::int64_t begin, std::int64_t count) {
   std::vector<at::Tensor> parts;
-  for (const at::Tensor& block : blocks_) {
-    if (count <= 0) break;
-    parts.push_back(block.narrow(0, 0, std::min(count, block.size(0))));
-    count -= block.size(0);
-  }
-  return parts;
-}
-
-std::vector<at::Tensor> Basis::tail(std::int64_t begin) const {
-  std::vector<at::Tensor> parts;
-  for (const at::Tensor& block : head(rows_)) {
-    const std::int64_t skip = std::min(begin, block.size(0));
+  for (const at::Tensor& block : blocks) {
+    const std::int64_t skip = std::min(begin, block.size(0)), rows = std::min(count, block.size(0) - skip);
+    if (rows > 0) parts.push_back(block.narrow(0, skip, rows));
     begin -= skip;
-    if (skip < block.size(0)) parts.push_back(block.narrow(0, skip, block.size(0) - skip));
+    count -= rows;
   }
   return parts;
 }

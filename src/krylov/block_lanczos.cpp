@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <numeric>
 
 #include "hesspect/comm/agree.h"
@@ -15,22 +14,11 @@
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {
-namespace {
-
-at::ScalarType dtype_of(const at::TensorOptions& options) { return c10::typeMetaToScalarType(options.dtype()); }
-
-double epsilon_of(at::ScalarType vectors) {
-  return vectors == at::kDouble ? std::numeric_limits<double>::epsilon()
-                                : static_cast<double>(std::numeric_limits<float>::epsilon());
-}
-
-}  // namespace
-
 BlockLanczos::BlockLanczos(LinearOperator& op, std::span<const at::Tensor> starts)
     : comm_(&op.comm()),
       n_(op.shard().n),
-      tolerance_(drop_tolerance(dtype_of(op.options()))),
-      rounding_unit_(10 * epsilon_of(dtype_of(op.options()))),
+      tolerance_(drop_tolerance(c10::typeMetaToScalarType(op.options().dtype()))),
+      rounding_unit_(rounding_unit(c10::typeMetaToScalarType(op.options().dtype()))),
       basis_(op.shard().chunk, op.options()),
       begin_{0} {
   const at::NoGradGuard no_grad;
@@ -84,7 +72,7 @@ double BlockLanczos::entry(std::size_t i, std::size_t j) const {
   return (at(i, j) + at(j, i)) / 2;
 }
 
-/// Of T, diagonal block by diagonal block, ascending in all.
+/// The eigenpairs of T, found by its diagonal blocks, ascending over all of them.
 struct BlockLanczos::Eigen {
   std::vector<RitzPair> pairs;
   std::vector<std::vector<double>> vectors;    // [rows] each
@@ -133,9 +121,10 @@ BlockLanczos::Eigen BlockLanczos::eigen() const {
 
 std::vector<RitzPair> BlockLanczos::ritz_pairs() const { return eigen().pairs; }
 
-std::vector<double> BlockLanczos::ritz_coefficients() const {
+std::vector<double> BlockLanczos::ritz_coefficients(std::span<const std::size_t> indices) const {
+  const std::vector<std::vector<double>> vectors = eigen().vectors;
   std::vector<double> all;
-  for (const std::vector<double>& s : eigen().vectors) all.insert(all.end(), s.begin(), s.end());
+  for (const std::size_t i : indices) all.insert(all.end(), vectors.at(i).begin(), vectors.at(i).end());
   return all;
 }
 

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <numeric>
 #include <string>
 
@@ -14,37 +13,24 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/random_probe.h"
+#include "hesspect/krylov/orthonormal.h"
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {
 namespace {
 
-constexpr double kFloatEpsilon = static_cast<double>(std::numeric_limits<float>::epsilon());
 constexpr double kBfloat16Epsilon = 0x1p-7;
 
 at::ScalarType dtype_of(const at::TensorOptions& options) { return c10::typeMetaToScalarType(options.dtype()); }
 
-/// Whether a run is good to double's rounding. With bfloat16 rows it is good to float32's (lanczos.h).
-bool good_to_double(at::ScalarType vectors, at::ScalarType rows) {
-  return vectors == at::kDouble && rows != at::ScalarType::BFloat16;
-}
-
-// Well above a product's rounding, which division by the β before has amplified by the time a space closes, and far
-// below anything read off the result. A closed space that passes unseen does no harm: the run goes on in a direction
-// that rounding has chosen, with next to no weight. With bfloat16 rows β of a closed space is the product of their
-// rounding and the vectors' lack of orthogonality, some 1e-8 of ‖A‖ for n in the thousands.
-double default_tolerance(at::ScalarType vectors, at::ScalarType rows) {
-  return good_to_double(vectors, rows) ? 1e-12 : 10 * kFloatEpsilon;
-}
-
-double rounding_unit(at::ScalarType vectors, at::ScalarType rows) {
-  return 10 * (good_to_double(vectors, rows) ? std::numeric_limits<double>::epsilon() : kFloatEpsilon);
+/// The dtype whose rounding a run is good to: float32 with bfloat16 rows (lanczos.h).
+at::ScalarType precision(at::ScalarType vectors, at::ScalarType rows) {
+  return rows == at::ScalarType::BFloat16 ? at::kFloat : vectors;
 }
 
 /// The part of a fresh vector that must be left beside the basis for it not to be the rows' rounding.
 double least_left(at::ScalarType rows) {
-  if (rows == at::kDouble) return 1e-12;
-  return 10 * (rows == at::kFloat ? kFloatEpsilon : kBfloat16Epsilon);
+  return rows == at::ScalarType::BFloat16 ? 10 * kBfloat16Epsilon : drop_tolerance(rows);
 }
 
 void require(bool condition, const std::string& what) {
@@ -65,9 +51,13 @@ Lanczos::Lanczos(LinearOperator& op, const LanczosOptions& options)
       comm_(&op.comm()),
       basis_(op.shard().chunk, op.options(), full() ? options.basis : BasisOptions{}),
       apart_(basis_.options().dtype() != op.options().dtype() || basis_.options().device() != op.options().device()) {
-  const at::ScalarType vectors = dtype_of(op.options()), rows = dtype_of(basis_.options());
-  if (options_.breakdown_tolerance <= 0) options_.breakdown_tolerance = default_tolerance(vectors, rows);
-  rounding_unit_ = rounding_unit(vectors, rows);
+  const at::ScalarType good_to = precision(dtype_of(op.options()), dtype_of(basis_.options()));
+  // The default is well above a product's rounding, which division by the β before has amplified by the time a space
+  // closes, and far below anything read off the result. A closed space that passes unseen does no harm: the run goes on
+  // in a direction that rounding has chosen, with next to no weight. With bfloat16 rows β of a closed space is the
+  // product of their rounding and the vectors' lack of orthogonality, some 1e-8 of ‖A‖ for n in the thousands.
+  if (options_.breakdown_tolerance <= 0) options_.breakdown_tolerance = drop_tolerance(good_to);
+  rounding_unit_ = rounding_unit(good_to);
   t_.n = op.shard().n;
   agree(*comm_, [&] {
     work_ = at::empty({op.shard().chunk}, op.options());
@@ -126,7 +116,7 @@ void Lanczos::keep(const at::Tensor& vector, double norm) {
     std::swap(previous_, current_);
     scale_into(vector, 1 / norm, current_);
     const at::Tensor row = basis_.append();
-    // To the host as it will lie there: a copy that converts on its way goes through memory that is not pinned.
+    // The row is converted first: a copy to the host that converts on its way goes through memory that is not pinned.
     row.copy_(row.device() == current_.device() ? current_ : current_.to(row.scalar_type()));
     return;
   }
@@ -152,7 +142,7 @@ bool Lanczos::restart(const at::Tensor& start_local) {
   double left = std::sqrt(comm_->sum(subtract(rows, coefficients(h2), work_)));
   if (!(left > least_left(dtype_of(basis_.options())) * std::sqrt(h.back()))) return false;
   if (left < 1e-3 * std::sqrt(h.back())) {
-    // So little is left that rounding shows in it: once more, at its own scale.
+    // So little is left that rounding shows in it: it is projected once more, at its own scale.
     scale_into(work_, 1 / left, work_);
     const std::vector<double> h3 = comm_->sum(dots(rows, work_));
     left = std::sqrt(comm_->sum(subtract(rows, coefficients(h3), work_)));
@@ -179,14 +169,12 @@ void Lanczos::thick_restart(std::span<const std::size_t> keep) {
   if (!fits) throw Error(ExitCode::kInternal, "Lanczos::thick_restart: what is to be kept is out of order or too much");
 
   const std::vector<RitzPair> pairs = t_.ritz_pairs();
-  const std::vector<double> coefficients = t_.ritz_coefficients(), residual = t_.residual_coefficients();
-  std::vector<double> s;
+  const std::vector<double> residual = t_.residual_coefficients();
+  std::vector<double> s = t_.ritz_coefficients(keep);
   Tridiagonal::ThickRestart restart{steps(), {}, {}};
-  for (const std::size_t i : keep) {
-    const auto row = std::span(coefficients).subspan(i * m, m);
-    s.insert(s.end(), row.begin(), row.end());
-    restart.theta.push_back(pairs[i].value);
-    restart.coupling.push_back(std::inner_product(row.begin(), row.end(), residual.begin(), 0.0));
+  for (std::size_t k = 0; k < keep.size(); ++k) {
+    restart.theta.push_back(pairs[keep[k]].value);
+    restart.coupling.push_back(std::inner_product(residual.begin(), residual.end(), s.data() + k * m, 0.0));
   }
   // Each rank has solved for T's eigenvectors by itself: rank 0's count, or the shards would not be of one basis.
   for (std::vector<double>* part : {&s, &restart.theta, &restart.coupling}) *part = comm_->of_rank0(std::move(*part));

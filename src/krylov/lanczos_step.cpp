@@ -65,7 +65,7 @@ void extend_together(LinearOperator& op, std::span<Lanczos* const> runs, std::in
   }
 }
 
-/// A step of one run on its way.
+/// A step of one run under way.
 struct Lanczos::Step {
   Lanczos* run;
   std::vector<double> h;  // of the last projection

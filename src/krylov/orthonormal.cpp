@@ -83,8 +83,11 @@ void require_finite(double norm_sq, std::int64_t product) {
 
 }  // namespace
 
-double drop_tolerance(at::ScalarType vectors) {
-  return vectors == at::kDouble ? 1e-12 : 10 * static_cast<double>(std::numeric_limits<float>::epsilon());
+double drop_tolerance(at::ScalarType vectors) { return vectors == at::kDouble ? 1e-12 : rounding_unit(vectors); }
+
+double rounding_unit(at::ScalarType vectors) {
+  return 10 * (vectors == at::kDouble ? std::numeric_limits<double>::epsilon()
+                                      : static_cast<double>(std::numeric_limits<float>::epsilon()));
 }
 
 Orthonormalised append_orthonormal(Communicator& comm, Basis& basis, std::span<at::Tensor> w,
@@ -117,7 +120,7 @@ Orthonormalised append_orthonormal(Communicator& comm, Basis& basis, std::span<a
     };
     double norm = left[k];
     if (basis.rows() > old && norm > drop) norm = project(old);
-    // Where the block's own vectors took most of it, what rounding left of the older rows shows.
+    // Where the block's own vectors took most of it, rounding has left a part of the older rows that shows.
     if (norm > drop && norm < kSettled * left[k]) norm = project(0);
     // In n dimensions n rows leave nothing but rounding, whatever its size.
     if (!(norm > drop) || basis.rows() >= options.n) continue;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <span>
 #include <utility>
 
 #include "hesspect/core/errors.h"
@@ -112,15 +111,15 @@ std::vector<RitzPair> Tridiagonal::ritz_pairs() const {
   return pairs;
 }
 
-std::vector<double> Tridiagonal::ritz_coefficients() const {
+std::vector<double> Tridiagonal::ritz_coefficients(std::span<const std::size_t> indices) const {
   const std::vector<Segment> all = segments(*this, /*vectors=*/true);
+  const std::vector<Place> places = ascending(all);
   const auto m = static_cast<std::size_t>(rows());
-  std::vector<double> coefficients(m * m, 0.0);
-  double* to = coefficients.data();
-  for (const auto& [value, segment, i] : ascending(all)) {
+  std::vector<double> coefficients(indices.size() * m, 0.0);
+  for (std::size_t k = 0; k < indices.size(); ++k) {
+    const auto& [value, segment, i] = places.at(indices[k]);
     const std::size_t size = segment->eigen.values.size();
-    std::copy_n(segment->eigen.vectors.data() + i * size, size, to + segment->begin);
-    to += m;
+    std::copy_n(segment->eigen.vectors.data() + i * size, size, coefficients.data() + k * m + segment->begin);
   }
   return coefficients;
 }

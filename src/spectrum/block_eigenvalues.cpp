@@ -63,7 +63,7 @@ class BlockSearch {
     const auto m = static_cast<std::size_t>(run_->rows());
     const std::vector<std::size_t> indices = select_wanted(pairs, wanted_, run_->complete()).all();
     std::vector<double> coefficients =
-        op_.comm().of_rank0(agreed(op_.comm(), [&] { return rows_at(indices, run_->ritz_coefficients(), m); }));
+        op_.comm().of_rank0(agreed(op_.comm(), [&] { return run_->ritz_coefficients(indices); }));
     *vectors = [run = run_, m, s = std::move(coefficients)](std::size_t i) {
       return run->ritz_vector(std::span(s).subspan(i * m, m));
     };
@@ -119,8 +119,7 @@ class BlockSearch {
   }
 
   double tolerance(const std::vector<RitzPair>& pairs) const {
-    return std::max(options_.rtol * std::max(std::abs(pairs.front().value), std::abs(pairs.back().value)),
-                    2 * run_->rounding());
+    return std::max(options_.rtol * largest_magnitude(pairs), 2 * run_->rounding());
   }
 
   LinearOperator& op_;

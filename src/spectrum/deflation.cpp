@@ -13,18 +13,6 @@
 namespace hesspect {
 namespace {
 
-/// The first `count` of the stacked rows.
-std::vector<at::Tensor> first_rows(const std::vector<at::Tensor>& blocks, std::int64_t count) {
-  std::vector<at::Tensor> first;
-  for (const at::Tensor& block : blocks) {
-    if (count == 0) break;
-    const std::int64_t rows = std::min(count, block.size(0));
-    first.push_back(block.narrow(0, 0, rows));
-    count -= rows;
-  }
-  return first;
-}
-
 /// Calls use(layer, begin, length) for each layer's part of the shard's entries [first, last), counted from its begin.
 template <class Use>
 void for_each_part(const Shard& shard, const LayerOffsets& offsets, std::int64_t first, std::int64_t last, Use&& use) {
@@ -218,7 +206,7 @@ void KrylovDeflation::subtract_from(std::span<at::Tensor> vectors, std::span<con
     if (!closed_) factors.push_back(s.c);
   }
   const std::int64_t rows = closed_ ? rank_ : rank_ + 1;
-  subtract_block(first_rows(all_, rows), factors, vectors);
+  subtract_block(rows_of(all_, 0, rows), factors, vectors);
 }
 
 at::Tensor KrylovDeflation::remainder(const at::Tensor& z, const at::Tensor& hz) const {

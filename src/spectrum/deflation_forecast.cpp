@@ -15,15 +15,8 @@ void DeflationForecast::update(const Lanczos& run) {
   thick_ = !run.t().thick_restarts.empty();
   if (thick_ || samples_.empty()) return;
 
-  const std::vector<at::Tensor> blocks = run.basis_rows();
-  std::vector<at::Tensor> fresh;
-  std::int64_t row = 0;
   const auto known = static_cast<std::int64_t>(d_.front().size());
-  for (const at::Tensor& block : blocks) {
-    const std::int64_t skip = std::clamp<std::int64_t>(known - row, 0, block.size(0));
-    if (skip < block.size(0)) fresh.push_back(block.narrow(0, skip, block.size(0) - skip));
-    row += block.size(0);
-  }
+  const std::vector<at::Tensor> fresh = rows_of(run.basis_rows(), known, run.t().rows() + 1 - known);
   for (std::size_t s = 0; s < samples_.size(); ++s) {
     const std::vector<double> sums = run.comm().sum(dots(fresh, z_[s]));
     d_[s].insert(d_[s].end(), sums.begin(), sums.end() - 1);
@@ -51,7 +44,7 @@ void DeflationForecast::update(const Lanczos& run) {
 }
 
 double DeflationForecast::products_at(std::int64_t steps, double rtol, double quantile, double floor) const {
-  // The trace as it is known best: its noise must not pass for a gain or a loss between steps.
+  // At every step the trace that is known best: its noise must not pass for a gain or a loss between steps.
   const double target = rtol * std::max(std::abs(points_.back().trace), floor) / quantile;
   const double remainder_sq = std::max(0.0, points_.at(static_cast<std::size_t>(steps)).remainder_sq);
   const double probes = remainder_sq > 0 ? 2 * remainder_sq / (target * target) : 0;
@@ -61,7 +54,7 @@ double DeflationForecast::products_at(std::int64_t steps, double rtol, double qu
 bool DeflationForecast::pays(std::int64_t window, double rtol, double quantile, double floor) const {
   if (thick_ || samples_.empty() || points_.empty() || !(rtol > 0)) return false;
   const auto steps = static_cast<std::int64_t>(points_.size()) - 1;
-  // What few probes can tell alone takes no steps at all.
+  // Where a few probes suffice by themselves, no step pays.
   if (steps < window) return !(products_at(0, rtol, quantile, floor) <= static_cast<double>(window));
   const double before = products_at(steps - window, rtol, quantile, floor),
                now = products_at(steps, rtol, quantile, floor);

@@ -14,10 +14,6 @@ namespace {
 /// Rows beside the wanted ones, the next row and those that a thick restart keeps besides included.
 constexpr std::size_t kLeastRoom = 8;
 
-double largest_magnitude(const std::vector<RitzPair>& pairs) {
-  return pairs.empty() ? 0 : std::max(std::abs(pairs.front().value), std::abs(pairs.back().value));
-}
-
 std::vector<std::size_t> by_magnitude(const std::vector<RitzPair>& pairs) {
   std::vector<std::size_t> order(pairs.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
@@ -32,6 +28,10 @@ std::size_t share(std::size_t count, std::size_t part, std::size_t whole) {
 }
 
 }  // namespace
+
+double largest_magnitude(const std::vector<RitzPair>& pairs) {
+  return pairs.empty() ? 0 : std::max(std::abs(pairs.front().value), std::abs(pairs.back().value));
+}
 
 WantedCounts wanted_counts(std::int64_t n, const EigenOptions& options) {
   if (options.top < 0 || options.bottom < 0 || options.magnitude < 0)
@@ -65,15 +65,6 @@ EigenSelection select_wanted(const std::vector<RitzPair>& pairs, const WantedCou
   for (std::size_t i = 0; i < top; ++i) selection.top.push_back(size - 1 - i);
   for (std::size_t i = bottom; i > 0; --i) selection.bottom.push_back(i - 1);
   return selection;
-}
-
-std::vector<double> rows_at(std::span<const std::size_t> indices, std::span<const double> matrix, std::size_t m) {
-  std::vector<double> rows;
-  for (const std::size_t i : indices) {
-    const auto row = matrix.subspan(i * m, m);
-    rows.insert(rows.end(), row.begin(), row.end());
-  }
-  return rows;
 }
 
 namespace {

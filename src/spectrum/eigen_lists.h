@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "hesspect/krylov/tridiagonal.h"
@@ -10,6 +9,9 @@
 #include "hesspect/spectrum/estimates.h"
 
 namespace hesspect {
+
+/// max |θ| of ascending pairs; 0 where there are none.
+double largest_magnitude(const std::vector<RitzPair>& pairs);
 
 /// How many of each list, where all n eigenvalues are enough for them.
 struct WantedCounts {
@@ -22,14 +24,11 @@ WantedCounts wanted_counts(std::int64_t n, const EigenOptions& options);
 /// Indices into ascending Ritz pairs, in the lists' order.
 struct EigenSelection {
   std::vector<std::size_t> top, bottom, magnitude;
-  /// As eigenvectors are numbered: top then bottom, or magnitude.
+  /// All of them in the order in which eigenvectors are numbered: top then bottom, or magnitude.
   std::vector<std::size_t> all() const;
 };
 /// @param complete  the pairs are all that there is; else each end gets its share where they are too few
 EigenSelection select_wanted(const std::vector<RitzPair>& pairs, const WantedCounts& wanted, bool complete);
-
-/// Of a matrix [m · m] the rows `indices`, one after the other.
-std::vector<double> rows_at(std::span<const std::size_t> indices, std::span<const double> matrix, std::size_t m);
 
 /// The lists with bounds, errors and `converged`. What the method knows of itself (steps, exhausted, …) is left as it
 /// is by default.

@@ -21,10 +21,6 @@ std::vector<RitzPair> pairs_of(const Lanczos& run) {
   return full(run) ? run.t().ritz_pairs() : genuine_ritz_pairs(run.t().alpha, run.t().beta, run.rounding());
 }
 
-double largest_magnitude(const std::vector<RitzPair>& pairs) {
-  return pairs.empty() ? 0 : std::max(std::abs(pairs.front().value), std::abs(pairs.back().value));
-}
-
 EigenResult lists_of(const Lanczos& run, const std::vector<RitzPair>& pairs, const EigenOptions& options) {
   const Tridiagonal& t = run.t();
   EigenResult result = listed(pairs, wanted_counts(t.n, options), options.rtol, run.rounding(), t.complete());
@@ -70,8 +66,8 @@ double weak_beta(const Lanczos& run) {
   return 100 * std::max(run.rounding(), run.options().breakdown_tolerance * run.t().scale());
 }
 
-/// Since which step the lists are what they are: for what T alone can't tell once a thick restart has come. A resumed
-/// run is looked at after the same steps again.
+/// Notes since which step the lists have not moved, which T alone does not tell after a thick restart. A resumed run is
+/// looked at after the same steps again.
 class Steadiness {
  public:
   void look(const EigenResult& now, double tolerance) {
@@ -103,7 +99,7 @@ bool copies_may_be_missing(const Lanczos& run, const EigenResult& now, const Eig
   while (first < m && beta[first] > weak) ++first;
   if (first == m) return false;
 
-  // Of all eigenvalues seen, no more are in a basis that has restarted thick than it has rows.
+  // A basis that has restarted thick holds no more of the eigenvalues seen than it has rows.
   std::size_t round = first + 1;
   const bool thick = !run.t().thick_restarts.empty();
   if (thick && options.max_basis > 0) round = std::min(round, static_cast<std::size_t>(options.max_basis));

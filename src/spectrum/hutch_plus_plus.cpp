@@ -8,12 +8,8 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
-#include "hesspect/krylov/basis.h"
-#include "hesspect/krylov/orthonormal.h"
 #include "hesspect/krylov/vector_math.h"
-#include "hesspect/spectrum/probe.h"
 #include "hesspect/spectrum/trace.h"
-#include "hesspect/spectrum/trace_methods.h"
 #include "vector_blocks.h"
 
 namespace hesspect {
@@ -26,19 +22,10 @@ constexpr std::int64_t kFewSamples = 20;
 // Q spans A S, P = I − QQᵀ, and of each sample z the vector y = P A P z is kept. When Q gets rows N and P becomes P',
 //   P' A P' z = P' (y − A N (Nᵀ z)),
 // since N is orthogonal to Q: earlier samples take part in the smaller remainder without products of their own.
-class HutchPlusPlus {
+class HutchPlusPlus : public SketchingEstimator {
  public:
   HutchPlusPlus(LinearOperator& op, const TraceMethodOptions& options, const std::function<void()>& on_product)
-      : op_(op),
-        options_(options),
-        on_product_(on_product),
-        tolerance_(drop_tolerance(c10::typeMetaToScalarType(op.options().dtype()))),
-        q_(op.shard().chunk, op.options()),
-        y_(op.shard().chunk, op.options()) {
-    agree(op.comm(), [&] { work_ = vector_block(op); });
-  }
-
-  std::int64_t products() const { return products_; }
+      : SketchingEstimator(op, options, on_product), y_(op.shard().chunk, op.options()) {}
 
   void round(std::int64_t third) {
     const std::int64_t known = q_.rows();
@@ -58,7 +45,7 @@ class HutchPlusPlus {
     // Quantiles rest on the machine's own mathematical functions.
     trace.converged =
         op_.comm().of_rank0(options_.rtol == 0 || trace.half_width <= options_.rtol * std::abs(trace.value));
-    trace.products = products_;
+    trace.products = products();
     trace.deflated = q_.rows();
     trace.method = "hutch++";
     return trace;
@@ -69,12 +56,8 @@ class HutchPlusPlus {
   void sketch(std::int64_t count) {
     for_blocks(count, [&](std::int64_t, std::int64_t size) {
       std::vector<at::Tensor> s;
-      for (std::int64_t i = 0; i < size; ++i) s.push_back(probe(probes_++));
-      const std::span<at::Tensor> product = apply(s);
-      const Orthonormalised added =
-          append_orthonormal(op_.comm(), q_, product,
-                             {.n = op_.shard().n, .tolerance = tolerance_, .scale = scale_, .step = products_ - size});
-      for (const double norm : added.norms) scale_ = std::max(scale_, norm);
+      for (std::int64_t i = 0; i < size; ++i) s.push_back(random_vector(probes_++));
+      extend_basis(apply(s));
     });
   }
 
@@ -95,7 +78,7 @@ class HutchPlusPlus {
       std::vector<double> diagonal;
       for (std::size_t i = 0; i < x.size(); ++i) diagonal.push_back(dot_product(x[i], images[i].squeeze(0)));
       for (const double one : op_.comm().sum(std::move(diagonal))) captured_ += one;
-      require_finite(captured_, products_);
+      require_finite(captured_);
       for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
         std::vector<at::Tensor> y = rows(begin, count);
         std::vector<double> c;
@@ -115,7 +98,7 @@ class HutchPlusPlus {
       std::vector<at::Tensor> z;
       for (std::int64_t i = 0; i < size; ++i) {
         samples_.push_back({static_cast<std::int64_t>(probes_), 0, 0, {}});
-        z.push_back(probe(probes_++));
+        z.push_back(random_vector(probes_++));
       }
       project_out(z);
       for (const at::Tensor& product : apply(z)) y_.append().copy_(product);
@@ -135,7 +118,7 @@ class HutchPlusPlus {
       }
       sums = op_.comm().sum(std::move(sums));
       for (std::size_t i = 0; i < y.size(); ++i) {
-        require_finite(sums[2 * i + 1], products_);
+        require_finite(sums[2 * i + 1]);
         DeflatedSample& sample = samples_[static_cast<std::size_t>(begin) + i];
         sample.quadratic_form = sums[2 * i];
         sample.product_norm_sq = sums[2 * i + 1];
@@ -147,27 +130,14 @@ class HutchPlusPlus {
   std::vector<at::Tensor> probes(std::int64_t begin, std::int64_t count) const {
     std::vector<at::Tensor> z;
     for (std::int64_t i = begin; i < begin + count; ++i)
-      z.push_back(probe(static_cast<std::uint64_t>(samples_[static_cast<std::size_t>(i)].probe)));
+      z.push_back(random_vector(static_cast<std::uint64_t>(samples_[static_cast<std::size_t>(i)].probe)));
     return z;
-  }
-
-  at::Tensor probe(std::uint64_t number) const {
-    return probe_vector(op_, options_.distribution, options_.seed, options_.first_probe + number);
   }
 
   std::vector<at::Tensor> rows(std::int64_t begin, std::int64_t count) const {
     std::vector<at::Tensor> all;
     for (std::int64_t i = 0; i < count; ++i) all.push_back(y_.row(begin + i));
     return all;
-  }
-
-  /// A x in work vectors.
-  std::span<at::Tensor> apply(const std::vector<at::Tensor>& x) {
-    const std::span<at::Tensor> product = std::span(work_).first(x.size());
-    op_.apply_block(x, product);
-    products_ += static_cast<std::int64_t>(x.size());
-    if (on_product_) on_product_();
-    return product;
   }
 
   /// w := (I − QQᵀ) w
@@ -178,16 +148,10 @@ class HutchPlusPlus {
     subtract_block(q, without_norms(sums, w.size()), w);
   }
 
-  LinearOperator& op_;
-  TraceMethodOptions options_;
-  const std::function<void()>& on_product_;
-  double tolerance_;
-  Basis q_, y_;
-  std::vector<at::Tensor> work_;
+  Basis y_;
   std::vector<DeflatedSample> samples_;  // probe: numbered from first_probe
   std::uint64_t probes_ = 0;
-  std::int64_t products_ = 0;
-  double captured_ = 0, scale_ = 0;
+  double captured_ = 0;
 };
 
 }  // namespace
@@ -197,14 +161,7 @@ TraceEstimate hutch_plus_plus(LinearOperator& op, const TraceMethodOptions& opti
   const at::NoGradGuard no_grad;
   if (options.max_products < 3 || !(options.rtol >= 0))
     throw UsageError("Hutch++ takes 3 products or more, and an rtol of 0 or more");
-  HutchPlusPlus run(op, options, on_product);
-  TraceEstimate trace;
-  do {
-    const std::int64_t left = (options.max_products - run.products()) / 3;
-    run.round(std::min(left, std::max(kFirstThird, run.products() / 6)));
-    trace = run.estimate();
-  } while ((options.rtol == 0 || !trace.converged) && options.max_products - run.products() >= 3);
-  return trace;
+  return estimate_in_rounds(HutchPlusPlus(op, options, on_product), options, 3, kFirstThird);
 }
 
 }  // namespace hesspect

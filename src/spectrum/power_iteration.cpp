@@ -102,7 +102,7 @@ EigenResult power_iteration(LinearOperator& op, const PowerOptions& options, Vec
                      std::ranges::all_of(result.magnitude, &EigenEstimate::converged);
   result.exhausted = wanted < options.count;
 
-  // Found about in this order, but not quite.
+  // Power iteration finds them in nearly this order, not quite.
   std::vector<std::size_t> order(result.magnitude.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::ranges::stable_sort(order, std::greater(), [&](std::size_t i) { return std::abs(result.magnitude[i].value); });

@@ -12,7 +12,7 @@
 
 namespace hesspect {
 
-/// From so many probes on their spread is the error; of fewer it is too uncertain.
+/// With this many probes or more their spread tells the error; with fewer it is too uncertain.
 constexpr std::int64_t kJackknifeFrom = 3;
 
 struct ReducedProbe {
@@ -23,7 +23,7 @@ struct ReducedProbe {
 
 class ReducedProbes {
  public:
-  /// Those with a step; or one alone that has found all n eigenvalues. Borrows the quadratures.
+  /// Takes the probes that have a step, or one alone that has found all n eigenvalues. Borrows the quadratures.
   ReducedProbes(std::span<const ProbeQuadrature> quadratures, std::int64_t n);
 
   const std::vector<ReducedProbe>& all() const { return probes_; }

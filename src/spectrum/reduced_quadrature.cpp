@@ -14,8 +14,8 @@ namespace {
 
 /// Residuals this much below the distance to the next node: the node's weight is then that of one eigenvalue to 1e-4.
 constexpr double kFarBelow = 0.01;
-/// Of max |θ|: what rounding of float32 products may add to a residual. It also keeps copies of one eigenvalue, which
-/// come without re-orthogonalisation, from counting as points: they stand closer.
+/// The share of max |θ| that rounding of float32 products may add to a residual. It also keeps copies of one
+/// eigenvalue, which come without re-orthogonalisation, from counting as points: they stand closer.
 constexpr double kRounding = 1e-7;
 /// n · weight of a simple eigenvalue is χ² of one degree and above this in 0.1 % of cases. Leaving those as they are
 /// makes the mean weight of a simple eigenvalue 1 % more than 1/n.

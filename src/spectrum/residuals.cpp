@@ -23,8 +23,8 @@ VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs) {
                 "eigenvectors: a thick restart has replaced the rows that these pairs were made of");
   const auto rows = static_cast<std::size_t>(pairs.t.rows());
   // Each rank solves for T's eigenvectors by itself: rank 0's count, or the shards would not be of one vector.
-  std::vector<double> coefficients = run.comm().of_rank0(
-      agreed(run.comm(), [&] { return rows_at(pairs.indices, pairs.t.ritz_coefficients(), rows); }));
+  std::vector<double> coefficients =
+      run.comm().of_rank0(agreed(run.comm(), [&] { return pairs.t.ritz_coefficients(pairs.indices); }));
   return [&run, rows, s = std::move(coefficients)](std::size_t i) {
     return run.ritz_vector(std::span(s).subspan(i * rows, rows));
   };

@@ -11,18 +11,19 @@ namespace hesspect {
 namespace {
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-/// Below it a spread over samples is too uncertain to stop by; and where the bound is not far above the spread, the
-/// bound is the better known of the two.
+/// With fewer samples their spread is too uncertain to stop by. Where the bound is not far above the spread, the bound
+/// is the better known of the two.
 constexpr std::int64_t kSpreadFrom = 10;
 constexpr double kWellBelow = 0.7;
-/// Both widths are made so much wider: a rule that looks at every count stops where the spread happens to be small, and
-/// samples are not quite normal. At a nominal 90 % some 91 % of intervals held with a tenth; with a quarter 95 %.
+/// Both widths are widened by this factor: a rule that looks at every count stops where the spread happens to be small,
+/// and samples are not quite normal. At a nominal 90 % some 91 % of intervals held with a tenth; with a quarter 95 %.
 constexpr double kOptionalStopping = 1.25;
 
-/// Of Σ|λ|. Of 26 test models at their random start 24 have traces of 2.8 % and more, which keep their accuracy.
+/// The floor as a share of Σ|λ|. Of 26 test models at their random start 24 have traces of 2.8 % and more, which keep
+/// their accuracy.
 constexpr double kCancelled = 0.01;
 
-/// What the half width is to be, at most.
+/// The largest half width that the rule accepts.
 double half_width_asked(double value, const TraceRule& rule) {
   return rule.rtol * std::max(std::abs(value), rule.floor);
 }

@@ -6,15 +6,11 @@
 #include <cmath>
 #include <string>
 
+#include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/spectrum/probe.h"
 
 namespace hesspect {
-
-std::vector<at::Tensor> vector_block(const LinearOperator& op) {
-  std::vector<at::Tensor> all;
-  for (std::int64_t i = 0; i < kTogether; ++i) all.push_back(at::empty({op.shard().chunk}, op.options()));
-  return all;
-}
 
 void for_blocks(std::int64_t count, const std::function<void(std::int64_t first, std::int64_t size)>& use) {
   for (std::int64_t first = 0; first < count; first += kTogether) use(first, std::min(kTogether, count - first));
@@ -29,11 +25,44 @@ std::vector<double> without_norms(std::span<const double> sums, std::size_t vect
   return all;
 }
 
-void require_finite(double sum, std::int64_t products) {
+SketchingEstimator::SketchingEstimator(LinearOperator& op, const TraceMethodOptions& options,
+                                       const std::function<void()>& on_product)
+    : op_(op),
+      options_(options),
+      q_(op.shard().chunk, op.options()),
+      on_product_(on_product),
+      tolerance_(drop_tolerance(c10::typeMetaToScalarType(op.options().dtype()))) {
+  agree(op.comm(), [&] {
+    for (std::int64_t i = 0; i < kTogether; ++i) work_.push_back(at::empty({op.shard().chunk}, op.options()));
+  });
+}
+
+at::Tensor SketchingEstimator::random_vector(std::uint64_t i) const {
+  return probe_vector(op_, options_.distribution, options_.seed, options_.first_probe + i);
+}
+
+std::span<at::Tensor> SketchingEstimator::apply(const std::vector<at::Tensor>& x) {
+  const std::span<at::Tensor> product = std::span(work_).first(x.size());
+  op_.apply_block(x, product);
+  products_ += static_cast<std::int64_t>(x.size());
+  if (on_product_) on_product_();
+  return product;
+}
+
+Orthonormalised SketchingEstimator::extend_basis(std::span<at::Tensor> products) {
+  const std::int64_t first = products_ - static_cast<std::int64_t>(products.size());
+  Orthonormalised added = append_orthonormal(
+      op_.comm(), q_, products, {.n = op_.shard().n, .tolerance = tolerance_, .scale = scale_, .step = first});
+  for (const double norm : added.norms) scale_ = std::max(scale_, norm);
+  return added;
+}
+
+void SketchingEstimator::require_finite(double sum) const {
   if (!std::isfinite(sum))
-    throw NumericalError(products, sum,
-                         "one of the first " + std::to_string(products) + " products is not finite (a sum over it is " +
-                             std::to_string(sum) + "): loss or weights overflow, or hold NaN");
+    throw NumericalError(products_, sum,
+                         "one of the first " + std::to_string(products_) +
+                             " products is not finite (a sum over it is " + std::to_string(sum) +
+                             "): loss or weights overflow, or hold NaN");
 }
 
 }  // namespace hesspect

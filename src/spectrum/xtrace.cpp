@@ -6,14 +6,9 @@
 #include <span>
 #include <vector>
 
-#include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
-#include "hesspect/krylov/basis.h"
-#include "hesspect/krylov/orthonormal.h"
 #include "hesspect/krylov/vector_math.h"
-#include "hesspect/spectrum/probe.h"
 #include "hesspect/spectrum/trace.h"
-#include "hesspect/spectrum/trace_methods.h"
 #include "vector_blocks.h"
 
 namespace hesspect {
@@ -26,7 +21,7 @@ constexpr double kLeverage = 1 - 1e-8;
 /// scaled ones, by 1.3 to 1.6 for Rademacher vectors (8 to 60 vectors, spectra flat to exponentially decaying, n = 300;
 /// by up to 2 while the vectors are about as many as the outliers).
 constexpr double kSharedScaled = 1.25, kSharedPlain = 1.5;
-/// And the interval is looked at after each round, as trace.cpp's is.
+/// The interval is looked at after each round, which makes it too narrow, as in trace.cpp.
 constexpr double kOptionalStopping = 1.1;
 
 // With Ω [n, m] random vectors and A Ω = Q R, the estimate without vector i is
@@ -43,18 +38,9 @@ constexpr double kOptionalStopping = 1.1;
 // is kept. Gaussian and spherical ω_i, seen from the complement of Q_i, point in uniformly random directions: there the
 // second term is scaled by (n − rank Q_i) / ‖(I − Q_i Q_iᵀ) ω_i‖², which keeps it unbiased and takes the spread of the
 // norm away (the paper's §2.3). Rademacher vectors have no such symmetry.
-class XTrace {
+class XTrace : public SketchingEstimator {
  public:
-  XTrace(LinearOperator& op, const TraceMethodOptions& options, const std::function<void()>& on_product)
-      : op_(op),
-        options_(options),
-        on_product_(on_product),
-        tolerance_(drop_tolerance(c10::typeMetaToScalarType(op.options().dtype()))),
-        q_(op.shard().chunk, op.options()) {
-    agree(op.comm(), [&] { work_ = vector_block(op); });
-  }
-
-  std::int64_t products() const { return products_; }
+  using SketchingEstimator::SketchingEstimator;
 
   void round(std::int64_t vectors) {
     const std::int64_t known = q_.rows();
@@ -77,7 +63,7 @@ class XTrace {
     trace.half_width = kOptionalStopping * trace.standard_error *
                        student_quantile(options_.confidence, static_cast<std::int64_t>(all.size()) - 1);
     trace.samples = static_cast<std::int64_t>(all.size());
-    trace.products = products_;
+    trace.products = products();
     for (std::size_t j = 0; j < h_.size(); ++j) trace.captured += h_[j][j];
     trace.deflated = q_.rows();
     trace.method = "xtrace";
@@ -93,7 +79,7 @@ class XTrace {
     for_blocks(vectors, [&](std::int64_t, std::int64_t size) {
       std::vector<at::Tensor> omega;
       for (std::int64_t i = 0; i < size; ++i)
-        omega.push_back(omega_of(quadratic_form_.size() + static_cast<std::size_t>(i)));
+        omega.push_back(random_vector(quadratic_form_.size() + static_cast<std::size_t>(i)));
       const std::span<at::Tensor> product = apply(omega);
       std::vector<double> sums;
       for (std::size_t i = 0; i < omega.size(); ++i) {
@@ -101,13 +87,10 @@ class XTrace {
         sums.push_back(norm_sq(omega[i]));
       }
       sums = op_.comm().sum(std::move(sums));
-      Orthonormalised added =
-          append_orthonormal(op_.comm(), q_, product,
-                             {.n = op_.shard().n, .tolerance = tolerance_, .scale = scale_, .step = products_ - size});
+      Orthonormalised added = extend_basis(product);
       for (std::size_t i = 0; i < omega.size(); ++i) {
         quadratic_form_.push_back(sums[2 * i]);
         norm_sq_.push_back(sums[2 * i + 1]);
-        scale_ = std::max(scale_, added.norms[i]);
         r_.push_back(std::move(added.coefficients[i]));
       }
     });
@@ -122,7 +105,7 @@ class XTrace {
       const std::vector<double> sums = op_.comm().sum(dots_block(q, apply(x)));
       const std::size_t width = sums.size() / x.size();
       for (std::size_t i = 0; i < x.size(); ++i) {
-        require_finite(sums[(i + 1) * width - 1], products_);
+        require_finite(sums[(i + 1) * width - 1]);
         h_.emplace_back(sums.begin() + static_cast<std::ptrdiff_t>(i * width),
                         sums.begin() + static_cast<std::ptrdiff_t>((i + 1) * width - 1));
       }
@@ -136,7 +119,8 @@ class XTrace {
     const auto take = [&](std::int64_t begin, std::int64_t end, const std::vector<at::Tensor>& rows) {
       for_blocks(end - begin, [&](std::int64_t first, std::int64_t size) {
         std::vector<at::Tensor> omega;
-        for (std::int64_t i = 0; i < size; ++i) omega.push_back(omega_of(static_cast<std::size_t>(begin + first + i)));
+        for (std::int64_t i = 0; i < size; ++i)
+          omega.push_back(random_vector(static_cast<std::size_t>(begin + first + i)));
         const std::vector<double> sums = op_.comm().sum(dots_block(rows, omega));
         const auto width = static_cast<std::ptrdiff_t>(sums.size() / omega.size());
         for (std::int64_t i = 0; i < size; ++i) {
@@ -195,29 +179,8 @@ class XTrace {
 
   bool scaled() const { return options_.distribution != ProbeDistribution::kRademacher; }
 
-  at::Tensor omega_of(std::size_t i) const {
-    return probe_vector(op_, options_.distribution, options_.seed, options_.first_probe + i);
-  }
-
-  /// A x in work vectors.
-  std::span<at::Tensor> apply(const std::vector<at::Tensor>& x) {
-    const std::span<at::Tensor> product = std::span(work_).first(x.size());
-    op_.apply_block(x, product);
-    products_ += static_cast<std::int64_t>(x.size());
-    if (on_product_) on_product_();
-    return product;
-  }
-
-  LinearOperator& op_;
-  TraceMethodOptions options_;
-  const std::function<void()>& on_product_;
-  double tolerance_;
-  Basis q_;
-  std::vector<at::Tensor> work_;
   std::vector<std::vector<double>> r_, x_, h_;    // columns: of R and QᵀΩ [vectors], of H [rows of Q]
   std::vector<double> quadratic_form_, norm_sq_;  // [vectors]: ω_iᵀ A ω_i, ‖ω_i‖²
-  std::int64_t products_ = 0;
-  double scale_ = 0;
 };
 
 }  // namespace
@@ -226,14 +189,7 @@ TraceEstimate xtrace(LinearOperator& op, const TraceMethodOptions& options, cons
   const at::NoGradGuard no_grad;
   if (options.max_products < 4 || !(options.rtol >= 0))
     throw UsageError("XTrace takes 4 products or more, and an rtol of 0 or more");
-  XTrace run(op, options, on_product);
-  TraceEstimate trace;
-  do {
-    const std::int64_t left = (options.max_products - run.products()) / 2;
-    run.round(std::min(left, std::max(kFirstVectors, run.products() / 4)));
-    trace = run.estimate();
-  } while ((options.rtol == 0 || !trace.converged) && options.max_products - run.products() >= 2);
-  return trace;
+  return estimate_in_rounds(XTrace(op, options, on_product), options, 2, kFirstVectors);
 }
 
 }  // namespace hesspect

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -59,9 +60,7 @@ class RotatedDiagonalOperator : public DiagonalOperator {
                           const std::function<double(std::int64_t)>& entry)
       : DiagonalOperator(comm, n, dtype, entry),
         u_(sharded([](std::int64_t i) { return 1 + 0.5 * std::sin(static_cast<double>(i)); })) {
-    double sum[1] = {norm_sq(u_)};
-    comm_.all_reduce_sum(std::span<double>(sum));
-    scale_into(u_, 1 / std::sqrt(sum[0]), u_);
+    scale_into(u_, 1 / std::sqrt(comm_.sum(norm_sq(u_))), u_);
   }
   void apply(const at::Tensor& x, at::Tensor& y) override {
     y.copy_(x);
@@ -72,11 +71,7 @@ class RotatedDiagonalOperator : public DiagonalOperator {
   }
 
  private:
-  void reflect(at::Tensor& x) {
-    double dots[1] = {dot_product(u_, x)};
-    comm_.all_reduce_sum(std::span<double>(dots));
-    x.sub_(u_, 2 * dots[0]);
-  }
+  void reflect(at::Tensor& x) { x.sub_(u_, 2 * comm_.sum(dot_product(u_, x))); }
   at::Tensor u_;
 };
 
@@ -106,6 +101,13 @@ inline at::Tensor pattern_vector(const LinearOperator& op, double phase = 0.3) {
   for (std::int64_t i = 0; i < shard.size(); ++i)
     out[i] = std::sin(12.9898 * static_cast<double>(shard.begin() + i + 1) + phase) + 0.1;
   return local.to(op.options().dtype());
+}
+
+/// 0 … count − 1: all Ritz pairs of so many rows.
+inline std::vector<std::size_t> first_indices(std::int64_t count) {
+  std::vector<std::size_t> all(static_cast<std::size_t>(count));
+  std::iota(all.begin(), all.end(), std::size_t{0});
+  return all;
 }
 
 /// A symmetric matrix with Gaussian entries of variance 1/n off the diagonal: its spectrum tends to the semicircle on

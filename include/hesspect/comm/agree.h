@@ -1,5 +1,7 @@
 // Errors that all ranks agree on: a step that may fail on one rank alone is run inside `agree`, and if it failed
 // anywhere, every rank throws the same error (that of the lowest failing rank), so that none is left waiting.
+//
+//   at::Tensor row = agreed(comm, [&] { return at::empty({chunk}, options); });  // or MemoryError on all ranks
 #pragma once
 
 #include <functional>

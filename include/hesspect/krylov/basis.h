@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace hesspect {
@@ -19,6 +20,9 @@ struct BasisOptions {
   /// In (pinned) host memory although the vectors are on a GPU; a pass over the basis then streams it to the device.
   bool on_host = false;
 };
+
+/// Rows [begin, begin + count) of matrices that stand one below the other, or as many of them as there are.
+std::vector<at::Tensor> rows_of(std::span<const at::Tensor> blocks, std::int64_t begin, std::int64_t count);
 
 class Basis {
  public:
@@ -43,9 +47,9 @@ class Basis {
   /// Rows [0, rows) alone; the memory of the others stays for what comes.
   void truncate(std::int64_t rows) { rows_ = std::min(rows_, rows); }
   /// Rows [0, count) as matrices, for vector_math.h.
-  std::vector<at::Tensor> head(std::int64_t count) const;
+  std::vector<at::Tensor> head(std::int64_t count) const { return rows_of(blocks_, 0, count); }
   /// Rows [begin, rows()), the same.
-  std::vector<at::Tensor> tail(std::int64_t begin) const;
+  std::vector<at::Tensor> tail(std::int64_t begin) const { return rows_of(blocks_, begin, rows_ - begin); }
 
  private:
   std::int64_t chunk_;

@@ -5,6 +5,9 @@
 // Every new vector is made orthogonal to the whole basis (classical Gram-Schmidt, twice or more). Vectors of a block
 // that depend on what is there already are dropped, and the block goes on smaller; at none the space is invariant. One
 // apply_block a step. Rows are of the vectors' own dtype and device. All scalars are double and equal on all ranks.
+//
+//   BlockLanczos run(op, starts);  // as many vectors as an eigenvalue may have copies
+//   while (!run.closed() && run.ritz_pairs().back().residual > tolerance) run.extend(op, 8);
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -33,7 +36,7 @@ class BlockLanczos {
   /// @return products taken
   /// @throws NumericalError on all ranks if a product is not finite; MemoryError (agreed) for the basis
   std::int64_t extend(LinearOperator& op, std::int64_t products, const std::function<void()>& on_step = {});
-  /// After the space has closed: a further start vector, or several, one by one. Collective.
+  /// Takes a further start vector after the space has closed; several are taken one by one. Collective.
   /// @return false where nothing is left of it beside the basis
   bool restart(const at::Tensor& start);
   /// Thick restart: keeps these Ritz pairs (indices into ritz_pairs(), rank 0's count) and the next block. Collective.
@@ -52,8 +55,8 @@ class BlockLanczos {
   double rounding() const { return rounding_unit_ * scale_; }
   /// Ascending; residual = ‖Bᵀ s‖, block = which diagonal block of T, first = on that block's first row. Local.
   std::vector<RitzPair> ritz_pairs() const;
-  /// Eigenvectors of T, row i of pair i: [rows · rows]. Local.
-  std::vector<double> ritz_coefficients() const;
+  /// Eigenvectors of T, those of pairs `indices`: [indices · rows]. Local.
+  std::vector<double> ritz_coefficients(std::span<const std::size_t> indices) const;
   /// Q s, this rank's shard [chunk]. Local. @param s  [rows]
   at::Tensor ritz_vector(std::span<const double> s) const;
   /// Rows of Q, then those of the next block, and A on them: column j [rows + next_rows or fewer] holds A q_j. Local.

@@ -7,8 +7,8 @@
 //
 //   Lanczos run(op, start);
 //   run.extend(op, 40);
-//   const std::vector<double> s = run.t().ritz_coefficients();
-//   const at::Tensor y = run.ritz_vector(std::span(s).last(run.t().rows()));  // this rank's shard of the top one
+//   const std::size_t top[] = {39};
+//   const at::Tensor y = run.ritz_vector(run.t().ritz_coefficients(top));  // this rank's shard
 //
 // Re-orthogonalisation is classical Gram-Schmidt twice ("twice is enough", Giraud, Langou & Rozložník 2005), first
 // against q_{m−1} and q_m, then against the whole basis, and again where that found more than rounding: two passes over

@@ -31,7 +31,7 @@ struct LanczosRecord {
   /// Vectors kept at full precision besides, where rows are stored narrower: 0, or the last one or two.
   std::int64_t running = 0;
 };
-/// As bytes, exactly, and back. @throws InputError for bytes that are no such record
+/// A record as bytes and back, to the bit. @throws InputError for bytes that are no such record
 std::string to_bytes(const LanczosRecord& record);
 LanczosRecord lanczos_record_from(const std::string& bytes);
 /// What is wrong with a record in itself; empty where nothing is.

@@ -26,8 +26,10 @@ struct OrthonormalOptions {
   std::int64_t step = 0;  // for the error's message: number of the first product
 };
 
-/// What is dropped as rounding: 1e-12 in float64, 1.2e-6 in float32, as a Lanczos run's breakdown.
+/// What is left of a vector, relative to what it was, and dropped as rounding: 1e-12 in float64, 1.2e-6 in float32.
 double drop_tolerance(at::ScalarType vectors);
+/// What rounding of vectors adds to a residual, relative to ‖A‖: 10 ε.
+double rounding_unit(at::ScalarType vectors);
 
 /// Makes the vectors orthogonal to the basis and to each other and appends what is left of each, normalised. Classical
 /// Gram-Schmidt against the basis, all vectors in one pass, twice and more often where much is lost; modified

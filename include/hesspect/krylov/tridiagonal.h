@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace hesspect {
@@ -68,7 +69,7 @@ struct Tridiagonal {
   // T as it stands.
 
   std::int64_t steps() const { return static_cast<std::int64_t>(alpha.size()); }
-  /// Of T: steps(), or, after a thick restart, the kept Ritz vectors and the steps since.
+  /// T has as many rows as there are steps, or, after a thick restart, kept Ritz vectors and steps since.
   std::int64_t rows() const;
   /// The number of T's first row, where all rows ever are numbered: those that a thick restart puts in the place of
   /// all others (T's rows and the next one) have the next higher numbers.
@@ -84,8 +85,8 @@ struct Tridiagonal {
 
   /// All Ritz pairs of the space, ascending. Without re-orthogonalisation ghosts are among them: ghosts.h tells them.
   std::vector<RitzPair> ritz_pairs() const;
-  /// Eigenvectors of T, row i that of ritz_pairs()[i]: [rows() · rows()].
-  std::vector<double> ritz_coefficients() const;
+  /// Eigenvectors of T, those of the pairs ritz_pairs()[i] for all i of `indices`: [indices · rows()].
+  std::vector<double> ritz_coefficients(std::span<const std::size_t> indices) const;
   /// What each row of T holds of the residual vector: A Q = Q T + q_next cᵀ. [rows()]
   std::vector<double> residual_coefficients() const;
   /// @throws Error(kInternal) between a thick restart and the next step: c is no multiple of e_last there

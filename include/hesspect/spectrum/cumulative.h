@@ -14,7 +14,7 @@
 
 namespace hesspect {
 
-/// Of max |θ|: an eigenvalue within it counts as zero.
+/// An eigenvalue up to this share of max |θ| counts as zero.
 constexpr double kZeroWidth = 1e-6;
 
 struct CumulativeOptions {

@@ -39,7 +39,7 @@ TraceSample trace_sample(const LinearOperator& op, const LayerOffsets& offsets, 
 
 class KrylovDeflation {
  public:
-  /// Of a run's basis as it stands; the run must outlive this and not go on. Collective.
+  /// Deflates the basis of a run as it stands; the run must outlive this and not go on. Collective.
   KrylovDeflation(const LinearOperator& op, const Lanczos& run, const LayerOffsets& offsets);
 
   /// r: dimensions deflated.
@@ -95,7 +95,7 @@ class DeflationForecast {
   bool pays(std::int64_t window, double rtol, double quantile, double floor = 0) const;
 
  private:
-  /// Of the mean over samples, after so many steps.
+  /// The mean over samples, after a number of steps.
   struct Point {
     double remainder_sq = 0;  // ‖PHPz‖²
     double trace = 0;

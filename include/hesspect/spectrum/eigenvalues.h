@@ -75,8 +75,8 @@ EigenPairs eigenvalues_so_far(const Lanczos& run, const EigenOptions& options);
 /// Eigenvectors of what `result` lists: this rank's shard [chunk] of each, unit norm, top then bottom, or magnitude, in
 /// the lists' order; made one at a time. Not collective, but all ranks must ask for the same.
 using VectorSource = std::function<at::Tensor(std::size_t i)>;
-/// Of a look at `run`, which may have taken further steps since, but must not restart thick while the source is used,
-/// and must outlive it. Collective: rank 0's eigenvectors of T count.
+/// The vectors of a look at `run`, which may have taken further steps since, but must not restart thick while the
+/// source is used, and must outlive it. Collective: rank 0's eigenvectors of T count.
 /// @throws UsageError without re-orthogonalisation; Error(kInternal) where the run has restarted thick since
 VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs);
 

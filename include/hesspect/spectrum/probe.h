@@ -51,8 +51,8 @@ bool restart_afresh(LinearOperator& op, Lanczos& run, std::uint64_t seed);
 /// tolerance. Local.
 bool all_found(const Tridiagonal& t);
 
-/// The quadrature of a run so far. Of its first block, where it was restarted, for the others' start vectors are no
-/// part of the probe; but of the whole T, with zeros in β between blocks, where `all_found`. Local.
+/// The quadrature of a run so far. After restarts it is that of the first block, for the other start vectors are no
+/// part of the probe; where `all_found`, it is that of the whole T, with zeros in β between blocks. Local.
 ProbeQuadrature quadrature_of(const Tridiagonal& t, std::int64_t probe);
 
 /// Nodes and weights from α [m] and β [m − 1]: for a result read back from a file. Local.

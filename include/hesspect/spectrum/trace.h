@@ -68,7 +68,7 @@ std::int64_t samples_needed(double captured, std::span<const DeflatedSample> sam
 std::vector<LayerEstimate> layer_estimates(const std::vector<std::string>& names, std::span<const std::int64_t> sizes,
                                            std::span<const double> captured, std::span<const DeflatedSample> samples);
 
-/// Samples without deflation: as they are.
+/// The samples as they are, for a trace without deflation.
 std::vector<DeflatedSample> undeflated(std::span<const TraceSample> samples);
 
 }  // namespace hesspect
