@@ -1,4 +1,5 @@
-// Sizes of the buffers in which vectors are held, worked on and sent: rooms allocate them, and a run's plan counts them.
+// Sizes of the buffers in which vectors are held, worked on and sent: rooms allocate them, and a run's plan counts
+// them.
 #pragma once
 
 #include <cstdint>
