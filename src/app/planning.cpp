@@ -31,16 +31,6 @@ Wire assumed_wire(bool on_gpu, bool one_host) {
   return one_host ? Wire{3e9, 5e-6} : Wire{1e9, 5e-5};
 }
 
-/// All that the plan was made from, and the plan.
-struct Planned {
-  PlanProblem problem;
-  PlanCost cost;
-  Demand demand;
-  PlanMachine machine;
-  PlanRequest request;
-  Plan plan;
-};
-
 PlanProblem plan_problem(const Problem& problem) {
   PlanProblem p;
   p.parameters = problem.program->layout().size();
@@ -137,7 +127,7 @@ BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, std::int64_t me
 }
 
 /// Collective. Ranks that share the first one's host measure at once, as they will run: alone it would seem faster.
-PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t memory_bytes, Communicator& world) {
+BatchCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t memory_bytes, Communicator& world) {
   BatchCost cost;
   const std::vector<std::string>& hosts = problem.placement.hosts;
   agree(world, [&] {
@@ -145,20 +135,11 @@ PlanCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t 
       cost = batch_cost(problem, micro_batch, memory_bytes);
   });
   problem.options.check_double_backward = false;  // has been tried
-  cost = world.of_rank0(cost);
-  return {cost.micro_batch,
-          cost.gradient_s,
-          cost.graph_s,
-          cost.pullback_s,
-          cost.graph_fixed_bytes,
-          cost.graph_row_bytes,
-          cost.transient_fixed_bytes,
-          cost.transient_row_bytes,
-          cost.output_row_bytes};
+  return world.of_rank0(cost);
 }
 
 /// Costs, and what the process takes now that they are known. Collective.
-void measure(Problem& problem, Planned& p, Communicator& world) {
+void measure(Problem& problem, PlanInputs& p, Communicator& world) {
   p.cost = measured_cost(problem, p.request.micro_batch, world.min(room_for_trials(problem, p.machine)), world);
   p.problem.process_bytes = process_bytes(p.problem, world);
 }
@@ -191,33 +172,33 @@ ChangedDemand changed_demand(const RunConfig& config, const Goals& goals) {
   };
 }
 
-std::string would_fit(const RunConfig& config, const Goals& goals, const Planned& p) {
-  const auto ideas = what_would_fit(p.problem, p.cost, p.demand, p.machine, p.request, changed_demand(config, goals));
+std::string would_fit(const RunConfig& config, const Goals& goals, const PlanInputs& p) {
+  const auto ideas = what_would_fit(p, changed_demand(config, goals));
   return ideas.empty() ? "nothing tried would fit" : "would fit: " + joined(ideas);
 }
 
 }  // namespace
 
 Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, const Plan* kept, Communicator& world) {
-  Planned p;
+  PlanInputs p;
   p.problem = plan_problem(problem);
   p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, kept);
   measure(problem, p, world);
-  p.plan = make_plan(p.problem, p.cost, p.demand, p.machine, p.request);
-  if (!p.plan.fits)
-    throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
-                      "the run takes " + format_bytes(p.plan.bytes.total()) + " a rank (of it " +
-                          format_bytes(p.plan.bytes.basis + p.plan.bytes.basis_host) + " for the Krylov basis), and " +
+  const Plan plan = make_plan(p);
+  if (!plan.fits)
+    throw MemoryError(plan.bytes.total(), p.machine.memory_bytes,
+                      "the run takes " + format_bytes(plan.bytes.total()) + " a rank (of it " +
+                          format_bytes(plan.bytes.basis + plan.bytes.basis_host) + " for the Krylov basis), and " +
                           format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(config, goals, p));
-  return p.plan;
+  return plan;
 }
 
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
   Problem problem = read_problem(config, 0, Weights::kStandIns, world);
   const Goals goals = goals_of(config.plan.work, config, problem.program->layout().size());
-  Planned p;
+  PlanInputs p;
   p.problem = plan_problem(problem);
   p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
@@ -234,9 +215,9 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
     }
     p.machine.world = static_cast<int>(config.plan.world);
   }
-  p.plan = make_plan(p.problem, p.cost, p.demand, p.machine, p.request);
-  std::vector<std::string> lines = describe(p.plan, p.problem, p.cost, p.demand, p.machine);
-  fits = p.plan.fits;
+  const Plan plan = make_plan(p);
+  std::vector<std::string> lines = describe(plan, p);
+  fits = plan.fits;
   if (!fits) lines.push_back(would_fit(config, goals, p));
   if (const auto names = problem.program->lacking(); !names.empty())
     lines.push_back("the model holds no data for " + format_count(static_cast<std::int64_t>(names.size())) +

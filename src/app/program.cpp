@@ -6,6 +6,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
+#include "hesspect/io/fields.h"
 #include "inspect.h"
 #include "planning.h"
 #include "smooth.h"
@@ -23,25 +24,12 @@ int print(const Communicator& host, const std::string& text) {
   return kDone;
 }
 
-/// The command line and the variables as one text: neither can hold a NUL.
-std::string packed(const std::vector<std::string>& argv, const Environment& environment) {
-  std::string text;
-  text += std::to_string(argv.size()) + '\0';
-  for (const auto& arg : argv) text += arg + '\0';
-  for (const auto& [name, value] : environment) text += name + '=' + value + '\0';
-  return text;
-}
+/// What a process is started with.
+struct Start {
+  std::vector<std::string> argv, names, values;  // the latter two: of variables
+};
 
-void unpack(const std::string& text, std::vector<std::string>& argv, Environment& environment) {
-  std::vector<std::string> parts;
-  for (std::size_t begin = 0, end = 0; (end = text.find('\0', begin)) != std::string::npos; begin = end + 1)
-    parts.push_back(text.substr(begin, end - begin));
-  const auto first_variable = parts.begin() + 1 + std::stol(parts.at(0));
-  argv.assign(parts.begin() + 1, first_variable);
-  environment.clear();
-  for (auto part = first_variable; part != parts.end(); ++part)
-    environment[part->substr(0, part->find('='))] = part->substr(part->find('=') + 1);
-}
+void fields(auto& v, Is<Start> auto& start) { v("argv", start.argv, "names", start.names, "values", start.values); }
 
 /// Launchers do not always hand on variables, and an ini file may differ between nodes. Collective.
 void require_same(const Invocation& run, Communicator& host) {
@@ -54,9 +42,15 @@ void require_same(const Invocation& run, Communicator& host) {
 
 int run_program(const std::vector<std::string>& own_argv, const Environment& own_environment, const StopSignal& signal,
                 Communicator& host) {
-  std::vector<std::string> argv;
+  Start own{own_argv, {}, {}};
+  for (const auto& [name, value] : own_environment) {
+    own.names.push_back(name);
+    own.values.push_back(value);
+  }
+  const auto start = FieldReader::from<Start>(host.broadcast_bytes(FieldWriter::text(own)), "start");
+  const std::vector<std::string>& argv = start.argv;
   Environment environment;
-  unpack(host.broadcast_bytes(packed(own_argv, own_environment)), argv, environment);
+  for (std::size_t i = 0; i < start.names.size(); ++i) environment[start.names[i]] = start.values[i];
   const Invocation run = agreed(host, [&] {
     return parse_command_line(std::vector<std::string>(argv.begin() + (argv.empty() ? 0 : 1), argv.end()), environment);
   });

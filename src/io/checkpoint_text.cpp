@@ -9,25 +9,15 @@
 namespace hesspect {
 
 void fields(auto& v, Is<Piece> auto& p) {
-  v("set", p.set);
-  v("first_row", p.first_row);
-  v("rows", p.rows);
-  v("rank", p.rank);
-  v("file", p.file);
-  v("bytes", p.bytes);
-  v("sha256", p.sha256);
+  v("set", p.set, "first_row", p.first_row, "rows", p.rows, "rank", p.rank, "file", p.file, "bytes", p.bytes, "sha256",
+    p.sha256);
 }
 
 void fields(auto& v, Is<ProbeManifest> auto& m) {
-  v("run_id", m.run_id);
-  v("probe", m.probe);
-  v("steps", m.steps);
+  v("run_id", m.run_id, "probe", m.probe, "steps", m.steps);
   v.bytes("state", m.state);
-  v("n", m.n);
-  v("ranks", m.ranks);
-  v("basis_element_bytes", m.basis_element_bytes);
-  v("running_element_bytes", m.running_element_bytes);
-  v("pieces", m.pieces);
+  v("n", m.n, "ranks", m.ranks, "basis_element_bytes", m.basis_element_bytes, "running_element_bytes",
+    m.running_element_bytes, "pieces", m.pieces);
 }
 
 std::string to_text(const Piece& piece) { return FieldWriter::text(piece); }
@@ -45,10 +35,7 @@ struct Mark {
   std::string kind;
 };
 
-void fields(auto& v, Is<Mark> auto& mark) {
-  v("hesspect_checkpoint", mark.layout);
-  v("kind", mark.kind);
-}
+void fields(auto& v, Is<Mark> auto& mark) { v("hesspect_checkpoint", mark.layout, "kind", mark.kind); }
 
 /// The seal is a JSON text too, so that tools read the file as two values.
 std::string seal(std::string_view content) {

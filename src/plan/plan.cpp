@@ -15,7 +15,6 @@ namespace {
 
 using plan_model::BasisChoice;
 using plan_model::bytes_of;
-using plan_model::Given;
 using plan_model::Layout;
 
 constexpr std::int64_t kMostLockStep = 8;
@@ -33,7 +32,7 @@ std::vector<int> divisors(int number) {
   return found;
 }
 
-void check(const Given& given) {
+void check(const PlanInputs& given) {
   const PlanRequest& request = given.request;
   const int world = given.machine.world;
   if (world < 1) throw UsageError("a plan needs at least one rank, not " + std::to_string(world));
@@ -55,7 +54,7 @@ void check(const Given& given) {
 }
 
 /// Widest first, and on a GPU the device before the host. On a CPU both are one.
-std::vector<BasisChoice> basis_choices(const Given& given) {
+std::vector<BasisChoice> basis_choices(const PlanInputs& given) {
   const PlanRequest& request = given.request;
   // Two rows are no basis to save on: they are as the vectors are.
   if (!given.demand.reorthogonalize) return {{plan_model::vector_dtype(given.problem), BasisMemory::kDevice}};
@@ -70,14 +69,14 @@ std::vector<BasisChoice> basis_choices(const Given& given) {
   return choices;
 }
 
-std::vector<std::int64_t> micro_batches(const Given& given) {
+std::vector<std::int64_t> micro_batches(const PlanInputs& given) {
   if (given.request.micro_batch > 0) return {given.request.micro_batch};
   std::vector<std::int64_t> sizes{given.cost.micro_batch};
   while (!given.problem.static_batch && sizes.back() > 1) sizes.push_back(sizes.back() / 2);
   return sizes;
 }
 
-std::vector<Layout> layouts(const Given& given) {
+std::vector<Layout> layouts(const PlanInputs& given) {
   const PlanRequest& request = given.request;
   const std::int64_t probes = std::max<std::int64_t>(1, given.demand.probes);
   std::vector<Layout> all;
@@ -109,7 +108,7 @@ bool preferred(const Plan& a, const Plan& b) {
 }
 
 /// The best layout with the bases as they are given.
-Plan best_layout(const Given& given) {
+Plan best_layout(const PlanInputs& given) {
   std::vector<Plan> fitting;
   Plan nearest;
   std::int64_t least_excess = std::numeric_limits<std::int64_t>::max();
@@ -142,19 +141,19 @@ Plan best_layout(const Given& given) {
 
 /// With as many rows of the longest run's basis as fit. Nothing where that is too few for what is asked of the run, or
 /// where the basis cannot restart thick: its rows would have to be of the vectors' own dtype, on their device.
-std::optional<Plan> with_thick_restarts(const Given& given) {
+std::optional<Plan> with_thick_restarts(const PlanInputs& given) {
   const Demand& demand = given.demand;
   if (demand.wanted == 0 || !demand.reorthogonalize || demand.max_basis > 0) return std::nullopt;
-  PlanRequest request = given.request;
+  PlanInputs limited = given;
   const ElementType own = plan_model::vector_dtype(given.problem);
-  if (request.basis_dtype.value_or(own) != own || request.basis_memory == BasisMemory::kHost) return std::nullopt;
-  request.basis_dtype = own;
-  if (given.problem.on_gpu) request.basis_memory = BasisMemory::kDevice;
+  if (given.request.basis_dtype.value_or(own) != own || given.request.basis_memory == BasisMemory::kHost)
+    return std::nullopt;
+  limited.request.basis_dtype = own;
+  if (given.problem.on_gpu) limited.request.basis_memory = BasisMemory::kDevice;
   const auto plan_with = [&](std::int64_t rows) {
-    Demand limited = demand;
-    limited.max_basis = rows;
-    limited.most_steps = std::min(limited.most_steps, rows);
-    return best_layout({given.problem, given.cost, limited, given.machine, request});
+    limited.demand.max_basis = rows;
+    limited.demand.most_steps = std::min(demand.most_steps, rows);
+    return best_layout(limited);
   };
   std::int64_t enough = std::max(demand.steps + 1, 2 * demand.wanted + 16), too_many = demand.longest_steps;
   if (enough >= too_many || !plan_with(enough).fits) return std::nullopt;
@@ -167,9 +166,7 @@ std::optional<Plan> with_thick_restarts(const Given& given) {
 
 }  // namespace
 
-Plan make_plan(const PlanProblem& problem, const PlanCost& cost, const Demand& demand, const PlanMachine& machine,
-               const PlanRequest& request) {
-  const Given given{problem, cost, demand, machine, request};
+Plan make_plan(const PlanInputs& given) {
   check(given);
   Plan plan = best_layout(given);
   if (!plan.fits)

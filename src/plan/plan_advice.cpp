@@ -16,12 +16,10 @@ constexpr int kMostRanks = 1 << 20;
 
 class Advisor {
  public:
-  Advisor(const PlanProblem& problem, const PlanCost& cost, const Demand& demand, const PlanMachine& machine,
-          const PlanRequest& request, const ChangedDemand& changed)
-      : problem_(problem), cost_(cost), demand_(demand), machine_(machine), request_(request), changed_(changed) {}
+  Advisor(const PlanInputs& inputs, const ChangedDemand& changed) : inputs_(inputs), changed_(changed) {}
 
   std::vector<std::string> suggestions() {
-    if (fits(demand_, machine_, request_)) return {};
+    if (make_plan(inputs_).fits) return {};
     free_what_is_fixed();
     more_ranks();
     fewer_steps();
@@ -32,11 +30,10 @@ class Advisor {
   }
 
  private:
-  Plan plan(const Demand& demand, const PlanMachine& machine, const PlanRequest& request) const {
-    return make_plan(problem_, cost_, demand, machine, request);
-  }
-  bool fits(const Demand& demand, const PlanMachine& machine, const PlanRequest& request) const {
-    return plan(demand, machine, request).fits;
+  bool fits(const Demand& demand) const {
+    PlanInputs inputs = inputs_;
+    inputs.demand = demand;
+    return make_plan(inputs).fits;
   }
 
   /// An option that the user has fixed: how it is left to the plan, and the value that a plan then has for it.
@@ -47,22 +44,22 @@ class Advisor {
 
   std::vector<Fixed> fixed_options() const {
     std::vector<Fixed> fixed;
-    if (request_.lock_step > 1)
+    if (inputs_.request.lock_step > 1)
       fixed.push_back({[](PlanRequest& r, DemandChange&) { r.lock_step = 1; },
                        [](const Plan& p) { return "--lock-step " + std::to_string(p.lock_step); }});
-    if (request_.groups > 1)
+    if (inputs_.request.groups > 1)
       fixed.push_back({[](PlanRequest& r, DemandChange&) { r.groups = 0; },
                        [](const Plan& p) { return "--groups " + std::to_string(p.groups); }});
-    if (request_.micro_batch > 1 && !problem_.static_batch && cost_.micro_batch > 0)
+    if (inputs_.request.micro_batch > 1 && !inputs_.problem.static_batch && inputs_.cost.micro_batch > 0)
       fixed.push_back({[](PlanRequest& r, DemandChange&) { r.micro_batch = 0; },
                        [](const Plan& p) { return "--micro-batch " + std::to_string(p.micro_batch); }});
-    if (request_.basis_dtype)
+    if (inputs_.request.basis_dtype)
       fixed.push_back({[](PlanRequest& r, DemandChange&) { r.basis_dtype.reset(); },
                        [](const Plan& p) { return "--basis-dtype " + to_string(p.basis_dtype); }});
-    if (problem_.on_gpu && request_.basis_memory)
+    if (inputs_.problem.on_gpu && inputs_.request.basis_memory)
       fixed.push_back({[](PlanRequest& r, DemandChange&) { r.basis_memory.reset(); },
                        [](const Plan& p) { return "--basis-memory " + to_string(p.basis_memory); }});
-    if (demand_.max_basis > 0)
+    if (inputs_.demand.max_basis > 0)
       fixed.push_back({[](PlanRequest&, DemandChange& change) { change.max_basis = 0; },
                        [](const Plan& p) { return "--max-basis " + std::to_string(p.max_basis); }});
     return fixed;
@@ -72,12 +69,13 @@ class Advisor {
   void free_what_is_fixed() {
     const std::vector<Fixed> fixed = fixed_options();
     const auto freed = [&](std::span<const Fixed> options) {
-      PlanRequest request = request_;
+      PlanInputs inputs = inputs_;
       DemandChange change;
-      for (const Fixed& one : options) one.free(request, change);
-      const auto demand = change.max_basis ? changed_(change) : demand_;
+      for (const Fixed& one : options) one.free(inputs.request, change);
+      const auto demand = change.max_basis ? changed_(change) : inputs_.demand;
       if (!demand) return;
-      const Plan found = plan(*demand, machine_, request);
+      inputs.demand = *demand;
+      const Plan found = make_plan(inputs);
       if (!found.fits) return;
       std::string text;
       for (const Fixed& one : options) text += (text.empty() ? "" : " ") + one.text(found);
@@ -90,22 +88,21 @@ class Advisor {
   /// The fewest ranks that do in one group, each with as much memory as now; if no number does because of --lock-step,
   /// with one probe at a time.
   void more_ranks() {
-    PlanRequest request = request_;
-    request.groups = 1;
-    if (ranks_that_do(request)) return;
-    if (request_.lock_step <= 1) return;
-    request.lock_step = 1;
-    ranks_that_do(request);
+    PlanInputs inputs = inputs_;
+    inputs.request.groups = 1;
+    if (ranks_that_do(inputs)) return;
+    if (inputs.request.lock_step <= 1) return;
+    inputs.request.lock_step = 1;
+    ranks_that_do(inputs);
   }
 
-  bool ranks_that_do(const PlanRequest& request) {
+  bool ranks_that_do(PlanInputs inputs) {
     const auto do_fit = [&](int ranks) {
-      PlanMachine machine = machine_;
-      machine.world = ranks;
-      return fits(demand_, machine, request);
+      inputs.machine.world = ranks;
+      return make_plan(inputs).fits;
     };
-    if (do_fit(machine_.world)) return true;  // fewer groups are enough, which has been said
-    int too_few = machine_.world, enough = 2 * machine_.world;
+    if (do_fit(inputs_.machine.world)) return true;  // fewer groups are enough, which has been said
+    int too_few = inputs_.machine.world, enough = 2 * inputs_.machine.world;
     while (!do_fit(enough)) {
       if (enough >= kMostRanks) return false;
       too_few = enough;
@@ -117,18 +114,18 @@ class Advisor {
     }
     list_.push_back("at least " + std::to_string(enough) + " ranks with as much memory each (mpirun -n " +
                     std::to_string(enough) + ", --groups 1" +
-                    (request.lock_step != request_.lock_step ? " --lock-step 1)" : ")"));
+                    (inputs.request.lock_step != inputs_.request.lock_step ? " --lock-step 1)" : ")"));
     return true;
   }
 
   /// The most steps that fit: of the longest run alone where that is enough, else of all.
   void fewer_steps() {
     const auto longest = [](std::int64_t steps) { return DemandChange{.max_steps = steps}; };
-    if (demand_.longest_steps > demand_.steps &&
-        most_steps(longest, demand_.steps, demand_.longest_steps, "--max-steps "))
+    if (inputs_.demand.longest_steps > inputs_.demand.steps &&
+        most_steps(longest, inputs_.demand.steps, inputs_.demand.longest_steps, "--max-steps "))
       return;
-    const std::int64_t most = std::max(demand_.steps, demand_.longest_steps);
-    if (demand_.longest_steps > 0)
+    const std::int64_t most = std::max(inputs_.demand.steps, inputs_.demand.longest_steps);
+    if (inputs_.demand.longest_steps > 0)
       most_steps([](std::int64_t steps) { return DemandChange{steps, steps}; }, 2, most, "--steps and --max-steps ");
     else
       most_steps([](std::int64_t steps) { return DemandChange{.steps = steps}; }, 2, most, "--steps ");
@@ -138,7 +135,7 @@ class Advisor {
                   const std::string& option) {
     const auto do_fit = [&](std::int64_t steps) {
       const auto demand = changed_(change(steps));
-      return demand && fits(*demand, machine_, request_);
+      return demand && fits(*demand);
     };
     if (too_many <= enough || !do_fit(enough)) return false;
     while (too_many - enough > 1) {
@@ -150,51 +147,44 @@ class Advisor {
   }
 
   void without_reorthogonalisation() {
-    if (!demand_.reorthogonalize) return;
+    if (!inputs_.demand.reorthogonalize) return;
     const auto demand = changed_({.reorthogonalize = false});
-    if (demand && fits(*demand, machine_, request_))
-      list_.push_back("--reorthogonalization none (ghost eigenvalues blur the density)");
+    if (demand && fits(*demand)) list_.push_back("--reorthogonalization none (ghost eigenvalues blur the density)");
   }
 
   /// The least memory that would do, to a percent.
   void more_memory() {
     const auto with = [&](double factor) {
-      PlanMachine machine = machine_;
+      PlanInputs inputs = inputs_;
       const auto scaled = [factor](std::int64_t bytes) {
         return static_cast<std::int64_t>(std::ceil(static_cast<double>(std::max<std::int64_t>(bytes, 1)) * factor));
       };
-      machine.memory_bytes = scaled(machine_.memory_bytes);
-      return machine;
+      inputs.machine.memory_bytes = scaled(inputs.machine.memory_bytes);
+      return inputs;
     };
     double too_little = 1, enough = 2;
-    while (enough < 1e9 && !fits(demand_, with(enough), request_)) {
+    while (enough < 1e9 && !make_plan(with(enough)).fits) {
       too_little = enough;
       enough *= 2;
     }
     if (enough >= 1e9) return;
     while (enough / too_little > 1.01) {
       const double middle = std::sqrt(enough * too_little);
-      (fits(demand_, with(middle), request_) ? enough : too_little) = middle;
+      (make_plan(with(middle)).fits ? enough : too_little) = middle;
     }
     // A percent more, so that the number is enough as it is printed.
-    list_.push_back("at least " + format_bytes(with(1.01 * enough).memory_bytes) + " of memory for each rank");
+    list_.push_back("at least " + format_bytes(with(1.01 * enough).machine.memory_bytes) + " of memory for each rank");
   }
 
-  const PlanProblem& problem_;
-  const PlanCost& cost_;
-  const Demand& demand_;
-  const PlanMachine& machine_;
-  const PlanRequest& request_;
+  const PlanInputs& inputs_;
   const ChangedDemand& changed_;
   std::vector<std::string> list_;
 };
 
 }  // namespace
 
-std::vector<std::string> what_would_fit(const PlanProblem& problem, const PlanCost& cost, const Demand& demand,
-                                        const PlanMachine& machine, const PlanRequest& request,
-                                        const ChangedDemand& changed) {
-  return Advisor(problem, cost, demand, machine, request, changed).suggestions();
+std::vector<std::string> what_would_fit(const PlanInputs& inputs, const ChangedDemand& changed) {
+  return Advisor(inputs, changed).suggestions();
 }
 
 }  // namespace hesspect

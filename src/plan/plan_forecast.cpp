@@ -70,7 +70,7 @@ Finish schedule(int groups, const Batch& first, const Batch& equal, std::int64_t
 /// Seconds of the parts of a product, of the slowest rank.
 class Times {
  public:
-  Times(const Given& given, const Plan& plan) : given_(given), plan_(plan) {
+  Times(const PlanInputs& given, const Plan& plan) : given_(given), plan_(plan) {
     const PlanProblem& problem = given.problem;
     const std::int64_t ranks = plan.data_ranks;
     chunk_ = (problem.parameters + ranks - 1) / ranks;
@@ -119,7 +119,7 @@ class Times {
     return bytes_s + static_cast<double>(kMessages) * std::ceil(std::log2(plan_.data_ranks)) * given_.machine.latency_s;
   }
 
-  const Given& given_;
+  const PlanInputs& given_;
   const Plan& plan_;
   std::int64_t chunk_ = 0;
   double graphs_s_ = 0, pullbacks_s_ = 0;
@@ -127,7 +127,7 @@ class Times {
 
 }  // namespace
 
-void add_forecast(const Given& given, Plan& plan) {
+void add_forecast(const PlanInputs& given, Plan& plan) {
   const std::int64_t steps = ordinary_steps(given.problem, given.demand);
   const std::int64_t more_steps = longest_steps(given.problem, given.demand) - steps;
   const std::int64_t probes = std::max<std::int64_t>(1, given.demand.probes);

@@ -36,7 +36,7 @@ std::int64_t pinned_bytes(std::int64_t rows, std::int64_t row_bytes) {
 }
 
 /// The basis of all probes that the group with the longest one advances together.
-void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, PlanBytes& bytes) {
+void add_basis(const PlanInputs& given, const Layout& layout, std::int64_t chunk, PlanBytes& bytes) {
   const std::int64_t n = given.problem.parameters, full = given.problem.element_bytes;
   // The longest one's basis stays beside those of the probes after it.
   const bool others_later = given.demand.keeps_basis && given.demand.probes > layout.lock_step;
@@ -64,8 +64,8 @@ void add_basis(const Given& given, const Layout& layout, std::int64_t chunk, Pla
 }
 
 /// Kept graphs, the transient of a product and the holes that they leave, in `room` bytes.
-void add_activations(const Given& given, const Layout& layout, std::int64_t rows, std::int64_t room, Plan& plan) {
-  const PlanCost& cost = given.cost;
+void add_activations(const PlanInputs& given, const Layout& layout, std::int64_t rows, std::int64_t room, Plan& plan) {
+  const BatchCost& cost = given.cost;
   const std::int64_t cap = given.request.graph_bytes;
   if (!given.measured()) {
     // Gradients and a product are there at least.
@@ -127,7 +127,7 @@ std::int64_t longest_steps(const PlanProblem& problem, const Demand& demand) {
 namespace {
 
 /// @param joint  products that are taken at once, at most
-Plan with_joint(const Given& given, const Layout& layout, std::int64_t joint) {
+Plan with_joint(const PlanInputs& given, const Layout& layout, std::int64_t joint) {
   const PlanProblem& problem = given.problem;
   Plan plan;
   plan.groups = layout.groups;
@@ -160,14 +160,14 @@ Plan with_joint(const Given& given, const Layout& layout, std::int64_t joint) {
 
 }  // namespace
 
-Plan with_bytes(const Given& given, const Layout& layout) {
+Plan with_bytes(const PlanInputs& given, const Layout& layout) {
   const std::int64_t least = std::max(layout.lock_step, given.demand.joint);
   const std::int64_t wanted = std::max(least, given.demand.joint_where_room);
   Plan plan = with_joint(given, layout, wanted);
   return plan.fits || wanted == least ? plan : with_joint(given, layout, least);
 }
 
-std::int64_t excess_bytes(const Given& given, const Plan& plan) {
+std::int64_t excess_bytes(const PlanInputs& given, const Plan& plan) {
   const auto over = [](std::int64_t needed, std::int64_t usable) {
     return needed > 0 ? std::max<std::int64_t>(0, needed - usable) : 0;
   };

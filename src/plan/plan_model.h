@@ -22,16 +22,6 @@ struct Layout {
   std::int64_t micro_batch = 0;  // 0: not measured, not given
 };
 
-/// All that a plan is made from.
-struct Given {
-  const PlanProblem& problem;
-  const PlanCost& cost;
-  const Demand& demand;
-  const PlanMachine& machine;
-  const PlanRequest& request;
-  bool measured() const { return cost.micro_batch > 0; }
-};
-
 /// Of an element.
 inline std::int64_t bytes_of(ElementType dtype) { return static_cast<std::int64_t>(element_size(dtype)); }
 /// The vectors' own dtype.
@@ -42,11 +32,11 @@ std::int64_t ordinary_steps(const PlanProblem& problem, const Demand& demand);
 std::int64_t longest_steps(const PlanProblem& problem, const Demand& demand);
 
 /// Bytes on the largest rank, as many kept graphs as fit, and whether all of it fits. No times.
-Plan with_bytes(const Given& given, const Layout& layout);
+Plan with_bytes(const PlanInputs& given, const Layout& layout);
 /// How many bytes over what may be used, on the device and on the host.
-std::int64_t excess_bytes(const Given& given, const Plan& plan);
+std::int64_t excess_bytes(const PlanInputs& given, const Plan& plan);
 
 /// Fills in products, messages and, with measured costs, times.
-void add_forecast(const Given& given, Plan& plan);
+void add_forecast(const PlanInputs& given, Plan& plan);
 
 }  // namespace hesspect::plan_model

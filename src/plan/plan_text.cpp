@@ -36,9 +36,7 @@ std::string rate(double bytes_per_s) {
 
 class Description {
  public:
-  Description(const Plan& plan, const PlanProblem& problem, const PlanCost& cost, const Demand& demand,
-              const PlanMachine& machine)
-      : plan_(plan), problem_(problem), cost_(cost), demand_(demand), machine_(machine) {}
+  Description(const Plan& plan, const PlanInputs& inputs) : plan_(plan), inputs_(inputs) {}
 
   std::vector<std::string> lines() {
     if (!plan_.fits) add("does not fit", "what comes nearest:");
@@ -52,26 +50,26 @@ class Description {
   }
 
  private:
-  bool measured() const { return cost_.micro_batch > 0; }
+  bool measured() const { return inputs_.measured(); }
   void add(const std::string& label, const std::string& text) { lines_.push_back(line(label, text)); }
 
   void layout() {
-    const std::int64_t probes = std::max<std::int64_t>(1, demand_.probes);
+    const std::int64_t probes = std::max<std::int64_t>(1, inputs_.demand.probes);
     std::string text = counted(plan_.groups, "group") + " of " + counted(plan_.data_ranks, "rank") + ", " +
                        counted(plan_.lock_step, "probe") + " at a time" + (plan_.groups > 1 ? " in each; " : "; ") +
                        counted(probes, "probe") + " in all";
     if (plan_.groups > probes) text += ", so " + counted(plan_.groups - probes, "group") + " idle";
     add("layout", text);
-    if (problem_.unit_rows > 1) units();
+    if (inputs_.problem.unit_rows > 1) units();
     for (const std::optional<int>& groups : {next_groups(+1), next_groups(-1)})
       if (groups) why_not(*groups, probes);
   }
 
   void units() {
-    const std::int64_t working = std::min<std::int64_t>(problem_.units(), plan_.data_ranks);
+    const std::int64_t working = std::min<std::int64_t>(inputs_.problem.units(), plan_.data_ranks);
     const std::int64_t others = plan_.data_ranks - working;
-    std::string text =
-        counted(problem_.units(), "unit") + " of " + format_count(problem_.unit_rows) + " rows, never parted";
+    std::string text = counted(inputs_.problem.units(), "unit") + " of " + format_count(inputs_.problem.unit_rows) +
+                       " rows, never parted";
     if (others > 0)
       text += ": " + counted(working, "rank") + " of each group " + (working == 1 ? "has" : "have") +
               " rows, the other " + format_count(others) + " only hold" + (others == 1 ? "s" : "") + " vectors";
@@ -80,20 +78,21 @@ class Description {
 
   /// The next number of groups, up or down, that divides the ranks.
   std::optional<int> next_groups(int direction) const {
-    for (int groups = plan_.groups + direction; groups >= 1 && groups <= machine_.world; groups += direction)
-      if (machine_.world % groups == 0) return groups;
+    for (int groups = plan_.groups + direction; groups >= 1 && groups <= inputs_.machine.world; groups += direction)
+      if (inputs_.machine.world % groups == 0) return groups;
     return std::nullopt;
   }
 
   void why_not(int groups, std::int64_t probes) {
-    const std::string what = counted(groups, "group") + " of " + counted(machine_.world / groups, "rank");
+    const std::string what = counted(groups, "group") + " of " + counted(inputs_.machine.world / groups, "rank");
     if (groups > probes && groups > plan_.groups) {
       add("", what + " would leave groups without a probe");
       return;
     }
-    PlanRequest request;
-    request.groups = groups;
-    const Plan other = make_plan(problem_, cost_, demand_, machine_, request);
+    PlanInputs inputs = inputs_;
+    inputs.request = {};
+    inputs.request.groups = groups;
+    const Plan other = make_plan(inputs);
     if (!other.fits) {
       add("", what + " would not fit: " + format_bytes(other.bytes.total()) + " a rank");
     } else if (plan_model::bytes_of(other.basis_dtype) < plan_model::bytes_of(plan_.basis_dtype)) {
@@ -104,14 +103,16 @@ class Description {
   }
 
   void basis() {
-    const std::int64_t most = plan_model::longest_steps(problem_, demand_);
+    const std::int64_t most = plan_model::longest_steps(inputs_.problem, inputs_.demand);
     std::string text =
         to_string(plan_.basis_dtype) +
-        (problem_.on_gpu && demand_.reorthogonalize ? ", in " + to_string(plan_.basis_memory) + " memory" : "") + ", ";
+        (inputs_.problem.on_gpu && inputs_.demand.reorthogonalize ? ", in " + to_string(plan_.basis_memory) + " memory"
+                                                                  : "") +
+        ", ";
     const std::int64_t rows = plan_.max_basis > 0 ? std::min(most, plan_.max_basis) : most;
-    text += demand_.reorthogonalize ? "up to " + counted(rows + 1, "vector") + " a probe" : "2 vectors a probe";
-    if (demand_.reorthogonalize && rows < most) text += ", then a thick restart";
-    const std::int64_t chunk = (problem_.parameters + plan_.data_ranks - 1) / plan_.data_ranks;
+    text += inputs_.demand.reorthogonalize ? "up to " + counted(rows + 1, "vector") + " a probe" : "2 vectors a probe";
+    if (inputs_.demand.reorthogonalize && rows < most) text += ", then a thick restart";
+    const std::int64_t chunk = (inputs_.problem.parameters + plan_.data_ranks - 1) / plan_.data_ranks;
     add("basis", text + " of " + format_count(chunk) + " entries a rank");
   }
 
@@ -148,22 +149,23 @@ class Description {
       return " of " + format_bytes(given) + ", of which " +
              format_bytes(std::max<std::int64_t>(0, usable_bytes(given, on_gpu))) + " may be planned with";
     };
-    lines_.push_back(row("total", bytes.total()) + of(machine_.memory_bytes, problem_.on_gpu));
+    lines_.push_back(row("total", bytes.total()) + of(inputs_.machine.memory_bytes, inputs_.problem.on_gpu));
     if (bytes.basis_host > 0)
-      lines_.push_back(row("Lanczos basis, in host memory", bytes.basis_host) + of(machine_.host_memory_bytes, false));
+      lines_.push_back(row("Lanczos basis, in host memory", bytes.basis_host) +
+                       of(inputs_.machine.host_memory_bytes, false));
   }
 
   void cost() {
     if (plan_.messages_per_step > 0)
       add("messages", counted(plan_.messages_per_step, "collective call") + " a step, " +
                           format_bytes(plan_.message_bytes_per_step) + " sent by a rank" +
-                          (machine_.bandwidth > 0 ? ", at " + rate(machine_.bandwidth) : ""));
+                          (inputs_.machine.bandwidth > 0 ? ", at " + rate(inputs_.machine.bandwidth) : ""));
     add("products", format_count(plan_.products) + " at most, " + format_count(plan_.products_in_turn) +
                         " of them in the group that takes longest");
-    if (demand_.adaptive)
-      add("",
-          "and what --rtol-trace and --density-w1 ask for beyond, " +
-              (demand_.max_products > 0 ? format_count(demand_.max_products) + " in all at most" : "without a limit"));
+    if (inputs_.demand.adaptive)
+      add("", "and what --rtol-trace and --density-w1 ask for beyond, " +
+                  (inputs_.demand.max_products > 0 ? format_count(inputs_.demand.max_products) + " in all at most"
+                                                   : "without a limit"));
     if (measured())
       add("forecast", format_duration(plan_.run_s) + " at most, " + format_duration(plan_.product_s) +
                           " for a product of one probe");
@@ -172,23 +174,19 @@ class Description {
   void unknown() {
     if (!measured())
       add("not measured", "activations and times: they are not in the figures above, so it may yet not fit");
-    else if (plan_.data_ranks > 1 && machine_.bandwidth <= 0)
+    else if (plan_.data_ranks > 1 && inputs_.machine.bandwidth <= 0)
       add("not measured", "the bandwidth of messages: the forecast leaves them out");
   }
 
   const Plan& plan_;
-  const PlanProblem& problem_;
-  const PlanCost& cost_;
-  const Demand& demand_;
-  const PlanMachine& machine_;
+  const PlanInputs& inputs_;
   std::vector<std::string> lines_;
 };
 
 }  // namespace
 
-std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, const PlanCost& cost,
-                                  const Demand& demand, const PlanMachine& machine) {
-  return Description(plan, problem, cost, demand, machine).lines();
+std::vector<std::string> describe(const Plan& plan, const PlanInputs& inputs) {
+  return Description(plan, inputs).lines();
 }
 
 }  // namespace hesspect

@@ -9,10 +9,7 @@ template <class T>
 concept Bare = std::is_empty_v<std::remove_const_t<T>>;
 void fields(auto&, Bare auto&) {}
 
-void fields(auto& v, Is<RunLanczos> auto& task) {
-  v("probes", task.probes);
-  v("known", task.known);
-}
+void fields(auto& v, Is<RunLanczos> auto& task) { v("probes", task.probes, "known", task.known); }
 void fields(auto& v, Is<RebuildBasis> auto& task) { v("known", task.known); }
 void fields(auto& v, Is<SampleTrace> auto& task) { v("probes", task.probes); }
 void fields(auto& v, Is<CorrectSamples> auto& task) { v("samples", task.samples); }
@@ -24,32 +21,18 @@ void fields(auto& v, Is<BasisReady> auto& report) { v("deflation", report.deflat
 void fields(auto& v, Is<TraceEstimated> auto& report) { v("estimate", report.estimate); }
 void fields(auto& v, Is<EigenSolved> auto& report) { v("result", report.result); }
 void fields(auto& v, Is<SymmetryMeasured> auto& report) {
-  v("error", report.error);
-  v("curvature_scale", report.curvature_scale);
+  v("error", report.error, "curvature_scale", report.curvature_scale);
 }
-void fields(auto& v, Is<GroupFailed> auto& report) {
-  v("exit_code", report.exit_code);
-  v("message", report.message);
-}
-void fields(auto& v, Is<Said> auto& report) {
-  v("text", report.text);
-  v("warning", report.warning);
-}
+void fields(auto& v, Is<GroupFailed> auto& report) { v("exit_code", report.exit_code, "message", report.message); }
+void fields(auto& v, Is<Said> auto& report) { v("text", report.text, "warning", report.warning); }
 
 void fields(auto& v, Is<Tally> auto& tally) {
-  v("products", tally.products);
-  v("product_s", tally.product_s);
-  v("communication_s", tally.communication_s);
+  v("products", tally.products, "product_s", tally.product_s, "communication_s", tally.communication_s);
 }
 void fields(auto& v, Is<Message> auto& message) {
-  v("group", message.group);
-  v("tally", message.tally);
-  v("report", message.report);
+  v("group", message.group, "tally", message.tally, "report", message.report);
 }
-void fields(auto& v, Is<Reply> auto& reply) {
-  v("stop", reply.stop);
-  v("task", reply.task);
-}
+void fields(auto& v, Is<Reply> auto& reply) { v("stop", reply.stop, "task", reply.task); }
 
 std::string to_text(const Message& message) { return FieldWriter::text(message); }
 std::string to_text(const Reply& reply) { return FieldWriter::text(reply); }

@@ -18,16 +18,16 @@ constexpr std::int64_t kGiB = std::int64_t{1} << 30;
 constexpr std::int64_t kMiB = std::int64_t{1} << 20;
 
 /// One run to be planned; small enough for arithmetic in the head.
-struct Case {
-  PlanProblem problem{10, 4, 8, 7, 3, false, false, 1000};
-  PlanCost cost{2, 0.5, 1.0, 2.0, 40, 10, 100, 7, 5};
-  Demand demand{1, 5, 0, 2, true};
-  PlanMachine machine{2, kGiB, 0, 0, 0};
-  PlanRequest request{};
-  Plan plan() const { return make_plan(problem, cost, demand, machine, request); }
+struct Case : PlanInputs {
+  Case()
+      : PlanInputs{{10, 4, 8, 7, 3, false, false, 1000},
+                   {2, 0.5, 1.0, 2.0, 40, 10, 100, 7, 5},
+                   {1, 5, 0, 2, true},
+                   {2, kGiB, 0, 0, 0},
+                   {}} {}
+  Plan plan() const { return make_plan(*this); }
   std::vector<std::string> advice() const {
-    return what_would_fit(problem, cost, demand, machine, request,
-                          [this](const DemandChange& change) { return changed(change); });
+    return what_would_fit(*this, [this](const DemandChange& change) { return changed(change); });
   }
   /// As a command does whose eigenvalues need re-orthogonalisation.
   std::optional<Demand> changed(const DemandChange& change) const {
@@ -41,7 +41,7 @@ struct Case {
   }
   std::string text() const {
     std::string all;
-    for (const std::string& line : describe(plan(), problem, cost, demand, machine)) all += line + "\n";
+    for (const std::string& line : describe(plan(), *this)) all += line + "\n";
     return all;
   }
 };
@@ -545,8 +545,7 @@ TEST(PlanAdvice, EveryFixedOptionIsFreedAloneAndTogether) {
 
 TEST(PlanAdvice, WhatTheOptionsForbidIsNotSaid) {
   Case c = large(2, 0);
-  const auto advice = what_would_fit(c.problem, c.cost, c.demand, c.machine, c.request,
-                                     [](const DemandChange&) -> std::optional<Demand> { return std::nullopt; });
+  const auto advice = what_would_fit(c, [](const DemandChange&) -> std::optional<Demand> { return std::nullopt; });
   for (const std::string& text : advice) {
     EXPECT_EQ(text.find("steps"), std::string::npos) << text;
     EXPECT_EQ(text.find("--reorthogonalization"), std::string::npos) << text;

@@ -2,13 +2,13 @@
 // FieldWriter and FieldReader go through the list. Checkpoints and the messages between a run's groups are written so.
 //
 //   struct Point { double x = 0; std::vector<int> tags; };
-//   void fields(auto& v, Is<Point> auto& p) { v("x", p.x); v("tags", p.tags); }
+//   void fields(auto& v, Is<Point> auto& p) { v("x", p.x, "tags", p.tags); }
 //   const std::string text = FieldWriter::text(Point{1, {2}});
 //   const Point same = FieldReader::from<Point>(text, "point");
 //
 // Doubles come back bit for bit: they stand in decimal where they are finite, else as the hexadecimal digits of their
 // bits. Text that is not UTF-8 (JSON allows no other) and opaque bytes are hexadecimal too. A variant is a list of its
-// alternative's name (`kName`) and value.
+// alternative's name and value; `names_of(variant)` is an array of the names.
 #pragma once
 
 #include <algorithm>
@@ -45,11 +45,13 @@ class FieldWriter {
   /// What has been written, on one line.
   std::string text() const;
 
-  template <class T>
-  void operator()(const char* name, const T& value) {
+  /// Names and values in turn.
+  template <class T, class... More>
+  void operator()(const char* name, const T& value, const More&... more) {
     enter(name);
     put(value);
     leave();
+    if constexpr (sizeof...(more) > 0) (*this)(more...);
   }
   void bytes(const char* name, const std::string& value);
   /// One of a few values that to_string names.
@@ -81,12 +83,8 @@ class FieldWriter {
   template <class... T>
   void put(const std::variant<T...>& value) {
     begin_list();
-    std::visit(
-        [this]<class U>(const U& alternative) {
-          put_item(std::string(U::kName));
-          put_item(alternative);
-        },
-        value);
+    put_item(std::string(names_of(value)[value.index()]));
+    std::visit([this](const auto& alternative) { put_item(alternative); }, value);
   }
   template <class T>
   void put(const T& value) {
@@ -122,9 +120,10 @@ class FieldReader {
     return value;
   }
 
-  template <class T>
-  void operator()(const char* name, T& value) {
+  template <class T, class... More>
+  void operator()(const char* name, T& value, More&... more) {
     (*this)[name].get(value);
+    if constexpr (sizeof...(more) > 0) (*this)(more...);
   }
   void bytes(const char* name, std::string& value);
   template <class T>
@@ -164,8 +163,11 @@ class FieldReader {
   void get(std::variant<T...>& value) const {
     const std::vector<FieldReader> pair = list();
     if (pair.size() != 2) fail("a name and its value");
+    const auto names = names_of(value);
+    static_assert(names.size() == sizeof...(T));
     const auto name = pair[0].as<std::string>();
-    const bool known = (... || (name == T::kName && (value = pair[1].as<T>(), true)));
+    auto of_name = names.begin();
+    const bool known = (... || (name == *of_name++ && (value = pair[1].as<T>(), true)));
     if (!known) pair[0].fail("one of those known");
   }
   template <class T>

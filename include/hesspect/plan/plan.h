@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hesspect/core/basis_memory.h"
+#include "hesspect/core/batch_cost.h"
 #include "hesspect/core/element_type.h"
 
 namespace hesspect {
@@ -28,16 +29,6 @@ struct PlanProblem {
   std::int64_t units() const { return (rows + unit_rows - 1) / unit_rows; }
   /// Of the rank that has most, of so many.
   std::int64_t rows_of_rank(std::int64_t ranks) const { return (units() + ranks - 1) / ranks * unit_rows; }
-};
-
-/// What one micro-batch costs (curvature/measure.h has the meanings). micro_batch 0: not measured; then activations and
-/// times are unknown, which the plan says.
-struct PlanCost {
-  std::int64_t micro_batch = 0;
-  double gradient_s = 0, graph_s = 0, pullback_s = 0;
-  std::int64_t graph_fixed_bytes = 0, graph_row_bytes = 0;
-  std::int64_t transient_fixed_bytes = 0, transient_row_bytes = 0;
-  std::int64_t output_row_bytes = 0;
 };
 
 /// What the goals of a run take, at most. `run/goals` derives it: nothing else says what a run is planned for.
@@ -74,6 +65,16 @@ struct PlanRequest {
   std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
   std::optional<BasisMemory> basis_memory;
   std::int64_t graph_bytes = -1;  // for kept gradient graphs; -1: chosen
+};
+
+/// All that a plan is made from.
+struct PlanInputs {
+  PlanProblem problem;
+  BatchCost cost;  // micro_batch 0: not measured; then activations and times are unknown, which the plan says
+  Demand demand;
+  PlanMachine machine;
+  PlanRequest request;
+  bool measured() const { return cost.micro_batch > 0; }
 };
 
 /// Bytes on one rank, the largest of all.
@@ -122,8 +123,7 @@ struct Plan {
 /// Re-orthogonalisation is never given up unasked.
 /// @throws UsageError where what is fixed can't be: groups that don't divide the ranks, more groups than probes is no
 ///         error; a micro-batch against a static batch; a basis dtype wider than the vectors
-Plan make_plan(const PlanProblem& problem, const PlanCost& cost, const Demand& demand, const PlanMachine& machine,
-               const PlanRequest& request);
+Plan make_plan(const PlanInputs& inputs);
 
 /// A change of the options that a demand comes from.
 struct DemandChange {
@@ -135,16 +135,13 @@ using ChangedDemand = std::function<std::optional<Demand>(const DemandChange& ch
 
 /// What to change so that it would fit: one short clause each ("--steps 120", "at least 8 ranks with --groups 1",
 /// "--basis-dtype bfloat16", "--micro-batch 8", "--reorthogonalization none"), each tried by make_plan.
-std::vector<std::string> what_would_fit(const PlanProblem& problem, const PlanCost& cost, const Demand& demand,
-                                        const PlanMachine& machine, const PlanRequest& request,
-                                        const ChangedDemand& changed);
+std::vector<std::string> what_would_fit(const PlanInputs& inputs, const ChangedDemand& changed);
 
 /// Returns the part of given memory that a plan may use: all but 5 % and a constant (32 MiB, on a GPU 512 MiB), which
 /// are for what the formulas leave out: allocator rounding, message buffers, small tensors.
 std::int64_t usable_bytes(std::int64_t memory_bytes, bool on_gpu);
 
 /// The plan as lines of text for people: layout, table of bytes per rank, messages, products, time.
-std::vector<std::string> describe(const Plan& plan, const PlanProblem& problem, const PlanCost& cost,
-                                  const Demand& demand, const PlanMachine& machine);
+std::vector<std::string> describe(const Plan& plan, const PlanInputs& inputs);
 
 }  // namespace hesspect
