@@ -23,61 +23,49 @@ namespace {
   throw InputError(name + ": cannot be read: " + std::generic_category().message(error));
 }
 
-struct Descriptor {
-  int fd = -1;
-  explicit Descriptor(int descriptor) : fd(descriptor) {}
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
+/// A file, checked and open for reading.
+struct OpenFile {
+  explicit OpenFile(const std::filesystem::path& path) {
+    if (path.empty()) throw InputError("an empty file name was given");
+    struct stat info {};
+    // stat before open: opening a FIFO would wait for a writer.
+    if (::stat(path.c_str(), &info) != 0) refuse(path, errno);
+    if (S_ISDIR(info.st_mode)) throw InputError(quote(path.string()) + ": is a directory, expected a file");
+    if (!S_ISREG(info.st_mode)) throw InputError(quote(path.string()) + ": is not a regular file");
+    size = static_cast<std::size_t>(info.st_size);
+    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) refuse(path, errno);
   }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
+  ~OpenFile() { ::close(fd); }
+  OpenFile(const OpenFile&) = delete;
+  OpenFile& operator=(const OpenFile&) = delete;
+
+  int fd;
+  std::size_t size;
 };
-
-/// @return an open descriptor; `size` is set to the file's bytes
-int open_checked(const std::filesystem::path& path, std::size_t& size) {
-  if (path.empty()) throw InputError("an empty file name was given");
-  struct stat info {};
-  // stat before open: opening a FIFO would wait for a writer.
-  if (::stat(path.c_str(), &info) != 0) refuse(path, errno);
-  if (S_ISDIR(info.st_mode)) throw InputError(quote(path.string()) + ": is a directory, expected a file");
-  if (!S_ISREG(info.st_mode)) throw InputError(quote(path.string()) + ": is not a regular file");
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) refuse(path, errno);
-  size = static_cast<std::size_t>(info.st_size);
-  return fd;
-}
-
-void unmap(std::span<const std::byte> bytes) {
-  if (!bytes.empty()) ::munmap(const_cast<std::byte*>(bytes.data()), bytes.size());
-}
 
 }  // namespace
 
-void check_input_file(const std::filesystem::path& path) {
-  std::size_t size = 0;
-  const Descriptor file(open_checked(path, size));
-}
+void check_input_file(const std::filesystem::path& path) { const OpenFile file(path); }
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
-  std::size_t size = 0;
-  const Descriptor file(open_checked(path, size));
-  if (size == 0) return;
-  void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  const OpenFile file(path);
+  if (file.size == 0) return;
+  void* data = ::mmap(nullptr, file.size, PROT_READ, MAP_PRIVATE, file.fd, 0);
   if (data == MAP_FAILED) refuse(path, errno);
-  bytes_ = {static_cast<const std::byte*>(data), size};
+  bytes_ = {static_cast<const std::byte*>(data), file.size};
 }
 
-MappedFile::~MappedFile() { unmap(bytes_); }
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)), bytes_(std::exchange(other.bytes_, {})) {}
 
-MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
-  if (this != &other) {
-    unmap(bytes_);
-    path_ = std::move(other.path_);
-    bytes_ = std::exchange(other.bytes_, {});
-  }
+MappedFile& MappedFile::operator=(MappedFile other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(bytes_, other.bytes_);
   return *this;
 }
 

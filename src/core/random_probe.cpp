@@ -18,6 +18,8 @@ constexpr std::int64_t kRademacherPerBlock = 128;
 constexpr std::int64_t kGaussianPerBlock = 2;
 constexpr std::uint64_t kGaussianDomain = std::uint64_t{1} << 63;
 
+constexpr std::string_view kNames[] = {"rademacher", "gaussian", "spherical"};  // as ProbeDistribution has them
+
 std::uint32_t low(std::uint64_t value) { return static_cast<std::uint32_t>(value); }
 std::uint32_t high(std::uint64_t value) { return static_cast<std::uint32_t>(value >> 32); }
 
@@ -82,21 +84,13 @@ void fill_by_blocks(std::int64_t begin, std::int64_t count, Real* out, MakeBlock
 
 }  // namespace
 
-std::string_view to_string(ProbeDistribution distribution) {
-  switch (distribution) {
-    case ProbeDistribution::kRademacher: return "rademacher";
-    case ProbeDistribution::kGaussian: return "gaussian";
-    case ProbeDistribution::kSpherical: return "spherical";
-  }
-  return "unknown";
-}
+std::string_view to_string(ProbeDistribution distribution) { return kNames[static_cast<std::size_t>(distribution)]; }
 
 ProbeDistribution probe_distribution_from(std::string_view name) {
-  for (auto known : {ProbeDistribution::kRademacher, ProbeDistribution::kGaussian, ProbeDistribution::kSpherical}) {
-    if (name == to_string(known)) return known;
-  }
+  const auto found = std::ranges::find(kNames, name);
+  if (found != std::end(kNames)) return static_cast<ProbeDistribution>(found - std::begin(kNames));
   throw UsageError("unknown probe distribution " + quote(name) + "; known are rademacher, gaussian, spherical" +
-                   did_you_mean(name, {"rademacher", "gaussian", "spherical"}));
+                   did_you_mean(name, {std::begin(kNames), std::end(kNames)}));
 }
 
 std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key) {

@@ -5,12 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
-#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
 #include "hesspect/core/errors.h"
-#include "hesspect/core/mapped_file.h"
 #include "hesspect/core/text.h"
 
 namespace hesspect {
@@ -224,45 +222,27 @@ void check_tiling(const std::filesystem::path& path, const std::vector<Safetenso
 
 }  // namespace
 
-struct SafetensorsFile::Impl {
-  explicit Impl(const std::filesystem::path& path) : file(path) {}
-  MappedFile file;
-  std::vector<SafetensorsEntry> entries;
-  std::unordered_map<std::string, std::size_t> by_name;
-  std::map<std::string, std::string> metadata;
-};
-
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : impl_(std::make_unique<Impl>(path)) {
-  const std::size_t length = header_bytes(impl_->file);
-  const auto header = impl_->file.bytes().subspan(kLengthBytes, length);
-  const auto data = impl_->file.bytes().subspan(kLengthBytes + length);
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path) {
+  const std::size_t length = header_bytes(file_);
+  const auto header = file_.bytes().subspan(kLengthBytes, length);
+  const auto data = file_.bytes().subspan(kLengthBytes + length);
 
   HeaderReader reader;
   const auto* text = reinterpret_cast<const char*>(header.data());
   if (!nlohmann::json::sax_parse(text, text + header.size(), &reader)) refuse(path, reader.problem);
 
-  impl_->metadata = std::move(reader.metadata);
-  impl_->entries.reserve(reader.tensors.size());
+  metadata_ = std::move(reader.metadata);
+  entries_.reserve(reader.tensors.size());
   for (const ParsedTensor& parsed : reader.tensors) {
-    impl_->entries.push_back(check_tensor(path, parsed, data));
-    impl_->by_name.emplace(parsed.name, impl_->entries.size() - 1);
+    entries_.push_back(check_tensor(path, parsed, data));
+    by_name_.emplace(parsed.name, entries_.size() - 1);
   }
-  check_tiling(path, impl_->entries, data);
+  check_tiling(path, entries_, data);
 }
-
-SafetensorsFile::~SafetensorsFile() = default;
-SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
-SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
-
-const std::filesystem::path& SafetensorsFile::path() const { return impl_->file.path(); }
-
-const std::vector<SafetensorsEntry>& SafetensorsFile::entries() const { return impl_->entries; }
 
 const SafetensorsEntry* SafetensorsFile::find(const std::string& name) const {
-  const auto found = impl_->by_name.find(name);
-  return found == impl_->by_name.end() ? nullptr : &impl_->entries[found->second];
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &entries_[found->second];
 }
-
-const std::map<std::string, std::string>& SafetensorsFile::metadata() const { return impl_->metadata; }
 
 }  // namespace hesspect

@@ -20,9 +20,7 @@ void check(bool ok) {
 
 }  // namespace
 
-void Sha256Stream::Free::operator()(evp_md_ctx_st* context) const { EVP_MD_CTX_free(context); }
-
-Sha256Stream::Sha256Stream() : context_(EVP_MD_CTX_new()) {
+Sha256Stream::Sha256Stream() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
   check(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1);
 }
 

@@ -3,11 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
-#include <unordered_map>
-#include <utility>
 
 #include "hesspect/core/errors.h"
-#include "hesspect/core/mapped_file.h"
 #include "hesspect/core/text.h"
 
 // Structures and signatures: PKWARE, APPNOTE.TXT 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16 and 4.5.3.
@@ -152,43 +149,28 @@ ZipEntry read_entry(const Bytes& file, std::uint64_t& at, std::uint64_t director
 
 }  // namespace
 
-struct ZipArchive::Impl {
-  explicit Impl(const std::filesystem::path& path) : file(path) {}
-  MappedFile file;
-  std::vector<ZipEntry> entries;
-  std::unordered_map<std::string_view, std::size_t> by_name;  // views of the entries' own names
-  std::string root;
-};
-
-ZipArchive::ZipArchive(const std::filesystem::path& path) : impl_(std::make_unique<Impl>(path)) {
-  const Bytes file(impl_->file);
+ZipArchive::ZipArchive(const std::filesystem::path& path) : file_(path) {
+  const Bytes file(file_);
   const Directory directory = read_directory_place(file);
-  impl_->entries.reserve(static_cast<std::size_t>(directory.count));
+  entries_.reserve(static_cast<std::size_t>(directory.count));
   std::uint64_t at = directory.offset;
   for (std::uint64_t i = 0; i < directory.count; ++i) {
-    impl_->entries.push_back(read_entry(file, at, directory.offset + directory.bytes));
+    entries_.push_back(read_entry(file, at, directory.offset + directory.bytes));
   }
-  for (std::size_t i = 0; i < impl_->entries.size(); ++i) {
-    const std::string& name = impl_->entries[i].name;
-    if (!impl_->by_name.emplace(name, i).second) file.refuse("it holds the name " + quote(name) + " twice");
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    const std::string& name = entries_[i].name;
+    if (!by_name_.emplace(name, i).second) file.refuse("it holds the name " + quote(name) + " twice");
   }
-  if (!impl_->entries.empty()) {
-    const std::string& name = impl_->entries.front().name;
+  if (!entries_.empty()) {
+    const std::string& name = entries_.front().name;
     const std::size_t slash = name.find('/');
-    if (slash != std::string::npos) impl_->root = name.substr(0, slash);
+    if (slash != std::string::npos) root_ = name.substr(0, slash);
   }
 }
 
-ZipArchive::~ZipArchive() = default;
-ZipArchive::ZipArchive(ZipArchive&&) noexcept = default;
-ZipArchive& ZipArchive::operator=(ZipArchive&&) noexcept = default;
-
-const std::filesystem::path& ZipArchive::path() const { return impl_->file.path(); }
-const std::vector<ZipEntry>& ZipArchive::entries() const { return impl_->entries; }
 const ZipEntry* ZipArchive::find(std::string_view name) const {
-  const auto found = impl_->by_name.find(name);
-  return found == impl_->by_name.end() ? nullptr : &impl_->entries[found->second];
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : &entries_[found->second];
 }
-const std::string& ZipArchive::root() const { return impl_->root; }
 
 }  // namespace hesspect

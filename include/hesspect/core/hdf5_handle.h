@@ -18,15 +18,11 @@ class Handle {
   explicit Handle(hid_t id) : id_(id) {}
   ~Handle() { reset(); }
   Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, H5I_INVALID_HID)) {}
-  Handle& operator=(Handle&& other) noexcept {
-    if (this != &other) {
-      reset();
-      id_ = std::exchange(other.id_, H5I_INVALID_HID);
-    }
+  Handle& operator=(Handle other) noexcept {
+    std::swap(id_, other.id_);
     return *this;
   }
   Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
 
   hid_t get() const { return id_; }
   explicit operator bool() const { return id_ >= 0; }

@@ -8,11 +8,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "hesspect/core/element_type.h"
+#include "hesspect/core/mapped_file.h"
 
 namespace hesspect {
 
@@ -28,21 +29,20 @@ class SafetensorsFile {
  public:
   /// @throws InputError naming the file, the tensor and the bound that was broken
   explicit SafetensorsFile(const std::filesystem::path& path);
-  ~SafetensorsFile();
-  SafetensorsFile(SafetensorsFile&&) noexcept;
-  SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
 
-  const std::filesystem::path& path() const;
+  const std::filesystem::path& path() const { return file_.path(); }
   /// In the file's header order.
-  const std::vector<SafetensorsEntry>& entries() const;
+  const std::vector<SafetensorsEntry>& entries() const { return entries_; }
   /// nullptr if there is none of that name.
   const SafetensorsEntry* find(const std::string& name) const;
   /// The optional `__metadata__` map.
-  const std::map<std::string, std::string>& metadata() const;
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  MappedFile file_;
+  std::vector<SafetensorsEntry> entries_;
+  std::unordered_map<std::string, std::size_t> by_name_;
+  std::map<std::string, std::string> metadata_;
 };
 
 }  // namespace hesspect

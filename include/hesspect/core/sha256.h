@@ -21,10 +21,7 @@ class Sha256Stream {
   std::string digest();
 
  private:
-  struct Free {
-    void operator()(evp_md_ctx_st* context) const;
-  };
-  std::unique_ptr<evp_md_ctx_st, Free> context_;
+  std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;
 };
 
 /// Lower-case hex digest of a whole file, read in blocks.

@@ -7,11 +7,13 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
+
+#include "hesspect/core/mapped_file.h"
 
 namespace hesspect {
 
@@ -24,21 +26,20 @@ class ZipArchive {
  public:
   /// @throws InputError: no file, not a zip archive, truncated, an entry out of range or compressed, a name twice
   explicit ZipArchive(const std::filesystem::path& path);
-  ~ZipArchive();
-  ZipArchive(ZipArchive&&) noexcept;
-  ZipArchive& operator=(ZipArchive&&) noexcept;
 
-  const std::filesystem::path& path() const;
+  const std::filesystem::path& path() const { return file_.path(); }
   /// In the order of the central directory.
-  const std::vector<ZipEntry>& entries() const;
+  const std::vector<ZipEntry>& entries() const { return entries_; }
   /// By full name; nullptr if there is none.
   const ZipEntry* find(std::string_view name) const;
   /// First path component of the first entry, with no '/': PyTorch's root folder. "" where there is none.
-  const std::string& root() const;
+  const std::string& root() const { return root_; }
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  MappedFile file_;
+  std::vector<ZipEntry> entries_;
+  std::unordered_map<std::string_view, std::size_t> by_name_;  // views of the entries' own names
+  std::string root_;
 };
 
 }  // namespace hesspect
