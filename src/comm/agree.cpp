@@ -14,53 +14,42 @@ namespace {
 /// An error as a value that can be sent: its type, its fields, its message.
 struct SentError {
   enum Kind : std::int64_t { kNone, kPlain, kUsage, kInput, kComm, kNumerical, kMemory };
-  Kind kind = kNone;
-  std::int64_t first = 0;   // kPlain: ExitCode; CommError::rank, NumericalError::step, MemoryError::needed_bytes
-  std::int64_t second = 0;  // MemoryError::available_bytes
-  double value = 0;         // NumericalError::value
-  std::string call = {};    // CommError::call
-  std::string message = {};
-
   struct Head {
-    Kind kind;
-    std::int64_t first, second;
-    double value;
-    std::size_t call_bytes;
+    Kind kind = kNone;
+    std::int64_t first = 0;   // kPlain: ExitCode; CommError::rank, NumericalError::step, MemoryError::needed_bytes
+    std::int64_t second = 0;  // MemoryError::available_bytes
+    double value = 0;         // NumericalError::value
+    std::size_t call_bytes = 0;
   };
+  Head head = {};
+  std::string message = {};
+  std::string call = {};  // CommError::call
 
   std::string pack() const {
-    if (kind == kNone) return {};
-    const Head head{kind, first, second, value, call.size()};
+    if (head.kind == kNone) return {};
     return std::string(reinterpret_cast<const char*>(&head), sizeof head) + call + message;
   }
 
   static SentError unpack(const std::string& bytes) {
     Head head;
     std::memcpy(&head, bytes.data(), sizeof head);
-    return {head.kind,
-            head.first,
-            head.second,
-            head.value,
-            bytes.substr(sizeof head, head.call_bytes),
-            bytes.substr(sizeof head + head.call_bytes)};
+    return {head, bytes.substr(sizeof head + head.call_bytes), bytes.substr(sizeof head, head.call_bytes)};
   }
 
   static SentError plain(ExitCode code, const std::string& message) {
-    return {.kind = kPlain, .first = static_cast<std::int64_t>(code), .message = message};
+    return {{kPlain, static_cast<std::int64_t>(code)}, message};
   }
 
-  static SentError out_of_memory(const std::string& message) {
-    return {.kind = kMemory, .first = -1, .second = -1, .message = message};
-  }
+  static SentError out_of_memory(const std::string& message) { return {{kMemory, -1, -1}, message}; }
 
   [[noreturn]] void raise() const {
-    switch (kind) {
+    switch (head.kind) {
       case kUsage: throw UsageError(message);
       case kInput: throw InputError(message);
-      case kComm: throw CommError(call, static_cast<int>(first), message);
-      case kNumerical: throw NumericalError(first, value, message);
-      case kMemory: throw MemoryError(first, second, message);
-      default: throw Error(static_cast<ExitCode>(first), message);
+      case kComm: throw CommError(call, static_cast<int>(head.first), message);
+      case kNumerical: throw NumericalError(head.first, head.value, message);
+      case kMemory: throw MemoryError(head.first, head.second, message);
+      default: throw Error(static_cast<ExitCode>(head.first), message);
     }
   }
 };
@@ -70,18 +59,15 @@ SentError attempt(const std::function<void()>& step) {
     step();
     return {};
   } catch (const UsageError& error) {
-    return {.kind = SentError::kUsage, .message = error.what()};
+    return {{SentError::kUsage}, error.what()};
   } catch (const InputError& error) {
-    return {.kind = SentError::kInput, .message = error.what()};
+    return {{SentError::kInput}, error.what()};
   } catch (const CommError& error) {
-    return {.kind = SentError::kComm, .first = error.rank, .call = error.call, .message = error.what()};
+    return {{.kind = SentError::kComm, .first = error.rank, .call_bytes = error.call.size()}, error.what(), error.call};
   } catch (const NumericalError& error) {
-    return {.kind = SentError::kNumerical, .first = error.step, .value = error.value, .message = error.what()};
+    return {{.kind = SentError::kNumerical, .first = error.step, .value = error.value}, error.what()};
   } catch (const MemoryError& error) {
-    return {.kind = SentError::kMemory,
-            .first = error.needed_bytes,
-            .second = error.available_bytes,
-            .message = error.what()};
+    return {{SentError::kMemory, error.needed_bytes, error.available_bytes}, error.what()};
   } catch (const Error& error) {
     return SentError::plain(error.exit_code(), error.what());
   } catch (const std::bad_alloc&) {
@@ -102,7 +88,7 @@ SentError attempt(const std::function<void()>& step) {
 
 void agree(Communicator& comm, const std::function<void()>& step) {
   const SentError mine = attempt(step);
-  if (!comm.any(mine.kind != SentError::kNone)) return;
+  if (!comm.any(mine.head.kind != SentError::kNone)) return;
   for (const std::string& bytes : comm.all_gather_bytes(mine.pack()))
     if (!bytes.empty()) SentError::unpack(bytes).raise();
 }

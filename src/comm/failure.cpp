@@ -21,13 +21,6 @@ Failure current_failure() {
   return {static_cast<int>(ExitCode::kInternal), "an unknown exception"};
 }
 
-FailureMeeting::FailureMeeting() {
-  int size = 1;
-  MPI_Comm_dup(MPI_COMM_WORLD, &comm_);
-  MPI_Comm_size(comm_, &size);
-  message_->codes.resize(static_cast<std::size_t>(size));
-}
-
 FailureMeeting::FailureMeeting(int color) {
   int size = 1;
   MPI_Comm_split(MPI_COMM_WORLD, color, 0, &comm_);

@@ -129,9 +129,7 @@ void Heartbeat::Impl::run() {
 
 Heartbeat::Heartbeat(Communicator& world, double lost_after_s, OnLost on_lost) : impl_(std::make_unique<Impl>()) {
   if (world.size() == 1 || lost_after_s <= 0) return;
-  double able[1] = {mpi_thread_multiple() ? 1.0 : 0.0};
-  world.all_reduce_sum(std::span<double>(able));
-  if (able[0] < world.size()) return;
+  if (world.any(!mpi_thread_multiple())) return;
 
   Impl& impl = *impl_;
   impl.lost_after_s = lost_after_s;

@@ -11,7 +11,7 @@
 #include "hesspect/core/host.h"
 #ifdef HESSPECT_HAVE_CUDA
 #include "cuda_devices.h"
-#include "hesspect/comm/nccl_communicator.h"
+#include "nccl_communicator.h"
 #endif
 
 namespace hesspect {
@@ -107,7 +107,7 @@ std::unique_ptr<Communicator> make_communicator(c10::Device device, std::unique_
   if (device.is_cpu()) return host;
   if (host->size() == 1) return std::make_unique<LocalCommunicator>();
 #ifdef HESSPECT_HAVE_CUDA
-  return std::make_unique<NcclCommunicator>(device, std::move(host));
+  return make_nccl_communicator(device, std::move(host));
 #else
   throw UsageError("this hesspect was built without CUDA: use --device cpu, or build with a CUDA torch wheel");
 #endif

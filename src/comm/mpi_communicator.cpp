@@ -15,19 +15,6 @@
 
 namespace hesspect {
 
-struct MpiCommunicator::Impl {
-  MPI_Comm comm = MPI_COMM_NULL;
-  int rank = 0;
-  int size = 1;
-  std::int64_t max_message_bytes = kMaxMessageBytes;
-
-  void check(int rc, const char* call) const { check_mpi(rc, call, rank); }
-  /// Entries of `element_bytes` that one message may hold.
-  std::int64_t piece(std::int64_t element_bytes) const {
-    return std::clamp<std::int64_t>(max_message_bytes / element_bytes, 1, INT_MAX / 2);
-  }
-};
-
 namespace {
 
 void require_cpu(const char* call, const at::Tensor& tensor) {
@@ -63,24 +50,23 @@ class PieceType {
 
 }  // namespace
 
-MpiCommunicator::MpiCommunicator(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
-  MPI_Comm_set_errhandler(impl_->comm, MPI_ERRORS_RETURN);
-  MPI_Comm_rank(impl_->comm, &impl_->rank);
-  MPI_Comm_size(impl_->comm, &impl_->size);
+MpiCommunicator::MpiCommunicator(MPI_Comm comm, std::int64_t max_message_bytes)
+    : comm_(comm), max_message_bytes_(max_message_bytes) {
+  MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
+  MPI_Comm_rank(comm_, &rank_);
+  MPI_Comm_size(comm_, &size_);
 }
 
 std::unique_ptr<MpiCommunicator> MpiCommunicator::world(std::int64_t max_message_bytes) {
-  auto impl = std::make_unique<Impl>();
-  impl->max_message_bytes = max_message_bytes;
-  impl->check(MPI_Comm_dup(MPI_COMM_WORLD, &impl->comm), "MPI_Comm_dup");
-  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(std::move(impl)));
+  MPI_Comm comm = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup", 0);
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, max_message_bytes));
 }
 
 std::unique_ptr<MpiCommunicator> MpiCommunicator::split(int color, int key) const {
-  auto impl = std::make_unique<Impl>();
-  impl->max_message_bytes = impl_->max_message_bytes;
-  impl_->check(MPI_Comm_split(impl_->comm, color, key, &impl->comm), "MPI_Comm_split");
-  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(std::move(impl)));
+  MPI_Comm comm = MPI_COMM_NULL;
+  check(MPI_Comm_split(comm_, color, key, &comm), "MPI_Comm_split");
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, max_message_bytes_));
 }
 
 MpiCommunicator::~MpiCommunicator() {
@@ -88,32 +74,42 @@ MpiCommunicator::~MpiCommunicator() {
   if (std::uncaught_exceptions() > 0) return;
   int finalised = 0;
   MPI_Finalized(&finalised);
-  if (finalised == 0) MPI_Comm_free(&impl_->comm);
+  if (finalised == 0) MPI_Comm_free(&comm_);
 }
 
-int MpiCommunicator::rank() const { return impl_->rank; }
-int MpiCommunicator::size() const { return impl_->size; }
+void MpiCommunicator::check(int rc, const char* call) const { check_mpi(rc, call, rank_); }
+
+/// Entries of `element_bytes` that one message may hold.
+std::int64_t MpiCommunicator::piece(std::int64_t element_bytes) const {
+  return std::clamp<std::int64_t>(max_message_bytes_ / element_bytes, 1, INT_MAX / 2);
+}
+
+/// send(offset in bytes, entries) for the pieces of a message of `count` entries, in order.
+template <class Send>
+void MpiCommunicator::in_pieces(std::int64_t count, std::int64_t element_bytes, const char* call, Send&& send) const {
+  const std::int64_t step = piece(element_bytes);
+  for (std::int64_t at = 0; at < count; at += step)
+    check(send(at * element_bytes, static_cast<int>(std::min(step, count - at))), call);
+}
 
 void MpiCommunicator::all_reduce_sum(at::Tensor& tensor) {
   require_cpu("all_reduce_sum", tensor);
-  const std::int64_t n = tensor.numel(), item = tensor.element_size(), step = impl_->piece(item);
-  for (std::int64_t at = 0; at < n; at += step)
-    impl_->check(MPI_Allreduce(MPI_IN_PLACE, bytes_of(tensor) + at * item, static_cast<int>(std::min(step, n - at)),
-                               mpi_type(tensor), MPI_SUM, impl_->comm),
-                 "MPI_Allreduce");
+  in_pieces(tensor.numel(), tensor.element_size(), "MPI_Allreduce", [&](std::int64_t at, int count) {
+    return MPI_Allreduce(MPI_IN_PLACE, bytes_of(tensor) + at, count, mpi_type(tensor), MPI_SUM, comm_);
+  });
 }
 
 void MpiCommunicator::all_gather(const at::Tensor& shard, at::Tensor& full) {
   require_cpu("all_gather", shard);
-  require_shards("all_gather", full, shard, impl_->size);
+  require_shards("all_gather", full, shard, size_);
   const std::int64_t m = shard.numel(), item = shard.element_size();
-  const std::int64_t step = std::max<std::int64_t>(1, impl_->piece(item) / impl_->size);
+  const std::int64_t step = std::max<std::int64_t>(1, piece(item) / size_);
   for (std::int64_t at = 0; at < m; at += step) {
     const std::int64_t count = std::min(step, m - at);
     const PieceType piece(mpi_type(shard), count, m * item);
-    impl_->check(MPI_Allgather(bytes_of(shard) + at * item, static_cast<int>(count), mpi_type(shard),
-                               bytes_of(full) + at * item, 1, piece.get(), impl_->comm),
-                 "MPI_Allgather");
+    check(MPI_Allgather(bytes_of(shard) + at * item, static_cast<int>(count), mpi_type(shard),
+                        bytes_of(full) + at * item, 1, piece.get(), comm_),
+          "MPI_Allgather");
   }
 }
 
@@ -122,67 +118,65 @@ void MpiCommunicator::all_gather(const at::Tensor& shard, at::Tensor& full) {
 // or joined.
 void MpiCommunicator::reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) {
   require_cpu("reduce_scatter_sum", full);
-  require_shards("reduce_scatter_sum", full, shard, impl_->size);
+  require_shards("reduce_scatter_sum", full, shard, size_);
   const std::int64_t m = shard.numel(), item = shard.element_size();
-  const std::int64_t most = std::min(impl_->piece(item), kSumAtOnceBytes / item);
-  const std::int64_t step = std::max<std::int64_t>(1, most / impl_->size);
-  const at::Tensor received = at::empty({impl_->size, std::min(m, step)}, full.options());
+  const std::int64_t most = std::min(piece(item), kSumAtOnceBytes / item);
+  const std::int64_t step = std::max<std::int64_t>(1, most / size_);
+  const at::Tensor received = at::empty({size_, std::min(m, step)}, full.options());
   for (std::int64_t at = 0; at < m; at += step) {
     const std::int64_t count = std::min(step, m - at);
     const PieceType segment(mpi_type(full), count, m * item);
-    impl_->check(MPI_Alltoall(bytes_of(full) + at * item, 1, segment.get(), bytes_of(received), static_cast<int>(count),
-                              mpi_type(full), impl_->comm),
-                 "MPI_Alltoall");
+    check(MPI_Alltoall(bytes_of(full) + at * item, 1, segment.get(), bytes_of(received), static_cast<int>(count),
+                       mpi_type(full), comm_),
+          "MPI_Alltoall");
     at::Tensor sum = shard.narrow(0, at, count);
-    const at::Tensor parts = received.view({-1}).narrow(0, 0, impl_->size * count).view({impl_->size, count});
+    const at::Tensor parts = received.view({-1}).narrow(0, 0, size_ * count).view({size_, count});
     sum.copy_(parts[0]);
-    for (int r = 1; r < impl_->size; ++r) sum.add_(parts[r]);
+    for (int r = 1; r < size_; ++r) sum.add_(parts[r]);
   }
 }
 
 void MpiCommunicator::broadcast(at::Tensor& tensor, int root) {
   require_cpu("broadcast", tensor);
-  const std::int64_t n = tensor.numel(), item = tensor.element_size(), step = impl_->piece(item);
-  for (std::int64_t at = 0; at < n; at += step)
-    impl_->check(MPI_Bcast(bytes_of(tensor) + at * item, static_cast<int>(std::min(step, n - at)), mpi_type(tensor),
-                           root, impl_->comm),
-                 "MPI_Bcast");
+  in_pieces(tensor.numel(), tensor.element_size(), "MPI_Bcast", [&](std::int64_t at, int count) {
+    return MPI_Bcast(bytes_of(tensor) + at, count, mpi_type(tensor), root, comm_);
+  });
 }
 
 void MpiCommunicator::all_reduce_sum(std::span<double> values) {
-  const std::size_t n = values.size(), ranks = static_cast<std::size_t>(impl_->size);
+  const std::size_t n = values.size(), ranks = static_cast<std::size_t>(size_);
   if (n == 0 || ranks == 1) return;
   // Rank 0 adds for all: in rank order, and with no table of everybody's values on every rank.
-  const bool adds = impl_->rank == 0;
+  const bool adds = rank_ == 0;
   std::vector<double> all(adds ? n * ranks : 0);
-  impl_->check(MPI_Gather(values.data(), static_cast<int>(n), MPI_DOUBLE, all.data(), static_cast<int>(n), MPI_DOUBLE,
-                          0, impl_->comm),
-               "MPI_Gather");
+  check(
+      MPI_Gather(values.data(), static_cast<int>(n), MPI_DOUBLE, all.data(), static_cast<int>(n), MPI_DOUBLE, 0, comm_),
+      "MPI_Gather");
   if (adds) std::copy_n(all.begin(), n, values.begin());
   for (std::size_t r = 1; adds && r < ranks; ++r)
     for (std::size_t i = 0; i < n; ++i) values[i] += all[r * n + i];
-  impl_->check(MPI_Bcast(values.data(), static_cast<int>(n), MPI_DOUBLE, 0, impl_->comm), "MPI_Bcast");
+  check(MPI_Bcast(values.data(), static_cast<int>(n), MPI_DOUBLE, 0, comm_), "MPI_Bcast");
 }
 
 std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& bytes) {
-  const std::size_t ranks = static_cast<std::size_t>(impl_->size);
+  const std::size_t ranks = static_cast<std::size_t>(size_);
   const std::uint64_t mine = bytes.size();
   std::vector<std::uint64_t> lengths(ranks);
-  impl_->check(MPI_Allgather(&mine, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, impl_->comm), "MPI_Allgather");
+  check(MPI_Allgather(&mine, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, comm_), "MPI_Allgather");
   std::uint64_t total = 0;
   for (const std::uint64_t length : lengths) total += length;
 
   std::vector<std::string> all(ranks);
-  if (total <= static_cast<std::uint64_t>(impl_->piece(1))) {
+  if (total <= static_cast<std::uint64_t>(piece(1))) {
     std::vector<int> counts(ranks), offsets(ranks);
     for (std::size_t r = 0, at = 0; r < ranks; at += lengths[r++]) {
       counts[r] = static_cast<int>(lengths[r]);
       offsets[r] = static_cast<int>(at);
     }
     std::string joined(total, '\0');
-    impl_->check(MPI_Allgatherv(bytes.data(), static_cast<int>(mine), MPI_BYTE, joined.data(), counts.data(),
-                                offsets.data(), MPI_BYTE, impl_->comm),
-                 "MPI_Allgatherv");
+    check(MPI_Allgatherv(bytes.data(), static_cast<int>(mine), MPI_BYTE, joined.data(), counts.data(), offsets.data(),
+                         MPI_BYTE, comm_),
+          "MPI_Allgatherv");
     for (std::size_t r = 0; r < ranks; ++r)
       all[r] = joined.substr(static_cast<std::size_t>(offsets[r]), static_cast<std::size_t>(counts[r]));
     return all;
@@ -193,16 +187,13 @@ std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& by
 
 std::string MpiCommunicator::broadcast_bytes(const std::string& bytes, int root) {
   std::uint64_t length = bytes.size();
-  impl_->check(MPI_Bcast(&length, 1, MPI_UINT64_T, root, impl_->comm), "MPI_Bcast");
-  std::string sent = impl_->rank == root ? bytes : std::string(length, '\0');
-  const auto step = static_cast<std::uint64_t>(impl_->piece(1));
-  for (std::uint64_t at = 0; at < length; at += step)
-    impl_->check(
-        MPI_Bcast(sent.data() + at, static_cast<int>(std::min(step, length - at)), MPI_BYTE, root, impl_->comm),
-        "MPI_Bcast");
+  check(MPI_Bcast(&length, 1, MPI_UINT64_T, root, comm_), "MPI_Bcast");
+  std::string sent = rank_ == root ? bytes : std::string(length, '\0');
+  in_pieces(static_cast<std::int64_t>(length), 1, "MPI_Bcast",
+            [&](std::int64_t at, int count) { return MPI_Bcast(sent.data() + at, count, MPI_BYTE, root, comm_); });
   return sent;
 }
 
-void MpiCommunicator::barrier() { impl_->check(MPI_Barrier(impl_->comm), "MPI_Barrier"); }
+void MpiCommunicator::barrier() { check(MPI_Barrier(comm_), "MPI_Barrier"); }
 
 }  // namespace hesspect

@@ -7,7 +7,6 @@
 #include <string>
 
 #include "hesspect/core/errors.h"
-#include "mpi_calls.h"
 
 namespace hesspect {
 namespace {
@@ -36,7 +35,6 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exce
       throw CommError("MPI_Init_thread", -1, "MPI_Init_thread failed with code " + std::to_string(rc));
     owned_ = true;
   }
-  thread_multiple_ = mpi_thread_multiple();
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);

@@ -1,5 +1,6 @@
 // heartbeat_program RANK LOST_AFTER_S: that rank stops (SIGSTOP) a little later, as a process on a dead host would; the
 // others wait for it in a barrier. Who is told of a loss says so and ends.
+#include <mpi.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -14,7 +15,9 @@
 
 int main(int argc, char** argv) {
   const hesspect::MpiSession session(argc, argv);
-  if (argc != 3 || !session.thread_multiple()) return 1;
+  int threads = MPI_THREAD_SINGLE;
+  MPI_Query_thread(&threads);
+  if (argc != 3 || threads != MPI_THREAD_MULTIPLE) return 1;
   const auto world = hesspect::make_host_communicator();
   const int me = world->rank();
   const hesspect::Heartbeat heartbeat(*world, std::atof(argv[2]), [&](int rank, const std::string& host, double) {

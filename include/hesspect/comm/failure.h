@@ -26,10 +26,8 @@ inline constexpr double kMeetAtMost_s = 5;
 /// and the rank has to abort the program.
 class FailureMeeting {
  public:
-  /// Collective over all ranks of MPI.
-  FailureMeeting();
   /// Collective over all ranks of MPI: those of one colour meet.
-  explicit FailureMeeting(int color);
+  explicit FailureMeeting(int color = 0);
   /// A message that is still under way keeps its memory.
   ~FailureMeeting();
   FailureMeeting(const FailureMeeting&) = delete;

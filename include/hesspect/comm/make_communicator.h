@@ -26,7 +26,7 @@ std::unique_ptr<Communicator> split(const Communicator& host, int color, int key
 c10::Device choose_device(std::string_view request, Communicator& host);
 
 /// The communicator for tensors on `device`: NCCL for several ranks on CUDA, else `host` itself. Collective over host.
-/// @throws as NcclCommunicator's constructor
+/// @throws CommError where NCCL can't be set up
 std::unique_ptr<Communicator> make_communicator(c10::Device device, std::unique_ptr<Communicator> host);
 
 }  // namespace hesspect

@@ -1,6 +1,8 @@
 // Ranks that talk through MPI; tensors on the CPU.
 #pragma once
 
+#include <mpi.h>
+
 #include <memory>
 
 #include "hesspect/comm/communicator.h"
@@ -20,9 +22,11 @@ class MpiCommunicator final : public Communicator {
   /// The ranks that pass the same colour, in order of key, then of rank here. Collective.
   std::unique_ptr<MpiCommunicator> split(int color, int key) const;
   ~MpiCommunicator() override;
+  MpiCommunicator(const MpiCommunicator&) = delete;
+  MpiCommunicator& operator=(const MpiCommunicator&) = delete;
 
-  int rank() const override;
-  int size() const override;
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
   std::string backend() const override { return "mpi"; }
   void all_reduce_sum(at::Tensor& tensor) override;
   void all_gather(const at::Tensor& shard, at::Tensor& full) override;
@@ -34,9 +38,15 @@ class MpiCommunicator final : public Communicator {
   void barrier() override;
 
  private:
-  struct Impl;
-  explicit MpiCommunicator(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  MpiCommunicator(MPI_Comm comm, std::int64_t max_message_bytes);
+  void check(int rc, const char* call) const;
+  std::int64_t piece(std::int64_t element_bytes) const;
+  template <class Send>
+  void in_pieces(std::int64_t count, std::int64_t element_bytes, const char* call, Send&& send) const;
+
+  MPI_Comm comm_;
+  std::int64_t max_message_bytes_;
+  int rank_ = 0, size_ = 1;
 };
 
 }  // namespace hesspect

@@ -18,18 +18,12 @@ class MpiSession {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
-  /// Whether threads beside the main one may call MPI, as Desk and Heartbeat do.
-  bool thread_multiple() const { return thread_multiple_; }
-
-  /// Leaves MPI unfinalised when this object goes: for a rank that ends alone after an error it has already caught.
-  void abandon() { owned_ = false; }
 
  private:
   bool owned_ = false;
   int exceptions_ = 0;  // in flight when it was made
   int rank_ = 0;
   int size_ = 1;
-  bool thread_multiple_ = false;
 };
 
 }  // namespace hesspect
