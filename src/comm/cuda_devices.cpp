@@ -4,13 +4,14 @@
 
 #include <span>
 
+#include "hesspect/comm/make_communicator.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hex.h"
 #include "hesspect/core/host.h"
 
 namespace hesspect {
 
-int visible_cuda_devices() {
+int cuda_device_count() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
     cudaGetLastError();  // no driver is no error here, and must not surface in a later call

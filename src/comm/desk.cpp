@@ -33,67 +33,64 @@ struct Desk::Impl {
   std::atomic<bool> closing = false;
   std::thread server;
 
-  void serve();
-  bool next_question(int& from, std::string& question);
-  bool finish(std::unique_ptr<Transfer> transfer, std::string* received);
   std::string reply(int from, const std::string& question) {
     const std::lock_guard<std::mutex> one_at_a_time(answering);
     return answer(from, question);
   }
-};
 
-/// Waits for a transfer until the desk closes. False if it came to nothing: the peer has gone, which others report.
-bool Desk::Impl::finish(std::unique_ptr<Transfer> transfer, std::string* received) {
-  Patience patience(kLongestSleep);
-  const Timer timer;
-  double closing_since_s = -1;
-  for (;;) {
-    int done = 0;
-    if (MPI_Test(&transfer->request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
-    if (done != 0) break;
-    if (closing && closing_since_s < 0) closing_since_s = timer.elapsed_s();
-    if (closing_since_s >= 0 && timer.elapsed_s() > closing_since_s + kLastSendS) {
-      transfer.release();  // MPI may still read or write these bytes
-      return false;
-    }
-    patience.sleep();
-  }
-  if (received != nullptr) *received = std::move(transfer->bytes);
-  return true;
-}
-
-bool Desk::Impl::next_question(int& from, std::string& question) {
-  int found = 0;
-  MPI_Message message = MPI_MESSAGE_NULL;
-  MPI_Status status;
-  if (MPI_Improbe(MPI_ANY_SOURCE, kQuestion, comm, &found, &message, &status) != MPI_SUCCESS || found == 0)
-    return false;
-  int length = 0;
-  MPI_Get_count(&status, MPI_BYTE, &length);
-  from = status.MPI_SOURCE;
-  auto transfer = std::make_unique<Transfer>();
-  transfer->bytes.resize(static_cast<std::size_t>(length));
-  if (MPI_Imrecv(transfer->bytes.data(), length, MPI_BYTE, &message, &transfer->request) != MPI_SUCCESS) return false;
-  return finish(std::move(transfer), &question);
-}
-
-void Desk::Impl::serve() {
-  Patience patience(kLongestSleep);
-  int from = 0;
-  std::string question;
-  while (!closing) {
-    if (!next_question(from, question)) {
+  /// Waits for a transfer until the desk closes. False if it came to nothing: the peer has gone, which others report.
+  bool finish(std::unique_ptr<Transfer> transfer, std::string* received) {
+    Patience patience(kLongestSleep);
+    const Timer timer;
+    double closing_since_s = -1;
+    for (;;) {
+      int done = 0;
+      if (MPI_Test(&transfer->request, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS) return false;
+      if (done != 0) break;
+      if (closing && closing_since_s < 0) closing_since_s = timer.elapsed_s();
+      if (closing_since_s >= 0 && timer.elapsed_s() > closing_since_s + kLastSendS) {
+        transfer.release();  // MPI may still read or write these bytes
+        return false;
+      }
       patience.sleep();
-      continue;
     }
-    auto transfer = std::make_unique<Transfer>();
-    transfer->bytes = reply(from, question);
-    if (MPI_Isend(transfer->bytes.data(), static_cast<int>(transfer->bytes.size()), MPI_BYTE, from, kAnswer, comm,
-                  &transfer->request) == MPI_SUCCESS)
-      finish(std::move(transfer), nullptr);
-    patience.refresh();
+    if (received != nullptr) *received = std::move(transfer->bytes);
+    return true;
   }
-}
+
+  bool next_question(int& from, std::string& question) {
+    int found = 0;
+    MPI_Message message = MPI_MESSAGE_NULL;
+    MPI_Status status;
+    if (MPI_Improbe(MPI_ANY_SOURCE, kQuestion, comm, &found, &message, &status) != MPI_SUCCESS || found == 0)
+      return false;
+    int length = 0;
+    MPI_Get_count(&status, MPI_BYTE, &length);
+    from = status.MPI_SOURCE;
+    auto transfer = std::make_unique<Transfer>();
+    transfer->bytes.resize(static_cast<std::size_t>(length));
+    if (MPI_Imrecv(transfer->bytes.data(), length, MPI_BYTE, &message, &transfer->request) != MPI_SUCCESS) return false;
+    return finish(std::move(transfer), &question);
+  }
+
+  void serve() {
+    Patience patience(kLongestSleep);
+    int from = 0;
+    std::string question;
+    while (!closing) {
+      if (!next_question(from, question)) {
+        patience.sleep();
+        continue;
+      }
+      auto transfer = std::make_unique<Transfer>();
+      transfer->bytes = reply(from, question);
+      if (MPI_Isend(transfer->bytes.data(), static_cast<int>(transfer->bytes.size()), MPI_BYTE, from, kAnswer, comm,
+                    &transfer->request) == MPI_SUCCESS)
+        finish(std::move(transfer), nullptr);
+      patience.refresh();
+    }
+  }
+};
 
 Desk::Desk(Communicator& world, Answer answer) : impl_(std::make_unique<Impl>()) {
   impl_->answer = std::move(answer);

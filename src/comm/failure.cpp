@@ -1,7 +1,6 @@
 #include "hesspect/comm/failure.h"
 
 #include <chrono>
-#include <exception>
 #include <thread>
 
 #include "hesspect/comm/agree.h"

@@ -2,6 +2,8 @@
 
 #include <mpi.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <map>
 #include <string>
 
@@ -19,20 +21,14 @@ namespace {
 
 /// This rank among the ranks of its host, and how many those are.
 struct HostPlace {
-  int rank = 0;
-  int size = 0;
+  std::ptrdiff_t rank, size;
   std::string host;
 };
 
 HostPlace host_place(Communicator& comm) {
-  HostPlace place{0, 0, host_name()};
-  const std::vector<std::string> all = comm.all_gather_bytes(place.host);
-  for (std::size_t r = 0; r < all.size(); ++r) {
-    if (all[r] != place.host) continue;
-    ++place.size;
-    if (static_cast<int>(r) < comm.rank()) ++place.rank;
-  }
-  return place;
+  const std::string host = host_name();
+  const std::vector<std::string> all = comm.all_gather_bytes(host);
+  return {std::count(all.begin(), all.begin() + comm.rank(), host), std::ranges::count(all, host), host};
 }
 
 /// Two ranks of one GPU, of the same probe group or not, would hang in NCCL or run out of its memory. Collective.
@@ -54,13 +50,9 @@ void refuse_shared_gpus(Communicator& host, int device_index) {
 
 }  // namespace
 
-int cuda_device_count() {
-#ifdef HESSPECT_HAVE_CUDA
-  return visible_cuda_devices();
-#else
-  return 0;
+#ifndef HESSPECT_HAVE_CUDA
+int cuda_device_count() { return 0; }  // with CUDA: cuda_devices.cpp
 #endif
-}
 
 std::unique_ptr<Communicator> make_host_communicator() {
   int initialised = 0;
@@ -98,7 +90,7 @@ c10::Device choose_device(std::string_view request, Communicator& host) {
       throw UsageError(std::to_string(place.size) + " ranks on " + place.host + " but " + std::to_string(count) +
                        " GPUs: start at most one rank per GPU, or use --device cpu");
   });
-  const int index = count == 1 ? 0 : place.rank;
+  const int index = count == 1 ? 0 : static_cast<int>(place.rank);
   refuse_shared_gpus(host, index);
   return c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
 }

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <climits>
-#include <cstring>
 #include <exception>
 
 #include "hesspect/core/buffer_sizes.h"

@@ -52,11 +52,8 @@ Console& console() {
 }  // namespace
 
 void set_log_level(LogLevel level) {
-  switch (level) {
-    case LogLevel::kQuiet: console().logger.set_level(spdlog::level::err); break;
-    case LogLevel::kInfo: console().logger.set_level(spdlog::level::info); break;
-    case LogLevel::kDebug: console().logger.set_level(spdlog::level::debug); break;
-  }
+  constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::err, spdlog::level::info, spdlog::level::debug};
+  console().logger.set_level(kLevels[static_cast<std::size_t>(level)]);  // as LogLevel has them
 }
 
 void log_info(std::string_view message) { console().print(spdlog::level::info, "", message); }

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstring>
 #include <numbers>
-#include <string>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"

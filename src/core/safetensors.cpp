@@ -176,11 +176,8 @@ SafetensorsEntry check_tensor(const std::filesystem::path& path, const ParsedTen
     if (size > kMost || (size != 0 && nonzero_product > kMost / size)) {
       refuse(path, tensor + " has a shape whose size overflows (dimension " + std::to_string(size) + ")");
     }
-    if (size == 0) {
-      empty = true;
-    } else {
-      nonzero_product *= size;
-    }
+    empty = empty || size == 0;
+    nonzero_product *= std::max<std::uint64_t>(1, size);
     entry.shape.push_back(static_cast<std::int64_t>(size));
   }
   const std::uint64_t needed = empty ? 0 : nonzero_product;

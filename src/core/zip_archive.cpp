@@ -1,6 +1,5 @@
 #include "hesspect/core/zip_archive.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <optional>
 
