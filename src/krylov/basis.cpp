@@ -44,10 +44,10 @@ void Basis::reserve(std::int64_t rows) {
     try {
       blocks_.push_back(at::empty({more, chunk_}, options_));
     } catch (const c10::Error& error) {
-      const std::int64_t item = static_cast<std::int64_t>(options_.dtype().itemsize());
-      throw MemoryError(rows * chunk_ * item, -1,
+      const std::int64_t needed = rows * chunk_ * static_cast<std::int64_t>(options_.dtype().itemsize());
+      throw MemoryError(needed, -1,
                         "a Krylov basis of " + format_count(rows) + " vectors of " + format_count(chunk_) +
-                            " entries per rank (" + format_bytes(rows * chunk_ * item) + ") does not fit: after " +
+                            " entries per rank (" + format_bytes(needed) + ") does not fit: after " +
                             format_bytes(bytes()) +
                             " of it no more was given; use fewer steps, more ranks or narrower storage");
     }
@@ -61,6 +61,12 @@ at::Tensor Basis::row(std::int64_t i) const {
     i -= block.size(0);
   }
   throw Error(ExitCode::kInternal, "Basis::row: no such row");
+}
+
+std::vector<at::Tensor> Basis::vectors(std::int64_t begin, std::int64_t count) const {
+  std::vector<at::Tensor> rows;
+  for (std::int64_t i = begin; i < begin + count; ++i) rows.push_back(row(i));
+  return rows;
 }
 
 at::Tensor Basis::append() {

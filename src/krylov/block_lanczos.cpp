@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 
 #include "hesspect/comm/agree.h"
@@ -35,10 +34,8 @@ std::int64_t BlockLanczos::extend(LinearOperator& op, std::int64_t products, con
   const std::int64_t target = products_ + products, before = products_;
   while (products_ < target && !closed()) {
     const auto size = static_cast<std::size_t>(std::min(next_rows(), target - products_));
-    std::vector<at::Tensor> x;
-    for (std::size_t k = 0; k < size; ++k) x.push_back(basis_.row(rows() + static_cast<std::int64_t>(k)));
     const std::span<at::Tensor> y = std::span(work_).first(size);
-    op.apply_block(x, y);
+    op.apply_block(basis_.vectors(rows(), static_cast<std::int64_t>(size)), y);
     Orthonormalised step =
         append_orthonormal(*comm_, basis_, y, {.n = n_, .tolerance = tolerance_, .scale = scale_, .step = products_});
     for (std::vector<double>& column : step.coefficients) columns_.push_back(std::move(column));
@@ -72,16 +69,17 @@ double BlockLanczos::entry(std::size_t i, std::size_t j) const {
   return (at(i, j) + at(j, i)) / 2;
 }
 
-/// The eigenpairs of T, found by its diagonal blocks, ascending over all of them.
+/// An eigenpair of T.
 struct BlockLanczos::Eigen {
-  std::vector<RitzPair> pairs;
-  std::vector<std::vector<double>> vectors;    // [rows] each
-  std::vector<std::vector<double>> couplings;  // [next_rows] each: Bᵀ s
+  RitzPair pair;
+  std::vector<double> s;         // [rows]
+  std::vector<double> coupling;  // [next_rows]: Bᵀ s
 };
 
-BlockLanczos::Eigen BlockLanczos::eigen() const {
+/// All of them, found by T's diagonal blocks, ascending.
+std::vector<BlockLanczos::Eigen> BlockLanczos::eigen() const {
   const at::NoGradGuard no_grad;
-  Eigen all;
+  std::vector<Eigen> all;
   const auto m = static_cast<std::size_t>(rows());
   for (std::size_t b = 0; b < begin_.size(); ++b) {
     const auto begin = static_cast<std::size_t>(begin_[b]);
@@ -102,29 +100,23 @@ BlockLanczos::Eigen BlockLanczos::eigen() const {
         for (std::size_t p = m; p < column.size(); ++p) coupling[p - m] += column[p] * s[j];
       }
       const double residual = std::sqrt(std::inner_product(coupling.begin(), coupling.end(), coupling.begin(), 0.0));
-      all.pairs.push_back({values.const_data_ptr<double>()[i], residual, s[0], b});
-      all.vectors.push_back(std::move(vector));
-      all.couplings.push_back(std::move(coupling));
+      all.push_back({{values.const_data_ptr<double>()[i], residual, s[0], b}, std::move(vector), std::move(coupling)});
     }
   }
-  std::vector<std::size_t> order(all.pairs.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return all.pairs[i].value; });
-  Eigen sorted;
-  for (const std::size_t i : order) {
-    sorted.pairs.push_back(all.pairs[i]);
-    sorted.vectors.push_back(std::move(all.vectors[i]));
-    sorted.couplings.push_back(std::move(all.couplings[i]));
-  }
-  return sorted;
+  std::ranges::stable_sort(all, {}, [](const Eigen& one) { return one.pair.value; });
+  return all;
 }
 
-std::vector<RitzPair> BlockLanczos::ritz_pairs() const { return eigen().pairs; }
+std::vector<RitzPair> BlockLanczos::ritz_pairs() const {
+  std::vector<RitzPair> pairs;
+  for (const Eigen& one : eigen()) pairs.push_back(one.pair);
+  return pairs;
+}
 
 std::vector<double> BlockLanczos::ritz_coefficients(std::span<const std::size_t> indices) const {
-  const std::vector<std::vector<double>> vectors = eigen().vectors;
+  const std::vector<Eigen> eigen = this->eigen();
   std::vector<double> all;
-  for (const std::size_t i : indices) all.insert(all.end(), vectors.at(i).begin(), vectors.at(i).end());
+  for (const std::size_t i : indices) all.insert(all.end(), eigen.at(i).s.begin(), eigen.at(i).s.end());
   return all;
 }
 
@@ -132,10 +124,8 @@ at::Tensor BlockLanczos::ritz_vector(std::span<const double> s) const {
   const at::NoGradGuard no_grad;
   if (static_cast<std::int64_t>(s.size()) != rows())
     throw Error(ExitCode::kInternal, "BlockLanczos::ritz_vector: the coefficients don't fit the rows");
-  std::vector<double> negative(s.size());
-  std::ranges::transform(s, negative.begin(), std::negate());
-  at::Tensor vector = at::zeros_like(work_[0]);
-  subtract(basis_.head(rows()), negative, vector);
+  at::Tensor vector = at::empty_like(work_[0]);
+  combine_into(basis_.head(rows()), s, vector);
   return vector;
 }
 
@@ -144,9 +134,9 @@ at::Tensor BlockLanczos::ritz_vector(std::span<const double> s) const {
 void BlockLanczos::thick_restart(std::span<const std::size_t> keep) {
   const at::NoGradGuard no_grad;
   const auto m = static_cast<std::size_t>(rows()), next = static_cast<std::size_t>(next_rows());
-  const Eigen old = eigen();
+  const std::vector<Eigen> old = eigen();
   std::vector<double> kept_here(m, 0.0);  // 1 + the diagonal block of each pair that is kept
-  for (const std::size_t i : keep) kept_here.at(i) = 1 + static_cast<double>(old.pairs[i].block);
+  for (const std::size_t i : keep) kept_here.at(i) = 1 + static_cast<double>(old[i].pair.block);
   const std::vector<double> kept = comm_->of_rank0(std::move(kept_here));
 
   // θ, s and Bᵀ s of each, by diagonal blocks.
@@ -157,9 +147,9 @@ void BlockLanczos::thick_restart(std::span<const std::size_t> keep) {
     begin.push_back(static_cast<std::int64_t>(count));
     for (std::size_t i = 0; i < m; ++i) {
       if (kept[i] != 1 + static_cast<double>(b)) continue;
-      numbers.push_back(old.pairs[i].value);
-      numbers.insert(numbers.end(), old.vectors[i].begin(), old.vectors[i].end());
-      numbers.insert(numbers.end(), old.couplings[i].begin(), old.couplings[i].end());
+      numbers.push_back(old[i].pair.value);
+      numbers.insert(numbers.end(), old[i].s.begin(), old[i].s.end());
+      numbers.insert(numbers.end(), old[i].coupling.begin(), old[i].coupling.end());
       ++count;
     }
   }

@@ -6,7 +6,6 @@
 
 #include "hesspect/core/buffer_sizes.h"
 #include "hesspect/krylov/vector_math.h"
-#include "row_checks.h"
 
 namespace hesspect {
 namespace {

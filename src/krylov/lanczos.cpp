@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <string>
 
@@ -105,9 +104,7 @@ std::vector<at::Tensor> Lanczos::operands() const {
 std::vector<at::Tensor> Lanczos::recent() const {
   const std::int64_t stored = basis_.rows();
   if (apart_ || !full() || stored <= 2) return operands();
-  std::vector<at::Tensor> last;
-  for (std::int64_t row = stored - 2; row < stored; ++row) last.push_back(basis_.row(row).unsqueeze(0));
-  return last;
+  return {basis_.row(stored - 2).unsqueeze(0), basis_.row(stored - 1).unsqueeze(0)};
 }
 
 /// The next basis vector, vector / norm.
@@ -264,10 +261,8 @@ at::Tensor Lanczos::ritz_vector(std::span<const double> s) const {
   if (static_cast<std::int64_t>(s.size()) > t_.rows())
     throw Error(ExitCode::kInternal, "Lanczos::ritz_vector: " + std::to_string(s.size()) + " coefficients for " +
                                          std::to_string(t_.rows()) + " rows");
-  std::vector<double> negative(s.size());
-  std::ranges::transform(s, negative.begin(), std::negate());
-  at::Tensor vector = at::zeros_like(work_);
-  subtract(stored_head(static_cast<std::int64_t>(s.size())), negative, vector);
+  at::Tensor vector = at::empty_like(work_);
+  combine_into(stored_head(static_cast<std::int64_t>(s.size())), s, vector);
   return vector;
 }
 
@@ -278,10 +273,8 @@ double Lanczos::orthogonality_loss() const {
   const std::vector<at::Tensor> rows = stored_head(t_.rows());
   std::vector<double> g(static_cast<std::size_t>(t_.rows()));
   fill_probe(ProbeDistribution::kRademacher, /*seed=*/0, kOrthogonalityProbe, 0, t_.rows(), g.data());
-  std::vector<double> negative(g.size());
-  std::ranges::transform(g, negative.begin(), std::negate());
   at::Tensor sum = work_;  // free between steps
-  subtract(rows, negative, sum.zero_());
+  combine_into(rows, g, sum);
   const std::vector<double> image = comm_->sum(dots(rows, sum));
   double loss = 0;
   for (std::size_t i = 0; i < g.size(); ++i) loss = std::max(loss, std::abs(image[i] - g[i]));

@@ -14,49 +14,90 @@ static_assert(std::endian::native == std::endian::little, "records are read and 
 
 constexpr char kMagic[8] = {'L', 'A', 'N', 'C', 'Z', 'O', 'S', '2'};
 
-template <class T>
-void put(std::string& bytes, const T& value) {
-  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-
-void put(std::string& bytes, const std::vector<double>& values) {
-  bytes.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(double));
-}
+class Writer {
+ public:
+  std::string bytes;
+  template <class T>
+  void value(const T& value) {
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+  }
+  void flag(bool value) { this->value(std::int64_t{value}); }
+  template <class T>
+  void size(const std::vector<T>& list, std::size_t) {
+    value(static_cast<std::int64_t>(list.size()));
+  }
+  void doubles(const std::vector<double>& values, std::size_t number) {
+    bytes.append(reinterpret_cast<const char*>(values.data()), number * sizeof(double));
+  }
+};
 
 class Reader {
  public:
   explicit Reader(const std::string& bytes) : bytes_(bytes) {}
   std::size_t left() const { return bytes_.size() - at_; }
+  template <class T>
+  void value(T& value) {
+    raw(&value, sizeof value);
+  }
+  void flag(bool& value) {
+    std::int64_t number = 0;
+    this->value(number);
+    value = number != 0;
+  }
+  /// @param item  bytes that each entry takes, at least
+  template <class T>
+  void size(std::vector<T>& list, std::size_t item) {
+    std::int64_t number = 0;
+    value(number);
+    if (number < 0 || static_cast<std::size_t>(number) > bytes_.size() / item)
+      throw InputError("a Lanczos record of " + std::to_string(bytes_.size()) + " bytes can't hold " +
+                       std::to_string(number) + " entries");
+    list.resize(static_cast<std::size_t>(number));
+  }
+  void doubles(std::vector<double>& values, std::size_t number) {
+    values.resize(number);
+    if (number > 0) raw(values.data(), number * sizeof(double));
+  }
+
+ private:
   void raw(void* to, std::size_t size) {
     if (size > left())
       throw InputError("a Lanczos record ends early, after " + std::to_string(bytes_.size()) + " bytes");
     std::memcpy(to, bytes_.data() + at_, size);
     at_ += size;
   }
-  template <class T>
-  T value() {
-    T result;
-    raw(&result, sizeof result);
-    return result;
-  }
-  /// How many things of `size` bytes follow.
-  std::size_t count(std::size_t size) {
-    const auto number = value<std::int64_t>();
-    if (number < 0 || static_cast<std::size_t>(number) > bytes_.size() / size)
-      throw InputError("a Lanczos record of " + std::to_string(bytes_.size()) + " bytes can't hold " +
-                       std::to_string(number) + " entries");
-    return static_cast<std::size_t>(number);
-  }
-  std::vector<double> doubles(std::size_t number) {
-    std::vector<double> values(number);
-    if (number > 0) raw(values.data(), number * sizeof(double));
-    return values;
-  }
 
- private:
   const std::string& bytes_;
   std::size_t at_ = 0;
 };
+
+/// All that follows the magic, in order: written by a Writer, read by a Reader.
+template <class Stream, class Record>
+void transfer(Stream& stream, Record& record) {
+  auto& t = record.t;
+  stream.value(t.n);
+  stream.flag(record.full);
+  stream.value(record.first_row);
+  stream.value(record.rows);
+  stream.value(record.running);
+  stream.size(t.alpha, 3 * sizeof(double));
+  stream.size(t.blocks, 4 * sizeof(double));
+  stream.size(t.thick_restarts, 2 * sizeof(double));
+  stream.value(record.breakdown_tolerance);
+  stream.value(t.start_norm_sq);
+  for (auto* values : {&t.alpha, &t.beta, &t.product_norm}) stream.doubles(*values, t.alpha.size());
+  for (auto& block : t.blocks) {
+    stream.value(block.begin);
+    stream.value(block.end);
+    stream.flag(block.closed);
+    stream.value(block.residual_norm);
+  }
+  for (auto& thick : t.thick_restarts) {
+    stream.value(thick.step);
+    stream.size(thick.theta, 2 * sizeof(double));
+    for (auto* values : {&thick.theta, &thick.coupling}) stream.doubles(*values, thick.theta.size());
+  }
+}
 
 std::string flaw_of_blocks(const Tridiagonal& t, bool full) {
   if (t.blocks.empty()) return "it has no block";
@@ -109,65 +150,19 @@ std::string flaw_of(const LanczosRecord& record) {
 }
 
 std::string to_bytes(const LanczosRecord& record) {
-  std::string bytes(kMagic, sizeof kMagic);
-  for (const std::int64_t value :
-       {record.t.n, std::int64_t{record.full}, record.first_row, record.rows, record.running, record.t.steps(),
-        static_cast<std::int64_t>(record.t.blocks.size()), static_cast<std::int64_t>(record.t.thick_restarts.size())})
-    put(bytes, value);
-  put(bytes, record.breakdown_tolerance);
-  put(bytes, record.t.start_norm_sq);
-  put(bytes, record.t.alpha);
-  put(bytes, record.t.beta);
-  put(bytes, record.t.product_norm);
-  for (const Tridiagonal::Block& block : record.t.blocks) {
-    put(bytes, block.begin);
-    put(bytes, block.end);
-    put(bytes, std::int64_t{block.closed});
-    put(bytes, block.residual_norm);
-  }
-  for (const Tridiagonal::ThickRestart& thick : record.t.thick_restarts) {
-    put(bytes, thick.step);
-    put(bytes, static_cast<std::int64_t>(thick.theta.size()));
-    put(bytes, thick.theta);
-    put(bytes, thick.coupling);
-  }
-  return bytes;
+  Writer writer{std::string(kMagic, sizeof kMagic)};
+  transfer(writer, record);
+  return std::move(writer.bytes);
 }
 
 LanczosRecord lanczos_record_from(const std::string& bytes) {
   Reader reader(bytes);
   char magic[sizeof kMagic];
-  reader.raw(magic, sizeof magic);
+  reader.value(magic);
   if (std::memcmp(magic, kMagic, sizeof kMagic) != 0)
     throw InputError("these bytes are no Lanczos record, or one of another version");
   LanczosRecord record;
-  Tridiagonal& t = record.t;
-  t.n = reader.value<std::int64_t>();
-  record.full = reader.value<std::int64_t>() != 0;
-  record.first_row = reader.value<std::int64_t>();
-  record.rows = reader.value<std::int64_t>();
-  record.running = reader.value<std::int64_t>();
-  const std::size_t steps = reader.count(3 * sizeof(double)), blocks = reader.count(4 * sizeof(double)),
-                    thick_restarts = reader.count(2 * sizeof(double));
-  record.breakdown_tolerance = reader.value<double>();
-  t.start_norm_sq = reader.value<double>();
-  t.alpha = reader.doubles(steps);
-  t.beta = reader.doubles(steps);
-  t.product_norm = reader.doubles(steps);
-  t.blocks.resize(blocks);
-  for (Tridiagonal::Block& block : t.blocks) {
-    block.begin = reader.value<std::int64_t>();
-    block.end = reader.value<std::int64_t>();
-    block.closed = reader.value<std::int64_t>() != 0;
-    block.residual_norm = reader.value<double>();
-  }
-  t.thick_restarts.resize(thick_restarts);
-  for (Tridiagonal::ThickRestart& thick : t.thick_restarts) {
-    thick.step = reader.value<std::int64_t>();
-    const std::size_t kept = reader.count(2 * sizeof(double));
-    thick.theta = reader.doubles(kept);
-    thick.coupling = reader.doubles(kept);
-  }
+  transfer(reader, record);
   if (reader.left() > 0)
     throw InputError("a Lanczos record is followed by " + std::to_string(reader.left()) + " bytes that are none of it");
   if (const std::string flaw = flaw_of(record); !flaw.empty()) throw InputError("a Lanczos record is damaged: " + flaw);

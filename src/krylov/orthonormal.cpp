@@ -42,15 +42,15 @@ class Projector {
  private:
   /// The sums' coefficients, to be subtracted; @return the norms of the vectors that hold them.
   std::vector<double> take(std::span<std::vector<double>> coefficients) {
-    const std::size_t width = sums_.size() / w_.size();
     std::vector<double> norms;
     h_.clear();
     for (std::size_t k = 0; k < w_.size(); ++k) {
-      for (std::size_t j = 0; j + 1 < width; ++j) {
-        h_.push_back(sums_[k * width + j]);
-        coefficients[k][first_ + j] += h_.back();
+      const std::span<const double> own = dots_of(sums_, w_.size(), k);
+      for (std::size_t j = 0; j + 1 < own.size(); ++j) {
+        h_.push_back(own[j]);
+        coefficients[k][first_ + j] += own[j];
       }
-      norms.push_back(std::sqrt(sums_[(k + 1) * width - 1]));
+      norms.push_back(std::sqrt(own.back()));
     }
     return norms;
   }
@@ -98,9 +98,9 @@ Orthonormalised append_orthonormal(Communicator& comm, Basis& basis, std::span<a
   const std::vector<at::Tensor> rows = basis.head(old);
   std::vector<double> sums = comm.sum(dots_block(rows, w));
   double scale = options.scale;
-  for (std::size_t k = 1; k <= w.size(); ++k) {
-    const double norm_sq = sums[k * (sums.size() / w.size()) - 1];
-    require_finite(norm_sq, options.step + static_cast<std::int64_t>(k) - 1);
+  for (std::size_t k = 0; k < w.size(); ++k) {
+    const double norm_sq = dots_of(sums, w.size(), k).back();
+    require_finite(norm_sq, options.step + static_cast<std::int64_t>(k));
     result.norms.push_back(std::sqrt(norm_sq));
     scale = std::max(scale, result.norms.back());
   }

@@ -6,7 +6,6 @@
 
 #include "hesspect/core/buffer_sizes.h"
 #include "hesspect/krylov/vector_math.h"
-#include "row_checks.h"
 #include "row_stream.h"
 
 namespace hesspect::detail {
@@ -14,13 +13,6 @@ namespace {
 
 /// Columns of a chunk, of which so many vectors are held in double.
 std::int64_t chunk_columns(std::int64_t vectors) { return std::max<std::int64_t>(4096, kEntriesInDouble / vectors); }
-
-/// The same where blocks of rows and vectors are.
-std::int64_t chunk_columns(Rows rows, std::span<const at::Tensor> w) {
-  std::int64_t most = 0;
-  for (const at::Tensor& block : rows) most = std::max(most, block.size(0));
-  return std::min(chunk_columns(most + static_cast<std::int64_t>(w.size())), w[0].numel());
-}
 
 /// Columns of the vectors in double, [vectors, length]: a single float64 vector as it lies, else a copy.
 at::Tensor in_double(std::span<const at::Tensor> w, std::int64_t begin, std::int64_t length) {
@@ -31,29 +23,40 @@ at::Tensor in_double(std::span<const at::Tensor> w, std::int64_t begin, std::int
   return parts;
 }
 
+/// Chunk by chunk: add(piece of a block, its first row, columns of the vectors) for all blocks, then done(columns of
+/// the vectors, first column).
+template <class Add, class Done>
+void for_each_chunk(Rows rows, std::span<const at::Tensor> w, Add&& add, Done&& done) {
+  auto held = static_cast<std::int64_t>(w.size());  // and a block of rows
+  for (const at::Tensor& block : rows) held = std::max(held, block.size(0) + static_cast<std::int64_t>(w.size()));
+  const std::int64_t n = w[0].numel(), columns = std::min(chunk_columns(held), n);
+  RowStream stream(rows, w[0].device(), columns);
+  for (std::int64_t i = 0; i < n; i += columns) {
+    const at::Tensor parts = in_double(w, i, std::min(columns, n - i));
+    stream.for_each(i, parts.size(1), [&](const at::Tensor& piece, std::int64_t row) { add(piece, row, parts); });
+    done(parts, i);
+  }
+}
+
 }  // namespace
 
 std::vector<double> portable_dots(Rows rows, std::span<const at::Tensor> w) {
   const at::NoGradGuard no_grad;
-  const std::int64_t count = count_rows(rows, w), n = w[0].numel(), vectors = static_cast<std::int64_t>(w.size());
-  const std::int64_t columns = chunk_columns(rows, w);
-  RowStream stream(rows, w[0].device(), columns);
+  const std::int64_t count = count_rows(rows, w), vectors = static_cast<std::int64_t>(w.size());
   at::Tensor total = at::zeros({vectors, count + 1}, w[0].options().dtype(at::kDouble));
-  for (std::int64_t i = 0; i < n; i += columns) {
-    const std::int64_t length = std::min(columns, n - i);
-    const at::Tensor parts = in_double(w, i, length);
-    stream.for_each(i, length, [&](const at::Tensor& piece, std::int64_t row) {
-      const at::Tensor sums = total.narrow(1, row, piece.size(0));
-      if (vectors == 1)
-        sums.select(0, 0).addmv_(piece.to(at::kDouble), parts.select(0, 0));
-      else
-        sums.addmm_(parts, piece.to(at::kDouble).t());
-    });
+  const auto add = [&](const at::Tensor& piece, std::int64_t row, const at::Tensor& parts) {
+    const at::Tensor sums = total.narrow(1, row, piece.size(0));
+    if (vectors == 1)
+      sums.select(0, 0).addmv_(piece.to(at::kDouble), parts.select(0, 0));
+    else
+      sums.addmm_(parts, piece.to(at::kDouble).t());
+  };
+  for_each_chunk(rows, w, add, [&](const at::Tensor& parts, std::int64_t) {
     for (std::int64_t k = 0; k < vectors; ++k) {
       const at::Tensor part = parts.select(0, k);
       total.select(0, k).narrow(0, count, 1).add_(at::dot(part, part));
     }
-  }
+  });
   total = total.cpu();
   const double* values = total.const_data_ptr<double>();
   return {values, values + total.numel()};
@@ -61,26 +64,22 @@ std::vector<double> portable_dots(Rows rows, std::span<const at::Tensor> w) {
 
 void portable_subtract(Rows rows, std::span<const double> c, std::span<const at::Tensor> w) {
   const at::NoGradGuard no_grad;
-  const std::int64_t count = count_rows(rows, w), n = w[0].numel(), vectors = static_cast<std::int64_t>(w.size());
-  const std::int64_t columns = chunk_columns(rows, w);
-  RowStream stream(rows, w[0].device(), columns);
+  const std::int64_t count = count_rows(rows, w), vectors = static_cast<std::int64_t>(w.size());
   at::Tensor factors = at::empty({vectors, count}, at::TensorOptions().dtype(at::kDouble));
   std::copy(c.begin(), c.end(), factors.mutable_data_ptr<double>());
   factors = factors.to(w[0].device());
-  for (std::int64_t i = 0; i < n; i += columns) {
-    const std::int64_t length = std::min(columns, n - i);
-    const at::Tensor sums = in_double(w, i, length);
-    stream.for_each(i, length, [&](const at::Tensor& piece, std::int64_t row) {
-      const at::Tensor c_piece = factors.narrow(1, row, piece.size(0));
-      if (vectors == 1)
-        sums.select(0, 0).addmv_(piece.to(at::kDouble).t(), c_piece.select(0, 0), 1, -1);
-      else
-        sums.addmm_(c_piece, piece.to(at::kDouble), 1, -1);
-    });
-    if (vectors == 1 && w[0].scalar_type() == at::kDouble) continue;  // updated in place
+  const auto add = [&](const at::Tensor& piece, std::int64_t row, const at::Tensor& parts) {
+    const at::Tensor c_piece = factors.narrow(1, row, piece.size(0));
+    if (vectors == 1)
+      parts.select(0, 0).addmv_(piece.to(at::kDouble).t(), c_piece.select(0, 0), 1, -1);
+    else
+      parts.addmm_(c_piece, piece.to(at::kDouble), 1, -1);
+  };
+  for_each_chunk(rows, w, add, [&](const at::Tensor& parts, std::int64_t begin) {
+    if (vectors == 1 && w[0].scalar_type() == at::kDouble) return;  // updated in place
     for (std::int64_t k = 0; k < vectors; ++k)
-      w[static_cast<std::size_t>(k)].narrow(0, i, length).copy_(sums.select(0, k));
-  }
+      w[static_cast<std::size_t>(k)].narrow(0, begin, parts.size(1)).copy_(parts.select(0, k));
+  });
 }
 
 void portable_scale_into(const at::Tensor& x, double factor, at::Tensor& out) {

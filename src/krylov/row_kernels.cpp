@@ -84,38 +84,27 @@ HESSPECT_INLINE double norm_sq_body(const Real* w, std::int64_t length) {
 
 }  // namespace
 
-HESSPECT_CLONES void dots(const float* const* rows, std::int64_t count, const float* w, std::int64_t length,
-                          double* out) {
-  dots_body(rows, count, w, length, out);
-}
-HESSPECT_CLONES void dots(const double* const* rows, std::int64_t count, const double* w, std::int64_t length,
-                          double* out) {
-  dots_body(rows, count, w, length, out);
-}
-HESSPECT_CLONES void dots(const float* const* rows, std::int64_t count, const double* w, std::int64_t length,
-                          double* out) {
-  dots_body(rows, count, w, length, out);
-}
-HESSPECT_CLONES void dots(const Bfloat16Bits* const* rows, std::int64_t count, const float* w, std::int64_t length,
-                          double* out) {
-  dots_body(rows, count, w, length, out);
-}
-HESSPECT_CLONES void dots(const Bfloat16Bits* const* rows, std::int64_t count, const double* w, std::int64_t length,
-                          double* out) {
-  dots_body(rows, count, w, length, out);
-}
-HESSPECT_CLONES void subtract(const float* const* rows, std::int64_t count, const double* c, std::int64_t length,
-                              double* acc) {
-  subtract_body(rows, count, c, length, acc);
-}
-HESSPECT_CLONES void subtract(const double* const* rows, std::int64_t count, const double* c, std::int64_t length,
-                              double* acc) {
-  subtract_body(rows, count, c, length, acc);
-}
-HESSPECT_CLONES void subtract(const Bfloat16Bits* const* rows, std::int64_t count, const double* c, std::int64_t length,
-                              double* acc) {
-  subtract_body(rows, count, c, length, acc);
-}
+// A template can't be cloned: each pair of types that row_kernels.h declares is a function of its own.
+#define HESSPECT_DOTS(Row, Real)                                                                            \
+  HESSPECT_CLONES void dots(const Row* const* rows, std::int64_t count, const Real* w, std::int64_t length, \
+                            double* out) {                                                                  \
+    dots_body(rows, count, w, length, out);                                                                 \
+  }
+HESSPECT_DOTS(float, float)
+HESSPECT_DOTS(double, double)
+HESSPECT_DOTS(float, double)
+HESSPECT_DOTS(Bfloat16Bits, float)
+HESSPECT_DOTS(Bfloat16Bits, double)
+
+#define HESSPECT_SUBTRACT(Row)                                                                                    \
+  HESSPECT_CLONES void subtract(const Row* const* rows, std::int64_t count, const double* c, std::int64_t length, \
+                                double* acc) {                                                                    \
+    subtract_body(rows, count, c, length, acc);                                                                   \
+  }
+HESSPECT_SUBTRACT(float)
+HESSPECT_SUBTRACT(double)
+HESSPECT_SUBTRACT(Bfloat16Bits)
+
 HESSPECT_CLONES double norm_sq(const float* w, std::int64_t length) { return norm_sq_body(w, length); }
 HESSPECT_CLONES double norm_sq(const double* w, std::int64_t length) { return norm_sq_body(w, length); }
 

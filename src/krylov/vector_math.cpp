@@ -5,20 +5,13 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "hesspect/core/errors.h"
-#include "row_checks.h"
 #include "row_kernels.h"
 
 namespace hesspect {
 namespace detail {
-namespace {
-
-bool fits(at::ScalarType row, at::ScalarType w) {
-  return row == w || row == at::ScalarType::BFloat16 || (row == at::kFloat && w == at::kDouble);
-}
-
-}  // namespace
 
 void require(bool condition, const char* what) {
   if (!condition) throw Error(ExitCode::kInternal, std::string("vector_math: ") + what);
@@ -37,7 +30,9 @@ std::int64_t count_rows(Rows rows, std::span<const at::Tensor> w) {
   for (const at::Tensor& block : rows) {
     require(block.dim() == 2 && block.size(1) == w[0].numel() && block.is_contiguous(),
             "rows differ from the vector in length, or are not contiguous");
-    require(fits(block.scalar_type(), w[0].scalar_type()), "rows are wider than the vector, or of no known dtype");
+    const at::ScalarType row = block.scalar_type(), own = w[0].scalar_type();
+    require(row == own || row == at::ScalarType::BFloat16 || (row == at::kFloat && own == at::kDouble),
+            "rows are wider than the vector, or of no known dtype");
     require(block.device() == w[0].device() || block.is_cpu(), "rows are on another device than the vector");
     count += block.size(0);
   }
@@ -75,24 +70,18 @@ std::vector<Group> groups_of(Rows rows) {
   return groups;
 }
 
-/// Columns [begin, …) of a group's rows, as the kernels take them.
-template <class Row>
-void point_to(const Group& group, std::int64_t begin, std::vector<const Row*>& at_tile) {
-  at_tile.clear();
-  for (const char* row : group.rows) at_tile.push_back(reinterpret_cast<const Row*>(row) + begin);
-}
-
 /// The rows' pointers for one tile, a list for each dtype, kept from tile to tile.
 struct TilePointers {
   std::vector<const double*> float64;
   std::vector<const float*> float32;
   std::vector<const kernels::Bfloat16Bits*> bfloat16;
 
-  /// use(pointers) with those of `group`.
+  /// use(pointers) with columns [begin, …) of the group's rows.
   template <class Use>
   void with(const Group& group, std::int64_t begin, Use&& use) {
-    const auto run = [&](auto& pointers) {
-      point_to(group, begin, pointers);
+    const auto run = [&]<class Row>(std::vector<const Row*>& pointers) {
+      pointers.clear();
+      for (const char* row : group.rows) pointers.push_back(reinterpret_cast<const Row*>(row) + begin);
       use(pointers.data());
     };
     if (group.dtype == at::kDouble)
@@ -175,16 +164,19 @@ std::vector<double> cpu_pass(Rows rows, std::int64_t count, const double* c, boo
                                           : pass<double>(rows, count, c, project, w);
 }
 
-/// w_k · w_k alone of a pass's results.
-std::vector<double> norms_of(const std::vector<double>& sums, std::size_t vectors) {
-  std::vector<double> norms;
-  for (std::size_t k = 1; k <= vectors; ++k) norms.push_back(sums[k * (sums.size() / vectors) - 1]);
-  return norms;
-}
-
 std::vector<double> norms_sq(std::span<const at::Tensor> w) {
   detail::count_rows({}, w);
   return w[0].is_cpu() ? cpu_pass({}, 0, nullptr, false, w) : detail::portable_dots({}, w);
+}
+
+/// The update, then w_k · w_k alone or, where `project`, the products with the rows too.
+std::vector<double> subtracted(Rows rows, std::span<const double> c, bool project, std::span<at::Tensor> w) {
+  const std::int64_t count = detail::count_rows(rows, w);
+  require(c.size() == static_cast<std::size_t>(count) * w.size(), "as many coefficients as rows for each vector");
+  if (count == 0) return norms_sq(w);
+  if (w[0].is_cpu()) return cpu_pass(rows, count, c.data(), project, w);
+  detail::portable_subtract(rows, c, w);
+  return project ? detail::portable_dots(rows, w) : norms_sq(w);
 }
 
 }  // namespace
@@ -196,21 +188,14 @@ std::vector<double> dots_block(Rows rows, std::span<const at::Tensor> w) {
 }
 
 std::vector<double> subtract_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w) {
-  const std::int64_t count = detail::count_rows(rows, w);
-  require(c.size() == static_cast<std::size_t>(count) * w.size(), "as many coefficients as rows for each vector");
-  if (count == 0) return norms_sq(w);
-  if (w[0].is_cpu()) return norms_of(cpu_pass(rows, count, c.data(), false, w), w.size());
-  detail::portable_subtract(rows, c, w);
-  return norms_sq(w);
+  const std::vector<double> sums = subtracted(rows, c, false, w);
+  std::vector<double> norms;
+  for (std::size_t k = 0; k < w.size(); ++k) norms.push_back(dots_of(sums, w.size(), k).back());
+  return norms;
 }
 
 std::vector<double> subtract_and_dots_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w) {
-  const std::int64_t count = detail::count_rows(rows, w);
-  require(c.size() == static_cast<std::size_t>(count) * w.size(), "as many coefficients as rows for each vector");
-  if (count == 0) return norms_sq(w);
-  if (w[0].is_cpu()) return cpu_pass(rows, count, c.data(), true, w);
-  detail::portable_subtract(rows, c, w);
-  return detail::portable_dots(rows, w);
+  return subtracted(rows, c, true, w);
 }
 
 std::vector<double> dots(Rows rows, const at::Tensor& w) { return dots_block(rows, {&w, 1}); }
@@ -219,6 +204,12 @@ double subtract(Rows rows, std::span<const double> c, at::Tensor& w) { return su
 
 std::vector<double> subtract_and_dots(Rows rows, std::span<const double> c, at::Tensor& w) {
   return subtract_and_dots_block(rows, c, {&w, 1});
+}
+
+void combine_into(Rows rows, std::span<const double> c, at::Tensor& w) {
+  std::vector<double> negative(c.size());
+  std::ranges::transform(c, negative.begin(), std::negate());
+  subtract(rows, negative, w.zero_());
 }
 
 double dot_product(const at::Tensor& a, const at::Tensor& b) {

@@ -42,6 +42,8 @@ class Basis {
   void reserve(std::int64_t rows);
   /// Row i, [chunk], aliasing the basis.
   at::Tensor row(std::int64_t i) const;
+  /// Rows [begin, begin + count), [chunk] each.
+  std::vector<at::Tensor> vectors(std::int64_t begin, std::int64_t count) const;
   /// A new last row, its content undefined.
   at::Tensor append();
   /// Rows [0, rows) alone; the memory of the others stays for what comes.

@@ -65,7 +65,7 @@ class BlockLanczos {
 
  private:
   struct Eigen;
-  Eigen eigen() const;
+  std::vector<Eigen> eigen() const;
   double entry(std::size_t i, std::size_t j) const;
 
   Communicator* comm_;

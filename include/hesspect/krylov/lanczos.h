@@ -109,6 +109,8 @@ class Lanczos {
   /// rows, which leave eigenvalues good to that.
   double rounding() const { return rounding_unit_ * t_.scale(); }
   const LanczosOptions& options() const { return options_; }
+  /// Full re-orthogonalisation.
+  bool full() const { return options_.reorthogonalisation == Reorthogonalisation::kFull; }
   /// Ranks that hold the shards.
   Communicator& comm() const { return *comm_; }
   /// Bytes of the vectors kept.
@@ -137,7 +139,6 @@ class Lanczos {
                               const std::function<void()>& on_step);
   struct Step;
   static void step_together(LinearOperator& op, std::span<Lanczos* const> runs);
-  bool full() const { return options_.reorthogonalisation == Reorthogonalisation::kFull; }
   bool narrow() const;
   std::vector<at::Tensor> operands() const;
   std::vector<at::Tensor> recent() const;

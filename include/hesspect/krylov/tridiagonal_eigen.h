@@ -1,7 +1,6 @@
 // The small symmetric eigenproblem T s = θ s of a Lanczos run, in double.
 #pragma once
 
-#include <cstdint>
 #include <span>
 #include <vector>
 

@@ -28,8 +28,10 @@ double norm_sq(const at::Tensor& a);
 std::vector<double> dots(Rows rows, const at::Tensor& w);
 
 /// The coefficients of a result of `dots` of one vector, without w · w.
-inline std::span<const double> coefficients(const std::vector<double>& sums) {
-  return std::span<const double>(sums).first(sums.size() - 1);
+inline std::span<const double> coefficients(std::span<const double> sums) { return sums.first(sums.size() - 1); }
+/// What a result of `dots_block` of so many vectors holds of vector k, as `dots` alone would give it.
+inline std::span<const double> dots_of(std::span<const double> sums, std::size_t vectors, std::size_t k) {
+  return sums.subspan(k * (sums.size() / vectors), sums.size() / vectors);
 }
 
 /// w −= Σ_j c_j row_j, rounded once. One pass over the rows.
@@ -50,6 +52,9 @@ std::vector<double> dots_block(Rows rows, std::span<const at::Tensor> w);
 std::vector<double> subtract_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w);
 std::vector<double> subtract_and_dots_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w);
 
+/// w := Σ_j c_j row_j, rounded once. @param c  [r]
+void combine_into(Rows rows, std::span<const double> c, at::Tensor& w);
+
 /// row_i := Σ_j s_ij row_j for i < count, in place, the sums taken in double; rows from `count` on keep what they hold.
 /// Rows are all of one device, and of float32 or float64.
 /// @param s  [count · r], count ≤ r
@@ -59,6 +64,10 @@ void combine_rows(Rows rows, std::span<const double> s, std::int64_t count);
 void scale_into(const at::Tensor& x, double factor, at::Tensor& out);
 
 namespace detail {
+/// @throws Error(kInternal) saying `what`, unless `condition`
+void require(bool condition, const char* what);
+/// Rows in all, checked against every vector.
+std::int64_t count_rows(Rows rows, std::span<const at::Tensor> w);
 /// The same in LibTorch's own operations, chunk by chunk converted to double: any device, for CUDA and as a check.
 /// Rows in host memory are streamed to the device once a call. What is held in double stays within kEntriesInDouble.
 std::vector<double> portable_dots(Rows rows, std::span<const at::Tensor> w);
