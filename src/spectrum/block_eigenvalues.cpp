@@ -41,7 +41,7 @@ class BlockSearch {
   }
 
   void run(const std::function<void()>& on_step) {
-    while (!finished() && run_->products() < options_.max_steps) {
+    while (!op_.comm().of_rank0(finished()) && run_->products() < options_.max_steps) {
       if (room() < 1) run_->thick_restart(kept_pairs(run_->ritz_pairs(), wanted_, options_.max_basis - options_.block));
       if (run_->closed() && !restart()) return;
       // Looking costs O(m³): seldom enough not to show, often enough not to waste products.
@@ -89,10 +89,8 @@ class BlockSearch {
     return any;
   }
 
-  /// Rank 0's opinion. Collective.
-  bool finished() const { return op_.comm().of_rank0(finished_here()); }
-
-  bool finished_here() const {
+  /// Local: rank 0's opinion counts.
+  bool finished() const {
     if (run_->rows() == 0) return false;
     if (run_->complete()) return true;
     const std::vector<RitzPair> pairs = run_->ritz_pairs();

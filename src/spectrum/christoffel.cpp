@@ -49,8 +49,6 @@ double MeasureBounds::below(double x, std::ptrdiff_t k) const {
   return most > 0 ? std::min(most, christoffel(x)) : 0;
 }
 
-double MeasureBounds::above(double x, std::ptrdiff_t k) const { return below(x, k + 1); }
-
 /// ∫ min(cap, λ) over [from, from + width] by the trapezoidal rule on points that crowd at `from`, or at both ends.
 double MeasureBounds::integral(double from, double width, double cap, bool both_ends) const {
   if (!(cap > 0) || width == 0) return 0;

@@ -24,7 +24,7 @@ class MeasureBounds {
   /// F_q(x) − F_μ(x) at most, k the last node at or left of x; −1: none.
   double below(double x, std::ptrdiff_t k) const;
   /// F_μ(x) − F_q(x) at most; where x is the next node, of the limit from the left.
-  double above(double x, std::ptrdiff_t k) const;
+  double above(double x, std::ptrdiff_t k) const { return below(x, k + 1); }
   /// ∫ |F_q − F_μ| dλ at most, and Σ over exact points of their weights times their residuals.
   double w1() const;
 

@@ -92,11 +92,10 @@ std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) 
   for (const at::Tensor& block : all_)
     for (std::int64_t row = 0; row < block.size(0); ++row) rows.push_back(block.select(0, row));
   const auto add = [&](std::int64_t i, std::int64_t j, double factor) {
-    const auto row = [&](std::int64_t k) { return rows[static_cast<std::size_t>(k)]; };
-    add_layer_dots(sums, factor, op_.shard(), offsets, row(i), row(j));
+    add_layer_dots(sums, factor, op_.shard(), offsets, rows[static_cast<std::size_t>(i)],
+                   rows[static_cast<std::size_t>(j)]);
   };
-  const std::int64_t count = closed_ ? rank_ : rank_ + 1;
-  for (std::int64_t i = 0; i < count; ++i) {
+  for (std::int64_t i = 0; i < taken_rows(); ++i) {
     for (std::int64_t j = 0; j < i; ++j)
       if (entry(i, j) != 0) add(i, j, 2 * entry(i, j));
     if (i < rank_) add(i, i, entry(i, i));
@@ -113,7 +112,6 @@ void KrylovDeflation::for_each_piece(Use&& use) const {
   const at::NoGradGuard no_grad;
   const std::int64_t chunk = op_.shard().chunk, columns = std::min(chunk, kEntriesInDouble / 4);
   const auto options = op_.options().dtype(at::kDouble);
-  const std::int64_t rows = closed_ ? rank_ : rank_ + 1;
   for (std::int64_t begin = 0; begin < chunk; begin += columns) {
     const std::int64_t length = std::min(columns, chunk - begin);
     const auto piece = [&](std::int64_t row) {
@@ -124,7 +122,7 @@ void KrylovDeflation::for_each_piece(Use&& use) const {
       return at::Tensor();
     };
     at::Tensor diagonal = at::zeros({length}, options);
-    for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t i = 0; i < taken_rows(); ++i) {
       at::Tensor sum = at::zeros({length}, options);
       for (std::int64_t j = 0; j < i; ++j)
         if (entry(i, j) != 0) sum.add_(piece(j), 2 * entry(i, j));
@@ -147,12 +145,11 @@ at::Tensor KrylovDeflation::captured_diagonal() const {
 std::vector<KrylovDeflation::Split> KrylovDeflation::split(std::span<const at::Tensor> z) const {
   const std::int64_t m = projection_.rows;
   const std::vector<double> sums = op_.comm().sum(dots_block(all_, z));
-  const std::size_t stored = sums.size() / z.size() - 1;  // and zᵀz
   std::vector<Split> splits(z.size());
   for (std::size_t k = 0; k < z.size(); ++k) {
     Split& s = splits[k];
-    const auto first = sums.begin() + static_cast<std::ptrdiff_t>(k * (stored + 1));
-    s.d.assign(first, first + static_cast<std::ptrdiff_t>(stored));
+    const std::span<const double> d = coefficients(dots_of(sums, z.size(), k));
+    s.d.assign(d.begin(), d.end());
     const auto times = [&](std::int64_t row, std::int64_t columns) {
       double sum = 0;
       for (std::int64_t j = 0; j < columns; ++j) sum += entry(row, j) * s.d[static_cast<std::size_t>(j)];
@@ -191,8 +188,7 @@ std::vector<DeflatedSample> KrylovDeflation::deflated(std::span<const TraceSampl
   });
   subtract_from(taken, splits);
   for (std::size_t k = 0; k < left.size(); ++k) {
-    const std::vector<double> sums =
-        layer_dots(op_.comm(), op_.shard(), offsets_, z[k], taken[k]);  // of what was taken
+    const std::vector<double> sums = layer_dots(op_.comm(), op_.shard(), offsets_, z[k], taken[k]);
     for (std::size_t l = 0; l < left[k].layers.size(); ++l) left[k].layers[l] += sums[l];
   }
   return left;
@@ -205,8 +201,7 @@ void KrylovDeflation::subtract_from(std::span<at::Tensor> vectors, std::span<con
     factors.insert(factors.end(), s.h.begin(), s.h.end());
     if (!closed_) factors.push_back(s.c);
   }
-  const std::int64_t rows = closed_ ? rank_ : rank_ + 1;
-  subtract_block(rows_of(all_, 0, rows), factors, vectors);
+  subtract_block(rows_of(all_, 0, taken_rows()), factors, vectors);
 }
 
 at::Tensor KrylovDeflation::remainder(const at::Tensor& z, const at::Tensor& hz) const {

@@ -2,24 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <numbers>
 #include <string>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
 #include "hesspect/spectrum/cumulative.h"
+#include "reduced_probes.h"
 
 namespace hesspect {
 namespace {
 
 constexpr double kSmallest = 1e-290;  // below it 1/σ and what is computed with it overflow
-
-std::string text_of(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
-}
 
 struct Range {
   double lo = std::numeric_limits<double>::infinity();
@@ -42,9 +37,7 @@ double mean_node_distance(const ProbeQuadrature& quadrature) {
   const std::vector<double>& theta = quadrature.ritz;
   double sum = 0;
   for (std::size_t i = 0; i < theta.size(); ++i) {
-    double nearest = std::numeric_limits<double>::infinity();
-    if (i > 0) nearest = std::min(nearest, theta[i] - theta[i - 1]);
-    if (i + 1 < theta.size()) nearest = std::min(nearest, theta[i + 1] - theta[i]);
+    const double nearest = node_gap(theta, i);
     if (std::isfinite(nearest)) sum += quadrature.weight[i] * nearest;
   }
   return sum;
@@ -61,7 +54,7 @@ void check(std::span<const ProbeQuadrature> quadratures) {
         if (!std::isfinite(value))
           throw NumericalError(static_cast<std::int64_t>(i), value,
                                "density: node " + std::to_string(i) + " of probe " + std::to_string(quadrature.probe) +
-                                   " or its weight is not finite (" + text_of(value) + ")");
+                                   " or its weight is not finite (" + format_number(value) + ")");
   }
 }
 
@@ -136,7 +129,7 @@ double default_sigma(std::span<const ProbeQuadrature> quadratures) {
 Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptions& options) {
   Density result;
   if (!(options.sigma >= 0) || !std::isfinite(options.sigma))
-    throw UsageError("sigma must be a positive number (or 0 to have it chosen), not " + text_of(options.sigma));
+    throw UsageError("sigma must be a positive number (or 0 to have it chosen), not " + format_number(options.sigma));
   if (!(options.points_per_sigma >= 1) || !(options.reach >= 4) || !(options.points_per_sigma * options.reach <= 1e6))
     throw UsageError("density: at least 1 point per sigma and a reach of 4 sigma, and at most 1e6 points in a reach");
   check(quadratures);
@@ -146,12 +139,12 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
   const double resolvable = 1e3 * std::numeric_limits<double>::epsilon() * range.magnitude();
   if (!(options.sigma > 0)) result.sigma = std::max(result.sigma, 2 * options.points_per_sigma * resolvable);
   if (!std::isfinite(4 * (options.reach * result.sigma + range.magnitude())))
-    throw UsageError("sigma = " + text_of(result.sigma) + " with eigenvalues up to " + text_of(range.magnitude()) +
-                     " passes what a double holds; take a smaller sigma");
+    throw UsageError("sigma = " + format_number(result.sigma) + " with eigenvalues up to " +
+                     format_number(range.magnitude()) + " passes what a double holds; take a smaller sigma");
   const double spacing = result.sigma / options.points_per_sigma;
   if (spacing < resolvable || result.sigma < 1e-3 * kSmallest)
-    throw UsageError("sigma = " + text_of(result.sigma) + " is too small for eigenvalues up to " +
-                     text_of(range.magnitude()));
+    throw UsageError("sigma = " + format_number(result.sigma) + " is too small for eigenvalues up to " +
+                     format_number(range.magnitude()));
 
   const SparseGrid grid(quadratures, range.lo, spacing, options.reach * result.sigma);
   result.lambda = grid.points();

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
-#include <string>
 
 #include "hesspect/core/errors.h"
 
@@ -25,6 +24,16 @@ std::vector<std::size_t> by_magnitude(const std::vector<RitzPair>& pairs) {
 /// `count` in proportion to `part` of `whole`, rounded.
 std::size_t share(std::size_t count, std::size_t part, std::size_t whole) {
   return whole == 0 ? 0 : (2 * count * part + whole) / (2 * whole);
+}
+
+/// Parlett, The Symmetric Eigenvalue Problem, §11.7: residual²/gap, gap to the nearest other eigenvalue, which lies
+/// within its own Ritz value's bound. The products' rounding moves a value by its own size, not by the square.
+double error_of(const std::vector<RitzPair>& pairs, std::size_t i, double rounding) {
+  const double residual = pairs[i].residual + rounding;
+  double gap = std::numeric_limits<double>::infinity();
+  for (std::size_t j = 0; j < pairs.size(); ++j)
+    if (j != i) gap = std::min(gap, std::abs(pairs[j].value - pairs[i].value) - pairs[j].residual - rounding);
+  return gap > residual ? std::min(residual, pairs[i].residual * pairs[i].residual / gap + rounding) : residual;
 }
 
 }  // namespace
@@ -67,20 +76,6 @@ EigenSelection select_wanted(const std::vector<RitzPair>& pairs, const WantedCou
   return selection;
 }
 
-namespace {
-
-/// Parlett, The Symmetric Eigenvalue Problem, §11.7: residual²/gap, gap to the nearest other eigenvalue, which lies
-/// within its own Ritz value's bound. The products' rounding moves a value by its own size, not by the square.
-double error_of(const std::vector<RitzPair>& pairs, std::size_t i, double rounding) {
-  const double residual = pairs[i].residual + rounding;
-  double gap = std::numeric_limits<double>::infinity();
-  for (std::size_t j = 0; j < pairs.size(); ++j)
-    if (j != i) gap = std::min(gap, std::abs(pairs[j].value - pairs[i].value) - pairs[j].residual - rounding);
-  return gap > residual ? std::min(residual, pairs[i].residual * pairs[i].residual / gap + rounding) : residual;
-}
-
-}  // namespace
-
 EigenResult listed(const std::vector<RitzPair>& pairs, const WantedCounts& wanted, double rtol, double rounding,
                    bool complete) {
   const double tolerance = std::max(rtol * largest_magnitude(pairs), 2 * rounding);
@@ -90,14 +85,12 @@ EigenResult listed(const std::vector<RitzPair>& pairs, const WantedCounts& wante
                      selection.magnitude.size() == wanted.magnitude;
   const auto list = [&](const std::vector<std::size_t>& indices, std::vector<EigenEstimate>& estimates) {
     for (const std::size_t i : indices) {
-      EigenEstimate estimate;
-      estimate.value = pairs[i].value;
-      // |β s| falls far below what the products' rounding leaves of a residual.
-      estimate.residual = pairs[i].residual + rounding;
-      estimate.error = error_of(pairs, i, rounding);
-      estimate.converged = estimate.residual <= tolerance;
-      result.converged = result.converged && estimate.converged;
-      estimates.push_back(estimate);
+      const double residual = pairs[i].residual + rounding;  // |β s| alone falls far below what rounding leaves of it
+      estimates.push_back({.value = pairs[i].value,
+                           .residual = residual,
+                           .error = error_of(pairs, i, rounding),
+                           .converged = residual <= tolerance});
+      result.converged = result.converged && residual <= tolerance;
     }
   };
   list(selection.top, result.top);

@@ -15,10 +15,8 @@
 namespace hesspect {
 namespace {
 
-bool full(const Lanczos& run) { return run.options().reorthogonalisation == Reorthogonalisation::kFull; }
-
 std::vector<RitzPair> pairs_of(const Lanczos& run) {
-  return full(run) ? run.t().ritz_pairs() : genuine_ritz_pairs(run.t().alpha, run.t().beta, run.rounding());
+  return run.full() ? run.t().ritz_pairs() : genuine_ritz_pairs(run.t().alpha, run.t().beta, run.rounding());
 }
 
 EigenResult lists_of(const Lanczos& run, const std::vector<RitzPair>& pairs, const EigenOptions& options) {
@@ -28,7 +26,7 @@ EigenResult lists_of(const Lanczos& run, const std::vector<RitzPair>& pairs, con
   const std::int64_t asked = options.top + options.bottom + options.magnitude;
   result.steps = t.steps();
   result.thick_restarts = static_cast<std::int64_t>(t.thick_restarts.size());
-  result.exhausted = (full(run) ? t.complete() : t.breakdown()) && static_cast<std::int64_t>(found) < asked;
+  result.exhausted = (run.full() ? t.complete() : t.breakdown()) && static_cast<std::int64_t>(found) < asked;
   return result;
 }
 
@@ -124,7 +122,7 @@ bool finished(const Lanczos& run, const EigenOptions& options, Steadiness& stead
   const EigenResult now = lists_of(run, pairs, options);
   const double tolerance = std::max(options.rtol * largest_magnitude(pairs), run.rounding());
   steady.look(now, tolerance);
-  if (!full(run)) return t.breakdown() || now.converged;
+  if (!run.full()) return t.breakdown() || now.converged;
   if (t.complete()) return true;
   if (!now.converged) return false;
   const auto missing = [&] { return copies_may_be_missing(run, now, options, tolerance, steady); };
@@ -139,7 +137,7 @@ bool finished(const Lanczos& run, const EigenOptions& options, Steadiness& stead
 std::int64_t most_rows(const Lanczos& run, const EigenOptions& options) {
   const WantedCounts wanted = wanted_counts(run.t().n, options);
   const std::int64_t never = std::min(run.t().n, options.max_steps + 1);
-  if (!full(run) || options.max_basis <= 0 || options.max_basis >= never)
+  if (!run.full() || options.max_basis <= 0 || options.max_basis >= never)
     return std::numeric_limits<std::int64_t>::max();
   const std::int64_t least = std::min(never, smallest_basis(wanted));
   if (options.max_basis < least)
@@ -159,7 +157,7 @@ EigenPairs eigenvalues_so_far(const Lanczos& run, const EigenOptions& options) {
   const Tridiagonal& t = run.t();
   const std::vector<RitzPair> pairs = run.comm().of_rank0(pairs_of(run));
   EigenPairs look{lists_of(run, pairs, options), t, {}};
-  if (full(run)) look.indices = select_wanted(pairs, wanted_counts(t.n, options), t.complete()).all();
+  if (run.full()) look.indices = select_wanted(pairs, wanted_counts(t.n, options), t.complete()).all();
   return look;
 }
 

@@ -2,8 +2,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <cmath>
-#include <span>
 #include <vector>
 
 #include "hesspect/comm/agree.h"
@@ -42,22 +40,15 @@ class HutchPlusPlus : public SketchingEstimator {
     if (trace.samples < kFewSamples)
       trace.half_width *= student_quantile(options_.confidence, std::max<std::int64_t>(1, trace.samples / 2)) /
                           normal_quantile(options_.confidence);
-    // Quantiles rest on the machine's own mathematical functions.
-    trace.converged =
-        op_.comm().of_rank0(options_.rtol == 0 || trace.half_width <= options_.rtol * std::abs(trace.value));
-    trace.products = products();
-    trace.deflated = q_.rows();
-    trace.method = "hutch++";
-    return trace;
+    return finished(std::move(trace), "hutch++");
   }
 
  private:
   /// Q takes in the products with `count` new random vectors.
   void sketch(std::int64_t count) {
     for_blocks(count, [&](std::int64_t, std::int64_t size) {
-      std::vector<at::Tensor> s;
-      for (std::int64_t i = 0; i < size; ++i) s.push_back(random_vector(probes_++));
-      extend_basis(apply(s));
+      extend_basis(apply(random_vectors(probes_, size)));
+      probes_ += static_cast<std::uint64_t>(size);
     });
   }
 
@@ -72,15 +63,15 @@ class HutchPlusPlus : public SketchingEstimator {
       components.insert(components.end(), own.begin(), own.end());
     });
     for_blocks(q_.rows() - known, [&](std::int64_t first, std::int64_t size) {
-      std::vector<at::Tensor> x, images;
-      for (std::int64_t i = 0; i < size; ++i) x.push_back(q_.row(known + first + i));
+      const std::vector<at::Tensor> x = q_.vectors(known + first, size);
+      std::vector<at::Tensor> images;
       for (const at::Tensor& image : apply(x)) images.push_back(image.unsqueeze(0));
       std::vector<double> diagonal;
       for (std::size_t i = 0; i < x.size(); ++i) diagonal.push_back(dot_product(x[i], images[i].squeeze(0)));
       for (const double one : op_.comm().sum(std::move(diagonal))) captured_ += one;
       require_finite(captured_);
       for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
-        std::vector<at::Tensor> y = rows(begin, count);
+        std::vector<at::Tensor> y = y_.vectors(begin, count);
         std::vector<double> c;
         for (std::int64_t k = begin; k < begin + count; ++k) {
           const auto own = components.begin() + k * static_cast<std::ptrdiff_t>(width) + first;
@@ -95,11 +86,8 @@ class HutchPlusPlus : public SketchingEstimator {
   void sample(std::int64_t count) {
     agree(op_.comm(), [&] { y_.reserve(y_.rows() + count); });
     for_blocks(count, [&](std::int64_t, std::int64_t size) {
-      std::vector<at::Tensor> z;
-      for (std::int64_t i = 0; i < size; ++i) {
-        samples_.push_back({static_cast<std::int64_t>(probes_), 0, 0, {}});
-        z.push_back(random_vector(probes_++));
-      }
+      std::vector<at::Tensor> z = random_vectors(probes_, size);
+      for (std::int64_t i = 0; i < size; ++i) samples_.push_back({static_cast<std::int64_t>(probes_++), 0, 0, {}});
       project_out(z);
       for (const at::Tensor& product : apply(z)) y_.append().copy_(product);
     });
@@ -108,7 +96,7 @@ class HutchPlusPlus : public SketchingEstimator {
   /// y := P y for all samples, and what they tell of the remainder.
   void finish() {
     for_blocks(y_.rows(), [&](std::int64_t begin, std::int64_t count) {
-      std::vector<at::Tensor> y = rows(begin, count);
+      std::vector<at::Tensor> y = y_.vectors(begin, count);
       project_out(y);
       const std::vector<at::Tensor> z = probes(begin, count);
       std::vector<double> sums;
@@ -132,12 +120,6 @@ class HutchPlusPlus : public SketchingEstimator {
     for (std::int64_t i = begin; i < begin + count; ++i)
       z.push_back(random_vector(static_cast<std::uint64_t>(samples_[static_cast<std::size_t>(i)].probe)));
     return z;
-  }
-
-  std::vector<at::Tensor> rows(std::int64_t begin, std::int64_t count) const {
-    std::vector<at::Tensor> all;
-    for (std::int64_t i = 0; i < count; ++i) all.push_back(y_.row(begin + i));
-    return all;
   }
 
   /// w := (I − QQᵀ) w

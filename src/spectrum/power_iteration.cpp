@@ -7,7 +7,6 @@
 #include <cmath>
 #include <memory>
 #include <numeric>
-#include <span>
 #include <string>
 
 #include "hesspect/comm/agree.h"
@@ -37,12 +36,12 @@ class PowerIteration {
   void next(EigenResult& result) {
     at::Tensor v = probe_vector(op_, ProbeDistribution::kGaussian, options_.seed,
                                 kPowerProbes + static_cast<std::uint64_t>(found_->rows()));
+    const at::Tensor row[1] = {v.unsqueeze(0)};
     EigenEstimate one;
     for (bool first = true;; first = false) {
       project(v);
       op_.apply(v, product_);
       ++result.steps;
-      const at::Tensor row[1] = {v.unsqueeze(0)};
       const std::vector<double> sums = op_.comm().sum(dots(row, product_));
       if (!std::isfinite(sums[1]))
         throw NumericalError(result.steps - 1, sums[1],
@@ -56,7 +55,6 @@ class PowerIteration {
       if (one.converged || result.steps >= options_.max_products) break;
       scale_into(product_, 1 / std::sqrt(sums[1]), v);
     }
-    const at::Tensor row[1] = {v.unsqueeze(0)};
     const double lambda[1] = {one.value};
     one.residual = one.true_residual = one.error = std::sqrt(op_.comm().sum(subtract(row, lambda, product_)));
     result.magnitude.push_back(one);

@@ -11,15 +11,6 @@
 #include "hesspect/krylov/vector_math.h"
 
 namespace hesspect {
-namespace {
-
-template <class Real>
-void fill(at::Tensor& host, const Shard& shard, ProbeDistribution distribution, std::uint64_t seed,
-          std::uint64_t probe) {
-  fill_probe<Real>(distribution, seed, probe, shard.begin(), shard.size(), host.mutable_data_ptr<Real>());
-}
-
-}  // namespace
 
 at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution, std::uint64_t seed,
                         std::uint64_t probe) {
@@ -29,26 +20,16 @@ at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution
   agree(op.comm(), [&] {
     host = at::zeros({shard.chunk}, op.options().device(at::kCPU));
     vector = host.to(op.options().device());  // itself, where that is the CPU
+    const auto fill = [&](auto* out) { fill_probe(distribution, seed, probe, shard.begin(), shard.size(), out); };
     if (host.scalar_type() == at::kFloat)
-      fill<float>(host, shard, distribution, seed, probe);
+      fill(host.mutable_data_ptr<float>());
     else
-      fill<double>(host, shard, distribution, seed, probe);
+      fill(host.mutable_data_ptr<double>());
   });
   if (distribution == ProbeDistribution::kSpherical)
     scale_into(host, std::sqrt(static_cast<double>(shard.n) / op.comm().sum(norm_sq(host))), host);
   if (!vector.is_same(host)) vector.copy_(host);
   return vector;
-}
-
-ProbeRun run_probe(LinearOperator& op, std::int64_t probe, const ProbeOptions& options, const StepCallback& on_step) {
-  ProbeRun run;
-  const at::Tensor start = probe_vector(op, options.distribution, options.seed, static_cast<std::uint64_t>(probe));
-  run.lanczos = std::make_unique<Lanczos>(op, start, options.lanczos);
-  run.lanczos->extend(op, options.steps, on_step);
-  run.quadrature = quadrature_of(run.lanczos->t(), probe);
-  if (options.measure_orthogonality && options.lanczos.reorthogonalisation == Reorthogonalisation::kFull)
-    run.quadrature.orthogonality_loss = run.lanczos->orthogonality_loss();
-  return run;
 }
 
 bool restart_afresh(LinearOperator& op, Lanczos& run, std::uint64_t seed) {

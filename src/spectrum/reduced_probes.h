@@ -15,6 +15,9 @@ namespace hesspect {
 /// With this many probes or more their spread tells the error; with fewer it is too uncertain.
 constexpr std::int64_t kJackknifeFrom = 3;
 
+/// The distance from node k to the nearest other one; infinity where there is none.
+double node_gap(const std::vector<double>& node, std::size_t k);
+
 struct ReducedProbe {
   const ProbeQuadrature* quadrature;
   ReducedQuadrature reduced;

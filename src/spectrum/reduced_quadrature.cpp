@@ -1,13 +1,13 @@
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <string>
 
-#include "christoffel.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
 #include "hesspect/krylov/tridiagonal_eigen.h"
 #include "hesspect/spectrum/cumulative.h"
+#include "reduced_probes.h"
 
 namespace hesspect {
 namespace {
@@ -24,12 +24,6 @@ constexpr double kMostOfOne = 10.83;
 /// taken for simple.
 constexpr double kMostOfAll = 2.5;
 
-std::string text_of(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
-}
-
 void check(const ProbeQuadrature& q, std::int64_t n) {
   const std::string probe = "the quadrature of probe " + std::to_string(q.probe);
   const std::size_t m = q.ritz.size();
@@ -43,17 +37,17 @@ void check(const ProbeQuadrature& q, std::int64_t n) {
       if (!std::isfinite(value))
         throw NumericalError(
             static_cast<std::int64_t>(i), value,
-            probe + ": a value of step " + std::to_string(i) + " is not finite (" + text_of(value) + ")");
+            probe + ": a value of step " + std::to_string(i) + " is not finite (" + format_number(value) + ")");
 }
 
-double gap(const std::vector<double>& node, std::size_t k) {
+}  // namespace
+
+double node_gap(const std::vector<double>& node, std::size_t k) {
   double nearest = std::numeric_limits<double>::infinity();
   if (k > 0) nearest = std::min(nearest, node[k] - node[k - 1]);
   if (k + 1 < node.size()) nearest = std::min(nearest, node[k + 1] - node[k]);
   return nearest;
 }
-
-}  // namespace
 
 ReducedQuadrature reduced(const ProbeQuadrature& quadrature, std::int64_t n) {
   check(quadrature, n);
@@ -79,7 +73,7 @@ ReducedQuadrature reduced(const ProbeQuadrature& quadrature, std::int64_t n) {
   double rest = 0, centre = 0;
   for (std::size_t k = 0; k < m; ++k) {
     // Zero is the one value whose multiplicity is no accident: weights alone must not make it simple.
-    if (m > 1 && result.residual[k] + kRounding * scale <= kFarBelow * gap(quadrature.ritz, k) &&
+    if (m > 1 && result.residual[k] + kRounding * scale <= kFarBelow * node_gap(quadrature.ritz, k) &&
         dimensions * quadrature.weight[k] <= kMostOfOne && std::abs(quadrature.ritz[k]) > kZeroWidth * scale) {
       result.exact[k] = 1;
       ++result.points;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <string>
 
 #include "eigen_lists.h"
@@ -16,7 +15,7 @@
 namespace hesspect {
 
 VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs) {
-  if (run.options().reorthogonalisation != Reorthogonalisation::kFull)
+  if (!run.full())
     throw UsageError("eigenvectors need full re-orthogonalisation: without it the Krylov basis is not kept");
   if (run.t().thick_restarts.size() != pairs.t.thick_restarts.size())
     throw Error(ExitCode::kInternal,
@@ -30,21 +29,12 @@ VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs) {
   };
 }
 
-namespace {
-
-std::vector<EigenEstimate*> estimates_of(EigenResult& result) {
-  std::vector<EigenEstimate*> all;
-  for (auto* list : {&result.top, &result.bottom, &result.magnitude})
-    for (EigenEstimate& one : *list) all.push_back(&one);
-  return all;
-}
-
-}  // namespace
-
 void measure_residuals(LinearOperator& op, const VectorSource& vectors, EigenResult& result, std::int64_t together,
                        const std::function<void()>& on_step) {
   const at::NoGradGuard no_grad;
-  const std::vector<EigenEstimate*> all = estimates_of(result);
+  std::vector<EigenEstimate*> all;
+  for (auto* list : {&result.top, &result.bottom, &result.magnitude})
+    for (EigenEstimate& one : *list) all.push_back(&one);
   const auto most = static_cast<std::size_t>(std::max<std::int64_t>(1, together));
   for (std::size_t begin = 0; begin < all.size(); begin += most) {
     const std::size_t count = std::min(most, all.size() - begin);

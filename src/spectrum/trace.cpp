@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "hesspect/core/errors.h"
 #include "hesspect/spectrum/cumulative.h"
 
 namespace hesspect {
@@ -106,35 +105,15 @@ TraceEstimate trace_estimate(double captured, std::span<const DeflatedSample> sa
   return sums.estimate(captured, rule);
 }
 
-std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule) {
-  TraceSums sums;
-  for (const DeflatedSample& sample : samples) {
-    sums.add(sample);
-    if (sums.enough(captured, rule)) return sums.count();
-  }
-  return 0;
-}
-
 std::vector<LayerEstimate> layer_estimates(const std::vector<std::string>& names, std::span<const std::int64_t> sizes,
                                            std::span<const double> captured, std::span<const DeflatedSample> samples) {
   std::vector<LayerEstimate> layers;
   for (std::size_t l = 0; l < names.size(); ++l) {
     TraceSums sums;
     for (const DeflatedSample& sample : samples) sums.add({sample.probe, sample.layers.at(l), 0, {}});
-    LayerEstimate layer;
-    layer.name = names[l];
-    layer.size = sizes[l];
-    layer.trace.value = (captured.empty() ? 0 : captured[l]) + sums.mean();
-    layer.trace.standard_error = sums.spread();
-    layers.push_back(std::move(layer));
+    layers.push_back({names[l], sizes[l], {(captured.empty() ? 0 : captured[l]) + sums.mean(), sums.spread()}});
   }
   return layers;
-}
-
-std::vector<DeflatedSample> undeflated(std::span<const TraceSample> samples) {
-  std::vector<DeflatedSample> same;
-  for (const TraceSample& s : samples) same.push_back({s.probe, s.quadratic_form, s.product_norm_sq, s.layers});
-  return same;
 }
 
 }  // namespace hesspect

@@ -8,6 +8,7 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/probe.h"
 
 namespace hesspect {
@@ -17,11 +18,11 @@ void for_blocks(std::int64_t count, const std::function<void(std::int64_t first,
 }
 
 std::vector<double> without_norms(std::span<const double> sums, std::size_t vectors) {
-  const std::size_t width = sums.size() / vectors;
   std::vector<double> all;
-  for (std::size_t k = 0; k < vectors; ++k)
-    all.insert(all.end(), sums.begin() + static_cast<std::ptrdiff_t>(k * width),
-               sums.begin() + static_cast<std::ptrdiff_t>((k + 1) * width - 1));
+  for (std::size_t k = 0; k < vectors; ++k) {
+    const std::span<const double> own = coefficients(dots_of(sums, vectors, k));
+    all.insert(all.end(), own.begin(), own.end());
+  }
   return all;
 }
 
@@ -39,6 +40,12 @@ SketchingEstimator::SketchingEstimator(LinearOperator& op, const TraceMethodOpti
 
 at::Tensor SketchingEstimator::random_vector(std::uint64_t i) const {
   return probe_vector(op_, options_.distribution, options_.seed, options_.first_probe + i);
+}
+
+std::vector<at::Tensor> SketchingEstimator::random_vectors(std::uint64_t first, std::int64_t count) const {
+  std::vector<at::Tensor> vectors;
+  for (std::int64_t i = 0; i < count; ++i) vectors.push_back(random_vector(first + static_cast<std::uint64_t>(i)));
+  return vectors;
 }
 
 std::span<at::Tensor> SketchingEstimator::apply(const std::vector<at::Tensor>& x) {
@@ -63,6 +70,16 @@ void SketchingEstimator::require_finite(double sum) const {
                          "one of the first " + std::to_string(products_) +
                              " products is not finite (a sum over it is " + std::to_string(sum) +
                              "): loss or weights overflow, or hold NaN");
+}
+
+TraceEstimate SketchingEstimator::finished(TraceEstimate trace, const char* method) const {
+  // Quantiles rest on the machine's own mathematical functions.
+  trace.converged =
+      op_.comm().of_rank0(options_.rtol == 0 || trace.half_width <= options_.rtol * std::abs(trace.value));
+  trace.products = products_;
+  trace.deflated = q_.rows();
+  trace.method = method;
+  return trace;
 }
 
 }  // namespace hesspect

@@ -32,14 +32,17 @@ class SketchingEstimator {
   std::int64_t products() const { return products_; }
 
  protected:
-  /// Random vector i.
   at::Tensor random_vector(std::uint64_t i) const;
+  /// Random vectors [first, first + count).
+  std::vector<at::Tensor> random_vectors(std::uint64_t first, std::int64_t count) const;
   /// A x of kTogether vectors at most, in work vectors that the next call overwrites.
   std::span<at::Tensor> apply(const std::vector<at::Tensor>& x);
   /// Q takes in what it does not hold yet of the last products.
   Orthonormalised extend_basis(std::span<at::Tensor> products);
   /// @throws NumericalError for a sum over a product that is not finite
   void require_finite(double sum) const;
+  /// With what all methods say alike of themselves.
+  TraceEstimate finished(TraceEstimate trace, const char* method) const;
 
   LinearOperator& op_;
   TraceMethodOptions options_;

@@ -63,23 +63,15 @@ class XTrace : public SketchingEstimator {
     trace.half_width = kOptionalStopping * trace.standard_error *
                        student_quantile(options_.confidence, static_cast<std::int64_t>(all.size()) - 1);
     trace.samples = static_cast<std::int64_t>(all.size());
-    trace.products = products();
     for (std::size_t j = 0; j < h_.size(); ++j) trace.captured += h_[j][j];
-    trace.deflated = q_.rows();
-    trace.method = "xtrace";
-    // Quantiles rest on the machine's own mathematical functions.
-    trace.converged =
-        op_.comm().of_rank0(options_.rtol == 0 || trace.half_width <= options_.rtol * std::abs(trace.value));
-    return trace;
+    return finished(std::move(trace), "xtrace");
   }
 
  private:
   /// Products with new random vectors, taken into Q and R.
   void sketch(std::int64_t vectors) {
     for_blocks(vectors, [&](std::int64_t, std::int64_t size) {
-      std::vector<at::Tensor> omega;
-      for (std::int64_t i = 0; i < size; ++i)
-        omega.push_back(random_vector(quadratic_form_.size() + static_cast<std::size_t>(i)));
+      const std::vector<at::Tensor> omega = random_vectors(quadratic_form_.size(), size);
       const std::span<at::Tensor> product = apply(omega);
       std::vector<double> sums;
       for (std::size_t i = 0; i < omega.size(); ++i) {
@@ -100,14 +92,12 @@ class XTrace : public SketchingEstimator {
   void project(std::int64_t known) {
     const std::vector<at::Tensor> q = q_.head(q_.rows());
     for_blocks(q_.rows() - known, [&](std::int64_t first, std::int64_t size) {
-      std::vector<at::Tensor> x;
-      for (std::int64_t i = 0; i < size; ++i) x.push_back(q_.row(known + first + i));
+      const std::vector<at::Tensor> x = q_.vectors(known + first, size);
       const std::vector<double> sums = op_.comm().sum(dots_block(q, apply(x)));
-      const std::size_t width = sums.size() / x.size();
       for (std::size_t i = 0; i < x.size(); ++i) {
-        require_finite(sums[(i + 1) * width - 1]);
-        h_.emplace_back(sums.begin() + static_cast<std::ptrdiff_t>(i * width),
-                        sums.begin() + static_cast<std::ptrdiff_t>((i + 1) * width - 1));
+        const std::span<const double> own = dots_of(sums, x.size(), i);
+        require_finite(own.back());
+        h_.emplace_back(own.begin(), own.end() - 1);
       }
     });
   }
@@ -118,14 +108,11 @@ class XTrace : public SketchingEstimator {
     x_.resize(quadratic_form_.size());
     const auto take = [&](std::int64_t begin, std::int64_t end, const std::vector<at::Tensor>& rows) {
       for_blocks(end - begin, [&](std::int64_t first, std::int64_t size) {
-        std::vector<at::Tensor> omega;
-        for (std::int64_t i = 0; i < size; ++i)
-          omega.push_back(random_vector(static_cast<std::size_t>(begin + first + i)));
-        const std::vector<double> sums = op_.comm().sum(dots_block(rows, omega));
-        const auto width = static_cast<std::ptrdiff_t>(sums.size() / omega.size());
-        for (std::int64_t i = 0; i < size; ++i) {
-          std::vector<double>& x = x_[static_cast<std::size_t>(begin + first + i)];
-          x.insert(x.end(), sums.begin() + i * width, sums.begin() + (i + 1) * width - 1);
+        const auto from = static_cast<std::size_t>(begin + first), count = static_cast<std::size_t>(size);
+        const std::vector<double> sums = op_.comm().sum(dots_block(rows, random_vectors(from, size)));
+        for (std::size_t i = 0; i < count; ++i) {
+          const std::span<const double> own = coefficients(dots_of(sums, count, i));
+          x_[from + i].insert(x_[from + i].end(), own.begin(), own.end());
         }
       });
     };

@@ -14,6 +14,7 @@
 #include "hesspect/spectrum/probe.h"
 #include "krylov/test_operators.h"
 #include "spectrum/planted.h"
+#include "spectrum/run_probe.h"
 
 namespace hesspect {
 namespace {

@@ -10,6 +10,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/spectrum/probe.h"
 #include "krylov/test_operators.h"
+#include "spectrum/run_probe.h"
 
 namespace hesspect {
 namespace {

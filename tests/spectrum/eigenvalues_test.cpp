@@ -11,6 +11,7 @@
 #include "hesspect/krylov/tridiagonal_eigen.h"
 #include "hesspect/spectrum/probe.h"
 #include "krylov/test_operators.h"
+#include "spectrum/run_probe.h"
 
 namespace hesspect {
 namespace {

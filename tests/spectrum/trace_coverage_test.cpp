@@ -18,6 +18,7 @@
 #include "hesspect/spectrum/trace_methods.h"
 #include "krylov/test_operators.h"
 #include "spectrum/planted.h"
+#include "spectrum/samples_needed.h"
 
 namespace hesspect {
 namespace {
@@ -90,9 +91,11 @@ TraceEstimate sampled(LinearOperator& op, ProbeDistribution distribution, std::u
     const at::Tensor z = probe_vector(op, distribution, seed, static_cast<std::uint64_t>(probe));
     op.apply(z, hz);
     const TraceSample sample = trace_sample(op, {}, probe, z, hz);
-    const std::span<const TraceSample> one(&sample, 1);
-    samples.push_back((deflation ? deflation->deflated(one, std::span(&z, 1)) : undeflated(one)).front());
-    needed = samples_needed(captured, samples, rule);
+    if (deflation)
+      samples.push_back(deflation->deflated(std::span(&sample, 1), std::span(&z, 1)).front());
+    else
+      samples.push_back({sample.probe, sample.quadratic_form, sample.product_norm_sq, sample.layers});
+    needed = testing::samples_needed(captured, samples, rule);
   }
   TraceEstimate trace = trace_estimate(captured, samples, rule);
   trace.products = static_cast<std::int64_t>(samples.size());

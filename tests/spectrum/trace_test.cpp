@@ -7,6 +7,7 @@
 
 #include "hesspect/spectrum/probe.h"
 #include "krylov/test_operators.h"
+#include "spectrum/samples_needed.h"
 
 namespace hesspect {
 namespace {
@@ -63,7 +64,7 @@ TEST(TraceRule, IntervalsHoldAtTheStop) {
       constexpr int kTrials = 1000;
       for (int trial = 0; trial < kTrials; ++trial) {
         const auto samples = normal_samples(1200, mean, 1, bound, 77 + static_cast<std::uint64_t>(trial));
-        const std::int64_t count = samples_needed(0, samples, {rtol, 0.9, 2});
+        const std::int64_t count = testing::samples_needed(0, samples, {rtol, 0.9, 2});
         ASSERT_GT(count, 0);
         const TraceEstimate trace = trace_estimate(0, std::span(samples).first(static_cast<std::size_t>(count)), {});
         EXPECT_LE(trace.half_width, rtol * std::abs(trace.value));
@@ -77,7 +78,7 @@ TEST(TraceRule, IntervalsHoldAtTheStop) {
 TEST(TraceRule, ForecastOfSamples) {
   const auto samples = normal_samples(50, 4, 1, 1, 9);
   const TraceRule rule{0.01, 0.9, 2};
-  EXPECT_EQ(samples_needed(0, samples, rule), 0);
+  EXPECT_EQ(testing::samples_needed(0, samples, rule), 0);
   const double needed = std::pow(1.25 * 1.645 / (0.01 * 4), 2);
   EXPECT_NEAR(static_cast<double>(samples_forecast(0, samples, rule)), needed, 0.4 * needed);
   EXPECT_EQ(samples_forecast(0, std::vector<DeflatedSample>{}, rule), 2);
@@ -90,9 +91,9 @@ TEST(TraceRule, EndsAtATraceOfZero) {
   int held = 0;
   for (int trial = 0; trial < kTrials; ++trial) {
     const auto samples = normal_samples(1200, 0, 1, 1.3, 5000 + static_cast<std::uint64_t>(trial));
-    EXPECT_EQ(samples_needed(0, samples, {0.02, 0.9, 2}), 0);
+    EXPECT_EQ(testing::samples_needed(0, samples, {0.02, 0.9, 2}), 0);
     const TraceRule rule{.rtol = 0.02, .confidence = 0.9, .min_samples = 2, .floor = 5};
-    const std::int64_t count = samples_needed(0, samples, rule);
+    const std::int64_t count = testing::samples_needed(0, samples, rule);
     ASSERT_GT(count, 0);
     const TraceEstimate trace = trace_estimate(0, std::span(samples).first(static_cast<std::size_t>(count)), rule);
     EXPECT_TRUE(trace.converged);
@@ -105,7 +106,8 @@ TEST(TraceRule, EndsAtATraceOfZero) {
   const auto samples = normal_samples(50, 0, 1, 1, 9);
   EXPECT_LT(samples_forecast(0, samples, {.rtol = 0.02, .floor = 5}), 2 * 1.25 * 1.25 * 1.645 * 1.645 / 0.01);
   const auto ordinary = normal_samples(400, 10, 1, 1.3, 11);
-  EXPECT_EQ(samples_needed(0, ordinary, {.rtol = 0.02, .floor = 5}), samples_needed(0, ordinary, {.rtol = 0.02}));
+  EXPECT_EQ(testing::samples_needed(0, ordinary, {.rtol = 0.02, .floor = 5}),
+            testing::samples_needed(0, ordinary, {.rtol = 0.02}));
 }
 
 TEST(TraceFloor, IsAHundredthOfTheMagnitudesSum) {
@@ -122,7 +124,7 @@ TEST(TraceFloor, IsAHundredthOfTheMagnitudesSum) {
   Lanczos none(zero, probe_vector(zero, ProbeDistribution::kGaussian, 1, 0));
   none.extend(zero, 20);
   EXPECT_EQ(trace_floor(quadrature_of(none.t(), 0), n), 0);
-  EXPECT_GT(samples_needed(0, std::vector<DeflatedSample>{{0, 0, 0, {}}, {1, 0, 0, {}}}, {.rtol = 0.02}), 0);
+  EXPECT_GT(testing::samples_needed(0, std::vector<DeflatedSample>{{0, 0, 0, {}}, {1, 0, 0, {}}}, {.rtol = 0.02}), 0);
 }
 
 TEST(LayerEstimates, MeansAndErrors) {

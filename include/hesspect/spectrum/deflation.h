@@ -62,7 +62,8 @@ class KrylovDeflation {
   struct Split;
   std::vector<Split> split(std::span<const at::Tensor> z) const;
   void subtract_from(std::span<at::Tensor> vectors, std::span<const Split> splits) const;
-  double entry(std::int64_t i, std::int64_t j) const;  // of T
+  double entry(std::int64_t i, std::int64_t j) const;                      // of T
+  std::int64_t taken_rows() const { return closed_ ? rank_ : rank_ + 1; }  // V and q_r
   std::vector<double> captured_over(const LayerOffsets& offsets) const;
   template <class Use>
   void for_each_piece(Use&& use) const;

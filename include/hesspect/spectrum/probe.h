@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 
 #include "hesspect/core/random_probe.h"
@@ -14,32 +13,11 @@
 
 namespace hesspect {
 
-struct ProbeOptions {
-  std::uint64_t seed = 0;
-  ProbeDistribution distribution = ProbeDistribution::kRademacher;
-  std::int64_t steps = 80;
-  LanczosOptions lanczos = {};
-  /// Measure max |QᵀQ − I| at the end (steps²/2 dots of length n).
-  bool measure_orthogonality = false;
-};
-
 /// Probe number `probe` (probe_numbers.h) as this rank's shard, on op's device and of its dtype, padding zero.
 /// Spherical: norm √n. Collective over op.comm().
 /// @throws MemoryError (agreed)
 at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution, std::uint64_t seed,
                         std::uint64_t probe);
-
-/// A probe's result, and its run, which `eigenvalues` can take further.
-struct ProbeRun {
-  ProbeQuadrature quadrature;
-  std::unique_ptr<Lanczos> lanczos;
-};
-
-/// Runs one probe. Collective over op.comm().
-/// @param on_step  called on every rank after each product
-/// @throws as Lanczos::extend
-ProbeRun run_probe(LinearOperator& op, std::int64_t probe, const ProbeOptions& options,
-                   const StepCallback& on_step = {});
 
 /// Goes on after a breakdown from a fresh Gaussian vector, another one after each block. Collective.
 /// @return as Lanczos::restart

@@ -61,14 +61,8 @@ class TraceSums {
   double product_norm_sq_ = 0;
 };
 
-/// How many of the samples, in their order, the rule needs. @return 0 where all together don't suffice
-std::int64_t samples_needed(double captured, std::span<const DeflatedSample> samples, const TraceRule& rule);
-
 /// Layers' traces: captured[l] + mean over samples, with standard errors over samples (NaN for fewer than two).
 std::vector<LayerEstimate> layer_estimates(const std::vector<std::string>& names, std::span<const std::int64_t> sizes,
                                            std::span<const double> captured, std::span<const DeflatedSample> samples);
-
-/// The samples as they are, for a trace without deflation.
-std::vector<DeflatedSample> undeflated(std::span<const TraceSample> samples);
 
 }  // namespace hesspect
