@@ -46,18 +46,21 @@ at::Tensor ArrayFile::read_rows(const std::string& name, std::int64_t begin, std
   return read_slab(name, dim, begin, end).movedim(dim, 0).contiguous();
 }
 
+std::string array_in(const ArrayFile& file, const std::string& name) {
+  return "array " + quote(name) + " in " + quote(file.path().string());
+}
+
 at::Tensor empty_slab(const ArrayFile& file, const ArrayInfo& info, std::int64_t dim, std::int64_t begin,
                       std::int64_t end) {
-  const auto what = [&] { return "array " + quote(info.name) + " in " + quote(file.path().string()); };
-  if (info.shape.empty()) throw InputError(what() + " is a scalar: it has no rows");
+  const std::string what = array_in(file, info.name);
+  if (info.shape.empty()) throw InputError(what + " is a scalar: it has no rows");
   const auto d = static_cast<std::size_t>(dim);
   if (dim < 0 || d >= info.shape.size())
-    throw InputError(what() + " has shape " + format_shape(info.shape) + ", and no dimension " + std::to_string(dim) +
+    throw InputError(what + " has shape " + format_shape(info.shape) + ", and no dimension " + std::to_string(dim) +
                      " along which its rows could lie");
-  if (begin < 0 || begin > end || end > info.shape[d]) {
-    throw InputError(what() + " has " + format_count(info.shape[d]) + " rows; rows " + std::to_string(begin) + " to " +
+  if (begin < 0 || begin > end || end > info.shape[d])
+    throw InputError(what + " has " + format_count(info.shape[d]) + " rows; rows " + std::to_string(begin) + " to " +
                      std::to_string(end) + " were asked for");
-  }
   std::vector<std::int64_t> shape = info.shape;
   shape[d] = end - begin;
   auto bytes = static_cast<std::int64_t>(c10::elementSize(info.dtype));
@@ -68,7 +71,7 @@ at::Tensor empty_slab(const ArrayFile& file, const ArrayInfo& info, std::int64_t
   }
   const auto too_large = [&] {
     const std::string needed = fits ? format_bytes(bytes) : "over 2^63 bytes";
-    return MemoryError(bytes, -1, what() + ": its rows need " + needed + " of memory, which cannot be had");
+    return MemoryError(bytes, -1, what + ": its rows need " + needed + " of memory, which cannot be had");
   };
   if (!fits) throw too_large();
   try {

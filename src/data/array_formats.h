@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "hesspect/core/element_type.h"
@@ -16,6 +17,9 @@ namespace hesspect {
 std::unique_ptr<ArrayFile> open_hdf5_arrays(const std::filesystem::path& path);
 /// @throws InputError as SafetensorsFile does
 std::unique_ptr<ArrayFile> open_safetensors_arrays(const std::filesystem::path& path);
+
+/// "array 'x' in 'data.h5'"
+std::string array_in(const ArrayFile& file, const std::string& name);
 
 /// An uninitialised CPU tensor for entries [begin, end) of dimension `dim` of an array.
 /// @throws InputError if [begin, end) is not within the array's rows (or it has no such dimension); MemoryError

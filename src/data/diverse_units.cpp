@@ -22,6 +22,13 @@ at::Tensor features_of(const at::Tensor& array) {
       {flat.mean(1), flat.eq(0).to(at::kDouble).mean(1), flat.lt(0).to(at::kDouble).mean(1), repeats.mean(1)}, 1);
 }
 
+std::vector<at::Tensor> arrays_in(const DataShard& shard) {
+  std::vector<at::Tensor> arrays = shard.inputs;
+  for (const at::Tensor& array : {shard.target, shard.weight})
+    if (array.defined()) arrays.push_back(array);
+  return arrays;
+}
+
 /// Units of the data to look at: all, or blocks of neighbours, spread over the data.
 std::vector<std::int64_t> units_to_scan(std::int64_t units, std::int64_t unit_bytes) {
   const std::int64_t most = std::max(kLeastScannedUnits, kMostScannedBytes / std::max<std::int64_t>(1, unit_bytes));
@@ -41,11 +48,16 @@ std::vector<std::int64_t> units_to_scan(std::int64_t units, std::int64_t unit_by
 
 }  // namespace
 
+std::vector<std::int64_t> rows_of_units(std::span<const std::int64_t> units, std::int64_t unit_rows) {
+  std::vector<std::int64_t> rows;
+  for (const std::int64_t unit : units)
+    for (std::int64_t r = 0; r < unit_rows; ++r) rows.push_back(unit * unit_rows + r);
+  return rows;
+}
+
 at::Tensor row_features(const DataShard& shard) {
   std::vector<at::Tensor> columns;
-  for (const at::Tensor& input : shard.inputs) columns.push_back(features_of(input));
-  for (const at::Tensor& array : {shard.target, shard.weight})
-    if (array.defined()) columns.push_back(features_of(array));
+  for (const at::Tensor& array : arrays_in(shard)) columns.push_back(features_of(array));
   const at::Tensor features = at::cat(columns, 1);
   const at::Tensor centred = features - features.mean(0, /*keepdim=*/true);
   const at::Tensor spread = centred.abs().amax(0, /*keepdim=*/true);
@@ -54,20 +66,15 @@ at::Tensor row_features(const DataShard& shard) {
 
 std::vector<std::int64_t> diverse_units(const ArrayFile& file, const DatasetSpec& spec, std::int64_t most) {
   const std::int64_t unit_rows = spec.unit_rows, units = count_rows(file, spec) / unit_rows;
-  std::vector<std::int64_t> first_rows;
-  for (std::int64_t r = 0; r < unit_rows; ++r) first_rows.push_back(r);
-  const DataShard one = load_rows(file, spec, first_rows);
+  const std::int64_t first_unit = 0;
+  const DataShard one = load_rows(file, spec, rows_of_units({&first_unit, 1}, unit_rows));
   std::int64_t unit_bytes = 0;
-  for (const at::Tensor& array : {one.target, one.weight})
-    if (array.defined()) unit_bytes += static_cast<std::int64_t>(array.nbytes());
-  for (const at::Tensor& input : one.inputs) unit_bytes += static_cast<std::int64_t>(input.nbytes());
+  for (const at::Tensor& array : arrays_in(one)) unit_bytes += static_cast<std::int64_t>(array.nbytes());
 
   const std::vector<std::int64_t> scanned = units_to_scan(units, unit_bytes);
-  std::vector<std::int64_t> rows;
-  for (const std::int64_t unit : scanned)
-    for (std::int64_t r = 0; r < unit_rows; ++r) rows.push_back(unit * unit_rows + r);
   const auto count = static_cast<std::int64_t>(scanned.size());
-  const at::Tensor features = row_features(load_rows(file, spec, rows)).reshape({count, unit_rows, -1}).mean(1);
+  const DataShard shard = load_rows(file, spec, rows_of_units(scanned, unit_rows));
+  const at::Tensor features = row_features(shard).reshape({count, unit_rows, -1}).mean(1);
 
   // Each next one is the one that is farthest from all before it.
   std::vector<std::int64_t> chosen{scanned[0]};

@@ -15,31 +15,28 @@
 namespace hesspect {
 namespace {
 
+std::vector<std::string> member_names(hid_t type) {
+  std::vector<std::string> names;
+  for (int member = 0; member < H5Tget_nmembers(type); ++member) {
+    char* name = H5Tget_member_name(type, static_cast<unsigned>(member));
+    names.emplace_back(name != nullptr ? name : "");
+    H5free_memory(name);
+  }
+  return names;
+}
+
 /// The names that h5py gives to numpy's bool: an enumeration of FALSE = 0 and TRUE = 1.
 bool is_bool_enum(hid_t type) {
-  if (H5Tget_nmembers(type) != 2) return false;
-  bool names_fit = true;
-  for (unsigned member = 0; member < 2; ++member) {
-    char* name = H5Tget_member_name(type, member);
-    std::string upper(name != nullptr ? name : "");
-    H5free_memory(name);
-    std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char c) { return std::toupper(c); });
-    names_fit = names_fit && upper == (member == 0 ? "FALSE" : "TRUE");
-  }
-  return names_fit;
+  std::vector<std::string> names = member_names(type);
+  for (std::string& name : names)
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
+  return names == std::vector<std::string>{"FALSE", "TRUE"};
 }
 
 /// The pair of a real and an imaginary part that h5py makes of a complex number.
 bool is_complex_pair(hid_t type) {
-  if (H5Tget_nmembers(type) != 2) return false;
-  bool fits = true;
-  for (unsigned member = 0; member < 2; ++member) {
-    char* name = H5Tget_member_name(type, member);
-    fits = fits && name != nullptr && std::string_view(name) == (member == 0 ? "r" : "i") &&
-           H5Tget_member_class(type, member) == H5T_FLOAT;
-    H5free_memory(name);
-  }
-  return fits;
+  return member_names(type) == std::vector<std::string>{"r", "i"} && H5Tget_member_class(type, 0) == H5T_FLOAT &&
+         H5Tget_member_class(type, 1) == H5T_FLOAT;
 }
 
 /// That pair in memory, of complex64 or complex128.
@@ -87,12 +84,8 @@ hid_t memory_type(ElementType type) {
     case ElementType::kI64: return H5T_NATIVE_INT64;
     case ElementType::kF32: return H5T_NATIVE_FLOAT;
     case ElementType::kF64: return H5T_NATIVE_DOUBLE;
-    case ElementType::kF16:
-    case ElementType::kBF16:  // element_type_of never gives these two
-    case ElementType::kC64:
-    case ElementType::kC128: break;  // complex_in_memory has them
+    default: return H5I_INVALID_HID;  // complex_in_memory has the complex ones, element_type_of gives no others
   }
-  return H5I_INVALID_HID;
 }
 
 /// Name, type and shape of a dataset; nothing for what holds no numbers.
@@ -136,7 +129,7 @@ bool may_clip(hid_t dataset) {
 
 class Hdf5Arrays final : public ArrayFile {
  public:
-  explicit Hdf5Arrays(const std::filesystem::path& path) : path_(path) {
+  explicit Hdf5Arrays(const std::filesystem::path& path) : ArrayFile(path) {
     const hdf5::QuietErrors quiet;
     const hdf5::PropertyList access(H5Pcreate(H5P_FILE_ACCESS));
 #if H5_VERSION_GE(1, 10, 7)
@@ -150,9 +143,7 @@ class Hdf5Arrays final : public ArrayFile {
     std::sort(arrays_.begin(), arrays_.end(), [](const ArrayInfo& a, const ArrayInfo& b) { return a.name < b.name; });
   }
 
-  const std::filesystem::path& path() const override { return path_; }
   std::string format() const override { return "HDF5"; }
-  const std::vector<ArrayInfo>& arrays() const override { return arrays_; }
 
   at::Tensor read_slab(const std::string& name, std::int64_t dim, std::int64_t begin, std::int64_t end) const override {
     const hdf5::QuietErrors quiet;
@@ -178,10 +169,8 @@ class Hdf5Arrays final : public ArrayFile {
            " cannot be read");
     }
     if (array.dtype == at::kBool) normalise_bool(rows);
-    if (may_clip(dataset.get()) && rows.eq(std::numeric_limits<std::int64_t>::max()).any().item<bool>()) {
-      throw InputError("array " + quote(array.name) + " in " + quote(path_.string()) +
-                       " holds an unsigned value that does not fit int64");
-    }
+    if (may_clip(dataset.get()) && rows.eq(std::numeric_limits<std::int64_t>::max()).any().item<bool>())
+      throw InputError(array_in(*this, array.name) + " holds an unsigned value that does not fit int64");
     return rows;
   }
 
@@ -191,9 +180,7 @@ class Hdf5Arrays final : public ArrayFile {
     throw InputError(quote(path_.string()) + ": " + what + (why.empty() ? "" : " (" + one_line(why) + ")"));
   }
 
-  std::filesystem::path path_;
   hdf5::File file_;
-  std::vector<ArrayInfo> arrays_;
 };
 
 }  // namespace

@@ -11,15 +11,12 @@ namespace {
 
 class SafetensorsArrays final : public ArrayFile {
  public:
-  explicit SafetensorsArrays(const std::filesystem::path& path) : file_(path) {
-    for (const SafetensorsEntry& entry : file_.entries()) {
+  explicit SafetensorsArrays(const std::filesystem::path& path) : ArrayFile(path), file_(path) {
+    for (const SafetensorsEntry& entry : file_.entries())
       arrays_.push_back({entry.name, to_scalar_type(entry.type), entry.shape});
-    }
   }
 
-  const std::filesystem::path& path() const override { return file_.path(); }
   std::string format() const override { return "safetensors"; }
-  const std::vector<ArrayInfo>& arrays() const override { return arrays_; }
 
   at::Tensor read_slab(const std::string& name, std::int64_t dim, std::int64_t begin, std::int64_t end) const override {
     const ArrayInfo& array = info(name);
@@ -41,7 +38,6 @@ class SafetensorsArrays final : public ArrayFile {
 
  private:
   SafetensorsFile file_;
-  std::vector<ArrayInfo> arrays_;
 };
 
 }  // namespace

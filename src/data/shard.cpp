@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "array_formats.h"
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
@@ -9,10 +10,6 @@
 
 namespace hesspect {
 namespace {
-
-std::string array_in(const ArrayFile& file, const std::string& name) {
-  return "array " + quote(name) + " in " + quote(file.path().string());
-}
 
 /// An array of a dataset, and the dimension that its rows lie along.
 struct RowArray {
@@ -72,6 +69,24 @@ void check_finite(const ArrayFile& file, const std::string& name, const at::Tens
                    std::to_string(first_row + *bad / (rows.numel() / rows.size(0))));
 }
 
+/// The rows of all ranges, one after another, checked, rows first.
+at::Tensor read_ranges(const ArrayFile& file, const RowArray& array, const std::vector<RowRange>& ranges) {
+  std::vector<at::Tensor> parts;
+  for (const RowRange& range : ranges) {
+    parts.push_back(file.read_rows(array.name, range.begin, range.end, array.dim));
+    check_finite(file, array.name, parts.back(), range.begin);
+  }
+  return parts.size() == 1 ? parts.front() : at::cat(parts);
+}
+
+void fill(DataShard& shard, const ArrayFile& file, const DatasetSpec& spec, const std::vector<RowRange>& ranges) {
+  const std::vector<RowArray> arrays = arrays_of(file, spec);
+  auto array = arrays.begin();
+  for (std::size_t i = 0; i < spec.inputs.size(); ++i) shard.inputs.push_back(read_ranges(file, *array++, ranges));
+  if (!spec.target.empty()) shard.target = read_ranges(file, *array++, ranges);
+  if (!spec.weight.empty()) shard.weight = read_ranges(file, *array++, ranges);
+}
+
 }  // namespace
 
 RowRange shard_rows(std::int64_t rows, int ranks, int rank, std::int64_t unit_rows) {
@@ -97,26 +112,11 @@ std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch) {
 std::int64_t count_rows(const ArrayFile& file, const DatasetSpec& spec) {
   const std::int64_t rows = common_rows(file, arrays_of(file, spec));
   if (spec.samples < 0) throw UsageError("samples must not be negative, but is " + std::to_string(spec.samples));
-  if (spec.samples > rows) {
+  if (spec.samples > rows)
     throw InputError(quote(file.path().string()) + " has " + format_count(rows) + " rows, fewer than the " +
                      format_count(spec.samples) + " samples asked for");
-  }
   return spec.samples > 0 ? spec.samples : rows;
 }
-
-namespace {
-
-/// @param read  (array) -> its rows, checked, rows first
-template <class Read>
-void fill(DataShard& shard, const ArrayFile& file, const DatasetSpec& spec, Read&& read) {
-  const std::vector<RowArray> arrays = arrays_of(file, spec);
-  auto array = arrays.begin();
-  for (std::size_t i = 0; i < spec.inputs.size(); ++i) shard.inputs.push_back(read(*array++));
-  if (!spec.target.empty()) shard.target = read(*array++);
-  if (!spec.weight.empty()) shard.weight = read(*array++);
-}
-
-}  // namespace
 
 void require_whole_units(std::int64_t rows, const DatasetSpec& spec) {
   if (rows % spec.unit_rows != 0)
@@ -129,11 +129,7 @@ DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, 
   shard.global_rows = count_rows(file, spec);
   require_whole_units(shard.global_rows, spec);
   shard.rows = shard_rows(shard.global_rows, ranks, rank, spec.unit_rows);
-  fill(shard, file, spec, [&](const RowArray& array) {
-    at::Tensor rows = file.read_rows(array.name, shard.rows.begin, shard.rows.end, array.dim);
-    check_finite(file, array.name, rows, shard.rows.begin);
-    return rows;
-  });
+  fill(shard, file, spec, {shard.rows});
   return shard;
 }
 
@@ -142,17 +138,13 @@ DataShard load_rows(const ArrayFile& file, const DatasetSpec& spec, std::span<co
   shard.global_rows = count_rows(file, spec);
   const std::int64_t first = rows.empty() ? 0 : rows.front();
   shard.rows = {first, first + static_cast<std::int64_t>(rows.size())};
-  fill(shard, file, spec, [&](const RowArray& array) {
-    std::vector<at::Tensor> parts;
-    for (std::size_t i = 0; i < rows.size();) {
-      std::size_t end = i + 1;  // rows that follow each other are read at once
-      while (end < rows.size() && rows[end] == rows[end - 1] + 1) ++end;
-      parts.push_back(file.read_rows(array.name, rows[i], rows[end - 1] + 1, array.dim));
-      check_finite(file, array.name, parts.back(), rows[i]);
-      i = end;
-    }
-    return parts.empty() ? file.read_rows(array.name, 0, 0, array.dim) : at::cat(parts);
-  });
+  std::vector<RowRange> ranges;  // rows that follow each other are read at once
+  for (const std::int64_t row : rows) {
+    if (ranges.empty() || ranges.back().end != row) ranges.push_back({row, row});
+    ++ranges.back().end;
+  }
+  if (ranges.empty()) ranges.push_back({0, 0});
+  fill(shard, file, spec, ranges);
   return shard;
 }
 

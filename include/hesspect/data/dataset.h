@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace hesspect {
@@ -27,11 +28,11 @@ class ArrayFile {
   /// @throws InputError: no such file, a directory, unreadable, neither format, or broken
   static std::unique_ptr<ArrayFile> open(const std::filesystem::path& path);
 
-  virtual const std::filesystem::path& path() const = 0;
+  const std::filesystem::path& path() const { return path_; }
   /// "HDF5" or "safetensors"
   virtual std::string format() const = 0;
   /// Every numeric array in the file. What is not numeric (strings, compounds) is left out.
-  virtual const std::vector<ArrayInfo>& arrays() const = 0;
+  const std::vector<ArrayInfo>& arrays() const { return arrays_; }
   /// Entries [begin, end) of dimension `dim` of an array, as a contiguous CPU tensor of the file's dtype and order of
   /// dimensions. Reads only those.
   /// @throws InputError if the name is unknown (with the near name), it has no such dimension, or the read fails
@@ -41,6 +42,12 @@ class ArrayFile {
   at::Tensor read_rows(const std::string& name, std::int64_t begin, std::int64_t end, std::int64_t dim = 0) const;
   /// @throws InputError if the name is unknown (with the near name)
   const ArrayInfo& info(const std::string& name) const;
+
+ protected:
+  explicit ArrayFile(std::filesystem::path path) : path_(std::move(path)) {}
+
+  std::filesystem::path path_;
+  std::vector<ArrayInfo> arrays_;
 };
 
 /// Rows [begin, end) of a data set.
@@ -100,6 +107,9 @@ DataShard load_rows(const ArrayFile& file, const DatasetSpec& spec, std::span<co
 /// the same units. Source: farthest-point selection, Gonzalez, Theor. Comput. Sci. 38 (1985) 293.
 /// @return unit numbers (rows / unit_rows), at least one
 std::vector<std::int64_t> diverse_units(const ArrayFile& file, const DatasetSpec& spec, std::int64_t most);
+
+/// The numbers of the rows of some units, in their order.
+std::vector<std::int64_t> rows_of_units(std::span<const std::int64_t> units, std::int64_t unit_rows);
 
 /// Features by which rows differ, a line each: for every array the mean, the share of zeros, of negative entries, and
 /// of entries at the end that repeat the last one. @return [rows, features], double; a column that is the same in all
