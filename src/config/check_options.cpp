@@ -1,10 +1,11 @@
-#include "check_options.h"
-
+// What no single option can decide or check: defaults that follow from other options, and options that don't go
+// together.
 #include <algorithm>
 #include <filesystem>
 #include <initializer_list>
 #include <limits>
 
+#include "hesspect/config/options.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "option_groups.h"
@@ -65,17 +66,13 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) 
                      " eigenvalues: at least " + std::to_string(least) + ", better twice that");
 }
 
-/// Checks an option that names a file of vectors.
 void check_vectors_file(const std::string& option, const std::string& file, const OutputConfig& output) {
-  bool known = false;
-  for (const char* suffix : {".h5", ".hdf5", ".safetensors"}) known = known || file.ends_with(suffix);
-  if (!known)
+  if (!file.ends_with(".h5") && !file.ends_with(".hdf5") && !file.ends_with(".safetensors"))
     throw UsageError("--" + option + " " + file + ": expected a name that ends in .h5, .hdf5 or .safetensors");
   const auto plain = [](const std::string& path) { return std::filesystem::path(path).lexically_normal(); };
   if (plain(file) == plain(output.output)) throw UsageError("--" + option + " and --output name the same file");
 }
 
-/// Checks the options about rows and their count.
 void check_rows_options(const RunConfig& c) {
   for (const auto& [name, dim] : c.data.batch_dims) {
     const bool is_number = !dim.empty() && dim.size() <= 2 && dim.find_first_not_of("0123456789") == std::string::npos;

@@ -1,6 +1,5 @@
 // The help texts. Boost's own layout shows an argument where a flag takes none and widens every line to the longest
 // option.
-#include <algorithm>
 #include <sstream>
 
 #include "hesspect/config/options.h"
@@ -62,8 +61,9 @@ std::string help_text(Command command) {
            "  inspect   what a .pt2, a state dict, a data file or a result holds\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
   if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, state dict, data file or result)\n";
-  RunConfig config;
-  GeneralConfig general;
+  Invocation run;
+  RunConfig& config = run.config;
+  std::string ini_file;
   std::string text = "usage: hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS" +
                      (command == Command::kPlan ? " [--world N] [--memory SIZE]" : " --output R.h5") + " [options]\n";
   if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
@@ -74,11 +74,8 @@ std::string help_text(Command command) {
   if (command != Command::kDensity && command != Command::kEigs) text += block(trace_options(config.trace));
   text += block(accuracy_options(config.accuracy)) + block(quadrature_options(config.quadrature)) +
           block(compute_options(config.compute)) + block(layout_options(config.layout));
-  if (command == Command::kPlan)
-    text += block(plan_options(config.plan));
-  else
-    text += block(checkpoint_options(config.checkpoint));
-  text += block(output_options(config.output)) + block(general_options(general));
+  text += block(command == Command::kPlan ? plan_options(config.plan) : checkpoint_options(config.checkpoint));
+  text += block(output_options(config.output)) + block(general_options(run, ini_file));
   return text;
 }
 

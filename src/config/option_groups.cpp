@@ -8,8 +8,7 @@ namespace hesspect {
 namespace {
 
 constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
-constexpr double kLargestSigma = 1e100;         // its square, and the density's peak, are still numbers
-constexpr double kLargestSize = 1e100;          // of beta and delta
+constexpr double kLargest = 1e100;              // of sigma, beta and delta: its square is still a number
 constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond mean nothing with a few samples
 
 }  // namespace
@@ -71,8 +70,8 @@ OptionGroup loss_options(LossConfig& c) {
                          "cross_entropy, causal_lm, masked_lm, nll: a weight for each class, or the array of them");
   group.numbers_or_array("pos-weight", c.pos_weight,
                          "bce_with_logits: weights of positive targets, as the output's last dimensions");
-  group.real("beta", c.beta, 0, kLargestSize, false, "smooth_l1: errors below it count as their square over 2 beta");
-  group.real("delta", c.delta, 0, kLargestSize, false, "huber: errors below it count as half their square");
+  group.real("beta", c.beta, 0, kLargest, false, "smooth_l1: errors below it count as their square over 2 beta");
+  group.real("delta", c.delta, 0, kLargest, false, "huber: errors below it count as half their square");
   group.text("loss-weight", c.loss_weight, "DATASET",
              "an array of weights, of rows or of the loss's terms; the mean divides by their sum");
   return group;
@@ -136,7 +135,7 @@ OptionGroup quadrature_options(QuadratureConfig& c) {
   group.integer("probes", c.probes, 1, 1'000'000, "Lanczos runs from random probes, at least");
   group.integer("steps", c.steps, 2, 1'000'000, "Lanczos steps of each, at least");
   group.distribution("distribution", c.distribution, "of a probe's entries");
-  group.real("sigma", c.sigma, 0, kLargestSigma, true,
+  group.real("sigma", c.sigma, 0, kLargest, true,
              "standard deviation of the density's kernel, in units of the eigenvalues; 0: chosen");
   group.seed("seed", c.seed, "of the probes, which depend on nothing else");
   group.options.push_back({"reorthogonalization", "full|none", "of the Lanczos vectors", false,
@@ -206,12 +205,12 @@ OptionGroup output_options(OutputConfig& c) {
   return group;
 }
 
-OptionGroup general_options(GeneralConfig& c) {
+OptionGroup general_options(Invocation& run, std::string& ini_file) {
   OptionGroup group{"General", {}};
-  group.text("config", c.config, "FILE", "an ini file with any of these options, one `name = value` a line");
-  group.flag("print-config", c.print_config, "print the resolved configuration as an ini file, and stop");
-  group.flag("help", c.help, "print this help, and stop");
-  group.flag("version", c.version, "print versions, and stop");
+  group.text("config", ini_file, "FILE", "an ini file with any of these options, one `name = value` a line");
+  group.flag("print-config", run.print_config, "print the resolved configuration as an ini file, and stop");
+  group.flag("help", run.help, "print this help, and stop");
+  group.flag("version", run.version, "print versions, and stop");
   return group;
 }
 

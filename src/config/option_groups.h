@@ -1,16 +1,10 @@
 // Which options there are: one function per topic.
 #pragma once
 
-#include "hesspect/config/run_config.h"
+#include "hesspect/config/options.h"
 #include "option_table.h"
 
 namespace hesspect {
-
-/// Options about the invocation itself, which only the command line has.
-struct GeneralConfig {
-  std::string config;
-  bool help = false, version = false, print_config = false;
-};
 
 /// What --loss takes.
 const std::vector<std::string>& loss_names();
@@ -28,7 +22,8 @@ OptionGroup layout_options(LayoutConfig& config);
 OptionGroup checkpoint_options(CheckpointConfig& config);
 OptionGroup plan_options(PlanConfig& config);
 OptionGroup output_options(OutputConfig& config);
-OptionGroup general_options(GeneralConfig& config);
+/// Options about the invocation itself, which only the command line has. @param ini_file  set by --config
+OptionGroup general_options(Invocation& run, std::string& ini_file);
 
 /// All options of a run, over one config.
 OptionTable run_options(RunConfig& config);

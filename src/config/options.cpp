@@ -8,11 +8,9 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <set>
 #include <sstream>
 
-#include "check_options.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "ini.h"
@@ -84,7 +82,10 @@ std::vector<std::string> closed_flags(std::vector<std::string> args, const Optio
   return args;
 }
 
-/// Reads the command line into settings and positional words.
+Settings::iterator find(Settings& settings, const std::string& option) {
+  return std::find_if(settings.begin(), settings.end(), [&](const Setting& s) { return s.option == option; });
+}
+
 Settings read_arguments(const std::vector<std::string>& args, const OptionTable& table,
                         std::vector<std::string>& words) {
   po::options_description all;
@@ -107,8 +108,7 @@ Settings read_arguments(const std::vector<std::string>& args, const OptionTable&
         if (const auto quote = near.find('\''); quote != std::string::npos) near.insert(quote + 1, "--");
         throw UsageError("unknown option '" + name + "'" + near);
       }
-      auto same =
-          std::find_if(settings.begin(), settings.end(), [&](auto& s) { return s.option == option.string_key; });
+      auto same = find(settings, option.string_key);
       if (same == settings.end()) same = settings.insert(settings.end(), {option.string_key, {}, ""});
       same->values.insert(same->values.end(), option.value.begin(), option.value.end());
       if (option.value.empty()) same->values.push_back("true");  // a bare flag
@@ -146,7 +146,7 @@ Settings read_ini(const std::string& text, const std::string& name, const Option
     const Option* option = table.find(entry.key);
     if (option == nullptr)
       throw UsageError(where + ": unknown key '" + entry.key + "'" + did_you_mean(entry.key, table.names()));
-    auto same = std::find_if(settings.begin(), settings.end(), [&](auto& s) { return s.option == entry.key; });
+    auto same = find(settings, entry.key);
     if (same != settings.end() && !option->repeatable) throw UsageError(where + ": '" + entry.key + "' is given twice");
     if (same == settings.end())
       same = settings.insert(settings.end(), {entry.key, {}, where + ": " + entry.key + " = " + entry.value});
@@ -176,12 +176,6 @@ void apply_settings(const Settings& settings, const OptionTable& table) {
       throw UsageError(setting.origin + ": " + error.what());
     }
   }
-}
-
-const Setting* find(const Settings& settings, const std::string& option) {
-  for (const auto& s : settings)
-    if (s.option == option) return &s;
-  return nullptr;
 }
 
 std::string ini_text(const RunConfig& config, const std::set<std::string>& left_out) {
@@ -221,46 +215,38 @@ Environment hesspect_environment() {
 
 Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment) {
   Invocation run;
-  GeneralConfig own;
+  std::string ini_file;
   const OptionTable table = run_options(run.config);
-  OptionTable own_table{{general_options(own)}};
+  const OptionTable own_table{{general_options(run, ini_file)}};
   OptionTable both = own_table;
   both.groups.insert(both.groups.end(), table.groups.begin(), table.groups.end());
 
   std::vector<std::string> words;
   const Settings arguments = read_arguments(args, both, words);
   apply_settings(arguments, own_table);
-  run.help = own.help;
-  run.version = own.version;
-  run.print_config = own.print_config;
-  if (!words.empty() && words.front() == "help") {
+  auto word = words.begin();
+  if (word != words.end() && *word == "help") {
     run.help = true;
-    words.erase(words.begin());
+    ++word;
   }
-  if (!words.empty()) {
-    run.command = command_from(words.front());
-    words.erase(words.begin());
-  }
+  if (word != words.end()) run.command = command_from(*word++);
   if (run.help || run.version) return run;
   if (run.command == Command::kNone) throw UsageError("no command is given; 'hesspect --help' lists them");
-  if (run.command == Command::kInspect && !words.empty()) {
-    run.file = words.front();
-    words.erase(words.begin());
-  }
-  if (!words.empty()) throw UsageError("unexpected argument '" + words.front() + "'");
+  if (run.command == Command::kInspect && word != words.end()) run.file = *word++;
+  if (word != words.end()) throw UsageError("unexpected argument '" + *word + "'");
 
   Settings variables;
   if (run.command != Command::kInspect) {
     variables = read_environment(environment, table);
-    if (const Setting* config = find(variables, "config"); own.config.empty() && config != nullptr)
-      own.config = config->values.front();
+    if (const auto config = find(variables, "config"); ini_file.empty() && config != variables.end())
+      ini_file = config->values.front();
   }
   std::set<std::string> given;
   const auto apply = [&](const Settings& settings) {
     apply_settings(settings, table);
     for (const auto& setting : settings) given.insert(setting.option);
   };
-  if (!own.config.empty()) apply(read_ini(read_file(own.config), own.config, table));
+  if (!ini_file.empty()) apply(read_ini(read_file(ini_file), ini_file, table));
   apply(variables);
   apply(arguments);
   resolve_defaults(run.config, given);

@@ -2,40 +2,27 @@
 
 namespace hesspect {
 
+namespace {
+
+/// @param names  of the values, in the order in which the enum has them
+template <class Enum, std::size_t count>
+std::string name_of(Enum value, const char* const (&names)[count]) {
+  const auto i = static_cast<std::size_t>(value);
+  return i < count ? names[i] : "unknown";
+}
+
+}  // namespace
+
 std::string to_string(Command command) {
-  switch (command) {
-    case Command::kNone: return "";
-    case Command::kAnalyze: return "analyze";
-    case Command::kDensity: return "density";
-    case Command::kEigs: return "eigs";
-    case Command::kTrace: return "trace";
-    case Command::kPlan: return "plan";
-    case Command::kInspect: return "inspect";
-  }
-  return "unknown";
+  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect"});
 }
 
 std::string to_string(Curvature) { return "hessian"; }
 
-std::string to_string(EigenMethod method) { return method == EigenMethod::kPower ? "power" : "lanczos"; }
+std::string to_string(EigenMethod method) { return name_of(method, {"lanczos", "power"}); }
 
-std::string to_string(TraceMethod method) {
-  switch (method) {
-    case TraceMethod::kDeflated: return "deflated";
-    case TraceMethod::kHutchinson: return "hutchinson";
-    case TraceMethod::kHutchPlusPlus: return "hutch++";
-    case TraceMethod::kXTrace: return "xtrace";
-  }
-  return "unknown";
-}
+std::string to_string(TraceMethod method) { return name_of(method, {"deflated", "hutchinson", "hutch++", "xtrace"}); }
 
-std::string to_string(DeviceChoice device) {
-  switch (device) {
-    case DeviceChoice::kAuto: return "auto";
-    case DeviceChoice::kCpu: return "cpu";
-    case DeviceChoice::kCuda: return "cuda";
-  }
-  return "unknown";
-}
+std::string to_string(DeviceChoice device) { return name_of(device, {"auto", "cpu", "cuda"}); }
 
 }  // namespace hesspect

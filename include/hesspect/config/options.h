@@ -6,6 +6,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,12 @@ Environment hesspect_environment();
 /// @throws UsageError: unknown command or option (with the near name), a value that cannot be read or is out of range,
 ///         an option that is missing; the line names where the value came from (option, variable, or ini file and line)
 Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment);
+
+/// Gives options that nobody gave the values that follow from others: --magnitude takes the place of --top and
+/// --bottom, --method power asks for magnitudes, and without re-orthogonalisation there is neither a true residual nor
+/// a deflated trace. Never throws.
+/// @param given  names of the options that stand on the command line, in the environment or in the ini file
+void resolve_defaults(RunConfig& config, const std::set<std::string>& given);
 
 /// @throws UsageError where options contradict each other, or one is missing that the command needs
 void check_whole(const Invocation& run);
