@@ -34,13 +34,11 @@ double float_value(const json& value) {
 }
 
 at::MemoryFormat memory_format(std::int64_t code) {
-  switch (code) {
-    case 1: return at::MemoryFormat::Contiguous;
-    case 2: return at::MemoryFormat::ChannelsLast;
-    case 3: return at::MemoryFormat::ChannelsLast3d;
-    case 4: return at::MemoryFormat::Preserve;
-    default: throw InputError("has an unknown memory format code " + std::to_string(code));
-  }
+  static constexpr at::MemoryFormat kFormats[] = {at::MemoryFormat::Contiguous, at::MemoryFormat::ChannelsLast,
+                                                  at::MemoryFormat::ChannelsLast3d, at::MemoryFormat::Preserve};
+  if (code < 1 || code > std::ssize(kFormats))
+    throw InputError("has an unknown memory format code " + std::to_string(code));
+  return kFormats[code - 1];
 }
 
 Operand constant(IValue value) {
@@ -49,12 +47,22 @@ Operand constant(IValue value) {
   return operand;
 }
 
+template <class Element, class Read>
+Operand constant_list(const json& values, Read&& read) {
+  c10::List<Element> list;
+  for (const json& value : values) list.push_back(read(value));
+  return constant(list);
+}
+
+bool is_symbol(const std::string& key) { return key == "as_sym_int" || key == "as_sym_float" || key == "as_sym_bool"; }
+
+std::string name_in(const json& value) { return value.at("name").get<std::string>(); }
+
 c10::TypePtr without_optional(c10::TypePtr type) {
   while (auto optional = type->cast<c10::OptionalType>()) type = optional->getElementType();
   return type;
 }
 
-/// The element type of a list argument, or nullptr.
 c10::TypePtr list_element(const c10::Argument* argument) {
   if (argument == nullptr) return nullptr;
   const auto list = without_optional(argument->type())->cast<c10::ListType>();
@@ -92,7 +100,7 @@ class GraphCompiler {
       const int slot = define_input(input);
       graph_.inputs.push_back(slot);
       if (!input.contains("as_tensor")) continue;
-      const std::string name = input.at("as_tensor").at("name").get<std::string>();
+      const std::string name = name_in(input.at("as_tensor"));
       if (external_.contains(name)) external_slots_.emplace(slot, name);
     }
     for (const json& node : source_.at("nodes")) add_node(node);
@@ -114,31 +122,30 @@ class GraphCompiler {
 
   int define_input(const json& input) {
     const auto [key, value] = tagged(input);
-    if (key == "as_tensor") return define(value->at("name").get<std::string>());
-    if (key == "as_sym_int" || key == "as_sym_float" || key == "as_sym_bool")
-      if (value->contains("as_name")) return define(value->at("as_name").get<std::string>());
+    if (key == "as_tensor") return define(name_in(*value));
+    if (is_symbol(key) && value->contains("as_name")) return define(value->at("as_name").get<std::string>());
     if (key == "as_custom_obj") throw InputError(options_.where + "takes a custom object, which cannot be run");
     graph_.slots++;  // a constant input: nothing reads it
     return graph_.slots - 1;
   }
 
-  int slot_of(const std::string& name) const {
+  Operand value_operand(const std::string& name) const {
     const auto it = slots_.find(name);
     if (it == slots_.end()) throw InputError("reads '" + name + "', which no node before it defines");
-    return it->second;
+    return slot_operand(it->second);
   }
 
-  Operand slot_operand(const std::string& name) const {
-    Operand operand;
-    operand.kind = Operand::Kind::kSlot;
-    operand.slot = slot_of(name);
-    return operand;
+  /// {"name": "x"}, {"as_tensor": {"name": "x"}} or {"as_none": …}
+  Operand optional_tensor(const json& value) const {
+    if (value.contains("name")) return value_operand(name_in(value));
+    const auto [key, inner] = tagged(value);
+    return key == "as_none" ? constant(IValue()) : value_operand(name_in(*inner));
   }
 
   /// {"as_name": "s"} or {"as_int": 3}
   Operand symbol_operand(const json& value) const {
     const auto [key, inner] = tagged(value);
-    if (key == "as_name") return slot_operand(inner->get<std::string>());
+    if (key == "as_name") return value_operand(inner->get<std::string>());
     if (key == "as_int") return constant(integer_from(*inner));
     if (key == "as_bool") return constant(inner->get<bool>());
     return constant(float_value(*inner));
@@ -156,31 +163,15 @@ class GraphCompiler {
     const c10::TypePtr element = list_element(argument);
     const bool optional = element && element->kind() == c10::TypeKind::OptionalType;
     operand.kind = optional ? Operand::Kind::kOptionalTensorList : Operand::Kind::kTensorList;
-    for (const json& value : values) {
-      if (value.contains("name")) {
-        operand.items.push_back(slot_operand(value.at("name").get<std::string>()));
-        continue;
-      }
-      const auto [key, inner] = tagged(value);
-      if (key == "as_none") {
-        operand.items.push_back(constant(IValue()));
-      } else {
-        operand.items.push_back(slot_operand(inner->at("name").get<std::string>()));
-      }
-    }
+    for (const json& value : values) operand.items.push_back(optional_tensor(value));
     return operand;
   }
 
   Operand int_list(const json& values, const c10::Argument* argument) const {
     const c10::TypePtr element = list_element(argument);
-    if (element && element->kind() == c10::TypeKind::FloatType) {
-      c10::List<double> list;
-      for (const json& value : values) list.push_back(value.get<double>());
-      return constant(list);
-    }
-    c10::List<std::int64_t> list;
-    for (const json& value : values) list.push_back(integer_from(value));
-    return constant(list);
+    if (element && element->kind() == c10::TypeKind::FloatType)
+      return constant_list<double>(values, [](const json& value) { return value.get<double>(); });
+    return constant_list<std::int64_t>(values, integer_from);
   }
 
   /// One int where the op's schema has a float or a list of fixed length.
@@ -200,31 +191,19 @@ class GraphCompiler {
   Operand operand_from(const json& argument, const c10::Argument* schema) const {
     const auto [key, value] = tagged(argument);
     if (key == "as_none") return constant(IValue());
-    if (key == "as_tensor") return slot_operand(value->at("name").get<std::string>());
+    if (key == "as_tensor") return value_operand(name_in(*value));
     if (key == "as_tensors" || key == "as_optional_tensors") return tensor_list(*value, schema);
-    if (key == "as_optional_tensor") {
-      if (value->contains("name")) return slot_operand(value->at("name").get<std::string>());
-      const auto [inner_key, inner] = tagged(*value);
-      return inner_key == "as_none" ? constant(IValue()) : slot_operand(inner->at("name").get<std::string>());
-    }
+    if (key == "as_optional_tensor") return optional_tensor(*value);
     if (key == "as_int") return int_operand(integer_from(*value), schema);
     if (key == "as_ints") return int_list(*value, schema);
     if (key == "as_float") return constant(float_value(*value));
     if (key == "as_complex")
       return constant(c10::complex<double>(float_value(value->at("real")), float_value(value->at("imag"))));
-    if (key == "as_floats") {
-      c10::List<double> list;
-      for (const json& element : *value) list.push_back(float_value(element));
-      return constant(list);
-    }
+    if (key == "as_floats") return constant_list<double>(*value, float_value);
     if (key == "as_bool") return constant(value->get<bool>());
-    if (key == "as_bools") {
-      c10::List<bool> list;
-      for (const json& element : *value) list.push_back(element.get<bool>());
-      return constant(list);
-    }
+    if (key == "as_bools") return constant_list<bool>(*value, [](const json& element) { return element.get<bool>(); });
     if (key == "as_string") return constant(value->get<std::string>());
-    if (key == "as_sym_int" || key == "as_sym_float" || key == "as_sym_bool") return symbol_operand(*value);
+    if (is_symbol(key)) return symbol_operand(*value);
     if (key == "as_sym_ints") return symbol_list(*value, Operand::Kind::kIntList);
     if (key == "as_sym_floats") return symbol_list(*value, Operand::Kind::kFloatList);
     if (key == "as_scalar_type")
@@ -241,8 +220,7 @@ class GraphCompiler {
   Operand output_operand(const json& output) const {
     const auto [key, value] = tagged(output);
     try {
-      if (key == "as_tensor" || key == "as_sym_int" || key == "as_sym_float" || key == "as_sym_bool")
-        return operand_from(output, nullptr);
+      if (key == "as_tensor" || is_symbol(key)) return operand_from(output, nullptr);
     } catch (const InputError& e) {
       throw InputError(options_.where + "the graph's output " + e.what());
     }
@@ -343,8 +321,7 @@ class GraphCompiler {
       const Operand& operand = instruction.operands.back();
       if (operand.kind != Operand::Kind::kSlot || !external_slots_.contains(operand.slot)) continue;
       const json& inner_input = inner.at("inputs").at(index);
-      if (inner_input.contains("as_tensor"))
-        inner_external.insert(inner_input["as_tensor"].at("name").get<std::string>());
+      if (inner_input.contains("as_tensor")) inner_external.insert(name_in(inner_input["as_tensor"]));
     }
     instruction.kind = Instruction::Kind::kSubgraph;
     instruction.subgraph = std::make_unique<Graph>(GraphCompiler(inner, inner_external, options_).run());
@@ -420,13 +397,18 @@ class GraphCompiler {
     }
   }
 
-  /// The constant bound to the argument of that name, or nullptr.
-  static const IValue* constant_argument(const Instruction& instruction, const std::string& name) {
+  /// What is bound to the argument of that name; nullptr where the op has none.
+  static const Operand* bound_argument(const Instruction& instruction, const std::string& name) {
     const auto& arguments = instruction.op->schema().arguments();
     for (std::size_t i = 0; i < arguments.size(); ++i)
-      if (arguments[i].name() == name && instruction.operands[i].kind == Operand::Kind::kConstant)
-        return &instruction.operands[i].constant;
+      if (arguments[i].name() == name) return &instruction.operands[i];
     return nullptr;
+  }
+
+  /// The same where it is a constant, else nullptr.
+  static const IValue* constant_argument(const Instruction& instruction, const std::string& name) {
+    const Operand* operand = bound_argument(instruction, name);
+    return operand != nullptr && operand->kind == Operand::Kind::kConstant ? &operand->constant : nullptr;
   }
 
   static bool is_true(const Instruction& instruction, const std::string& name) {
@@ -434,13 +416,9 @@ class GraphCompiler {
     return value != nullptr && value->isBool() && value->toBool();
   }
 
-  /// Whether the op has an argument of that name, and something is bound to it.
   static bool is_given(const Instruction& instruction, const std::string& name) {
-    const auto& arguments = instruction.op->schema().arguments();
-    for (std::size_t i = 0; i < arguments.size(); ++i)
-      if (arguments[i].name() == name)
-        return instruction.operands[i].kind != Operand::Kind::kConstant || !instruction.operands[i].constant.isNone();
-    return false;
+    const Operand* operand = bound_argument(instruction, name);
+    return operand != nullptr && (operand->kind != Operand::Kind::kConstant || !operand->constant.isNone());
   }
 
   static void refuse_train_mode(const std::string& name, const Instruction& instruction) {
@@ -474,16 +452,13 @@ class GraphCompiler {
         const std::string name = value->value("name", "");
         return name.empty() ? -1 : define(name);
       }
-      if ((key == "as_sym_int" || key == "as_sym_float" || key == "as_sym_bool") && value->contains("as_name"))
-        return define(value->at("as_name").get<std::string>());
-      return -1;
+      return is_symbol(key) && value->contains("as_name") ? define(value->at("as_name").get<std::string>()) : -1;
     };
     const json& outputs = node.at("outputs");
     if (outputs.size() == 1 && (outputs[0].contains("as_tensors") || outputs[0].contains("as_optional_tensors"))) {
       instruction.spreads_list = instruction.kind == Instruction::Kind::kDispatch;
       for (const json& tensor : outputs[0].begin().value())
-        instruction.outputs.push_back(tensor.contains("name") ? define(tensor.at("name").get<std::string>())
-                                                              : define_output(tensor));
+        instruction.outputs.push_back(tensor.contains("name") ? define(name_in(tensor)) : define_output(tensor));
       return;
     }
     for (const json& output : outputs) {
@@ -518,8 +493,8 @@ class GraphCompiler {
 
   /// Chooses the form that an op runs in, by what is known of its arguments.
   void rewrite(const std::string& name, Instruction& instruction) {
-    const auto form = rewrite_for(name, instruction.op->schema().overload_name());
-    if (!form || instruction.op->schema().name() != "aten::" + name) return;
+    const Rewrite* form = rewrite_for(name, instruction.op->schema().overload_name());
+    if (form == nullptr || instruction.op->schema().name() != "aten::" + name) return;
     std::vector<IValue> constants;  // None where the argument is known only at run time
     std::vector<bool> given;
     for (const Operand& operand : instruction.operands) {
@@ -528,15 +503,12 @@ class GraphCompiler {
     }
     if (!can_rewrite(*form, constants, given)) return;
     instruction.kind = Instruction::Kind::kRewritten;
-    instruction.rewrite = *form;
+    instruction.rewrite = form;
   }
 
   /// A rewritten op gives its first output alone: where the program reads another, the op itself runs.
   static void keep_ops_whose_side_outputs_are_read(Graph& graph) {
-    std::set<int> read;
-    for (const Instruction& instruction : graph.instructions)
-      for (const Operand& operand : instruction.operands) for_each_slot(operand, [&](int slot) { read.insert(slot); });
-    for (const Operand& output : graph.outputs) for_each_slot(output, [&](int slot) { read.insert(slot); });
+    const std::set<int> read = slots_read(graph);
     for (Instruction& instruction : graph.instructions) {
       for (std::size_t i = 1; instruction.kind == Instruction::Kind::kRewritten && i < instruction.outputs.size(); ++i)
         if (read.contains(instruction.outputs[i])) instruction.kind = Instruction::Kind::kDispatch;
@@ -547,12 +519,6 @@ class GraphCompiler {
   void finish(Instruction instruction) {
     instruction.writes.resize(instruction.operands.size(), false);
     graph_.instructions.push_back(std::move(instruction));
-  }
-
-  template <class F>
-  static void for_each_slot(const Operand& operand, F&& visit) {
-    if (operand.kind == Operand::Kind::kSlot) visit(operand.slot);
-    for (const Operand& item : operand.items) for_each_slot(item, visit);
   }
 
   static void find_last_uses(Graph& graph) {
@@ -631,6 +597,22 @@ Origin origin_of(const json& node) {
   return origin;
 }
 
+Operand slot_operand(int slot) {
+  Operand operand;
+  operand.kind = Operand::Kind::kSlot;
+  operand.slot = slot;
+  return operand;
+}
+
+std::set<int> slots_read(const Graph& graph) {
+  std::set<int> read;
+  const auto note = [&](int slot) { read.insert(slot); };
+  for (const Instruction& instruction : graph.instructions)
+    for (const Operand& operand : instruction.operands) for_each_slot(operand, note);
+  for (const Operand& output : graph.outputs) for_each_slot(output, note);
+  return read;
+}
+
 Graph compile_graph(const json& graph, const std::set<std::string>& external, const CompileOptions& options) {
   try {
     return GraphCompiler(graph, external, options).run();
@@ -659,9 +641,7 @@ std::string user_source_line(const std::string& trace) {
     code.erase(0, code.find_first_not_of(" \t"));
     if (code.starts_with("File \"")) code.clear();
     if (position.starts_with(", line ")) position = position.substr(7);
-    const std::size_t slash = file.rfind('/');
-    const std::string frame = (slash == std::string::npos ? file : file.substr(slash + 1)) + ":" + position +
-                              (code.empty() ? "" : ": " + code);
+    const std::string frame = file.substr(file.rfind('/') + 1) + ":" + position + (code.empty() ? "" : ": " + code);
     const bool torch_own =
         file.find("site-packages/torch/") != std::string::npos || file.starts_with("torch/") || file.starts_with("<");
     if (!torch_own) best = frame;

@@ -30,7 +30,6 @@ struct Origin {
   std::string describe() const;
 };
 
-/// The origin of a node of the graph's JSON.
 Origin origin_of(const nlohmann::json& node);
 
 struct Operand {
@@ -41,6 +40,15 @@ struct Operand {
   bool wrap_number = false;    // the op takes a tensor here, the program may give a number
   std::vector<Operand> items;  // of a list that is not constant
 };
+
+Operand slot_operand(int slot);
+
+/// Calls visit(slot) for each slot that an operand takes.
+template <class MaybeConstOperand, class F>
+void for_each_slot(MaybeConstOperand& operand, F&& visit) {
+  if (operand.kind == Operand::Kind::kSlot) visit(operand.slot);
+  for (auto& item : operand.items) for_each_slot(item, visit);
+}
 
 struct Graph;
 
@@ -56,8 +64,8 @@ struct Instruction {
   };
   Kind kind = Kind::kDispatch;
   std::optional<c10::OperatorHandle> op;
-  SymbolicOp symbolic = SymbolicOp::kAdd;
-  Rewrite rewrite = Rewrite::kBatchNorm;
+  SymbolicOp symbolic;
+  const Rewrite* rewrite = nullptr;
   std::unique_ptr<Graph> subgraph;
   std::optional<bool> grad_mode;  // of a subgraph; unset: unchanged
   std::vector<Operand> operands;
@@ -76,6 +84,9 @@ struct Graph {
   std::vector<Operand> outputs;
   std::vector<Instruction> instructions;
 };
+
+/// The slots that instructions or outputs of the graph take.
+std::set<int> slots_read(const Graph& graph);
 
 /// What compiling needs to know of the run and of the file.
 struct CompileOptions {

@@ -22,6 +22,16 @@ void execute_subgraph(const Instruction& instruction, Frame& frame, const std::s
   store_outputs(instruction, outputs, frame);
 }
 
+template <class Element, class Read>
+c10::List<Element> list_of(const Operand& operand, const Frame& frame, Read&& read) {
+  c10::List<Element> list;
+  list.reserve(operand.items.size());
+  for (const Operand& item : operand.items)
+    list.push_back(
+        read(item.kind == Operand::Kind::kSlot ? frame[static_cast<std::size_t>(item.slot)] : item.constant));
+  return list;
+}
+
 /// @param stack  batch size, randomness, and what the region's graph takes
 void run_vmap_region(const Instruction& instruction, std::vector<IValue>& stack, const std::string& where) {
   std::vector<IValue> inputs(stack.begin() + 2, stack.end());
@@ -40,44 +50,23 @@ IValue wrapped_number(const IValue& value) {
 }
 
 IValue materialise(const Operand& operand, const Frame& frame) {
-  const auto item_value = [&](const Operand& item) -> const IValue& {
-    return item.kind == Operand::Kind::kSlot ? frame[static_cast<std::size_t>(item.slot)] : item.constant;
-  };
   switch (operand.kind) {
     case Operand::Kind::kConstant: return operand.constant;
     case Operand::Kind::kSlot: {
       const IValue& value = frame[static_cast<std::size_t>(operand.slot)];
       return operand.wrap_number ? wrapped_number(value) : value;
     }
-    case Operand::Kind::kIntList: {
-      c10::List<std::int64_t> list;
-      list.reserve(operand.items.size());
-      for (const Operand& item : operand.items) list.push_back(item_value(item).toInt());
-      return list;
-    }
-    case Operand::Kind::kFloatList: {
-      c10::List<double> list;
-      for (const Operand& item : operand.items) {
-        const IValue& value = item_value(item);
-        list.push_back(value.isDouble() ? value.toDouble() : static_cast<double>(value.toInt()));
-      }
-      return list;
-    }
-    case Operand::Kind::kTensorList: {
-      c10::List<at::Tensor> list;
-      list.reserve(operand.items.size());
-      for (const Operand& item : operand.items) list.push_back(item_value(item).toTensor());
-      return list;
-    }
-    case Operand::Kind::kOptionalTensorList: {
-      c10::List<std::optional<at::Tensor>> list;
-      list.reserve(operand.items.size());
-      for (const Operand& item : operand.items) {
-        const IValue& value = item_value(item);
-        list.push_back(value.isNone() ? std::optional<at::Tensor>() : std::optional<at::Tensor>(value.toTensor()));
-      }
-      return list;
-    }
+    case Operand::Kind::kIntList:
+      return list_of<std::int64_t>(operand, frame, [](const IValue& item) { return item.toInt(); });
+    case Operand::Kind::kFloatList:
+      return list_of<double>(operand, frame, [](const IValue& item) {
+        return item.isDouble() ? item.toDouble() : static_cast<double>(item.toInt());
+      });
+    case Operand::Kind::kTensorList:
+      return list_of<at::Tensor>(operand, frame, [](const IValue& item) { return item.toTensor(); });
+    case Operand::Kind::kOptionalTensorList:
+      return list_of<std::optional<at::Tensor>>(operand, frame,
+                                                [](const IValue& item) { return item.toOptional<at::Tensor>(); });
   }
   return IValue();
 }
@@ -95,7 +84,7 @@ void call_op(const Instruction& instruction, std::vector<IValue>& stack, const s
     stack.emplace_back(std::move(y));
   };
   switch (instruction.kind) {
-    case Instruction::Kind::kRewritten: return give(run_rewritten(instruction.rewrite, stack));
+    case Instruction::Kind::kRewritten: return give(instruction.rewrite->run(stack));
     case Instruction::Kind::kVmap: return run_vmap_region(instruction, stack, where);
     case Instruction::Kind::kAddBatchDim: return give(add_batch_dim(stack.at(0).toTensor(), stack.at(1).toInt()));
     case Instruction::Kind::kRemoveBatchDim:

@@ -19,7 +19,6 @@ c10::IValue wrapped_number(const c10::IValue& value);
 /// An operand's value: lists that hold slots are assembled here.
 c10::IValue materialise(const Operand& operand, const Frame& frame);
 
-/// The values of all of an instruction's operands, in order.
 std::vector<c10::IValue> operand_values(const Instruction& instruction, const Frame& frame);
 
 /// A frame that holds nothing but the graph's inputs. @param inputs in the order of graph.inputs
@@ -29,7 +28,6 @@ Frame first_frame(const Graph& graph, std::vector<c10::IValue> inputs);
 /// @param where  start of messages
 void call_op(const Instruction& instruction, std::vector<c10::IValue>& stack, const std::string& where);
 
-/// Stores an op's returns in the frame.
 void store_outputs(const Instruction& instruction, std::vector<c10::IValue>& stack, Frame& frame);
 
 /// Runs one instruction and frees what it used last.

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace hesspect {
 namespace {
 
@@ -24,7 +26,17 @@ at::Tensor batch_norm(const std::vector<IValue>& arguments) {
   return at::addcmul(shift.view(per_channel), x, scale.view(per_channel));
 }
 
-at::Tensor clamped_line(const at::Tensor& x) { return at::clamp(x / 6 + 0.5, 0, 1); }
+at::Tensor hardsigmoid(const std::vector<IValue>& arguments) {
+  return at::clamp(arguments[0].toTensor() / 6 + 0.5, 0, 1);
+}
+
+at::Tensor hardsigmoid_in_place(const std::vector<IValue>& arguments) {
+  return arguments[0].toTensor().copy_(hardsigmoid(arguments));
+}
+
+at::Tensor copy(const std::vector<IValue>& arguments) {
+  return at::empty_like(arguments[0].toTensor()).copy_(arguments[1].toTensor());
+}
 
 /// _weight_norm(v, g, dim): Salimans & Kingma 2016, eq. 2.
 at::Tensor weight_norm(const std::vector<IValue>& arguments) {
@@ -112,70 +124,62 @@ at::Tensor grouped_mm(const std::vector<IValue>& arguments) {
   for (std::size_t g = 0; g < static_cast<std::size_t>(groups); ++g)
     products.push_back(at::mm(left.at(g), right.at(g)));
   if (a.dim() == 2 && b.dim() == 2) return result(at::stack(products));
-  if (b.dim() == 3) {
-    products.push_back(at::zeros({left.back().size(0), b.size(2)}, a.options()));
-    return result(at::cat(products, 0));
-  }
-  products.push_back(at::zeros({a.size(1), right.back().size(1)}, a.options()));
-  return result(at::cat(products, 1));
+  products.push_back(b.dim() == 3 ? at::zeros({left.back().size(0), b.size(2)}, a.options())
+                                  : at::zeros({a.size(1), right.back().size(1)}, a.options()));
+  return result(at::cat(products, b.dim() == 3 ? 0 : 1));
 }
+
+using Constants = std::vector<IValue>;
+using Given = std::vector<bool>;
+
+bool takes_bags(const Constants& constants, const Given& given) {
+  const bool has_mode = constants[4].isInt() && (constants[4].toInt() == kSum || constants[4].toInt() == kMean);
+  return constants[3].isBool() && !constants[3].toBool() && has_mode && constants[7].isBool() &&
+         (constants.size() < 9 || !given[8]);
+}
+
+bool takes_dimension(const Constants& constants, const Given&) { return constants[2].isInt(); }
+
+bool takes_power(const Constants& constants, const Given&) { return constants[2].isDouble(); }
+
+bool has_no_bias(const Constants& constants, const Given& given) {
+  return constants.size() < 4 || (!given[3] && constants[3].isNone());
+}
+
+const std::vector<Rewrite> kRewrites = {
+    // Eval mode: a scale and a shift per channel; the native double backward costs several times that.
+    {{"batch_norm"}, true, 8, {0, 3, 4}, batch_norm},
+    // clamp(x / 6 + 1/2, 0, 1): hardsigmoid_backward has no derivative.
+    {{"hardsigmoid"}, false, 0, {}, hardsigmoid},
+    {{"hardsigmoid_"}, true, 0, {}, hardsigmoid_in_place},
+    // v · g / ‖v‖: the fused op's double backward takes the norms as constant, and is wrong.
+    {{"_weight_norm", "_weight_norm_interface"}, true, 3, {0, 1}, weight_norm, takes_dimension},
+    // embedding and index_add: _embedding_bag_dense_backward has no derivative; modes sum and mean.
+    {{"embedding_bag", "_embedding_bag", "_embedding_bag_forward_only"}, true, 8, {0, 1, 2}, embedding_bag, takes_bags},
+    // A fresh tensor and copy_: the form without side effects has no derivative.
+    {{"copy"}, false, 2, {0, 1}, copy},
+    // A copy and copy_ into its slice: the op has no derivative for complex numbers.
+    {{"slice_scatter"}, true, 6, {0, 1}, slice_scatter},
+    {{"select_scatter"}, true, 4, {0, 1}, select_scatter},
+    // Norms of differences: _cdist_backward has no derivative.
+    {{"cdist", "_cdist_forward"}, true, 3, {0, 1}, cdist, takes_power},
+    // A product for each group: the op's own kernels take few dtypes.
+    {{"_grouped_mm"}, true, 3, {0, 1}, grouped_mm, has_no_bias},
+};
 
 }  // namespace
 
-std::optional<Rewrite> rewrite_for(const std::string& name, const std::string& overload) {
-  if (name == "batch_norm") return Rewrite::kBatchNorm;
-  if (name == "hardsigmoid" && overload.empty()) return Rewrite::kHardsigmoid;
-  if (name == "hardsigmoid_") return Rewrite::kHardsigmoidInPlace;
-  if (name == "_weight_norm" || name == "_weight_norm_interface") return Rewrite::kWeightNorm;
-  if (name == "embedding_bag" || name == "_embedding_bag" || name == "_embedding_bag_forward_only")
-    return Rewrite::kEmbeddingBag;
-  if (name == "copy" && overload.empty()) return Rewrite::kCopy;
-  if (name == "slice_scatter") return Rewrite::kSliceScatter;
-  if (name == "select_scatter") return Rewrite::kSelectScatter;
-  if (name == "cdist" || name == "_cdist_forward") return Rewrite::kCdist;
-  if (name == "_grouped_mm") return Rewrite::kGroupedMm;
-  return std::nullopt;
+const Rewrite* rewrite_for(const std::string& name, const std::string& overload) {
+  const auto found = std::ranges::find_if(kRewrites, [&](const Rewrite& rewrite) {
+    return std::ranges::find(rewrite.ops, name) != rewrite.ops.end() && (rewrite.any_overload || overload.empty());
+  });
+  return found == kRewrites.end() ? nullptr : &*found;
 }
 
-bool can_rewrite(Rewrite rewrite, const std::vector<IValue>& constants, const std::vector<bool>& given) {
-  switch (rewrite) {
-    case Rewrite::kBatchNorm: return constants.size() >= 8 && given[0] && given[3] && given[4];
-    case Rewrite::kHardsigmoid:
-    case Rewrite::kHardsigmoidInPlace: return true;
-    case Rewrite::kCopy: return constants.size() >= 2 && given[0] && given[1];
-    case Rewrite::kSliceScatter: return constants.size() >= 6 && given[0] && given[1];
-    case Rewrite::kSelectScatter: return constants.size() >= 4 && given[0] && given[1];
-    case Rewrite::kWeightNorm: return constants.size() >= 3 && given[0] && given[1] && constants[2].isInt();
-    case Rewrite::kEmbeddingBag:
-      return constants.size() >= 8 && given[0] && given[1] && given[2] && constants[3].isBool() &&
-             !constants[3].toBool() && constants[4].isInt() &&
-             (constants[4].toInt() == kSum || constants[4].toInt() == kMean) && constants[7].isBool() &&
-             (constants.size() < 9 || !given[8]);
-    case Rewrite::kCdist: return constants.size() >= 3 && given[0] && given[1] && constants[2].isDouble();
-    case Rewrite::kGroupedMm:
-      return constants.size() >= 3 && given[0] && given[1] &&
-             (constants.size() < 4 || (!given[3] && constants[3].isNone()));
-  }
-  return false;
-}
-
-at::Tensor run_rewritten(Rewrite rewrite, const std::vector<IValue>& arguments) {
-  switch (rewrite) {
-    case Rewrite::kBatchNorm: return batch_norm(arguments);
-    case Rewrite::kHardsigmoid: return clamped_line(arguments[0].toTensor());
-    case Rewrite::kHardsigmoidInPlace: {
-      at::Tensor x = arguments[0].toTensor();
-      return x.copy_(clamped_line(x));
-    }
-    case Rewrite::kWeightNorm: return weight_norm(arguments);
-    case Rewrite::kEmbeddingBag: return embedding_bag(arguments);
-    case Rewrite::kCopy: return at::empty_like(arguments[0].toTensor()).copy_(arguments[1].toTensor());
-    case Rewrite::kSliceScatter: return slice_scatter(arguments);
-    case Rewrite::kSelectScatter: return select_scatter(arguments);
-    case Rewrite::kCdist: return cdist(arguments);
-    case Rewrite::kGroupedMm: return grouped_mm(arguments);
-  }
-  return {};
+bool can_rewrite(const Rewrite& rewrite, const Constants& constants, const Given& given) {
+  return constants.size() >= rewrite.least_arguments &&
+         std::ranges::all_of(rewrite.given, [&](std::size_t argument) { return given[argument]; }) &&
+         (rewrite.covers == nullptr || rewrite.covers(constants, given));
 }
 
 }  // namespace hesspect

@@ -17,7 +17,6 @@ namespace {
 
 enum class Stop { kNone, kDetach, kItem, kNoGrad };
 
-/// One op as a step from continuous values to continuous values.
 struct Operation {
   const Instruction* instruction = nullptr;
   Stop stop = Stop::kNone;
@@ -29,8 +28,7 @@ struct Operation {
 std::string op_name(const Instruction& instruction) {
   if (!instruction.op) return instruction.origin.target;
   const std::string& name = instruction.op->schema().name();
-  const std::size_t colon = name.rfind(':');
-  return colon == std::string::npos ? name : name.substr(colon + 1);
+  return name.substr(name.rfind(':') + 1);  // npos + 1 = 0: the whole name
 }
 
 /// How many of an op's arguments its values come from; the others lend their shape or dtype.
@@ -42,8 +40,7 @@ std::size_t value_arguments(const std::string& op, std::size_t arguments) {
 }
 
 void add_slots(const Operand& operand, std::vector<int>& slots) {
-  if (operand.kind == Operand::Kind::kSlot) slots.push_back(operand.slot);
-  for (const Operand& item : operand.items) add_slots(item, slots);
+  for_each_slot(operand, [&](int slot) { slots.push_back(slot); });
 }
 
 class Dataflow {
@@ -245,11 +242,13 @@ StoppedGradients Program::stopped_gradients(std::optional<int> output) const {
   Dataflow flow(graph);
   flow.settle();
   const Marks none(static_cast<std::size_t>(flow.size()), false);
-  Marks seen = none;    // by autograd, from the parameters on
-  Marks needed = none;  // by the outputs, whatever stops gradients
+  Marks seen = none;                                         // by autograd, from the parameters on
+  Marks needed = none;                                       // by the outputs, whatever stops gradients
+  std::vector<std::pair<std::size_t, std::size_t>> sources;  // a value and the parameter that it is
   for (std::size_t i = 0; i < impl_->feeds.size(); ++i)
     if (impl_->feeds[i].kind == Impl::Feed::Kind::kParameter && flow.has(graph.inputs[i]))
-      seen[static_cast<std::size_t>(flow.value(graph.inputs[i]))] = true;
+      sources.emplace_back(flow.value(graph.inputs[i]), impl_->feeds[i].index);
+  for (const auto& [value, parameter] : sources) seen[value] = true;
   for (std::size_t i = 0; i < graph.outputs.size(); ++i)
     if (graph.outputs[i].kind == Operand::Kind::kSlot && flow.has(graph.outputs[i].slot))
       if (!output || *output == static_cast<int>(i))
@@ -268,11 +267,9 @@ StoppedGradients Program::stopped_gradients(std::optional<int> output) const {
   }
   const std::size_t parameters = impl_->leaves.size();
   std::vector<bool> wanted(parameters, false), reached(parameters, false);
-  for (std::size_t i = 0; i < impl_->feeds.size(); ++i) {
-    if (impl_->feeds[i].kind != Impl::Feed::Kind::kParameter || !flow.has(graph.inputs[i])) continue;
-    const auto value = static_cast<std::size_t>(flow.value(graph.inputs[i]));
-    if (needed[value]) wanted[impl_->feeds[i].index] = true;
-    if (used[value]) reached[impl_->feeds[i].index] = true;
+  for (const auto& [value, parameter] : sources) {
+    if (needed[value]) wanted[parameter] = true;
+    if (used[value]) reached[parameter] = true;
   }
   for (std::size_t p = 0; p < parameters; ++p)
     if (wanted[p] && !reached[p]) stops.lost.push_back(impl_->layout.entries()[p].name);

@@ -10,8 +10,6 @@ namespace {
 
 using c10::IValue;
 
-bool is_float(const IValue& v) { return v.isDouble(); }
-
 double as_double(const IValue& v) {
   if (v.isDouble()) return v.toDouble();
   if (v.isBool()) return v.toBool() ? 1.0 : 0.0;
@@ -23,10 +21,7 @@ std::int64_t as_int(const IValue& v) {
   return v.toInt();
 }
 
-bool as_bool(const IValue& v) {
-  if (v.isBool()) return v.toBool();
-  return as_double(v) != 0.0;
-}
+bool as_bool(const IValue& v) { return as_double(v) != 0.0; }
 
 // Python's ints have no bound: what leaves 64 bits is an error here, never a number that has wrapped around.
 
@@ -119,62 +114,98 @@ IValue bitwise(const IValue& a, const IValue& b, Op op) {
 
 template <class IntOp, class FloatOp>
 IValue arithmetic(const IValue& a, const IValue& b, IntOp int_op, FloatOp float_op) {
-  if (is_float(a) || is_float(b)) return float_op(as_double(a), as_double(b));
+  if (a.isDouble() || b.isDouble()) return float_op(as_double(a), as_double(b));
   return int_op(as_int(a), as_int(b));
 }
 
 template <class Compare>
 IValue compare(const IValue& a, const IValue& b, Compare op) {
-  if (is_float(a) || is_float(b)) return op(as_double(a), as_double(b));
-  return op(as_int(a), as_int(b));
+  return arithmetic(a, b, op, op);
 }
 
-std::int64_t rounded(const IValue& v, double (*how)(double)) {
-  return is_float(v) ? int_from(how(v.toDouble())) : as_int(v);
+IValue rounded(const IValue& v, double (*how)(double)) {
+  return v.isDouble() ? int_from(how(v.toDouble())) : as_int(v);
 }
 
 bool at_most(const IValue& a, const IValue& b) {
   return compare(a, b, [](auto x, auto y) { return x <= y; }).toBool();
 }
 
-std::size_t arity(SymbolicOp op) {
-  switch (op) {
-    case SymbolicOp::kNeg:
-    case SymbolicOp::kAbs:
-    case SymbolicOp::kNot:
-    case SymbolicOp::kToInt:
-    case SymbolicOp::kToFloat:
-    case SymbolicOp::kTrunc:
-    case SymbolicOp::kFloor:
-    case SymbolicOp::kCeil:
-    case SymbolicOp::kRound:
-    case SymbolicOp::kSqrt: return 1;
-    case SymbolicOp::kIfThenElse: return 3;
-    case SymbolicOp::kSum: return 0;
-    default: return 2;
-  }
+IValue true_div(const IValue& a, const IValue& b) {
+  if (as_double(b) == 0.0) throw std::domain_error("division by zero");
+  return as_double(a) / as_double(b);
 }
+
+IValue power(const IValue& base, const IValue& exponent) {
+  if (!base.isDouble() && !exponent.isDouble() && as_int(exponent) >= 0) return int_pow(as_int(base), as_int(exponent));
+  return float_pow(as_double(base), as_double(exponent));
+}
+
+IValue negative(const IValue& v) { return v.isDouble() ? IValue(-v.toDouble()) : IValue(subtract(0, as_int(v))); }
+
+IValue absolute(const IValue& v) {
+  if (v.isDouble()) return std::fabs(v.toDouble());
+  return as_int(v) < 0 ? subtract(0, as_int(v)) : as_int(v);
+}
+
+IValue square_root(const IValue& v) {
+  if (as_double(v) < 0) throw std::domain_error("the square root of a negative number");
+  return std::sqrt(as_double(v));
+}
+
+using Values = std::span<const IValue>;
+
+IValue sum_of(Values v) {
+  IValue sum(std::int64_t{0});
+  for (const IValue& term : v) sum = arithmetic(sum, term, add, std::plus<double>());
+  return sum;
+}
+
+/// The operators by their names in Python's `operator`, or after torch's `sym_`.
+const std::map<std::string, SymbolicOp> kOps = {
+    {"add", {2, [](Values v) { return arithmetic(v[0], v[1], add, std::plus<double>()); }}},
+    {"sub", {2, [](Values v) { return arithmetic(v[0], v[1], subtract, std::minus<double>()); }}},
+    {"mul", {2, [](Values v) { return arithmetic(v[0], v[1], multiply, std::multiplies<double>()); }}},
+    {"floordiv",
+     {2,
+      [](Values v) {
+        return arithmetic(v[0], v[1], floor_div, [](double a, double b) { return divide(a, b).quotient; });
+      }}},
+    {"truediv", {2, [](Values v) { return true_div(v[0], v[1]); }}},
+    {"mod",
+     {2,
+      [](Values v) {
+        return arithmetic(v[0], v[1], modulo, [](double a, double b) { return divide(a, b).remainder; });
+      }}},
+    {"pow", {2, [](Values v) { return power(v[0], v[1]); }}},
+    {"neg", {1, [](Values v) { return negative(v[0]); }}},
+    {"abs", {1, [](Values v) { return absolute(v[0]); }}},
+    {"eq", {2, [](Values v) { return compare(v[0], v[1], [](auto a, auto b) { return a == b; }); }}},
+    {"ne", {2, [](Values v) { return compare(v[0], v[1], [](auto a, auto b) { return a != b; }); }}},
+    {"lt", {2, [](Values v) { return compare(v[0], v[1], [](auto a, auto b) { return a < b; }); }}},
+    {"le", {2, [](Values v) { return compare(v[0], v[1], [](auto a, auto b) { return a <= b; }); }}},
+    {"gt", {2, [](Values v) { return compare(v[0], v[1], [](auto a, auto b) { return a > b; }); }}},
+    {"ge", {2, [](Values v) { return compare(v[0], v[1], [](auto a, auto b) { return a >= b; }); }}},
+    {"and_", {2, [](Values v) { return bitwise(v[0], v[1], std::bit_and<std::int64_t>()); }}},
+    {"or_", {2, [](Values v) { return bitwise(v[0], v[1], std::bit_or<std::int64_t>()); }}},
+    {"not_", {1, [](Values v) { return IValue(!as_bool(v[0])); }}},
+    {"not", {1, [](Values v) { return IValue(!as_bool(v[0])); }}},
+    {"min", {2, [](Values v) { return at_most(v[0], v[1]) ? v[0] : v[1]; }}},
+    {"max", {2, [](Values v) { return at_most(v[1], v[0]) ? v[0] : v[1]; }}},
+    {"sum", {0, sum_of}},
+    {"ite", {3, [](Values v) { return as_bool(v[0]) ? v[1] : v[2]; }}},
+    {"int", {1, [](Values v) { return rounded(v[0], std::trunc); }}},
+    {"float", {1, [](Values v) { return IValue(as_double(v[0])); }}},
+    {"trunc", {1, [](Values v) { return rounded(v[0], std::trunc); }}},
+    {"floor", {1, [](Values v) { return rounded(v[0], std::floor); }}},
+    {"ceil", {1, [](Values v) { return rounded(v[0], std::ceil); }}},
+    {"round", {1, [](Values v) { return rounded(v[0], std::nearbyint); }}},
+    {"sqrt", {1, [](Values v) { return square_root(v[0]); }}},
+};
 
 }  // namespace
 
 std::optional<SymbolicOp> symbolic_op_from(const std::string& target) {
-  static const std::map<std::string, SymbolicOp> kOps = {
-      {"add", SymbolicOp::kAdd},         {"sub", SymbolicOp::kSub},
-      {"mul", SymbolicOp::kMul},         {"floordiv", SymbolicOp::kFloorDiv},
-      {"truediv", SymbolicOp::kTrueDiv}, {"mod", SymbolicOp::kMod},
-      {"pow", SymbolicOp::kPow},         {"neg", SymbolicOp::kNeg},
-      {"abs", SymbolicOp::kAbs},         {"eq", SymbolicOp::kEq},
-      {"ne", SymbolicOp::kNe},           {"lt", SymbolicOp::kLt},
-      {"le", SymbolicOp::kLe},           {"gt", SymbolicOp::kGt},
-      {"ge", SymbolicOp::kGe},           {"and_", SymbolicOp::kAnd},
-      {"or_", SymbolicOp::kOr},          {"not_", SymbolicOp::kNot},
-      {"not", SymbolicOp::kNot},         {"min", SymbolicOp::kMin},
-      {"max", SymbolicOp::kMax},         {"sum", SymbolicOp::kSum},
-      {"ite", SymbolicOp::kIfThenElse},  {"int", SymbolicOp::kToInt},
-      {"float", SymbolicOp::kToFloat},   {"trunc", SymbolicOp::kTrunc},
-      {"floor", SymbolicOp::kFloor},     {"ceil", SymbolicOp::kCeil},
-      {"round", SymbolicOp::kRound},     {"sqrt", SymbolicOp::kSqrt},
-  };
   const std::size_t dot = target.find('.');
   if (dot == std::string::npos) return std::nullopt;
   const std::string module = target.substr(0, dot);
@@ -187,58 +218,12 @@ std::optional<SymbolicOp> symbolic_op_from(const std::string& target) {
     name = name.substr(4);
   }
   const auto found = kOps.find(name);
-  if (found == kOps.end()) return std::nullopt;
-  return found->second;
+  return found == kOps.end() ? std::nullopt : std::optional(found->second);
 }
 
-IValue evaluate(SymbolicOp op, std::span<const IValue> v) {
-  if (v.size() < arity(op)) throw std::domain_error("too few arguments for a symbolic operation");
-  switch (op) {
-    case SymbolicOp::kAdd: return arithmetic(v[0], v[1], add, std::plus<double>());
-    case SymbolicOp::kSub: return arithmetic(v[0], v[1], subtract, std::minus<double>());
-    case SymbolicOp::kMul: return arithmetic(v[0], v[1], multiply, std::multiplies<double>());
-    case SymbolicOp::kFloorDiv:
-      return arithmetic(v[0], v[1], floor_div, [](double a, double b) { return divide(a, b).quotient; });
-    case SymbolicOp::kTrueDiv:
-      if (as_double(v[1]) == 0.0) throw std::domain_error("division by zero");
-      return as_double(v[0]) / as_double(v[1]);
-    case SymbolicOp::kMod:
-      return arithmetic(v[0], v[1], modulo, [](double a, double b) { return divide(a, b).remainder; });
-    case SymbolicOp::kPow:
-      if (!is_float(v[0]) && !is_float(v[1]) && as_int(v[1]) >= 0) return int_pow(as_int(v[0]), as_int(v[1]));
-      return float_pow(as_double(v[0]), as_double(v[1]));
-    case SymbolicOp::kNeg: return is_float(v[0]) ? IValue(-v[0].toDouble()) : IValue(subtract(0, as_int(v[0])));
-    case SymbolicOp::kAbs:
-      if (is_float(v[0])) return std::fabs(v[0].toDouble());
-      return as_int(v[0]) < 0 ? subtract(0, as_int(v[0])) : as_int(v[0]);
-    case SymbolicOp::kEq: return compare(v[0], v[1], [](auto a, auto b) { return a == b; });
-    case SymbolicOp::kNe: return compare(v[0], v[1], [](auto a, auto b) { return a != b; });
-    case SymbolicOp::kLt: return compare(v[0], v[1], [](auto a, auto b) { return a < b; });
-    case SymbolicOp::kLe: return compare(v[0], v[1], [](auto a, auto b) { return a <= b; });
-    case SymbolicOp::kGt: return compare(v[0], v[1], [](auto a, auto b) { return a > b; });
-    case SymbolicOp::kGe: return compare(v[0], v[1], [](auto a, auto b) { return a >= b; });
-    case SymbolicOp::kAnd: return bitwise(v[0], v[1], std::bit_and<std::int64_t>());
-    case SymbolicOp::kOr: return bitwise(v[0], v[1], std::bit_or<std::int64_t>());
-    case SymbolicOp::kNot: return !as_bool(v[0]);
-    case SymbolicOp::kMin: return at_most(v[0], v[1]) ? v[0] : v[1];
-    case SymbolicOp::kMax: return at_most(v[1], v[0]) ? v[0] : v[1];
-    case SymbolicOp::kSum: {
-      IValue sum(std::int64_t{0});
-      for (const IValue& term : v) sum = arithmetic(sum, term, add, std::plus<double>());
-      return sum;
-    }
-    case SymbolicOp::kIfThenElse: return as_bool(v[0]) ? v[1] : v[2];
-    case SymbolicOp::kToInt:
-    case SymbolicOp::kTrunc: return rounded(v[0], std::trunc);
-    case SymbolicOp::kToFloat: return as_double(v[0]);
-    case SymbolicOp::kFloor: return rounded(v[0], std::floor);
-    case SymbolicOp::kCeil: return rounded(v[0], std::ceil);
-    case SymbolicOp::kRound: return rounded(v[0], std::nearbyint);
-    case SymbolicOp::kSqrt:
-      if (as_double(v[0]) < 0) throw std::domain_error("the square root of a negative number");
-      return std::sqrt(as_double(v[0]));
-  }
-  return IValue();
+IValue evaluate(const SymbolicOp& op, std::span<const IValue> arguments) {
+  if (arguments.size() < op.arity) throw std::domain_error("too few arguments for a symbolic operation");
+  return op.run(arguments);
 }
 
 }  // namespace hesspect

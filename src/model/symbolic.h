@@ -9,36 +9,10 @@
 
 namespace hesspect {
 
-enum class SymbolicOp {
-  kAdd,
-  kSub,
-  kMul,
-  kFloorDiv,
-  kTrueDiv,
-  kMod,
-  kPow,
-  kNeg,
-  kAbs,
-  kEq,
-  kNe,
-  kLt,
-  kLe,
-  kGt,
-  kGe,
-  kAnd,
-  kOr,
-  kNot,
-  kMin,
-  kMax,
-  kSum,
-  kIfThenElse,
-  kToInt,
-  kToFloat,
-  kTrunc,
-  kFloor,
-  kCeil,
-  kRound,
-  kSqrt,
+/// One of Python's operators.
+struct SymbolicOp {
+  std::size_t arity = 0;  // arguments at least
+  c10::IValue (*run)(std::span<const c10::IValue> arguments) = nullptr;
 };
 
 /// The operator of a node's target such as `_operator.floordiv`, `torch.sym_max` or `math.trunc`; nothing for others.
@@ -46,6 +20,6 @@ std::optional<SymbolicOp> symbolic_op_from(const std::string& target);
 
 /// Python's semantics: floor division and modulo round towards minus infinity, `/` gives a float.
 /// @throws std::domain_error where Python raises an error (a division by zero, say), or an integer leaves 64 bits
-c10::IValue evaluate(SymbolicOp op, std::span<const c10::IValue> arguments);
+c10::IValue evaluate(const SymbolicOp& op, std::span<const c10::IValue> arguments);
 
 }  // namespace hesspect

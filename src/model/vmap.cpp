@@ -15,19 +15,6 @@
 namespace hesspect {
 namespace {
 
-template <class F>
-void for_each_slot(Operand& operand, F&& visit) {
-  if (operand.kind == Operand::Kind::kSlot) visit(operand.slot);
-  for (Operand& item : operand.items) for_each_slot(item, visit);
-}
-
-Operand slot_operand(int slot) {
-  Operand operand;
-  operand.kind = Operand::Kind::kSlot;
-  operand.slot = slot;
-  return operand;
-}
-
 /// Numbers a region's slots anew. A slot that is read before it is defined comes from outside.
 class RegionSlots {
  public:
@@ -110,11 +97,7 @@ void fold_vmap_region(std::vector<Instruction>& instructions, std::size_t begin)
 }
 
 void drop_unread_outputs(Graph& graph) {
-  std::set<int> read;
-  const auto note = [&](int slot) { read.insert(slot); };
-  for (Instruction& instruction : graph.instructions)
-    for (Operand& operand : instruction.operands) for_each_slot(operand, note);
-  for (Operand& output : graph.outputs) for_each_slot(output, note);
+  const std::set<int> read = slots_read(graph);
   for (Instruction& region : graph.instructions) {
     if (region.kind != Instruction::Kind::kVmap) continue;
     std::vector<int> kept;

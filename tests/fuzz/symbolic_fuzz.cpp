@@ -53,6 +53,11 @@ c10::IValue a_value(FuzzedDataProvider& input) {
   }
 }
 
+constexpr const char* kOperators[] = {"add",   "sub",   "mul",  "floordiv", "truediv", "mod", "pow", "neg",
+                                      "abs",   "eq",    "ne",   "lt",       "le",      "gt",  "ge",  "and_",
+                                      "or_",   "not_",  "min",  "max",      "sum",     "ite", "int", "float",
+                                      "trunc", "floor", "ceil", "round",    "sqrt"};
+
 }  // namespace
 
 /// A few operations, each on earlier values, as a graph has them.
@@ -60,20 +65,20 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   FuzzedDataProvider input(data, size);
   std::vector<c10::IValue> values;
   for (int step = 0; step < 16 && input.remaining_bytes() > 0; ++step) {
-    const auto op = static_cast<SymbolicOp>(input.ConsumeIntegralInRange<int>(0, static_cast<int>(SymbolicOp::kSqrt)));
+    const std::string target = std::string("_operator.") + input.PickValueInArray(kOperators);
     std::vector<c10::IValue> arguments;
     for (int i = input.ConsumeIntegralInRange<int>(0, 4); i > 0; --i)
       arguments.push_back(!values.empty() && input.ConsumeBool()
                               ? values[input.ConsumeIntegralInRange<std::size_t>(0, values.size() - 1)]
                               : a_value(input));
     try {
-      values.push_back(evaluate(op, arguments));
+      values.push_back(evaluate(*symbolic_op_from(target), arguments));
     } catch (const std::domain_error&) {
     } catch (const c10::Error&) {  // of an argument that is no number
       bool numbers = true;
       for (const c10::IValue& argument : arguments)
         numbers = numbers && (argument.isInt() || argument.isBool() || argument.isDouble());
-      const bool bits = op == SymbolicOp::kAnd || op == SymbolicOp::kOr;  // of floats: as Python's TypeError
+      const bool bits = target == "_operator.and_" || target == "_operator.or_";  // of floats: as Python's TypeError
       fuzz::require(!numbers || bits, "an error of LibTorch over numbers");
     }
   }

@@ -37,7 +37,7 @@ void expect_same(const Function& form, const Function& definition, const std::ve
 
 Function grouped(const at::Tensor& ends) {
   return [ends](const std::vector<at::Tensor>& x) {
-    return run_rewritten(Rewrite::kGroupedMm, {x[0], x[1], ends, c10::IValue(), c10::IValue()});
+    return rewrite_for("_grouped_mm", "")->run({x[0], x[1], ends, c10::IValue(), c10::IValue()});
   };
 }
 
@@ -80,15 +80,15 @@ TEST(GroupedMm, GroupsOfTheSummedDimension) {
 TEST(GroupedMm, BatchesOfMatrices) {
   const auto definition = [](const std::vector<at::Tensor>& x) { return at::matmul(x[0], x[1]); };
   const auto form = [](const std::vector<at::Tensor>& x) {
-    return run_rewritten(Rewrite::kGroupedMm, {x[0], x[1], c10::IValue(), c10::IValue(), c10::IValue()});
+    return rewrite_for("_grouped_mm", "")->run({x[0], x[1], c10::IValue(), c10::IValue(), c10::IValue()});
   };
   expect_same(form, definition, {random({3, 4, 6}), random({3, 6, 5})});
 }
 
 TEST(Scatter, IntoSlicesOfComplexNumbers) {
   const auto form = [](const std::vector<at::Tensor>& x) {
-    const at::Tensor y = run_rewritten(Rewrite::kSliceScatter, {x[0], x[1], 1, c10::IValue(), 5, 2});
-    return run_rewritten(Rewrite::kSelectScatter, {y, x[1].select(1, 0), 1, -1});
+    const at::Tensor y = rewrite_for("slice_scatter", "")->run({x[0], x[1], 1, c10::IValue(), 5, 2});
+    return rewrite_for("select_scatter", "")->run({y, x[1].select(1, 0), 1, -1});
   };
   const auto definition = [](const std::vector<at::Tensor>& x) {
     const std::vector<at::Tensor> b = x[1].unbind(1);
@@ -100,7 +100,7 @@ TEST(Scatter, IntoSlicesOfComplexNumbers) {
 TEST(Cdist, NormsOfDifferences) {
   for (const double p : {1.0, 2.0, 3.0}) {
     const auto form = [p](const std::vector<at::Tensor>& x) {
-      return run_rewritten(Rewrite::kCdist, {x[0], x[1], p, c10::IValue()});
+      return rewrite_for("cdist", "")->run({x[0], x[1], p, c10::IValue()});
     };
     const std::vector<at::Tensor> x = {random({2, 5, 3}), random({2, 4, 3})};
     EXPECT_TRUE(at::allclose(form(x), at::cdist(x[0], x[1], p)));
@@ -114,7 +114,7 @@ TEST(Cdist, NormsOfDifferences) {
 TEST(Copy, BroadcastsAndConverts) {
   const at::Tensor old = random({4, 3}, at::kFloat);
   const auto form = [&](const std::vector<at::Tensor>& x) {
-    return run_rewritten(Rewrite::kCopy, {old, x[0].to(at::kDouble), false});
+    return rewrite_for("copy", "")->run({old, x[0].to(at::kDouble), false});
   };
   const auto definition = [](const std::vector<at::Tensor>& x) { return x[0].expand({4, 3}).to(at::kFloat); };
   expect_same(form, definition, {random({3})});
