@@ -52,22 +52,13 @@ std::int64_t type_code_of(const json& meta) {
 }
 
 at::ScalarType scalar_type_from_schema(std::int64_t code) {
-  switch (code) {  // torch/_export/serde/schema.py, ScalarType
-    case 1: return at::kByte;
-    case 2: return at::kChar;
-    case 3: return at::kShort;
-    case 4: return at::kInt;
-    case 5: return at::kLong;
-    case 6: return at::kHalf;
-    case 7: return at::kFloat;
-    case 8: return at::kDouble;
-    case 9: return at::kComplexHalf;
-    case 10: return at::kComplexFloat;
-    case 11: return at::kComplexDouble;
-    case 12: return at::kBool;
-    case 13: return at::kBFloat16;
-    default: throw InputError("dtype code " + std::to_string(code) + " of the export schema is not supported");
-  }
+  // Codes from 1 on: torch/_export/serde/schema.py, ScalarType.
+  static constexpr at::ScalarType kTypes[] = {
+      at::kByte,   at::kChar,        at::kShort,        at::kInt,           at::kLong, at::kHalf,    at::kFloat,
+      at::kDouble, at::kComplexHalf, at::kComplexFloat, at::kComplexDouble, at::kBool, at::kBFloat16};
+  if (code < 1 || code > std::ssize(kTypes))
+    throw InputError("dtype code " + std::to_string(code) + " of the export schema is not supported");
+  return kTypes[code - 1];
 }
 
 Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
@@ -83,18 +74,15 @@ Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
                      e.what() + ")");
   }
   const std::string root = zip_->root() + "/";
-  std::vector<std::string> records;
-  for (const ZipEntry& entry : zip_->entries())
-    if (entry.name.starts_with(root)) records.push_back(entry.name.substr(root.size()));
   std::string model_record;
-  for (const std::string& record : records) {
-    if (!record.starts_with("models/") || !record.ends_with(".json")) continue;
+  for (const ZipEntry& entry : zip_->entries()) {
+    if (!entry.name.starts_with(root + "models/") || !entry.name.ends_with(".json")) continue;
+    const std::string record = entry.name.substr(root.size());
     if (model_record.empty() || record == "models/model.json") model_record = record;
   }
   if (model_record.empty()) {
-    const bool old_form =
-        std::find(records.begin(), records.end(), "serialized_exported_program.json") != records.end();
-    const bool torch_save = std::find(records.begin(), records.end(), "data.pkl") != records.end();
+    const bool old_form = find("serialized_exported_program.json") != nullptr;
+    const bool torch_save = find("data.pkl") != nullptr;
     throw InputError(where() +
                      (old_form ? "was written by an older torch.export.save; export it again with torch 2.8 or later"
                       : torch_save
@@ -110,8 +98,6 @@ Pt2Archive::Pt2Archive(const std::filesystem::path& path) : path_(path) {
   constants_ = read_config("data/constants/", name + "_constants_config.json");
 }
 
-Pt2Archive::~Pt2Archive() = default;
-
 std::int64_t Pt2Archive::most_bytes() const {
   std::error_code error;
   const auto bytes = std::filesystem::file_size(path_, error);
@@ -122,14 +108,10 @@ std::string Pt2Archive::where() const { return "model " + path_.string() + ": ";
 
 const ZipEntry* Pt2Archive::find(const std::string& record) const { return zip_->find(zip_->root() + "/" + record); }
 
-std::string_view Pt2Archive::text_record(const std::string& record) const {
+nlohmann::json Pt2Archive::parsed(const std::string& record) const {
   const ZipEntry* entry = find(record);
   if (entry == nullptr) throw InputError(where() + "lacks its record " + record);
-  return {reinterpret_cast<const char*>(entry->data.data()), entry->data.size()};
-}
-
-nlohmann::json Pt2Archive::parsed(const std::string& record) const {
-  const std::string_view text = text_record(record);
+  const std::string_view text(reinterpret_cast<const char*>(entry->data.data()), entry->data.size());
   if (json_nests_deeper(text)) throw InputError(where() + record + " nests deeper than any exported program");
   return json::parse(text, nullptr, false);
 }
@@ -202,13 +184,14 @@ at::Tensor Pt2Archive::read(const std::string& name, const ArchivedTensor& entry
   // The tensor is only ever read; from_blob takes no const pointer.
   const std::byte* begin = record->data.data() + entry.storage_offset * item;
   auto* first = const_cast<std::byte*>(begin);
+  std::shared_ptr<void> owner = zip_;
   if (reinterpret_cast<std::uintptr_t>(first) % static_cast<std::uintptr_t>(item) != 0) {
-    auto copy = std::make_shared<std::vector<std::byte>>(begin, record->data.data() + record->data.size());
-    return at::from_blob(
-        copy->data(), entry.sizes, entry.strides, [copy](void*) {}, at::TensorOptions().dtype(entry.dtype));
+    const auto copy = std::make_shared<std::vector<std::byte>>(begin, record->data.data() + record->data.size());
+    first = copy->data();
+    owner = copy;
   }
   return at::from_blob(
-      first, entry.sizes, entry.strides, [zip = zip_](void*) {}, at::TensorOptions().dtype(entry.dtype));
+      first, entry.sizes, entry.strides, [owner](void*) {}, at::TensorOptions().dtype(entry.dtype));
 }
 
 }  // namespace hesspect

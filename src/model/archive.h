@@ -33,9 +33,7 @@ class Pt2Archive {
  public:
   /// @throws InputError: no file, a directory, not a zip, or not written by torch.export.save
   explicit Pt2Archive(const std::filesystem::path& path);
-  ~Pt2Archive();
 
-  const std::filesystem::path& path() const { return path_; }
   const nlohmann::json& model() const { return model_; }
   /// Parameters and persistent buffers, by fully qualified name.
   const std::map<std::string, ArchivedTensor>& weights() const { return weights_; }
@@ -52,7 +50,6 @@ class Pt2Archive {
 
  private:
   const ZipEntry* find(const std::string& record) const;
-  std::string_view text_record(const std::string& record) const;
   /// A record's JSON; discarded where it is none.
   nlohmann::json parsed(const std::string& record) const;
   std::map<std::string, ArchivedTensor> read_config(const std::string& folder, const std::string& record) const;

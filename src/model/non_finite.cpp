@@ -116,7 +116,6 @@ bool breaks(const std::vector<at::Tensor>& outputs, const std::vector<at::Tensor
                             : pulled_back(outputs, inputs, adjoints, false));
 }
 
-/// The derivatives of one recorded loss.
 class Derivatives {
  public:
   Derivatives(const NodeSteps& record, const at::Tensor& loss) : record_(record), loss_(loss) {

@@ -79,7 +79,14 @@ std::string describe_shape(const std::vector<Dimension>& shape) {
   return text + "]";
 }
 
-/// Builds Program::Impl from an archive.
+/// The sizes that the rows' dimension of every input allows.
+std::vector<Dimension> row_dimensions(const std::vector<InputSpec>& inputs) {
+  std::vector<Dimension> rows;
+  for (const InputSpec& input : inputs)
+    if (!input.shape.empty()) rows.push_back(input.shape[static_cast<std::size_t>(input.batch_dim)]);
+  return rows;
+}
+
 class Loader {
  public:
   Loader(const std::filesystem::path& path, const ProgramOptions& options)
@@ -107,6 +114,8 @@ class Loader {
   }
 
  private:
+  using Feed = Program::Impl::Feed;
+
   /// The dtype that most parameters have is the program's own.
   void find_program_dtype(const json& signature) {
     std::map<at::ScalarType, std::int64_t> elements;
@@ -131,26 +140,20 @@ class Loader {
     const json& graph = module.at("graph");
     if (specs.size() != graph.at("inputs").size())
       throw InputError(impl_->where + "its signature and its graph disagree on the number of inputs");
-    using Feed = Program::Impl::Feed;
     if (archive_.lacks_data()) used_ = names_used(graph);
     for (const json& spec : specs) {
       if (spec.contains("parameter")) {
-        const json& arg = spec["parameter"].at("arg").at("name");
-        impl_->feeds.push_back(
-            add_parameter(spec["parameter"].at("parameter_name").get<std::string>(), arg.get<std::string>()));
-        name_external(arg);
+        const json& item = spec["parameter"];
+        impl_->feeds.push_back(add_parameter(item.at("parameter_name").get<std::string>(), external_name(item)));
       } else if (spec.contains("buffer")) {
-        const json& buffer = spec["buffer"];
-        const json& arg = buffer.at("arg").at("name");
-        impl_->feeds.push_back(add_tensor(buffer.at("buffer_name").get<std::string>(), arg.get<std::string>(),
-                                          buffer.value("persistent", true), false));
-        name_external(arg);
+        const json& item = spec["buffer"];
+        const bool persistent = item.value("persistent", true);
+        impl_->feeds.push_back(
+            add_tensor(item.at("buffer_name").get<std::string>(), external_name(item), persistent, false));
       } else if (spec.contains("tensor_constant")) {
         const json& item = spec["tensor_constant"];
-        const json& arg = item.at("arg").at("name");
         impl_->feeds.push_back(
-            add_tensor(item.at("tensor_constant_name").get<std::string>(), arg.get<std::string>(), false, false));
-        name_external(arg);
+            add_tensor(item.at("tensor_constant_name").get<std::string>(), external_name(item), false, false));
       } else if (spec.contains("user_input")) {
         impl_->feeds.push_back(add_user_input(spec["user_input"].at("arg"), graph));
       } else if (spec.contains("constant_input") || spec.contains("token")) {
@@ -161,55 +164,56 @@ class Loader {
     }
   }
 
-  void name_external(const json& name) { external_.insert(name.get<std::string>()); }
+  /// The name in the graph of something that the program must not write to.
+  std::string external_name(const json& item) {
+    return *external_.insert(item.at("arg").at("name").get<std::string>()).first;
+  }
 
   bool is_used(const ArchivedTensor& archived, const std::string& arg) const {
     return archived.has_data || used_.contains(arg);
   }
 
   /// @param arg  its name in the graph
-  Program::Impl::Feed add_parameter(const std::string& name, const std::string& arg) {
+  Feed add_parameter(const std::string& name, const std::string& arg) {
     const auto found = archive_.weights().find(name);
     if (found == archive_.weights().end())
       throw InputError(impl_->where + "holds no weight for the parameter '" + name + "'");
     const ArchivedTensor& archived = found->second;
     if (!archived.requires_grad || precision(archived.dtype) == 0) return add_tensor(name, arg, true, true);
     // Tied weights: several names of one record, shape and strides are one parameter.
-    for (std::size_t i = 0; i < tied_.size() && archived.has_data; ++i) {
-      const ArchivedTensor& other = *tied_[i].first;
-      if (!other.has_data || is_empty(archived) || other.record != archived.record ||
-          other.storage_offset != archived.storage_offset)
-        continue;
-      if (other.sizes != archived.sizes || other.strides != archived.strides)
-        throw InputError(impl_->where + "the parameters '" + tied_[i].second + "' and '" + name +
+    for (std::size_t i = 0; i < tied_.size(); ++i) {
+      if (!share_data(archived, *tied_[i].archived)) continue;
+      if (!have_one_view(archived, *tied_[i].archived))
+        throw InputError(impl_->where + "the parameters '" + tied_[i].name + "' and '" + name +
                          "' are different views of one weight, which cannot be counted once");
-      aliases_[i].push_back(name);
-      return {Program::Impl::Feed::Kind::kParameter, i, i};
+      tied_[i].aliases.push_back(name);
+      return {Feed::Kind::kParameter, i, i};
     }
-    tied_.emplace_back(&archived, name);
-    aliases_.emplace_back();
-    are_used_.push_back(is_used(archived, arg));
-    return {Program::Impl::Feed::Kind::kParameter, tied_.size() - 1, tied_.size() - 1};
+    tied_.push_back({&archived, name, {}, is_used(archived, arg)});
+    return {Feed::Kind::kParameter, tied_.size() - 1, tied_.size() - 1};
   }
 
-  static bool is_empty(const ArchivedTensor& tensor) {
-    return std::find(tensor.sizes.begin(), tensor.sizes.end(), 0) != tensor.sizes.end();
+  /// Whether they begin at the same place of the same record.
+  static bool share_data(const ArchivedTensor& a, const ArchivedTensor& b) {
+    const bool is_empty = std::find(a.sizes.begin(), a.sizes.end(), 0) != a.sizes.end();
+    return !is_empty && a.has_data && b.has_data && a.record == b.record && a.storage_offset == b.storage_offset;
   }
 
-  Program::Impl::Feed add_tensor(const std::string& name, const std::string& arg, bool persistent, bool is_parameter) {
+  static bool have_one_view(const ArchivedTensor& a, const ArchivedTensor& b) {
+    return a.sizes == b.sizes && a.strides == b.strides;
+  }
+
+  Feed add_tensor(const std::string& name, const std::string& arg, bool persistent, bool is_parameter) {
     const ArchivedTensor* archived = nullptr;
     for (const auto* table : {&archive_.weights(), &archive_.constants()}) {
       const auto found = table->find(name);
       if (found != table->end() && archived == nullptr) archived = &found->second;
     }
     if (archived == nullptr) throw InputError(impl_->where + "holds no data for the buffer or constant '" + name + "'");
-    for (std::size_t i = 0; i < impl_->tensors.size() && archived->has_data && !is_empty(*archived); ++i) {
-      const ArchivedTensor& other = *frozen_[i];
-      if (!other.has_data || other.record != archived->record || other.storage_offset != archived->storage_offset ||
-          other.sizes != archived->sizes || other.strides != archived->strides)
-        continue;
+    for (std::size_t i = 0; i < impl_->tensors.size(); ++i) {
+      if (!share_data(*archived, *frozen_[i]) || !have_one_view(*archived, *frozen_[i])) continue;
       impl_->tensors[i].aliases.push_back(name);
-      return {Program::Impl::Feed::Kind::kTensor, i};
+      return {Feed::Kind::kTensor, i};
     }
     frozen_.push_back(archived);
     const auto options = at::TensorOptions().dtype(impl_->map_dtype(archived->dtype)).device(impl_->options.device);
@@ -220,10 +224,9 @@ class Loader {
       tensor = tensor.to(options, false, /*copy=*/true);
     }
     impl_->tensors.push_back({name, {}, tensor, persistent, is_parameter, archived->has_data, is_used(*archived, arg)});
-    return {Program::Impl::Feed::Kind::kTensor, impl_->tensors.size() - 1};
+    return {Feed::Kind::kTensor, impl_->tensors.size() - 1};
   }
 
-  /// Fills in dtype and shape of an input or output from the meta of the value of its name.
   template <class Spec>
   void read_meta(const json& graph, Spec& spec) const {
     const json& meta = graph.at("tensor_values").at(spec.name);
@@ -238,20 +241,19 @@ class Loader {
     }
   }
 
-  Program::Impl::Feed add_user_input(const json& argument, const json& graph) {
+  Feed add_user_input(const json& argument, const json& graph) {
     if (!argument.contains("as_tensor")) {
       if (argument.contains("as_sym_int") || argument.contains("as_sym_float"))
         throw InputError(impl_->where + "takes a dynamic number as an input (" + argument.dump().substr(0, 80) +
                          "); only tensors can come from the data, so export it as a constant");
       return {};  // a constant, None or string: baked into the graph
     }
-    const std::string name = argument["as_tensor"].at("name").get<std::string>();
-    name_external(argument["as_tensor"].at("name"));
     InputSpec spec;
-    spec.name = name;
+    spec.name = argument["as_tensor"].at("name").get<std::string>();
+    external_.insert(spec.name);
     read_meta(graph, spec);
     impl_->inputs.push_back(std::move(spec));
-    return {Program::Impl::Feed::Kind::kUserInput, impl_->inputs.size() - 1};
+    return {Feed::Kind::kUserInput, impl_->inputs.size() - 1};
   }
 
   /// The parts of an output of the signature, {"user_output": {…}}.
@@ -336,27 +338,26 @@ class Loader {
   }
 
   void make_leaves() {
-    for (std::size_t i = 0; i < tied_.size(); ++i) {
+    for (const Tied& tied : tied_) {
       ParameterEntry entry;
-      entry.name = tied_[i].second;
-      entry.aliases = aliases_[i];
-      entry.shape = tied_[i].first->sizes;
-      entry.stored_dtype = tied_[i].first->dtype;
+      entry.name = tied.name;
+      entry.aliases = tied.aliases;
+      entry.shape = tied.archived->sizes;
+      entry.stored_dtype = tied.archived->dtype;
       if (entry.is_complex()) entry.shape.push_back(2);
       entry.numel = 1;
-      for (const std::int64_t size : entry.shape) {
+      for (const std::int64_t size : entry.shape)
         if (size < 0 || __builtin_mul_overflow(entry.numel, size, &entry.numel))
           throw InputError(impl_->where + "the parameter '" + entry.name + "' of shape " + format_shape(entry.shape) +
                            " is larger than any memory");
-      }
-      const bool has_data = tied_[i].first->has_data;
-      at::Tensor value = has_data ? as_reals(archive_.read(tied_[i].second, *tied_[i].first)) : at::Tensor();
-      impl_->stored.push_back({std::move(entry), std::move(value), has_data, are_used_[i]});
+      const bool has_data = tied.archived->has_data;
+      at::Tensor value = has_data ? as_reals(archive_.read(tied.name, *tied.archived)) : at::Tensor();
+      impl_->stored.push_back({std::move(entry), std::move(value), has_data, tied.is_used});
     }
     if (tied_.empty())
       throw InputError(impl_->where + "has no trainable parameters (exported with requires_grad = False?)");
-    for (std::size_t i = 0; i < tied_.size(); ++i)
-      if (impl_->stored[i].has_data) take(tied_[i].second, impl_->stored[i].value);
+    for (const auto& stored : impl_->stored)
+      if (stored.has_data) take(stored.entry.name, stored.value);
     impl_->lay_out(likely_owners(impl_->stored), !archive_.lacks_data());
   }
 
@@ -375,9 +376,13 @@ class Loader {
   std::unique_ptr<Program::Impl> impl_;
   std::set<std::string> external_;
   std::set<std::string> used_;  // names that the graph's nodes and outputs use; only where data lack
-  std::vector<bool> are_used_;  // whether the graph uses tied_[i]
-  std::vector<std::pair<const ArchivedTensor*, std::string>> tied_;
-  std::vector<std::vector<std::string>> aliases_;
+  struct Tied {
+    const ArchivedTensor* archived;
+    std::string name;
+    std::vector<std::string> aliases;
+    bool is_used;  // by the graph
+  };
+  std::vector<Tied> tied_;
   std::vector<const ArchivedTensor*> frozen_;  // where impl_->tensors[i] come from
 };
 
@@ -461,18 +466,6 @@ std::size_t Program::output_named(const std::string& name) const {
                    format_names(names));
 }
 
-namespace {
-
-/// The sizes that the rows' dimension of every input allows.
-std::vector<Dimension> row_dimensions(const std::vector<InputSpec>& inputs) {
-  std::vector<Dimension> rows;
-  for (const InputSpec& input : inputs)
-    if (!input.shape.empty()) rows.push_back(input.shape[static_cast<std::size_t>(input.batch_dim)]);
-  return rows;
-}
-
-}  // namespace
-
 std::optional<std::int64_t> Program::static_batch() const {
   for (const Dimension& rows : row_dimensions(impl_->inputs))
     if (rows.is_static()) return rows.size;
@@ -508,39 +501,6 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) cons
   for (std::size_t i = 0; i < impl_->outputs.size(); ++i)
     outputs.push_back(values[i].isTensor() ? values[i].toTensor() : at::Tensor());
   return outputs;
-}
-
-std::vector<at::Tensor> Program::example_inputs(std::int64_t rows) const {
-  std::map<std::string, std::int64_t> symbols;
-  std::vector<at::Tensor> inputs;
-  for (const InputSpec& spec : impl_->inputs) {
-    std::vector<std::int64_t> shape;
-    for (std::size_t d = 0; d < spec.shape.size(); ++d) {
-      const Dimension& dimension = spec.shape[d];
-      std::int64_t size = dimension.size;
-      if (!dimension.is_static()) {
-        const bool is_rows = static_cast<std::int64_t>(d) == spec.batch_dim;
-        size = std::max<std::int64_t>(dimension.min, is_rows ? rows : 2);
-        if (dimension.max >= 0) size = std::min(size, dimension.max);
-        size = symbols.emplace(dimension.symbol, size).first->second;
-      }
-      shape.push_back(size);
-    }
-    const at::ScalarType type = impl_->map_dtype(spec.dtype);
-    const auto options = at::TensorOptions().dtype(type).device(impl_->options.device);
-    if (precision(spec.dtype) > 0) {
-      std::int64_t numel = 1;
-      for (const std::int64_t size : shape)
-        if (__builtin_mul_overflow(numel, size, &numel))
-          throw InputError(impl_->where + "input '" + spec.name + "' of shape " + format_shape(shape) +
-                           " is larger than any memory");
-      const at::Tensor numbers = at::arange(1, numel + 1, options.dtype(c10::toRealValueType(type)));
-      inputs.push_back(at::sin(numbers).reshape(shape).to(type));
-    } else {
-      inputs.push_back(spec.dtype == at::kBool ? at::ones(shape, options) : at::zeros(shape, options));
-    }
-  }
-  return inputs;
 }
 
 std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& inputs) const {

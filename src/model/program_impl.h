@@ -55,7 +55,6 @@ struct Program::Impl {
   std::vector<StoredParameter> stored;
   std::vector<std::size_t> owners;  // for each of stored, the first that it is tied to, or itself
 
-  bool lacks_data() const;
   /// Makes layout, flat and leaves of `stored`, tied ones in one place, and copies their values; those without data get
   /// stand-ins.
   /// @param real  false: on the meta device, which takes no memory

@@ -51,8 +51,9 @@ at::Tensor stand_in(const std::vector<std::int64_t>& shape, std::int64_t numel, 
   return at::sin(at::arange(1, numel + 1, options)).mul_(kStandIn).reshape(shape);
 }
 
-/// Real memory for buffers and constants that have no data.
-void allocate_tensors(Program::Impl& impl) {
+/// Real memory for a program that lacks data: what it holds, and stand-ins for what it does not.
+void make_real(Program::Impl& impl, const std::vector<std::size_t>& owners) {
+  impl.lay_out(owners, /*real=*/true);
   for (auto& tensor : impl.tensors) {
     if (!tensor.tensor.is_meta()) continue;
     const auto options = tensor.tensor.options().device(impl.options.device);
@@ -61,18 +62,7 @@ void allocate_tensors(Program::Impl& impl) {
   }
 }
 
-/// Real memory for a program that lacks data: what it holds, and stand-ins for what it does not.
-void make_real(Program::Impl& impl, const std::vector<std::size_t>& owners) {
-  impl.lay_out(owners, /*real=*/true);
-  allocate_tensors(impl);
-}
-
 }  // namespace
-
-bool Program::Impl::lacks_data() const {
-  const auto lacks = [](const auto& one) { return !one.has_data; };
-  return std::any_of(stored.begin(), stored.end(), lacks) || std::any_of(tensors.begin(), tensors.end(), lacks);
-}
 
 void Program::Impl::lay_out(std::vector<std::size_t> new_owners, bool real) {
   owners = std::move(new_owners);

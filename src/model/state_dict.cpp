@@ -1,6 +1,7 @@
 #include "hesspect/model/state_dict.h"
 
 #include <ATen/ATen.h>
+#include <c10/util/strides.h>
 
 #include <array>
 #include <cstring>
@@ -39,35 +40,24 @@ Format format_of(const std::filesystem::path& path) {
   return Format::kUnknown;
 }
 
-struct SafetensorsHolder {
-  explicit SafetensorsHolder(const std::filesystem::path& path) : file(path) {}
-  SafetensorsFile file;
-  std::vector<at::Tensor> copies;  // of tensors that the file does not align
-};
-
-std::vector<std::int64_t> contiguous_strides(const std::vector<std::int64_t>& sizes) {
-  std::vector<std::int64_t> strides(sizes.size(), 1);
-  for (std::size_t d = sizes.size(); d-- > 1;) strides[d - 1] = strides[d] * std::max<std::int64_t>(1, sizes[d]);
-  return strides;
-}
-
 StateDict read_safetensors_state_dict(const std::filesystem::path& path) {
-  auto holder = std::make_shared<SafetensorsHolder>(path);
+  auto file = std::make_shared<SafetensorsFile>(path);
   StateDict state_dict;
   state_dict.format = "safetensors";
   state_dict.files = {path};
-  for (const SafetensorsEntry& entry : holder->file.entries()) {
+  for (const SafetensorsEntry& entry : file->entries()) {
     StateDictTensor tensor{entry.name, to_scalar_type(entry.type), entry.shape, {}};
     const bool aligned = reinterpret_cast<std::uintptr_t>(entry.data) % element_size(entry.type) == 0;
     if (aligned && entry.bytes > 0) {
-      tensor.tensor = tensor_over(entry.data, entry.type, entry.shape, contiguous_strides(entry.shape));
+      const auto strides = c10::contiguous_strides(entry.shape);
+      tensor.tensor = tensor_over(entry.data, entry.type, entry.shape, {strides.begin(), strides.end()});
     } else {
       tensor.tensor = at::empty(entry.shape, at::TensorOptions(tensor.dtype));
       if (entry.bytes > 0) std::memcpy(tensor.tensor.data_ptr(), entry.data, entry.bytes);
     }
     state_dict.tensors.push_back(std::move(tensor));
   }
-  state_dict.storage = std::move(holder);
+  state_dict.storage = std::move(file);
   return state_dict;
 }
 
@@ -154,9 +144,8 @@ StateDict read_index(const std::filesystem::path& path) {
   if (file.bytes().size() > kMaxIndexBytes) throw InputError(index + " is too large for the index of a state dict");
   IndexReader reader;
   const auto* text = reinterpret_cast<const char*>(file.bytes().data());
-  if (!nlohmann::json::sax_parse(text, text + file.bytes().size(), &reader)) {
+  if (!nlohmann::json::sax_parse(text, text + file.bytes().size(), &reader))
     throw InputError(index + " is no sound index of a sharded state dict: " + reader.problem);
-  }
   if (!reader.has_map) throw InputError(index + " is no index of a sharded state dict: it has no 'weight_map'");
 
   std::vector<std::string> shards;
@@ -186,9 +175,8 @@ StateDict read_index(const std::filesystem::path& path) {
       }
     }
     for (const std::string& name : names_of[shard]) {
-      if (wanted.contains(name)) {
+      if (wanted.contains(name))
         throw InputError(index + " maps tensor " + quote(name) + " to the shard " + quote(shard) + ", which lacks it");
-      }
     }
     all.format = part.format + " index";
     all.files.push_back(shard_path);

@@ -194,10 +194,9 @@ void check_values(const Match& match) {
     const at::Tensor narrow = tensor->tensor.to(to);
     const bool fits = is_inexact(to) ? !not_allowed(narrow, match.target->is_parameter)
                                      : narrow.to(tensor->dtype).equal(tensor->tensor);
-    if (!fits) {
+    if (!fits)
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds a value of " + dtype_name(tensor->dtype) +
                        " that does not fit the program's " + dtype_name(to));
-    }
   }
   const StateDictTensor& first = *match.found.front();
   for (const StateDictTensor* other : match.found) {
@@ -205,10 +204,9 @@ void check_values(const Match& match) {
                              other->tensor.strides() == first.tensor.strides() && other->dtype == first.dtype;
     if (same_memory) continue;
     const at::ScalarType widest = at::isComplexType(first.dtype) ? at::kComplexDouble : at::kDouble;
-    if (!other->tensor.to(widest).equal(first.tensor.to(widest))) {
+    if (!other->tensor.to(widest).equal(first.tensor.to(widest)))
       throw InputError(file + ": " + quote(first.name) + " and " + quote(other->name) +
                        " are one tied weight in the program, but differ in the state dict");
-    }
   }
 }
 
@@ -217,7 +215,6 @@ void write(const Match& match, OverlayReport& report) {
   const at::ScalarType to = match.target->tensor.scalar_type();
   const bool is_half = from.dtype == at::kHalf || from.dtype == at::kBFloat16;
   if (is_half && (to == at::kFloat || to == at::kDouble)) report.widened.push_back(match.target->name);
-  if (is_inexact(to) && is_narrowing(from.dtype, to)) report.narrowed.push_back(match.target->name);
   at::Tensor target = match.target->tensor;
   // A file's bool bytes may be other than 0 and 1.
   target.copy_(from.dtype == at::kBool ? from.tensor.view(at::kByte).ne(0) : from.tensor);

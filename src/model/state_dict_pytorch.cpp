@@ -25,17 +25,31 @@ constexpr std::array<std::string_view, 8> kStateDictKeys{"state_dict", "model_st
                                                          "net",        "network",          "weights", "params"};
 constexpr int kMaxLevels = 2;
 
-struct Holder {
-  explicit Holder(const std::filesystem::path& path) : archive(path) {}
-  ZipArchive archive;
-  std::vector<at::Tensor> copies;  // of storages that the archive does not align
-};
+/// The archive's folder, with its '/'. PyTorch names it after the file it first wrote.
+std::string state_dict_folder(const ZipArchive& archive, const std::string& file) {
+  const std::string folder = archive.root().empty() ? "" : archive.root() + "/";
+  if (archive.find(folder + "constants.pkl") != nullptr)
+    throw InputError(file + " is a TorchScript program, not a state dict; save torch.save(model.state_dict(), FILE)");
+  if (archive.find(folder + "archive_format") != nullptr || archive.find(folder + "models/model.json") != nullptr)
+    throw InputError(file + " is an exported program (.pt2), not a state dict; give it as the model, not as weights");
+  if (archive.find(folder + "data.pkl") == nullptr)
+    throw InputError(file + " is a zip archive, but not one of torch.save: it lacks " + quote(folder + "data.pkl"));
+  if (const ZipEntry* order = archive.find(folder + "byteorder")) {
+    const std::string text(reinterpret_cast<const char*>(order->data.data()),
+                           std::min<std::size_t>(order->data.size(), 32));
+    if (text != "little")
+      throw InputError(file + " was written with byte order " + quote(text) + "; only little-endian files are read");
+  }
+  return folder;
+}
 
-/// Places the tensors of one archive over its storages' bytes.
-class TensorPlacer {
+/// An archive of torch.save, and the tensors over its storages' bytes.
+class TensorArchive {
  public:
-  TensorPlacer(Holder& holder, std::string file, std::string folder)
-      : holder_(holder), file_(std::move(file)), folder_(std::move(folder)) {}
+  TensorArchive(const std::filesystem::path& path, std::string file)
+      : archive_(path), file_(std::move(file)), folder_(state_dict_folder(archive_, file_)) {}
+
+  std::span<const std::byte> pickle() const { return archive_.find(folder_ + "data.pkl")->data; }
 
   at::Tensor place(const std::string& name, const Value& tensor) {
     const std::string what = file_ + ": tensor " + quote(name);
@@ -59,11 +73,10 @@ class TensorPlacer {
              !__builtin_add_overflow(last, step, &last) && !__builtin_mul_overflow(numel, size, &numel) &&
              numel < std::numeric_limits<std::int64_t>::max() / 16;
     }
-    if (!fits || (!empty && last >= storage.number)) {
+    if (!fits || (!empty && last >= storage.number))
       throw InputError(what + " of shape " + format_shape(tensor.sizes) + ", strides " + format_shape(tensor.strides) +
                        " and offset " + std::to_string(tensor.number) + " reaches beyond the " +
                        std::to_string(storage.number) + " elements of its storage");
-    }
     const auto type = at::TensorOptions(to_scalar_type(tensor.type));
     if (empty) return at::empty(tensor.sizes, type);
     const auto offset = static_cast<std::size_t>(tensor.number) * element_size(tensor.type);
@@ -74,51 +87,27 @@ class TensorPlacer {
   /// The record of a storage, aligned, and long enough for its elements.
   std::span<const std::byte> storage_bytes(const Value& storage, const std::string& what) {
     const std::string record = folder_ + "data/" + storage.text;
-    const ZipEntry* entry = holder_.archive.find(record);
+    const ZipEntry* entry = archive_.find(record);
     if (entry == nullptr) throw InputError(what + ": the archive lacks its storage " + quote(record));
     const std::size_t size = element_size(storage.type);
-    if (static_cast<std::uint64_t>(storage.number) > entry->data.size() / size) {
+    if (static_cast<std::uint64_t>(storage.number) > entry->data.size() / size)
       throw InputError(what + ": its storage should hold " + std::to_string(storage.number) + " elements of " +
                        to_string(storage.type) + ", but has " + std::to_string(entry->data.size()) + " bytes");
+    const bool aligned = reinterpret_cast<std::uintptr_t>(entry->data.data()) % size == 0;
+    if (aligned || entry->data.empty()) return entry->data;
+    at::Tensor& copy = copies_[record];
+    if (!copy.defined()) {
+      copy = at::empty({static_cast<std::int64_t>(entry->data.size())}, at::kByte);
+      std::memcpy(copy.data_ptr(), entry->data.data(), entry->data.size());
     }
-    if (reinterpret_cast<std::uintptr_t>(entry->data.data()) % size == 0) return entry->data;
-    auto& aligned = aligned_[record];
-    if (aligned.empty() && !entry->data.empty()) {
-      holder_.copies.push_back(at::empty({static_cast<std::int64_t>(entry->data.size())}, at::kByte));
-      void* copy = holder_.copies.back().data_ptr();
-      std::memcpy(copy, entry->data.data(), entry->data.size());
-      aligned = {static_cast<const std::byte*>(copy), entry->data.size()};
-    }
-    return aligned;
+    return {static_cast<const std::byte*>(copy.const_data_ptr()), entry->data.size()};
   }
 
-  Holder& holder_;
+  ZipArchive archive_;
   std::string file_;
   std::string folder_;
-  std::map<std::string, std::span<const std::byte>> aligned_;
+  std::map<std::string, at::Tensor> copies_;  // of storages that the archive does not align
 };
-
-/// The archive's folder, with its '/'. PyTorch names it after the file it first wrote.
-std::string state_dict_folder(const ZipArchive& archive, const std::string& file) {
-  const std::string folder = archive.root().empty() ? "" : archive.root() + "/";
-  if (archive.find(folder + "constants.pkl") != nullptr) {
-    throw InputError(file + " is a TorchScript program, not a state dict; save torch.save(model.state_dict(), FILE)");
-  }
-  if (archive.find(folder + "archive_format") != nullptr || archive.find(folder + "models/model.json") != nullptr) {
-    throw InputError(file + " is an exported program (.pt2), not a state dict; give it as the model, not as weights");
-  }
-  if (archive.find(folder + "data.pkl") == nullptr) {
-    throw InputError(file + " is a zip archive, but not one of torch.save: it lacks " + quote(folder + "data.pkl"));
-  }
-  if (const ZipEntry* order = archive.find(folder + "byteorder")) {
-    const std::string text(reinterpret_cast<const char*>(order->data.data()),
-                           std::min<std::size_t>(order->data.size(), 32));
-    if (text != "little") {
-      throw InputError(file + " was written with byte order " + quote(text) + "; only little-endian files are read");
-    }
-  }
-  return folder;
-}
 
 /// Dicts, and objects of unknown classes that were given items as a dict is.
 bool has_items(const Value& value) {
@@ -190,7 +179,6 @@ class Search {
     }
   }
 
-  /// Goes down the keys that training scripts use.
   const Value& find() {
     for (int level = 0; level < kMaxLevels && has_items(*dict_); ++level) {
       const Value* inner = nullptr;
@@ -227,11 +215,10 @@ class Search {
 
   [[noreturn]] void refuse() const {
     const std::string where = state_dict_.key.empty() ? "" : " under " + quote(state_dict_.key);
-    if (dict_->kind == Kind::kObject && dict_->items.empty()) {
+    if (dict_->kind == Kind::kObject && dict_->items.empty())
       throw InputError(file_ + " holds no state dict" + where + ", but an object of " + quote(dict_->text) +
                        ", which hesspect does not make (nothing in the file was executed); save "
                        "torch.save(model.state_dict(), FILE)");
-    }
     if (!has_items(*dict_)) throw InputError(file_ + " holds no state dict" + where + ", but another kind of value");
     std::vector<std::string> sets;
     std::string made_by;
@@ -258,10 +245,8 @@ class Search {
 
 StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::string& key) {
   const std::string file = quote(path.string());
-  auto holder = std::make_shared<Holder>(path);
-  const std::string folder = state_dict_folder(holder->archive, file);
-  const pickle::Document document =
-      pickle::unpickle(holder->archive.find(folder + "data.pkl")->data, file, std::filesystem::file_size(path));
+  const auto archive = std::make_shared<TensorArchive>(path, file);
+  const pickle::Document document = pickle::unpickle(archive->pickle(), file, std::filesystem::file_size(path));
 
   StateDict state_dict;
   state_dict.format = "PyTorch state dict";
@@ -269,7 +254,6 @@ StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::
   Search search(*document.root, file, state_dict);
   search.follow(key);
   const Value& dict = search.find();
-  TensorPlacer placer(*holder, file, folder);
   std::set<std::string> seen;
   for (std::size_t i = 0; i < dict.items.size(); i += 2) {
     const Value& item_key = *dict.items[i];
@@ -277,19 +261,18 @@ StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::
     const std::string name = key_name(item_key);
     // Modules keep what they like under this name; it is no weight.
     const bool extra_state = name.ends_with("_extra_state");
-    if (value.kind == Kind::kObject && value.holds_tensor && !extra_state) {
+    if (value.kind == Kind::kObject && value.holds_tensor && !extra_state)
       throw InputError(file + ": tensor " + quote(name) + " is made by " + quote(value.text) +
                        ", which hesspect does not know (nothing in the file was executed); save it as a plain tensor");
-    }
     if (value.kind != Kind::kTensor || item_key.kind != Kind::kText) {
       if (value.kind == Kind::kObject) state_dict.objects.emplace_back(name, value.text);
       state_dict.skipped.push_back(state_dict.key.empty() ? name : state_dict.key + "." + name);
       continue;
     }
     if (!seen.insert(name).second) throw InputError(file + ": its state dict holds " + quote(name) + " twice");
-    state_dict.tensors.push_back({name, to_scalar_type(value.type), value.sizes, placer.place(name, value)});
+    state_dict.tensors.push_back({name, to_scalar_type(value.type), value.sizes, archive->place(name, value)});
   }
-  state_dict.storage = std::move(holder);
+  state_dict.storage = archive;
   return state_dict;
 }
 

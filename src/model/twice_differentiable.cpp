@@ -17,7 +17,6 @@ namespace {
 
 using c10::IValue;
 
-/// Pulls the op's outputs back to its inputs, and that back again.
 void differentiate_twice(const Instruction& instruction, const Frame& frame, const std::string& where) {
   const OpAlone op(instruction, operand_values(instruction, frame), where);
   const std::vector<at::Tensor> outputs = differentiable(op.results());  // none of a comparison, an argmax, a detach

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
@@ -22,11 +23,7 @@ constexpr std::size_t kTimesTheFile = 10, kAlwaysAllowedBytes = std::size_t{64} 
 constexpr std::size_t kMaxRank = 64;
 constexpr std::size_t kMaxGlobalName = 1000;
 
-struct StorageName {
-  std::string_view name;
-  ElementType type;
-};
-constexpr std::array<StorageName, 12> kStorages{{
+constexpr std::array<std::pair<std::string_view, ElementType>, 12> kStorages{{
     {"torch.FloatStorage", ElementType::kF32},
     {"torch.DoubleStorage", ElementType::kF64},
     {"torch.HalfStorage", ElementType::kF16},
@@ -79,9 +76,8 @@ bool contains(const List& list, std::string_view name) {
 }
 
 std::optional<ElementType> storage_type(std::string_view name) {
-  for (const StorageName& storage : kStorages) {
-    if (storage.name == name) return storage.type;
-  }
+  for (const auto& [known, type] : kStorages)
+    if (known == name) return type;
   return std::nullopt;
 }
 
@@ -109,10 +105,9 @@ class Machine {
   // Reading.
 
   std::span<const std::byte> take(std::uint64_t count) {
-    if (count > bytes_.size() - at_) {
+    if (count > bytes_.size() - at_)
       broken("it needs " + std::to_string(count) + " more bytes, but only " + std::to_string(bytes_.size() - at_) +
              " are left (truncated?)");
-    }
     const auto taken = bytes_.subspan(at_, static_cast<std::size_t>(count));
     at_ += static_cast<std::size_t>(count);
     return taken;
@@ -154,10 +149,14 @@ class Machine {
   void push_object(const std::string& name, std::initializer_list<const Value*> parts) {
     Value& object = push(Kind::kObject);
     object.text = name;
-    for (const Value* part : parts) object.holds_tensor |= part->holds_tensor;
+    note_tensors(object, parts);
+  }
+  template <class Parts>
+  static void note_tensors(Value& whole, const Parts& parts) {
+    for (const Value* part : parts) whole.holds_tensor |= part->holds_tensor;
   }
   static void put(Value& container, const std::vector<Value*>& items) {
-    for (const Value* item : items) container.holds_tensor |= item->holds_tensor;
+    note_tensors(container, items);
     container.items.insert(container.items.end(), items.begin(), items.end());
   }
   void push_int(std::int64_t number) { push(Kind::kInt).number = number; }
@@ -165,44 +164,43 @@ class Machine {
 
   /// Values above the last mark, or above the bottom: what may be popped.
   std::size_t available() const { return stack_.size() - (marks_.empty() ? 0 : marks_.back()); }
-  Value* pop() {
-    if (available() == 0) broken("its stack is empty");
-    Value* value = stack_.back();
-    stack_.pop_back();
-    return value;
-  }
   Value& top() {
     if (available() == 0) broken("its stack is empty");
     return *stack_.back();
   }
+  Value* pop() {
+    Value* value = &top();
+    stack_.pop_back();
+    return value;
+  }
+  /// The uppermost values, the lowest of them first.
+  std::vector<Value*> pop_many(std::size_t count) {
+    if (available() < count) broken("its stack is empty");
+    std::vector<Value*> values(stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
+    stack_.resize(stack_.size() - count);
+    return values;
+  }
   std::vector<Value*> pop_to_mark() {
     if (marks_.empty()) broken("it has no mark on its stack");
-    std::vector<Value*> values(stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back()), stack_.end());
-    stack_.resize(marks_.back());
+    std::vector<Value*> values = pop_many(available());
     marks_.pop_back();
     return values;
   }
-  void push_tuple(std::size_t count) {
-    if (available() < count) broken("its stack is empty");
-    std::vector<Value*> items(stack_.end() - static_cast<std::ptrdiff_t>(count), stack_.end());
-    stack_.resize(stack_.size() - count);
-    put(push(Kind::kTuple), items);
+  void check_items(Kind kind, const std::vector<Value*>& items) const {
+    if (kind == Kind::kDict && items.size() % 2 != 0) broken("a dict has a key without a value");
   }
   void push_items(Kind kind, const std::vector<Value*>& items) {
-    if (kind == Kind::kDict && items.size() % 2 != 0) broken("a dict has a key without a value");
+    check_items(kind, items);
     put(push(kind), items);
   }
 
   void extend(Kind kind, const std::vector<Value*>& items) {
     Value& container = top();
     if (container.kind == Kind::kOther) return;  // a set or Counter: of no use here
-    if (container.kind == Kind::kObject && kind == Kind::kList) {
-      for (const Value* item : items) container.holds_tensor |= item->holds_tensor;
-      return;
-    }
+    if (container.kind == Kind::kObject && kind == Kind::kList) return note_tensors(container, items);
     if (container.kind != kind && container.kind != Kind::kObject)
       broken(kind == Kind::kDict ? "it sets items of no dict" : "it appends to no list");
-    if (kind == Kind::kDict && items.size() % 2 != 0) broken("a dict has a key without a value");
+    check_items(kind, items);
     put(container, items);
   }
 
@@ -249,11 +247,10 @@ class Machine {
       stack_.push_back(items[0]);
     } else if (name == kTensorV1 || name == kTensorV2) {
       build_tensor(items);
-    } else if ((name == kParameter || name == kParameterWithState) && !items.empty() &&
-               (items[0]->kind == Kind::kTensor || items[0]->kind == Kind::kObject)) {
-      stack_.push_back(items[0]);
     } else if (name == kParameter || name == kParameterWithState) {
-      broken("a parameter is made of no tensor");
+      if (items.empty() || (items[0]->kind != Kind::kTensor && items[0]->kind != Kind::kObject))
+        broken("a parameter is made of no tensor");
+      stack_.push_back(items[0]);
     } else if (name == kFromType) {
       build_from_type(items);
     } else {
@@ -264,17 +261,14 @@ class Machine {
 
   /// Empty, or of one list of pairs, as Python 2 wrote it.
   void build_ordered_dict(const std::vector<Value*>& items) {
-    std::vector<Value*> pairs;
-    if (items.size() > 1 || (items.size() == 1 && items[0]->kind != Kind::kList))
-      broken("an OrderedDict is made of what is no list of pairs");
-    for (const Value* pair : items.empty() ? pairs : items[0]->items) {
-      if ((pair->kind != Kind::kList && pair->kind != Kind::kTuple) || pair->items.size() != 2)
-        broken("an OrderedDict is made of what is no list of pairs");
+    const auto refuse = [&] { broken("an OrderedDict is made of what is no list of pairs"); };
+    if (items.size() > 1 || (items.size() == 1 && items[0]->kind != Kind::kList)) refuse();
+    std::vector<Value*> keys_and_values;
+    for (const Value* pair : items.empty() ? items : items[0]->items) {
+      if ((pair->kind != Kind::kList && pair->kind != Kind::kTuple) || pair->items.size() != 2) refuse();
+      keys_and_values.insert(keys_and_values.end(), pair->items.begin(), pair->items.end());
     }
-    if (!items.empty()) {
-      for (const Value* pair : items[0]->items) pairs.insert(pairs.end(), pair->items.begin(), pair->items.end());
-    }
-    push_items(Kind::kDict, pairs);
+    push_items(Kind::kDict, keys_and_values);
   }
 
   /// (function, class, its arguments, state): torch/_tensor.py, _rebuild_from_type_v2. A subclass of torch.Tensor that
@@ -334,12 +328,9 @@ class Machine {
     if (!type && !items[1]->text.ends_with("Storage")) broken(quote(items[1]->text) + " is no storage");
     Value& storage = push(type ? Kind::kStorage : Kind::kObject);
     storage.holds_tensor = true;
-    if (!type) {  // of a type that is not read here: complex, 8-bit floating point, quantized
-      storage.text = items[1]->text;
-      return;
-    }
+    storage.text = items[type ? 2 : 1]->text;
+    if (!type) return;  // of a type that is not read here: 8-bit floating point, quantized
     storage.type = *type;
-    storage.text = items[2]->text;
     storage.number = items[4]->number;
   }
 
@@ -438,25 +429,16 @@ void Machine::step() {
     // Containers.
     case ']': push(Kind::kList); break;
     case 'l': push_items(Kind::kList, pop_to_mark()); break;
-    case 'a': {
-      Value* item = pop();
-      extend(Kind::kList, {item});
-      break;
-    }
+    case 'a': extend(Kind::kList, pop_many(1)); break;
     case 'e': extend(Kind::kList, pop_to_mark()); break;
     case ')': push(Kind::kTuple); break;
     case 't': push_items(Kind::kTuple, pop_to_mark()); break;
-    case 0x85: push_tuple(1); break;
-    case 0x86: push_tuple(2); break;
-    case 0x87: push_tuple(3); break;
+    case 0x85: push_items(Kind::kTuple, pop_many(1)); break;
+    case 0x86: push_items(Kind::kTuple, pop_many(2)); break;
+    case 0x87: push_items(Kind::kTuple, pop_many(3)); break;
     case '}': push(Kind::kDict); break;
     case 'd': push_items(Kind::kDict, pop_to_mark()); break;
-    case 's': {
-      Value* value = pop();
-      Value* key = pop();
-      extend(Kind::kDict, {key, value});
-      break;
-    }
+    case 's': extend(Kind::kDict, pop_many(2)); break;
     case 'u': extend(Kind::kDict, pop_to_mark()); break;
     case 0x8f: push(Kind::kOther); break;  // EMPTY_SET
     case 0x90: pop_to_mark(); break;       // ADDITEMS

@@ -74,7 +74,6 @@ std::string taken_for_tied(const std::string& missing, const std::string& kept) 
          ", which is there and which the program does not use by that name";
 }
 
-/// Settles them one after another.
 class Settling {
  public:
   Settling(const std::vector<Stored>& stored, const std::vector<NamedTensors>& sources)

@@ -130,10 +130,6 @@ class Program {
   /// @throws InputError at the first op without a double backward, naming node, op and source line
   void check_twice_differentiable(const std::vector<at::Tensor>& inputs) const;
 
-  /// Made-up inputs that fit inputs(): small random floats, zeros (a valid index) for integers, true; `rows` rows where
-  /// the batch is symbolic. For looking at a program without data; run dtype and device.
-  std::vector<at::Tensor> example_inputs(std::int64_t rows) const;
-
   /// Checks arrays against inputs(): number of dimensions, fixed sizes, symbols' ranges and agreement, kind of dtype.
   /// @param inputs  with the rows first, whatever the program's order of dimensions
   /// @return inputs in the program's order of dimensions, converted to the run's dtype and device

@@ -59,7 +59,6 @@ std::string describe(const NameChange& change);
 /// What laying state dicts over a program changed.
 struct OverlayReport {
   std::vector<std::string> widened;      // names stored as bf16 or fp16 and widened to float32 (or float64)
-  std::vector<std::string> narrowed;     // names whose stored type is wider than the program's: rounded
   std::vector<NameChange> changes;       // one for each state dict
   std::vector<std::string> ignored;      // names that were tolerated (num_batches_tracked, n_averaged)
   std::vector<std::string> not_covered;  // with `partial`: what no state dict holds and was left as it was
