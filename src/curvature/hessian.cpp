@@ -14,7 +14,6 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
 #include "local_loss.h"
-#include "non_finite.h"
 #include "product_trials.h"
 
 namespace hesspect {
@@ -62,18 +61,24 @@ struct HessianOperator::Impl {
     if (!alone() && vectors > 1) packed = at::zeros({vectors, shard.chunk}, local.tensor_options());
   }
 
+  /// Does the work; where memory runs out, kept graphs make room, the last one first, and it is called again.
+  template <class Work>
+  void with_room(Work&& work) {
+    while (true) {
+      try {
+        return work();
+      } catch (const std::exception& e) {
+        if (!is_out_of_memory(e) || kept.empty()) throw;
+        kept.pop_back();
+        stats.kept_graphs = static_cast<std::int64_t>(kept.size());
+      }
+    }
+  }
+
   /// Collective: `capacity` is the same on all ranks, also where one of them finds no room.
   void make_room_beside_graphs(std::int64_t vectors) {
     capacity = 0;
-    agree(comm, [&] {
-      while (true) {
-        try {
-          return make_room(vectors);
-        } catch (const std::exception& e) {
-          drop_graph_or_rethrow(e);
-        }
-      }
-    });
+    agree(comm, [&] { with_room([&] { make_room(vectors); }); });
     capacity = vectors;
   }
 
@@ -99,28 +104,17 @@ struct HessianOperator::Impl {
     }
   }
 
-  /// Called while `e` is handled: frees the last kept graph to make room, or throws `e` on.
-  void drop_graph_or_rethrow(const std::exception& e) {
-    if (!is_out_of_memory(e) || kept.empty()) throw;
-    kept.pop_back();
-    stats.kept_graphs = static_cast<std::int64_t>(kept.size());
-  }
-
-  /// Adds micro-batch i's part of every product, in an order that does not depend on how many there are. Where memory
-  /// runs out, kept graphs make room, the last one first.
+  /// Adds micro-batch i's part of every product, in an order that does not depend on how many there are.
   void add_products(std::size_t i, const std::vector<std::vector<at::Tensor>>& v,
                     const std::vector<std::vector<at::Tensor>>& products) {
     std::size_t done = 0;
-    while (done < v.size()) {
-      try {
-        const bool is_kept = i < kept.size();
-        const GradientGraph built = is_kept ? GradientGraph{} : local.gradient_graph(batches[i]);
-        for (; done < v.size(); ++done)
-          local.add_product(is_kept ? kept[i] : built, v[done], is_kept || done + 1 < v.size(), products[done]);
-      } catch (const std::exception& e) {
-        drop_graph_or_rethrow(e);
-      }
-    }
+    with_room([&] {
+      if (done == v.size()) return;
+      const bool is_kept = i < kept.size();
+      const GradientGraph built = is_kept ? GradientGraph{} : local.gradient_graph(batches[i]);
+      for (; done < v.size(); ++done)
+        local.add_product(is_kept ? kept[i] : built, v[done], is_kept || done + 1 < v.size(), products[done]);
+    });
   }
 
   /// sums[i] := this rank's part of H inputs[i], not yet divided, for the first k.
@@ -153,13 +147,6 @@ struct HessianOperator::Impl {
     }
   }
 
-  void count_messages(std::int64_t vectors) {
-    if (alone()) return;
-    const auto element = static_cast<std::int64_t>(sums.element_size());
-    stats.collectives += 3;
-    stats.message_bytes += vectors * 2 * (comm.size() - 1) * shard.chunk * element;
-  }
-
   void apply(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
     const Timer total;
     const auto k = static_cast<std::int64_t>(x.size());
@@ -176,7 +163,9 @@ struct HessianOperator::Impl {
     stats.products += k;
     stats.product_s += total.elapsed_s();
     stats.communication_s += communication_s;
-    count_messages(k);
+    if (alone()) return;
+    stats.collectives += 3;
+    stats.message_bytes += k * 2 * (comm.size() - 1) * shard.chunk * static_cast<std::int64_t>(sums.element_size());
   }
 
   // --- construction -------------------------------------------------------------------------------------------------
@@ -234,12 +223,6 @@ struct HessianOperator::Impl {
     });
   }
 
-  std::string no_terms() const {
-    return options.loss.kind == LossKind::kOutput
-               ? "the counts of all rows are zero: the loss has no terms"
-               : "every target is the ignored index, or its weight is zero: the loss has no terms";
-  }
-
   void loss_and_gradient() {
     double local_loss = 0, local_count = 0;
     agree(comm, [&] {
@@ -248,7 +231,10 @@ struct HessianOperator::Impl {
     });
     capacity = 1;
     const std::vector<double> totals = comm.sum({local_loss, local_count});
-    if (!(totals[1] > 0)) throw InputError(no_terms());
+    if (!(totals[1] > 0))
+      throw InputError(options.loss.kind == LossKind::kOutput
+                           ? "the counts of all rows are zero: the loss has no terms"
+                           : "every target is the ignored index, or its weight is zero: the loss has no terms");
     count = totals[1];
     divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
     loss = totals[0] / divisor;

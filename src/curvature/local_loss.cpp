@@ -11,16 +11,20 @@
 #include "output_loss.h"
 
 namespace hesspect {
+namespace {
 
-bool is_out_of_memory(const std::exception& error) {
-  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
-         dynamic_cast<const MemoryError*>(&error) != nullptr || is_allocation_failure(error);
-}
-
+/// sums[i] += tensors[i]; undefined ones are zero.
 void add_to(const std::vector<at::Tensor>& sums, const std::vector<at::Tensor>& tensors) {
   at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < tensors.size(); ++i)
     if (tensors[i].defined()) sums[i].add_(tensors[i]);
+}
+
+}  // namespace
+
+bool is_out_of_memory(const std::exception& error) {
+  return dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr ||
+         dynamic_cast<const MemoryError*>(&error) != nullptr || is_allocation_failure(error);
 }
 
 void finish_device_work(const at::Tensor& result) {
@@ -116,7 +120,6 @@ MicroBatch LocalLoss::unchecked_batch(RowRange range) const {
   return batch;
 }
 
-/// Checks the loss, the targets and the weights against an output, and converts them.
 void LocalLoss::fit(MicroBatch& batch, const at::Tensor& output) {
   options_ = fit_loss(options_, output);
   batch.target = check_target(options_, output, batch.target, batch.first_row);
@@ -139,7 +142,7 @@ MicroBatch LocalLoss::batch(RowRange range) {
 // --- the loss and its derivatives -----------------------------------------------------------------------------------
 
 at::Tensor LocalLoss::output(const MicroBatch& batch) const {
-  return output_of(program_, program_.run(batch.inputs), output_index_, {batch.rows, batch.padded}, is_output());
+  return output_of(program_, program_.run(batch.inputs), output_index_, batch, is_output());
 }
 
 at::Tensor LocalLoss::sum(const MicroBatch& batch) const {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -40,9 +41,6 @@ struct GradientGraph {
 
 /// Whether the error says that memory ran out, on the CPU or on CUDA.
 bool is_out_of_memory(const std::exception& error);
-
-/// sums[i] += tensors[i]; undefined ones are zero.
-void add_to(const std::vector<at::Tensor>& sums, const std::vector<at::Tensor>& tensors);
 
 /// Waits until the device has done its work, so that a clock read next has measured it.
 void finish_device_work(const at::Tensor& result);
@@ -111,5 +109,13 @@ class LocalLoss {
   at::Tensor output_like_;              // has an output's shape, dtype and device, but no memory
   std::int64_t output_like_rows_ = -1;  // the rows of that output
 };
+
+/// Which row and which node of the program make a loss, its gradient or a product not finite: looks through this
+/// process's micro-batches, halves the first one that is not finite down to a row where the program allows, and runs
+/// that node by node. For error paths: costs a few products.
+/// @param ranges  of rows of this process, in order
+/// @param v       of the product, a tensor for each parameter; empty: loss and gradient alone
+/// @return "in row 17, node 'norm' (…) has a second derivative that is not finite: …"; "" where all is finite
+std::string first_non_finite(LocalLoss& local, const std::vector<RowRange>& ranges, const std::vector<at::Tensor>& v);
 
 }  // namespace hesspect

@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -13,17 +15,10 @@
 namespace hesspect {
 namespace {
 
-constexpr std::pair<LossKind, std::string_view> kLosses[] = {{LossKind::kCrossEntropy, "cross_entropy"},
-                                                             {LossKind::kCausalLm, "causal_lm"},
-                                                             {LossKind::kMaskedLm, "masked_lm"},
-                                                             {LossKind::kNll, "nll"},
-                                                             {LossKind::kMse, "mse"},
-                                                             {LossKind::kL1, "l1"},
-                                                             {LossKind::kSmoothL1, "smooth_l1"},
-                                                             {LossKind::kHuber, "huber"},
-                                                             {LossKind::kBce, "bce"},
-                                                             {LossKind::kBceWithLogits, "bce_with_logits"},
-                                                             {LossKind::kOutput, "output"}};
+// In the order of LossKind.
+constexpr std::array<std::string_view, 11> kNames{
+    "cross_entropy", "causal_lm", "masked_lm",       "nll",   "mse", "l1", "smooth_l1",
+    "huber",         "bce",       "bce_with_logits", "output"};
 
 constexpr auto kSum = at::Reduction::Sum;
 constexpr auto kNone = at::Reduction::None;
@@ -57,7 +52,6 @@ at::Tensor reduced(const at::Tensor& terms, at::Reduction::Reduction reduction) 
   return reduction == kSum ? terms.sum() : terms;
 }
 
-/// The terms of the loss, or their sum.
 at::Tensor loss_terms(const LossOptions& o, const at::Tensor& output, const at::Tensor& target,
                       at::Reduction::Reduction reduction) {
   switch (o.kind) {
@@ -96,18 +90,12 @@ double count_classes(const LossOptions& options, const at::Tensor& target, const
 
 }  // namespace
 
-std::string_view to_string(LossKind kind) {
-  for (const auto& [value, name] : kLosses)
-    if (value == kind) return name;
-  return "?";
-}
+std::string_view to_string(LossKind kind) { return kNames.at(static_cast<std::size_t>(kind)); }
 
 LossKind loss_kind_from(std::string_view name) {
-  std::vector<std::string> names;
-  for (const auto& [value, known] : kLosses) {
-    if (known == name) return value;
-    names.emplace_back(known);
-  }
+  const auto found = std::ranges::find(kNames, name);
+  if (found != kNames.end()) return static_cast<LossKind>(found - kNames.begin());
+  const std::vector<std::string> names(kNames.begin(), kNames.end());
   throw UsageError("unknown loss '" + std::string(name) + "'" + did_you_mean(name, names) +
                    "; known: " + format_names(names, names.size()));
 }

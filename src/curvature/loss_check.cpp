@@ -2,7 +2,6 @@
 // value.
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <optional>
 #include <string>
 
@@ -19,6 +18,10 @@ constexpr double kLogTolerance = 1e-3;   // how far above 0 a log-probability ma
 constexpr double kRoundBfloat16 = 8e-3;  // bfloat16's epsilon
 
 std::string shape_of(const at::Tensor& tensor) { return format_shape(tensor.sizes().vec()); }
+
+InputError fault(const LossOptions& options, const std::string& what) {
+  return InputError(std::string(to_string(options.kind)) + ": " + what);
+}
 
 std::string shapes(const at::Tensor& output, const at::Tensor& target) {
   return "targets have shape " + shape_of(target) + " and the model's output " + shape_of(output);
@@ -51,25 +54,24 @@ void check_outputs_of_classes(const LossOptions& options, const at::Tensor& outp
   const bool last = has_classes_last(options.kind);
   const bool fits = last ? output.dim() == 3 : output.dim() >= 2;
   if (!fits || output.size(class_dimension(options.kind, output)) == 0)
-    throw InputError(std::string(to_string(options.kind)) + ": the model's output has shape " + shape_of(output) +
-                     "; expected " +
-                     (last ? "[N, T, C] with the classes last" : "[N, C, …] with the classes in dimension 1"));
+    throw fault(options, "the model's output has shape " + shape_of(output) + "; expected " +
+                             (last ? "[N, T, C] with the classes last" : "[N, C, …] with the classes in dimension 1"));
 }
 
 void check_class_shapes(const LossOptions& options, const at::Tensor& output, const at::Tensor& target) {
-  const std::string name(to_string(options.kind));
   if (target.sizes() != at::IntArrayRef(term_shape(options.kind, output)))
-    throw InputError(name + ": " + shapes(output, target) +
-                     (has_classes_last(options.kind)
-                          ? "; expected targets [N, T] and output [N, T, C]"
-                          : "; expected output [N, C, …] with the classes in dimension 1 and targets [N, …] of class "
-                            "indices") +
-                     (options.kind == LossKind::kCrossEntropy && target.sizes() == output.sizes()
-                          ? ", or floating targets [N, C, …] of probabilities"
-                          : ""));
+    throw fault(options,
+                shapes(output, target) +
+                    (has_classes_last(options.kind)
+                         ? "; expected targets [N, T] and output [N, T, C]"
+                         : "; expected output [N, C, …] with the classes in dimension 1 and targets [N, …] of class "
+                           "indices") +
+                    (options.kind == LossKind::kCrossEntropy && target.sizes() == output.sizes()
+                         ? ", or floating targets [N, C, …] of probabilities"
+                         : ""));
   if (options.kind == LossKind::kCausalLm && options.shift >= target.size(1))
-    throw InputError("causal_lm: sequences of length " + std::to_string(target.size(1)) +
-                     " leave nothing after a shift of " + std::to_string(options.shift));
+    throw fault(options, "sequences of length " + std::to_string(target.size(1)) + " leave nothing after a shift of " +
+                             std::to_string(options.shift));
 }
 
 at::Tensor check_classes(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
@@ -91,45 +93,44 @@ at::Tensor check_classes(const LossOptions& options, const at::Tensor& output, c
 /// Floating targets: PyTorch takes them as probabilities whatever they sum to.
 at::Tensor check_probabilities(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
                                std::int64_t first_row) {
-  const std::string name(to_string(options.kind)), type(c10::toString(target.scalar_type()));
+  const std::string type(c10::toString(target.scalar_type()));
   if (options.kind != LossKind::kCrossEntropy)
-    throw InputError(name + ": targets are " + type + "; expected integer class indices" +
-                     (has_classes_last(options.kind)
-                          ? " (cross_entropy takes probabilities, with the classes in dimension 1)"
-                          : " (cross_entropy takes probabilities, and logits)"));
+    throw fault(options, "targets are " + type + "; expected integer class indices" +
+                             (has_classes_last(options.kind)
+                                  ? " (cross_entropy takes probabilities, with the classes in dimension 1)"
+                                  : " (cross_entropy takes probabilities, and logits)"));
   if (target.sizes() != output.sizes())
-    throw InputError(name + ": " + shapes(output, target) + ", and targets are " + type +
-                     "; expected integer class indices [N, …], or probabilities of the output's shape");
+    throw fault(options, shapes(output, target) + ", and targets are " + type +
+                             "; expected integer class indices [N, …], or probabilities of the output's shape");
   if (options.ignore_index >= 0)
-    throw InputError(name + ": --ignore-index " + std::to_string(options.ignore_index) +
-                     " is for targets that are class indices; these are probabilities (--loss-weight leaves rows out)");
+    throw fault(options,
+                "--ignore-index " + std::to_string(options.ignore_index) +
+                    " is for targets that are class indices; these are probabilities (--loss-weight leaves rows out)");
   const std::string expected = "; expected probabilities: not negative, and 1 in sum over the classes";
   if (const auto bad = first_bad((target >= 0).logical_not(), target, first_row))
-    throw InputError(name + ": a target in row " + std::to_string(bad->row) + " is " + format_number(bad->value) +
-                     expected);
+    throw fault(options, "a target in row " + std::to_string(bad->row) + " is " + format_number(bad->value) + expected);
   const at::Tensor sums = target.sum(1, false, at::kDouble);
   const double tolerance = target.scalar_type() == at::kBFloat16 ? kRoundBfloat16 : kSumTolerance;
   if (const auto bad = first_bad(((sums - 1).abs() <= tolerance).logical_not(), sums, first_row))
-    throw InputError(name + ": targets in row " + std::to_string(bad->row) + " sum to " + format_number(bad->value) +
-                     " over the classes" + expected + " (--loss-weight weighs rows)");
+    throw fault(options, "targets in row " + std::to_string(bad->row) + " sum to " + format_number(bad->value) +
+                             " over the classes" + expected + " (--loss-weight weighs rows)");
   return target.to(like(output));
 }
 
 at::Tensor check_elements(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
                           std::int64_t first_row) {
-  const std::string name(to_string(options.kind));
-  if (output.dim() == 0) throw InputError(name + ": the model's output is a scalar; expected one with rows");
+  if (output.dim() == 0) throw fault(options, "the model's output is a scalar; expected one with rows");
   at::Tensor values = target.to(like(output));
   if (values.sizes() != output.sizes()) {
     if (!differs_by_trailing_one(output.sizes(), values.sizes()) &&
         !differs_by_trailing_one(values.sizes(), output.sizes()))
-      throw InputError(name + ": " + shapes(output, target) + "; expected the same shape");
+      throw fault(options, shapes(output, target) + "; expected the same shape");
     values = values.reshape(output.sizes());
   }
   if (options.kind == LossKind::kBceWithLogits || options.kind == LossKind::kBce)
     if (const auto bad = first_bad(((values >= 0) & (values <= 1)).logical_not(), values, first_row))
-      throw InputError(name + ": targets lie outside [0, 1]: one in row " + std::to_string(bad->row) + " is " +
-                       format_number(bad->value));
+      throw fault(options, "targets lie outside [0, 1]: one in row " + std::to_string(bad->row) + " is " +
+                               format_number(bad->value));
   return values;
 }
 
@@ -174,14 +175,12 @@ LossOptions fit_loss(const LossOptions& options, const at::Tensor& output) {
 
 at::Tensor check_target(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
                         std::int64_t first_row) {
-  const std::string name(to_string(options.kind));
-  if (!target.defined()) throw InputError(name + ": needs a target array");
-  if (target.is_complex())
-    throw InputError(name + ": targets are complex numbers, which no loss takes; give two reals");
+  if (!target.defined()) throw fault(options, "needs a target array");
+  if (target.is_complex()) throw fault(options, "targets are complex numbers, which no loss takes; give two reals");
   if (!takes_classes(options.kind)) return check_elements(options, output, target, first_row);
   check_outputs_of_classes(options, output);
   if (at::isFloatingType(target.scalar_type())) return check_probabilities(options, output, target, first_row);
-  if (target.scalar_type() == at::kBool) throw InputError(name + ": targets are Bool; expected integer class indices");
+  if (target.scalar_type() == at::kBool) throw fault(options, "targets are Bool; expected integer class indices");
   return check_classes(options, output, target, first_row);
 }
 
@@ -199,25 +198,24 @@ at::Tensor check_weight(const LossOptions& options, const at::Tensor& output, co
   for (std::int64_t d = 0; fits && d < weights.dim(); ++d)
     fits = weights.size(d) == terms[static_cast<std::size_t>(d)] || (d > 0 && weights.size(d) == 1);
   if (!fits)
-    throw InputError(std::string(to_string(options.kind)) + ": weights have shape " + shape_of(weight) +
-                     " and the loss has terms " + format_shape(terms) +
-                     "; expected a weight for each row, [N], or for each term");
+    throw fault(options, "weights have shape " + shape_of(weight) + " and the loss has terms " + format_shape(terms) +
+                             "; expected a weight for each row, [N], or for each term");
   while (weights.dim() < dimensions) weights = weights.unsqueeze(-1);
   return weights.expand(terms);
 }
 
 void check_output(const LossOptions& options, const at::Tensor& output, std::int64_t first_row) {
   const auto what = [](const BadValue& bad) {
-    return ": the model's output in row " + std::to_string(bad.row) + " is " + format_number(bad.value);
+    return "the model's output in row " + std::to_string(bad.row) + " is " + format_number(bad.value);
   };
   if (options.kind == LossKind::kBce)
     if (const auto bad = first_bad(((output >= 0) & (output <= 1)).logical_not(), output, first_row))
-      throw InputError("bce" + what(*bad) + "; expected probabilities in [0, 1] (for logits, --loss bce_with_logits)");
+      throw fault(options, what(*bad) + "; expected probabilities in [0, 1] (for logits, --loss bce_with_logits)");
   if (options.kind == LossKind::kNll)
     if (const auto bad = first_bad(output > kLogTolerance, output, first_row))
-      throw InputError("nll" + what(*bad) +
-                       "; expected log-probabilities, none above 0, as log_softmax gives (for logits, --loss "
-                       "cross_entropy)");
+      throw fault(options, what(*bad) +
+                               "; expected log-probabilities, none above 0, as log_softmax gives (for logits, --loss "
+                               "cross_entropy)");
 }
 
 }  // namespace hesspect

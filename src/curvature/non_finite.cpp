@@ -1,5 +1,3 @@
-#include "non_finite.h"
-
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
@@ -7,6 +5,7 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/model/node_record.h"
+#include "local_loss.h"
 
 namespace hesspect {
 namespace {

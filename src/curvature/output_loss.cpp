@@ -14,15 +14,10 @@ const OutputSpec& spec_of(const Program& program, int index) {
   return program.outputs()[static_cast<std::size_t>(index)];
 }
 
-/// The sum of an output over the rows that are no padding.
-at::Tensor sum_of_rows(const Program& program, const at::Tensor& output, int index, FedRows fed) {
-  const at::Tensor flat = output.reshape({-1});
-  return is_per_row_output(program, index) ? flat.narrow(0, 0, fed.rows).sum() : flat.sum();
-}
-
 double checked_count(const Program& program, const at::Tensor& counts, int index, const MicroBatch& batch) {
-  const double count =
-      sum_of_rows(program, counts.detach().to(at::kDouble), index, {batch.rows, batch.padded}).item<double>();
+  at::Tensor flat = counts.detach().to(at::kDouble).reshape({-1});
+  if (is_per_row_output(program, index)) flat = flat.narrow(0, 0, batch.rows);  // without padding
+  const double count = flat.sum().item<double>();
   if (!std::isfinite(count) || count < 0)
     throw InputError("--count-output: " + name_of_output(program, index) + " is " + std::to_string(count) +
                      " on the rows from " + std::to_string(batch.first_row) +
@@ -44,7 +39,7 @@ bool is_per_row_output(const Program& program, int index) {
   return false;
 }
 
-at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outputs, int index, FedRows fed,
+at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outputs, int index, const MicroBatch& batch,
                      bool may_be_scalar) {
   const at::Tensor& output = outputs[static_cast<std::size_t>(index)];
   if (output.defined() && output.is_complex())
@@ -55,17 +50,17 @@ at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outp
     throw InputError("output " + std::to_string(index) + " of the model is not a floating tensor");
   if (may_be_scalar && !is_per_row_output(program, index)) return output;
   const std::int64_t dim = spec_of(program, index).batch_dim;
-  if (output.dim() <= dim || output.size(dim) != fed.padded)
+  if (output.dim() <= dim || output.size(dim) != batch.padded)
     throw InputError(name_of_output(program, index) + " of the model has shape " + format_shape(output.sizes().vec()) +
-                     " where " + std::to_string(fed.padded) + " rows were fed; expected as many in dimension " +
+                     " where " + std::to_string(batch.padded) + " rows were fed; expected as many in dimension " +
                      std::to_string(dim) + " (--output-index names another output, --batch-dim " +
                      spec_of(program, index).name + "=D another dimension of the rows)");
-  return output.movedim(dim, 0).narrow(0, 0, fed.rows);
+  return output.movedim(dim, 0).narrow(0, 0, batch.rows);
 }
 
 LossSum output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch) {
   const std::vector<at::Tensor> outputs = program.run(batch.inputs);
-  const at::Tensor output = output_of(program, outputs, index, {batch.rows, batch.padded}, /*may_be_scalar=*/true);
+  const at::Tensor output = output_of(program, outputs, index, batch, /*may_be_scalar=*/true);
   LossSum loss;
   loss.count = options.count_output < 0
                    ? static_cast<double>(batch.rows)

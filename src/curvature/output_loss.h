@@ -19,14 +19,11 @@ std::string name_of_output(const Program& program, int index);
 /// True for an output with one entry a row, rather than a scalar: known from its exported shape.
 bool is_per_row_output(const Program& program, int index);
 
-struct FedRows {
-  std::int64_t rows = 0, padded = 0;
-};
-
 /// One output with the rows first and without padding; a scalar as it is.
 /// @param may_be_scalar  a scalar is taken, too
+/// @param batch  that the program was run on
 /// @throws InputError: not floating, or of other rows than were fed
-at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outputs, int index, FedRows fed,
+at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outputs, int index, const MicroBatch& batch,
                      bool may_be_scalar);
 
 /// The sum and count of a loss that the program computes, with autograd on. A scalar mean is multiplied by its count, a

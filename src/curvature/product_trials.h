@@ -57,8 +57,6 @@ class ProductTrials {
  private:
   /// The largest of `rows`, `rows` / 2, … that runs within memory_bytes.
   ProductTrial first_that_fits(std::int64_t rows, std::int64_t memory_bytes);
-  /// Measures the bytes of a product, in a pass of its own: counting them slows it down.
-  void weigh(const MicroBatch& batch, ProductTrial& trial);
 
   LocalLoss& local_;
   at::Tensor sum_;                // where products are added up

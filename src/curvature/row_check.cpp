@@ -9,7 +9,6 @@
 #include <limits>
 #include <numeric>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "hesspect/core/errors.h"
@@ -116,7 +115,6 @@ class KeptParameters {
   at::Generator signs_ = at::detail::createCPUGenerator(kSeed + 1);
 };
 
-/// Runs chosen units of the data that was read.
 class Trial {
  public:
   Trial(Program& program, DataShard shard, std::int64_t unit_rows, const LossOptions& loss, int output_index)
@@ -124,30 +122,21 @@ class Trial {
 
   /// The output that the loss takes: [units, entries of a unit's rows], double, on the CPU.
   at::Tensor outputs(const Units& units) const {
-    const DataShard some = select(units);
-    const LocalLoss local(program_, some, loss_, output_index_);
-    const at::Tensor output = local.output(local.unchecked_batch({0, local.rows()}));
-    return by_unit(output, units);
+    const LocalLoss local(program_, select(units), loss_, output_index_);
+    return local.output(local.unchecked_batch({0, local.rows()}))
+        .to(at::TensorOptions().dtype(at::kDouble).device(at::kCPU))
+        .reshape({static_cast<std::int64_t>(units.size()), -1});
   }
 
   /// The loss's sum and its count, of a loss that the program computes.
   struct Sum {
     double sum = 0, count = 0;
   };
-  Sum sum(const Units& units) const {
-    const DataShard some = select(units);
-    const LocalLoss local(program_, some, loss_, output_index_);
+  Sum sum(const Units& units) const { return sum_as(units, loss_); }
+  Sum sum_as(const Units& units, const LossOptions& options) const {
+    const LocalLoss local(program_, select(units), options, output_index_);
     const LossSum loss = local.loss(local.unchecked_batch({0, local.rows()}));
     return {loss.sum.item<double>(), loss.count};
-  }
-  /// The same with another reduction and count output.
-  Sum sum_as(const Units& units, Reduction reduction, int count_output) {
-    const LossOptions kept = loss_;
-    loss_.reduction = reduction;
-    loss_.count_output = count_output;
-    const Sum result = sum(units);
-    loss_ = kept;
-    return result;
   }
 
   void round_inputs(double epsilon) {
@@ -163,9 +152,7 @@ class Trial {
 
  private:
   DataShard select(const Units& units) const {
-    std::vector<std::int64_t> rows;
-    for (const std::int64_t unit : units)
-      for (std::int64_t r = 0; r < unit_rows_; ++r) rows.push_back(unit * unit_rows_ + r);
+    const std::vector<std::int64_t> rows = rows_of_units(units, unit_rows_);
     const at::Tensor index = at::tensor(rows, at::kLong);
     DataShard some;
     for (const at::Tensor& input : shard_.inputs) some.inputs.push_back(input.index_select(0, index));
@@ -173,11 +160,6 @@ class Trial {
     some.rows = {0, static_cast<std::int64_t>(rows.size())};
     some.global_rows = some.rows.end;
     return some;
-  }
-
-  at::Tensor by_unit(const at::Tensor& output, const Units& units) const {
-    return output.to(at::TensorOptions().dtype(at::kDouble).device(at::kCPU))
-        .reshape({static_cast<std::int64_t>(units.size()), -1});
   }
 
   Program& program_;
@@ -192,7 +174,7 @@ class Checker {
  public:
   Checker(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss, int output_index)
       : numbers_(diverse_units(file, spec, 2 * kUnits)),
-        shard_(read(file, spec)),
+        shard_(load_rows(file, spec, rows_of_units(numbers_, spec.unit_rows))),
         trial_(program, shard_, spec.unit_rows, loss, output_index),
         output_index_(output_index),
         units_(count_rows(file, spec) / spec.unit_rows),
@@ -229,14 +211,6 @@ class Checker {
     double deviation = 0;  // over the tolerance
     std::string text;
   };
-
-  DataShard read(const ArrayFile& file, const DatasetSpec& spec) {
-    // Units beyond the diverse ones, for a fixed batch that takes many.
-    std::vector<std::int64_t> rows;
-    for (const std::int64_t unit : numbers_)
-      for (std::int64_t r = 0; r < spec.unit_rows; ++r) rows.push_back(unit * spec.unit_rows + r);
-    return load_rows(file, spec, rows);
-  }
 
   bool is_sum() const {
     return trial_.loss().kind == LossKind::kOutput && !is_per_row_output(trial_.program(), output_index_);
@@ -305,15 +279,18 @@ class Checker {
     return orders;
   }
 
-  /// What `run` returns where every parameter and input is changed by a rounding.
-  template <class Value, class Run>
-  Value rounded(KeptParameters& parameters, Run&& run) {
-    parameters.round(epsilon_);
-    trial_.round_inputs(epsilon_);
-    Value value = run();
-    trial_.unround_inputs();
-    parameters.set();
-    return value;
+  /// The largest of some changes, each seen where every parameter and input is changed by a rounding.
+  template <class Change>
+  double noise_of(KeptParameters& parameters, Change&& change) {
+    double noise = 0;
+    for (int i = 0; i < kNoiseDraws; ++i) {
+      parameters.round(epsilon_);
+      trial_.round_inputs(epsilon_);
+      noise = std::max(noise, change());
+      trial_.unround_inputs();
+      parameters.set();
+    }
+    return noise;
   }
 
   // --- outputs that each belong to a row ---------------------------------------------------------------------------
@@ -338,11 +315,9 @@ class Checker {
       }
     }
     const at::Tensor base = trial_.outputs(all);
-    const double scale = finite_size(base);
+    const double scale = base.masked_fill(base.isinf(), 0).abs().amax().item<double>();
     if (!(scale < std::numeric_limits<double>::infinity())) return {false, 0, ""};
-    double noise = 0;
-    for (int i = 0; i < kNoiseDraws; ++i)
-      noise = std::max(noise, difference(rounded<at::Tensor>(parameters, [&] { return trial_.outputs(all); }), base));
+    const double noise = noise_of(parameters, [&] { return difference(trial_.outputs(all), base); });
     const double tolerance = std::max(kOverNoise * noise, kOverEpsilon * epsilon_ * scale);
     Found worst;
     for (const Units& other : others) {
@@ -366,10 +341,6 @@ class Checker {
   static double difference(const at::Tensor& a, const at::Tensor& b) {
     const at::Tensor same = a.eq(b).logical_or(a.isnan().logical_and(b.isnan()));
     return (a - b).abs().masked_fill(same, 0).nan_to_num(HUGE_VAL).amax().item<double>();
-  }
-
-  static double finite_size(const at::Tensor& values) {
-    return values.masked_fill(values.isinf(), 0).abs().amax().item<double>();
   }
 
   // --- a loss that the program computes -----------------------------------------------------------------------------
@@ -416,7 +387,7 @@ class Checker {
       if (!(excess > worst.deviation)) continue;
       worst = {true, excess,
                name_of_output(trial_.program(), output_index_) +
-                   " is no mean over the rows of a batch: times its count " + "it adds up to " +
+                   " is no mean over the rows of a batch: times its count it adds up to " +
                    format_number(a.sum + b.sum) + " over two batches, and to " + format_number(c.sum + d.sum) +
                    " when these exchange half of their rows"};
     }
@@ -424,10 +395,7 @@ class Checker {
   }
 
   double sum_noise(KeptParameters& parameters, const Units& all, const Sum& whole) {
-    double noise = 0;
-    for (int i = 0; i < kNoiseDraws; ++i)
-      noise = std::max(noise, std::abs(rounded<Sum>(parameters, [&] { return trial_.sum(all); }).sum - whole.sum));
-    return noise;
+    return noise_of(parameters, [&] { return std::abs(trial_.sum(all).sum - whole.sum); });
   }
 
   /// |a − b| over the tolerance.
@@ -481,8 +449,7 @@ class Checker {
            "if it is a mean over unpadded tokens or by weights, let the model give their number or the sum of weights "
            "as a second output and name it with --count-output, or let it give one loss a row; if it is a sum, "
            "--reduction sum; if rows belong together, --unit-rows B takes them in units of B, and --unit-rows all all "
-           "at once; "
-           "--assume-sum-over-rows goes on all the same";
+           "at once; --assume-sum-over-rows goes on all the same";
   }
 
   /// The same output as a sum where it was taken for a mean, or the other way about.
@@ -508,7 +475,10 @@ class Checker {
   }
 
   bool adds_up(Reduction reduction, int count_output) {
-    const auto sum = [&](const Units& units) { return trial_.sum_as(units, reduction, count_output); };
+    LossOptions options = trial_.loss();
+    options.reduction = reduction;
+    options.count_output = count_output;
+    const auto sum = [&](const Units& units) { return trial_.sum_as(units, options); };
     const Sum whole = sum(joined(cut_.first, cut_.second)), part = sum(cut_.first), rest = sum(cut_.second);
     constexpr double kRelative = 1e-4;  // a hint, not a verdict
     return std::abs(whole.sum - part.sum - rest.sum) <= kRelative * (std::abs(part.sum) + std::abs(rest.sum)) &&

@@ -16,13 +16,6 @@ struct BatchCost {
   std::int64_t transient_fixed_bytes = 0;  // peak of a product above what is held before it and the graph it uses
   std::int64_t transient_row_bytes = 0;
   std::int64_t output_row_bytes = 0;  // of the output that the loss takes (logits); the graph's bytes include them
-  double graph_bytes(std::int64_t rows) const {
-    return static_cast<double>(graph_fixed_bytes) + static_cast<double>(rows) * static_cast<double>(graph_row_bytes);
-  }
-  double transient_bytes(std::int64_t rows) const {
-    return static_cast<double>(transient_fixed_bytes) +
-           static_cast<double>(rows) * static_cast<double>(transient_row_bytes);
-  }
 };
 
 }  // namespace hesspect

@@ -8,7 +8,6 @@
 // batch whose output is the loss, a sum over rows can't be told from their mean.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
 #include "hesspect/curvature/hessian.h"
