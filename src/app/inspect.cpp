@@ -135,8 +135,7 @@ std::string inspect_program(const std::filesystem::path& path) {
   rows.clear();
   for (const auto& op : program.op_counts()) rows.push_back({one_line(op.op), std::to_string(op.count), "", ""});
   text += "operators\n" + table(rows, kMostListed);
-  for (const std::string& warning : program.stopped_gradients({}).warnings)
-    text += "warning: " + one_line(warning) + "\n";
+  for (const std::string& warning : program.lost_gradients({}).warnings) text += "warning: " + one_line(warning) + "\n";
   return text;
 }
 

@@ -256,7 +256,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Comm
     require_whole_units(problem.rows, problem.spec);
   });
   for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
-  problem.warnings = problem.program->stopped_gradients(problem.options.output_index).warnings;
+  problem.warnings = problem.program->lost_gradients(problem.options.output_index).warnings;
   for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
   check_that_rows_stand_alone(config, weights, problem, world);
   for (const std::string& warning : problem.warnings) log_warning(warning);

@@ -203,7 +203,7 @@ void LocalLoss::check(bool every_op) {
   }
   if (!trial_output.requires_grad())
     throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters" +
-                     program_.stopped_gradients(output_index_).reason);
+                     program_.lost_gradients(output_index_).reason);
   if (every_op) program_.check_twice_differentiable(trial.inputs);
   // A whole product shows what no node alone does, such as a tensor saved for the backward and then written to.
   try {

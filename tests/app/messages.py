@@ -118,7 +118,7 @@ class NothingToTell(nn.Module):
         return self.out(chosen * mask + shift + like) + 0 * x.sum(1, keepdim=True)
 
 
-class StoppedGradients(Messages):
+class LostGradients(Messages):
     def data(self):
         return {"x": torch.randn(12, 3), "target": torch.randn(12, 1)}
 

@@ -60,7 +60,7 @@ struct OpCount {
 };
 
 /// Values that depend on parameters, but that the program makes constant to autograd on the way to its outputs.
-struct StoppedGradients {
+struct LostGradients {
   std::vector<std::string> warnings;  // a line for each kind of stop, with its first node
   std::string reason;                 // why an output has no gradient at all; ends a line, empty where nothing stops it
 };
@@ -92,7 +92,7 @@ class Program {
   std::optional<std::int64_t> most_rows() const;
   std::vector<OpCount> op_counts() const;
   /// Where gradients of parameters stop on their way to an output, or to any where none is named. By the graph alone.
-  StoppedGradients stopped_gradients(std::optional<int> output) const;
+  LostGradients lost_gradients(std::optional<int> output) const;
   /// Total bytes of buffers and constants, run dtype.
   std::int64_t buffer_bytes() const;
   /// The floating type of fewest bits that any value of the program has in the run.

@@ -237,7 +237,7 @@ std::string reason(const Stops& stops) {
 
 }  // namespace
 
-StoppedGradients Program::stopped_gradients(std::optional<int> output) const {
+LostGradients Program::lost_gradients(std::optional<int> output) const {
   const Graph& graph = impl_->graph;
   Dataflow flow(graph);
   flow.settle();
