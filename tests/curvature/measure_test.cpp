@@ -126,8 +126,11 @@ TEST_P(MeasurePeak, ProductsTakeNoMoreThanTheTransientPeak) {
       const at::Tensor x = at::ones({c.program.layout().size()}, at::kFloat);
       at::Tensor y = at::empty_like(x);
       hessian->apply(x, y);
-      const std::int64_t seen = sampled_peak([&] { hessian->apply(x, y); });
       const double stated = transient_bytes(cost, rows) + (budget == 0 ? graph_bytes(cost, rows) : 0.0);
+      // A look that comes between two products sees nothing: on a busy machine that may be all of them.
+      std::int64_t seen = 0;
+      for (int trial = 0; trial < 10 && static_cast<double>(seen) < stated / 4; ++trial)
+        seen = std::max(seen, sampled_peak([&] { hessian->apply(x, y); }));
       // The operator's lists of views, and what libraries below LibTorch take for a moment, are seen too.
       EXPECT_LE(static_cast<double>(seen), 1.05 * stated + 65536) << rows << " rows, budget " << budget;
       EXPECT_GE(static_cast<double>(seen), stated / 4) << rows << " rows, budget " << budget;
