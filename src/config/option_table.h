@@ -50,6 +50,7 @@ struct OptionGroup {
   template <class Value>
   void choice(std::string name, Value& field, const std::vector<Value>& values, std::string help) {
     std::vector<std::string> choices;
+    choices.reserve(values.size());
     for (const Value& value : values) choices.push_back(choice_text(value));
     name_of_several(
         std::move(name), choices, [&field, values](std::size_t i) { field = values[i]; },

@@ -1,8 +1,8 @@
 #include "hesspect/core/stop_signal.h"
 
-#include <signal.h>
-#include <time.h>
 #include <unistd.h>
+#include <csignal>
+#include <ctime>
 
 #include <atomic>
 #include <cstdint>
