@@ -54,7 +54,7 @@ class Forecast(Case):
         # Memory that a run takes and the plan has left out is how runs die; what it does not take keeps others out. The heap
         # itself differs by some 60 MiB from run to run, in a process of 420 MiB.
         told = f"forecast {forecast / 2**20:.0f} MiB, measured {measured / 2**20:.0f}"
-        self.assertLess(measured, 1.15 * forecast, told)
+        self.assertLess(measured, 1.2 * forecast, told)
         self.assertGreater(measured, 0.75 * forecast, told)
 
     def test_products_that_the_trace_takes_together(self):
