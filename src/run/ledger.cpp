@@ -17,6 +17,16 @@ const T* at_number(const std::unordered_map<std::int64_t, std::size_t>& places, 
   return found == places.end() ? nullptr : &all[found->second];
 }
 
+/// Adds a sample, or puts it in the place of an earlier one of the same probe.
+template <class Sample>
+void put(std::unordered_map<std::int64_t, std::size_t>& places, std::vector<Sample>& all, Sample sample) {
+  const auto [place, fresh] = places.try_emplace(sample.probe, all.size());
+  if (fresh)
+    all.push_back(std::move(sample));
+  else
+    all[place->second] = std::move(sample);
+}
+
 }  // namespace
 
 std::string to_text(const RunLayout& layout) { return FieldWriter::text(layout); }
@@ -71,20 +81,12 @@ void Ledger::add(FinishedProbe probe) {
 }
 
 void Ledger::add(TraceSample sample) {
-  const auto [place, fresh] = sample_at_.try_emplace(sample.probe, state_.samples.size());
-  if (fresh)
-    state_.samples.push_back(std::move(sample));
-  else
-    state_.samples[place->second] = std::move(sample);
+  put(sample_at_, state_.samples, std::move(sample));
   extend_prefix();
 }
 
 void Ledger::add(DeflatedSample sample) {
-  const auto [place, fresh] = deflated_at_.try_emplace(sample.probe, state_.deflated.size());
-  if (fresh)
-    state_.deflated.push_back(std::move(sample));
-  else
-    state_.deflated[place->second] = std::move(sample);
+  put(deflated_at_, state_.deflated, std::move(sample));
   extend_prefix();
 }
 
