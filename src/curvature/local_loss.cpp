@@ -9,6 +9,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
 #include "output_loss.h"
+#include "row_loss.h"
 
 namespace hesspect {
 namespace {
@@ -136,6 +137,7 @@ MicroBatch LocalLoss::batch(RowRange range) {
     output_like_rows_ = batch.rows;
   }
   fit(batch, output_like_);
+  batch.output_like = output_like_;
   return batch;
 }
 
@@ -161,6 +163,22 @@ std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const
   const LossSum value = loss(batch);
   add_to(sums, torch::autograd::grad({value.sum}, program_.parameters(), {}, false, false, /*allow_unused=*/true));
   return {value.sum.item<double>(), value.count};
+}
+
+const TangentProgram& LocalLoss::tangent_program() {
+  if (tangent_ == nullptr)
+    tangent_ =
+        std::make_unique<TangentProgram>(program_, std::vector<std::size_t>{static_cast<std::size_t>(output_index_)});
+  return *tangent_;
+}
+
+Sweeps LocalLoss::sweeps(const MicroBatch& batch) {
+  if (is_output()) throw UsageError("loss 'output' has no sweeps");
+  const std::int64_t dim = program_.outputs()[static_cast<std::size_t>(output_index_)].batch_dim;
+  OutputRows rows;
+  if (dim != 0 || batch.padded != batch.rows) rows = {dim, batch.rows};
+  std::shared_ptr<const RowObjective> objective = row_loss(options_, batch.output_like, batch.target, batch.weight);
+  return Sweeps(tangent_program(), batch.inputs, std::move(objective), rows);
 }
 
 GradientGraph LocalLoss::gradient_graph(const MicroBatch& batch) const {

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "hesspect/curvature/hessian.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/model/program.h"
+#include "hesspect/tangent/tangent_program.h"
 
 namespace hesspect {
 
@@ -22,6 +24,7 @@ struct MicroBatch {
   std::vector<at::Tensor> inputs;
   at::Tensor target;           // checked and converted; undefined for loss 'output'
   at::Tensor weight;           // the same; undefined where all terms weigh the same
+  at::Tensor output_like;      // has the shape, dtype and device of the output that the loss takes, but no memory
   std::int64_t rows = 0;       // rows of data
   std::int64_t padded = 0;     // rows of the inputs: more than `rows` where a fixed batch was filled up
   std::int64_t first_row = 0;  // global, for messages
@@ -89,6 +92,9 @@ class LocalLoss {
   LossSum loss(const MicroBatch& batch) const;
   /// sums += ∇ℓ_sum. @return ℓ_sum and its count @throws InputError as loss
   std::pair<double, double> add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
+  /// The sweeps of the tangent program for a micro-batch.
+  Sweeps sweeps(const MicroBatch& batch);
+  const TangentProgram& tangent_program();
   GradientGraph gradient_graph(const MicroBatch& batch) const;
   /// sums += ∇(∇ℓ_sum · v).
   /// @param keep  the graph will be used again
@@ -106,8 +112,9 @@ class LocalLoss {
   LossOptions options_;  // fitted to the program's outputs
   int output_index_;
   RowUnits units_;
-  at::Tensor output_like_;              // has an output's shape, dtype and device, but no memory
-  std::int64_t output_like_rows_ = -1;  // the rows of that output
+  at::Tensor output_like_;                   // has an output's shape, dtype and device, but no memory
+  std::int64_t output_like_rows_ = -1;       // the rows of that output
+  std::unique_ptr<TangentProgram> tangent_;  // made when it is first asked for
 };
 
 /// Which row and which node of the program make a loss, its gradient or a product not finite: looks through this

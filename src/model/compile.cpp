@@ -6,9 +6,9 @@
 #include <limits>
 
 #include "archive.h"
-#include "executor.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
+#include "hesspect/model/executor.h"
 #include "vmap.h"
 
 namespace hesspect {

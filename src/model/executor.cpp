@@ -1,13 +1,17 @@
-#include "executor.h"
+#include "hesspect/model/executor.h"
 
 #include <ATen/ATen.h>
 #include <ATen/ScalarOps.h>
 #include <ATen/core/grad_mode.h>
 
+#include <c10/core/DefaultDtype.h>
+
 #include <new>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
+#include "rewrites.h"
+#include "symbolic.h"
 #include "vmap.h"
 
 namespace hesspect {
@@ -15,11 +19,10 @@ namespace {
 
 using c10::IValue;
 
-void execute_subgraph(const Instruction& instruction, Frame& frame, const std::string& where) {
+void execute_subgraph(const Instruction& instruction, std::vector<IValue>& stack, const std::string& where) {
   std::optional<at::AutoGradMode> mode;
   if (instruction.grad_mode) mode.emplace(*instruction.grad_mode && at::GradMode::is_enabled());
-  std::vector<IValue> outputs = execute(*instruction.subgraph, operand_values(instruction, frame), where);
-  store_outputs(instruction, outputs, frame);
+  stack = execute(*instruction.subgraph, std::move(stack), where);
 }
 
 template <class Element, class Read>
@@ -43,6 +46,12 @@ void run_vmap_region(const Instruction& instruction, std::vector<IValue>& stack,
 }
 
 }  // namespace
+
+DefaultDtypeScope::DefaultDtypeScope(at::ScalarType type) : saved_(c10::get_default_dtype()) {
+  c10::set_default_dtype(c10::scalarTypeToTypeMeta(type));
+}
+
+DefaultDtypeScope::~DefaultDtypeScope() { c10::set_default_dtype(saved_); }
 
 IValue wrapped_number(const IValue& value) {
   if (!value.isInt() && !value.isDouble() && !value.isBool() && !value.isComplexDouble()) return value;
@@ -93,6 +102,14 @@ void call_op(const Instruction& instruction, std::vector<IValue>& stack, const s
   }
 }
 
+void call(const Instruction& instruction, std::vector<IValue>& stack, const std::string& where) {
+  if (instruction.kind == Instruction::Kind::kSubgraph) return execute_subgraph(instruction, stack, where);
+  if (instruction.kind != Instruction::Kind::kSymbolic) return call_op(instruction, stack, where);
+  IValue value = evaluate(instruction.symbolic, stack);
+  stack.clear();
+  stack.push_back(std::move(value));
+}
+
 void store_outputs(const Instruction& instruction, std::vector<IValue>& stack, Frame& frame) {
   if (instruction.spreads_list) {
     const c10::List<at::Tensor> list = stack.at(0).toTensorList();
@@ -107,21 +124,9 @@ void store_outputs(const Instruction& instruction, std::vector<IValue>& stack, F
     if (instruction.outputs[i] >= 0) frame[static_cast<std::size_t>(instruction.outputs[i])] = std::move(stack[i]);
 }
 
-void execute(const Instruction& instruction, Frame& frame, const std::string& where) {
+void rethrow_for(const Origin& origin, const std::string& where) {
   try {
-    if (instruction.kind == Instruction::Kind::kSubgraph) {
-      execute_subgraph(instruction, frame, where);
-    } else {
-      std::vector<IValue> stack = operand_values(instruction, frame);
-      if (instruction.kind == Instruction::Kind::kSymbolic) {
-        IValue value = evaluate(instruction.symbolic, stack);
-        stack.clear();
-        stack.push_back(std::move(value));
-      } else {
-        call_op(instruction, stack, where);
-      }
-      store_outputs(instruction, stack, frame);
-    }
+    throw;
   } catch (const Error&) {
     throw;
   } catch (const c10::OutOfMemoryError&) {
@@ -129,8 +134,18 @@ void execute(const Instruction& instruction, Frame& frame, const std::string& wh
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& e) {
-    if (is_allocation_failure(e)) throw MemoryError(0, 0, where + instruction.origin.describe() + ": " + first_line(e));
-    throw InputError(where + instruction.origin.describe() + " failed: " + first_line(e));
+    if (is_allocation_failure(e)) throw MemoryError(0, 0, where + origin.describe() + ": " + first_line(e));
+    throw InputError(where + origin.describe() + " failed: " + first_line(e));
+  }
+}
+
+void execute(const Instruction& instruction, Frame& frame, const std::string& where) {
+  try {
+    std::vector<IValue> stack = operand_values(instruction, frame);
+    call(instruction, stack, where);
+    store_outputs(instruction, stack, frame);
+  } catch (...) {
+    rethrow_for(instruction.origin, where);
   }
   for (const int slot : instruction.dead) frame[static_cast<std::size_t>(slot)] = IValue();
 }

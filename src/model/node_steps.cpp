@@ -3,7 +3,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "executor.h"
+#include "hesspect/model/executor.h"
+#include "symbolic.h"
 
 namespace hesspect {
 namespace {

@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "compile.h"
+#include "hesspect/model/graph.h"
 
 namespace hesspect {
 

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/model/executor.h"
 #include "hesspect/model/node_record.h"
 #include "node_steps.h"
 #include "op_alone.h"

@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/autograd.h>
 
-#include "executor.h"
+#include "hesspect/model/executor.h"
 #include "node_steps.h"
 
 namespace hesspect {

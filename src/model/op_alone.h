@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "compile.h"
+#include "hesspect/model/graph.h"
 
 namespace hesspect {
 

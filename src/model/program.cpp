@@ -9,10 +9,10 @@
 #include <set>
 
 #include "archive.h"
-#include "executor.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
 #include "hesspect/core/text.h"
+#include "hesspect/model/executor.h"
 #include "node_steps.h"
 #include "program_impl.h"
 #include "signature.h"
@@ -392,12 +392,6 @@ at::Tensor as_reals(const at::Tensor& tensor) { return tensor.is_complex() ? at:
 
 at::Tensor as_complex(const at::Tensor& pairs) { return at::complex(pairs.select(-1, 0), pairs.select(-1, 1)); }
 
-DefaultDtypeScope::DefaultDtypeScope(at::ScalarType type) : saved_(c10::get_default_dtype()) {
-  c10::set_default_dtype(c10::scalarTypeToTypeMeta(type));
-}
-
-DefaultDtypeScope::~DefaultDtypeScope() { c10::set_default_dtype(saved_); }
-
 at::ScalarType Program::Impl::map_dtype(at::ScalarType type) const {
   const int from = precision(type), program = precision(program_dtype), run = precision(options.dtype);
   if (from == 0 || run == program) return type;  // as exported
@@ -501,6 +495,21 @@ std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) cons
   for (std::size_t i = 0; i < impl_->outputs.size(); ++i)
     outputs.push_back(values[i].isTensor() ? values[i].toTensor() : at::Tensor());
   return outputs;
+}
+
+const Graph& Program::graph() const { return impl_->graph; }
+const std::string& Program::where() const { return impl_->where; }
+at::ScalarType Program::default_dtype() const { return impl_->map_dtype(at::kFloat); }
+
+std::vector<c10::IValue> Program::graph_inputs(const std::vector<at::Tensor>& inputs) const {
+  return impl_->graph_inputs(inputs);
+}
+
+std::vector<std::optional<std::size_t>> Program::parameter_inputs() const {
+  std::vector<std::optional<std::size_t>> parameters;
+  for (const auto& feed : impl_->feeds)
+    parameters.push_back(feed.kind == Impl::Feed::Kind::kParameter ? std::optional(feed.index) : std::nullopt);
+  return parameters;
 }
 
 std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& inputs) const {

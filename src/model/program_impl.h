@@ -71,16 +71,4 @@ at::Tensor as_reals(const at::Tensor& tensor);
 /// A complex tensor of pairs of reals. A copy: a view would ask for an even offset, of the products' vectors too.
 at::Tensor as_complex(const at::Tensor& pairs);
 
-/// Sets LibTorch's default dtype for the ops that fall back on it (factories, int / int), and restores it.
-class DefaultDtypeScope {
- public:
-  explicit DefaultDtypeScope(at::ScalarType type);
-  ~DefaultDtypeScope();
-  DefaultDtypeScope(const DefaultDtypeScope&) = delete;
-  DefaultDtypeScope& operator=(const DefaultDtypeScope&) = delete;
-
- private:
-  caffe2::TypeMeta saved_;
-};
-
 }  // namespace hesspect

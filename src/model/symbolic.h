@@ -7,13 +7,9 @@
 #include <span>
 #include <string>
 
-namespace hesspect {
+#include "hesspect/model/graph.h"
 
-/// One of Python's operators.
-struct SymbolicOp {
-  std::size_t arity = 0;  // arguments at least
-  c10::IValue (*run)(std::span<const c10::IValue> arguments) = nullptr;
-};
+namespace hesspect {
 
 /// The operator of a node's target such as `_operator.floordiv`, `torch.sym_max` or `math.trunc`; nothing for others.
 std::optional<SymbolicOp> symbolic_op_from(const std::string& target);

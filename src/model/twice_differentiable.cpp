@@ -6,9 +6,9 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
-#include "executor.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
+#include "hesspect/model/executor.h"
 #include "op_alone.h"
 #include "program_impl.h"
 

@@ -9,8 +9,8 @@
 #include <set>
 #include <unordered_map>
 
-#include "compile.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/model/graph.h"
 
 namespace hesspect {
 namespace {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -29,6 +30,8 @@ struct Dimension {
   std::int64_t max = -1;  // -1: unbounded
   bool is_static() const { return size >= 0; }
 };
+
+struct Graph;  // hesspect/model/graph.h
 
 /// A tensor that the caller must supply, by its name in the exported signature.
 struct InputSpec {
@@ -125,6 +128,15 @@ class Program {
   /// @return the outputs in the order of outputs(); undefined tensors for non-tensor outputs
   /// @throws InputError if an op fails, naming node, op and source line
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
+
+  /// What the sweeps of room `tangent` need: the graph, the values of its inputs for a run (parameters as they are in
+  /// parameters(), complex ones as complex numbers), which of its inputs is which parameter of layout(), the default
+  /// dtype that its ops run under, and the start of messages.
+  const Graph& graph() const;
+  std::vector<c10::IValue> graph_inputs(const std::vector<at::Tensor>& inputs) const;
+  std::vector<std::optional<std::size_t>> parameter_inputs() const;
+  at::ScalarType default_dtype() const;
+  const std::string& where() const;
 
   /// Runs the program once and differentiates each node's op twice on its actual arguments.
   /// @throws InputError at the first op without a double backward, naming node, op and source line

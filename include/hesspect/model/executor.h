@@ -6,9 +6,21 @@
 #include <string>
 #include <vector>
 
-#include "compile.h"
+#include "hesspect/model/graph.h"
 
 namespace hesspect {
+
+/// Sets LibTorch's default dtype for the ops that fall back on it (factories, int / int), and restores it.
+class DefaultDtypeScope {
+ public:
+  explicit DefaultDtypeScope(at::ScalarType type);
+  ~DefaultDtypeScope();
+  DefaultDtypeScope(const DefaultDtypeScope&) = delete;
+  DefaultDtypeScope& operator=(const DefaultDtypeScope&) = delete;
+
+ private:
+  caffe2::TypeMeta saved_;
+};
 
 /// The values of one run, by slot.
 using Frame = std::vector<c10::IValue>;
@@ -27,6 +39,13 @@ Frame first_frame(const Graph& graph, std::vector<c10::IValue> inputs);
 /// Calls one op through the dispatcher, or a region of torch.vmap as a whole: arguments on the stack become returns.
 /// @param where  start of messages
 void call_op(const Instruction& instruction, std::vector<c10::IValue>& stack, const std::string& where);
+
+/// The same for every kind of instruction.
+void call(const Instruction& instruction, std::vector<c10::IValue>& stack, const std::string& where);
+
+/// In a handler: throws the exception again, as an error that names node, op and source line where it is LibTorch's.
+/// @throws InputError; MemoryError, and what says that memory ran out, as it is
+[[noreturn]] void rethrow_for(const Origin& origin, const std::string& where);
 
 void store_outputs(const Instruction& instruction, std::vector<c10::IValue>& stack, Frame& frame);
 

@@ -1,0 +1,95 @@
+// The tangent program: an exported program differentiated by rules of our own, in four sweeps over its graph.
+//
+//   forward   y, y_dot        values, and K tangents at once, node by node
+//   head      z_bar, z_bar_dot  the loss in closed form
+//   backward  x_bar, x_bar_dot  adjoints and their tangents; those of parameters add up to gradient and products
+//
+// Values and adjoints do not depend on the vectors: `keep` makes them once for any number of products. Without it a
+// product makes them again, all at once (*rebuilt*) or a segment at a time, where only what crosses a cut stays. In
+// units of one matrix product per layer: kept 6, rebuilt 8, segments 10; a gradient takes 3.
+// A Gauss-Newton product leaves out all terms with an adjoint (Schraudolph 2002).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hesspect/model/program.h"
+#include "hesspect/tangent/objective.h"
+
+namespace hesspect {
+
+/// How an op of the program is differentiated; for `inspect`.
+struct RuleCount {
+  std::string op;
+  std::int64_t count = 0;
+  bool own = false;  // by a rule of ours; else by LibTorch's autograd, that op alone
+};
+
+class TangentProgram {
+ public:
+  /// Borrows program. @param outputs  indices; the first is what the loss is taken of, the others are values alone
+  TangentProgram(const Program& program, std::vector<std::size_t> outputs);
+  ~TangentProgram();
+  TangentProgram(const TangentProgram&) = delete;
+  TangentProgram& operator=(const TangentProgram&) = delete;
+
+  const Program& program() const;
+  /// Why the program as a whole must be left to autograd; "" where it need not.
+  const std::string& obstacle() const;
+  std::vector<RuleCount> rules() const;
+  /// The length of the list that the sweeps walk, and whether it may be cut before node p.
+  std::size_t nodes() const;
+  bool may_cut(std::size_t p) const;
+
+  struct Impl;
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+/// Where a program is cut into segments: positions in its list of nodes, rising. None: it is not.
+using Cuts = std::vector<std::size_t>;
+
+/// What the objective is taken of: the output with dimension `batch_dim` first, and of that the first `rows`; a
+/// negative number: the output as it is.
+struct OutputRows {
+  std::int64_t batch_dim = 0;
+  std::int64_t rows = -1;
+};
+
+/// The sweeps of one micro-batch.
+class Sweeps {
+ public:
+  /// Borrows program.
+  Sweeps(const TangentProgram& program, std::vector<at::Tensor> inputs, std::shared_ptr<const RowObjective> objective,
+         OutputRows rows = {});
+  ~Sweeps();
+  Sweeps(Sweeps&&) noexcept;
+  Sweeps& operator=(Sweeps&&) noexcept;
+
+  /// Makes values and adjoints, which stay.
+  /// @param gauss_newton  values alone: products are of the Gauss-Newton matrix
+  void keep(bool gauss_newton = false);
+  bool is_kept() const;
+
+  /// sums += the gradient of the sum of terms. @param sums [shape] for each parameter
+  /// @return the sum of terms
+  double add_gradient(const std::vector<at::Tensor>& sums, const Cuts& cuts = {});
+  /// products += H v for K vectors.
+  /// @param v, products  [K, shape] for each parameter
+  /// @param cuts         where nothing is kept
+  void add_products(const std::vector<at::Tensor>& v, const std::vector<at::Tensor>& products,
+                    bool gauss_newton = false, const Cuts& cuts = {});
+
+  struct Impl;
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hesspect

@@ -1,0 +1,25 @@
+// What a TangentProgram holds, shared by the files of this room.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hesspect/tangent/tangent_program.h"
+#include "node_list.h"
+
+namespace hesspect {
+
+struct TangentProgram::Impl {
+  const Program& program;
+  NodeList list;
+  std::vector<MakeRun> rules;  // per node; nullptr: the fallback
+  int output = -1;             // the slot that the objective is taken of; -1: a constant
+  /// The last node where it is a linear layer whose output nobody but the objective reads: it may be run in chunks of
+  /// rows together with the objective.
+  int linear_head = -1;
+
+  Impl(const Program& the_program, const std::vector<std::size_t>& outputs);
+};
+
+}  // namespace hesspect

@@ -1,0 +1,50 @@
+#include "stacked.h"
+
+namespace hesspect {
+
+at::Tensor restacked(const std::vector<at::Tensor>& each) {
+  const at::Tensor& first = each.front();
+  if (each.size() == 1) return first.unsqueeze(0);
+  const std::int64_t distance = each[1].storage_offset() - first.storage_offset();
+  bool is_view = distance > 0;
+  for (std::size_t k = 1; is_view && k < each.size(); ++k)
+    is_view = each[k].is_alias_of(first) && each[k].sizes() == first.sizes() && each[k].strides() == first.strides() &&
+              each[k].storage_offset() == first.storage_offset() + static_cast<std::int64_t>(k) * distance;
+  if (!is_view) return at::stack(each);
+  std::vector<std::int64_t> sizes = first.sizes().vec(), strides = first.strides().vec();
+  sizes.insert(sizes.begin(), static_cast<std::int64_t>(each.size()));
+  strides.insert(strides.begin(), distance);
+  return first.as_strided(sizes, strides, first.storage_offset());
+}
+
+at::Tensor aligned(const at::Tensor& stacked, std::int64_t dims) {
+  if (!stacked.defined() || stacked.dim() == dims + 1) return stacked;
+  at::Tensor wider = stacked;
+  while (wider.dim() < dims + 1) wider = wider.unsqueeze(1);
+  return wider;
+}
+
+at::Tensor summed_to(const at::Tensor& stacked, at::IntArrayRef sizes) {
+  if (!stacked.defined() || stacked.sizes().slice(1) == sizes) return stacked;
+  const std::int64_t extra = stacked.dim() - 1 - static_cast<std::int64_t>(sizes.size());
+  std::vector<std::int64_t> over;
+  for (std::int64_t d = 0; d < stacked.dim() - 1; ++d)
+    if (d < extra || (sizes[static_cast<std::size_t>(d - extra)] == 1 && stacked.size(d + 1) != 1))
+      over.push_back(d + 1);
+  std::vector<std::int64_t> shape = sizes.vec();
+  shape.insert(shape.begin(), stacked.size(0));
+  return (over.empty() ? stacked : stacked.sum(over, /*keepdim=*/true)).reshape(shape);
+}
+
+at::Tensor stacked_zeros(std::int64_t k, at::IntArrayRef sizes, const at::Tensor& like) {
+  std::vector<std::int64_t> shape = sizes.vec();
+  shape.insert(shape.begin(), k);
+  return at::zeros(shape, like.options());
+}
+
+at::Tensor sum_of(const at::Tensor& a, const at::Tensor& b) {
+  if (!a.defined()) return b;
+  return b.defined() ? a + b : a;
+}
+
+}  // namespace hesspect

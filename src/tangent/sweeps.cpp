@@ -1,0 +1,429 @@
+// The sweeps of one micro-batch over the list of nodes.
+//
+// Values, tangents, adjoints and their tangents lie in frames, one entry a slot, and go as soon as no node will read
+// them. What a rule needs later it keeps itself, in its NodeRun. A segment's forward sweep is made twice: once on the
+// way to the objective, where only what crosses a cut stays, and once more before the segment's backward sweep.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "head.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/model/executor.h"
+#include "program_impl.h"
+#include "registry.h"
+
+namespace hesspect {
+namespace {
+
+/// What a sweep does at each node.
+struct Pass {
+  bool first = false;   // values forwards, adjoints backwards
+  bool second = false;  // their tangents
+  bool hold = false;    // runs stay for what comes after
+};
+
+std::size_t index(int slot) { return static_cast<std::size_t>(slot); }
+
+}  // namespace
+
+struct Sweeps::Impl {
+  const TangentProgram::Impl& program;
+  const NodeList& list;
+  std::vector<at::Tensor> inputs;
+  std::shared_ptr<const RowObjective> objective;
+  OutputRows rows;
+
+  std::vector<std::unique_ptr<NodeRun>> runs;  // per node
+  std::unique_ptr<Head> head;
+  Frame values;
+  std::vector<at::Tensor> dots;     // [K, …] per slot
+  std::vector<Sum> bars, bar_dots;  // per slot
+  std::vector<bool> crosses;        // per slot: it is read behind a cut that lies behind its maker
+  std::int64_t count = 1;           // K
+  bool gauss_newton = false;
+  bool kept = false;
+  bool fused = false;                 // the head is that of a linear layer
+  std::vector<Source> output_source;  // the head's where it is not
+
+  Impl(const TangentProgram& the_program, std::vector<at::Tensor> the_inputs,
+       std::shared_ptr<const RowObjective> the_objective, OutputRows the_rows)
+      : program(the_program.impl()),
+        list(program.list),
+        inputs(std::move(the_inputs)),
+        objective(std::move(the_objective)),
+        rows(the_rows) {}
+
+  std::size_t size() const { return list.nodes.size(); }
+  /// Whether the node is run by the head.
+  bool is_head(std::size_t n) const { return fused && static_cast<int>(n) == program.linear_head; }
+
+  // --- frames
+  // ---------------------------------------------------------------------------------------------------------
+
+  void begin_values() {
+    values.assign(index(list.slots), c10::IValue());
+    std::vector<c10::IValue> given = program.program.graph_inputs(inputs);
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      if (given[i].isTensor()) given[i] = given[i].toTensor().detach();
+      values[index(list.inputs[i])] = std::move(given[i]);
+    }
+    head = nullptr;
+  }
+
+  /// @param v  [K, shape] of each parameter
+  void begin_dots(const std::vector<at::Tensor>& v) {
+    dots.assign(index(list.slots), at::Tensor());
+    const auto parameters = program.program.parameter_inputs();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      if (!parameters[i] || !list.active[index(list.inputs[i])]) continue;
+      const bool is_complex = program.program.layout().entries()[*parameters[i]].is_complex();
+      const at::Tensor& t = v[*parameters[i]];
+      dots[index(list.inputs[i])] = is_complex ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
+    }
+  }
+
+  /// @param sums  [K, shape] of each parameter, to be added to; none: adjoints of parameters are not wanted
+  std::vector<Sum> new_sums(const std::vector<at::Tensor>& sums) const {
+    std::vector<Sum> frame(index(list.slots));
+    const auto parameters = program.program.parameter_inputs();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      if (!parameters[i]) continue;
+      Sum& sum = frame[index(list.inputs[i])];
+      sum.wanted = !sums.empty();
+      if (sums.empty() || program.program.layout().entries()[*parameters[i]].is_complex()) continue;
+      sum.value = sums[*parameters[i]];
+      sum.own = sum.fixed = true;
+    }
+    return frame;
+  }
+
+  /// Adds what complex parameters got, as pairs of reals.
+  void add_complex(const std::vector<Sum>& frame, const std::vector<at::Tensor>& sums) const {
+    const auto parameters = program.program.parameter_inputs();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      if (!parameters[i] || !program.program.layout().entries()[*parameters[i]].is_complex()) continue;
+      const at::Tensor& value = frame[index(list.inputs[i])].value;
+      if (value.defined()) sums[*parameters[i]].add_(at::view_as_real(value.resolve_conj()));
+    }
+  }
+
+  void find_crossing(const Cuts& cuts) {
+    crosses.assign(index(list.slots), false);
+    if (cuts.empty()) return;
+    std::vector<int> made(index(list.slots), -1);  // the segment of each slot's maker
+    int segment = 0;
+    std::size_t next = 0;
+    for (std::size_t n = 0; n < size(); ++n) {
+      if (next < cuts.size() && cuts[next] == n) {
+        ++segment;
+        ++next;
+      }
+      for (const Operand& operand : list.nodes[n].operands)
+        for_each_slot(operand, [&](int slot) {
+          if (made[index(slot)] >= 0 && made[index(slot)] != segment) crosses[index(slot)] = true;
+        });
+      for (const int slot : list.nodes[n].outputs)
+        if (slot >= 0) made[index(slot)] = segment;
+    }
+  }
+
+  // --- one node
+  // ---------------------------------------------------------------------------------------------------------
+
+  template <class Work>
+  void at_node(std::size_t n, Work&& work) const {
+    try {
+      work();
+    } catch (...) {
+      rethrow_for(list.nodes[n].instruction->origin, program.program.where());
+    }
+  }
+
+  Arguments arguments_of(std::size_t n) const {
+    const Node& node = list.nodes[n];
+    std::vector<c10::IValue> given;
+    for (const Operand& operand : node.operands) given.push_back(materialise(operand, values));
+    return {*node.instruction, node.sources, std::move(given), node.op ? &*node.op : nullptr};
+  }
+
+  void run_plainly(std::size_t n) {
+    const Node& node = list.nodes[n];
+    Arguments arguments = arguments_of(n);
+    std::vector<c10::IValue> stack = std::move(arguments.values);
+    arguments.call(stack);
+    if (node.instruction->spreads_list) {
+      const std::vector<at::Tensor> tensors = stack.at(0).toTensorVector();
+      for (std::size_t i = 0; i < node.outputs.size(); ++i)
+        if (node.outputs[i] >= 0) values[index(node.outputs[i])] = tensors.at(i);
+      return;
+    }
+    for (std::size_t i = 0; i < node.outputs.size() && i < stack.size(); ++i)
+      if (node.outputs[i] >= 0) values[index(node.outputs[i])] = std::move(stack[i]);
+  }
+
+  void run_by_rule(std::size_t n) {
+    Arguments arguments = arguments_of(n);
+    std::unique_ptr<NodeRun> run = program.rules[n] != nullptr ? program.rules[n](arguments) : nullptr;
+    if (run == nullptr) run = fallback(arguments);
+    std::vector<at::Tensor> y = run->value();
+    const Node& node = list.nodes[n];
+    for (std::size_t i = 0; i < node.outputs.size() && i < y.size(); ++i)
+      if (node.outputs[i] >= 0) values[index(node.outputs[i])] = std::move(y[i]);
+    runs[n] = std::move(run);
+  }
+
+  Tangents tangents_of(const Node& node) const {
+    std::vector<at::Tensor> stacked;
+    for (const Source& source : node.sources) stacked.push_back(dots[index(source.slot)]);
+    return {node.sources, std::move(stacked), count};
+  }
+
+  static bool any_defined(std::span<const at::Tensor> tensors) {
+    return std::ranges::any_of(tensors, [](const at::Tensor& t) { return t.defined(); });
+  }
+
+  void carry_tangents(std::size_t n) {
+    const Node& node = list.nodes[n];
+    const Tangents x_dot = tangents_of(node);
+    std::vector<at::Tensor> y_dot(node.outputs.size());
+    if (any_defined(x_dot.all())) y_dot = runs[n]->tangent(x_dot);
+    for (std::size_t i = 0; i < node.outputs.size() && i < y_dot.size(); ++i)
+      if (node.outputs[i] >= 0) dots[index(node.outputs[i])] = std::move(y_dot[i]);
+  }
+
+  // --- sweeps
+  // -----------------------------------------------------------------------------------------------------------
+
+  /// @param begin, end  nodes
+  void forward(std::size_t begin, std::size_t end, Pass pass) {
+    for (std::size_t n = begin; n < end; ++n) {
+      if (is_head(n)) continue;
+      const Node& node = list.nodes[n];
+      at_node(n, [&] {
+        if (pass.first && !node.active()) run_plainly(n);
+        if (pass.first && node.active()) run_by_rule(n);
+        if (pass.second && node.active()) carry_tangents(n);
+      });
+      if (!pass.hold) runs[n].reset();
+      for (const int slot : node.dead) {
+        if (crosses[index(slot)]) continue;
+        if (pass.first) values[index(slot)] = c10::IValue();
+        if (pass.second) dots[index(slot)] = at::Tensor();
+      }
+    }
+  }
+
+  /// The adjoints of a node's outputs, complete by now.
+  static std::vector<at::Tensor> taken(const Node& node, std::vector<Sum>& frame) {
+    std::vector<at::Tensor> tensors;
+    for (const int slot : node.outputs) {
+      tensors.push_back(slot < 0 ? at::Tensor() : std::move(frame[index(slot)].value));
+      if (slot >= 0) frame[index(slot)] = Sum{};
+    }
+    return tensors;
+  }
+
+  void backward(std::size_t begin, std::size_t end, Pass pass) {
+    for (std::size_t n = end; n-- > begin;) {
+      const Node& node = list.nodes[n];
+      if (!node.active() || is_head(n)) continue;
+      at_node(n, [&] {
+        if (pass.first) {
+          const std::vector<at::Tensor> y_bar = taken(node, bars);
+          Sink sink(node.sources, bars, 1);
+          if (any_defined(y_bar)) runs[n]->adjoint(y_bar, sink);
+        }
+        if (pass.second) {
+          const std::vector<at::Tensor> y_bar_dot = taken(node, bar_dots);
+          Sink sink(node.sources, bar_dots, count);
+          runs[n]->adjoint_tangent(y_bar_dot, sink);
+        }
+      });
+      if (!pass.hold) runs[n].reset();
+    }
+  }
+
+  // --- the head
+  // ---------------------------------------------------------------------------------------------------------
+
+  std::span<const Source> head_sources() const {
+    return fused ? std::span<const Source>(list.nodes[index(program.linear_head)].sources) : output_source;
+  }
+
+  /// Makes the head of the values that the forward sweep has left.
+  void make_head(Pass pass) {
+    if (fused) {
+      head = linear_head(arguments_of(index(program.linear_head)), objective);
+      if (head != nullptr) return;
+      fused = false;  // the layer's shapes are others than it takes: it is run as any node is
+      const std::size_t n = index(program.linear_head);
+      forward(n, n + 1, pass);
+    }
+    const bool is_active = program.output >= 0 && list.active[index(program.output)];
+    output_source.assign(is_active ? 1 : 0, Source{0, 0, program.output});
+    head = plain_head(materialise(list.kept.front(), values).toTensor(), objective, rows);
+  }
+
+  void head_backward(Pass pass) {
+    const std::span<const Source> sources = head_sources();
+    if (pass.second) {
+      std::vector<at::Tensor> stacked;
+      for (const Source& source : sources) stacked.push_back(std::exchange(dots[index(source.slot)], {}));
+      head->tangent(Tangents(sources, std::move(stacked), count));
+    }
+    Sink first(sources, bars, 1), second(sources, bar_dots, count);
+    head->backward(pass.first ? &first : nullptr, pass.second ? &second : nullptr, pass.hold, gauss_newton);
+  }
+
+  // --- whole sweeps
+  // -----------------------------------------------------------------------------------------------------
+
+  void begin_run(const Cuts& cuts) {
+    find_crossing(cuts);
+    begin_values();
+    runs.clear();
+    runs.resize(size());
+    fused = program.linear_head >= 0 && rows.rows < 0 && objective->rows_are_leading();
+  }
+
+  /// Forwards and back again, with nothing kept from before.
+  /// @param forwards, backwards  what is swept; `hold` is set here
+  void sweep(const Cuts& cuts, Pass forwards, Pass backwards) {
+    std::vector<std::size_t> bounds{0};
+    bounds.insert(bounds.end(), cuts.begin(), cuts.end());
+    bounds.push_back(size());
+    const std::size_t last = bounds.size() - 2;
+    forwards.hold = false;
+    for (std::size_t s = 0; s < last; ++s) forward(bounds[s], bounds[s + 1], forwards);
+    for (std::size_t s = last + 1; s-- > 0;) {
+      forwards.hold = true;
+      forward(bounds[s], bounds[s + 1], forwards);
+      if (s == last) {
+        make_head(forwards);
+        head_backward(backwards);
+      }
+      backward(bounds[s], bounds[s + 1], backwards);
+      forget(bounds[s], bounds[s + 1]);
+    }
+  }
+
+  /// Lets go what a segment's nodes made: only they and later ones read it.
+  void forget(std::size_t begin, std::size_t end) {
+    for (std::size_t n = begin; n < end; ++n) {
+      runs[n].reset();
+      for (const int slot : list.nodes[n].outputs) {
+        if (slot < 0) continue;
+        values[index(slot)] = c10::IValue();
+        if (!dots.empty()) dots[index(slot)] = at::Tensor();
+      }
+    }
+  }
+
+  void clear_frames() {
+    values.clear();
+    dots.clear();
+    bars.clear();
+    bar_dots.clear();
+  }
+
+  void keep(bool for_gauss_newton) {
+    kept = false;
+    gauss_newton = for_gauss_newton;
+    begin_run({});
+    forward(0, size(), {true, false, true});
+    make_head({true, false, true});
+    bars = new_sums({});
+    // Of a Gauss-Newton matrix the head alone knows what is kept: no adjoint leaves it.
+    Sink nowhere({}, bars, 1);
+    if (for_gauss_newton)
+      head->backward(&nowhere, nullptr, /*keep=*/true, true);
+    else
+      head_backward({true, false, true});
+    if (!for_gauss_newton) backward(0, size(), {true, false, true});
+    clear_frames();
+    kept = true;
+  }
+
+  double add_gradient(const std::vector<at::Tensor>& sums, const Cuts& cuts) {
+    kept = false;
+    gauss_newton = false;
+    begin_run(cuts);
+    std::vector<at::Tensor> stacked;
+    for (const at::Tensor& sum : sums) stacked.push_back(sum.unsqueeze(0));
+    bars = new_sums(stacked);
+    sweep(cuts, {true, false, false}, {true, false, false});
+    add_complex(bars, stacked);
+    const double sum = head->sum();
+    finish();
+    return sum;
+  }
+
+  void add_products(const std::vector<at::Tensor>& v, const std::vector<at::Tensor>& products, bool for_gauss_newton,
+                    const Cuts& cuts) {
+    count = v.front().size(0);
+    gauss_newton = for_gauss_newton;
+    if (!kept) begin_run(cuts);
+    begin_dots(v);
+    bar_dots = new_sums(products);
+    if (kept) {
+      forward(0, size(), {false, true, true});
+      head_backward({false, true, true});
+      backward(0, size(), {false, true, true});
+    } else {
+      bars = new_sums({});
+      sweep(cuts, {true, true, false}, {!gauss_newton, true, false});
+    }
+    add_complex(bar_dots, products);
+    if (kept)
+      clear_frames();
+    else
+      finish();
+  }
+
+  void finish() {
+    clear_frames();
+    runs.clear();
+    head = nullptr;
+  }
+};
+
+namespace {
+
+/// What every sweep runs under.
+struct SweepScope {
+  explicit SweepScope(const Program& program) : default_dtype(program.default_dtype()) {}
+  at::NoGradGuard no_grad;
+  DefaultDtypeScope default_dtype;
+};
+
+}  // namespace
+
+Sweeps::Sweeps(const TangentProgram& program, std::vector<at::Tensor> inputs,
+               std::shared_ptr<const RowObjective> objective, OutputRows rows)
+    : impl_(std::make_unique<Impl>(program, std::move(inputs), std::move(objective), rows)) {}
+Sweeps::~Sweeps() = default;
+Sweeps::Sweeps(Sweeps&&) noexcept = default;
+Sweeps& Sweeps::operator=(Sweeps&&) noexcept = default;
+
+void Sweeps::keep(bool gauss_newton) {
+  const SweepScope scope(impl_->program.program);
+  impl_->keep(gauss_newton);
+}
+
+bool Sweeps::is_kept() const { return impl_->kept; }
+
+double Sweeps::add_gradient(const std::vector<at::Tensor>& sums, const Cuts& cuts) {
+  const SweepScope scope(impl_->program.program);
+  return impl_->add_gradient(sums, cuts);
+}
+
+void Sweeps::add_products(const std::vector<at::Tensor>& v, const std::vector<at::Tensor>& products, bool gauss_newton,
+                          const Cuts& cuts) {
+  const SweepScope scope(impl_->program.program);
+  impl_->add_products(v, products, gauss_newton, cuts);
+}
+
+}  // namespace hesspect

@@ -1,0 +1,66 @@
+#include "hesspect/tangent/tangent_program.h"
+
+#include <map>
+
+#include "head.h"
+#include "program_impl.h"
+#include "registry.h"
+
+namespace hesspect {
+namespace {
+
+/// The last node where only the objective reads what it makes, and it is a linear layer; else -1.
+int find_linear_head(const NodeList& list, int output) {
+  if (output < 0 || list.nodes.empty()) return -1;
+  int maker = -1;
+  for (std::size_t n = 0; n < list.nodes.size(); ++n) {
+    for (const int slot : list.nodes[n].outputs)
+      if (slot == output) maker = static_cast<int>(n);
+    for (const Operand& operand : list.nodes[n].operands) {
+      bool reads = false;
+      for_each_slot(operand, [&](int slot) { reads = reads || slot == output; });
+      if (reads) return -1;
+    }
+  }
+  for (std::size_t i = 1; i < list.kept.size(); ++i)
+    if (list.kept[i].slot == output) return -1;
+  if (maker < 0) return -1;
+  const Node& node = list.nodes[static_cast<std::size_t>(maker)];
+  return node.active() && !node.op && is_linear_layer(*node.instruction) ? maker : -1;
+}
+
+}  // namespace
+
+TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::size_t>& outputs)
+    : program(the_program), list(node_list(the_program, outputs)) {
+  for (const Node& node : list.nodes) rules.push_back(node.active() ? rule_for(*node.instruction) : nullptr);
+  if (list.kept.front().kind == Operand::Kind::kSlot) output = list.kept.front().slot;
+  linear_head = find_linear_head(list, output);
+}
+
+TangentProgram::TangentProgram(const Program& program, std::vector<std::size_t> outputs)
+    : impl_(std::make_unique<Impl>(program, outputs)) {}
+TangentProgram::~TangentProgram() = default;
+
+const Program& TangentProgram::program() const { return impl_->program; }
+const std::string& TangentProgram::obstacle() const { return impl_->list.obstacle; }
+
+std::size_t TangentProgram::nodes() const { return impl_->list.nodes.size(); }
+
+bool TangentProgram::may_cut(std::size_t p) const { return p > 0 && p < nodes() && !impl_->list.uncut.contains(p); }
+
+std::vector<RuleCount> TangentProgram::rules() const {
+  std::map<std::pair<std::string, bool>, std::int64_t> counts;
+  for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n) {
+    const Node& node = impl_->list.nodes[n];
+    if (!node.active()) continue;
+    std::string name = node.instruction->origin.target;
+    if (name.starts_with("torch.ops.")) name = name.substr(10);
+    ++counts[{name, impl_->rules[n] != nullptr}];
+  }
+  std::vector<RuleCount> rules;
+  for (const auto& [key, count] : counts) rules.push_back({key.first, count, key.second});
+  return rules;
+}
+
+}  // namespace hesspect

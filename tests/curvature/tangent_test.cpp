@@ -1,0 +1,118 @@
+// The tangent program against LibTorch's autograd on every kind of model: gradient, products kept, rebuilt and in
+// segments, one vector or several, and Gauss-Newton products.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <gtest/gtest.h>
+
+#include "../../src/curvature/local_loss.h"
+#include "support/fixture.h"
+
+namespace hesspect {
+namespace {
+
+using test::Fixture;
+using test::relative_error;
+
+struct Problem {
+  Fixture fixture;
+  Program program;
+  LocalLoss local;
+  std::vector<MicroBatch> batches;
+
+  Problem(const std::string& name, at::ScalarType dtype, std::int64_t micro_batch)
+      : fixture(name),
+        program(Program::load(fixture.path(".pt2"), {dtype, at::kCPU})),
+        local(program, fixture.shard(program), fixture.loss(), fixture.output_index()) {
+    const std::int64_t size =
+        program.static_batch().value_or(std::min(micro_batch, program.most_rows().value_or(micro_batch)));
+    for (const RowRange range : local.micro_batches(size)) batches.push_back(local.batch(range));
+  }
+
+  std::vector<at::Tensor> views(const at::Tensor& flat) const { return program.layout().views(flat); }
+  at::Tensor zeros() const { return at::zeros({program.layout().size()}, local.tensor_options()); }
+  /// K random vectors [K, n].
+  at::Tensor vectors(std::int64_t k) const {
+    at::manual_seed(7);
+    return at::randn({k, program.layout().size()}, local.tensor_options());
+  }
+  /// Each parameter's entries of [K, n]: [K, shape].
+  std::vector<at::Tensor> stacked(const at::Tensor& flat) const {
+    std::vector<at::Tensor> parts;
+    for (const ParameterEntry& entry : program.layout().entries()) {
+      std::vector<std::int64_t> shape{flat.size(0)};
+      shape.insert(shape.end(), entry.shape.begin(), entry.shape.end());
+      parts.push_back(flat.narrow(1, entry.offset, entry.numel).view(shape));
+    }
+    return parts;
+  }
+
+  at::Tensor gradient_by_autograd() {
+    at::AutoGradMode grad(true);
+    const at::Tensor sum = zeros();
+    for (const MicroBatch& batch : batches) local.add_gradient(batch, views(sum));
+    return sum;
+  }
+  at::Tensor products_by_autograd(const at::Tensor& v) {
+    at::AutoGradMode grad(true);
+    const at::Tensor sums = at::zeros_like(v);
+    for (const MicroBatch& batch : batches)
+      for (std::int64_t k = 0; k < v.size(0); ++k)
+        local.add_product(local.gradient_graph(batch), views(v[k]), false, views(sums[k]));
+    return sums;
+  }
+  /// @param kept  each micro-batch's sweeps are kept, and used twice
+  at::Tensor products_by_sweeps(const at::Tensor& v, bool kept, const Cuts& cuts, bool gauss_newton = false) {
+    const at::Tensor sums = at::zeros_like(v);
+    for (const MicroBatch& batch : batches) {
+      Sweeps sweeps = local.sweeps(batch);
+      if (kept) {
+        sweeps.keep(gauss_newton);
+        sweeps.add_products(stacked(at::ones_like(v)), stacked(at::zeros_like(v)), gauss_newton);
+      }
+      sweeps.add_products(stacked(v), stacked(sums), gauss_newton, cuts);
+    }
+    return sums;
+  }
+};
+
+Cuts every(std::size_t nodes, const TangentProgram& program) {
+  Cuts cuts;
+  for (std::size_t p = nodes; p < program.nodes(); p += nodes)
+    if (program.may_cut(p)) cuts.push_back(p);
+  return cuts;
+}
+
+class TangentProgramTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(TangentProgramTest, AsAutograd) {
+  for (const std::int64_t micro_batch : {1000, 3}) {
+    Problem problem(GetParam(), at::kDouble, micro_batch);
+    ASSERT_EQ(problem.local.tangent_program().obstacle(), "");
+    const at::Tensor gradient = problem.zeros();
+    for (const MicroBatch& batch : problem.batches) problem.local.sweeps(batch).add_gradient(problem.views(gradient));
+    EXPECT_LE(relative_error(gradient, problem.gradient_by_autograd()), 1e-12);
+
+    const at::Tensor v = problem.vectors(3), exact = problem.products_by_autograd(v);
+    const Cuts cuts = every(3, problem.local.tangent_program());
+    EXPECT_LE(relative_error(problem.products_by_sweeps(v, true, {}), exact), 1e-12) << "kept";
+    EXPECT_LE(relative_error(problem.products_by_sweeps(v, false, {}), exact), 1e-12) << "rebuilt";
+    EXPECT_LE(relative_error(problem.products_by_sweeps(v, false, cuts), exact), 1e-12) << "segments";
+    const at::Tensor one = v.narrow(0, 1, 1).contiguous();
+    EXPECT_LE(relative_error(problem.products_by_sweeps(one, true, {}), exact.narrow(0, 1, 1)), 1e-12) << "one";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, TangentProgramTest,
+                         ::testing::Values("mlp_mse", "mlp_ce", "mlp_bce", "relu_mse", "linreg", "softmax_zero",
+                                           "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit", "bert", "gpt2",
+                                           "gpt2_shifted", "llama", "widedeep", "multi_output", "symint", "constants",
+                                           "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward",
+                                           "complex_rotary", "fourier", "complex_parameters", "complex_decomposed",
+                                           "complex_input", "mixture", "vmap_rows", "vmap_ensemble", "instance_norm",
+                                           "instance_norm_decomposed"),
+                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(Losses, TangentProgramTest, ::testing::ValuesIn(test::kLossCases),
+                         [](const auto& test) { return std::string(test.param); });
+
+}  // namespace
+}  // namespace hesspect
