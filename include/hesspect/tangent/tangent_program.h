@@ -38,8 +38,6 @@ class TangentProgram {
   TangentProgram& operator=(const TangentProgram&) = delete;
 
   const Program& program() const;
-  /// Why the program as a whole must be left to autograd; "" where it need not.
-  const std::string& obstacle() const;
   std::vector<RuleCount> rules() const;
   /// The length of the list that the sweeps walk, and whether it may be cut before node p.
   std::size_t nodes() const;
