@@ -173,11 +173,20 @@ const TangentProgram& LocalLoss::tangent_program() {
 }
 
 Sweeps LocalLoss::sweeps(const MicroBatch& batch) {
-  if (is_output()) throw UsageError("loss 'output' has no sweeps");
-  const std::int64_t dim = program_.outputs()[static_cast<std::size_t>(output_index_)].batch_dim;
+  const OutputSpec& spec = program_.outputs()[static_cast<std::size_t>(output_index_)];
+  const bool is_scalar = is_output() && !is_per_row_output(program_, output_index_);
   OutputRows rows;
-  if (dim != 0 || batch.padded != batch.rows) rows = {dim, batch.rows};
-  std::shared_ptr<const RowObjective> objective = row_loss(options_, batch.output_like, batch.target, batch.weight);
+  if (!is_scalar && (spec.batch_dim != 0 || batch.padded != batch.rows)) rows = {spec.batch_dim, batch.rows};
+  std::shared_ptr<const RowObjective> objective;
+  if (is_output()) {
+    at::NoGradGuard no_grad;
+    const std::vector<at::Tensor> outputs = program_.run(batch.inputs);
+    objective = output_rows(program_, options_, output_index_,
+                            output_of(program_, outputs, output_index_, batch, /*may_be_scalar=*/true),
+                            output_count(program_, options_, outputs, batch));
+  } else {
+    objective = row_loss(options_, batch.output_like, batch.target, batch.weight);
+  }
   return Sweeps(tangent_program(), batch.inputs, std::move(objective), rows);
 }
 

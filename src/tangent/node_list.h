@@ -26,9 +26,9 @@ struct Node {
 struct NodeList {
   std::vector<Node> nodes;
   int slots = 0;
-  std::vector<bool> active;   // per slot: it depends on parameters, and the loss on it
-  std::vector<int> inputs;    // slots, in the graph's order
-  std::vector<Operand> kept;  // the outputs that were asked for, in order
+  std::vector<bool> active;                           // per slot: it depends on parameters, and the loss on it
+  std::vector<int> inputs;                            // slots, in the graph's order
+  std::vector<Operand> kept;                          // the outputs that were asked for, in order
   std::vector<std::unique_ptr<Instruction>> regions;  // several nodes as one
   /// Positions p, where the list may not be cut before node p: an op in between writes to what came before.
   std::set<std::size_t> uncut;
