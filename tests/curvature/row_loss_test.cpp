@@ -12,7 +12,10 @@
 #include <limits>
 
 #include "../../src/curvature/allocation_meter.h"
+#include "../../src/curvature/local_loss.h"
+#include "../../src/curvature/output_loss.h"
 #include "hesspect/core/errors.h"
+#include "support/fixture.h"
 
 namespace hesspect {
 namespace {
@@ -353,6 +356,42 @@ TEST(Outputs, OfHalfPrecision) {
 }
 
 TEST(Outputs, AloneHaveNoTarget) { EXPECT_THROW(row_loss(options("output"), at::zeros({1}), {}, {}), UsageError); }
+
+/// Loss `output` of a program's first output: the sum, and the gradient with respect to the parameters.
+void check_output_rows(const char* fixture_name, Reduction reduction, std::int64_t rows) {
+  const test::Fixture fixture(fixture_name);
+  Program program = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+  LossOptions loss = options("output");
+  loss.reduction = reduction;
+  const LocalLoss local(program, fixture.shard(program), loss, 0);
+  const MicroBatch batch = local.unchecked_batch({0, rows});
+  at::AutoGradMode grad(true);
+  const auto gradient = [&](const at::Tensor& sum) {
+    std::vector<at::Tensor> flat;
+    for (const at::Tensor& g : torch::autograd::grad({sum}, program.parameters())) flat.push_back(g.reshape({-1}));
+    return at::cat(flat);
+  };
+  const LossSum sum = output_loss(program, loss, 0, batch);
+  const at::Tensor exact = gradient(sum.sum);
+  const std::vector<at::Tensor> outputs = program.run(batch.inputs);
+  const at::Tensor output = output_of(program, outputs, 0, batch, true);
+  const double count = output_count(program, loss, outputs, batch);
+  EXPECT_EQ(count, sum.count);
+  const at::Tensor tangents = at::randn_like(output.detach()).unsqueeze(0);
+  const auto objective = output_rows(program, loss, 0, output.detach(), count);
+  const Derivatives found = by_rows(*objective, output.detach(), tangents, kAll);
+  EXPECT_NEAR(found.value, sum.sum.item<double>(), 1e-12 * std::abs(found.value));
+  expect_near(gradient((output * found.adjoint).sum()), exact, 1e-12, fixture_name);
+  EXPECT_TRUE(found.adjoint_tangent.eq(0).all().item<bool>());
+  EXPECT_FALSE(objective->is_curved());
+}
+
+TEST(Outputs, ThatAreTheLoss) {
+  check_output_rows("own_loss", Reduction::kMean, 7);
+  check_output_rows("own_loss", Reduction::kSum, 7);
+  // One loss a row, of fewer rows than the program takes.
+  check_output_rows("static_batch", Reduction::kMean, 3);
+}
 
 }  // namespace
 }  // namespace hesspect
