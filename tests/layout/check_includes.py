@@ -25,7 +25,7 @@ ROOMS = {
     "tangent": {"model"},
     "data": set(),
     "krylov": {"comm"},
-    "curvature": {"tangent", "model", "data", "comm", "krylov"},
+    "curvature": {"model", "tangent", "data", "comm", "krylov"},
     "spectrum": {"krylov", "comm"},
     "plan": set(),
     "io": {"config", "spectrum"},

@@ -1,0 +1,3 @@
+// The kernels for AVX-512 (F, DQ, BW, VL).
+#define HESSPECT_ISA avx512
+#include "cpu_kernels.inc"
