@@ -48,6 +48,11 @@ at::Tensor part(const at::Tensor& rows, std::int64_t begin, std::int64_t r) {
   return rows.defined() ? rows.narrow(0, begin, r) : rows;
 }
 
+/// Σ_c a_c w_c [r, 1, D] of a [r, C, D]; w [C, 1] or undefined: all 1.
+at::Tensor class_sums(const at::Tensor& a, const at::Tensor& w) {
+  return w.defined() ? at::matmul(w.t(), a) : a.sum(1, true);
+}
+
 class ClassRows : public RowObjective {
  protected:
   explicit ClassRows(const ClassShape& shape)
@@ -59,10 +64,6 @@ class ClassRows : public RowObjective {
   at::Tensor per_term(const at::Tensor& numbers) const { return numbers.reshape({rows(), 1, inner_}); }
   /// Σ_c a_c b_c w_c [r, 1, D] of a, b [r, C, D]; w [C, 1] or undefined: all 1.
   at::Tensor dot(const at::Tensor& a, const at::Tensor& b, const at::Tensor& w) const;
-  at::Tensor class_sums(const at::Tensor& a, const at::Tensor& w) const {
-    if (!w.defined()) return a.sum(1, true);
-    return at::matmul(w.t(), a);
-  }
 
   std::int64_t classes_, inner_;
 };
@@ -106,17 +107,17 @@ ClassTargets of_classes(const LossOptions& options, std::int64_t classes, double
   return out;
 }
 
-ClassTargets of_probabilities(const LossOptions& options, std::int64_t classes, const at::Tensor& target,
-                              const at::Tensor& weight) {
+/// @param target  [R, C, D]
+ClassTargets of_probabilities(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
+  const std::int64_t rows = target.size(0), classes = target.size(1), inner = target.size(2);
   const double smoothing = options.label_smoothing;
   const at::Tensor& weights = options.class_weights;
-  const at::Tensor sums = weights.defined() ? at::tensordot(target, weights, {1}, {0}) : target.sum(1);
-  at::Tensor scale = at::ones(sums.sizes(), sums.options().dtype(at::kDouble));
-  if (weight.defined()) scale.mul_(weight);
+  at::Tensor scale = at::ones({rows, 1, inner}, target.options().dtype(at::kDouble));
+  if (weight.defined()) scale.mul_(weight.reshape(scale.sizes()));
   ClassTargets out;
   out.probabilities = target;
   out.b = scale * (1 - smoothing);
-  out.a = out.b * sums;
+  out.a = out.b * class_sums(target, weights.defined() ? weights.unsqueeze(1) : weights);
   if (smoothing == 0) return out;
   out.s = scale * (smoothing / static_cast<double>(classes));
   out.a.add_(weights.defined() ? out.s * weights.sum(at::kDouble) : out.s * classes);
@@ -183,7 +184,7 @@ CrossEntropyRows::CrossEntropyRows(const ClassShape& shape, const at::Tensor& cl
     : ClassRows(shape), a_(per_term(targets.a).to(dtype)), b_(per_term(targets.b).to(dtype)) {
   if (class_weights.defined()) weights_ = class_weights.contiguous().unsqueeze(1);
   if (targets.classes.defined()) target_ = per_term(targets.classes);
-  if (targets.probabilities.defined()) probabilities_ = cut(targets.probabilities.reshape({rows(), columns()}));
+  if (targets.probabilities.defined()) probabilities_ = targets.probabilities;
   if (targets.s.defined()) s_ = per_term(targets.s).to(dtype);
 }
 
@@ -257,18 +258,18 @@ void CrossEntropyRows::plain_adjoint(const at::Tensor& p, std::int64_t begin, at
 void CrossEntropyRows::adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
                                        at::Tensor out) const {
   const at::Tensor a = a_.narrow(0, begin, state.size(0));
-  for (std::int64_t k = 0; k < z_dot.size(0); ++k) {
-    const at::Tensor tangent = z_dot[k], result = out[k];
-    if (fits(state) && tangent.is_contiguous() && result.is_contiguous()) {
-      fused::cross_entropy_adjoint_tangent(
-          {.p = state, .z_dot = tangent, .a = a, .z_bar_dot = result, .columns = classes_});
-      continue;
-    }
-    const at::Tensor p = cut(state);
-    at::Tensor rows = cut(result);
-    at::sub_out(rows, cut(tangent), dot(p, cut(tangent), {}));
-    rows.mul_(p).mul_(a);
+  if (fits(state) && z_dot.is_contiguous() && out.is_contiguous())
+    return fused::cross_entropy_adjoint_tangent(
+        {.p = state, .z_dot = z_dot, .a = a, .z_bar_dot = out, .columns = classes_});
+  if (z_dot.size(0) > 1) {  // chunks of rows of several tangents are contiguous one by one
+    for (std::int64_t k = 0; k < z_dot.size(0); ++k)
+      adjoint_tangent(state, begin, z_dot.narrow(0, k, 1), out.narrow(0, k, 1));
+    return;
   }
+  const at::Tensor p = cut(state), tangent = cut(z_dot[0]);
+  at::Tensor result = cut(out[0]);
+  at::sub_out(result, tangent, dot(p, tangent, {}));
+  result.mul_(p).mul_(a);
 }
 
 }  // namespace
@@ -280,7 +281,7 @@ std::unique_ptr<RowObjective> class_rows(const LossOptions& options, const at::T
   if (options.kind == LossKind::kNll)
     return std::make_unique<NllRows>(shape, of_classes(options, shape.classes, 0, target, weight), dtype);
   const ClassTargets targets = at::isFloatingType(target.scalar_type())
-                                   ? of_probabilities(options, shape.classes, target, weight)
+                                   ? of_probabilities(options, target.reshape({-1, shape.classes, shape.inner}), weight)
                                    : of_classes(options, shape.classes, options.label_smoothing, target, weight);
   return std::make_unique<CrossEntropyRows>(shape, options.class_weights, targets, dtype);
 }

@@ -249,25 +249,31 @@ TEST(Classes, HugeLogits) {
   expect_near(found.adjoint_tangent, at::constant_pad_nd(exact.adjoint_tangent, {1, 0}), 1e-12, "its tangent");
 }
 
-/// No array of the output's size beside the state and the result, by the kernels or without them.
-TEST(Classes, Memory) {
-  const std::int64_t rows = 48, classes = 20'000;
-  const at::Tensor output = at::randn({rows, classes}), z_bar = at::empty_like(output);
-  const at::Tensor z_dot = at::randn({2, rows, classes});
+/// No array of the output's size beside the state and the results, by the kernels or without them.
+void check_memory(const std::vector<std::int64_t>& shape, const at::Tensor& target, std::int64_t gap) {
   LossOptions loss = options("cross_entropy");
   loss.label_smoothing = 0.1;
-  loss.class_weights = at::rand({classes});
-  for (const at::Tensor& target : {some_classes({rows}, classes), at::rand({rows, classes})})
-    for (const std::int64_t gap : {0, 1}) {
-      const auto objective = row_loss(loss, output, target, at::ones({rows}));
-      const at::Tensor state = at::empty({rows, classes + gap}).narrow(1, 0, classes).copy_(output);
-      const AllocationMeter meter(at::kCPU);
-      objective->prepare(state, 0);
-      objective->adjoint(state, 0, z_bar);
-      objective->adjoint_tangent(state, 0, z_dot, z_dot);
-      EXPECT_GT(meter.peak_bytes(), 0);
-      EXPECT_LT(meter.peak_bytes(), rows * classes * 4 / 3);
-    }
+  loss.class_weights = at::rand({shape[1]});
+  const at::Tensor output = at::randn(shape), weight = check_weight(loss, output, at::ones({shape[0]}), 0);
+  const std::int64_t columns = output.numel() / shape[0];
+  const at::Tensor state = at::empty({shape[0], columns + gap}).narrow(1, 0, columns).copy_(output.flatten(1));
+  const at::Tensor z_bar = at::empty({shape[0], columns}), z_dot = at::randn({2, shape[0], columns});
+  const AllocationMeter meter(at::kCPU);
+  const auto objective = row_loss(loss, output, target, weight);
+  objective->prepare(state, 0);
+  objective->adjoint(state, 0, z_bar);
+  objective->adjoint_tangent(state, 0, z_dot, z_dot);
+  EXPECT_GT(meter.peak_bytes(), 0);
+  EXPECT_LT(meter.peak_bytes(), output.numel() * 4 / 3);
+}
+
+TEST(Classes, Memory) {
+  for (const std::int64_t gap : {0, 1}) {
+    check_memory({48, 20'000}, some_classes({48}, 20'000), gap);
+    check_memory({48, 20'000}, at::rand({48, 20'000}), gap);
+  }
+  check_memory({24, 200, 200}, some_classes({24, 200}, 200), 0);
+  check_memory({24, 200, 200}, at::rand({24, 200, 200}), 0);
 }
 
 // --- elements -----------------------------------------------------------------------------------------------------
