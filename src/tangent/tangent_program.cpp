@@ -44,6 +44,12 @@ TangentProgram::~TangentProgram() = default;
 
 const Program& TangentProgram::program() const { return impl_->program; }
 
+bool TangentProgram::uses_fallback() const {
+  for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n)
+    if (impl_->list.nodes[n].active() && impl_->rules[n] == nullptr) return true;
+  return false;
+}
+
 std::size_t TangentProgram::nodes() const { return impl_->list.nodes.size(); }
 
 bool TangentProgram::may_cut(std::size_t p) const { return p > 0 && p < nodes() && !impl_->list.uncut.contains(p); }

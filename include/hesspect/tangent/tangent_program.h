@@ -39,6 +39,8 @@ class TangentProgram {
 
   const Program& program() const;
   std::vector<RuleCount> rules() const;
+  /// Whether the derivatives of any op are left to autograd.
+  bool uses_fallback() const;
   /// The length of the list that the sweeps walk, and whether it may be cut before node p.
   std::size_t nodes() const;
   bool may_cut(std::size_t p) const;
