@@ -68,5 +68,53 @@ TEST(RowNormRule, MeansThatAreReadAreLeftToAutograd) {
   }
 }
 
+TEST(GroupNormRule, AsAutograd) {
+  const at::Tensor x = numbers({3, 6, 5, 2}), w = numbers({6}), b = numbers({6});
+  const IValue none;
+  for (const int groups : {1, 2, 6}) {
+    expect_as_autograd({.op = "aten::group_norm", .arguments = {x, groups, w, b, 1e-5}, .active = {0, 2, 3}});
+    expect_as_autograd(
+        {.op = "aten::native_group_norm", .arguments = {x, w, b, 3, 6, 10, groups, 1e-5}, .active = {0, 1, 2}});
+  }
+  expect_as_autograd({.op = "aten::group_norm", .arguments = {x, 2, none, none, 1e-3}, .active = {0}});
+  expect_as_autograd({.op = "aten::group_norm", .arguments = {x, 2, w, b, 1e-3}, .active = {0}});
+  expect_as_autograd({.op = "aten::group_norm", .arguments = {x, 2, w, b, 1e-3}, .active = {2, 3}});
+  expect_as_autograd({.op = "aten::group_norm", .arguments = {numbers({4, 6}), 3, w, b}, .active = {0, 2, 3}});
+  const at::Tensor last = x.contiguous(at::MemoryFormat::ChannelsLast);
+  expect_as_autograd({.op = "aten::group_norm", .arguments = {last, 3, w, b}, .active = {0, 2, 3}});
+}
+
+TEST(GroupNormRule, InstanceNorm) {
+  const at::Tensor x = numbers({3, 4, 7}), w = numbers({4}), b = numbers({4}), ones = at::ones({4}, at::kDouble);
+  const IValue none;
+  expect_as_autograd(
+      {.op = "aten::instance_norm", .arguments = {x, w, b, none, none, true, 0.1, 1e-5, false}, .active = {0, 1, 2}});
+  expect_as_autograd(
+      {.op = "aten::instance_norm", .arguments = {x, none, none, none, none, true, 0.1, 1e-5, false}, .active = {0}});
+  expect_refused(
+      {.op = "aten::instance_norm", .arguments = {x, w, b, ones, ones, false, 0.1, 1e-5, false}, .active = {0}});
+}
+
+TEST(BatchNormRule, AsAutogradInEvalMode) {
+  const at::Tensor w = numbers({6}), b = numbers({6}), mean = numbers({6}), variance = numbers({6}).square() + 0.1;
+  const IValue none;
+  for (const at::Tensor& x :
+       {numbers({3, 6, 5, 2}), numbers({7, 6}), numbers({3, 6, 5, 2}).contiguous(at::MemoryFormat::ChannelsLast)}) {
+    for (const std::vector<std::size_t>& active : {std::vector<std::size_t>{0, 1, 2}, {0}, {0, 2}, {1}})
+      expect_as_autograd({.op = "aten::batch_norm",
+                          .arguments = {x, w, b, mean, variance, false, 0.1, 1e-5, false},
+                          .active = active});
+    expect_as_autograd({.op = "aten::native_batch_norm",
+                        .arguments = {x, w, none, mean, variance, false, 0.1, 1e-5},
+                        .active = {0, 1}});
+    expect_as_autograd({.op = "aten::_native_batch_norm_legit_no_training",
+                        .arguments = {x, none, none, mean, variance, 0.1, 1e-5},
+                        .active = {0}});
+  }
+  expect_refused({.op = "aten::batch_norm",
+                  .arguments = {numbers({7, 6}), w, b, mean, variance, true, 0.1, 1e-5, false},
+                  .active = {0, 1, 2}});
+}
+
 }  // namespace
 }  // namespace hesspect::test

@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,14 @@ namespace hesspect {
 
 /// Whether the fused kernels take such tensors.
 inline bool is_fusible(const at::Tensor& t) { return t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble; }
+
+/// Whether only the first output is read: means and deviations, which native ops give as well, have no rule.
+inline bool reads_first_alone(const Arguments& arguments) {
+  const std::vector<int>& outputs = arguments.instruction.outputs;
+  return outputs.empty() || std::all_of(outputs.begin() + 1, outputs.end(), [](int slot) { return slot < 0; });
+}
+
+inline at::Tensor contiguous(const at::Tensor& t) { return t.defined() ? t.contiguous() : t; }
 
 /// [K, shape] with each tangent contiguous, as kernels take vectors of parameters; undefined where it is.
 inline at::Tensor contiguous_parts(const at::Tensor& stacked) {

@@ -1,4 +1,4 @@
-// Layer, RMS, group and eval-mode batch norm.
+// Layer and RMS norm.
 #include <ATen/ATen.h>
 
 #include <algorithm>
@@ -25,15 +25,6 @@ bool takes(const Arguments& arguments, std::initializer_list<std::size_t> weight
     return !w.defined() || w.scalar_type() == x.scalar_type();
   });
 }
-
-/// Whether only the first output is read: mean and deviation, which native ops give as well, have no rule.
-bool reads_first_alone(const Arguments& arguments) {
-  const std::vector<int>& outputs = arguments.instruction.outputs;
-  return std::all_of(outputs.begin() + std::min<std::ptrdiff_t>(1, std::ssize(outputs)), outputs.end(),
-                     [](int slot) { return slot < 0; });
-}
-
-at::Tensor contiguous(const at::Tensor& t) { return t.defined() ? t.contiguous() : t; }
 
 /// layer_norm(x, shape, w, b), rms_norm(x, shape, w): y = w∘x̂ + b, x̂ = r (x − ⟨x⟩), for RMS norm without ⟨x⟩.
 class RowNorm final : public NodeRun {
