@@ -3,6 +3,7 @@
 
 #include "named_argument.h"
 
+#include "../image_layout.h"
 #include "../registry.h"
 #include "../stacked.h"
 
@@ -78,8 +79,7 @@ class Convolution final : public NodeRun {
         w_(arguments.tensor(1)),
         bias_(arguments.optional_tensor(2)),
         // oneDNN takes float32 images with their channels last as they are, and copies others to and fro at each call.
-        layout_(w_.dim() == 4 && w_.is_cpu() && w_.scalar_type() == at::kFloat ? at::MemoryFormat::ChannelsLast
-                                                                               : at::MemoryFormat::Contiguous),
+        is_channels_last_(w_.dim() == 4 && w_.is_cpu() && w_.scalar_type() == at::kFloat),
         keeps_x_(arguments.active(1)),
         x_shape_(arguments.tensor(0).sizes().vec()),
         x_(inner(arguments.tensor(0))) {}
@@ -88,7 +88,7 @@ class Convolution final : public NodeRun {
     at::Tensor y = geometry_.convolution(x_, w_, bias_);
     y_shape_ = y.sizes().vec();
     if (!keeps_x_) x_ = at::Tensor();
-    return {y.contiguous()};
+    return {outer(y, 1)[0]};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
@@ -99,8 +99,9 @@ class Convolution final : public NodeRun {
     if (x_dot_.defined()) y_dot = geometry_.convolution(x_dot_, w_);
     if (!keeps_x_) x_dot_ = at::Tensor();  // only W's adjoint would ask for it
     if (w_dot_.defined())
-      y_dot = with_each(y_dot, k, [&](std::int64_t i) { return geometry_.convolution(x_, w_dot_[i]); });
-    y_dot = y_dot.defined() ? outer(y_dot, k) : stacked_zeros(k, y_shape_, w_);
+      y_dot = with_each(y_dot, k, y_shape_, [&](std::int64_t i) { return geometry_.convolution(x_, w_dot_[i]); });
+    else
+      y_dot = y_dot.defined() ? outer(y_dot, k) : stacked_zeros(k, y_shape_, w_);
     if (dots.at(2).defined()) y_dot.add_(dots.at(2).view(per_channel(k)));
     return {y_dot};
   }
@@ -120,9 +121,10 @@ class Convolution final : public NodeRun {
       at::Tensor x_bar_dot;
       if (y.defined()) x_bar_dot = geometry_.adjoint_of_x(y, blank_x(k), w_);
       if (y_bar_.defined() && w_dot.defined())
-        x_bar_dot = with_each(x_bar_dot, k,
-                              [&](std::int64_t i) { return geometry_.adjoint_of_x(y_bar_, blank_x(1), w_dot[i]); });
-      if (x_bar_dot.defined()) sink.add(0, outer(x_bar_dot, k));
+        sink.add(0, with_each(x_bar_dot, k, x_shape_,
+                              [&](std::int64_t i) { return geometry_.adjoint_of_x(y_bar_, blank_x(1), w_dot[i]); }));
+      else if (x_bar_dot.defined())
+        sink.add(0, outer(x_bar_dot, k));
     }
     if (y.defined()) pull_parameters(y, sink);
     if (sink.wants(1) && y_bar_.defined() && x_dot.defined()) {
@@ -132,10 +134,12 @@ class Convolution final : public NodeRun {
   }
 
  private:
-  at::Tensor inner(const at::Tensor& t) const { return t.contiguous(layout_); }
-  /// [K N, …] in the layout that all rules take: [K, N, …]
+  at::Tensor inner(const at::Tensor& t) const { return is_channels_last_ ? channels_last(t) : t.contiguous(); }
+  /// Images [K N, …] in the layout that all rules take: [K, N, …].
   static at::Tensor outer(const at::Tensor& t, std::int64_t k) {
-    return t.contiguous().unflatten(0, {k, t.size(0) / k});
+    at::Tensor plain = t;
+    if (!t.is_contiguous()) add_channels_first(plain = at::empty(t.sizes(), t.options()), t, {});
+    return plain.unflatten(0, {k, t.size(0) / k});
   }
   /// The k-th of tangents [K N, …].
   at::Tensor part(const at::Tensor& t, std::int64_t k) const { return t.narrow(0, k * x_shape_[0], x_shape_[0]); }
@@ -143,7 +147,8 @@ class Convolution final : public NodeRun {
   at::Tensor blank_x(std::int64_t k) const {
     std::vector<std::int64_t> shape = x_shape_;
     shape[0] *= k;
-    return at::empty(shape, w_.options(), layout_);
+    return at::empty(shape, w_.options(),
+                     is_channels_last_ ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
   }
   std::vector<std::int64_t> per_channel(std::int64_t k) const {
     std::vector<std::int64_t> shape(y_shape_.size() + 1, 1);
@@ -152,16 +157,14 @@ class Convolution final : public NodeRun {
     return shape;
   }
 
-  /// Adds make(k) to each of K parts of a sum [K N, …], which may be undefined.
+  /// make(k) for each tangent, added to a sum [K N, …], which may be undefined. @return [K, shape], contiguous
   template <class Make>
-  at::Tensor with_each(const at::Tensor& sum, std::int64_t k, Make make) const {
-    std::vector<at::Tensor> each;
-    for (std::int64_t i = 0; i < k; ++i) {
-      each.push_back(make(i));
-      if (sum.defined()) part(sum, i).add_(std::exchange(each.back(), {}));
-    }
-    if (sum.defined()) return sum;
-    return k == 1 ? each[0] : at::cat(each);
+  at::Tensor with_each(const at::Tensor& sum, std::int64_t k, std::vector<std::int64_t> shape, Make make) const {
+    shape.insert(shape.begin(), k);
+    const at::Tensor result = at::empty(shape, w_.options());
+    for (std::int64_t i = 0; i < k; ++i)
+      add_channels_first(result[i], make(i), sum.defined() ? part(sum, i) : at::Tensor());
+    return result;
   }
 
   /// Adds what adjoints y [K N, …] give the weight and the bias.
@@ -179,10 +182,10 @@ class Convolution final : public NodeRun {
 
   Geometry geometry_;
   at::Tensor w_, bias_;
-  at::MemoryFormat layout_;
+  bool is_channels_last_;
   bool keeps_x_;
   std::vector<std::int64_t> x_shape_, y_shape_;
-  at::Tensor x_, y_bar_, x_dot_, w_dot_;  // images in layout_
+  at::Tensor x_, y_bar_, x_dot_, w_dot_;  // images as `inner` lays them
 };
 
 }  // namespace
