@@ -159,10 +159,29 @@ LossSum LocalLoss::loss(const MicroBatch& batch) const {
   return {loss_sum(options_, out, batch.target, batch.weight), loss_count(options_, batch.target, batch.weight)};
 }
 
+void LocalLoss::check_values(const MicroBatch& batch) const {
+  if (options_.kind != LossKind::kBce && options_.kind != LossKind::kNll) return;  // the others take any output
+  at::NoGradGuard no_grad;
+  check_output(options_, output(batch), batch.first_row);
+}
+
+double LocalLoss::count(const MicroBatch& batch) const {
+  if (!is_output()) return loss_count(options_, batch.target, batch.weight);
+  at::NoGradGuard no_grad;
+  return output_count(program_, options_, program_.run(batch.inputs), batch);
+}
+
 std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const {
   const LossSum value = loss(batch);
   add_to(sums, torch::autograd::grad({value.sum}, program_.parameters(), {}, false, false, /*allow_unused=*/true));
   return {value.sum.item<double>(), value.count};
+}
+
+void LocalLoss::choose(const ProductChoice& choice) { choice_ = choice; }
+
+const Cuts& LocalLoss::cuts(const MicroBatch& batch) {
+  if (!cuts_) cuts_ = find_cuts(tangent_program(), batch.inputs);
+  return *cuts_;
 }
 
 const TangentProgram& LocalLoss::tangent_program() {
@@ -173,11 +192,20 @@ const TangentProgram& LocalLoss::tangent_program() {
 }
 
 Sweeps LocalLoss::sweeps(const MicroBatch& batch) {
-  if (is_output()) throw UsageError("loss 'output' has no sweeps");
-  const std::int64_t dim = program_.outputs()[static_cast<std::size_t>(output_index_)].batch_dim;
+  const OutputSpec& spec = program_.outputs()[static_cast<std::size_t>(output_index_)];
+  const bool is_scalar = is_output() && !is_per_row_output(program_, output_index_);
   OutputRows rows;
-  if (dim != 0 || batch.padded != batch.rows) rows = {dim, batch.rows};
-  std::shared_ptr<const RowObjective> objective = row_loss(options_, batch.output_like, batch.target, batch.weight);
+  if (!is_scalar && (spec.batch_dim != 0 || batch.padded != batch.rows)) rows = {spec.batch_dim, batch.rows};
+  std::shared_ptr<const RowObjective> objective;
+  if (is_output()) {
+    at::NoGradGuard no_grad;
+    const std::vector<at::Tensor> outputs = program_.run(batch.inputs);
+    objective = output_rows(program_, options_, output_index_,
+                            output_of(program_, outputs, output_index_, batch, /*may_be_scalar=*/true),
+                            output_count(program_, options_, outputs, batch));
+  } else {
+    objective = row_loss(options_, batch.output_like, batch.target, batch.weight);
+  }
   return Sweeps(tangent_program(), batch.inputs, std::move(objective), rows);
 }
 

@@ -58,6 +58,7 @@ BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, cons
   at::AutoGradMode grad(true);
   LocalLoss local(program, first_rows, options.loss, options.output_index, options.units);
   if (local.rows() == 0) throw InputError("no rows to measure a micro-batch on");
+  local.choose(choice_of(options));
   local.check(options.check_double_backward);
   ProductTrials trials(local);
   const auto given = local.given_micro_batch(options.micro_batch);

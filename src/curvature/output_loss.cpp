@@ -25,6 +25,28 @@ double checked_count(const Program& program, const at::Tensor& counts, int index
   return count;
 }
 
+/// What the sum takes of its output, or of each row of it.
+double scale_of(const Program& program, const LossOptions& options, int index, double count) {
+  return options.reduction == Reduction::kMean && !is_per_row_output(program, index) ? count : 1;
+}
+
+/// scale · Σ z. There is nothing to keep of z.
+class LinearRows final : public RowObjective {
+ public:
+  LinearRows(const at::Tensor& output_like, double scale)
+      : RowObjective(output_like.sizes().vec(), output_like.dim()), scale_(scale) {}
+
+  double prepare(at::Tensor z, std::int64_t) const override { return scale_ * z.sum(at::kDouble).item<double>(); }
+  void adjoint(const at::Tensor&, std::int64_t, at::Tensor out) const override { out.fill_(scale_); }
+  void adjoint_tangent(const at::Tensor&, std::int64_t, const at::Tensor&, at::Tensor out) const override {
+    out.zero_();
+  }
+  bool is_curved() const override { return false; }
+
+ private:
+  double scale_;
+};
+
 }  // namespace
 
 std::string name_of_output(const Program& program, int index) {
@@ -61,14 +83,19 @@ at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outp
 LossSum output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch) {
   const std::vector<at::Tensor> outputs = program.run(batch.inputs);
   const at::Tensor output = output_of(program, outputs, index, batch, /*may_be_scalar=*/true);
-  LossSum loss;
-  loss.count = options.count_output < 0
-                   ? static_cast<double>(batch.rows)
-                   : checked_count(program, outputs[static_cast<std::size_t>(options.count_output)],
-                                   options.count_output, batch);
-  const bool is_mean = options.reduction == Reduction::kMean && !is_per_row_output(program, index);
-  loss.sum = is_mean ? output.reshape({}) * loss.count : output.sum();
-  return loss;
+  const double count = output_count(program, options, outputs, batch);
+  return {output.sum() * scale_of(program, options, index, count), count};
+}
+
+double output_count(const Program& program, const LossOptions& options, const std::vector<at::Tensor>& outputs,
+                    const MicroBatch& batch) {
+  if (options.count_output < 0) return static_cast<double>(batch.rows);
+  return checked_count(program, outputs[static_cast<std::size_t>(options.count_output)], options.count_output, batch);
+}
+
+std::unique_ptr<RowObjective> output_rows(const Program& program, const LossOptions& options, int index,
+                                          const at::Tensor& output_like, double count) {
+  return std::make_unique<LinearRows>(output_like, scale_of(program, options, index, count));
 }
 
 void check_output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch) {

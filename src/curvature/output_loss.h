@@ -4,11 +4,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "hesspect/curvature/loss.h"
 #include "hesspect/model/program.h"
+#include "hesspect/tangent/objective.h"
 #include "local_loss.h"
 
 namespace hesspect {
@@ -31,6 +33,15 @@ at::Tensor output_of(const Program& program, const std::vector<at::Tensor>& outp
 /// the number of rows.
 /// @throws InputError: a count that is negative or not finite
 LossSum output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch);
+
+/// What output_loss counts on the outputs of a micro-batch. A constant of it, for it may not depend on the parameters.
+/// @throws InputError: a count that is negative or not finite
+double output_count(const Program& program, const LossOptions& options, const std::vector<at::Tensor>& outputs,
+                    const MicroBatch& batch);
+
+/// The sum of output_loss in closed form, of what output_of returns; it is linear in that.
+std::unique_ptr<RowObjective> output_rows(const Program& program, const LossOptions& options, int index,
+                                          const at::Tensor& output_like, double count);
 
 /// @throws InputError: an output that is neither a scalar nor one loss a row; a count of another shape, or one that
 ///         depends on the parameters

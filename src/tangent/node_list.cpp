@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <ranges>
 
 namespace hesspect {
 namespace {
@@ -15,6 +16,8 @@ std::string op_name(const Instruction& instruction) {
   const std::string& name = instruction.op->schema().name();
   return name.substr(name.rfind(':') + 1);  // npos + 1 = 0: the whole name
 }
+
+std::size_t index(int slot) { return static_cast<std::size_t>(slot); }
 
 /// Ops that take only shape and type from their argument, or stop gradients.
 bool stops_tangents(const Instruction& instruction) {
@@ -62,6 +65,7 @@ class Builder {
     inline_graph(graph, {});
     write_to_nothing();
     for (const std::size_t output : outputs) list_.kept.push_back(renamed(graph.outputs[output]));
+    fold_shared_writes();
     drop_unneeded();
     find_active();
     find_last_uses();
@@ -91,8 +95,7 @@ class Builder {
         node.outputs.push_back(!is_inner || slot < 0 ? slot : list_.slots);
         if (!is_inner || slot < 0) continue;
         names[slot] = slot_operand(list_.slots++);
-        continuous_.push_back(graph.continuous.size() > static_cast<std::size_t>(slot) &&
-                              graph.continuous[static_cast<std::size_t>(slot)]);
+        continuous_.push_back(graph.continuous.size() > index(slot) && graph.continuous[index(slot)]);
       }
       if (instruction.kind == Instruction::Kind::kSubgraph && instruction.grad_mode.value_or(true))
         inline_region(node);
@@ -133,7 +136,7 @@ class Builder {
   }
 
   int root(int slot) const {
-    while (storage_[static_cast<std::size_t>(slot)] != slot) slot = storage_[static_cast<std::size_t>(slot)];
+    while (storage_[index(slot)] != slot) slot = storage_[index(slot)];
     return slot;
   }
 
@@ -187,7 +190,7 @@ class Builder {
           if (node.outputs[0] < 0) {
             node.outputs[0] = list_.slots++;
             storage_.push_back(node.outputs[0]);
-            continuous_.push_back(continuous_[static_cast<std::size_t>(slot)]);
+            continuous_.push_back(continuous_[index(slot)]);
           }
           alias_[slot] = slot_operand(node.outputs[0]);
           seen[root(node.outputs[0])].push_back(n);
@@ -208,11 +211,161 @@ class Builder {
       }
     }
     for (const auto& [n, base] : shared_writes) {
-      const auto& nodes = seen[root(base)];
-      const std::size_t first = nodes.empty() ? n : *std::ranges::min_element(nodes);
-      for (std::size_t p = first + 1; p <= n; ++p) list_.uncut.insert(p);
-      writers_.push_back(n);
+      const std::vector<std::size_t>& nodes = seen[root(base)];
+      shared_.push_back({nodes.empty() ? n : std::min(n, *std::ranges::min_element(nodes)), n, root(base)});
     }
+  }
+
+  /// Nodes from one that made a storage up to one that writes to it, where several slots see what is written.
+  struct SharedWrite {
+    std::size_t first, last;
+    int root;
+  };
+
+  /// Where tangents reach what is written, the nodes in between become one region that autograd differentiates as a
+  /// whole; else they must stay together, for a second run of some of them would write twice.
+  void fold_shared_writes() {
+    const std::vector<bool> reached = reached_by_parameters();
+    std::vector<SharedWrite> regions;
+    for (const SharedWrite& write : shared_) {
+      const bool is_active = std::ranges::any_of(
+          std::views::iota(0, list_.slots), [&](int slot) { return reached[index(slot)] && root(slot) == write.root; });
+      if (is_active) regions.push_back(write);
+    }
+    std::ranges::sort(regions, {}, &SharedWrite::first);
+    std::vector<SharedWrite> joined;
+    for (const SharedWrite& region : regions)
+      if (!joined.empty() && region.first <= joined.back().last)
+        joined.back().last = std::max(joined.back().last, region.last);
+      else
+        joined.push_back(region);
+    std::vector<std::size_t> position(list_.nodes.size());
+    std::vector<Node> nodes;
+    std::size_t next = 0;
+    for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
+      position[n] = nodes.size();
+      if (next == joined.size() || n != joined[next].first) {
+        nodes.push_back(std::move(list_.nodes[n]));
+        continue;
+      }
+      for (; n <= joined[next].last; ++n) position[n] = nodes.size();
+      n = joined[next].last;
+      nodes.push_back(region_of(joined[next]));
+      ++next;
+    }
+    list_.nodes = std::move(nodes);
+    for (const SharedWrite& write : shared_) {
+      for (std::size_t p = position[write.first] + 1; p <= position[write.last]; ++p) list_.uncut.insert(p);
+      writers_.push_back(position[write.last]);
+    }
+  }
+
+  static Instruction copy_of(const Instruction& from) {
+    Instruction copy;
+    copy.kind = from.kind;
+    copy.op = from.op;
+    copy.symbolic = from.symbolic;
+    copy.rewrite = from.rewrite;
+    copy.grad_mode = from.grad_mode;
+    copy.operands = from.operands;
+    copy.writes = from.writes;
+    copy.outputs = from.outputs;
+    copy.spreads_list = from.spreads_list;
+    copy.origin = from.origin;
+    if (!from.subgraph) return copy;
+    copy.subgraph = std::make_unique<Graph>();
+    copy.subgraph->slots = from.subgraph->slots;
+    copy.subgraph->continuous = from.subgraph->continuous;
+    copy.subgraph->folded_from = from.subgraph->folded_from;
+    copy.subgraph->inputs = from.subgraph->inputs;
+    copy.subgraph->outputs = from.subgraph->outputs;
+    for (const Instruction& inner : from.subgraph->instructions) {
+      copy.subgraph->instructions.push_back(copy_of(inner));
+      copy.subgraph->instructions.back().dead = inner.dead;
+    }
+    return copy;
+  }
+
+  Node region_of(const SharedWrite& range) {
+    auto instruction = std::make_unique<Instruction>();
+    instruction->kind = Instruction::Kind::kSubgraph;
+    instruction->origin = list_.nodes[range.last].instruction->origin;
+    instruction->subgraph = std::make_unique<Graph>();
+    Graph& graph = *instruction->subgraph;
+    graph.slots = list_.slots;
+    graph.continuous = continuous_;
+    std::set<int> made, read, read_outside;
+    for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
+      const bool is_inside = n >= range.first && n <= range.last;
+      for (const Operand& operand : list_.nodes[n].operands)
+        for_each_slot(operand, [&](int slot) { (is_inside ? read : read_outside).insert(slot); });
+      if (!is_inside) continue;
+      for (const int slot : list_.nodes[n].outputs)
+        if (slot >= 0) made.insert(slot);
+    }
+    for (const Operand& output : list_.kept) for_each_slot(output, [&](int slot) { read_outside.insert(slot); });
+    for (std::size_t n = range.first; n <= range.last; ++n) {
+      const Node& node = list_.nodes[n];
+      Instruction inner = copy_of(*node.instruction);
+      if (node.op) {
+        inner.kind = Instruction::Kind::kDispatch;
+        inner.op = node.op;
+        inner.writes.assign(inner.writes.size(), false);
+      }
+      inner.operands = node.operands;
+      inner.outputs = node.outputs;
+      graph.instructions.push_back(std::move(inner));
+    }
+    for (const int slot : read)
+      if (!made.contains(slot)) {
+        graph.inputs.push_back(slot);
+        instruction->operands.push_back(slot_operand(slot));
+      }
+    for (const int slot : made)
+      if (read_outside.contains(slot)) {
+        graph.outputs.push_back(slot_operand(slot));
+        instruction->outputs.push_back(slot);
+      }
+    instruction->writes.assign(instruction->operands.size(), false);
+    Node node;
+    node.instruction = instruction.get();
+    node.operands = instruction->operands;
+    node.outputs = instruction->outputs;
+    list_.regions.push_back(std::move(instruction));
+    return node;
+  }
+
+  /// The slots that depend on parameters; what is written into a storage, in all slots that share it.
+  std::vector<bool> reached_by_parameters() const {
+    std::vector<bool> reached(index(list_.slots), false);
+    const auto parameters = program_.parameter_inputs();
+    for (std::size_t i = 0; i < list_.inputs.size(); ++i)
+      if (parameters[i]) reached[index(list_.inputs[i])] = true;
+    for (bool grows = true; grows;) {
+      grows = false;
+      for (const Node& node : list_.nodes) {
+        if (stops_tangents(*node.instruction) || !any_slot(node.operands, reached)) continue;
+        const auto reach = [&](int slot) {
+          grows = grows || (continuous_[index(slot)] && !reached[index(slot)]);
+          if (continuous_[index(slot)]) reached[index(slot)] = true;
+        };
+        for (const int slot : node.outputs)
+          if (slot >= 0) reach(slot);
+        for (std::size_t i = 0; i < node.operands.size(); ++i) {
+          if (node.op || i >= node.instruction->writes.size() || !node.instruction->writes[i]) continue;
+          for (const int written : slots_of(node.operands[i]))
+            for (int slot = 0; slot < list_.slots; ++slot)
+              if (index(slot) < storage_.size() && root(slot) == root(written)) reach(slot);
+        }
+      }
+    }
+    return reached;
+  }
+
+  static bool any_slot(const std::vector<Operand>& operands, const std::vector<bool>& flags) {
+    bool any = false;
+    for (const Operand& operand : operands) for_each_slot(operand, [&](int slot) { any = any || flags[index(slot)]; });
+    return any;
   }
 
   // --- what is needed, and what tangents reach
@@ -246,44 +399,25 @@ class Builder {
   }
 
   void find_active() {
-    list_.active.assign(static_cast<std::size_t>(list_.slots), false);
-    const auto parameters = program_.parameter_inputs();
-    for (std::size_t i = 0; i < list_.inputs.size(); ++i)
-      if (parameters[i]) list_.active[static_cast<std::size_t>(list_.inputs[i])] = true;
-    for (const Node& node : list_.nodes) {
-      if (stops_tangents(*node.instruction)) continue;
-      bool reached = false;
-      for (const Operand& operand : node.operands)
-        for_each_slot(operand, [&](int slot) { reached = reached || list_.active[static_cast<std::size_t>(slot)]; });
-      if (!reached) continue;
-      for (const int slot : node.outputs)
-        if (slot >= 0 && continuous_[static_cast<std::size_t>(slot)])
-          list_.active[static_cast<std::size_t>(slot)] = true;
-    }
+    list_.active = reached_by_parameters();
     std::vector<bool> useful(static_cast<std::size_t>(list_.slots), false);
-    if (!list_.kept.empty())
-      for_each_slot(list_.kept.front(), [&](int slot) { useful[static_cast<std::size_t>(slot)] = true; });
+    if (!list_.kept.empty()) for_each_slot(list_.kept.front(), [&](int slot) { useful[index(slot)] = true; });
     for (std::size_t n = list_.nodes.size(); n-- > 0;) {
       const Node& node = list_.nodes[n];
       if (stops_tangents(*node.instruction)) continue;
-      if (std::ranges::none_of(node.outputs,
-                               [&](int slot) { return slot >= 0 && useful[static_cast<std::size_t>(slot)]; }))
-        continue;
+      if (std::ranges::none_of(node.outputs, [&](int slot) { return slot >= 0 && useful[index(slot)]; })) continue;
       for (const Operand& operand : node.operands)
-        for_each_slot(operand, [&](int slot) { useful[static_cast<std::size_t>(slot)] = true; });
+        for_each_slot(operand, [&](int slot) { useful[index(slot)] = true; });
     }
     for (int slot = 0; slot < list_.slots; ++slot)
-      list_.active[static_cast<std::size_t>(slot)] =
-          list_.active[static_cast<std::size_t>(slot)] && useful[static_cast<std::size_t>(slot)];
+      list_.active[index(slot)] = list_.active[index(slot)] && useful[index(slot)];
     for (std::size_t n = 0; n < list_.nodes.size(); ++n) find_sources(n);
   }
 
   void find_sources(std::size_t n) {
     Node& node = list_.nodes[n];
     if (stops_tangents(*node.instruction)) return;
-    if (std::ranges::none_of(node.outputs,
-                             [&](int slot) { return slot >= 0 && list_.active[static_cast<std::size_t>(slot)]; }))
-      return;
+    if (std::ranges::none_of(node.outputs, [&](int slot) { return slot >= 0 && list_.active[index(slot)]; })) return;
     const auto add = [&](std::size_t operand, std::size_t item, const Operand& from) {
       if (from.kind == Operand::Kind::kSlot && list_.active[static_cast<std::size_t>(from.slot)])
         node.sources.push_back({operand, item, from.slot});
@@ -292,25 +426,20 @@ class Builder {
       add(i, 0, node.operands[i]);
       for (std::size_t j = 0; j < node.operands[i].items.size(); ++j) add(i, j, node.operands[i].items[j]);
     }
-    const bool writes = std::ranges::find(node.instruction->writes, true) != node.instruction->writes.end();
-    if (writes && !node.op && list_.obstacle.empty())
-      list_.obstacle = node.instruction->origin.describe() + " writes into a part of a tensor";
   }
 
   void find_last_uses() {
     std::vector<int> last(static_cast<std::size_t>(list_.slots), -1);
     for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
       for (const int slot : list_.nodes[n].outputs)
-        if (slot >= 0) last[static_cast<std::size_t>(slot)] = static_cast<int>(n);
+        if (slot >= 0) last[index(slot)] = static_cast<int>(n);
       for (const Operand& operand : list_.nodes[n].operands)
-        for_each_slot(operand, [&](int slot) { last[static_cast<std::size_t>(slot)] = static_cast<int>(n); });
+        for_each_slot(operand, [&](int slot) { last[index(slot)] = static_cast<int>(n); });
     }
-    for (const Operand& output : list_.kept)
-      for_each_slot(output, [&](int slot) { last[static_cast<std::size_t>(slot)] = -1; });
-    for (const int slot : list_.inputs) last[static_cast<std::size_t>(slot)] = -1;
+    for (const Operand& output : list_.kept) for_each_slot(output, [&](int slot) { last[index(slot)] = -1; });
+    for (const int slot : list_.inputs) last[index(slot)] = -1;
     for (int slot = 0; slot < list_.slots; ++slot)
-      if (last[static_cast<std::size_t>(slot)] >= 0)
-        list_.nodes[static_cast<std::size_t>(last[static_cast<std::size_t>(slot)])].dead.push_back(slot);
+      if (last[index(slot)] >= 0) list_.nodes[static_cast<std::size_t>(last[index(slot)])].dead.push_back(slot);
   }
 
   const Program& program_;
@@ -319,7 +448,8 @@ class Builder {
   std::map<int, Operand> alias_;  // slots that are what another operand is
   Renaming inner_names_;          // of the graph that was inlined last
   std::vector<int> storage_;      // per slot: one that shares its storage, at last itself
-  std::vector<std::size_t> writers_;
+  std::vector<SharedWrite> shared_;
+  std::vector<std::size_t> writers_;  // nodes that stay, whether what they make is read or not
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A program's graph as the sweeps walk it: one flat list of nodes, each with what tangents may reach.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -25,18 +26,17 @@ struct Node {
 struct NodeList {
   std::vector<Node> nodes;
   int slots = 0;
-  std::vector<bool> active;   // per slot: it depends on parameters, and the loss on it
-  std::vector<int> inputs;    // slots, in the graph's order
-  std::vector<Operand> kept;  // the outputs that were asked for, in order
-  std::vector<std::unique_ptr<Graph>> regions;
+  std::vector<bool> active;                           // per slot: it depends on parameters, and the loss on it
+  std::vector<int> inputs;                            // slots, in the graph's order
+  std::vector<Operand> kept;                          // the outputs that were asked for, in order
+  std::vector<std::unique_ptr<Instruction>> regions;  // several nodes as one
   /// Positions p, where the list may not be cut before node p: an op in between writes to what came before.
   std::set<std::size_t> uncut;
-  /// Why the program cannot be run so at all; empty where it can.
-  std::string obstacle;
 };
 
-/// Inlines regions that leave gradients on, gives ops that write to their argument the form that does not, drops what
-/// no asked output needs, and finds what tangents reach.
+/// Inlines regions that leave gradients on, gives ops that write to their argument the form that does not, folds those
+/// that write into a part of a tensor with what it is a part of, drops what no asked output needs, and finds what
+/// tangents reach.
 /// @param outputs  indices of the program's outputs; tangents are carried to the first
 NodeList node_list(const Program& program, const std::vector<std::size_t>& outputs);
 

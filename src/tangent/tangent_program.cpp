@@ -43,7 +43,6 @@ TangentProgram::TangentProgram(const Program& program, std::vector<std::size_t> 
 TangentProgram::~TangentProgram() = default;
 
 const Program& TangentProgram::program() const { return impl_->program; }
-const std::string& TangentProgram::obstacle() const { return impl_->list.obstacle; }
 
 std::size_t TangentProgram::nodes() const { return impl_->list.nodes.size(); }
 

@@ -38,8 +38,6 @@ class TangentProgram {
   TangentProgram& operator=(const TangentProgram&) = delete;
 
   const Program& program() const;
-  /// Why the program as a whole must be left to autograd; "" where it need not.
-  const std::string& obstacle() const;
   std::vector<RuleCount> rules() const;
   /// The length of the list that the sweeps walk, and whether it may be cut before node p.
   std::size_t nodes() const;
@@ -54,6 +52,10 @@ class TangentProgram {
 
 /// Where a program is cut into segments: positions in its list of nodes, rising. None: it is not.
 using Cuts = std::vector<std::size_t>;
+
+/// Chooses cuts for the least peak memory of a product, from the bytes of each value in one run of the program.
+/// @param inputs  of a micro-batch
+Cuts find_cuts(const TangentProgram& program, const std::vector<at::Tensor>& inputs);
 
 /// What the objective is taken of: the output with dimension `batch_dim` first, and of that the first `rows`; a
 /// negative number: the output as it is.

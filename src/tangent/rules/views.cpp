@@ -75,7 +75,7 @@ class Part final : public OneToOne {
   }
 };
 
-/// flip, tril, triu: symmetric matrices.
+/// flip, tril, triu, neg: symmetric matrices.
 class Symmetric final : public OneToOne {
  public:
   using OneToOne::OneToOne;
@@ -256,7 +256,7 @@ const RuleTable& view_rules() {
        make_rule<Permute>},
       {{"expand", "expand_as", "broadcast_to"}, make_rule<Expand>},
       {{"slice", "select", "narrow", "diagonal"}, make_rule<Part>},
-      {{"flip", "tril", "triu"}, make_rule<Symmetric>},
+      {{"flip", "tril", "triu", "neg", "negative"}, make_rule<Symmetric>},
       {{"roll"}, make_rule<Roll>},
       {{"constant_pad_nd"}, make_rule<Pad>},
       {{"split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk"}, make_rule<Split>},
