@@ -255,8 +255,7 @@ struct HessianOperator::Impl {
 
   /// Keeps as many micro-batches as the budget allows; measured as they come.
   void keep_within_budget() {
-    const bool none = options.product == ProductMode::kRebuilt || options.product == ProductMode::kSegments;
-    if (options.graph_budget_bytes == 0 || none) return;
+    if (options.graph_budget_bytes == 0 || !keeps(options.product)) return;
     const std::int64_t budget = options.graph_budget_bytes > 0 ? options.graph_budget_bytes : half_of_free_memory();
     std::int64_t used = 0, largest = 0;
     for (const std::unique_ptr<BatchProducts>& batch : batch_products) {

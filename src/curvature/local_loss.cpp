@@ -177,7 +177,18 @@ std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const
   return {value.sum.item<double>(), value.count};
 }
 
-void LocalLoss::choose(const ProductChoice& choice) { choice_ = choice; }
+void LocalLoss::choose(const ProductChoice& choice) {
+  const bool is_flat = is_output() || options_.kind == LossKind::kNll || options_.kind == LossKind::kL1;
+  if (choice.gauss_newton && is_flat)
+    throw UsageError(
+        "--curvature ggn with --loss " + std::string(to_string(options_.kind)) +
+        ": the loss is linear in the output, so that the matrix is zero; give a loss that is curved, such as "
+        "cross_entropy on logits" +
+        (is_output() ? ", with the program's logits as the output" : ""));
+  if (choice.gauss_newton && !choice.tangent)
+    throw UsageError("--curvature ggn with --product autograd: only the tangent program has its products");
+  choice_ = choice;
+}
 
 const Cuts& LocalLoss::cuts(const MicroBatch& batch) {
   if (!cuts_) cuts_ = find_cuts(tangent_program(), batch.inputs);

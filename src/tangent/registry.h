@@ -30,6 +30,7 @@ const RuleTable& attention_rules();
 const RuleTable& convolution_rules();
 const RuleTable& pooling_rules();
 const RuleTable& index_rules();
+const RuleTable& row_rules();
 const RuleTable& reduction_rules();
 
 /// The rule of a node's op; nullptr where there is none.

@@ -136,7 +136,7 @@ class Player {
     at::Tensor t = at::randn(sizes, like.options().dtype(at::kDouble)).to(like.scalar_type());
     if (lay == Lay::kWide) {  // a part of longer vectors
       const std::int64_t n = like.numel();
-      t = at::constant_pad_nd(t.reshape({count, n}), {2, 1}).narrow(1, 2, n).unflatten(1, like.sizes());
+      t = at::constant_pad_nd(t.reshape({count, n}), {2, 1}).narrow(1, 2, n).view(sizes);
     } else if (lay == Lay::kStrided && t.dim() > 1) {
       t = at::stack({t, t}, -1).select(-1, 1);
     }

@@ -25,6 +25,7 @@ const std::vector<Case> kCases = {{1, 1, 1, {}},
                                   {67, 130, 1, {}},
                                   {2, 5000, 3, {}},
                                   {30, 10, 3, {true, 10, 0}},
+                                  {96, 50, 2, {true, 48, 2}},
                                   {28, 130, 1, {true, 7, 120}}};
 
 TEST_P(SoftmaxKernels, ValueAdjointAndTangentsAreAutograds) {

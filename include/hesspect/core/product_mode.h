@@ -13,6 +13,9 @@ enum class ProductMode {
   kAutograd,  // by LibTorch's autograd, reverse over reverse
 };
 
+/// Whether micro-batches may stay made between products.
+inline bool keeps(ProductMode mode) { return mode != ProductMode::kRebuilt && mode != ProductMode::kSegments; }
+
 inline std::string to_string(ProductMode mode) {
   switch (mode) {
     case ProductMode::kAuto: return "auto";
