@@ -96,11 +96,15 @@ class Attention final : public NodeRun {
         v_(heads_of(arguments.tensor(2).unsqueeze(0))[0]),
         groups_(k_.size(1)),
         q_(queries_of(arguments.tensor(0).unsqueeze(0))[0]),
+        heads_inside_(q_.stride(3) > q_.stride(2)),
         is_causal_(arguments.values[5].toBool()) {
     const c10::IValue& scale = arguments.values[6];
     scale_ = scale.isNone() ? 1 / std::sqrt(static_cast<double>(q_.size(-1))) : scale.toScalar().toDouble();
     set_mask(arguments.optional_tensor(3));
     make_blocks();
+    q_ = packed(q_);
+    k_ = packed(k_);
+    v_ = packed(v_);
   }
 
   std::vector<at::Tensor> value() override {
@@ -116,9 +120,9 @@ class Attention final : public NodeRun {
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     count_ = dots.count();
-    q_dot_ = queries_of(dots.at(0));
-    k_dot_ = heads_of(dots.at(1));
-    v_dot_ = heads_of(dots.at(2));
+    q_dot_ = packed(queries_of(dots.at(0)));
+    k_dot_ = packed(heads_of(dots.at(1)));
+    v_dot_ = packed(heads_of(dots.at(2)));
     at::Tensor o_dot = at::empty(output_shape(count_), q_.options());
     const at::Tensor o_heads = queries_of(o_dot);
     p_dot_.clear();
@@ -137,7 +141,7 @@ class Attention final : public NodeRun {
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    o_bar_ = queries_of(y_bar[0])[0];
+    o_bar_ = packed(queries_of(y_bar[0])[0]);
     p_bar_.clear();
     Sums sums(*this, sink);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
@@ -156,7 +160,7 @@ class Attention final : public NodeRun {
   }
 
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override {
-    const at::Tensor o_bar_dot = queries_of(y_bar_dot[0]);
+    const at::Tensor o_bar_dot = packed(queries_of(y_bar_dot[0]));
     const bool has_dots = q_dot_.defined() || k_dot_.defined() || v_dot_.defined();
     if (o_bar_dot.defined() || (o_bar_.defined() && has_dots)) {
       count_ = sink.count();
@@ -193,6 +197,9 @@ class Attention final : public NodeRun {
   at::Tensor queries_of(const at::Tensor& stacked) const {
     return stacked.defined() ? heads_of(stacked).unflatten(2, {groups_, -1}) : stacked;
   }
+  /// One copy here, where blocks of several batches would else take one at each use.
+  at::Tensor packed(const at::Tensor& heads) const { return packs_ && heads.defined() ? heads.contiguous() : heads; }
+
   std::vector<std::int64_t> output_shape(std::int64_t count) const {
     std::vector<std::int64_t> shape = q_shape_;
     shape.insert(shape.begin(), count);
@@ -239,6 +246,7 @@ class Attention final : public NodeRun {
             blocks_.push_back({batch, std::min(at_once, batches() - batch), group, std::min(heads, groups_ - group),
                                member, row, end - row, is_causal_ ? std::min(key_rows(), end) : key_rows()});
           }
+    packs_ = at_once > 1;
     shares_keys_ = members() > 1 || rows < query_rows() || (is_causal_ && query_rows() < key_rows());
     p_bytes_ = batches() * members() * of_batch * static_cast<std::int64_t>(q_.element_size());
     keeps_ = p_bytes_ <= kKeptBytes;
@@ -399,7 +407,7 @@ class Attention final : public NodeRun {
   at::Tensor new_sum(const std::vector<std::int64_t>& shape, std::int64_t count, bool zero) const {
     std::vector<std::int64_t> sizes = shape;
     sizes.insert(sizes.begin(), count);
-    const bool turns = shape.size() >= 3 && q_.stride(3) > q_.stride(2);
+    const bool turns = shape.size() >= 3 && heads_inside_;
     if (turns) std::swap(sizes[sizes.size() - 2], sizes[sizes.size() - 3]);
     const at::Tensor sum = zero ? at::zeros(sizes, q_.options()) : at::empty(sizes, q_.options());
     return turns ? sum.transpose(-2, -3) : sum;
@@ -414,11 +422,13 @@ class Attention final : public NodeRun {
   std::vector<std::int64_t> q_shape_, k_shape_, v_shape_;
   at::Tensor k_, v_;  // [batch, groups, rows, d]
   std::int64_t groups_;
-  at::Tensor q_;  // [batch, groups, members, rows, d]
+  at::Tensor q_;       // [batch, groups, members, rows, d]
+  bool heads_inside_;  // of rows, as projections make them
   bool is_causal_;
   double scale_ = 1;
   at::Tensor mask_;
   std::vector<Block> blocks_;
+  bool packs_ = false;        // a block may be of several batches
   bool shares_keys_ = false;  // blocks add to keys that others add to, or that none does
   bool keeps_ = false;
   std::int64_t p_bytes_ = 0;

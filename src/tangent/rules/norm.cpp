@@ -30,10 +30,15 @@ bool takes(const Arguments& arguments, std::initializer_list<std::size_t> weight
 class RowNorm final : public NodeRun {
  public:
   static bool covers(const Arguments& arguments) {
-    const bool has_bias = is_centred(arguments);
-    return takes(arguments,
-                 has_bias ? std::initializer_list<std::size_t>{2, 3} : std::initializer_list<std::size_t>{2}) &&
-           reads_first_alone(arguments) && !arguments.active_beyond({0, 2, 3});
+    if (!takes(arguments, {2, is_centred(arguments) ? std::size_t{3} : 2}) || !reads_first_alone(arguments))
+      return false;
+    if (is_written_out(arguments)) {
+      const at::Tensor &x = arguments.tensor(0), w = arguments.optional_tensor(2);
+      const c10::IValue& type = arguments.values[4];
+      if (x.dim() == 0 || (!type.isNone() && type.toScalarType() != x.scalar_type())) return false;
+      if (w.defined() && (w.dim() != 1 || w.size(0) != x.size(-1))) return false;
+    }
+    return !arguments.active_beyond({0, 2, 3});
   }
 
   explicit RowNorm(const Arguments& arguments)
@@ -45,7 +50,8 @@ class RowNorm final : public NodeRun {
     const double least = x_.scalar_type() == at::kFloat ? static_cast<double>(std::numeric_limits<float>::epsilon())
                                                         : std::numeric_limits<double>::epsilon();
     eps_ = eps.isNone() ? least : eps.toScalar().toDouble();
-    normalised_ = arguments.values.at(1).toIntVector();
+    normalised_ =
+        is_written_out(arguments) ? std::vector<std::int64_t>{x_.size(-1)} : arguments.values.at(1).toIntVector();
     shape_ = x_.sizes().vec();
     columns_ = std::accumulate(normalised_.begin(), normalised_.end(), std::int64_t{1}, std::multiplies<>());
   }
@@ -147,6 +153,8 @@ class RowNorm final : public NodeRun {
   }
 
  private:
+  /// Whether the arguments are those of a fused region (fuse.h): x, None, w, eps, and the type of x̂ where it is said.
+  static bool is_written_out(const Arguments& arguments) { return arguments.values.at(1).isNone(); }
   static bool is_centred(const Arguments& arguments) {
     return arguments.instruction.op->schema().name().find("layer_norm") != std::string::npos;
   }
