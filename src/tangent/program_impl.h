@@ -8,14 +8,15 @@
 
 #include "hesspect/tangent/tangent_program.h"
 #include "node_list.h"
+#include "registry.h"
 
 namespace hesspect {
 
 struct TangentProgram::Impl {
   const Program& program;
   NodeList list;
-  std::vector<MakeRun> rules;  // per node; nullptr: the fallback
-  int output = -1;             // the slot that the objective is taken of; -1: a constant
+  std::vector<FoundRule> rules;  // per node; without `make`: the fallback
+  int output = -1;               // the slot that the objective is taken of; -1: a constant
   /// The last node where it is a linear layer whose output nobody but the objective reads: it may be run in chunks of
   /// rows together with the objective.
   int linear_head = -1;

@@ -14,6 +14,12 @@ namespace hesspect {
 struct RuleEntry {
   std::vector<std::string_view> ops;  // names without namespace: "linear"; "add.Tensor" where only that overload
   MakeRun make;
+  Redo redo = Redo::kAll;
+};
+
+struct FoundRule {
+  MakeRun make = nullptr;
+  Redo redo = Redo::kAll;
 };
 
 using RuleTable = std::vector<RuleEntry>;
@@ -33,8 +39,8 @@ const RuleTable& index_rules();
 const RuleTable& row_rules();
 const RuleTable& reduction_rules();
 
-/// The rule of a node's op; nullptr where there is none.
-MakeRun rule_for(const Instruction& instruction);
+/// The rule of a node's op; `make` is nullptr where there is none.
+FoundRule rule_for(const Instruction& instruction);
 
 /// A run of any op by LibTorch's autograd, that op alone. Double-vjp trick: J x_dot is the derivative of Jᵀu in u,
 /// applied to x_dot.

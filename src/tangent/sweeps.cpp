@@ -23,6 +23,7 @@ struct Pass {
   bool first = false;   // values forwards, adjoints backwards
   bool second = false;  // their tangents
   bool hold = false;    // runs stay for what comes after
+  bool again = false;   // of a segment that has been run before
 };
 
 std::size_t index(int slot) { return static_cast<std::size_t>(slot); }
@@ -42,7 +43,10 @@ struct Sweeps::Impl {
   std::vector<at::Tensor> dots;     // [K, …] per slot
   std::vector<Sum> bars, bar_dots;  // per slot
   std::vector<bool> crosses;        // per slot: it is read behind a cut that lies behind its maker
-  std::int64_t count = 1;           // K
+  enum class Again { kAll, kArguments, kShapes, kNothing };
+  std::vector<Again> again;        // per node of a segment that is run twice; none where nothing is cut
+  std::vector<at::Tensor> shapes;  // per slot of these: of the value's shape and dtype, but without memory
+  std::int64_t count = 1;          // K
   bool gauss_newton = false;
   bool kept = false;
   bool fused = false;                 // the head is that of a linear layer
@@ -112,6 +116,7 @@ struct Sweeps::Impl {
 
   void find_crossing(const Cuts& cuts) {
     crosses.assign(index(list.slots), false);
+    again.clear();
     if (cuts.empty()) return;
     std::vector<int> made(index(list.slots), -1);  // the segment of each slot's maker
     int segment = 0;
@@ -127,6 +132,34 @@ struct Sweeps::Impl {
         });
       for (const int slot : list.nodes[n].outputs)
         if (slot >= 0) made[index(slot)] = segment;
+    }
+    find_what_is_run_again(cuts);
+  }
+
+  /// Of the segments that are run twice: a node whose output crosses a cut is there already the second time, and one
+  /// whose output no rule looks into again need not be made.
+  void find_what_is_run_again(const Cuts& cuts) {
+    again.assign(size(), Again::kAll);
+    std::vector<bool> needed(index(list.slots), false);
+    const auto need = [&](const Operand& operand) {
+      for_each_slot(operand, [&](int slot) { needed[index(slot)] = true; });
+    };
+    for (std::size_t n = cuts.back(); n-- > 0;) {
+      const Node& node = list.nodes[n];
+      const bool writes = std::ranges::find(node.instruction->writes, true) != node.instruction->writes.end();
+      bool is_read = writes && !node.op;
+      for (const int slot : node.outputs)
+        is_read = is_read || (slot >= 0 && needed[index(slot)] && !crosses[index(slot)]);
+      const Redo redo = program.rules[n].redo;
+      if (!is_read && (!node.active() || redo != Redo::kAll))
+        again[n] = !node.active() ? Again::kNothing : redo == Redo::kArguments ? Again::kArguments : Again::kShapes;
+      if (again[n] == Again::kNothing) continue;
+      for (const Operand& operand : node.operands) {
+        if (again[n] != Again::kShapes) need(operand);
+        for_each_slot(operand, [&](int slot) {
+          if (!list.active[index(slot)]) needed[index(slot)] = true;
+        });
+      }
     }
   }
 
@@ -171,10 +204,14 @@ struct Sweeps::Impl {
       if (node.outputs[i] >= 0) values[index(node.outputs[i])] = std::move(stack[i]);
   }
 
-  void run_by_rule(std::size_t n) {
+  std::unique_ptr<NodeRun> new_run(std::size_t n) const {
     Arguments arguments = arguments_of(n);
-    std::unique_ptr<NodeRun> run = program.rules[n] != nullptr ? program.rules[n](arguments) : nullptr;
-    if (run == nullptr) run = fallback(arguments);
+    std::unique_ptr<NodeRun> run = program.rules[n].make != nullptr ? program.rules[n].make(arguments) : nullptr;
+    return run != nullptr ? std::move(run) : fallback(arguments);
+  }
+
+  void run_by_rule(std::size_t n) {
+    std::unique_ptr<NodeRun> run = new_run(n);
     std::vector<at::Tensor> y = run->value();
     const Node& node = list.nodes[n];
     for (std::size_t i = 0; i < node.outputs.size() && i < y.size(); ++i)
@@ -204,16 +241,38 @@ struct Sweeps::Impl {
   // --- sweeps
   // -----------------------------------------------------------------------------------------------------------
 
+  /// The second run of a node in a segment, where its outputs are not made again.
+  void run_again(std::size_t n, Pass pass) {
+    const Node& node = list.nodes[n];
+    if (again[n] == Again::kArguments || again[n] == Again::kShapes) timed(n, 0, [&] { runs[n] = new_run(n); });
+    if (again[n] == Again::kArguments && pass.second) {
+      const Tangents x_dot = tangents_of(node);
+      if (any_defined(x_dot.all())) runs[n]->take(x_dot);
+    }
+    for (const int slot : node.outputs)
+      if (slot >= 0 && !crosses[index(slot)]) values[index(slot)] = shapes[index(slot)];
+  }
+
+  void note_shapes(const Node& node) {
+    for (const int slot : node.outputs) {
+      if (slot < 0 || !values[index(slot)].isTensor()) continue;
+      const at::Tensor& value = values[index(slot)].toTensor();
+      if (value.defined()) shapes[index(slot)] = at::empty({}, value.options()).expand(value.sizes());
+    }
+  }
+
   /// @param begin, end  nodes
   void forward(std::size_t begin, std::size_t end, Pass pass) {
     for (std::size_t n = begin; n < end; ++n) {
       if (is_head(n)) continue;
       const Node& node = list.nodes[n];
       at_node(n, [&] {
+        if (pass.again && again[n] != Again::kAll) return run_again(n, pass);
         if (pass.first && !node.active()) timed(n, 0, [&] { run_plainly(n); });
         if (pass.first && node.active()) timed(n, 0, [&] { run_by_rule(n); });
         if (pass.second && node.active()) timed(n, 1, [&] { carry_tangents(n); });
       });
+      if (!again.empty() && !pass.again) note_shapes(node);
       if (!pass.hold) runs[n].reset();
       for (const int slot : node.dead) {
         if (crosses[index(slot)]) continue;
@@ -295,6 +354,7 @@ struct Sweeps::Impl {
     begin_values();
     runs.clear();
     runs.resize(size());
+    shapes.assign(again.empty() ? 0 : index(list.slots), at::Tensor());
     fused = program.linear_head >= 0 && rows.rows < 0 && objective->rows_are_leading();
   }
 
@@ -309,6 +369,7 @@ struct Sweeps::Impl {
     for (std::size_t s = 0; s < last; ++s) forward(bounds[s], bounds[s + 1], forwards);
     for (std::size_t s = last + 1; s-- > 0;) {
       forwards.hold = true;
+      forwards.again = s < last;
       forward(bounds[s], bounds[s + 1], forwards);
       if (s == last) {
         make_head(forwards);

@@ -40,7 +40,7 @@ std::string short_name(const Instruction& instruction) {
 
 TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::size_t>& outputs)
     : program(the_program), list(node_list(the_program, outputs)) {
-  for (const Node& node : list.nodes) rules.push_back(node.active() ? rule_for(*node.instruction) : nullptr);
+  for (const Node& node : list.nodes) rules.push_back(node.active() ? rule_for(*node.instruction) : FoundRule{});
   if (list.kept.front().kind == Operand::Kind::kSlot) output = list.kept.front().slot;
   linear_head = find_linear_head(list, output);
   seconds.resize(list.nodes.size() + 1);
@@ -54,7 +54,7 @@ const Program& TangentProgram::program() const { return impl_->program; }
 
 bool TangentProgram::uses_fallback() const {
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n)
-    if (impl_->list.nodes[n].active() && impl_->rules[n] == nullptr) return true;
+    if (impl_->list.nodes[n].active() && impl_->rules[n].make == nullptr) return true;
   return false;
 }
 
@@ -62,7 +62,7 @@ std::vector<OpSeconds> TangentProgram::seconds() const {
   std::map<std::pair<std::string, bool>, OpSeconds> by_op;
   for (std::size_t n = 0; n < impl_->seconds.size(); ++n) {
     const bool is_head = n == impl_->list.nodes.size();
-    const bool own = is_head || !impl_->list.nodes[n].active() || impl_->rules[n] != nullptr;
+    const bool own = is_head || !impl_->list.nodes[n].active() || impl_->rules[n].make != nullptr;
     const std::string name = is_head ? "head" : short_name(*impl_->list.nodes[n].instruction);
     OpSeconds& op = by_op[{name, own}];
     op.op = name;
@@ -87,7 +87,7 @@ std::vector<RuleCount> TangentProgram::rules() const {
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n) {
     const Node& node = impl_->list.nodes[n];
     if (!node.active()) continue;
-    ++counts[{short_name(*node.instruction), impl_->rules[n] != nullptr}];
+    ++counts[{short_name(*node.instruction), impl_->rules[n].make != nullptr}];
   }
   std::vector<RuleCount> rules;
   for (const auto& [key, count] : counts) rules.push_back({key.first, count, key.second});

@@ -60,7 +60,7 @@ TEST(RowNormRule, MeansThatAreReadAreLeftToAutograd) {
                  .arguments = {numbers({3, 4}), at::List<std::int64_t>({4}), IValue(), IValue(), 1e-5},
                  .active = {0}};
   OpNode node(c, at::kDouble);
-  const MakeRun make = rule_for(node.instruction);
+  const MakeRun make = rule_for(node.instruction).make;
   for (const int slot : {-1, 5}) {
     node.instruction.outputs = {4, slot, -1};
     Arguments arguments = node.given();

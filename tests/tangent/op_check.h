@@ -238,7 +238,7 @@ inline void expect_same(const OpCase& c, at::ScalarType dtype, double tolerance)
   for (const Way& way : ways) {
     SCOPED_TRACE(c.op + ", " + way.name + (dtype == at::kFloat ? ", float32" : ""));
     const OpNode own_node(c, dtype), oracle_node(c, at::kDouble);
-    const MakeRun make = rule_for(own_node.instruction);
+    const MakeRun make = rule_for(own_node.instruction).make;
     ASSERT_NE(make, nullptr) << "no rule";
     Arguments own_arguments = own_node.given(), oracle_arguments = oracle_node.given();
     const std::unique_ptr<NodeRun> run = make(own_arguments), oracle = fallback(oracle_arguments);
@@ -263,7 +263,7 @@ inline void expect_as_autograd(const OpCase& c) {
 inline void expect_refused(const OpCase& c) {
   const OpNode node(c, at::kDouble);
   Arguments arguments = node.given();
-  const MakeRun make = rule_for(node.instruction);
+  const MakeRun make = rule_for(node.instruction).make;
   EXPECT_TRUE(make == nullptr || make(arguments) == nullptr) << c.op;
 }
 

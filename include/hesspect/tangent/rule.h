@@ -111,10 +111,20 @@ class NodeRun {
   virtual std::vector<at::Tensor> value() = 0;
   /// @return for each output [K, shape], undefined where zero
   virtual std::vector<at::Tensor> tangent(const Tangents& x_dot) = 0;
+  /// In the place of value and tangent, where a segment is run again and nobody will read the outputs: what tangent
+  /// leaves for adjoint_tangent. Of rules whose Redo is kArguments.
+  virtual void take(const Tangents& x_dot) { (void)x_dot; }
   /// @param y_bar  for each output [1, shape], undefined where zero; one at least is not
   virtual void adjoint(std::span<const at::Tensor> y_bar, Sink& x_bar) = 0;
   /// @param y_bar_dot  for each output [K, shape], undefined where zero, as all may be
   virtual void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& x_bar_dot) = 0;
+};
+
+/// What a node needs to be run again, where nobody will read its outputs.
+enum class Redo {
+  kAll,        // values and tangents of its arguments, and the calls of value and tangent
+  kArguments,  // values and tangents of its arguments, of which it is made and which it takes
+  kShapes      // the shapes of its arguments, of which it is made
 };
 
 /// Makes a node's run; nullptr where the rule does not cover these arguments (and the fallback does).

@@ -208,7 +208,7 @@ class Quotient final : public NodeRun {
 
 const RuleTable& arithmetic_rules() {
   static const RuleTable rules = {
-      {{"add", "sub", "rsub", "subtract"}, make_rule<Sum2>},
+      {{"add", "sub", "rsub", "subtract"}, make_rule<Sum2>, Redo::kShapes},
       {{"mul", "multiply"}, make_rule<Product2>},
       {{"div", "divide", "true_divide"}, make_rule<Quotient>},
   };

@@ -33,6 +33,8 @@ void add_products(const at::Tensor& out, const at::Tensor& a, const at::Tensor& 
 /// The same as new tensors. @param dims  of one product
 at::Tensor products(const at::Tensor& a, const at::Tensor& b, std::int64_t dims) {
   const std::int64_t count = a.dim() > dims ? a.size(0) : b.size(0);
+  if (count > 1 && dims == 2 && a.dim() == 3 && b.dim() == 2 && a.is_contiguous())  // of all tangents at once
+    return at::mm(a.view({-1, a.size(2)}), b).view({count, a.size(1), b.size(1)});
   std::vector<at::Tensor> each;
   for (std::int64_t k = 0; k < count; ++k) each.push_back(product(part_of(a, dims, k), part_of(b, dims, k)));
   return restacked(each);
@@ -77,9 +79,7 @@ class Linear final : public NodeRun {
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     const std::int64_t k = dots.count(), rows = x_.size(0), in = x_.size(1), out = w_.size(0);
-    x_dot_ = dots.at(0);
-    if (x_dot_.defined()) x_dot_ = x_dot_.reshape({k, rows, in});
-    w_dot_ = dots.at(1);
+    take(dots);
     at::Tensor b_dot = dots.at(2), y_dot;
     if (x_dot_.defined() && b_dot.defined() && k == 1) {
       y_dot = at::addmm(b_dot[0], x_dot_[0], w_.t()).unsqueeze(0);
@@ -92,6 +92,12 @@ class Linear final : public NodeRun {
     if (b_dot.defined()) y_dot.add_(b_dot.unsqueeze(1));
     if (w_dot_.defined()) add_products(y_dot, x_, w_dot_.transpose(1, 2));
     return {y_dot.view(with_count(k, output_shape()))};
+  }
+
+  void take(const Tangents& dots) override {
+    x_dot_ = dots.at(0);
+    if (x_dot_.defined()) x_dot_ = x_dot_.reshape({dots.count(), x_.size(0), x_.size(1)});
+    w_dot_ = dots.at(1);
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
@@ -163,8 +169,7 @@ class Product final : public NodeRun {
   std::vector<at::Tensor> value() override { return {product(a_, b_).view(y_shape_)}; }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
-    a_dot_ = inner(dots.at(0), a_shape_);
-    b_dot_ = inner(dots.at(1), b_shape_);
+    take(dots);
     const std::int64_t k = dots.count();
     at::Tensor y_dot;
     if (a_dot_.defined() && a_.dim() == 2)
@@ -173,6 +178,11 @@ class Product final : public NodeRun {
       y_dot = a_dot_.defined() ? products(a_dot_, b_, a_.dim()) : products(a_, b_dot_, a_.dim());
     if (a_dot_.defined() && b_dot_.defined()) add_products(y_dot, a_, b_dot_);
     return {y_dot.view(with_count(k, y_shape_))};
+  }
+
+  void take(const Tangents& dots) override {
+    a_dot_ = inner(dots.at(0), a_shape_);
+    b_dot_ = inner(dots.at(1), b_shape_);
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
@@ -269,8 +279,7 @@ class AddProduct final : public NodeRun {
   }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
-    a_dot_ = dots.at(1);
-    b_dot_ = dots.at(2);
+    take(dots);
     std::vector<std::int64_t> shape = a_.sizes().vec();
     shape.back() = b_.size(-1);
     at::Tensor y_dot = a_dot_.defined()   ? products(a_dot_, b_, a_.dim())
@@ -280,6 +289,11 @@ class AddProduct final : public NodeRun {
     if (alpha_ != 1) y_dot.mul_(alpha_);
     if (const at::Tensor c_dot = dots.at(0); c_dot.defined()) y_dot.add_(aligned(c_dot, a_.dim()), beta_);
     return {y_dot};
+  }
+
+  void take(const Tangents& dots) override {
+    a_dot_ = dots.at(1);
+    b_dot_ = dots.at(2);
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
@@ -318,9 +332,9 @@ class AddProduct final : public NodeRun {
 
 const RuleTable& matrix_rules() {
   static const RuleTable rules = {
-      {{"linear"}, make_rule<Linear>},
-      {{"mm", "bmm", "matmul"}, make_rule<Product>},
-      {{"addmm", "baddbmm"}, make_rule<AddProduct>},
+      {{"linear"}, make_rule<Linear>, Redo::kArguments},
+      {{"mm", "bmm", "matmul"}, make_rule<Product>, Redo::kArguments},
+      {{"addmm", "baddbmm"}, make_rule<AddProduct>, Redo::kArguments},
   };
   return rules;
 }
