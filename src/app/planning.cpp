@@ -135,7 +135,9 @@ BatchCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t
       cost = batch_cost(problem, micro_batch, memory_bytes);
   });
   problem.options.check_double_backward = false;  // has been tried
-  return world.of_rank0(cost);
+  cost = world.of_rank0(cost);
+  problem.options.product = cost.product;
+  return cost;
 }
 
 /// Costs, and what the process takes now that they are known. Collective.
@@ -185,6 +187,7 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, kept);
+  if (kept != nullptr) problem.options.product = kept->product;
   measure(problem, p, world);
   const Plan plan = make_plan(p);
   if (!plan.fits)

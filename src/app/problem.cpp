@@ -235,6 +235,8 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Comm
     HessianOptions& options = problem.options;
     options.loss = read_loss(config.loss, *problem.file);
     options.output_index = static_cast<int>(config.model.output_index);
+    options.product = config.layout.product;
+    options.gauss_newton = config.curvature.curvature == Curvature::kGgn;
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = to_scalar_type(config.compute.dtype);
     LoadedProgram loaded = load_program(config, weights, dtype, problem.device);
@@ -291,6 +293,7 @@ Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
   HessianOptions options = problem.options;
   options.micro_batch = plan.micro_batch;
   options.graph_budget_bytes = plan.graph_budget_bytes;
+  options.product = plan.product;
   group.op = std::make_unique<HessianOperator>(*problem.program, std::move(shard), *group.comm, options);
   log_debug("operator ready after " + format_duration(timer.elapsed_s()));
   return group;

@@ -79,11 +79,12 @@ OptionGroup loss_options(LossConfig& c) {
 
 OptionGroup curvature_options(CurvatureConfig& c) {
   OptionGroup group{"Curvature", {}};
-  group.choice("curvature", c.curvature, {Curvature::kHessian}, "the matrix whose spectrum is computed");
-  // The others are planned: say that they are missing rather than that they are unknown.
+  group.choice("curvature", c.curvature, {Curvature::kHessian, Curvature::kGgn},
+               "the matrix whose spectrum is computed; ggn: the generalised Gauss-Newton matrix");
+  // The next is planned: say that it is missing rather than that it is unknown.
   auto set = group.options.back().set;
   group.options.back().set = [set](const std::vector<std::string>& values) {
-    if (values.back() == "ggn" || values.back() == "fisher") throw UsageError("this version computes the hessian only");
+    if (values.back() == "fisher") throw UsageError("this version computes hessian and ggn only");
     set(values);
   };
   return group;
@@ -169,7 +170,13 @@ OptionGroup layout_options(LayoutConfig& c) {
                "where they are; auto: on the device while they fit");
   group.bytes("memory", c.memory, "that a rank may take, as 80G or 500M; 0: its share of what is free");
   group.bytes("graph-memory", c.graph_memory,
-              "of it, for gradient graphs kept between products; 0: none are kept; auto: what is left", "auto");
+              "of it, for what is kept between products; 0: nothing is kept; auto: what is left", "auto");
+  group.choice(
+      "product", c.product,
+      {ProductMode::kAuto, ProductMode::kKept, ProductMode::kRebuilt, ProductMode::kSegments, ProductMode::kAutograd},
+      "how products are taken: by the tangent program, with what does not depend on the vector kept between "
+      "products, rebuilt in each, or rebuilt a segment of the program at a time; or by LibTorch's autograd; "
+      "auto: the fastest that fits");
   group.real("lost-after", c.lost_after_s, 0, 1e9, true,
              "seconds of silence after which a rank counts as lost and the run ends; 0: never");
   return group;

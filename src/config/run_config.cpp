@@ -17,7 +17,7 @@ std::string to_string(Command command) {
   return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect"});
 }
 
-std::string to_string(Curvature) { return "hessian"; }
+std::string to_string(Curvature curvature) { return name_of(curvature, {"hessian", "ggn"}); }
 
 std::string to_string(EigenMethod method) { return name_of(method, {"lanczos", "power"}); }
 

@@ -1,13 +1,15 @@
-// A term of the loss is -Σ_c q_c log p_c, p = softmax(z), times the term's weight s. With the mass Q = s Σ_c q_c:
-//   value  Q log Σ exp z - s Σ q z      derivative  Q p - s q      and its tangent  Q p ∘ (ż - ⟨p, ż⟩)
-// q is the class's weight times 1 - label_smoothing at the target, and label_smoothing / C times the weight at every
-// class; of probabilities t it is (t (1 - label_smoothing) + label_smoothing / C) times the weights.
+// A term of the loss is -u Σ_c q_c log p_c, p = softmax(z), u the term's weight. Three numbers of the term say all of
+// it: the mass A = u Σ q, B of the target and S of every class, which is smoothing's,
+//   S = u · label_smoothing / C,   B = u (1 - label_smoothing), for a class times its weight,
+// so that u q = w ∘ (B t + S) for probabilities t and B onehot + w S for a class, w the classes' weights.
+// Value: A log Σ exp z - Σ u q z. Derivative: A p - u q. Its tangent: A p ∘ (ż - ⟨p, ż⟩).
 #include "class_rows.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 
+#include "hesspect/tangent/kernels.h"
 #include "loss_shapes.h"
 
 namespace hesspect {
@@ -41,6 +43,16 @@ at::Tensor at_positions(const LossOptions& options, const at::Tensor& target, co
   return moved;
 }
 
+/// Rows [begin, begin + r) of an array that may be undefined.
+at::Tensor part(const at::Tensor& rows, std::int64_t begin, std::int64_t r) {
+  return rows.defined() ? rows.narrow(0, begin, r) : rows;
+}
+
+/// Σ_c a_c w_c [r, 1, D] of a [r, C, D]; w [C, 1] or undefined: all 1.
+at::Tensor class_sums(const at::Tensor& a, const at::Tensor& w) {
+  return w.defined() ? at::matmul(w.t(), a) : a.sum(1, true);
+}
+
 class ClassRows : public RowObjective {
  protected:
   explicit ClassRows(const ClassShape& shape)
@@ -52,10 +64,6 @@ class ClassRows : public RowObjective {
   at::Tensor per_term(const at::Tensor& numbers) const { return numbers.reshape({rows(), 1, inner_}); }
   /// Σ_c a_c b_c w_c [r, 1, D] of a, b [r, C, D]; w [C, 1] or undefined: all 1.
   at::Tensor dot(const at::Tensor& a, const at::Tensor& b, const at::Tensor& w) const;
-  at::Tensor class_sums(const at::Tensor& a, const at::Tensor& w) const {
-    if (!w.defined()) return a.sum(1, true);
-    return at::matmul(w.t(), a);
-  }
 
   std::int64_t classes_, inner_;
 };
@@ -72,50 +80,67 @@ at::Tensor ClassRows::dot(const at::Tensor& a, const at::Tensor& b, const at::Te
   return sums;
 }
 
-// --- targets that are classes -------------------------------------------------------------------------------------
+// --- targets ------------------------------------------------------------------------------------------------------
 
-/// What each term takes of its target, [R, 1, D].
+/// What each term takes of its target, [R, 1, D] but where said.
 struct ClassTargets {
-  at::Tensor classes;  // 0 where there is none
-  at::Tensor hit;      // s q of the target, without its part of the smoothing
-  at::Tensor even;     // s · label_smoothing / C; undefined without smoothing
-  at::Tensor mass;     // Q
+  at::Tensor classes;        // int64, 0 where there is none and b is 0; or undefined
+  at::Tensor probabilities;  // [R, C, D]; or undefined
+  at::Tensor a, b, s;        // s is undefined without smoothing
 };
 
-ClassTargets class_targets(const LossOptions& options, std::int64_t classes, double smoothing, const at::Tensor& target,
-                           const at::Tensor& weight) {
+/// Of numbers in double, as they were given.
+ClassTargets of_classes(const LossOptions& options, std::int64_t classes, double smoothing, const at::Tensor& target,
+                        const at::Tensor& weight) {
   const at::Tensor given = at_positions(options, target, options.ignore_index);
   const at::Tensor counts = given != options.ignore_index;
   at::Tensor scale = counts.to(at::kDouble);
   if (weight.defined()) scale.mul_(at_positions(options, weight, 0));
-  const at::Tensor weights = options.class_weights.defined() ? options.class_weights.to(at::kDouble) : at::Tensor();
+  const at::Tensor& weights = options.class_weights;
   ClassTargets out;
   out.classes = given.masked_fill(counts.logical_not(), 0);
-  out.hit = scale * (1 - smoothing);
-  if (weights.defined()) out.hit.mul_(weights.take(out.classes));
-  out.mass = out.hit;
-  if (smoothing > 0) {
-    out.even = scale * (smoothing / static_cast<double>(classes));
-    const at::Tensor total = weights.defined() ? weights.sum() : at::full({}, classes, scale.options());
-    out.mass = out.hit + out.even * total;
-  }
+  out.a = out.b = scale * (1 - smoothing);
+  if (weights.defined()) out.b.mul_(weights.to(at::kDouble).take(out.classes));
+  if (smoothing == 0) return out;
+  out.s = scale * (smoothing / static_cast<double>(classes));
+  out.a = out.b + (weights.defined() ? out.s * weights.sum(at::kDouble) : out.s * classes);
   return out;
 }
 
-/// -Σ s w z at the target class, of log-probabilities z.
+/// @param target  [R, C, D]
+ClassTargets of_probabilities(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
+  const std::int64_t rows = target.size(0), classes = target.size(1), inner = target.size(2);
+  const double smoothing = options.label_smoothing;
+  const at::Tensor& weights = options.class_weights;
+  at::Tensor scale = at::ones({rows, 1, inner}, target.options().dtype(at::kDouble));
+  if (weight.defined()) scale.mul_(weight.reshape(scale.sizes()));
+  ClassTargets out;
+  out.probabilities = target;
+  out.b = scale * (1 - smoothing);
+  out.a = out.b * class_sums(target, weights.defined() ? weights.unsqueeze(1) : weights);
+  if (smoothing == 0) return out;
+  out.s = scale * (smoothing / static_cast<double>(classes));
+  out.a.add_(weights.defined() ? out.s * weights.sum(at::kDouble) : out.s * classes);
+  return out;
+}
+
+// --- losses -------------------------------------------------------------------------------------------------------
+
+/// -Σ B z at the target class, of log-probabilities z.
 class NllRows final : public ClassRows {
  public:
   NllRows(const ClassShape& shape, const ClassTargets& targets, at::ScalarType dtype)
-      : ClassRows(shape), target_(per_term(targets.classes)), hit_(per_term(targets.hit).to(dtype)) {}
+      : ClassRows(shape), target_(per_term(targets.classes)), b_(per_term(targets.b).to(dtype)) {}
 
   double prepare(at::Tensor z, std::int64_t begin) const override {
-    const at::Tensor hit = hit_.narrow(0, begin, z.size(0));
-    return -times(hit, cut(z).gather(1, target_.narrow(0, begin, z.size(0)))).sum(at::kDouble).item<double>();
+    const std::int64_t r = z.size(0);
+    const at::Tensor terms = times(b_.narrow(0, begin, r), cut(z).gather(1, target_.narrow(0, begin, r)));
+    return -terms.sum(at::kDouble).item<double>();
   }
   void adjoint(const at::Tensor& state, std::int64_t begin, at::Tensor out) const override {
-    out.zero_();
     const std::int64_t r = state.size(0);
-    cut(out).scatter_(1, target_.narrow(0, begin, r), hit_.narrow(0, begin, r).neg());
+    out.zero_();
+    cut(out).scatter_(1, target_.narrow(0, begin, r), b_.narrow(0, begin, r).neg());
   }
   void adjoint_tangent(const at::Tensor&, std::int64_t, const at::Tensor&, at::Tensor out) const override {
     out.zero_();
@@ -123,135 +148,142 @@ class NllRows final : public ClassRows {
   bool is_curved() const override { return false; }
 
  private:
-  at::Tensor target_, hit_;  // [R, 1, D]
+  at::Tensor target_, b_;  // [R, 1, D]
 };
 
-// --- cross entropy ------------------------------------------------------------------------------------------------
-
-/// Softmax, and what does not depend on how the targets are given. The state is p.
-class CrossEntropyRows : public ClassRows {
+/// The state is p. By fused kernels where the layout allows, else by ATen, which is also what they are held against.
+class CrossEntropyRows final : public ClassRows {
  public:
+  CrossEntropyRows(const ClassShape& shape, const at::Tensor& class_weights, const ClassTargets& targets,
+                   at::ScalarType dtype);
+
   double prepare(at::Tensor z, std::int64_t begin) const override;
+  void adjoint(const at::Tensor& state, std::int64_t begin, at::Tensor out) const override;
   void adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
                        at::Tensor out) const override;
   bool is_curved() const override { return true; }
 
- protected:
-  /// @param class_weights  [C], or undefined
-  CrossEntropyRows(const ClassShape& shape, const at::Tensor& class_weights)
-      : ClassRows(shape), weights_(class_weights.defined() ? class_weights.unsqueeze(1) : class_weights) {}
-  /// s Σ_c q_c z_c [r, 1, D] of z [r, C, D], at most 0 for it has no element above 0.
-  virtual at::Tensor expected(const at::Tensor& z, std::int64_t begin) const = 0;
+ private:
+  /// Whether the kernels take such rows.
+  bool fits(const at::Tensor& rows) const {
+    return inner_ == 1 && rows.is_contiguous() &&
+           (rows.scalar_type() == at::kFloat || rows.scalar_type() == at::kDouble) &&
+           (!probabilities_.defined() || probabilities_.is_contiguous());
+  }
+  double fused_prepare(const at::Tensor& z, std::int64_t begin) const;
+  void plain_adjoint(const at::Tensor& p, std::int64_t begin, at::Tensor& out) const;
 
-  at::Tensor weights_;  // of classes, [C, 1]
-  at::Tensor mass_;     // Q [R, 1, D]
+  at::Tensor weights_;        // of classes, [C, 1], or undefined
+  at::Tensor target_;         // [R, 1, D], or undefined
+  at::Tensor probabilities_;  // [R, C, D], or undefined
+  at::Tensor a_, b_, s_;      // [R, 1, D]
 };
 
+CrossEntropyRows::CrossEntropyRows(const ClassShape& shape, const at::Tensor& class_weights,
+                                   const ClassTargets& targets, at::ScalarType dtype)
+    : ClassRows(shape), a_(per_term(targets.a).to(dtype)), b_(per_term(targets.b).to(dtype)) {
+  if (class_weights.defined()) weights_ = class_weights.contiguous().unsqueeze(1);
+  if (targets.classes.defined()) target_ = per_term(targets.classes);
+  if (targets.probabilities.defined()) probabilities_ = targets.probabilities;
+  if (targets.s.defined()) s_ = per_term(targets.s).to(dtype);
+}
+
 double CrossEntropyRows::prepare(at::Tensor z, std::int64_t begin) const {
+  if (fits(z)) return fused_prepare(z, begin);
+  const std::int64_t r = z.size(0);
   at::Tensor p = cut(z);
-  p.sub_(p.amax(1, true));
-  const at::Tensor mean = expected(p, begin);
+  p.sub_(p.amax(1, true));  // so that all that is summed up below has one sign
+  const at::Tensor at_target = target_.defined() ? p.gather(1, target_.narrow(0, begin, r))
+                                                 : dot(probabilities_.narrow(0, begin, r), p, weights_);
+  at::Tensor terms = times(b_.narrow(0, begin, r), at_target).neg_();
+  if (s_.defined()) terms.sub_(times(s_.narrow(0, begin, r), class_sums(p, weights_)));
   p.exp_();
   const at::Tensor sum = p.sum(1, true);
   p.div_(sum);
-  return (times(mass_.narrow(0, begin, z.size(0)), sum.log()) - mean).sum(at::kDouble).item<double>();
+  return terms.add_(times(a_.narrow(0, begin, r), sum.log())).sum(at::kDouble).item<double>();
+}
+
+double CrossEntropyRows::fused_prepare(const at::Tensor& z, std::int64_t begin) const {
+  const std::int64_t r = z.size(0);
+  const auto sums = [&] { return at::empty({r, 1, 1}, z.options().dtype(at::kDouble)); };
+  const fused::CrossEntropy q{.z = z,
+                              .target = part(target_, begin, r),
+                              .target_p = part(probabilities_, begin, r),
+                              .weights = weights_,
+                              .p = z,
+                              .lse = sums(),
+                              .target_sum = sums(),
+                              .all_sum = s_.defined() ? sums() : at::Tensor(),
+                              .columns = classes_};
+  fused::cross_entropy(q);
+  at::Tensor terms = times(a_.narrow(0, begin, r), q.lse) - times(b_.narrow(0, begin, r), q.target_sum);
+  if (s_.defined()) terms.sub_(times(s_.narrow(0, begin, r), q.all_sum));
+  return terms.sum().item<double>();
+}
+
+void CrossEntropyRows::adjoint(const at::Tensor& state, std::int64_t begin, at::Tensor out) const {
+  if (!fits(state) || !out.is_contiguous()) return plain_adjoint(cut(state), begin, out);
+  const std::int64_t r = state.size(0);
+  fused::cross_entropy_adjoint({.p = state,
+                                .target = part(target_, begin, r),
+                                .target_p = part(probabilities_, begin, r),
+                                .weights = weights_,
+                                .a = part(a_, begin, r),
+                                .b = part(b_, begin, r),
+                                .s = part(s_, begin, r),
+                                .z_bar = out,
+                                .columns = classes_});
+}
+
+void CrossEntropyRows::plain_adjoint(const at::Tensor& p, std::int64_t begin, at::Tensor& out) const {
+  const std::int64_t r = p.size(0);
+  const at::Tensor a = part(a_, begin, r), minus_b = part(b_, begin, r).neg(), s = part(s_, begin, r);
+  at::Tensor result = cut(out);
+  if (probabilities_.defined()) {
+    at::mul_out(result, probabilities_.narrow(0, begin, r), minus_b);
+    if (s.defined()) result.sub_(s);
+    if (weights_.defined()) result.mul_(weights_);
+    result.addcmul_(p, a);
+    return;
+  }
+  at::mul_out(result, p, a);
+  result.scatter_add_(1, target_.narrow(0, begin, r), minus_b);
+  if (!s.defined()) return;
+  if (weights_.defined())
+    result.addcmul_(s, weights_, -1);
+  else
+    result.sub_(s);
 }
 
 void CrossEntropyRows::adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
                                        at::Tensor out) const {
-  const at::Tensor p = cut(state), mass = mass_.narrow(0, begin, state.size(0));
-  for (std::int64_t k = 0; k < z_dot.size(0); ++k) {
-    const at::Tensor tangent = cut(z_dot[k]);
-    at::Tensor result = cut(out[k]);
-    at::sub_out(result, tangent, dot(p, tangent, {}));
-    result.mul_(p).mul_(mass);
+  const at::Tensor a = a_.narrow(0, begin, state.size(0));
+  if (fits(state) && z_dot.is_contiguous() && out.is_contiguous())
+    return fused::cross_entropy_adjoint_tangent(
+        {.p = state, .z_dot = z_dot, .a = a, .z_bar_dot = out, .columns = classes_});
+  if (z_dot.size(0) > 1) {  // chunks of rows of several tangents are contiguous one by one
+    for (std::int64_t k = 0; k < z_dot.size(0); ++k)
+      adjoint_tangent(state, begin, z_dot.narrow(0, k, 1), out.narrow(0, k, 1));
+    return;
   }
+  const at::Tensor p = cut(state), tangent = cut(z_dot[0]);
+  at::Tensor result = cut(out[0]);
+  at::sub_out(result, tangent, dot(p, tangent, {}));
+  result.mul_(p).mul_(a);
 }
-
-class ClassCrossEntropy final : public CrossEntropyRows {
- public:
-  ClassCrossEntropy(const ClassShape& shape, const at::Tensor& class_weights, const ClassTargets& targets,
-                    at::ScalarType dtype)
-      : CrossEntropyRows(shape, class_weights),
-        target_(per_term(targets.classes)),
-        hit_(per_term(targets.hit).to(dtype)) {
-    mass_ = per_term(targets.mass).to(dtype);
-    if (targets.even.defined()) even_ = per_term(targets.even).to(dtype);
-  }
-
-  void adjoint(const at::Tensor& state, std::int64_t begin, at::Tensor out) const override {
-    const std::int64_t r = state.size(0);
-    at::Tensor result = cut(out);
-    at::mul_out(result, cut(state), mass_.narrow(0, begin, r));
-    result.scatter_add_(1, target_.narrow(0, begin, r), hit_.narrow(0, begin, r).neg());
-    if (!even_.defined()) return;
-    if (weights_.defined())
-      result.addcmul_(even_.narrow(0, begin, r), weights_, -1);
-    else
-      result.sub_(even_.narrow(0, begin, r));
-  }
-
- private:
-  at::Tensor expected(const at::Tensor& z, std::int64_t begin) const override {
-    const std::int64_t r = z.size(0);
-    at::Tensor sum = times(hit_.narrow(0, begin, r), z.gather(1, target_.narrow(0, begin, r)));
-    if (even_.defined()) sum.add_(times(even_.narrow(0, begin, r), class_sums(z, weights_)));
-    return sum;
-  }
-
-  at::Tensor target_, hit_, even_;  // [R, 1, D]
-};
-
-class ProbabilityCrossEntropy final : public CrossEntropyRows {
- public:
-  /// @param target  of the output's shape
-  /// @param weight  of the terms' shape, or undefined
-  ProbabilityCrossEntropy(const ClassShape& shape, const at::Tensor& class_weights, double smoothing,
-                          const at::Tensor& target, const at::Tensor& weight)
-      : CrossEntropyRows(shape, class_weights),
-        target_(cut(target.reshape({rows(), columns()}))),
-        keep_(1 - smoothing),
-        even_(smoothing / static_cast<double>(classes_)) {
-    const at::Tensor total = weights_.defined() ? weights_.sum() : at::full({}, classes_, target.options());
-    mass_ = class_sums(target_, weights_) * keep_ + total * even_;
-    if (!weight.defined()) return;
-    scale_ = per_term(weight);
-    mass_.mul_(scale_);
-  }
-
-  void adjoint(const at::Tensor& state, std::int64_t begin, at::Tensor out) const override {
-    const std::int64_t r = state.size(0);
-    at::Tensor result = cut(out);
-    at::mul_out(result, target_.narrow(0, begin, r), at::scalar_tensor(-keep_, target_.options()));
-    if (even_ > 0) result.sub_(even_);
-    if (weights_.defined()) result.mul_(weights_);
-    if (scale_.defined()) result.mul_(scale_.narrow(0, begin, r));
-    result.addcmul_(cut(state), mass_.narrow(0, begin, r));
-  }
-
- private:
-  at::Tensor expected(const at::Tensor& z, std::int64_t begin) const override {
-    const std::int64_t r = z.size(0);
-    at::Tensor sum = dot(target_.narrow(0, begin, r), z, weights_).mul_(keep_);
-    if (even_ > 0) sum.add_(class_sums(z, weights_), even_);
-    return scale_.defined() ? times(scale_.narrow(0, begin, r), sum) : sum;
-  }
-
-  at::Tensor target_, scale_;  // [R, C, D], [R, 1, D]
-  double keep_, even_;
-};
 
 }  // namespace
 
 std::unique_ptr<RowObjective> class_rows(const LossOptions& options, const at::Tensor& output_like,
                                          const at::Tensor& target, const at::Tensor& weight) {
   const ClassShape shape = class_shape(options.kind, output_like);
-  const double smoothing = options.kind == LossKind::kNll ? 0 : options.label_smoothing;
-  if (at::isFloatingType(target.scalar_type()))
-    return std::make_unique<ProbabilityCrossEntropy>(shape, options.class_weights, smoothing, target, weight);
-  const ClassTargets targets = class_targets(options, shape.classes, smoothing, target, weight);
-  if (options.kind == LossKind::kNll) return std::make_unique<NllRows>(shape, targets, output_like.scalar_type());
-  return std::make_unique<ClassCrossEntropy>(shape, options.class_weights, targets, output_like.scalar_type());
+  const at::ScalarType dtype = output_like.scalar_type();
+  if (options.kind == LossKind::kNll)
+    return std::make_unique<NllRows>(shape, of_classes(options, shape.classes, 0, target, weight), dtype);
+  const ClassTargets targets = at::isFloatingType(target.scalar_type())
+                                   ? of_probabilities(options, target.reshape({-1, shape.classes, shape.inner}), weight)
+                                   : of_classes(options, shape.classes, options.label_smoothing, target, weight);
+  return std::make_unique<CrossEntropyRows>(shape, options.class_weights, targets, dtype);
 }
 
 }  // namespace hesspect

@@ -18,13 +18,20 @@
 
 namespace hesspect {
 
+ProductChoice choice_of(const HessianOptions& options) {
+  return {.tangent = options.product != ProductMode::kAutograd,
+          .segments = options.product == ProductMode::kSegments,
+          .gauss_newton = options.gauss_newton};
+}
+
 struct HessianOperator::Impl {
   Communicator& comm;
   HessianOptions options;
   LocalLoss local;
   Shard shard;
   std::vector<MicroBatch> batches;
-  std::vector<GradientGraph> kept;  // of batches[0 .. kept.size())
+  std::vector<std::unique_ptr<BatchProducts>> batch_products;  // of each
+  std::size_t kept = 0;                                        // of them, the first ones
   // Room for `capacity` vectors: whole ones and local sums [capacity, stride], and the shards that are sent
   // [capacity, chunk] (not for one vector).
   std::int64_t capacity = 0;
@@ -40,6 +47,7 @@ struct HessianOperator::Impl {
         options(the_options),
         local(program, std::move(data), the_options.loss, the_options.output_index, the_options.units),
         shard(Shard::of(program.layout().size(), the_comm.size(), the_comm.rank())) {
+    local.choose(choice_of(options));
     at::AutoGradMode grad(true);
     local.check(options.check_double_backward);
   }
@@ -61,18 +69,22 @@ struct HessianOperator::Impl {
     if (!alone() && vectors > 1) packed = at::zeros({vectors, shard.chunk}, local.tensor_options());
   }
 
-  /// Does the work; where memory runs out, kept graphs make room, the last one first, and it is called again.
+  /// Does the work; where memory runs out, kept micro-batches make room, the last one first, and it is called again.
   template <class Work>
   void with_room(Work&& work) {
     while (true) {
       try {
         return work();
       } catch (const std::exception& e) {
-        if (!is_out_of_memory(e) || kept.empty()) throw;
-        kept.pop_back();
-        stats.kept_graphs = static_cast<std::int64_t>(kept.size());
+        if (!is_out_of_memory(e) || kept == 0) throw;
+        drop_last();
       }
     }
+  }
+
+  void drop_last() {
+    batch_products[--kept]->drop();
+    stats.kept_graphs = static_cast<std::int64_t>(kept);
   }
 
   /// Collective: `capacity` is the same on all ranks, also where one of them finds no room.
@@ -104,28 +116,14 @@ struct HessianOperator::Impl {
     }
   }
 
-  /// Adds micro-batch i's part of every product, in an order that does not depend on how many there are.
-  void add_products(std::size_t i, const std::vector<std::vector<at::Tensor>>& v,
-                    const std::vector<std::vector<at::Tensor>>& products) {
-    std::size_t done = 0;
+  /// sums[i] := this rank's part of H inputs[i], not yet divided, for the first k. Where memory runs out half way, all
+  /// is made again: sums may have been added to.
+  void local_products(std::int64_t k) {
+    const at::Tensor v = inputs.narrow(0, 0, k), products = sums.narrow(0, 0, k);
     with_room([&] {
-      if (done == v.size()) return;
-      const bool is_kept = i < kept.size();
-      const GradientGraph built = is_kept ? GradientGraph{} : local.gradient_graph(batches[i]);
-      for (; done < v.size(); ++done)
-        local.add_product(is_kept ? kept[i] : built, v[done], is_kept || done + 1 < v.size(), products[done]);
+      products.zero_();
+      for (const std::unique_ptr<BatchProducts>& batch : batch_products) batch->add(v, products);
     });
-  }
-
-  /// sums[i] := this rank's part of H inputs[i], not yet divided, for the first k.
-  void local_products(std::size_t k) {
-    at::AutoGradMode grad(true);
-    std::vector<std::vector<at::Tensor>> v, products;
-    for (std::size_t i = 0; i < k; ++i) {
-      v.push_back(views(input(i)));
-      products.push_back(views(sum(i).zero_()));
-    }
-    for (std::size_t i = 0; i < batches.size(); ++i) add_products(i, v, products);
   }
 
   /// y := this rank's shards of the sums over ranks. Collective. Uses the room of the inputs.
@@ -154,7 +152,7 @@ struct HessianOperator::Impl {
     const Timer gathering;
     gather(x);
     double communication_s = gathering.elapsed_s();
-    agree(comm, [&] { local_products(x.size()); });
+    agree(comm, [&] { local_products(k); });
     const Timer scattering;
     scatter(y);
     communication_s += scattering.elapsed_s();
@@ -181,7 +179,6 @@ struct HessianOperator::Impl {
     if (!size) {
       std::int64_t found = 0;
       agree(comm, [&] {
-        at::AutoGradMode grad(true);
         if (local.rows() > 0 && local.global_rows().begin == 0)
           found = ProductTrials(local).best_micro_batch(half_of_free_memory());
       });
@@ -192,15 +189,13 @@ struct HessianOperator::Impl {
 
   /// One pass over the data: checks every target, and adds up loss, count and gradient.
   void first_pass(double& local_loss, double& local_count) {
-    at::AutoGradMode grad(true);
     make_room(1);
-    const std::vector<at::Tensor> gradients = views(sum(0));
-    for (const RowRange range : local.micro_batches(stats.micro_batch)) {
-      MicroBatch batch = local.batch(range);
-      const auto [sum, terms] = local.add_gradient(batch, gradients);
-      local_loss += sum;
-      local_count += terms;
-      batches.push_back(std::move(batch));
+    for (const RowRange range : local.micro_batches(stats.micro_batch)) batches.push_back(local.batch(range));
+    for (const MicroBatch& batch : batches) {
+      local.check_values(batch);
+      batch_products.push_back(local.products(batch));
+      local_loss += batch_products.back()->add_gradient(sum(0));
+      local_count += local.count(batch);
     }
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
     if (std::isfinite(local_loss)) return;
@@ -215,8 +210,7 @@ struct HessianOperator::Impl {
   /// @param v  whose product is not finite; empty where it is the gradient
   /// @throws InputError on every rank, where any rank's rows show it
   void explain_non_finite(const std::string& what, const std::vector<at::Tensor>& v) {
-    kept.clear();  // the run is at its end, and looking takes memory
-    stats.kept_graphs = 0;
+    while (kept > 0) drop_last();  // the run is at its end, and looking takes memory
     agree(comm, [&] {
       const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), v);
       if (!where.empty()) throw InputError(what + " is not finite: " + where);
@@ -248,12 +242,10 @@ struct HessianOperator::Impl {
   /// Times the gradient, warm: the median of three on the first micro-batch, scaled to this rank's rows.
   void time_gradient() {
     if (batches.empty()) return;
-    at::AutoGradMode grad(true);
-    const std::vector<at::Tensor> gradients = views(sum(0));
     std::vector<double> seconds;
     for (int i = 0; i < 3; ++i) {
       const Timer timer;
-      local.add_gradient(batches.front(), gradients);
+      batch_products.front()->add_gradient(sum(0));
       finish_device_work(sum(0));
       seconds.push_back(timer.elapsed_s());
     }
@@ -261,31 +253,35 @@ struct HessianOperator::Impl {
     stats.gradient_s = seconds[1] / static_cast<double>(batches.front().rows) * static_cast<double>(local.rows());
   }
 
-  /// Keeps the gradient graphs of as many micro-batches as the budget allows; measured as they come.
-  void keep_graphs() {
-    if (options.graph_budget_bytes == 0 || batches.empty()) return;
-    at::AutoGradMode grad(true);
+  /// Keeps as many micro-batches as the budget allows; measured as they come.
+  void keep_within_budget() {
+    if (options.graph_budget_bytes == 0 || !keeps(options.product)) return;
     const std::int64_t budget = options.graph_budget_bytes > 0 ? options.graph_budget_bytes : half_of_free_memory();
     std::int64_t used = 0, largest = 0;
-    try {
-      for (const MicroBatch& batch : batches) {
-        if (used + largest > budget && !kept.empty()) break;
-        const AllocationMeter meter(device());
-        kept.push_back(local.gradient_graph(batch));
+    for (const std::unique_ptr<BatchProducts>& batch : batch_products) {
+      if (used + largest > budget && kept > 0) break;
+      const AllocationMeter meter(device());
+      bool fits = true;
+      try {
+        batch->keep();
         const std::int64_t bytes = std::max<std::int64_t>(meter.held_bytes(), 0);
         used += bytes;
         largest = std::max(largest, bytes);
-        if (used > budget) {
-          kept.pop_back();
-          break;
-        }
+        fits = used <= budget;
+      } catch (const std::exception& e) {
+        if (!is_out_of_memory(e)) throw;
+        fits = false;
+        if (kept > 0) drop_last();  // room for what a product needs besides
       }
-    } catch (const std::exception& e) {
-      if (!is_out_of_memory(e)) throw;
-      if (!kept.empty()) kept.pop_back();  // room for what a product needs besides
+      if (fits) {
+        ++kept;
+        continue;
+      }
+      batch->drop();
+      break;
     }
     stats.graph_bytes = largest;
-    stats.kept_graphs = static_cast<std::int64_t>(kept.size());
+    stats.kept_graphs = static_cast<std::int64_t>(kept);
   }
 };
 
@@ -295,7 +291,7 @@ HessianOperator::HessianOperator(Program& program, DataShard data, Communicator&
   impl_->loss_and_gradient();
   agree(comm, [&] {
     impl_->time_gradient();
-    impl_->keep_graphs();
+    impl_->keep_within_budget();
   });
 }
 

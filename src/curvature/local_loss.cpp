@@ -159,10 +159,40 @@ LossSum LocalLoss::loss(const MicroBatch& batch) const {
   return {loss_sum(options_, out, batch.target, batch.weight), loss_count(options_, batch.target, batch.weight)};
 }
 
+void LocalLoss::check_values(const MicroBatch& batch) const {
+  if (options_.kind != LossKind::kBce && options_.kind != LossKind::kNll) return;  // the others take any output
+  at::NoGradGuard no_grad;
+  check_output(options_, output(batch), batch.first_row);
+}
+
+double LocalLoss::count(const MicroBatch& batch) const {
+  if (!is_output()) return loss_count(options_, batch.target, batch.weight);
+  at::NoGradGuard no_grad;
+  return output_count(program_, options_, program_.run(batch.inputs), batch);
+}
+
 std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const {
   const LossSum value = loss(batch);
   add_to(sums, torch::autograd::grad({value.sum}, program_.parameters(), {}, false, false, /*allow_unused=*/true));
   return {value.sum.item<double>(), value.count};
+}
+
+void LocalLoss::choose(const ProductChoice& choice) {
+  const bool is_flat = is_output() || options_.kind == LossKind::kNll || options_.kind == LossKind::kL1;
+  if (choice.gauss_newton && is_flat)
+    throw UsageError(
+        "--curvature ggn with --loss " + std::string(to_string(options_.kind)) +
+        ": the loss is linear in the output, so that the matrix is zero; give a loss that is curved, such as "
+        "cross_entropy on logits" +
+        (is_output() ? ", with the program's logits as the output" : ""));
+  if (choice.gauss_newton && !choice.tangent)
+    throw UsageError("--curvature ggn with --product autograd: only the tangent program has its products");
+  choice_ = choice;
+}
+
+const Cuts& LocalLoss::cuts(const MicroBatch& batch) {
+  if (!cuts_) cuts_ = find_cuts(tangent_program(), batch.inputs);
+  return *cuts_;
 }
 
 const TangentProgram& LocalLoss::tangent_program() {

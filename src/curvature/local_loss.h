@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "batch_products.h"
 #include "hesspect/curvature/hessian.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/model/program.h"
@@ -41,6 +42,8 @@ struct GradientGraph {
   std::vector<at::Tensor> gradients;    // those that depend on the parameters
   std::vector<std::size_t> parameters;  // and which parameter each belongs to
 };
+
+ProductChoice choice_of(const HessianOptions& options);
 
 /// Whether the error says that memory ran out, on the CPU or on CUDA.
 bool is_out_of_memory(const std::exception& error);
@@ -90,11 +93,22 @@ class LocalLoss {
   at::Tensor sum(const MicroBatch& batch) const;
   /// The same with its count. @throws InputError: an output that the loss does not take
   LossSum loss(const MicroBatch& batch) const;
+  /// Checks what the loss assumes of an output's values. @throws InputError
+  void check_values(const MicroBatch& batch) const;
+  /// Terms of the loss, or their weight.
+  double count(const MicroBatch& batch) const;
   /// sums += ∇ℓ_sum. @return ℓ_sum and its count @throws InputError as loss
   std::pair<double, double> add_gradient(const MicroBatch& batch, const std::vector<at::Tensor>& sums) const;
+  /// How products and gradients are taken from here on.
+  void choose(const ProductChoice& choice);
+  const ProductChoice& choice() const { return choice_; }
+  /// Products of a micro-batch, which must outlive them as this must.
+  std::unique_ptr<BatchProducts> products(const MicroBatch& batch);
   /// The sweeps of the tangent program for a micro-batch.
   Sweeps sweeps(const MicroBatch& batch);
   const TangentProgram& tangent_program();
+  /// Where products in segments cut the program: chosen by the bytes of this micro-batch, once.
+  const Cuts& cuts(const MicroBatch& batch);
   GradientGraph gradient_graph(const MicroBatch& batch) const;
   /// sums += ∇(∇ℓ_sum · v).
   /// @param keep  the graph will be used again
@@ -112,9 +126,11 @@ class LocalLoss {
   LossOptions options_;  // fitted to the program's outputs
   int output_index_;
   RowUnits units_;
-  at::Tensor output_like_;                   // has an output's shape, dtype and device, but no memory
-  std::int64_t output_like_rows_ = -1;       // the rows of that output
+  at::Tensor output_like_;              // has an output's shape, dtype and device, but no memory
+  std::int64_t output_like_rows_ = -1;  // the rows of that output
+  ProductChoice choice_;
   std::unique_ptr<TangentProgram> tangent_;  // made when it is first asked for
+  std::optional<Cuts> cuts_;                 // likewise
 };
 
 /// Which row and which node of the program make a loss, its gradient or a product not finite: looks through this

@@ -51,14 +51,8 @@ c10::DeviceIndex index_of(at::Device device) {
   return device.has_index() ? device.index() : c10::impl::getDeviceGuardImpl(device.type())->getDevice().index();
 }
 
-}  // namespace
-
-BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, const HessianOptions& options,
-                             std::int64_t memory_bytes) {
-  at::AutoGradMode grad(true);
-  LocalLoss local(program, first_rows, options.loss, options.output_index, options.units);
-  if (local.rows() == 0) throw InputError("no rows to measure a micro-batch on");
-  local.check(options.check_double_backward);
+/// Costs of products as `local` takes them.
+BatchCost cost_of(LocalLoss& local, const HessianOptions& options, std::int64_t memory_bytes) {
   ProductTrials trials(local);
   const auto given = local.given_micro_batch(options.micro_batch);
   if (given) trials.require_room(std::min(*given, local.rows()), memory_bytes);
@@ -67,15 +61,51 @@ BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, cons
   cost.micro_batch = given ? *given : trials.best_micro_batch(memory_bytes);
   const std::int64_t tried = std::min(cost.micro_batch, local.rows());
   const ProductTrials::Times times = trials.times(tried);
+  const auto static_batch = local.program().static_batch();
   // Rows beyond the data's cost what the others do; a fixed batch was padded, and timed as a whole.
-  const double scale =
-      program.static_batch() ? 1.0 : static_cast<double>(cost.micro_batch) / static_cast<double>(tried);
+  const double scale = static_batch ? 1.0 : static_cast<double>(cost.micro_batch) / static_cast<double>(tried);
   cost.gradient_s = scale * times.gradient_s;
   cost.graph_s = scale * times.graph_s;
   cost.pullback_s = scale * times.pullback_s;
-  fit_bytes(trials, local, program.static_batch().value_or(tried), cost);
+  fit_bytes(trials, local, static_batch.value_or(tried), cost);
   cost.output_row_bytes = trials.output_bytes(tried) / tried;
+  cost.product = options.product;
   return cost;
+}
+
+/// The tangent program, but where ops are left to autograd anyway and autograd as a whole is faster; in segments where
+/// memory is too short for anything else.
+BatchCost best_cost(LocalLoss& local, HessianOptions options, std::int64_t memory_bytes) {
+  const auto with = [&](ProductMode mode) {
+    options.product = mode;
+    local.choose(choice_of(options));
+    return cost_of(local, options, memory_bytes);
+  };
+  BatchCost cost;
+  try {
+    cost = with(ProductMode::kKept);
+  } catch (const MemoryError&) {
+    return with(ProductMode::kSegments);
+  }
+  if (options.gauss_newton || !local.tangent_program().uses_fallback()) return cost;
+  const BatchCost autograd = with(ProductMode::kAutograd);
+  const auto row_s = [](const BatchCost& c) { return c.pullback_s / static_cast<double>(c.micro_batch); };
+  return row_s(autograd) < row_s(cost) ? autograd : cost;
+}
+
+}  // namespace
+
+BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, const HessianOptions& options,
+                             std::int64_t memory_bytes) {
+  LocalLoss local(program, first_rows, options.loss, options.output_index, options.units);
+  if (local.rows() == 0) throw InputError("no rows to measure a micro-batch on");
+  local.choose(choice_of(options));
+  {
+    at::AutoGradMode grad(true);
+    local.check(options.check_double_backward);
+  }
+  return options.product == ProductMode::kAuto ? best_cost(local, options, memory_bytes)
+                                               : cost_of(local, options, memory_bytes);
 }
 
 std::int64_t free_memory_bytes(at::Device device) {

@@ -48,27 +48,27 @@ LinearBytes LinearBytes::through(std::int64_t a_rows, std::int64_t a_bytes, std:
 
 ProductTrials::ProductTrials(LocalLoss& local)
     : local_(local), sum_(at::zeros({local.program().layout().size()}, local.tensor_options())) {
-  sums_ = local.program().layout().views(sum_);
-  for (const at::Tensor& parameter : local.program().parameters()) v_.push_back(parameter.detach());
+  v_ = local.program().flat_parameters().unsqueeze(0);
 }
 
 ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
   const MicroBatch batch = local_.batch({0, rows});
+  const std::unique_ptr<BatchProducts> products = local_.products(batch);
   ProductTrial trial;
   trial.rows = rows;
   trial.seconds = std::numeric_limits<double>::infinity();
   const Timer total;
   for (int i = 0; i < repeats && (i == 0 || total.elapsed_s() < kLongEnough_s); ++i) {
     const Timer timer;
-    local_.add_product(local_.gradient_graph(batch), v_, /*keep=*/false, sums_);
+    products->add(v_, sum_.unsqueeze(0));
     finish_device_work(sum_);
     trial.seconds = std::min(trial.seconds, timer.elapsed_s());
   }
   // The bytes take a pass of their own: counting them slows it down.
   const AllocationMeter meter(local_.program().options().device);
-  const GradientGraph graph = local_.gradient_graph(batch);
+  if (!local_.choice().segments) products->keep();
   trial.graph_bytes = std::max<std::int64_t>(0, meter.held_bytes());
-  local_.add_product(graph, v_, /*keep=*/true, sums_);
+  products->add(v_, sum_.unsqueeze(0));
   finish_device_work(sum_);
   trial.transient_bytes = std::max<std::int64_t>(0, meter.peak_bytes() - trial.graph_bytes);
   return trial;
@@ -82,16 +82,18 @@ ProductTrials::Times ProductTrials::times(std::int64_t rows) {
     finish_device_work(sum_);
     return timer.elapsed_s();
   };
+  const std::unique_ptr<BatchProducts> products = local_.products(batch);
   std::vector<double> gradient_s, graph_s, pullback_s;
   const Timer total;
   for (int i = 0; i < 3 && total.elapsed_s() < kLongEnough_s; ++i) {
-    gradient_s.push_back(timed([&] { local_.add_gradient(batch, sums_); }));
-    GradientGraph graph;
-    graph_s.push_back(timed([&] {
-      graph = local_.gradient_graph(batch);
-      if (!graph.gradients.empty()) finish_device_work(graph.gradients.back().reshape({-1}));
-    }));
-    pullback_s.push_back(timed([&] { local_.add_product(graph, v_, /*keep=*/true, sums_); }));
+    products->drop();
+    gradient_s.push_back(timed([&] { products->add_gradient(sum_); }));
+    if (local_.choice().segments) {
+      graph_s.push_back(0);  // nothing is kept: all of it is made in each product
+    } else {
+      graph_s.push_back(timed([&] { products->keep(); }));
+    }
+    pullback_s.push_back(timed([&] { products->add(v_, sum_.unsqueeze(0)); }));
   }
   return {median(gradient_s), median(graph_s), median(pullback_s)};
 }

@@ -59,9 +59,8 @@ class ProductTrials {
   ProductTrial first_that_fits(std::int64_t rows, std::int64_t memory_bytes);
 
   LocalLoss& local_;
-  at::Tensor sum_;                // where products are added up
-  std::vector<at::Tensor> sums_;  // its views
-  std::vector<at::Tensor> v_;
+  at::Tensor sum_;  // where products are added up
+  at::Tensor v_;    // [1, n]
 };
 
 }  // namespace hesspect

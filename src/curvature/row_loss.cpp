@@ -152,7 +152,7 @@ class LogitRows final : public ElementRows {
   at::Tensor positive(const at::Tensor& t) const { return pos_weight_.defined() ? t * pos_weight_ : t; }
 
   at::Tensor terms(at::Tensor& z, const at::Tensor& t) const override {
-    const at::Tensor f = (at::log_sigmoid(z) * positive(t)).add_(at::log_sigmoid(z.neg()) * (1 - t)).neg_();
+    at::Tensor f = (at::log_sigmoid(z) * positive(t)).add_(at::log_sigmoid(z.neg()) * (1 - t)).neg_();
     z.sigmoid_();
     return f;
   }

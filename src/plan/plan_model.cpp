@@ -66,7 +66,8 @@ void add_basis(const PlanInputs& given, const Layout& layout, std::int64_t chunk
 /// Kept graphs, the transient of a product and the holes that they leave, in `room` bytes.
 void add_activations(const PlanInputs& given, const Layout& layout, std::int64_t rows, std::int64_t room, Plan& plan) {
   const BatchCost& cost = given.cost;
-  const std::int64_t cap = given.request.graph_bytes;
+  const std::int64_t cap = keeps(cost.product) ? given.request.graph_bytes : 0;
+  plan.product = cost.product;
   if (!given.measured()) {
     // Gradients and a product are there at least.
     plan.bytes.transient = times(2 * given.problem.element_bytes, given.problem.parameters);

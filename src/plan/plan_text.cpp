@@ -121,10 +121,11 @@ class Description {
     std::string text = format_count(plan_.micro_batch) + (plan_.micro_batch == 1 ? " row, " : " rows, ") +
                        format_count(plan_.micro_batches) + " of them on a rank";
     if (measured())
-      text += plan_.kept_graphs == plan_.micro_batches ? ", all their gradient graphs kept between products"
-              : plan_.kept_graphs == 0
-                  ? ", their gradient graphs rebuilt in every product"
-                  : ", the gradient graphs of " + format_count(plan_.kept_graphs) + " kept between products";
+      text += plan_.kept_graphs == plan_.micro_batches ? ", all kept between products"
+              : plan_.kept_graphs == 0                 ? plan_.product == ProductMode::kSegments
+                                                             ? ", made again in segments in every product"
+                                                             : ", made again in every product"
+                                       : ", " + format_count(plan_.kept_graphs) + " of them kept between products";
     add("micro-batch", text);
   }
 
@@ -140,7 +141,7 @@ class Description {
     add_row("data", bytes.data);
     add_row("vectors", bytes.vectors);
     add_row(bytes.basis_host > 0 ? "Lanczos vectors of full precision" : "Lanczos basis", bytes.basis);
-    add_row("gradient graphs, kept", bytes.kept_graphs);
+    add_row("micro-batches, kept", bytes.kept_graphs);
     add_row(measured() ? "activations and gradients of a product" : "gradients (activations not known)",
             bytes.transient);
     add_row("  outputs of a micro-batch, in a graph", bytes.outputs);

@@ -68,7 +68,7 @@ std::string rows_text(const Diagnostics& d) {
 std::string basis_text(const Diagnostics& d) {
   if (d.basis_dtype.empty()) return "";
   return d.basis_dtype + " on the " + d.basis_memory + ", " + format_bytes(d.basis_bytes) + " a rank; " +
-         std::to_string(d.kept_graphs) + " of " + std::to_string(d.micro_batches) + " micro-batches keep their graphs";
+         std::to_string(d.kept_graphs) + " of " + std::to_string(d.micro_batches) + " micro-batches kept between products";
 }
 
 /// Nothing for results of versions that made none.
@@ -185,7 +185,7 @@ std::string products_text(const ProductCount& c) {
 }
 
 std::string cost_text(const Diagnostics& d) {
-  std::string text = format_count(d.products) + " Hessian-vector products in " + format_duration(d.product_s);
+  std::string text = format_count(d.products) + " products in " + format_duration(d.product_s);
   if (std::isfinite(d.cost_in_gradients)) text += " (" + format_number(d.cost_in_gradients) + " gradients each)";
   return text + ", " + format_duration(d.elapsed_s) + " in all, at most " + format_bytes(d.peak_memory_bytes) +
          " a rank";

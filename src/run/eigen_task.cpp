@@ -10,7 +10,7 @@ void measure_and_write(Context& context, EigenResult& result, const VectorSource
     measure_residuals(context.op, vectors, result, context.plan.lock_step, [&] { context.report(StillAtWork{}); });
   if (goal.vectors_file.empty()) return;
   VectorsInfo info;
-  info.quantity = "eigenvectors of the Hessian";
+  info.quantity = "eigenvectors of the " + context.goals.matrix;
   for (const auto* list : {&result.top, &result.bottom, &result.magnitude})
     for (const EigenEstimate& one : *list) info.values.push_back(one.value);
   const std::size_t count = info.values.size();

@@ -120,6 +120,7 @@ Goals goals_of(Command command, const RunConfig& config, std::int64_t n) {
   g.n = n;
   g.reorthogonalize = config.quadrature.reorthogonalize;
   g.seed = config.quadrature.seed;
+  if (config.curvature.curvature == Curvature::kGgn) g.matrix = "generalised Gauss-Newton matrix";
   g.distribution = config.quadrature.distribution;
   g.confidence = config.accuracy.confidence;
   g.rounding =

@@ -25,12 +25,15 @@ void fields(auto& v, Is<PlanBytes> auto& bytes) {
 }
 
 inline constexpr std::array kBasisTypes{ElementType::kF64, ElementType::kF32, ElementType::kBF16};
+inline constexpr std::array kProductModes{ProductMode::kAuto, ProductMode::kKept, ProductMode::kRebuilt,
+                                          ProductMode::kSegments, ProductMode::kAutograd};
 inline constexpr std::array kBasisMemories{BasisMemory::kDevice, BasisMemory::kHost};
 
 void fields(auto& v, Is<Plan> auto& p) {
   v("groups", p.groups, "data_ranks", p.data_ranks, "lock_step", p.lock_step, "joint", p.joint);
   v.choice("basis_dtype", p.basis_dtype, std::span<const ElementType>(kBasisTypes));
   v.choice("basis_memory", p.basis_memory, std::span<const BasisMemory>(kBasisMemories));
+  v.choice("product", p.product, std::span<const ProductMode>(kProductModes));
   v("max_basis", p.max_basis, "micro_batch", p.micro_batch, "micro_batches", p.micro_batches, "kept_graphs",
     p.kept_graphs, "graph_budget_bytes", p.graph_budget_bytes, "bytes", p.bytes, "fits", p.fits, "products", p.products,
     "products_in_turn", p.products_in_turn, "product_s", p.product_s, "run_s", p.run_s, "messages_per_step",

@@ -137,7 +137,7 @@ void perform(Context& context, const WriteDiagonal&) {
     if (context.deflation) mean.add_(context.deflation->space.captured_diagonal());
   });
   VectorsInfo info;
-  info.quantity = "diagonal of the Hessian, and its standard error";
+  info.quantity = "diagonal of the " + context.goals.matrix + ", and its standard error";
   info.values = {context.comm.sum(mean.sum().item<double>()), std::numeric_limits<double>::quiet_NaN()};
   const at::Tensor* both[2] = {&mean, &error};
   context.write_vectors(context.goals.trace->diagonal_file, std::move(info), 2,

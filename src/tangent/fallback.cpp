@@ -109,7 +109,8 @@ class Fallback final : public NodeRun {
   }
 
  private:
-  static bool is_differentiable(const at::Tensor& y) { return y.defined() && y.requires_grad() && y.grad_fn(); }
+  /// An output may be the argument itself.
+  static bool is_differentiable(const at::Tensor& y) { return y.defined() && y.requires_grad(); }
 
   /// The argument with each tensor that tangents reach replaced by a leaf.
   IValue with_leaves(std::size_t operand) {

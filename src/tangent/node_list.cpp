@@ -7,6 +7,7 @@
 #include <numeric>
 #include <ranges>
 
+#include "fuse.h"
 namespace hesspect {
 namespace {
 
@@ -67,6 +68,7 @@ class Builder {
     for (const std::size_t output : outputs) list_.kept.push_back(renamed(graph.outputs[output]));
     fold_shared_writes();
     drop_unneeded();
+    fuse(list_);
     find_active();
     find_last_uses();
     return std::move(list_);

@@ -1,6 +1,7 @@
 // What a TangentProgram holds, shared by the files of this room.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,10 @@ struct TangentProgram::Impl {
   /// The last node where it is a linear layer whose output nobody but the objective reads: it may be run in chunks of
   /// rows together with the objective.
   int linear_head = -1;
+
+  /// Seconds of each node, the head's last: value, tangent, adjoint, adjoint tangent. Sweeps of one program are made in
+  /// turn.
+  mutable std::vector<std::array<double, 4>> seconds;
 
   Impl(const Program& the_program, const std::vector<std::size_t>& outputs);
 };

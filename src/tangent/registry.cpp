@@ -10,8 +10,9 @@ using Table = std::map<std::string, MakeRun, std::less<>>;
 Table all_rules() {
   Table rules;
   for (const RuleTable* table :
-       {&matrix_rules(), &view_rules(), &arithmetic_rules(), &pointwise_rules(), &norm_rules(), &softmax_rules(),
-        &attention_rules(), &convolution_rules(), &pooling_rules(), &index_rules(), &row_rules(), &reduction_rules()})
+       {&matrix_rules(), &view_rules(), &arithmetic_rules(), &pointwise_rules(), &norm_rules(), &channel_norm_rules(),
+        &softmax_rules(), &attention_rules(), &convolution_rules(), &pooling_rules(), &index_rules(), &row_rules(),
+        &reduction_rules()})
     for (const RuleEntry& entry : *table)
       for (const std::string_view op : entry.ops) rules.emplace(op, entry.make);
   return rules;

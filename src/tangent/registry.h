@@ -24,6 +24,7 @@ const RuleTable& view_rules();
 const RuleTable& arithmetic_rules();
 const RuleTable& pointwise_rules();
 const RuleTable& norm_rules();
+const RuleTable& channel_norm_rules();
 const RuleTable& softmax_rules();
 const RuleTable& attention_rules();
 const RuleTable& convolution_rules();

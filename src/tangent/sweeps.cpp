@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "head.h"
-#include "hesspect/core/errors.h"
+#include "hesspect/core/timer.h"
 #include "hesspect/model/executor.h"
 #include "program_impl.h"
 #include "registry.h"
@@ -142,6 +142,13 @@ struct Sweeps::Impl {
     }
   }
 
+  template <class Work>
+  void timed(std::size_t n, std::size_t sweep, Work&& work) const {
+    const Timer timer;
+    work();
+    program.seconds[n][sweep] += timer.elapsed_s();
+  }
+
   Arguments arguments_of(std::size_t n) const {
     const Node& node = list.nodes[n];
     std::vector<c10::IValue> given;
@@ -203,9 +210,9 @@ struct Sweeps::Impl {
       if (is_head(n)) continue;
       const Node& node = list.nodes[n];
       at_node(n, [&] {
-        if (pass.first && !node.active()) run_plainly(n);
-        if (pass.first && node.active()) run_by_rule(n);
-        if (pass.second && node.active()) carry_tangents(n);
+        if (pass.first && !node.active()) timed(n, 0, [&] { run_plainly(n); });
+        if (pass.first && node.active()) timed(n, 0, [&] { run_by_rule(n); });
+        if (pass.second && node.active()) timed(n, 1, [&] { carry_tangents(n); });
       });
       if (!pass.hold) runs[n].reset();
       for (const int slot : node.dead) {
@@ -234,12 +241,12 @@ struct Sweeps::Impl {
         if (pass.first) {
           const std::vector<at::Tensor> y_bar = taken(node, bars);
           Sink sink(node.sources, bars, 1);
-          if (any_defined(y_bar)) runs[n]->adjoint(y_bar, sink);
+          if (any_defined(y_bar)) timed(n, 2, [&] { runs[n]->adjoint(y_bar, sink); });
         }
         if (pass.second) {
           const std::vector<at::Tensor> y_bar_dot = taken(node, bar_dots);
           Sink sink(node.sources, bar_dots, count);
-          runs[n]->adjoint_tangent(y_bar_dot, sink);
+          timed(n, 3, [&] { runs[n]->adjoint_tangent(y_bar_dot, sink); });
         }
       });
       if (!pass.hold) runs[n].reset();
@@ -275,7 +282,9 @@ struct Sweeps::Impl {
       head->tangent(Tangents(sources, std::move(stacked), count));
     }
     Sink first(sources, bars, 1), second(sources, bar_dots, count);
-    head->backward(pass.first ? &first : nullptr, pass.second ? &second : nullptr, pass.hold, gauss_newton);
+    timed(size(), pass.second ? 3 : 2, [&] {
+      head->backward(pass.first ? &first : nullptr, pass.second ? &second : nullptr, pass.hold, gauss_newton);
+    });
   }
 
   // --- whole sweeps

@@ -1,5 +1,7 @@
 #include "hesspect/tangent/tangent_program.h"
 
+#include <algorithm>
+#include <functional>
 #include <map>
 
 #include "head.h"
@@ -29,6 +31,11 @@ int find_linear_head(const NodeList& list, int output) {
   return node.active() && !node.op && is_linear_layer(*node.instruction) ? maker : -1;
 }
 
+std::string short_name(const Instruction& instruction) {
+  const std::string& target = instruction.origin.target;
+  return target.starts_with("torch.ops.") ? target.substr(10) : target;
+}
+
 }  // namespace
 
 TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::size_t>& outputs)
@@ -36,6 +43,7 @@ TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::si
   for (const Node& node : list.nodes) rules.push_back(node.active() ? rule_for(*node.instruction) : nullptr);
   if (list.kept.front().kind == Operand::Kind::kSlot) output = list.kept.front().slot;
   linear_head = find_linear_head(list, output);
+  seconds.resize(list.nodes.size() + 1);
 }
 
 TangentProgram::TangentProgram(const Program& program, std::vector<std::size_t> outputs)
@@ -43,6 +51,32 @@ TangentProgram::TangentProgram(const Program& program, std::vector<std::size_t> 
 TangentProgram::~TangentProgram() = default;
 
 const Program& TangentProgram::program() const { return impl_->program; }
+
+bool TangentProgram::uses_fallback() const {
+  for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n)
+    if (impl_->list.nodes[n].active() && impl_->rules[n] == nullptr) return true;
+  return false;
+}
+
+std::vector<OpSeconds> TangentProgram::seconds() const {
+  std::map<std::pair<std::string, bool>, OpSeconds> by_op;
+  for (std::size_t n = 0; n < impl_->seconds.size(); ++n) {
+    const bool is_head = n == impl_->list.nodes.size();
+    const bool own = is_head || !impl_->list.nodes[n].active() || impl_->rules[n] != nullptr;
+    const std::string name = is_head ? "head" : short_name(*impl_->list.nodes[n].instruction);
+    OpSeconds& op = by_op[{name, own}];
+    op.op = name;
+    op.own = own;
+    op.value_s += impl_->seconds[n][0];
+    op.tangent_s += impl_->seconds[n][1];
+    op.adjoint_s += impl_->seconds[n][2];
+    op.adjoint_tangent_s += impl_->seconds[n][3];
+  }
+  std::vector<OpSeconds> ops;
+  for (const auto& [key, op] : by_op) ops.push_back(op);
+  std::ranges::sort(ops, std::greater<>(), &OpSeconds::total_s);
+  return ops;
+}
 
 std::size_t TangentProgram::nodes() const { return impl_->list.nodes.size(); }
 
@@ -53,9 +87,7 @@ std::vector<RuleCount> TangentProgram::rules() const {
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n) {
     const Node& node = impl_->list.nodes[n];
     if (!node.active()) continue;
-    std::string name = node.instruction->origin.target;
-    if (name.starts_with("torch.ops.")) name = name.substr(10);
-    ++counts[{name, impl_->rules[n] != nullptr}];
+    ++counts[{short_name(*node.instruction), impl_->rules[n] != nullptr}];
   }
   std::vector<RuleCount> rules;
   for (const auto& [key, count] : counts) rules.push_back({key.first, count, key.second});

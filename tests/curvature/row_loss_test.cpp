@@ -60,12 +60,17 @@ Derivatives expected(const LossOptions& loss, const at::Tensor& output, const at
 }
 
 /// By rows, in chunks; the tangents' adjoints take the tangents' place.
+/// @param gap  columns between one row and the next, in memory: fused kernels take none
 Derivatives by_rows(const RowObjective& objective, const at::Tensor& output, const at::Tensor& tangents,
-                    std::int64_t chunk) {
+                    std::int64_t chunk, std::int64_t gap = 0) {
   at::NoGradGuard no_grad;
-  const at::Tensor z = objective.as_rows(output.clone().unsqueeze(0))[0];
-  const at::Tensor z_dot = objective.as_rows(tangents.clone());
-  const at::Tensor z_bar = at::full_like(z, 7);
+  const auto rows_of = [&](const at::Tensor& stacked) {
+    const std::int64_t columns = objective.columns();
+    const at::Tensor rows = at::full({stacked.size(0), objective.rows(), columns + gap}, 7, stacked.options());
+    return rows.narrow(2, 0, columns).copy_(objective.as_rows(stacked));
+  };
+  const at::Tensor z = rows_of(output.unsqueeze(0))[0], z_dot = rows_of(tangents);
+  const at::Tensor z_bar = rows_of(at::ones_like(output).unsqueeze(0))[0];
   Derivatives out;
   for (std::int64_t begin = 0; begin < objective.rows(); begin += chunk) {
     const std::int64_t r = std::min(chunk, objective.rows() - begin);
@@ -87,9 +92,9 @@ void expect_near(const at::Tensor& found, const at::Tensor& exact, double tolera
 }
 
 /// Compares with autograd in float64, of the very numbers that the loss was given.
-void check(const Case& c, at::ScalarType dtype, std::int64_t chunk, std::int64_t tangent_count) {
+void check(const Case& c, at::ScalarType dtype, std::int64_t chunk, std::int64_t tangent_count, std::int64_t gap = 0) {
   const std::string what = c.name + " " + c10::toString(dtype) + ", chunks of " + std::to_string(chunk) +
-                           ", K = " + std::to_string(tangent_count);
+                           ", K = " + std::to_string(tangent_count) + (gap > 0 ? ", with gaps" : "");
   const at::Tensor output = c.output.to(dtype);
   const LossOptions loss = fit_loss(c.loss, output);
   const at::Tensor target = check_target(loss, output, c.target, 0), weight = check_weight(loss, output, c.weight, 0);
@@ -107,7 +112,7 @@ void check(const Case& c, at::ScalarType dtype, std::int64_t chunk, std::int64_t
   // Of the output, its shape is all that is known beforehand.
   const auto objective = row_loss(loss, at::empty({}, output.options()).expand(output.sizes()), target, weight);
   ASSERT_EQ(objective->rows() * objective->columns(), output.numel());
-  const Derivatives found = by_rows(*objective, output, tangents, chunk);
+  const Derivatives found = by_rows(*objective, output, tangents, chunk, gap);
 
   const double tolerance = dtype == at::kDouble ? 1e-12 : dtype == at::kFloat ? 2e-6 : 0.02;
   EXPECT_NEAR(found.value, reference.value, tolerance * std::max(1.0, std::abs(reference.value))) << what;
@@ -120,7 +125,8 @@ void check(const std::vector<Case>& cases) {
   for (const Case& c : cases)
     for (const at::ScalarType dtype : {at::kDouble, at::kFloat})
       for (const std::int64_t chunk : {std::int64_t{1}, std::int64_t{7}, kAll})
-        for (const std::int64_t tangents : {1, 3}) check(c, dtype, chunk, tangents);
+        for (const std::int64_t tangents : {1, 3})
+          for (const std::int64_t gap : {0, 1}) check(c, dtype, chunk, tangents, gap);
 }
 
 // --- classes ------------------------------------------------------------------------------------------------------
@@ -243,24 +249,31 @@ TEST(Classes, HugeLogits) {
   expect_near(found.adjoint_tangent, at::constant_pad_nd(exact.adjoint_tangent, {1, 0}), 1e-12, "its tangent");
 }
 
-/// No array of the output's size beside the state and the result.
-TEST(Classes, Memory) {
-  const std::int64_t rows = 48, classes = 20'000;
-  const at::Tensor output = at::randn({rows, classes}), z_bar = at::empty_like(output);
-  const at::Tensor z_dot = at::randn({2, rows, classes});
+/// No array of the output's size beside the state and the results, by the kernels or without them.
+void check_memory(const std::vector<std::int64_t>& shape, const at::Tensor& target, std::int64_t gap) {
   LossOptions loss = options("cross_entropy");
   loss.label_smoothing = 0.1;
-  loss.class_weights = at::rand({classes});
-  for (const at::Tensor& target : {some_classes({rows}, classes), at::rand({rows, classes})}) {
-    const auto objective = row_loss(loss, output, target, at::ones({rows}));
-    const at::Tensor state = output.clone();
-    const AllocationMeter meter(at::kCPU);
-    objective->prepare(state, 0);
-    objective->adjoint(state, 0, z_bar);
-    objective->adjoint_tangent(state, 0, z_dot, z_dot);
-    EXPECT_GT(meter.peak_bytes(), 0);
-    EXPECT_LT(meter.peak_bytes(), rows * classes * 4 / 3);
+  loss.class_weights = at::rand({shape[1]});
+  const at::Tensor output = at::randn(shape), weight = check_weight(loss, output, at::ones({shape[0]}), 0);
+  const std::int64_t columns = output.numel() / shape[0];
+  const at::Tensor state = at::empty({shape[0], columns + gap}).narrow(1, 0, columns).copy_(output.flatten(1));
+  const at::Tensor z_bar = at::empty({shape[0], columns}), z_dot = at::randn({2, shape[0], columns});
+  const AllocationMeter meter(at::kCPU);
+  const auto objective = row_loss(loss, output, target, weight);
+  objective->prepare(state, 0);
+  objective->adjoint(state, 0, z_bar);
+  objective->adjoint_tangent(state, 0, z_dot, z_dot);
+  EXPECT_GT(meter.peak_bytes(), 0);
+  EXPECT_LT(meter.peak_bytes(), output.numel() * 4 / 3);
+}
+
+TEST(Classes, Memory) {
+  for (const std::int64_t gap : {0, 1}) {
+    check_memory({48, 20'000}, some_classes({48}, 20'000), gap);
+    check_memory({48, 20'000}, at::rand({48, 20'000}), gap);
   }
+  check_memory({24, 200, 200}, some_classes({24, 200}, 200), 0);
+  check_memory({24, 200, 200}, at::rand({24, 200, 200}), 0);
 }
 
 // --- elements -----------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ TEST_P(TangentProgramTest, AsAutograd) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, TangentProgramTest,
-                         ::testing::Values("mlp_mse", "mlp_ce", "mlp_bce", "relu_mse", "linreg", "softmax_zero",
+                         ::testing::Values("own_loss", "mlp_mse", "mlp_ce", "mlp_bce", "relu_mse", "linreg", "softmax_zero",
                                            "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit", "bert", "gpt2",
                                            "gpt2_shifted", "llama", "widedeep", "multi_output", "symint", "constants",
                                            "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward",

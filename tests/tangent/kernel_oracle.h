@@ -48,15 +48,18 @@ inline Tensors tangent_of(const Differentiable& f, const Tensors& at, const Tens
   return zeros_where_undefined(torch::autograd::grad({sum}, u, {}, false, false, true), u);
 }
 
+inline Tensors with(Tensors all, const at::Tensor& last) {
+  all.push_back(last);
+  return all;
+}
+
 /// (d/dε) of J(x)ᵀ ȳ along ẋ and ȳ̇; f has one output.
-inline Tensors adjoint_tangent_of(const Differentiable& f, Tensors x, Tensors x_dot, const at::Tensor& y_bar,
-                                  const at::Tensor& y_bar_dot) {
+inline Tensors adjoint_tangent_of(const Differentiable& f, const Tensors& x, const Tensors& x_dot,
+                                  const at::Tensor& y_bar, const at::Tensor& y_bar_dot) {
   const Differentiable gradient = [&f](const Tensors& all) {
     return adjoint_of(f, Tensors(all.begin(), all.end() - 1), {all.back()});
   };
-  x.push_back(y_bar);
-  x_dot.push_back(y_bar_dot);
-  return tangent_of(gradient, x, x_dot);
+  return tangent_of(gradient, with(x, y_bar), with(x_dot, y_bar_dot));
 }
 
 /// Where kernels run, and in which type. One test runs on all of them that this machine has.

@@ -10,13 +10,14 @@
 
 #include "hesspect/core/basis_memory.h"
 #include "hesspect/core/element_type.h"
+#include "hesspect/core/product_mode.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/core/reduction.h"
 
 namespace hesspect {
 
 enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect };
-enum class Curvature { kHessian };
+enum class Curvature { kHessian, kGgn };
 enum class EigenMethod { kLanczos, kPower };
 enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
@@ -132,7 +133,8 @@ struct LayoutConfig {
   std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
   std::optional<BasisMemory> basis_memory;
   std::int64_t memory = 0;         // bytes a rank may take
-  std::int64_t graph_memory = -1;  // bytes of it for gradient graphs kept between products
+  std::int64_t graph_memory = -1;  // bytes of it for what is kept between products
+  ProductMode product = ProductMode::kAuto;
   double lost_after_s = 20;        // a rank that has been silent so long is lost; 0: never
 };
 

@@ -13,6 +13,7 @@
 #include <span>
 
 #include "hesspect/comm/communicator.h"
+#include "hesspect/core/product_mode.h"
 #include "hesspect/curvature/loss.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/krylov/linear_operator.h"
@@ -31,9 +32,11 @@ struct HessianOptions {
   RowUnits units;
   int output_index = 0;
   std::int64_t micro_batch = 0;  // rows; 0: chosen here, by measuring
-  /// Bytes per rank that gradient graphs kept between products may take; 0: rebuild all; -1: half of the free memory,
-  /// of the device on CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are
-  /// kept.
+  /// kAuto is, where nothing has been measured, kKept as far as the budget goes and then kRebuilt.
+  ProductMode product = ProductMode::kAuto;
+  bool gauss_newton = false;  // the matrix is Jᵀ H_L J, of the outputs' Jacobian and the loss's Hessian in them
+  /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on
+  /// CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are kept.
   std::int64_t graph_budget_bytes = -1;
   /// Ranks that share this node's memory.
   int ranks_on_node = 1;
@@ -52,8 +55,8 @@ struct HessianStats {
   double gradient_s = 0;           // time of one local gradient, measured at construction
   std::int64_t micro_batch = 0;
   std::int64_t micro_batches = 0;  // on this rank
-  std::int64_t kept_graphs = 0;    // how many of these have their graph kept now
-  std::int64_t graph_bytes = 0;    // that one micro-batch's gradient graph takes; 0 where not measured
+  std::int64_t kept_graphs = 0;    // how many of these are kept between products now
+  std::int64_t graph_bytes = 0;    // that keeping one micro-batch takes; 0 where not measured
 };
 
 class HessianOperator final : public LinearOperator {

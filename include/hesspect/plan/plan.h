@@ -64,7 +64,7 @@ struct PlanRequest {
   std::int64_t micro_batch = 0;
   std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
   std::optional<BasisMemory> basis_memory;
-  std::int64_t graph_bytes = -1;  // for kept gradient graphs; -1: chosen
+  std::int64_t graph_bytes = -1;  // for what is kept between products; -1: chosen
 };
 
 /// All that a plan is made from.
@@ -104,6 +104,7 @@ struct Plan {
   std::int64_t micro_batches = 0;  // on a rank, at most
   std::int64_t kept_graphs = 0;    // of them
   std::int64_t graph_budget_bytes = 0;
+  ProductMode product = ProductMode::kAuto;  // as it was measured
   PlanBytes bytes;
   bool fits = false;
   std::int64_t products = 0;                // at most, all groups

@@ -65,6 +65,7 @@ struct Goals {
   std::int64_t steps = 0;       // of each, at least
   std::int64_t most_steps = 0;  // of each, and of block and power runs
   bool reorthogonalize = true;
+  std::string matrix = "Hessian";  // in texts
   std::uint64_t seed = 0;
   ProbeDistribution distribution = ProbeDistribution::kRademacher;
 

@@ -29,7 +29,7 @@ struct LayerNorm {
   at::Tensor x{};      // [rows, columns]
   at::Tensor w{};      // [columns], nullable: ones
   at::Tensor b{};      // [columns], nullable
-  at::Tensor y{};      // out [rows, columns]
+  at::Tensor y{};      // out [rows, columns]; may be x_hat where w and b are undefined
   at::Tensor x_hat{};  // out [rows, columns], may be x
   at::Tensor rstd{};   // out [rows]
   std::int64_t columns = 0;

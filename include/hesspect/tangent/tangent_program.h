@@ -29,6 +29,14 @@ struct RuleCount {
   bool own = false;  // by a rule of ours; else by LibTorch's autograd, that op alone
 };
 
+/// Seconds of an op's nodes in all sweeps so far; on a GPU those that the host took to launch them.
+struct OpSeconds {
+  std::string op;
+  bool own = false;
+  double value_s = 0, tangent_s = 0, adjoint_s = 0, adjoint_tangent_s = 0;
+  double total_s() const { return value_s + tangent_s + adjoint_s + adjoint_tangent_s; }
+};
+
 class TangentProgram {
  public:
   /// Borrows program. @param outputs  indices; the first is what the loss is taken of, the others are values alone
@@ -39,6 +47,10 @@ class TangentProgram {
 
   const Program& program() const;
   std::vector<RuleCount> rules() const;
+  /// Where the time of sweeps went, by op; longest first. The head is "head".
+  std::vector<OpSeconds> seconds() const;
+  /// Whether the derivatives of any op are left to autograd.
+  bool uses_fallback() const;
   /// The length of the list that the sweeps walk, and whether it may be cut before node p.
   std::size_t nodes() const;
   bool may_cut(std::size_t p) const;
@@ -52,6 +64,10 @@ class TangentProgram {
 
 /// Where a program is cut into segments: positions in its list of nodes, rising. None: it is not.
 using Cuts = std::vector<std::size_t>;
+
+/// Chooses cuts for the least peak memory of a product, from the bytes of each value in one run of the program.
+/// @param inputs  of a micro-batch
+Cuts find_cuts(const TangentProgram& program, const std::vector<at::Tensor>& inputs);
 
 /// What the objective is taken of: the output with dimension `batch_dim` first, and of that the first `rows`; a
 /// negative number: the output as it is.

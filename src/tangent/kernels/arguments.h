@@ -17,8 +17,8 @@ static_assert(sizeof(Index) == 8);
 template <class T>
 struct LayerNormValue {
   const T* x;  // [rows, columns]
-  const T* w;  // [columns], nullable: 1
-  const T* b;  // [columns], nullable
+  const T* w;  // [columns]
+  const T* b;  // [columns]
   T* y;        // [rows, columns]
   T* x_hat;    // [rows, columns]
   T* rstd;     // [rows]
@@ -31,7 +31,7 @@ struct LayerNormValue {
 template <class T>
 struct LayerNormAdjoint {
   const T* y_bar;  // [rows, columns]
-  const T* w;      // nullable: 1
+  const T* w;
   const T* x_hat;
   const T* rstd;
   T* x_bar;      // [rows, columns], nullable
@@ -48,9 +48,9 @@ struct LayerNormAdjoint {
 template <class T>
 struct LayerNormTangent {
   const T* x_dot;  // [K, rows, columns], nullable
-  const T* w;      // nullable: 1
-  const T* w_dot;  // [K, columns], nullable
-  const T* b_dot;  // [K, columns], nullable
+  const T* w;
+  const T* w_dot;  // [K, columns], or one of zeros with stride 0
+  const T* b_dot;  // [K, columns], or one of zeros with stride 0
   const T* x_hat;
   const T* rstd;
   T* y_dot;           // [K, rows, columns]; may be x_dot
@@ -68,8 +68,8 @@ struct LayerNormAdjointTangent {
   const T* x_dot;           // [K, rows, columns], nullable
   const T* mean_dot;        // [K, rows], as LayerNormTangent left it; read where x_dot is there
   const T* projection_dot;  // [K, rows]
-  const T* w;               // nullable: 1
-  const T* w_dot;           // [K, columns], nullable
+  const T* w;
+  const T* w_dot;  // [K, columns], or one of zeros with stride 0
   const T* x_hat;
   const T* rstd;
   const T* m1;       // [rows], null where y_bar is or x_bar_dot is

@@ -98,6 +98,14 @@ class Pointers {
     return of(tensor.select(0, 0), elements, name);
   }
 
+  /// As that, but `one` for each of the tangents where the tensor is undefined.
+  T* parts_or(const at::Tensor& one, const at::Tensor& tensor, Index tangents, Index elements, Index& stride,
+              const char* name) const {
+    if (tensor.defined()) return parts_or_null(tensor, tangents, elements, stride, name);
+    stride = 0;
+    return of(one, elements, name);
+  }
+
   /// How often `part` elements go into the tensor; a rest is refused.
   Index count(const at::Tensor& tensor, Index part, const char* name) const {
     if (!tensor.defined() || part <= 0 || tensor.numel() % part != 0) refuse(tensor, part, name);

@@ -1,16 +1,30 @@
 #include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include "launch.h"
 
 namespace hesspect::fused {
+namespace {
+
+/// A kernel's loop would otherwise ask at each column whether there is a weight.
+at::Tensor or_ones(const at::Tensor& w, const at::Tensor& like, Index columns) {
+  return w.defined() ? w : at::ones({columns}, like.options());
+}
+at::Tensor or_zeros(const at::Tensor& b, const at::Tensor& like, Index columns) {
+  return b.defined() ? b : at::zeros({columns}, like.options());
+}
+
+}  // namespace
 
 void layer_norm(const LayerNorm& args) {
   for_type_of(args.x, [&]<class T>(T) {
     const Pointers<T> of("layer_norm", args.x);
     const Index d = args.columns, rows = of.count(args.x, d, "x"), n = rows * d;
+    const at::Tensor w = or_ones(args.w, args.x, d), b = or_zeros(args.b, args.x, d);
     const raw::LayerNormValue<T> q{of.of(args.x, n, "x"),
-                                   of.or_null(args.w, d, "w"),
-                                   of.or_null(args.b, d, "b"),
+                                   of.of(w, d, "w"),
+                                   of.of(b, d, "b"),
                                    of.of(args.y, n, "y"),
                                    of.of(args.x_hat, n, "x_hat"),
                                    of.of(args.rstd, rows, "rstd"),
@@ -30,9 +44,10 @@ void layer_norm_adjoint(const LayerNormAdjoint& args) {
       return sum.defined() ? at::empty({blocks, d}, args.y_bar.options()) : at::Tensor();
     };
     const at::Tensor w_partial = partial(args.w_bar), b_partial = partial(args.b_bar);
+    const at::Tensor w = or_ones(args.w, args.y_bar, d);
     raw::LayerNormAdjoint<T> q{};
     q.y_bar = of.of(args.y_bar, n, "y_bar");
-    q.w = of.or_null(args.w, d, "w");
+    q.w = of.of(w, d, "w");
     q.x_hat = of.of(args.x_hat, n, "x_hat");
     q.rstd = of.of(args.rstd, rows, "rstd");
     q.x_bar = of.or_null(args.x_bar, n, "x_bar");
@@ -53,11 +68,12 @@ void layer_norm_tangent(const LayerNormTangent& args) {
     const Pointers<T> of("layer_norm_tangent", args.y_dot);
     const Index d = args.columns, rows = of.count(args.x_hat, d, "x_hat"), n = rows * d;
     const Index tangents = of.count(args.y_dot, n, "y_dot");
+    const at::Tensor w = or_ones(args.w, args.x_hat, d), zeros = at::zeros({d}, args.x_hat.options());
     raw::LayerNormTangent<T> q{};
     q.x_dot = of.or_null(args.x_dot, tangents * n, "x_dot");
-    q.w = of.or_null(args.w, d, "w");
-    q.w_dot = of.parts_or_null(args.w_dot, tangents, d, q.w_dot_stride, "w_dot");
-    q.b_dot = of.parts_or_null(args.b_dot, tangents, d, q.b_dot_stride, "b_dot");
+    q.w = of.of(w, d, "w");
+    q.w_dot = of.parts_or(zeros, args.w_dot, tangents, d, q.w_dot_stride, "w_dot");
+    q.b_dot = of.parts_or(zeros, args.b_dot, tangents, d, q.b_dot_stride, "b_dot");
     q.x_hat = of.of(args.x_hat, n, "x_hat");
     q.rstd = of.of(args.rstd, rows, "rstd");
     q.y_dot = of.of(args.y_dot, tangents * n, "y_dot");
@@ -79,6 +95,7 @@ void layer_norm_adjoint_tangent(const LayerNormAdjointTangent& args) {
       return sum.defined() ? at::empty({tangents, blocks, d}, args.x_hat.options()) : at::Tensor();
     };
     const at::Tensor w_partial = partial(args.w_bar_dot), b_partial = partial(args.b_bar_dot);
+    const at::Tensor w = or_ones(args.w, args.x_hat, d), zeros = at::zeros({d}, args.x_hat.options());
     raw::LayerNormAdjointTangent<T> q{};
     q.y_bar_dot = of.or_null(args.y_bar_dot, tangents * n, "y_bar_dot");
     q.y_bar = of.or_null(args.y_bar, n, "y_bar");
@@ -87,8 +104,8 @@ void layer_norm_adjoint_tangent(const LayerNormAdjointTangent& args) {
       q.mean_dot = of.of(args.mean_dot, tangents * rows, "mean_dot");
       q.projection_dot = of.of(args.projection_dot, tangents * rows, "projection_dot");
     }
-    q.w = of.or_null(args.w, d, "w");
-    q.w_dot = of.parts_or_null(args.w_dot, tangents, d, q.w_dot_stride, "w_dot");
+    q.w = of.of(w, d, "w");
+    q.w_dot = of.parts_or(zeros, args.w_dot, tangents, d, q.w_dot_stride, "w_dot");
     q.x_hat = of.of(args.x_hat, n, "x_hat");
     q.rstd = of.of(args.rstd, rows, "rstd");
     if (args.y_bar.defined() && args.x_bar_dot.defined()) {

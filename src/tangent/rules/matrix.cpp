@@ -1,6 +1,8 @@
 // Matrix products: bilinear, two terms each way.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "../registry.h"
 #include "../stacked.h"
 
@@ -83,7 +85,7 @@ class Linear final : public NodeRun {
       y_dot = at::addmm(b_dot[0], x_dot_[0], w_.t()).unsqueeze(0);
       b_dot = at::Tensor();
     } else if (x_dot_.defined()) {
-      y_dot = at::mm(x_dot_.view({k * rows, in}), w_.t()).view({k, rows, out});
+      y_dot = at::mm(x_dot_.reshape({k * rows, in}), w_.t()).view({k, rows, out});
     } else {
       y_dot = at::zeros({k, rows, out}, x_.options());
     }
@@ -166,7 +168,7 @@ class Product final : public NodeRun {
     const std::int64_t k = dots.count();
     at::Tensor y_dot;
     if (a_dot_.defined() && a_.dim() == 2)
-      y_dot = at::mm(a_dot_.view({-1, a_.size(1)}), b_).view({k, a_.size(0), b_.size(1)});
+      y_dot = at::mm(a_dot_.reshape({-1, a_.size(1)}), b_).view({k, a_.size(0), b_.size(1)});
     else
       y_dot = a_dot_.defined() ? products(a_dot_, b_, a_.dim()) : products(a_, b_dot_, a_.dim());
     if (a_dot_.defined() && b_dot_.defined()) add_products(y_dot, a_, b_dot_);
@@ -220,6 +222,14 @@ class Product final : public NodeRun {
             const at::Tensor& b) const {
     if (!sink.wants(operand)) return;
     if (a_.dim() == 2 && shape.size() == 2) return add_to_sum(sink, operand, a, b, 2);
+    const at::Tensor open = sink.open(operand);
+    const bool is_broadcast =
+        a_.dim() == 3 && !std::equal(batch_.begin(), batch_.end(), shape.begin(), shape.end() - 2);
+    if (open.defined() && open.is_contiguous() && !is_broadcast) {
+      const std::vector<std::int64_t> rows = {open.size(0), -1, shape.back()};
+      const std::vector<std::int64_t> matrices = {open.size(0), -1, shape[shape.size() - 2], shape.back()};
+      return add_products(open.view(a_.dim() == 2 ? rows : matrices), a, b);
+    }
     const at::Tensor wide = products(a, b, a_.dim());
     if (a_.dim() == 2) return sink.add(operand, wide.reshape(with_count(wide.size(0), shape)));
     std::vector<std::int64_t> sizes = with_count(wide.size(0), batch_);

@@ -1,0 +1,84 @@
+#include "batch_products.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include "local_loss.h"
+
+namespace hesspect {
+namespace {
+
+/// Each parameter's entries of K vectors [K, n], any stride between them: views [K, shape].
+std::vector<at::Tensor> stacked_views(const ParameterLayout& layout, const at::Tensor& vectors) {
+  std::vector<at::Tensor> views;
+  for (const ParameterEntry& entry : layout.entries()) {
+    std::vector<std::int64_t> sizes{vectors.size(0)}, strides(entry.shape.size() + 1, 1);
+    sizes.insert(sizes.end(), entry.shape.begin(), entry.shape.end());
+    strides[0] = vectors.stride(0);
+    for (std::size_t d = entry.shape.size(); d > 1; --d) strides[d - 1] = strides[d] * sizes[d];
+    views.push_back(vectors.as_strided(sizes, strides, vectors.storage_offset() + entry.offset));
+  }
+  return views;
+}
+
+class TangentProducts final : public BatchProducts {
+ public:
+  TangentProducts(LocalLoss& local, const MicroBatch& batch)
+      : local_(local), batch_(batch), sweeps_(local.sweeps(batch)) {}
+
+  void keep() override { sweeps_.keep(local_.choice().gauss_newton); }
+  void drop() override { sweeps_ = local_.sweeps(batch_); }
+  bool is_kept() const override { return sweeps_.is_kept(); }
+  void add(const at::Tensor& v, const at::Tensor& sums) override {
+    const ParameterLayout& layout = local_.program().layout();
+    sweeps_.add_products(stacked_views(layout, v), stacked_views(layout, sums), local_.choice().gauss_newton, cuts());
+  }
+  double add_gradient(const at::Tensor& sum) override {
+    return sweeps_.add_gradient(local_.program().layout().views(sum), cuts());
+  }
+
+ private:
+  Cuts cuts() const { return local_.choice().segments ? local_.cuts(batch_) : Cuts{}; }
+
+  LocalLoss& local_;
+  const MicroBatch& batch_;
+  Sweeps sweeps_;
+};
+
+class AutogradProducts final : public BatchProducts {
+ public:
+  AutogradProducts(LocalLoss& local, const MicroBatch& batch) : local_(local), batch_(batch) {}
+
+  void keep() override {
+    at::AutoGradMode grad(true);
+    graph_ = local_.gradient_graph(batch_);
+  }
+  void drop() override { graph_.reset(); }
+  bool is_kept() const override { return graph_.has_value(); }
+  void add(const at::Tensor& v, const at::Tensor& sums) override {
+    at::AutoGradMode grad(true);
+    const ParameterLayout& layout = local_.program().layout();
+    const GradientGraph built = graph_ ? GradientGraph{} : local_.gradient_graph(batch_);
+    for (std::int64_t k = 0; k < v.size(0); ++k)
+      local_.add_product(graph_ ? *graph_ : built, layout.views(v[k]), graph_ || k + 1 < v.size(0),
+                         layout.views(sums[k]));
+  }
+  double add_gradient(const at::Tensor& sum) override {
+    at::AutoGradMode grad(true);
+    return local_.add_gradient(batch_, local_.program().layout().views(sum)).first;
+  }
+
+ private:
+  LocalLoss& local_;
+  const MicroBatch& batch_;
+  std::optional<GradientGraph> graph_;
+};
+
+}  // namespace
+
+std::unique_ptr<BatchProducts> LocalLoss::products(const MicroBatch& batch) {
+  if (choice_.tangent) return std::make_unique<TangentProducts>(*this, batch);
+  return std::make_unique<AutogradProducts>(*this, batch);
+}
+
+}  // namespace hesspect

@@ -1,0 +1,32 @@
+// Products of one micro-batch, by the tangent program or by autograd.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <vector>
+
+namespace hesspect {
+
+/// How products are taken, and of which matrix.
+struct ProductChoice {
+  bool tangent = true;        // by the tangent program; else by autograd
+  bool segments = false;      // where nothing is kept: of the tangent program
+  bool gauss_newton = false;  // of the tangent program
+};
+
+class BatchProducts {
+ public:
+  virtual ~BatchProducts() = default;
+  /// Makes what does not depend on the vectors: it stays until drop().
+  virtual void keep() = 0;
+  virtual void drop() = 0;
+  virtual bool is_kept() const = 0;
+  /// sums[k] += ∇(∇ℓ_sum · v[k]). Where it throws, some of the sums may have been added to.
+  /// @param v, sums  [K, n], any stride between vectors
+  virtual void add(const at::Tensor& v, const at::Tensor& sums) = 0;
+  /// sum [n] += ∇ℓ_sum. @return ℓ_sum
+  virtual double add_gradient(const at::Tensor& sum) = 0;
+};
+
+}  // namespace hesspect

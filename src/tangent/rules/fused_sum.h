@@ -1,0 +1,64 @@
+// Between sums of adjoints and the fused kernels, which add to contiguous memory alone.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "hesspect/tangent/rule.h"
+
+namespace hesspect {
+
+/// Whether the fused kernels take such tensors.
+inline bool is_fusible(const at::Tensor& t) { return t.scalar_type() == at::kFloat || t.scalar_type() == at::kDouble; }
+
+/// Whether only the first output is read: means and deviations, which native ops give as well, have no rule.
+inline bool reads_first_alone(const Arguments& arguments) {
+  const std::vector<int>& outputs = arguments.instruction.outputs;
+  return outputs.empty() || std::all_of(outputs.begin() + 1, outputs.end(), [](int slot) { return slot < 0; });
+}
+
+inline at::Tensor contiguous(const at::Tensor& t) { return t.defined() ? t.contiguous() : t; }
+
+/// [K, shape] with each tangent contiguous, as kernels take vectors of parameters; undefined where it is.
+inline at::Tensor contiguous_parts(const at::Tensor& stacked) {
+  return !stacked.defined() || stacked.select(0, 0).is_contiguous() ? stacked : stacked.contiguous();
+}
+
+/// Where a kernel leaves an operand's adjoint: in the sum, if that may be written to and lies as the kernel takes it,
+/// else in a tensor of its own, which `close` gives to the sink.
+class FusedSum {
+ public:
+  enum class Kind { kWhole, kParts };
+
+  /// @param kind  kWhole: contiguous, and written to as it is where `adds` is false; kParts: each tangent contiguous,
+  ///              and always added to
+  FusedSum(Sink& sink, std::size_t operand, std::vector<std::int64_t> shape, const at::TensorOptions& options,
+           Kind kind)
+      : sink_(sink), operand_(operand) {
+    if (!sink.wants(operand)) return;
+    shape.insert(shape.begin(), sink.count());
+    tensor_ = sink.open(operand);
+    adds_ = tensor_.defined() && tensor_.sizes() == at::IntArrayRef(shape) &&
+            (kind == Kind::kWhole ? tensor_.is_contiguous() : tensor_.select(0, 0).is_contiguous());
+    if (!adds_) tensor_ = kind == Kind::kWhole ? at::empty(shape, options) : at::zeros(shape, options);
+  }
+
+  /// [K, shape]; undefined where the adjoint is not wanted.
+  const at::Tensor& tensor() const { return tensor_; }
+  bool adds() const { return adds_; }
+  /// After the kernel.
+  void close() {
+    if (tensor_.defined() && !adds_) sink_.add(operand_, std::move(tensor_));
+  }
+
+ private:
+  Sink& sink_;
+  std::size_t operand_;
+  at::Tensor tensor_;
+  bool adds_ = false;
+};
+
+}  // namespace hesspect
