@@ -45,6 +45,7 @@ struct Sweeps::Impl {
   std::vector<bool> crosses;        // per slot: it is read behind a cut that lies behind its maker
   enum class Again { kAll, kArguments, kShapes, kNothing };
   std::vector<Again> again;        // per node of a segment that is run twice; none where nothing is cut
+  std::vector<bool> by_fallback;   // per node, from its first run on: its rule does not cover the arguments
   std::vector<at::Tensor> shapes;  // per slot of these: of the value's shape and dtype, but without memory
   std::int64_t count = 1;          // K
   bool gauss_newton = false;
@@ -116,7 +117,6 @@ struct Sweeps::Impl {
 
   void find_crossing(const Cuts& cuts) {
     crosses.assign(index(list.slots), false);
-    again.clear();
     if (cuts.empty()) return;
     std::vector<int> made(index(list.slots), -1);  // the segment of each slot's maker
     int segment = 0;
@@ -133,7 +133,6 @@ struct Sweeps::Impl {
       for (const int slot : list.nodes[n].outputs)
         if (slot >= 0) made[index(slot)] = segment;
     }
-    find_what_is_run_again(cuts);
   }
 
   /// Of the segments that are run twice: a node whose output crosses a cut is there already the second time, and one
@@ -150,7 +149,7 @@ struct Sweeps::Impl {
       bool is_read = writes && !node.op;
       for (const int slot : node.outputs)
         is_read = is_read || (slot >= 0 && needed[index(slot)] && !crosses[index(slot)]);
-      const Redo redo = program.rules[n].redo;
+      const Redo redo = by_fallback[n] ? Redo::kAll : program.rules[n].redo;
       if (!is_read && (!node.active() || redo != Redo::kAll))
         again[n] = !node.active() ? Again::kNothing : redo == Redo::kArguments ? Again::kArguments : Again::kShapes;
       if (again[n] == Again::kNothing) continue;
@@ -204,9 +203,10 @@ struct Sweeps::Impl {
       if (node.outputs[i] >= 0) values[index(node.outputs[i])] = std::move(stack[i]);
   }
 
-  std::unique_ptr<NodeRun> new_run(std::size_t n) const {
+  std::unique_ptr<NodeRun> new_run(std::size_t n) {
     Arguments arguments = arguments_of(n);
     std::unique_ptr<NodeRun> run = program.rules[n].make != nullptr ? program.rules[n].make(arguments) : nullptr;
+    by_fallback[n] = run == nullptr;
     return run != nullptr ? std::move(run) : fallback(arguments);
   }
 
@@ -272,7 +272,7 @@ struct Sweeps::Impl {
         if (pass.first && node.active()) timed(n, 0, [&] { run_by_rule(n); });
         if (pass.second && node.active()) timed(n, 1, [&] { carry_tangents(n); });
       });
-      if (!again.empty() && !pass.again) note_shapes(node);
+      if (!shapes.empty() && !pass.again) note_shapes(node);
       if (!pass.hold) runs[n].reset();
       for (const int slot : node.dead) {
         if (crosses[index(slot)]) continue;
@@ -354,7 +354,8 @@ struct Sweeps::Impl {
     begin_values();
     runs.clear();
     runs.resize(size());
-    shapes.assign(again.empty() ? 0 : index(list.slots), at::Tensor());
+    by_fallback.assign(size(), false);
+    shapes.assign(cuts.empty() ? 0 : index(list.slots), at::Tensor());
     fused = program.linear_head >= 0 && rows.rows < 0 && objective->rows_are_leading();
   }
 
@@ -367,6 +368,7 @@ struct Sweeps::Impl {
     const std::size_t last = bounds.size() - 2;
     forwards.hold = false;
     for (std::size_t s = 0; s < last; ++s) forward(bounds[s], bounds[s + 1], forwards);
+    if (last > 0) find_what_is_run_again(cuts);
     for (std::size_t s = last + 1; s-- > 0;) {
       forwards.hold = true;
       forwards.again = s < last;

@@ -76,5 +76,12 @@ TEST(PoolingRules, Windows) {
   expect_as_autograd({.op = "aten::pixel_unshuffle", .arguments = {numbers({2, 2, 6, 9}), 3}, .active = {0}});
 }
 
+TEST(PoolingRules, PaddingByAConstant) {
+  const at::Tensor x = images(2);
+  expect_as_autograd({.op = "aten::constant_pad_nd", .arguments = {x, Ints{1, 2, 0, -1}, 0.5}, .active = {0}});
+  expect_as_autograd({.op = "aten::pad", .arguments = {x, Ints{1, 2}}, .active = {0}});
+  expect_refused({.op = "aten::pad", .arguments = {x, Ints{1, 2, 1, 1}, "reflect"}, .active = {0}});
+}
+
 }  // namespace
 }  // namespace hesspect::test

@@ -100,9 +100,14 @@ class Roll final : public OneToOne {
   }
 };
 
-/// constant_pad_nd: the middle is the argument, the rim a constant.
+/// constant_pad_nd, and pad in that mode: the middle is the argument, the rim a constant.
 class Pad final : public OneToOne {
  public:
+  static bool covers(const Arguments& arguments) {
+    const IValue mode = arguments.values.size() > 2 ? arguments.values[2] : IValue();
+    return OneToOne::covers(arguments) && (!mode.isString() || mode.toStringRef() == "constant");
+  }
+
   explicit Pad(Arguments arguments) : OneToOne(std::move(arguments)), pads_(arguments_.values[1].toIntVector()) {}
 
   std::vector<at::Tensor> tangent(const Tangents& x_dot) override {
@@ -261,7 +266,7 @@ const RuleTable& view_rules() {
       {{"slice", "select", "narrow", "diagonal"}, make_rule<Part>, Redo::kShapes},
       {{"flip", "tril", "triu", "neg", "negative"}, make_rule<Symmetric>, Redo::kShapes},
       {{"roll"}, make_rule<Roll>, Redo::kShapes},
-      {{"constant_pad_nd"}, make_rule<Pad>, Redo::kShapes},
+      {{"constant_pad_nd", "pad"}, make_rule<Pad>, Redo::kShapes},
       {{"split", "split_with_sizes", "chunk", "unbind", "unsafe_split", "unsafe_chunk"}, make_rule<Split>},
       {{"cat", "concat", "concatenate", "stack"}, make_rule<Join>},
   };
