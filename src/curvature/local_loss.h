@@ -1,6 +1,6 @@
 // The summed loss over the rows that this process holds, a micro-batch at a time: its value, its gradient, and products
-// with its Hessian. Knows no other rank. Reverse over reverse: a product pulls ∇ℓ_sum · v back through the graph of
-// ∇ℓ_sum.
+// with its Hessian. Knows no other rank. Products are taken by the tangent program (hesspect/tangent) or by autograd,
+// reverse over reverse: there a product pulls ∇ℓ_sum · v back through the graph of ∇ℓ_sum.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -10,11 +10,11 @@
 
 namespace hesspect {
 
-/// What a product of one micro-batch takes, with a gradient graph that could be kept.
+/// What a product of one micro-batch takes, and what of it could be kept.
 struct ProductTrial {
   std::int64_t rows = 0;
   double seconds = 0;
-  std::int64_t graph_bytes = 0;      // held by the gradient graph
+  std::int64_t graph_bytes = 0;      // of what could be kept
   std::int64_t transient_bytes = 0;  // the most that was held at once beyond the graph
   double seconds_per_row() const { return seconds / static_cast<double>(rows); }
   std::int64_t peak_bytes() const { return graph_bytes + transient_bytes; }

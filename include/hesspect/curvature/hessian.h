@@ -1,9 +1,9 @@
-// The Hessian of the mean loss over all ranks' data, as a LinearOperator on sharded vectors.
+// The Hessian, or Gauss-Newton matrix, of the mean loss over all ranks' data, as a LinearOperator on sharded vectors.
 //
-// H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms (1 for a sum). Reverse over
-// reverse. That is the loss's Hessian where the loss is a sum over rows, which row_check.h checks.
+// H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms (1 for a sum), by the tangent
+// program or by autograd. That is the loss's Hessian where the loss is a sum over rows, which row_check.h checks.
 // A product: all-gather(v) → local products → reduce-scatter. Several vectors share the all-gather and each
-// micro-batch's forward and first backward.
+// micro-batch's values and adjoints.
 #pragma once
 
 #include <ATen/core/Tensor.h>
