@@ -17,8 +17,8 @@ struct BatchCost {
   std::int64_t graph_row_bytes = 0;        // and the activations of each row
   std::int64_t transient_fixed_bytes = 0;  // peak of a product above what is held before it and the graph it uses
   std::int64_t transient_row_bytes = 0;
-  ProductMode product = ProductMode::kAuto;  // the way that was measured
   std::int64_t output_row_bytes = 0;  // of the output that the loss takes (logits); the graph's bytes include them
+  ProductMode product = ProductMode::kAuto;  // the way that was measured
 };
 
 }  // namespace hesspect
