@@ -174,7 +174,10 @@ struct Sweeps::Impl {
   void run_by_rule(std::size_t n) {
     Arguments arguments = arguments_of(n);
     std::unique_ptr<NodeRun> run = program.rules[n] != nullptr ? program.rules[n](arguments) : nullptr;
-    if (run == nullptr) run = fallback(arguments);
+    if (run == nullptr) {
+      if (program.rules[n] != nullptr) program.turned_down[n] = true;
+      run = fallback(arguments);
+    }
     std::vector<at::Tensor> y = run->value();
     const Node& node = list.nodes[n];
     for (std::size_t i = 0; i < node.outputs.size() && i < y.size(); ++i)
