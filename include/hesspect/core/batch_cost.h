@@ -10,7 +10,6 @@ namespace hesspect {
 /// Costs on this process's device with its threads. Bytes of b rows: fixed + b · row.
 struct BatchCost {
   std::int64_t micro_batch = 0;            // rows: as asked for, or the best of those tried
-  double gradient_s = 0;                   // forward and backward, warm
   double graph_s = 0;                      // forward and backward that make what can be kept between products
   double pullback_s = 0;                   // a product from what is kept
   std::int64_t graph_fixed_bytes = 0;      // of what can be kept between products
