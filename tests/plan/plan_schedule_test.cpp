@@ -16,7 +16,7 @@ constexpr double kGraph = 1, kPullback = 2;  // s
 /// Rows of one micro-batch on every group's only rank; Lanczos work is next to nothing.
 Plan plan_of(int groups, std::int64_t lock_step, const Demand& work, bool kept) {
   const PlanProblem problem{500, 4, 0, 10, 1, false, false, 0};
-  const BatchCost cost{10, 1, kGraph, kPullback, 1000, 1, 1000, 1, 0};
+  const BatchCost cost{10, kGraph, kPullback, 1000, 1, 1000, 1, 0};
   PlanRequest request;
   request.groups = groups;
   request.lock_step = lock_step;
@@ -114,7 +114,7 @@ TEST(PlanSchedule, AsWalkedThrough) {
 
 TEST(PlanSchedule, LargeWorldsArePlanned) {
   const PlanProblem problem{1'000'000'000, 4, 0, 1'000'000, 1000, false, true, 0};
-  const BatchCost cost{64, 1, 1, 2, 4'000'000'000, 1'000'000, 4'000'000'000, 1'000'000, 0};
+  const BatchCost cost{64, 1, 2, 4'000'000'000, 1'000'000, 4'000'000'000, 1'000'000, 0};
   PlanMachine machine{5040, std::int64_t{80} << 30, std::int64_t{80} << 30, 1e11, 1e-5};
   const Plan plan = make_plan({problem, cost, {100'000, 80, 200, 2, true}, machine, {}});
   EXPECT_TRUE(plan.fits);
