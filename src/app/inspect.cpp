@@ -17,6 +17,7 @@
 #include "hesspect/model/program.h"
 #include "hesspect/model/state_dict.h"
 #include "hesspect/report/text.h"
+#include "hesspect/tangent/tangent_program.h"
 
 namespace hesspect {
 namespace {
@@ -95,6 +96,21 @@ std::int64_t product(const std::vector<std::int64_t>& shape) {
   return count;
 }
 
+/// How tangents and adjoints go through each op, by its name without overload's "torch.ops.".
+std::map<std::string, std::string> rules_of(const Program& program) {
+  std::map<std::string, std::string> notes;
+  const auto& outputs = program.outputs();
+  const auto first = std::ranges::find_if(
+      outputs, [](const OutputSpec& output) { return output.is_tensor && at::isFloatingType(output.dtype); });
+  if (first == outputs.end()) return notes;
+  const TangentProgram tangent(program, {static_cast<std::size_t>(first - outputs.begin())});
+  for (const RuleCount& rule : tangent.rules()) {
+    std::string& note = notes[rule.op];
+    note += (note.empty() ? "" : ", ") + std::to_string(rule.count) + (rule.own ? " by own rule" : " by autograd");
+  }
+  return notes;
+}
+
 std::string inspect_program(const std::filesystem::path& path) {
   const Program program = Program::load(path, {});
   const ParameterLayout& layout = program.layout();
@@ -133,8 +149,12 @@ std::string inspect_program(const std::filesystem::path& path) {
             " of these (exported on the meta device or with fake tensors): a run needs --weights" +
             (tied.empty() ? "" : ", which also settle what is tied (above by use and shape)") + "\n";
   rows.clear();
-  for (const auto& op : program.op_counts()) rows.push_back({one_line(op.op), std::to_string(op.count), "", ""});
-  text += "operators\n" + table(rows, kMostListed);
+  const std::map<std::string, std::string> rules = rules_of(program);
+  for (const auto& op : program.op_counts()) {
+    const auto rule = rules.find(op.op.starts_with("torch.ops.") ? op.op.substr(10) : op.op);
+    rows.push_back({one_line(op.op), std::to_string(op.count), rule == rules.end() ? "" : rule->second, ""});
+  }
+  text += "operators, and how those that depend on parameters are differentiated\n" + table(rows, kMostListed);
   for (const std::string& warning : program.lost_gradients({}).warnings) text += "warning: " + one_line(warning) + "\n";
   return text;
 }

@@ -191,7 +191,10 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, kept);
   if (kept != nullptr) problem.options.product = kept->product;
-  measure(problem, p, world.size() == 1, world);
+  {
+    const PhaseTimer timer(problem.options.phases, Phase::kStart, "trials");
+    measure(problem, p, world.size() == 1, world);
+  }
   const Plan plan = make_plan(p);
   if (!plan.fits)
     throw MemoryError(plan.bytes.total(), p.machine.memory_bytes,
@@ -202,7 +205,7 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
 }
 
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
-  Problem problem = read_problem(config, 0, Weights::kStandIns, world);
+  Problem problem = read_problem(config, 0, Weights::kStandIns, nullptr, world);
   const Goals goals = goals_of(config.plan.work, config, problem.program->layout().size());
   PlanInputs p;
   p.problem = plan_problem(problem);

@@ -4,6 +4,7 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/make_communicator.h"
+#include "hesspect/comm/timed_communicator.h"
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hdf5_trial.h"
@@ -203,6 +204,7 @@ RowVerdict judge_rows(const RunConfig& config, Weights weights, Problem& problem
 void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   RowVerdict verdict;
   const Timer timer;
+  const PhaseTimer phase(problem.options.phases, Phase::kStart, "whether rows stand alone");
   agree(world, [&] {
     if (world.rank() == 0) verdict = judge_rows(config, weights, problem);
   });
@@ -218,8 +220,9 @@ void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Probl
 
 }  // namespace
 
-Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world) {
+Problem read_problem(const RunConfig& config, int threads, Weights weights, Phases* phases, Communicator& world) {
   Problem problem;
+  problem.options.phases = phases;
   const Timer timer;
   problem.process_bytes = resident_memory_bytes();
   problem.placement = find_placement(world);
@@ -232,6 +235,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Comm
   problem.device = choose_device(to_string(config.compute.device), world);
 
   agree(world, [&] {
+    const PhaseTimer reading(phases, Phase::kFiles, "model and data");
     HessianOptions& options = problem.options;
     options.loss = read_loss(config.loss, *problem.file);
     options.output_index = static_cast<int>(config.model.output_index);
@@ -288,8 +292,13 @@ Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
   Group group;
   group.number = world.rank() / plan.data_ranks;
   group.comm = make_communicator(problem.device, split(world, group.number, world.rank()));
-  DataShard shard =
-      agreed(world, [&] { return load_shard(*problem.file, problem.spec, group.comm->size(), group.comm->rank()); });
+  Phases* phases = problem.options.phases;
+  if (phases != nullptr && group.comm->size() > 1)
+    group.comm = std::make_unique<TimedCommunicator>(std::move(group.comm), *phases);
+  DataShard shard = agreed(world, [&] {
+    const PhaseTimer reading(phases, Phase::kFiles, "rows");
+    return load_shard(*problem.file, problem.spec, group.comm->size(), group.comm->rank());
+  });
   HessianOptions options = problem.options;
   options.micro_batch = plan.micro_batch;
   options.graph_budget_bytes = plan.graph_budget_bytes;

@@ -43,8 +43,9 @@ enum class Weights { kRequired, kStandIns };
 
 /// Reads and checks everything before anything is computed. Collective over world.
 /// @param threads  a rank; 0: as configured
+/// @param phases   the rank's clock, which the operator will use too; nullptr: none
 /// @throws the same error on every rank
-Problem read_problem(const RunConfig& config, int threads, Weights weights, Communicator& world);
+Problem read_problem(const RunConfig& config, int threads, Weights weights, Phases* phases, Communicator& world);
 
 /// Where the parameter tensors lie in the flat vector, and their names.
 ParameterParts parameter_parts(const Program& program);

@@ -3,8 +3,11 @@
 #include <mpi.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
+#include <span>
 #include <thread>
 
 #include "facts.h"
@@ -12,12 +15,14 @@
 #include "hesspect/comm/heartbeat.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/phases.h"
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
 #include "hesspect/report/assemble.h"
 #include "hesspect/report/text.h"
 #include "hesspect/run/work.h"
+#include "hesspect/tangent/tangent_program.h"
 #include "planning.h"
 #include "process.h"
 #include "run_start.h"
@@ -44,6 +49,9 @@ void end_for_lost(int rank, const std::string& host, double silent_s, const std:
   std::this_thread::sleep_for(std::chrono::seconds(5));
   _exit(static_cast<int>(ExitCode::kCommFailed));
 }
+
+/// Ops that are told of with --verbose.
+constexpr std::size_t kMostOps = 15;
 
 /// What is about to run, in one line.
 std::string describe(const Problem& p, const RunLayout& layout, const Group& group) {
@@ -72,7 +80,8 @@ class Run {
         argv_(argv),
         signal_(signal),
         world_(world),
-        folder_(checkpoint_folder(config_)) {}
+        folder_(checkpoint_folder(config_)),
+        timeline_(config_.output.trace_json.empty() || world.rank() != 0 ? nullptr : std::make_unique<Timeline>()) {}
 
   /// @return the exit code
   int go() {
@@ -103,7 +112,8 @@ class Run {
   bool first() const { return world_.rank() == 0; }
 
   std::vector<std::string> outputs() const {
-    std::vector<std::string> all{config_.output.output, config_.eigs.eigenvectors, config_.trace.diagonal};
+    std::vector<std::string> all{config_.output.output, config_.eigs.eigenvectors, config_.trace.diagonal,
+                                 config_.output.trace_json};
     std::erase(all, "");
     return all;
   }
@@ -112,7 +122,7 @@ class Run {
     std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
     inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
     for (const std::string& output : outputs()) require_no_input(output, inputs);
-    for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal})
+    for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal, config_.output.trace_json})
       if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
     if (folder_.path().lexically_normal() == std::filesystem::path(config_.output.output).lexically_normal())
       throw UsageError("--checkpoint and --output name the same: " + quote(config_.output.output));
@@ -132,7 +142,7 @@ class Run {
     const std::optional<RunLayout> kept = start_.resumed ? std::optional(start_.state.layout) : std::nullopt;
     const bool same_world = kept && kept->world == world_.size();
     const int threads = same_world && config_.compute.threads == 0 ? kept->threads : 0;
-    problem_ = read_problem(config_, threads, Weights::kRequired, world_);
+    problem_ = read_problem(config_, threads, Weights::kRequired, &phases_, world_);
     agree(world_, [&] {
       if (!first()) return;
       for (const std::string& output : outputs()) require_no_input(output, problem_.weight_files);
@@ -200,8 +210,13 @@ class Run {
   int compute() {
     const WorkClock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours, timer_};
     const ParameterParts parameters = parameter_parts(*problem_.program);
-    const WorkDone done = work({goals_, layout_.plan, group_, folder_, parameters, signal_, clock, start_.state.run_id},
-                               first() ? first_state() : LedgerState{}, hashing_.get(), world_);
+    WorkDone done;
+    {
+      const PhaseTimer timer(&phases_, Phase::kKrylov, "work");
+      done = work({goals_, layout_.plan, group_, folder_, parameters, signal_, clock, start_.state.run_id, &phases_},
+                  first() ? first_state() : LedgerState{}, hashing_.get(), world_);
+    }
+    tell_ops();
     if (done.stopped) {
       log_info("stopped; the checkpoint is in " + quote(folder_.path().string()) + ", and --resume goes on from it");
       return static_cast<int>(ExitCode::kResubmit);
@@ -217,17 +232,46 @@ class Run {
   /// Rank 0. @return the exit code
   int write(RunFacts facts, const Ledger& ledger) {
     const double product_s = ledger.state(0).product_s - start_.state.product_s;
+    facts.diagnostics.phases = phases_.seconds();
     const RunResult result = assemble(std::move(facts), goals_, ledger, timer_.elapsed_s(), product_s);
     for (const auto& line : findings(result)) log_info(line);  // before a write that may fail
     try {
+      const PhaseTimer timer(&phases_, Phase::kFiles, "result");
       write_result(config_.output.output, result);
     } catch (const InputError& error) {
       throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_.path().string()) +
                        ", and --resume writes it again");
     }
     remove_or_warn(folder_);  // the run is done all the same
+    write_timeline();
     log_info("  result          " + quote(config_.output.output));
     return exit_code_of(result);
+  }
+
+  /// Where the sweeps' time went, the longest ops first.
+  void tell_ops() const {
+    const std::vector<OpSeconds> ops = group_.op->op_seconds();
+    double all_s = 0;
+    for (const OpSeconds& op : ops) all_s += op.total_s();
+    for (std::size_t i = 0; i < std::min(ops.size(), kMostOps) && ops[i].total_s() > 0.005 * all_s; ++i) {
+      const OpSeconds& op = ops[i];
+      log_debug(op.op + (op.own ? "" : " (left to autograd)") + ": " + format_duration(op.total_s()) + ", " +
+                format_number(std::round(100 * op.total_s() / all_s)) + " %; values " + format_duration(op.value_s) +
+                ", tangents " + format_duration(op.tangent_s) + ", adjoints " + format_duration(op.adjoint_s) +
+                ", their tangents " + format_duration(op.adjoint_tangent_s));
+    }
+  }
+
+  /// The result is there all the same where it cannot be written.
+  void write_timeline() const {
+    if (config_.output.trace_json.empty()) return;
+    const std::string text = timeline_->as_json();
+    try {
+      write_file_atomically(config_.output.trace_json, std::as_bytes(std::span(text)));
+      log_info("  timeline        " + quote(config_.output.trace_json));
+    } catch (const InputError& error) {
+      log_warning(error.what());
+    }
   }
 
   const Invocation& run_;
@@ -237,6 +281,8 @@ class Run {
   Communicator& world_;
   CheckpointFolder folder_;
   const Timer timer_;
+  const std::unique_ptr<Timeline> timeline_;  // where one is asked for
+  Phases phases_{timeline_.get()};
   const std::string start_time_ = utc_time();
   RunStart start_;  // its state is rank 0's, but for run_id and layout
   Problem problem_;

@@ -209,6 +209,8 @@ OptionGroup output_options(OutputConfig& c) {
   group.flag("force", c.force, "overwrite the output where it exists");
   group.flag("quiet", c.quiet, "print nothing but errors");
   group.flag("verbose", c.verbose, "print more");
+  group.text("trace-json", c.trace_json, "FILE",
+             "write when rank 0 did what, op by op, for a viewer of timelines such as ui.perfetto.dev");
   return group;
 }
 

@@ -152,14 +152,29 @@ struct HessianOperator::Impl {
     }
   }
 
+  /// local_products, and which of its seconds went into which sweep.
+  void timed_local_products(std::int64_t k) {
+    Phases* phases = options.phases;
+    if (phases == nullptr || !local.choice().tangent) return local_products(k);
+    const SweepSeconds before = local.tangent_program().sweep_seconds();
+    local_products(k);
+    const SweepSeconds after = local.tangent_program().sweep_seconds();
+    phases->move(Phase::kProducts, Phase::kValues, after.value_s - before.value_s);
+    phases->move(Phase::kProducts, Phase::kTangents, after.tangent_s - before.tangent_s);
+    phases->move(Phase::kProducts, Phase::kAdjoints, after.adjoint_s - before.adjoint_s);
+    phases->move(Phase::kProducts, Phase::kAdjointTangents, after.adjoint_tangent_s - before.adjoint_tangent_s);
+    phases->add_matrix_products(after.matrix_products_s - before.matrix_products_s);
+  }
+
   void apply(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
+    const PhaseTimer phase(options.phases, Phase::kProducts, x.size() == 1 ? "product" : "block of products");
     const Timer total;
     const auto k = static_cast<std::int64_t>(x.size());
     if (k > capacity) make_room_beside_graphs(k);
     const Timer gathering;
     gather(x);
     double communication_s = gathering.elapsed_s();
-    agree(comm, [&] { local_products(k); });
+    agree(comm, [&] { timed_local_products(k); });
     const Timer scattering;
     scatter(y);
     communication_s += scattering.elapsed_s();
@@ -300,9 +315,15 @@ struct HessianOperator::Impl {
 
 HessianOperator::HessianOperator(Program& program, DataShard data, Communicator& comm, const HessianOptions& options) {
   agree(comm, [&] { impl_ = std::make_unique<Impl>(program, std::move(data), comm, options); });
+  if (options.phases != nullptr && options.phases->timeline() != nullptr && impl_->local.choice().tangent)
+    impl_->local.tangent_program().record_in(options.phases->timeline());
   impl_->choose_micro_batch();
-  impl_->loss_and_gradient();
+  {
+    const PhaseTimer timer(options.phases, Phase::kStart, "first gradient");
+    impl_->loss_and_gradient();
+  }
   agree(comm, [&] {
+    const PhaseTimer timer(options.phases, Phase::kStart, "what is kept");
     impl_->time_gradient();
     impl_->keep_within_budget();
   });
@@ -317,6 +338,11 @@ double HessianOperator::loss() const { return impl_->loss; }
 double HessianOperator::count() const { return impl_->count; }
 const at::Tensor& HessianOperator::gradient() const { return impl_->gradient; }
 const HessianStats& HessianOperator::stats() const { return impl_->stats; }
+
+std::vector<OpSeconds> HessianOperator::op_seconds() const {
+  if (!impl_->local.choice().tangent) return {};
+  return impl_->local.tangent_program().seconds();
+}
 
 void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
   impl_->apply(std::span<const at::Tensor>(&x_local, 1), std::span<at::Tensor>(&y_local, 1));

@@ -86,9 +86,11 @@ class KeptParameters {
 
   /// Changes each parameter by one rounding, up or down, until `set`.
   void round(double epsilon) {
-    for (const at::Tensor& tensor : tensors_)
-      tensor.mul_(
-          like(tensor, at::randint(0, 2, tensor.sizes(), signs_, at::kDouble).mul_(2).sub_(1).mul_(epsilon).add_(1)));
+    for (const at::Tensor& tensor : tensors_) {
+      const std::int64_t drawn = std::min(tensor.numel(), kPeriod);
+      const at::Tensor factor = at::randint(0, 2, {drawn}, signs_, at::kDouble).mul_(2).sub_(1).mul_(epsilon).add_(1);
+      for (const at::Tensor& piece : pieces(tensor)) piece.mul_(like(tensor, factor.narrow(0, 0, piece.size(-1))));
+    }
   }
 
   void set() {
@@ -99,12 +101,27 @@ class KeptParameters {
       if (tensor.numel() == 0) continue;
       const double size = std::sqrt(tensor.square().mean(at::kDouble).item<double>());
       const double scale = size > 0 ? kPerturbation * size : kOfZeroTensors;
-      tensor.add_(like(tensor, at::randn(tensor.sizes(), generator, at::kFloat)), scale);
+      const at::Tensor normal = at::randn({std::min(tensor.numel(), kPeriod)}, generator, at::kFloat);
+      for (const at::Tensor& piece : pieces(tensor))
+        piece.add_(like(tensor, normal.narrow(0, 0, piece.size(-1))), scale);
     }
   }
 
  private:
   static constexpr std::uint64_t kSeed = 20261128;
+  /// Random numbers repeat after so many entries of a tensor: more would take longer to draw than the check itself. It
+  /// is a prime, so that rows of a matrix do not get the same ones.
+  static constexpr std::int64_t kPeriod = 65537;
+
+  /// The tensor's entries as [repeats, kPeriod], and what is left over [entries].
+  static std::vector<at::Tensor> pieces(const at::Tensor& tensor) {
+    const at::Tensor flat = tensor.view({-1});
+    const std::int64_t repeats = flat.numel() / kPeriod, rest = flat.numel() % kPeriod;
+    std::vector<at::Tensor> all;
+    if (repeats > 0) all.push_back(flat.narrow(0, 0, repeats * kPeriod).view({repeats, kPeriod}));
+    if (rest > 0) all.push_back(flat.narrow(0, repeats * kPeriod, rest));
+    return all;
+  }
 
   static at::Tensor like(const at::Tensor& tensor, const at::Tensor& values) { return values.to(tensor.options()); }
 

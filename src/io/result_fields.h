@@ -289,6 +289,12 @@ void fields(auto& v, Is<Diagnostics> auto& d) {
   v("forecast_hvp_seconds", d.forecast_product_s, {"Wall time of one product forecast; NaN: none", "s", 2});
   v("gradient_seconds", d.gradient_s, {"Wall time of one gradient, warm; NaN: not measured", "s", 2});
   v("product_share", d.product_share, {"Part of the elapsed time in products; NaN: not measured", "", 2});
+  for (const Phase phase : all_phases())  // of rank 0, and of the last start: their sum is its wall time
+    v("seconds_" + name_of(phase), d.phases[phase], {description_of(phase) + ", rank 0", "s", kVersion + 1});
+  v("seconds_matrix_products", d.phases.matrix_products,
+    {"Part of the sweeps' seconds in linear layers, products of matrices and convolutions, attention not included, "
+     "rank 0",
+     "s", kVersion + 1});
   v("widened_weights", d.widened_weights, {"Weights stored as bfloat16 or float16 and widened"});
 }
 

@@ -1,8 +1,10 @@
 #include "hesspect/report/text.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 
 #include "hesspect/core/text.h"
 
@@ -68,7 +70,8 @@ std::string rows_text(const Diagnostics& d) {
 std::string basis_text(const Diagnostics& d) {
   if (d.basis_dtype.empty()) return "";
   return d.basis_dtype + " on the " + d.basis_memory + ", " + format_bytes(d.basis_bytes) + " a rank; " +
-         std::to_string(d.kept_graphs) + " of " + std::to_string(d.micro_batches) + " micro-batches kept between products";
+         std::to_string(d.kept_graphs) + " of " + std::to_string(d.micro_batches) +
+         " micro-batches kept between products";
 }
 
 /// Nothing for results of versions that made none.
@@ -191,6 +194,25 @@ std::string cost_text(const Diagnostics& d) {
          " a rank";
 }
 
+/// The phases that took the most. Nothing of results that have none.
+std::string phases_text(const PhaseSeconds& seconds) {
+  if (!(seconds.total() > 0)) return "";
+  std::array<Phase, kPhases> phases = all_phases();
+  std::ranges::stable_sort(phases, std::greater<>(), [&](Phase phase) { return seconds[phase]; });
+  std::string text;
+  for (const Phase phase : phases) {
+    const auto share = static_cast<int>(std::lround(100 * seconds[phase] / seconds.total()));
+    if (share == 0) continue;
+    std::string name = name_of(phase);
+    std::ranges::replace(name, '_', ' ');
+    text += (text.empty() ? "" : ", ") + name + " " + std::to_string(share) + " %";
+  }
+  if (seconds.matrix_products > 0)
+    text += "; matrix products " +
+            std::to_string(static_cast<int>(std::lround(100 * seconds.matrix_products / seconds.total()))) + " %";
+  return text;
+}
+
 }  // namespace
 
 std::string plot_density(const Density& d) {
@@ -234,6 +256,7 @@ std::vector<std::string> findings(const RunResult& r) {
   add_layers(lines, r.layers);
   line(lines, "products", products_text(r.counts));
   line(lines, "cost", cost_text(d));
+  line(lines, "time", phases_text(d.phases));
   return lines;
 }
 

@@ -22,6 +22,7 @@ Context::Context(const WorkContext& work, Desk& desk)
       comm(*work.group.comm),
       checkpoint(work.folder, work.run_id, *work.group.comm),
       layers(work.goals.trace && work.goals.trace->layers ? work.parameters.offsets : LayerOffsets{}),
+      phases(work.phases),
       work_(work),
       desk_(desk) {}
 
@@ -63,6 +64,7 @@ void Context::between_products() {
 }
 
 void Context::write_checkpoint(bool stop) {
+  const PhaseTimer timer(phases, Phase::kFiles, "checkpoint");
   try {
     if (deflation) checkpoint.save(0, *deflation->run);
     for (const ActiveRun& one : active) checkpoint.save(one.probe, *one.run);
@@ -113,6 +115,7 @@ at::Tensor Context::gathered(const at::Tensor& local) const {
 
 void Context::write_vectors(const std::string& path, VectorsInfo info, std::size_t count,
                             const VectorSource& vectors) const {
+  const PhaseTimer timer(phases, Phase::kFiles, "vectors");
   std::unique_ptr<VectorsFile> file;
   info.parts = work_.parameters.tensors;
   info.run_id = work_.run_id;

@@ -49,6 +49,7 @@ class Context {
   Communicator& comm;  // of the group
   LanczosCheckpoint checkpoint;
   const LayerOffsets layers;  // empty where no layers are asked for
+  Phases* const phases;
 
   std::vector<ActiveRun> active;
   std::unique_ptr<DeflationBasis> deflation;

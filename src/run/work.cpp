@@ -67,6 +67,7 @@ void perform(Context&, const Done&) {}
 
 /// Other groups are at work, and their results may bring something to do; a signal may come meanwhile.
 void perform(Context& context, const Wait&) {
+  const PhaseTimer timer(context.phases, Phase::kCollectives, "nothing to do yet");
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   context.between_products();
 }

@@ -24,9 +24,14 @@ struct TangentProgram::Impl {
   /// Seconds of each node, the head's last: value, tangent, adjoint, adjoint tangent. Sweeps of one program are made in
   /// turn.
   mutable std::vector<std::array<double, 4>> seconds;
+  std::vector<std::string> names;  // of each node's op, and "head"
+  mutable Timeline* timeline = nullptr;
   mutable std::vector<bool> turned_down;  // per node: its rule did not take the arguments of some sweep
 
   Impl(const Program& the_program, const std::vector<std::size_t>& outputs);
+
+  /// Whether autograd differentiates node n, as far as is known by now.
+  bool is_left(std::size_t n) const { return list.nodes[n].active() && (rules[n].make == nullptr || turned_down[n]); }
 };
 
 }  // namespace hesspect

@@ -7,10 +7,11 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <utility>
 
 #include "head.h"
-#include "hesspect/core/timer.h"
 #include "hesspect/model/executor.h"
 #include "program_impl.h"
 #include "registry.h"
@@ -175,9 +176,12 @@ struct Sweeps::Impl {
 
   template <class Work>
   void timed(std::size_t n, std::size_t sweep, Work&& work) const {
-    const Timer timer;
+    static constexpr std::array<const char*, 4> kSweeps = {"value", "tangent", "adjoint", "adjoint tangent"};
+    const auto begin = Timeline::Clock::now();
     work();
-    program.seconds[n][sweep] += timer.elapsed_s();
+    const auto end = Timeline::Clock::now();
+    program.seconds[n][sweep] += std::chrono::duration<double>(end - begin).count();
+    if (program.timeline != nullptr) program.timeline->add(program.names[n], kSweeps[sweep], begin, end);
   }
 
   Arguments arguments_of(std::size_t n) const {

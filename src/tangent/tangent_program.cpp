@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <set>
 
 #include "head.h"
 #include "program_impl.h"
@@ -36,6 +37,15 @@ std::string short_name(const Instruction& instruction) {
   return target.starts_with("torch.ops.") ? target.substr(10) : target;
 }
 
+/// By its name, as "aten.linear.default".
+bool is_matrix_product(const std::string& name) {
+  static const std::set<std::string> ops = {
+      "linear", "mm",     "addmm",  "bmm",         "baddbmm",          "matmul",           "einsum",          "mv",
+      "conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"};
+  const std::size_t begin = name.find('.') + 1;  // npos + 1 = 0
+  return ops.contains(name.substr(begin, name.find('.', begin) - begin));
+}
+
 }  // namespace
 
 TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::size_t>& outputs)
@@ -45,6 +55,8 @@ TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::si
   linear_head = find_linear_head(list, output);
   seconds.resize(list.nodes.size() + 1);
   turned_down.resize(list.nodes.size());
+  for (const Node& node : list.nodes) names.push_back(short_name(*node.instruction));
+  names.push_back("head");
 }
 
 TangentProgram::TangentProgram(const Program& program, std::vector<std::size_t> outputs)
@@ -55,17 +67,16 @@ const Program& TangentProgram::program() const { return impl_->program; }
 
 bool TangentProgram::uses_fallback() const {
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n)
-    if (impl_->list.nodes[n].active() && (impl_->rules[n].make == nullptr || impl_->turned_down[n])) return true;
+    if (impl_->is_left(n)) return true;
   return false;
 }
 
 bool TangentProgram::leaves_to_autograd(const Instruction& instruction) const {
   bool found = false;
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n) {
-    const Node& node = impl_->list.nodes[n];
-    if (node.instruction != &instruction) continue;
+    if (impl_->list.nodes[n].instruction != &instruction) continue;
     found = true;
-    if (node.active() && (impl_->rules[n].make == nullptr || impl_->turned_down[n])) return true;
+    if (impl_->is_left(n)) return true;
   }
   return !found;
 }
@@ -73,9 +84,8 @@ bool TangentProgram::leaves_to_autograd(const Instruction& instruction) const {
 std::vector<OpSeconds> TangentProgram::seconds() const {
   std::map<std::pair<std::string, bool>, OpSeconds> by_op;
   for (std::size_t n = 0; n < impl_->seconds.size(); ++n) {
-    const bool is_head = n == impl_->list.nodes.size();
-    const bool own = is_head || !impl_->list.nodes[n].active() || impl_->rules[n].make != nullptr;
-    const std::string name = is_head ? "head" : short_name(*impl_->list.nodes[n].instruction);
+    const bool own = n == impl_->list.nodes.size() || !impl_->is_left(n);
+    const std::string& name = impl_->names[n];
     OpSeconds& op = by_op[{name, own}];
     op.op = name;
     op.own = own;
@@ -90,6 +100,22 @@ std::vector<OpSeconds> TangentProgram::seconds() const {
   return ops;
 }
 
+SweepSeconds TangentProgram::sweep_seconds() const {
+  SweepSeconds all;
+  for (std::size_t n = 0; n < impl_->seconds.size(); ++n) {
+    const auto& [value, tangent, adjoint, adjoint_tangent] = impl_->seconds[n];
+    all.value_s += value;
+    all.tangent_s += tangent;
+    all.adjoint_s += adjoint;
+    all.adjoint_tangent_s += adjoint_tangent;
+    const bool is_layer = n == impl_->list.nodes.size() ? impl_->linear_head >= 0 : is_matrix_product(impl_->names[n]);
+    if (is_layer) all.matrix_products_s += value + tangent + adjoint + adjoint_tangent;
+  }
+  return all;
+}
+
+void TangentProgram::record_in(Timeline* timeline) const { impl_->timeline = timeline; }
+
 std::size_t TangentProgram::nodes() const { return impl_->list.nodes.size(); }
 
 bool TangentProgram::may_cut(std::size_t p) const { return p > 0 && p < nodes() && !impl_->list.uncut.contains(p); }
@@ -99,7 +125,7 @@ std::vector<RuleCount> TangentProgram::rules() const {
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n) {
     const Node& node = impl_->list.nodes[n];
     if (!node.active()) continue;
-    ++counts[{short_name(*node.instruction), impl_->rules[n].make != nullptr}];
+    ++counts[{impl_->names[n], !impl_->is_left(n)}];
   }
   std::vector<RuleCount> rules;
   for (const auto& [key, count] : counts) rules.push_back({key.first, count, key.second});

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """From a model file to a result file, against dense Hessians that PyTorch computed."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -381,6 +382,48 @@ class Talk(Case):
         args = arguments("linreg", self.folder / "r.h5", "mse", probes=1)
         self.assertEqual(hesspect("trace", *args, "--quiet", ranks=2).err, "")
         self.assertIn("debug: ", hesspect("trace", *args, "--verbose", "--force").err)
+
+    def test_where_the_time_goes(self):
+        """The phases part the run's wall time; the timeline has the same phases, and each op of each sweep."""
+        phases = {"start", "files", "collectives", "krylov", "values", "tangents", "adjoints", "adjoint_tangents", "products"}
+        for ranks, product in ((1, "rebuilt"), (2, "kept"), (1, "autograd")):
+            with self.subTest(ranks=ranks, product=product):
+                result, timeline = self.folder / f"{product}.h5", self.folder / f"{product}.json"
+                args = arguments("gpt2", result, "causal_lm", probes=1, steps=4, product=product, trace_json=timeline)
+                ended = hesspect("density", *args, "--verbose", ranks=ranks)
+                self.assertDone(ended)
+                with h5py.File(result) as f:
+                    d = f["entry/diagnostics"]
+                    seconds = {name.removeprefix("seconds_"): d[name][()] for name in d if name.startswith("seconds_")}
+                    elapsed, products_s = d["elapsed_seconds"][()], d["hvp_seconds"][()]
+                matrices = seconds.pop("matrix_products")
+                self.assertEqual(seconds.keys(), phases)
+                self.assertAlmostEqual(sum(seconds.values()), elapsed, delta=0.02 * elapsed)
+                self.assertTrue(all(s >= 0 for s in seconds.values()), seconds)
+                sweeps = [seconds[name] for name in ("values", "tangents", "adjoints", "adjoint_tangents")]
+                self.assertLessEqual(sum(sweeps) + seconds["products"], 1.01 * products_s)
+                self.assertEqual([s > 0 for s in sweeps],
+                                 {"rebuilt": [True] * 4, "kept": [False, True, False, True], "autograd": [False] * 4}[product])
+                self.assertEqual(seconds["collectives"] > 0, ranks > 1)
+                self.assertTrue(0 < matrices < sum(sweeps) if product != "autograd" else matrices == 0, matrices)
+                self.assertIn("krylov ", [line for line in ended.err.splitlines() if ":   time  " in line][0])
+                self.assertEqual("debug: aten.addmm.default: " in ended.err, product != "autograd")
+                events = json.loads(timeline.read_text())["traceEvents"]
+                names = {(event.get("cat"), event["name"]) for event in events}
+                for name in ("model and data", "whether rows stand alone", "trials", "first gradient", "work", "product", "result"):
+                    self.assertIn(("phase", name), names)
+                self.assertEqual(("adjoint tangent", "aten.addmm.default") in names, product != "autograd")
+        ended = hesspect("density", *arguments("gpt2", self.folder / "r.h5", "causal_lm", trace_json=self.folder / "none" / "t.json"))
+        self.assertEqual(ended.code, 4, ended.err)
+        self.assertIn("none", ended.errors[0])
+
+    def test_inspect_says_whose_derivatives_ops_have(self):
+        ended = hesspect("inspect", FIXTURES / "gpt2.pt2")
+        self.assertDone(ended)
+        self.assertRegex(ended.out, r"aten\.addmm\.default +8 +8 by own rule")
+        other = hesspect("inspect", FIXTURES / "causal_lm_weights.pt2")
+        self.assertRegex(other.out, r"aten\.pad\.default +1 +1 by autograd")
+        self.assertRegex(ended.out, r"aten\.arange\.default +\d+\n")  # no parameter moves it
 
     def test_only_rank_0_talks(self):
         ended = hesspect("trace", *arguments("linreg", self.folder / "r.h5", "mse", probes=2), ranks=3)

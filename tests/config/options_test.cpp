@@ -272,7 +272,8 @@ TEST(Options, IniOfTheResult) {
                                                                                     {"--threads", "3"},
                                                                                     {"--checkpoint", "c"},
                                                                                     {"--force"},
-                                                                                    {"--verbose"}})
+                                                                                    {"--verbose"},
+                                                                                    {"--trace-json", "t.json"}})
     EXPECT_EQ(to_ini_of_result(parse_command_line(with(same), {}).config), base) << same.front();
   for (const std::vector<std::string>& other :
        std::vector<std::vector<std::string>>{{"--steps", "7"},

@@ -69,7 +69,7 @@ with h5py.File(path) as f:
         "peak_device_bytes": 101, "groups": 102, "data_ranks": 103, "lock_step": 104, "basis_bytes": 105,
         "micro_batches": 106, "kept_graphs": 107, "messages_per_step": 108, "message_bytes_per_step": 109,
         "starts": 110, "forecast_memory_bytes": 111, "forecast_seconds": 0.5, "forecast_hvp_seconds": 0.25,
-        "gradient_seconds": 0.125, "product_share": 0.0625,
+        "gradient_seconds": 0.125, "product_share": 0.0625, "seconds_krylov": 0.375, "seconds_matrix_products": 0.03125,
     }.items():
         assert diagnostics[name][()] == value, name
     assert diagnostics["basis_dtype"].asstr()[()] == "bfloat16" and diagnostics["basis_memory"].asstr()[()] == "host"

@@ -52,6 +52,8 @@ void set_layout(Diagnostics& d) {
   d.forecast_product_s = 0.25;
   d.gradient_s = 0.125;
   d.product_share = 0.0625;
+  d.phases[Phase::kKrylov] = 0.375;
+  d.phases.matrix_products = 0.03125;
 }
 
 CumulativeDensity sample_cumulative() {

@@ -135,7 +135,7 @@ struct LayoutConfig {
   std::int64_t memory = 0;         // bytes a rank may take
   std::int64_t graph_memory = -1;  // bytes of it for what is kept between products
   ProductMode product = ProductMode::kAuto;
-  double lost_after_s = 20;        // a rank that has been silent so long is lost; 0: never
+  double lost_after_s = 20;  // a rank that has been silent so long is lost; 0: never
 };
 
 struct CheckpointConfig {
@@ -159,6 +159,7 @@ struct OutputConfig {
   bool force = false;
   bool quiet = false;
   bool verbose = false;
+  std::string trace_json;  // a timeline of the run; empty: none
 };
 
 struct RunConfig {

@@ -11,8 +11,10 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "hesspect/comm/communicator.h"
+#include "hesspect/core/phases.h"
 #include "hesspect/core/product_mode.h"
 #include "hesspect/curvature/loss.h"
 #include "hesspect/data/dataset.h"
@@ -20,6 +22,8 @@
 #include "hesspect/model/program.h"
 
 namespace hesspect {
+
+struct OpSeconds;  // hesspect/tangent/tangent_program.h
 
 /// Rows that belong together, as the two of a pair or the nodes of a graph do.
 struct RowUnits {
@@ -45,6 +49,7 @@ struct HessianOptions {
   bool check_double_backward = true;
   /// For measure_batch_cost: the rows that it is given are all that a rank has.
   bool whole_data = false;
+  Phases* phases = nullptr;  // the run's clock, where it has one; borrowed
 };
 
 /// What products cost, for the result's diagnostics. A call for K vectors on D ranks counts as K products.
@@ -88,6 +93,8 @@ class HessianOperator final : public LinearOperator {
   /// The gradient of the mean loss, this rank's shard [chunk].
   const at::Tensor& gradient() const;
   const HessianStats& stats() const;
+  /// Where this rank's sweeps took their time, by op, longest first; nothing of products by autograd.
+  std::vector<OpSeconds> op_seconds() const;
 
  private:
   struct Impl;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/phases.h"
 #include "hesspect/spectrum/estimates.h"
 
 namespace hesspect {
@@ -85,6 +86,7 @@ struct Diagnostics {
   double forecast_product_s = kNotMeasured;  // of one product
   double gradient_s = kNotMeasured;          // of one gradient of all rows, warm
   double product_share = kNotMeasured;       // part of elapsed_s in products
+  PhaseSeconds phases;                       // of rank 0, of the last start
 };
 
 /// Everything a result file holds. What was not asked for is not there.

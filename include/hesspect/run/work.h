@@ -6,6 +6,7 @@
 #include <string>
 
 #include "hesspect/comm/failure.h"
+#include "hesspect/core/phases.h"
 #include "hesspect/core/stop_signal.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/io/checkpoint.h"
@@ -33,6 +34,7 @@ struct WorkContext {
   const StopSignal& signal;
   WorkClock clock;
   std::string run_id;
+  Phases* phases = nullptr;  // the rank's clock
 };
 
 /// How the work ended.

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/phases.h"
 #include "hesspect/model/program.h"
 #include "hesspect/tangent/objective.h"
 
@@ -37,6 +38,12 @@ struct OpSeconds {
   double total_s() const { return value_s + tangent_s + adjoint_s + adjoint_tangent_s; }
 };
 
+/// Seconds of all sweeps so far.
+struct SweepSeconds {
+  double value_s = 0, tangent_s = 0, adjoint_s = 0, adjoint_tangent_s = 0;
+  double matrix_products_s = 0;  // part of these: linear layers, products of matrices, convolutions
+};
+
 class TangentProgram {
  public:
   /// Borrows program. @param outputs  indices; the first is what the loss is taken of, the others are values alone
@@ -49,6 +56,9 @@ class TangentProgram {
   std::vector<RuleCount> rules() const;
   /// Where the time of sweeps went, by op; longest first. The head is "head".
   std::vector<OpSeconds> seconds() const;
+  SweepSeconds sweep_seconds() const;
+  /// Each node of each sweep from here on is recorded there; nullptr: no longer. Borrows it.
+  void record_in(Timeline* timeline) const;
   /// Whether the derivatives of any op are left to autograd.
   bool uses_fallback() const;
   /// Whether those of this instruction of the program's graph are: it has no rule, its rule has turned down the
