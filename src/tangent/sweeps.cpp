@@ -341,7 +341,8 @@ struct Sweeps::Impl {
     const std::span<const Source> sources = head_sources();
     if (pass.second) {
       std::vector<at::Tensor> stacked;
-      for (const Source& source : sources) stacked.push_back(std::exchange(dots[index(source.slot)], {}));
+      for (const Source& source : sources)
+        stacked.push_back(dots[index(source.slot)]);  // a tied weight's are used again
       head->tangent(Tangents(sources, std::move(stacked), count));
     }
     Sink first(sources, bars, 1), second(sources, bar_dots, count);
