@@ -114,10 +114,12 @@ std::int64_t few_rows(const Program& program, std::int64_t asked, std::int64_t u
 
 /// Where the trial of what is asked for takes more than `memory_bytes`, a smaller one takes what the host or GPU has:
 /// the plan needs costs to say what would fit.
-BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, std::int64_t memory_bytes) {
+/// @param alone  the run will have one rank
+BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, bool alone, std::int64_t memory_bytes) {
   HessianOptions options = problem.options;
   options.micro_batch = micro_batch;
   const DataShard rows = first_rows(problem, std::max(micro_batch, kRowsToMeasureOn));
+  options.whole_data = alone && rows.rows.size() == problem.rows;
   try {
     return measure_batch_cost(*problem.program, rows, options, memory_bytes);
   } catch (const MemoryError&) {
@@ -127,12 +129,13 @@ BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, std::int64_t me
 }
 
 /// Collective. Ranks that share the first one's host measure at once, as they will run: alone it would seem faster.
-BatchCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t memory_bytes, Communicator& world) {
+BatchCost measured_cost(Problem& problem, std::int64_t micro_batch, bool alone, std::int64_t memory_bytes,
+                        Communicator& world) {
   BatchCost cost;
   const std::vector<std::string>& hosts = problem.placement.hosts;
   agree(world, [&] {
     if (hosts[static_cast<std::size_t>(world.rank())] == hosts.front())
-      cost = batch_cost(problem, micro_batch, memory_bytes);
+      cost = batch_cost(problem, micro_batch, alone, memory_bytes);
   });
   problem.options.check_double_backward = false;  // has been tried
   cost = world.of_rank0(cost);
@@ -141,8 +144,8 @@ BatchCost measured_cost(Problem& problem, std::int64_t micro_batch, std::int64_t
 }
 
 /// Costs, and what the process takes now that they are known. Collective.
-void measure(Problem& problem, PlanInputs& p, Communicator& world) {
-  p.cost = measured_cost(problem, p.request.micro_batch, world.min(room_for_trials(problem, p.machine)), world);
+void measure(Problem& problem, PlanInputs& p, bool alone, Communicator& world) {
+  p.cost = measured_cost(problem, p.request.micro_batch, alone, world.min(room_for_trials(problem, p.machine)), world);
   p.problem.process_bytes = process_bytes(p.problem, world);
 }
 
@@ -188,7 +191,7 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, kept);
   if (kept != nullptr) problem.options.product = kept->product;
-  measure(problem, p, world);
+  measure(problem, p, world.size() == 1, world);
   const Plan plan = make_plan(p);
   if (!plan.fits)
     throw MemoryError(plan.bytes.total(), p.machine.memory_bytes,
@@ -207,7 +210,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config);
   if (config.plan.measure)
-    measure(problem, p, world);
+    measure(problem, p, /*alone=*/false, world);
   else
     p.problem.process_bytes = process_bytes(p.problem, world);
   if (config.plan.world > 0) {

@@ -18,6 +18,13 @@
 
 namespace hesspect {
 
+namespace {
+
+/// A first pass that takes this long is hardly longer than a warm one.
+constexpr double kLongEnough_s = 0.1;
+
+}  // namespace
+
 ProductChoice choice_of(const HessianOptions& options) {
   return {.tangent = options.product != ProductMode::kAutograd,
           .segments = options.product == ProductMode::kSegments,
@@ -194,7 +201,10 @@ struct HessianOperator::Impl {
     for (const MicroBatch& batch : batches) {
       local.check_values(batch);
       batch_products.push_back(local.products(batch));
+      const Timer timer;
       local_loss += batch_products.back()->add_gradient(sum(0));
+      finish_device_work(sum(0));
+      stats.gradient_s += timer.elapsed_s();
       local_count += local.count(batch);
     }
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
@@ -221,6 +231,8 @@ struct HessianOperator::Impl {
     double local_loss = 0, local_count = 0;
     agree(comm, [&] {
       first_pass(local_loss, local_count);
+      at::AutoGradMode grad(true);
+      if (options.check_double_backward) local.check_turned_down();
       gradient = at::zeros({shard.chunk}, local.tensor_options());
     });
     capacity = 1;
@@ -239,9 +251,10 @@ struct HessianOperator::Impl {
     throw InputError("the gradient of the loss is not finite");
   }
 
-  /// Times the gradient, warm: the median of three on the first micro-batch, scaled to this rank's rows.
+  /// Where the first pass was too short to tell by itself, times the gradient, warm: the median of three on the first
+  /// micro-batch, scaled to this rank's rows.
   void time_gradient() {
-    if (batches.empty()) return;
+    if (batches.empty() || stats.gradient_s > kLongEnough_s) return;
     std::vector<double> seconds;
     for (int i = 0; i < 3; ++i) {
       const Timer timer;

@@ -247,10 +247,14 @@ void LocalLoss::add_product(const GradientGraph& graph, const std::vector<at::Te
   add_to(sums, product(graph, v, keep));
 }
 
-void LocalLoss::check(bool every_op) {
-  if (rows() == 0) return;
+MicroBatch LocalLoss::trial_batch() const {
   const std::int64_t few = program_.static_batch().value_or(std::max<std::int64_t>(2, fewest_rows()));
-  MicroBatch trial = unchecked_batch({0, std::min(few, rows())});
+  return unchecked_batch({0, std::min(few, rows())});
+}
+
+void LocalLoss::check(bool derivatives) {
+  if (rows() == 0) return;
+  MicroBatch trial = trial_batch();
   const at::Tensor trial_output = output(trial);
   if (is_output()) {
     check_output_loss(program_, options_, output_index_, trial);
@@ -261,7 +265,27 @@ void LocalLoss::check(bool every_op) {
   if (!trial_output.requires_grad())
     throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters" +
                      program_.lost_gradients(output_index_).reason);
-  if (every_op) program_.check_twice_differentiable(trial.inputs);
+  if (derivatives) check_derivatives(trial);
+}
+
+void LocalLoss::check_turned_down() {
+  if (rows() == 0 || !choice_.tangent || !tangent_program().uses_fallback()) return;
+  MicroBatch trial = trial_batch();
+  if (!is_output()) {
+    at::NoGradGuard no_grad;
+    fit(trial, output(trial));
+  }
+  check_derivatives(trial);
+}
+
+/// Rules of our own need no derivative of PyTorch's.
+void LocalLoss::check_derivatives(const MicroBatch& trial) {
+  const std::size_t checked = checked_.size();
+  const bool all = !choice_.tangent;
+  program_.check_twice_differentiable(trial.inputs, [&](const Instruction& instruction) {
+    return (all || tangent_program().leaves_to_autograd(instruction)) && checked_.insert(&instruction).second;
+  });
+  if (checked_.size() == checked && !all) return;
   // A whole product shows what no node alone does, such as a tensor saved for the backward and then written to.
   try {
     std::vector<at::Tensor> v;

@@ -1,6 +1,6 @@
 // The summed loss over the rows that this process holds, a micro-batch at a time: its value, its gradient, and products
-// with its Hessian. Knows no other rank. Reverse over reverse: a product pulls ∇ℓ_sum · v back through the graph of
-// ∇ℓ_sum.
+// with its Hessian. Knows no other rank. Products are taken by the tangent program (hesspect/tangent) or by autograd,
+// reverse over reverse: there a product pulls ∇ℓ_sum · v back through the graph of ∇ℓ_sum.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -82,9 +83,11 @@ class LocalLoss {
   MicroBatch unchecked_batch(RowRange range) const;
 
   /// Tries on the first rows everything that can be wrong with model and data together. Does nothing without rows.
-  /// @param every_op  also differentiate each op twice by itself, to name one that cannot be
+  /// @param derivatives  also differentiate twice, op by op to name one that cannot be, what is left to autograd
   /// @throws InputError
-  void check(bool every_op);
+  void check(bool derivatives);
+  /// The same of ops that the sweeps so far have left to autograd after all. @throws InputError
+  void check_turned_down();
 
   /// The output that the loss takes, the rows first and without padded ones; a scalar as it is.
   /// @throws InputError: an output that is no floating tensor, or has other rows than were fed
@@ -117,6 +120,8 @@ class LocalLoss {
 
  private:
   std::int64_t padded_rows(RowRange range) const;
+  MicroBatch trial_batch() const;
+  void check_derivatives(const MicroBatch& trial);
   void fit(MicroBatch& batch, const at::Tensor& output);
   bool is_output() const { return options_.kind == LossKind::kOutput; }
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
@@ -131,6 +136,7 @@ class LocalLoss {
   ProductChoice choice_;
   std::unique_ptr<TangentProgram> tangent_;  // made when it is first asked for
   std::optional<Cuts> cuts_;                 // likewise
+  std::set<const Instruction*> checked_;     // instructions whose derivatives by autograd were tried
 };
 
 /// Which row and which node of the program make a loss, its gradient or a product not finite: looks through this

@@ -16,11 +16,13 @@ namespace {
 
 /// Fits how bytes grow with rows, from a trial and one of half its rows. A program with a fixed batch has one size,
 /// which says nothing about that: there a vector over the parameters is taken as the fixed part.
-void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows, BatchCost& cost) {
+/// @param one_size  no other number of rows will be asked about
+void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows, bool one_size, BatchCost& cost) {
   const auto fixed_batch = local.program().static_batch();
   const ProductTrial whole = trials.product(fixed_batch ? std::min(rows, local.rows()) : rows, 0);
   LinearBytes graph, transient;
-  if (const std::int64_t fewer = local.whole_units(rows / 2); !fixed_batch && fewer >= local.fewest_rows()) {
+  const std::int64_t fewer = local.whole_units(rows / 2);
+  if (!one_size && !fixed_batch && fewer >= local.fewest_rows()) {
     const ProductTrial half = trials.product(fewer, 0);
     graph = LinearBytes::through(half.rows, half.graph_bytes, rows, whole.graph_bytes);
     transient = LinearBytes::through(half.rows, half.transient_bytes, rows, whole.transient_bytes);
@@ -51,6 +53,9 @@ c10::DeviceIndex index_of(at::Device device) {
   return device.has_index() ? device.index() : c10::impl::getDeviceGuardImpl(device.type())->getDevice().index();
 }
 
+/// Where all rows go through at once and take less than this share of the memory, nobody asks what fewer would take.
+constexpr std::int64_t kSmallShare = 4;
+
 /// Costs of products as `local` takes them.
 BatchCost cost_of(LocalLoss& local, const HessianOptions& options, std::int64_t memory_bytes) {
   ProductTrials trials(local);
@@ -64,10 +69,11 @@ BatchCost cost_of(LocalLoss& local, const HessianOptions& options, std::int64_t 
   const auto static_batch = local.program().static_batch();
   // Rows beyond the data's cost what the others do; a fixed batch was padded, and timed as a whole.
   const double scale = static_batch ? 1.0 : static_cast<double>(cost.micro_batch) / static_cast<double>(tried);
-  cost.gradient_s = scale * times.gradient_s;
   cost.graph_s = scale * times.graph_s;
   cost.pullback_s = scale * times.pullback_s;
-  fit_bytes(trials, local, static_batch.value_or(tried), cost);
+  const bool one_size =
+      options.whole_data && tried == local.rows() && kSmallShare * trials.product(tried, 0).peak_bytes() < memory_bytes;
+  fit_bytes(trials, local, static_batch.value_or(tried), one_size, cost);
   cost.output_row_bytes = trials.output_bytes(tried) / tried;
   cost.product = options.product;
   return cost;
@@ -104,8 +110,11 @@ BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, cons
     at::AutoGradMode grad(true);
     local.check(options.check_double_backward);
   }
-  return options.product == ProductMode::kAuto ? best_cost(local, options, memory_bytes)
-                                               : cost_of(local, options, memory_bytes);
+  const BatchCost cost = options.product == ProductMode::kAuto ? best_cost(local, options, memory_bytes)
+                                                               : cost_of(local, options, memory_bytes);
+  at::AutoGradMode grad(true);
+  if (options.check_double_backward) local.check_turned_down();
+  return cost;
 }
 
 std::int64_t free_memory_bytes(at::Device device) {

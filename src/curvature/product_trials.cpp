@@ -20,7 +20,7 @@ constexpr std::int64_t kMostRows = 1024;
 /// Costs of a row within this ratio count as equal: clocks are no better.
 constexpr double kEqualCost = 1.03;
 /// A measurement that has taken this long is not repeated.
-constexpr double kLongEnough_s = 0.5;
+constexpr double kLongEnough_s = 0.25;
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -52,6 +52,7 @@ ProductTrials::ProductTrials(LocalLoss& local)
 }
 
 ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
+  if (const auto known = known_.find(rows); known != known_.end() && repeats == 0) return known->second;
   const MicroBatch batch = local_.batch({0, rows});
   const std::unique_ptr<BatchProducts> products = local_.products(batch);
   ProductTrial trial;
@@ -64,17 +65,37 @@ ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
     finish_device_work(sum_);
     trial.seconds = std::min(trial.seconds, timer.elapsed_s());
   }
-  // The bytes take a pass of their own: counting them slows it down.
+  // The bytes take a pass of their own: counting them slows it down. A short one is made twice: libraries keep
+  // something of the first, which would count.
+  count_bytes(*products, trial);
+  if (repeats == 0 && trial.graph_s + trial.pullback_s < kLongEnough_s) {
+    products->drop();
+    count_bytes(*products, trial);
+  }
+  return known_[rows] = trial;
+}
+
+void ProductTrials::count_bytes(BatchProducts& products, ProductTrial& trial) {
   const AllocationMeter meter(local_.program().options().device);
-  if (!local_.choice().segments) products->keep();
+  Timer timer;
+  if (!local_.choice().segments) {
+    products.keep();
+    finish_device_work(sum_);
+    trial.graph_s = timer.elapsed_s();
+  }
   trial.graph_bytes = std::max<std::int64_t>(0, meter.held_bytes());
-  products->add(v_, sum_.unsqueeze(0));
+  timer.reset();
+  products.add(v_, sum_.unsqueeze(0));
   finish_device_work(sum_);
+  trial.pullback_s = timer.elapsed_s();
   trial.transient_bytes = std::max<std::int64_t>(0, meter.peak_bytes() - trial.graph_bytes);
-  return trial;
 }
 
 ProductTrials::Times ProductTrials::times(std::int64_t rows) {
+  // The meter's own time hardly shows in a pass that is long.
+  if (const auto known = known_.find(rows); known != known_.end())
+    if (const ProductTrial& trial = known->second; trial.graph_s + trial.pullback_s > kLongEnough_s)
+      return {trial.graph_s, trial.pullback_s};
   const MicroBatch batch = local_.batch({0, rows});
   const auto timed = [&](const std::function<void()>& work) {
     const Timer timer;
@@ -83,11 +104,10 @@ ProductTrials::Times ProductTrials::times(std::int64_t rows) {
     return timer.elapsed_s();
   };
   const std::unique_ptr<BatchProducts> products = local_.products(batch);
-  std::vector<double> gradient_s, graph_s, pullback_s;
+  std::vector<double> graph_s, pullback_s;
   const Timer total;
   for (int i = 0; i < 3 && total.elapsed_s() < kLongEnough_s; ++i) {
     products->drop();
-    gradient_s.push_back(timed([&] { products->add_gradient(sum_); }));
     if (local_.choice().segments) {
       graph_s.push_back(0);  // nothing is kept: all of it is made in each product
     } else {
@@ -95,7 +115,7 @@ ProductTrials::Times ProductTrials::times(std::int64_t rows) {
     }
     pullback_s.push_back(timed([&] { products->add(v_, sum_.unsqueeze(0)); }));
   }
-  return {median(gradient_s), median(graph_s), median(pullback_s)};
+  return {median(graph_s), median(pullback_s)};
 }
 
 std::int64_t ProductTrials::output_bytes(std::int64_t rows) {
@@ -103,11 +123,11 @@ std::int64_t ProductTrials::output_bytes(std::int64_t rows) {
   return output.numel() * static_cast<std::int64_t>(output.element_size());
 }
 
-ProductTrial ProductTrials::first_that_fits(std::int64_t rows, std::int64_t memory_bytes) {
+ProductTrial ProductTrials::first_that_fits(std::int64_t rows, int repeats, std::int64_t memory_bytes) {
   for (;; rows = std::max(local_.fewest_rows(), local_.whole_units(rows / 2))) {
     const bool smallest = rows <= local_.fewest_rows();
     try {
-      const ProductTrial trial = product(rows, 3);
+      const ProductTrial trial = product(rows, repeats);
       if (trial.peak_bytes() <= memory_bytes) return trial;
       if (smallest) refuse(rows, static_cast<double>(trial.peak_bytes()), memory_bytes);
     } catch (const std::exception& e) {
@@ -121,7 +141,9 @@ std::int64_t ProductTrials::best_micro_batch(std::int64_t memory_bytes) {
   const std::int64_t most =
       std::max(least, local_.whole_units(std::min({local_.rows(), kMostRows, local_.most_rows().value_or(kMostRows)})));
   const std::int64_t few = std::min(most, std::max(least, local_.whole_units(kFewRows)));
-  std::vector<ProductTrial> trials{first_that_fits(few, memory_bytes)};
+  // A size alone needs no clock.
+  std::vector<ProductTrial> trials{first_that_fits(few, 2 * few <= most ? 3 : 0, memory_bytes)};
+  if (2 * few > most) return trials[0].rows;
   double cheapest = trials[0].seconds_per_row();
   int dearer_in_a_row = 0;
   // Where memory was short already, a size above the one that fitted was too large.

@@ -4,18 +4,20 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "local_loss.h"
 
 namespace hesspect {
 
-/// What a product of one micro-batch takes, with a gradient graph that could be kept.
+/// What a product of one micro-batch takes, and what of it could be kept.
 struct ProductTrial {
   std::int64_t rows = 0;
-  double seconds = 0;
-  std::int64_t graph_bytes = 0;      // held by the gradient graph
-  std::int64_t transient_bytes = 0;  // the most that was held at once beyond the graph
+  double seconds = 0;                  // of a product that makes all; infinite where it was not repeated
+  double graph_s = 0, pullback_s = 0;  // of the pass that counted the bytes
+  std::int64_t graph_bytes = 0;        // of what could be kept
+  std::int64_t transient_bytes = 0;    // the most that was held at once beyond that
   double seconds_per_row() const { return seconds / static_cast<double>(rows); }
   std::int64_t peak_bytes() const { return graph_bytes + transient_bytes; }
 };
@@ -37,11 +39,11 @@ class ProductTrials {
   explicit ProductTrials(LocalLoss& local);
 
   /// Measures a product of the first `rows` rows: the shortest of up to `repeats` times (fewer where they take long;
-  /// warm after the first), and its bytes. 0 repeats: its bytes alone.
+  /// warm after the first), and its bytes. 0 repeats: its bytes alone, which are measured once for any number of rows.
   ProductTrial product(std::int64_t rows, int repeats);
-  /// Medians of warm times of the first `rows` rows.
+  /// Medians of warm times of the first `rows` rows; of a long pass that counted bytes, its own.
   struct Times {
-    double gradient_s = 0, graph_s = 0, pullback_s = 0;
+    double graph_s = 0, pullback_s = 0;
   };
   Times times(std::int64_t rows);
   /// Bytes of the output that the loss takes.
@@ -55,12 +57,15 @@ class ProductTrials {
   void require_room(std::int64_t rows, std::int64_t memory_bytes);
 
  private:
+  /// Makes what is kept and takes a product from it, both clocked.
+  void count_bytes(BatchProducts& products, ProductTrial& trial);
   /// The largest of `rows`, `rows` / 2, … that runs within memory_bytes.
-  ProductTrial first_that_fits(std::int64_t rows, std::int64_t memory_bytes);
+  ProductTrial first_that_fits(std::int64_t rows, int repeats, std::int64_t memory_bytes);
 
   LocalLoss& local_;
-  at::Tensor sum_;  // where products are added up
-  at::Tensor v_;    // [1, n]
+  std::map<std::int64_t, ProductTrial> known_;  // by their rows
+  at::Tensor sum_;                              // where products are added up
+  at::Tensor v_;                                // [1, n]
 };
 
 }  // namespace hesspect

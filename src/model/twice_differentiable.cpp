@@ -30,13 +30,15 @@ void differentiate_twice(const Instruction& instruction, const Frame& frame, con
   pulled_back_twice(outputs, op.leaves(), adjoints);
 }
 
-void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::string& where) {
+using Which = std::function<bool(const Instruction&)>;
+
+void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::string& where, const Which& which) {
   Frame frame = first_frame(graph, std::move(inputs));
   for (const Instruction& instruction : graph.instructions) {
     const bool is_op = instruction.kind == Instruction::Kind::kDispatch ||
                        instruction.kind == Instruction::Kind::kRewritten ||
                        instruction.kind == Instruction::Kind::kVmap;
-    if (is_op && at::GradMode::is_enabled()) {
+    if (is_op && at::GradMode::is_enabled() && (!which || which(instruction))) {
       try {
         differentiate_twice(instruction, frame, where);
       } catch (const Error&) {
@@ -46,7 +48,7 @@ void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::stri
         throw InputError(where + instruction.origin.describe() + " has no double backward: " + first_line(e));
       }
     } else if (instruction.kind == Instruction::Kind::kSubgraph && instruction.grad_mode.value_or(true)) {
-      check_graph(*instruction.subgraph, operand_values(instruction, frame), where);
+      check_graph(*instruction.subgraph, operand_values(instruction, frame), where, which);
     }
     execute(instruction, frame, where);
   }
@@ -54,10 +56,10 @@ void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::stri
 
 }  // namespace
 
-void Program::check_twice_differentiable(const std::vector<at::Tensor>& inputs) const {
+void Program::check_twice_differentiable(const std::vector<at::Tensor>& inputs, const Which& which) const {
   DefaultDtypeScope default_dtype(impl_->map_dtype(at::kFloat));
   at::AutoGradMode grad(true);
-  check_graph(impl_->graph, impl_->graph_inputs(inputs), impl_->where);
+  check_graph(impl_->graph, impl_->graph_inputs(inputs), impl_->where, which);
 }
 
 }  // namespace hesspect

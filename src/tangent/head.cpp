@@ -9,9 +9,10 @@
 namespace hesspect {
 namespace {
 
-/// Bytes of one chunk of an output: a few of them stay in a core's cache.
+/// Bytes of one chunk of an output: a few of them stay in a core's cache. Of a large vocabulary a chunk has more, for
+/// each one reads the weights, and reads and writes their sum: rows enough to make that up.
 constexpr std::int64_t kChunkBytes = 1 << 20;
-constexpr std::int64_t kFewestRows = 64;
+constexpr std::int64_t kFewestRows = 256, kMostOfThem = 1024;
 
 class PlainHead final : public Head {
  public:
@@ -94,7 +95,8 @@ class LinearHead final : public Head {
     w_ = places_.transposed ? w.t() : w;
     if (places_.bias >= 0) bias_ = arguments.optional_tensor(static_cast<std::size_t>(places_.bias));
     const std::int64_t row_bytes = objective_->columns() * static_cast<std::int64_t>(x.element_size());
-    chunk_ = std::max(kFewestRows, kChunkBytes / std::max<std::int64_t>(1, row_bytes));
+    chunk_ = std::max(std::clamp(2 * x_.size(1), kFewestRows, kMostOfThem),
+                      kChunkBytes / std::max<std::int64_t>(1, row_bytes));
   }
 
   void tangent(const Tangents& x_dot) override {

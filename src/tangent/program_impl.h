@@ -24,6 +24,7 @@ struct TangentProgram::Impl {
   /// Seconds of each node, the head's last: value, tangent, adjoint, adjoint tangent. Sweeps of one program are made in
   /// turn.
   mutable std::vector<std::array<double, 4>> seconds;
+  mutable std::vector<bool> turned_down;  // per node: its rule did not take the arguments of some sweep
 
   Impl(const Program& the_program, const std::vector<std::size_t>& outputs);
 };

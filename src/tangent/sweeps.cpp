@@ -45,7 +45,6 @@ struct Sweeps::Impl {
   std::vector<bool> crosses;        // per slot: it is read behind a cut that lies behind its maker
   enum class Again { kAll, kArguments, kShapes, kNothing };
   std::vector<Again> again;        // per node of a segment that is run twice; none where nothing is cut
-  std::vector<bool> by_fallback;   // per node, from its first run on: its rule does not cover the arguments
   std::vector<at::Tensor> shapes;  // per slot of these: of the value's shape and dtype, but without memory
   std::int64_t count = 1;          // K
   bool gauss_newton = false;
@@ -149,7 +148,7 @@ struct Sweeps::Impl {
       bool is_read = writes && !node.op;
       for (const int slot : node.outputs)
         is_read = is_read || (slot >= 0 && needed[index(slot)] && !crosses[index(slot)]);
-      const Redo redo = by_fallback[n] ? Redo::kAll : program.rules[n].redo;
+      const Redo redo = program.turned_down[n] ? Redo::kAll : program.rules[n].redo;
       if (!is_read && (!node.active() || redo != Redo::kAll))
         again[n] = !node.active() ? Again::kNothing : redo == Redo::kArguments ? Again::kArguments : Again::kShapes;
       if (again[n] == Again::kNothing) continue;
@@ -203,11 +202,12 @@ struct Sweeps::Impl {
       if (node.outputs[i] >= 0) values[index(node.outputs[i])] = std::move(stack[i]);
   }
 
-  std::unique_ptr<NodeRun> new_run(std::size_t n) {
+  std::unique_ptr<NodeRun> new_run(std::size_t n) const {
     Arguments arguments = arguments_of(n);
     std::unique_ptr<NodeRun> run = program.rules[n].make != nullptr ? program.rules[n].make(arguments) : nullptr;
-    by_fallback[n] = run == nullptr;
-    return run != nullptr ? std::move(run) : fallback(arguments);
+    if (run != nullptr) return run;
+    if (program.rules[n].make != nullptr) program.turned_down[n] = true;
+    return fallback(arguments);
   }
 
   void run_by_rule(std::size_t n) {
@@ -354,7 +354,6 @@ struct Sweeps::Impl {
     begin_values();
     runs.clear();
     runs.resize(size());
-    by_fallback.assign(size(), false);
     shapes.assign(cuts.empty() ? 0 : index(list.slots), at::Tensor());
     fused = program.linear_head >= 0 && rows.rows < 0 && objective->rows_are_leading();
   }

@@ -44,6 +44,7 @@ TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::si
   if (list.kept.front().kind == Operand::Kind::kSlot) output = list.kept.front().slot;
   linear_head = find_linear_head(list, output);
   seconds.resize(list.nodes.size() + 1);
+  turned_down.resize(list.nodes.size());
 }
 
 TangentProgram::TangentProgram(const Program& program, std::vector<std::size_t> outputs)
@@ -54,8 +55,19 @@ const Program& TangentProgram::program() const { return impl_->program; }
 
 bool TangentProgram::uses_fallback() const {
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n)
-    if (impl_->list.nodes[n].active() && impl_->rules[n].make == nullptr) return true;
+    if (impl_->list.nodes[n].active() && (impl_->rules[n].make == nullptr || impl_->turned_down[n])) return true;
   return false;
+}
+
+bool TangentProgram::leaves_to_autograd(const Instruction& instruction) const {
+  bool found = false;
+  for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n) {
+    const Node& node = impl_->list.nodes[n];
+    if (node.instruction != &instruction) continue;
+    found = true;
+    if (node.active() && (impl_->rules[n] == nullptr || impl_->turned_down[n])) return true;
+  }
+  return !found;
 }
 
 std::vector<OpSeconds> TangentProgram::seconds() const {

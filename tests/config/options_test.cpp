@@ -117,7 +117,8 @@ TEST(Options, ValuesAreChecked) {
   EXPECT_EQ(usage_error(with({"--rtol-eigs", "0"})), "--rtol-eigs 0: expected a number above 0 and below 1");
   EXPECT_EQ(usage_error(with({"--dtype", "float46"})),
             "--dtype float46: expected float32 or float64 (did you mean 'float64'?)");
-  EXPECT_EQ(usage_error(with({"--curvature", "ggn"})), "--curvature ggn: this version computes the hessian only");
+  EXPECT_EQ(usage_error(with({"--curvature", "fisher"})),
+            "--curvature fisher: this version computes hessian and ggn only");
   EXPECT_EQ(usage_error(with({"--input", "x"})), "--input x: expected NAME=DATASET, got 'x'");
   EXPECT_EQ(usage_error(with({"--input", "x=a,x=b"})), "--input x=a,x=b: 'x' is given twice");
   EXPECT_EQ(usage_error(with({"--unit-rows", "0"})), "--unit-rows 0: expected all or an integer of at least 1");

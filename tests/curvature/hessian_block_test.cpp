@@ -1,4 +1,5 @@
-// Products of several vectors at once, and products from kept graphs: bitwise those of one vector from nothing.
+// Products of several vectors at once are those of each alone to rounding; products from what is kept are bitwise those
+// of one vector from nothing.
 #include <gtest/gtest.h>
 
 #include "hesspect/comm/mpi_communicator.h"
@@ -57,11 +58,19 @@ void expect_bitwise(const std::vector<at::Tensor>& a, const std::vector<at::Tens
                                        << (a[i] - b[i]).abs().max().item<double>();
 }
 
+/// Stacked matrix products round differently from single ones.
+void expect_near(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b, const std::string& what) {
+  ASSERT_EQ(a.size(), b.size());
+  for (std::size_t i = 0; i < a.size(); ++i)
+    EXPECT_LE((a[i] - b[i]).abs().max().item<double>(), 2e-6 * a[i].abs().max().item<double>() + 1e-12)
+        << what << ", vector " << i << " of " << a.size();
+}
+
 constexpr std::int64_t kRebuilt = 0, kKept = std::int64_t{1} << 30;
 
 class Blocks : public ::testing::TestWithParam<const char*> {};
 
-TEST_P(Blocks, BitwiseTheProductsOfEachVectorAlone) {
+TEST_P(Blocks, TheProductsOfEachVectorAlone) {
   const Fixture fixture(GetParam());
   Program program = Program::load(fixture.path(".pt2"), {at::kFloat, at::kCPU});
   auto world = MpiCommunicator::world();
@@ -73,7 +82,8 @@ TEST_P(Blocks, BitwiseTheProductsOfEachVectorAlone) {
       const std::vector<at::Tensor> x = vectors(hessian, k);
       const std::vector<at::Tensor> alone = one_by_one(hessian, x), block = together(hessian, x);
       for (const at::Tensor& y : alone) EXPECT_EQ(at::isfinite(y).all().item<bool>(), true);
-      expect_bitwise(alone, block, budget == 0 ? "rebuilt" : "kept");
+      expect_near(alone, block, budget == 0 ? "rebuilt" : "kept");
+      expect_bitwise(together(hessian, x), block, "the same block again");
     }
   }
 }
@@ -106,7 +116,7 @@ TEST(EmptyShards, TakePartInBlocks) {
                           options_for(fixture, kRebuilt));
   const std::vector<at::Tensor> x = vectors(hessian, 3);
   const std::vector<at::Tensor> block = together(hessian, x);
-  expect_bitwise(one_by_one(hessian, x), block, "one row");
+  expect_near(one_by_one(hessian, x), block, "one row");
   double size = block[0].abs().sum().item<double>();
   world->all_reduce_sum(std::span<double>(&size, 1));
   EXPECT_GT(size, 0.0);
@@ -126,7 +136,7 @@ TEST(Memory, ABlockThatOneRankHasNoRoomForCanBeTriedAgain) {
   EXPECT_THROW(hessian.apply_block(x, y), MemoryError);
   EXPECT_EQ(allocator.has_failed(), world->rank() == world->size() - 1);
   hessian.apply_block(x, y);
-  expect_bitwise(one_by_one(hessian, x), y, "tried again");
+  expect_near(one_by_one(hessian, x), y, "tried again");
 }
 
 TEST(Stats, CountProductsAndMessages) {

@@ -141,10 +141,9 @@ TEST_P(MeasurePeak, ProductsTakeNoMoreThanTheTransientPeak) {
 TEST_P(Measure, TimesAreSeconds) {
   Case c(GetParam());
   const BatchCost cost = c.cost(8);
-  EXPECT_GT(cost.gradient_s, 0);
   EXPECT_GT(cost.pullback_s, 0);
   EXPECT_GT(cost.graph_s, 0);
-  EXPECT_LT(cost.gradient_s + cost.graph_s + cost.pullback_s, 30);
+  EXPECT_LT(cost.graph_s + cost.pullback_s, 30);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, MeasurePeak, ::testing::Values("vit", "gpt2", "cnn_bn"),

@@ -3,6 +3,10 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
 
 #include "../../src/curvature/local_loss.h"
 #include "support/fixture.h"
@@ -75,6 +79,37 @@ struct Problem {
   }
 };
 
+/// Jᵀ H_L J v by autograd: J of the outputs by the double-vjp trick, H_L of the loss in them by double reverse mode.
+at::Tensor gauss_newton_by_autograd(Problem& problem, const at::Tensor& v) {
+  const at::AutoGradMode grad(true);
+  const std::vector<at::Tensor>& parameters = problem.program.parameters();
+  const auto gradient = [&](const at::Tensor& of, const std::vector<at::Tensor>& in, const at::Tensor& weight,
+                            bool again) {
+    return torch::autograd::grad({of}, in, {weight}, /*retain_graph=*/true, again, /*allow_unused=*/true);
+  };
+  const at::Tensor sum = problem.zeros();
+  for (const MicroBatch& batch : problem.batches) {
+    const at::Tensor z = problem.local.output(batch);
+    const at::Tensor u = at::zeros_like(z).requires_grad_(true);
+    std::vector<at::Tensor> of, weights;
+    const std::vector<at::Tensor> pulled = gradient(z, parameters, u, true), parts = problem.views(v);
+    for (std::size_t i = 0; i < pulled.size(); ++i)
+      if (pulled[i].defined()) {
+        of.push_back(pulled[i]);
+        weights.push_back(parts[i]);
+      }
+    const at::Tensor z_dot = torch::autograd::grad(of, {u}, weights, true, false)[0].detach();
+    const at::Tensor leaf = z.detach().requires_grad_(true);
+    const LossOptions loss = fit_loss(problem.fixture.loss(), leaf);
+    const at::Tensor z_bar = gradient(loss_sum(loss, leaf, batch.target, batch.weight), {leaf}, {}, true)[0];
+    const std::vector<at::Tensor> product = gradient(z, parameters, gradient(z_bar, {leaf}, z_dot, false)[0], false);
+    const std::vector<at::Tensor> sums = problem.views(sum);
+    for (std::size_t i = 0; i < product.size(); ++i)
+      if (product[i].defined()) sums[i].add_(product[i].detach());
+  }
+  return sum;
+}
+
 Cuts every(std::size_t nodes, const TangentProgram& program) {
   Cuts cuts;
   for (std::size_t p = nodes; p < program.nodes(); p += nodes)
@@ -101,14 +136,68 @@ TEST_P(TangentProgramTest, AsAutograd) {
   }
 }
 
+// The Gauss-Newton matrix, of what is kept, rebuilt and cut; it is symmetric, and positive semi-definite.
+class GaussNewton : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(GaussNewton, IsJacobianLossHessianJacobian) {
+  Problem problem(GetParam(), at::kDouble, 3);
+  const at::Tensor v = problem.vectors(2);
+  const at::Tensor exact =
+      at::stack({gauss_newton_by_autograd(problem, v[0]), gauss_newton_by_autograd(problem, v[1])});
+  const at::Tensor kept = problem.products_by_sweeps(v, true, {}, true);
+  EXPECT_LE(relative_error(kept, exact), 1e-10);
+  EXPECT_LE(relative_error(problem.products_by_sweeps(v, false, {}, true), exact), 1e-10);
+  EXPECT_LE(
+      relative_error(problem.products_by_sweeps(v, false, every(4, problem.local.tangent_program()), true), exact),
+      1e-10);
+  const double scale = (v[0].norm() * kept[1].norm()).item<double>();
+  EXPECT_LE(std::abs((v[0].dot(kept[1]) - v[1].dot(kept[0])).item<double>()), 1e-12 * scale);
+  EXPECT_GE(v[0].dot(kept[0]).item<double>(), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GaussNewton,
+                         ::testing::Values("mlp_ce", "mlp_mse", "mlp_bce", "cnn_bn", "gpt2", "llama", "ce_soft",
+                                           "causal_lm_weights", "bce_pos_weight", "complex_rotary", "mixture"),
+                         [](const auto& test) { return std::string(test.param); });
+
+// In float32 the tangent program is no further from the exact product than autograd is.
+class Float32 : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Float32, ErrsNoMoreThanAutograd) {
+  Problem exact_problem(GetParam(), at::kDouble, 4), problem(GetParam(), at::kFloat, 4);
+  const at::Tensor v = problem.vectors(2), exact = exact_problem.products_by_autograd(v.to(at::kDouble));
+  const double autograd = relative_error(problem.products_by_autograd(v).to(at::kDouble), exact);
+  const Cuts cuts = every(3, problem.local.tangent_program());
+  // Both are sums of roundings: one may be luckier than the other.
+  EXPECT_LE(relative_error(problem.products_by_sweeps(v, true, {}).to(at::kDouble), exact), 2 * autograd + 1e-7);
+  EXPECT_LE(relative_error(problem.products_by_sweeps(v, false, cuts).to(at::kDouble), exact), 2 * autograd + 1e-7);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Float32,
+                         ::testing::Values("mlp_ce", "cnn_bn", "resnet18", "vit", "bert", "gpt2", "llama", "widedeep",
+                                           "mixture"),
+                         [](const auto& test) { return std::string(test.param); });
+
+// Cuts that are chosen lie where they may, and leave a product what it is.
+TEST(Cuts, AreChosenByTheBytesThatCross) {
+  Problem problem("gpt2", at::kDouble, 4);
+  const TangentProgram& program = problem.local.tangent_program();
+  const Cuts cuts = find_cuts(program, problem.batches.front().inputs);
+  ASSERT_FALSE(cuts.empty());
+  for (const std::size_t p : cuts) EXPECT_TRUE(program.may_cut(p));
+  EXPECT_TRUE(std::is_sorted(cuts.begin(), cuts.end()));
+  const at::Tensor v = problem.vectors(1);
+  EXPECT_LE(relative_error(problem.products_by_sweeps(v, false, cuts), problem.products_by_autograd(v)), 1e-12);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, TangentProgramTest,
-                         ::testing::Values("own_loss", "mlp_mse", "mlp_ce", "mlp_bce", "relu_mse", "linreg", "softmax_zero",
-                                           "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit", "bert", "gpt2",
-                                           "gpt2_shifted", "llama", "widedeep", "multi_output", "symint", "constants",
-                                           "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward",
-                                           "complex_rotary", "fourier", "complex_parameters", "complex_decomposed",
-                                           "complex_input", "mixture", "vmap_rows", "vmap_ensemble", "instance_norm",
-                                           "instance_norm_decomposed"),
+                         ::testing::Values("own_loss", "mlp_mse", "mlp_ce", "mlp_bce", "relu_mse", "linreg",
+                                           "softmax_zero", "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit",
+                                           "bert", "gpt2", "gpt2_shifted", "llama", "widedeep", "multi_output",
+                                           "symint", "constants", "ce_ignore", "ce_spatial", "static_batch", "mlp_f64",
+                                           "no_double_backward", "complex_rotary", "fourier", "complex_parameters",
+                                           "complex_decomposed", "complex_input", "mixture", "vmap_rows",
+                                           "vmap_ensemble", "instance_norm", "instance_norm_decomposed"),
                          [](const auto& test) { return std::string(test.param); });
 INSTANTIATE_TEST_SUITE_P(Losses, TangentProgramTest, ::testing::ValuesIn(test::kLossCases),
                          [](const auto& test) { return std::string(test.param); });

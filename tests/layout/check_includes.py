@@ -6,7 +6,7 @@
 
 Rules:
   a room's sources and public headers include only its own room, `core`, and the rooms in ROOMS below;
-  a quoted include that does not start with hesspect/ is a private header of the same folder (or of one below it);
+  a quoted include that does not start with hesspect/ is a private header of the same room;
   spdlog and nlohmann JSON stay out of public headers;
   torch/torch.h (all of LibTorch's C++ front end: tens of seconds a file) is included nowhere;
   core, config, plan and report include no LibTorch headers, but for core/element_type_torch.h.
@@ -47,6 +47,12 @@ def files_of(folder):
     return sorted(p for p in folder.rglob("*") if p.suffix in SUFFIXES and p.is_file()) if folder.is_dir() else []
 
 
+def is_in_room(root, path, room, target):
+    """A private header of the room: in the file's folder, below it, or above it as far as the room goes."""
+    file = (path.parent / target).resolve()
+    return file.is_file() and (root / "src" / room).resolve() in file.parents
+
+
 def problems_of_room_file(root, path, room, public):
     name = path.relative_to(root).as_posix()
     if room not in ROOMS:
@@ -64,8 +70,8 @@ def problems_of_room_file(root, path, room, public):
                 yield where + f"room '{room}' may not include '{target}' (it may include {', '.join(sorted(allowed))})"
             elif not (root / "include" / target).is_file():
                 yield where + f"there is no public header '{target}'"
-        elif quoted and target not in GENERATED and (".." in target.split("/") or not (path.parent / target).is_file()):
-            yield where + f"'{target}' is no header of this folder; public headers are included as hesspect/ROOM/…"
+        elif quoted and target not in GENERATED and not is_in_room(root, path, room, target):
+            yield where + f"'{target}' is no header of this room's folder; public headers are included as hesspect/ROOM/…"
         if public and target.startswith(NOT_PUBLIC):
             yield where + f"'{target}' may not stand in a public header"
         if room in WITHOUT_TORCH and target.startswith(TORCH) and name not in TORCH_EXCEPTIONS:

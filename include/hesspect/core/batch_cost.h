@@ -10,15 +10,14 @@ namespace hesspect {
 /// Costs on this process's device with its threads. Bytes of b rows: fixed + b · row.
 struct BatchCost {
   std::int64_t micro_batch = 0;            // rows: as asked for, or the best of those tried
-  double gradient_s = 0;                   // forward and backward, warm
   double graph_s = 0;                      // forward and backward that make what can be kept between products
   double pullback_s = 0;                   // a product from what is kept
   std::int64_t graph_fixed_bytes = 0;      // of what can be kept between products
   std::int64_t graph_row_bytes = 0;        // and the activations of each row
   std::int64_t transient_fixed_bytes = 0;  // peak of a product above what is held before it and the graph it uses
   std::int64_t transient_row_bytes = 0;
-  ProductMode product = ProductMode::kAuto;  // the way that was measured
   std::int64_t output_row_bytes = 0;  // of the output that the loss takes (logits); the graph's bytes include them
+  ProductMode product = ProductMode::kAuto;  // the way that was measured
 };
 
 }  // namespace hesspect

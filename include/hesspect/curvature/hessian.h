@@ -1,9 +1,9 @@
-// The Hessian of the mean loss over all ranks' data, as a LinearOperator on sharded vectors.
+// The Hessian, or Gauss-Newton matrix, of the mean loss over all ranks' data, as a LinearOperator on sharded vectors.
 //
-// H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms (1 for a sum). Reverse over
-// reverse. That is the loss's Hessian where the loss is a sum over rows, which row_check.h checks.
+// H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms (1 for a sum), by the tangent
+// program or by autograd. That is the loss's Hessian where the loss is a sum over rows, which row_check.h checks.
 // A product: all-gather(v) → local products → reduce-scatter. Several vectors share the all-gather and each
-// micro-batch's forward and first backward.
+// micro-batch's values and adjoints.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -40,9 +40,11 @@ struct HessianOptions {
   std::int64_t graph_budget_bytes = -1;
   /// Ranks that share this node's memory.
   int ranks_on_node = 1;
-  /// Try every op's double backward before the run (one product's cost on two rows). False where measure_batch_cost has
-  /// done so: with micro_batch given too, nothing is measured twice but the gradient.
+  /// Try the double backward of every op that is left to autograd before the run (up to a product's cost on two rows).
+  /// False where measure_batch_cost has done so: with micro_batch given too, nothing is measured twice.
   bool check_double_backward = true;
+  /// For measure_batch_cost: the rows that it is given are all that a rank has.
+  bool whole_data = false;
 };
 
 /// What products cost, for the result's diagnostics. A call for K vectors on D ranks counts as K products.

@@ -74,7 +74,7 @@ struct Diagnostics {
   std::string basis_memory;        // "device" or "host"
   std::int64_t basis_bytes = 0;    // of a rank
   std::int64_t micro_batches = 0;  // of rank 0's rows
-  std::int64_t kept_graphs = 0;    // of these, how many kept their gradient graphs between products
+  std::int64_t kept_graphs = 0;    // of these, how many were kept between products
   std::int64_t messages_per_step = 0;
   std::int64_t message_bytes_per_step = 0;
   std::int64_t starts = 1;  // 1 + times it was resumed

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -21,6 +22,8 @@
 #include "hesspect/model/state_dict.h"
 
 namespace hesspect {
+
+struct Instruction;  // graph.h
 
 /// One dimension of an input: a number, or a symbol with its range.
 struct Dimension {
@@ -138,9 +141,11 @@ class Program {
   at::ScalarType default_dtype() const;
   const std::string& where() const;
 
-  /// Runs the program once and differentiates each node's op twice on its actual arguments.
+  /// Runs the program once and differentiates ops twice on their actual arguments.
+  /// @param which  of the graph's instructions; none: all of them
   /// @throws InputError at the first op without a double backward, naming node, op and source line
-  void check_twice_differentiable(const std::vector<at::Tensor>& inputs) const;
+  void check_twice_differentiable(const std::vector<at::Tensor>& inputs,
+                                  const std::function<bool(const Instruction&)>& which = {}) const;
 
   /// Checks arrays against inputs(): number of dimensions, fixed sizes, symbols' ranges and agreement, kind of dtype.
   /// @param inputs  with the rows first, whatever the program's order of dimensions

@@ -51,6 +51,9 @@ class TangentProgram {
   std::vector<OpSeconds> seconds() const;
   /// Whether the derivatives of any op are left to autograd.
   bool uses_fallback() const;
+  /// Whether those of this instruction of the program's graph are: it has no rule, its rule has turned down the
+  /// arguments that it got in a sweep, or it is no node of the list by itself.
+  bool leaves_to_autograd(const Instruction& instruction) const;
   /// The length of the list that the sweeps walk, and whether it may be cut before node p.
   std::size_t nodes() const;
   bool may_cut(std::size_t p) const;
