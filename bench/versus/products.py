@@ -11,6 +11,7 @@ which what disturbs both leaves alone.
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -26,18 +27,19 @@ PEERS = ("pyhessian", "pyhessian-whole", "curvlinops", "eigenthings")
 BLOCK = 4
 BLOCKS = ("kept", "rebuilt", "segments")  # modes that are also timed with so many vectors at once
 OUT = problems.MADE / "products.jsonl"
-# Ops that are matrix products; attention's are reported apart, for its softmax is in the same op
-MATRIX = ("linear", "addmm", "mm", "bmm", "matmul", "baddbmm", "convolution", "conv2d")
+LIBRARIES = {"MKL_VERBOSE": "1", "ONEDNN_VERBOSE": "1"}  # a line for each call, with its time
+CALL = re.compile(r"MKL_VERBOSE \w*GEMM\w*\(.*\) ([\d.]+)(ns|us|ms|s) CNR|onednn_verbose,.*,exec,cpu,(?:convolution|deconvolution|matmul|inner_product),.*,([\d.]+)$")
+UNIT = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 class Server:
     """A process that holds a problem and answers lines."""
 
-    def __init__(self, name, command, core):
-        self.name, started = name, time.monotonic()
+    def __init__(self, name, command, core, environment=None):
+        self.name, started, self.library_s = name, time.monotonic(), 0.0
         self.said = open(problems.MADE / f"server-{name}.log", "w")
-        self.process = subprocess.Popen(["taskset", "-c", str(core), *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True,
-                                        env=os.environ | runs.ENVIRONMENT | runs.ALLOCATOR)
+        self.process = subprocess.Popen(["stdbuf", "-oL", "taskset", "-c", str(core), *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True,
+                                        env=os.environ | runs.ENVIRONMENT | runs.ALLOCATOR | (environment or {}))
         word, kept, batches, base = self.line().split()
         self.base_bytes = int(base)
         if word != "ready" or name in ("kept", "autograd", "ggn") and kept != batches:
@@ -45,10 +47,13 @@ class Server:
         print(f"{name}: ready after {time.monotonic() - started:.0f} s", flush=True)
 
     def line(self):
-        text = self.process.stdout.readline()
-        if not text:
-            raise SystemExit(f"{self.name} ended: {Path(self.said.name).read_text()[-1500:]}")
-        return text.strip()
+        """The next line that is not a library's; the seconds that those say add up in library_s."""
+        for text in self.process.stdout:
+            if call := CALL.search(text.strip()):
+                self.library_s += float(call[1]) * UNIT[call[2]] if call[1] else float(call[3]) * 1e-3
+            elif "VERBOSE" not in text and not text.startswith("onednn_verbose"):
+                return text.strip()
+        raise SystemExit(f"{self.name} ended: {Path(self.said.name).read_text()[-1500:]}")
 
     def ask(self, text):
         self.process.stdin.write(text + "\n")
@@ -97,6 +102,20 @@ def share(server):
     return ops
 
 
+def matrix_share(tool, command, core):
+    """Seconds in matrix products and convolutions, as MKL and oneDNN say, and all seconds, of the quickest of three products."""
+    server = Server(tool, command, core, LIBRARIES)
+    server.numbers("product 1")
+    found = []
+    for _ in range(3):
+        server.library_s = 0.0
+        _, wall = server.numbers("product 1")
+        found.append((wall, server.library_s))
+    server.close()
+    wall, library = min(found)
+    return [library, wall]
+
+
 def measure(name, binary, core, rounds, tools):
     """Adds a line with all rounds of one problem to OUT."""
     problem = problems.problem(name)
@@ -121,6 +140,7 @@ def measure(name, binary, core, rounds, tools):
             "share": {s.name: share(s) for s in servers if s.name in ("kept", "rebuilt", "segments")}}
     for s in servers:
         s.close()
+    line["matrix"] = {tool: matrix_share(tool, every[tool], core) for tool in ("kept", "pyhessian", "autograd") if tool in memory}
     with open(OUT, "a") as file:
         file.write(json.dumps(line) + "\n")
     print(table(line), flush=True)
@@ -144,13 +164,13 @@ def table(line):
         memory = "{:.0f} | {:.0f}".format(*(b / 2**20 for b in (line["memory"][tool][0], line["memory"][tool][0] - line["memory"][tool][1]))) if tool in line["memory"] else " | "
         out.append(f"| {said(tool)} | {middle:.4g} | {min(mine):.4g}–{max(mine):.4g} | {middle / reference:.2f} | "
                    f"{statistics.median(turns):.2f} ({min(turns):.2f}–{max(turns):.2f}) | {memory} |")
+    out.append("")
+    for tool, (library, wall) in line["matrix"].items():
+        out.append(f"{said(tool)}: {library:.3f} s of {wall:.3f} s are matrix products and convolutions ({100 * library / wall:.0f} %).")
     ops = line["share"].get("kept", {})
     total = sum(ops.values())
-    if total:
-        matrix = sum(s for op, s in ops.items() if op.removeprefix("aten.").split(".")[0] in MATRIX)
-        attention = sum(s for op, s in ops.items() if "attention" in op)
-        most = ", ".join(f"{op.removesuffix(' own')} {100 * s / total:.0f} %" for op, s in sorted(ops.items(), key=lambda i: -i[1])[:8])
-        out.append(f"\nOf a kept product's time: matrix products {100 * matrix / total:.0f} %" + (f", attention {100 * attention / total:.0f} %" if attention else "") + f". By op: {most}.")
+    most = ", ".join(f"{op.removesuffix(' own').removesuffix('.default').removeprefix('aten.')} {100 * s / total:.0f} %" for op, s in sorted(ops.items(), key=lambda i: -i[1])[:8])
+    out.append(f"Kept, by op: {most}.")
     other = [f"{said(t)}: vᵀHv {a:.6g}, |Hv| {b:.6g}" for t, (a, b, same) in line["agreement"].items() if not same]
     if other:
         a, b, _ = line["agreement"]["kept"]
