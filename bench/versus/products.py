@@ -25,6 +25,7 @@ HERE = Path(__file__).resolve().parent
 MODES = ("kept", "rebuilt", "segments", "autograd", "ggn")  # of hesspect
 PEERS = ("pyhessian", "pyhessian-whole", "curvlinops", "eigenthings")
 BLOCK = 4
+BLOCK_ROUNDS = 2
 BLOCKS = ("kept", "rebuilt", "segments")  # modes that are also timed with so many vectors at once
 OUT = problems.MADE / "products.jsonl"
 LIBRARIES = {"MKL_VERBOSE": "1", "ONEDNN_VERBOSE": "1"}  # a line for each call, with its time
@@ -117,7 +118,7 @@ def matrix_share(tool, command, core):
 
 
 def measure(name, binary, core, rounds, tools):
-    """Adds a line with all rounds of one problem to OUT."""
+    """Adds a line with all rounds of one problem to OUT. Blocks, which take longest, are timed in the first BLOCK_ROUNDS alone."""
     problem = problems.problem(name)
     every = commands(problem, Path(binary).parent / "product_server")
     servers = [Server(tool, command, core) for tool, command in every.items() if not tools or tool in tools]
@@ -133,6 +134,8 @@ def measure(name, binary, core, rounds, tools):
     for turn in range(rounds):
         loads.append(os.getloadavg()[0])
         for s, k in plan[turn % len(plan):] + plan[:turn % len(plan)]:
+            if k > 1 and turn >= BLOCK_ROUNDS:
+                continue
             cpu, wall = s.numbers(f"product {k}")
             times.setdefault(f"{s.name} x{k}" if k > 1 else s.name, []).append((cpu / k, wall / k))
     line = {"problem": name, "n": problem.n, "rows": problems.rows_of(name), "micro_batch": problem.batches[0][1].size(0), "dtype": str(problem.dtype),

@@ -1,6 +1,6 @@
 """Seconds of a product on one rank and on two, a core each, in turn.
 
-    bench/versus/ranks.py BINARY MODEL-OPTIONS…       as `hesspect density` takes them; both cores must be quiet
+    .venv/bin/python bench/versus/ranks.py BINARY MODEL-OPTIONS…       as `hesspect density` takes them; both cores must be quiet
 
 Density runs of a fixed number of steps; what is compared is `hvp_seconds / hvp_count` of the results, wall time.
 """

@@ -65,7 +65,7 @@ bool TangentProgram::leaves_to_autograd(const Instruction& instruction) const {
     const Node& node = impl_->list.nodes[n];
     if (node.instruction != &instruction) continue;
     found = true;
-    if (node.active() && (impl_->rules[n] == nullptr || impl_->turned_down[n])) return true;
+    if (node.active() && (impl_->rules[n].make == nullptr || impl_->turned_down[n])) return true;
   }
   return !found;
 }
