@@ -26,6 +26,7 @@ MODES = ("kept", "rebuilt", "segments", "autograd", "ggn")  # of hesspect
 PEERS = ("pyhessian", "pyhessian-whole", "curvlinops", "eigenthings")
 BLOCK = 4
 BLOCK_ROUNDS = 2
+BLOCK_PARAMETERS = 20_000_000  # at most: beyond, blocks take minutes
 BLOCKS = ("kept", "rebuilt", "segments")  # modes that are also timed with so many vectors at once
 OUT = problems.MADE / "products.jsonl"
 LIBRARIES = {"MKL_VERBOSE": "1", "ONEDNN_VERBOSE": "1"}  # a line for each call, with its time
@@ -126,7 +127,7 @@ def measure(name, binary, core, rounds, tools):
     for s in servers:
         s.numbers("product 1")
     memory = {s.name: [s.numbers("memory")[0], s.base_bytes] for s in servers}
-    plan = [(s, 1) for s in servers] + [(s, BLOCK) for s in servers if s.name in BLOCKS]
+    plan = [(s, 1) for s in servers] + [(s, BLOCK) for s in servers if s.name in BLOCKS and problem.n <= BLOCK_PARAMETERS]
     for s, k in plan:
         if k > 1:
             s.numbers(f"product {k}")
