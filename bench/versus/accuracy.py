@@ -22,7 +22,7 @@ class Reference:
             return
         folder = problems.ROOT / "bench" / "versus" / "references"
         found = json.loads((folder / f"{name}.json").read_text())
-        if found["weights_sha256"] != problems.weights_sha256(name) or found["rows"] != problems.WORKLOADS[name].rows:
+        if found["weights_sha256"] != problems.weights_sha256(name) or found["rows"] != problems.rows_of(name):
             raise SystemExit(f"{folder / name}.json belongs to other weights or rows: make it again with "
                              f"bench/versus/run --references {name} (takes up to an hour)")
         self.top, self.magnitude = np.array(found["top10"]), np.array(found["magnitude10"])

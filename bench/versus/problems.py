@@ -1,7 +1,7 @@
 """The problems that every tool is given: model, loss and data in PyTorch, and the same for hesspect as files.
 
-The three workloads use the weights and rows that `python -m hesspect.workloads` wrote under runs/. A planted problem is a
-quadratic function whose Hessian has a spectrum that is known exactly.
+The workloads use the weights and rows that `python -m hesspect.workloads` wrote under runs/; made.py has models that are
+made here. A planted problem is a quadratic function whose Hessian has a spectrum that is known exactly.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+
+import made
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = ROOT / "build" / "versus"  # what the benchmark makes: environment, planted problems, results of runs
@@ -68,6 +70,7 @@ class Workload:
     batch: int
     dtype: torch.dtype
     loss: str
+    folder: str = ""  # under runs/, where that is not the problem's name
 
 
 # cnn and minilm with fewer rows than in configs/: the peers' products are to be measured wholly, not extrapolated.
@@ -75,6 +78,7 @@ WORKLOADS = {
     "cnn": Workload(250, 50, torch.float32, "cross_entropy"),
     "widedeep": Workload(10000, 2500, torch.float64, "bce_with_logits"),
     "minilm": Workload(4, 4, torch.float32, "cross_entropy"),
+    "minilm64": Workload(64, 16, torch.float32, "cross_entropy", "minilm"),
 }
 
 
@@ -96,35 +100,73 @@ def _widedeep(state):
 def _minilm(state):
     from hesspect.workloads.minilm import pretrained
 
-    # The fused attention kernels have no double backward
-    torch.backends.cuda.enable_flash_sdp(False)
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    without_fused_attention()
     return pretrained(), ["input_ids", "attention_mask"]
 
 
+def folder_of(name):
+    return ROOT / "runs" / (WORKLOADS[name].folder or name)
+
+
 def workload(name, dtype=None, rows=None, batch=None):
-    """One of the three, with runs/NAME's weights and first rows, in `dtype` (default: that of the benchmark)."""
+    """One of them, with runs/NAME's weights and first rows, in `dtype` (default: that of the benchmark)."""
     import h5py
     from safetensors.torch import load_file
 
-    made, settings = ROOT / "runs" / name, WORKLOADS[name]
+    folder, settings = folder_of(name), WORKLOADS[name]
     dtype, rows, batch = dtype or settings.dtype, rows or settings.rows, batch or settings.batch
-    state = load_file(made / "weights.safetensors")
-    model, inputs = {"cnn": _cnn, "widedeep": _widedeep, "minilm": _minilm}[name](state)
+    state = load_file(folder / "weights.safetensors")
+    model, inputs = {"cnn": _cnn, "widedeep": _widedeep, "minilm": _minilm}[folder.name](state)
     model.load_state_dict(state)
     model = model.eval().to(dtype)
-    with h5py.File(made / "data.h5") as file:
+    with h5py.File(folder / "data.h5") as file:
         arrays = [torch.as_tensor(file[k][:rows]) for k in [*inputs, "target"]]
     arrays = [a.to(dtype) if a.is_floating_point() else a for a in arrays]
     pieces = list(zip(*(a.split(batch) for a in arrays)))
     criterion = nn.CrossEntropyLoss() if settings.loss == "cross_entropy" else nn.BCEWithLogitsLoss()
-    arguments = ["--model", str(made / "model.pt2"), "--weights", str(made / "weights.safetensors"), "--data", str(made / "data.h5"),
+    arguments = ["--model", str(folder / "model.pt2"), "--weights", str(folder / "weights.safetensors"), "--data", str(folder / "data.h5"),
                  "--loss", settings.loss, "--samples", str(rows), "--micro-batch", str(batch), "--dtype", str(dtype).removeprefix("torch.")]
     return Problem(name, OneArgument(model), criterion, [(TupleInput(p[:-1]), p[-1]) for p in pieces], dtype, arguments)
 
 
+def without_fused_attention():
+    """The fused attention kernels have no double backward."""
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+
+
+def own(name, dtype=None):
+    """One of made.py's, in `dtype` (default float32); trains and exports it the first time."""
+    import h5py
+    from safetensors.torch import load_file, save_file
+
+    settings, folder = made.MADE[name], MADE / "problems"
+    program, data, weights = (folder / f"{name}.{suffix}" for suffix in ("pt2", "h5", "safetensors"))
+    without_fused_attention()
+    if not (program.is_file() and data.is_file() and weights.is_file()):
+        folder.mkdir(parents=True, exist_ok=True)
+        model, inputs, target = made.make(settings)
+        free = {k: {0: torch.export.Dim("batch", min=1, max=4096)} for k in inputs}
+        torch.export.save(torch.export.export(model, (), {k: x[:4] for k, x in inputs.items()}, dynamic_shapes=free), program)
+        save_file({k: p.detach().contiguous().clone() for k, p in model.state_dict().items()}, weights)
+        with h5py.File(data, "w") as file:
+            for k, x in {**inputs, "target": target}.items():
+                file[k] = x.numpy()
+    model = made.GPT(settings.sizes) if settings.sizes else made.ResNet20()
+    model.load_state_dict(load_file(weights))
+    dtype = dtype or torch.float32
+    with h5py.File(data) as file:
+        arrays = [torch.as_tensor(file[k][()]) for k in [*(k for k in file if k != "target"), "target"]]
+    arrays = [a.to(dtype) if a.is_floating_point() else a for a in arrays]
+    pieces = list(zip(*(a.split(settings.batch) for a in arrays)))
+    arguments = ["--model", str(program), "--data", str(data), "--loss", *settings.loss, "--samples", str(settings.rows),
+                 "--micro-batch", str(settings.batch), "--dtype", str(dtype).removeprefix("torch.")]
+    return Problem(name, OneArgument(model.eval().to(dtype)), settings.criterion, [(TupleInput(p[:-1]), p[-1]) for p in pieces], dtype, arguments)
+
+
 def weights_sha256(name):
-    return hashlib.sha256((ROOT / "runs" / name / "weights.safetensors").read_bytes()).hexdigest()
+    path = MADE / "problems" / f"{name}.safetensors" if name in made.MADE else folder_of(name) / "weights.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---- planted spectra -------------------------------------------------------------------------------------------------
@@ -209,8 +251,13 @@ def planted(name):
     return Problem(name, OneArgument(model), OutputItself(), [(TupleInput([rows]), rows)], torch.float32, arguments)
 
 
-NAMES = [*PLANTED, *WORKLOADS]
+NAMES = [*PLANTED, *WORKLOADS, *made.MADE]
 
 
-def problem(name):
-    return planted(name) if name in PLANTED else workload(name)
+def rows_of(name):
+    return (WORKLOADS.get(name) or made.MADE[name]).rows
+
+
+def problem(name, dtype=None):
+    """@param dtype  of workloads and of made.py's models; default: that of the benchmark"""
+    return planted(name) if name in PLANTED else own(name, dtype) if name in made.MADE else workload(name, dtype)

@@ -1,12 +1,15 @@
 """Makes the float64 references of the three workloads: bench/versus/references/NAME.json and NAME.npz.
 
     nice -n 15 bench/versus/run --references cnn widedeep minilm
+    nice -n 15 bench/versus/run --references density:gpt1m density:resnet20   # the density alone, in minutes
 
 Eigenvalues: ARPACK (scipy.sparse.linalg.eigsh) on float64 products. Trace: cnn and widedeep are piecewise multilinear in
 their parameters between the loss and the data, so that the diagonal of the second derivatives of the outputs is zero and
 the trace is that of the Gauss-Newton matrix, which gradients of single rows give exactly; minilm: Hutchinson on what the
 ARPACK eigenvectors leave, until the standard error is small. Density: widedeep by its dense Hessian (exact); the others by
 stochastic Lanczos quadrature, in which converged outliers are replaced by the ARPACK eigenvalues with weight 1/n.
+"density:NAME" makes the density alone, by fully re-orthogonalised Lanczos runs, and trace and top-10 of the
+same runs: good for comparing densities, where products are too dear for more.
 Neither uses any code of hesspect beside the models' definitions.
 """
 
@@ -201,6 +204,52 @@ def make(name):
     store(name, found, {"nodes": nodes, "weights": weights})
 
 
+# Probes and steps of "density:NAME"; products of minilm64 take some 15 s each
+DENSITY = {"widedeep": (4, 250), "resnet20": (1, 80), "gpt1m": (1, 100), "gpt10m": (1, 60), "minilm64": (1, 50)}
+
+
+def lanczos_with_ends(products, steps, seed):
+    """Nodes, weights and which nodes are eigenvalues: |residual| below 1e-9 of the largest. Each of these has weight 1/n.
+    The basis is stored in float32, which keeps it orthogonal to 1e-7: enough, for ghosts come from copies at 1e-16 / tol."""
+    z = np.random.default_rng(seed).choice([-1.0, 1.0], products.n)
+    q, basis, alpha, beta = z / np.sqrt(products.n), [], [], []
+    for step in range(steps):
+        basis.append(q.astype(np.float32))
+        w = products(q)
+        alpha.append(q @ w)
+        for _ in range(2):
+            for b in basis:
+                w -= (w @ b) * b
+        beta.append(np.linalg.norm(w))
+        q = w / beta[-1]
+        if step % 20 == 19:
+            print(f"  quadrature {seed}: step {step + 1}", flush=True)
+    theta, s = scipy.linalg.eigh_tridiagonal(alpha, beta[:-1])
+    exact = np.abs(beta[-1] * s[-1]) < 1e-9 * np.abs(theta).max()
+    rest = np.where(exact, 0.0, s[0] ** 2)
+    weights = np.where(exact, 1 / products.n, rest / rest.sum() * (1 - exact.sum() / products.n))
+    return theta, weights, exact, float(np.dot(alpha[:1], [products.n]))
+
+
+def make_density(name):
+    started = time.monotonic()
+    problem = problems.problem(name, dtype=torch.float64)
+    products = Products(problem)
+    found = {"workload": name, "rows": sum(t.size(0) for _, t in problem.batches), "dimensions": problem.n, "weights_sha256": problems.weights_sha256(name),
+             "torch": torch.__version__, "scipy": scipy.__version__, "made": time.strftime("%Y-%m-%d")}
+    probes, steps = DENSITY[name]
+    runs = [lanczos_with_ends(products, steps, 100 + p) for p in range(probes)]
+    nodes, weights = np.concatenate([r[0] for r in runs]), np.concatenate([r[1] for r in runs]) / probes
+    top, trace = np.sort(runs[0][0])[::-1], float(np.mean([r[3] for r in runs]))
+    found |= {"density_by": f"Lanczos quadrature in float64 with full re-orthogonalisation, {probes} probes of {steps} steps; "
+              f"{runs[0][2].sum()} converged outliers exact", "trace_standard_error": abs(trace)}
+    if probes > 1:  # how far its own probes are apart says what it is good for
+        found["density_w1_between_probes"] = accuracy.wasserstein(*runs[0][:2], *runs[1][:2]) / (nodes.max() - nodes.min())
+    found |= {"top10": top[:10].tolist(), "magnitude10": sorted(top.tolist(), key=abs)[::-1][:10], "trace": float(trace),
+              "range": [float(nodes.min()), float(nodes.max())], "products": products.count, "seconds": round(time.monotonic() - started)}
+    store(name, found, {"nodes": nodes, "weights": weights})
+
+
 def store(name, found, arrays):
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -211,7 +260,7 @@ def store(name, found, arrays):
 def main(names):
     torch.set_num_threads(1)
     for name in names:
-        make(name)
+        make_density(name.removeprefix("density:")) if name.startswith("density:") else make(name)
         print(f"{name}: done", flush=True)
 
 

@@ -83,8 +83,9 @@ def plot(problem, path):
     import matplotlib.pyplot as plt
     from matplotlib.ticker import NullFormatter
 
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6.5), layout="constrained", sharey="col")
-    for column, task in enumerate(("top", "trace", "density")):
+    tasks = [task for task in ("top", "trace", "density") if problem.tasks[task]]
+    figure, axes = plt.subplots(2, len(tasks), figsize=(4 * len(tasks), 6.5), layout="constrained", sharey="col", squeeze=False)
+    for column, task in enumerate(tasks):
         for row, (name, title) in enumerate((("core_s", "core-seconds"), ("products", "products"))):
             axis = axes[row, column]
             for tool in compare.TOOLS:

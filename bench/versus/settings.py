@@ -51,6 +51,13 @@ def _peers(pyhessian_tols=(1e-3,), probes=300, density=100, columns=4, arpack=(1
     return runs
 
 
+def _densities(steps, pyhessian):
+    """The density alone, and PyHessian alone beside it: where products are dear."""
+    fixed = ("--density-w1", "0", "--rtol-trace", "0", "--probes", "1")
+    return ([hesspect(f"steps {s}", "density", "density", *fixed, "--steps", s, first_seeds=1) for s in steps]
+            + [Run("pyhessian", "default", {"density": {"steps": pyhessian}}, first_seeds=1)])
+
+
 PLAN = {
     "planted-decay": _hesspect() + _peers((1e-3, 1e-4), probes=400, loader=False),
     # A quarter of the spectrum is spread evenly over a tenth of its width: every step shows, and the bound of w1 is far off
@@ -65,5 +72,9 @@ PLAN = {
            {"columns": 1}, first_seeds=1),
        Run("eigenthings", "default", {"top": {"steps": 50}, "trace": {"method": "hutchinson", "products": 20}, "density": {"steps": 40}},
            first_seeds=1)],
+    "minilm64": _densities(("10", "14", "20"), 40),
+    "gpt1m": _densities(("10", "14", "20", "28", "40"), 100),
+    "gpt10m": _densities(("10", "14", "20"), 40),
+    "resnet20": _densities(("10", "14", "20", "28", "40"), 80),
 }
-SEEDS = {"planted-decay": 3, "planted-mp": 3, "cnn": 3, "widedeep": 3, "minilm": 2}
+SEEDS = {"planted-decay": 3, "planted-mp": 3, "cnn": 3, "widedeep": 3, "minilm": 2, "minilm64": 1, "gpt1m": 1, "gpt10m": 1, "resnet20": 1}
