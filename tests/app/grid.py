@@ -71,15 +71,18 @@ class Grid(Case):
         self.assertGreater(len(one["trace/sample"]), 2)
         for groups in (2, 3, 4):
             for name, value in numbers(groups).items():
-                np.testing.assert_array_equal(value, one[name], err_msg=f"{name} of {groups} groups")
+                np.testing.assert_allclose(value, one[name], rtol=1e-8, atol=1e-8 * np.abs(one[name]).max(),
+                                           err_msg=f"{name} of {groups} groups")
 
-    def test_lock_step_and_kept_graphs_change_nothing(self):
-        alpha, beta, _ = self.quadrature(self.analyze("gpt2", 1, 2, dtype="float64"))
+    def test_lock_step_and_what_is_kept_change_nothing_but_rounding(self):
+        """Products that are taken together round differently from each alone; what is kept between products does not."""
+        alpha, beta, scale = self.quadrature(self.analyze("gpt2", 1, 2, dtype="float64"))
         for more in (("--lock-step", 4), ("--lock-step", 3, "--graph-memory", 0), ("--graph-memory", 0), ("--lock-step", 2)):
             result = self.analyze("gpt2", 1, 2, *more, dtype="float64")
             a, b, _ = self.quadrature(result)
-            np.testing.assert_array_equal(a, alpha, err_msg=str(more))
-            np.testing.assert_array_equal(b, beta, err_msg=str(more))
+            tolerance = 1e-9 * scale if "--lock-step" in more else 0
+            np.testing.assert_allclose(a, alpha, rtol=0, atol=tolerance, err_msg=str(more))
+            np.testing.assert_allclose(b, beta, rtol=0, atol=tolerance, err_msg=str(more))
             with h5py.File(result) as f:
                 if more[0] == "--lock-step":
                     self.assertEqual(f["entry/diagnostics/lock_step"][()], more[1])
