@@ -204,7 +204,7 @@ def make(name):
     store(name, found, {"nodes": nodes, "weights": weights})
 
 
-# Probes and steps of "density:NAME"; products of minilm64 take some 15 s each
+# Probes and steps of "density:NAME"
 DENSITY = {"widedeep": (4, 250), "resnet20": (1, 80), "gpt1m": (1, 100), "gpt10m": (1, 60), "minilm64": (1, 50)}
 
 
