@@ -8,9 +8,9 @@
 
 #include "../../src/model/archive.h"
 #include "../../src/model/compile.h"
-#include "../../src/model/executor.h"
 #include "core/zip_writer.h"
 #include "harness.h"
+#include "hesspect/model/executor.h"
 #include "hesspect/model/program.h"
 #include "json_mutator.h"
 
