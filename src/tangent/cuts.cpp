@@ -20,8 +20,6 @@ namespace {
 constexpr std::int64_t kCopiesInside = 4;
 constexpr std::size_t kMostSegments = 256;
 
-std::size_t index(int slot) { return static_cast<std::size_t>(slot); }
-
 struct Slot {
   int made = -1, read = -1;  // nodes
   std::int64_t bytes = 0;
@@ -59,12 +57,7 @@ class Cutter {
   void measure(const std::vector<at::Tensor>& inputs) {
     const at::NoGradGuard no_grad;
     const DefaultDtypeScope default_dtype(program_.program.default_dtype());
-    Frame frame(index(list_.slots));
-    std::vector<c10::IValue> given = program_.program.graph_inputs(inputs);
-    for (std::size_t i = 0; i < given.size(); ++i) {
-      if (given[i].isTensor()) given[i] = given[i].toTensor().detach();
-      frame[index(list_.inputs[i])] = std::move(given[i]);
-    }
+    Frame frame = program_.first_values(inputs);
     for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
       const Node& node = list_.nodes[n];
       for (const Operand& operand : node.operands)
@@ -89,7 +82,7 @@ class Cutter {
       if (value.isTensorList())
         for (const at::Tensor& item : value.toTensorVector()) given.push_back(item);
     }
-    call_node(node, stack);
+    Arguments{*node.instruction, node.sources, {}, node.op ? &*node.op : nullptr}.call(stack);
     const auto note = [&](std::size_t i, const c10::IValue& value) {
       if (node.outputs[i] < 0) return;
       Slot& slot = slots_[index(node.outputs[i])];
@@ -110,13 +103,6 @@ class Cutter {
     } else {
       for (std::size_t i = 0; i < node.outputs.size() && i < stack.size(); ++i) note(i, stack[i]);
     }
-  }
-
-  static void call_node(const Node& node, std::vector<c10::IValue>& stack) {
-    if (node.op)
-      node.op->callBoxed(stack);
-    else
-      call(*node.instruction, stack, "");
   }
 
   /// Segments of about so many bytes inside, each ending where the fewest bytes cross in its last half.

@@ -18,8 +18,6 @@ std::string op_name(const Instruction& instruction) {
   return name.substr(name.rfind(':') + 1);  // npos + 1 = 0: the whole name
 }
 
-std::size_t index(int slot) { return static_cast<std::size_t>(slot); }
-
 /// Ops that take only shape and type from their argument, or stop gradients.
 bool stops_tangents(const Instruction& instruction) {
   static const std::set<std::string> ops = {"detach",
@@ -370,8 +368,7 @@ class Builder {
     return any;
   }
 
-  // --- what is needed, and what tangents reach
-  // ------------------------------------------------------------------------
+  // --- what is needed, and what tangents reach ---
 
   void drop_unneeded() {
     std::set<int> needed;

@@ -13,6 +13,8 @@
 
 namespace hesspect {
 
+inline std::size_t index(int slot) { return static_cast<std::size_t>(slot); }
+
 struct Node {
   const Instruction* instruction = nullptr;  // what kind of node, and where it came from
   std::optional<c10::OperatorHandle> op;     // in the place of the instruction's: the form that writes to nothing

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/model/executor.h"
 #include "hesspect/tangent/tangent_program.h"
 #include "node_list.h"
 #include "registry.h"
@@ -27,6 +28,9 @@ struct TangentProgram::Impl {
   std::vector<std::string> names;  // of each node's op, and "head"
   mutable Timeline* timeline = nullptr;
   mutable std::vector<bool> turned_down;  // per node: its rule did not take the arguments of some sweep
+
+  /// A frame that holds the program's inputs, parameters without their gradients.
+  Frame first_values(const std::vector<at::Tensor>& inputs) const;
 
   Impl(const Program& the_program, const std::vector<std::size_t>& outputs);
 

@@ -27,8 +27,6 @@ struct Pass {
   bool again = false;   // of a segment that has been run before
 };
 
-std::size_t index(int slot) { return static_cast<std::size_t>(slot); }
-
 }  // namespace
 
 struct Sweeps::Impl {
@@ -65,16 +63,10 @@ struct Sweeps::Impl {
   /// Whether the node is run by the head.
   bool is_head(std::size_t n) const { return fused && static_cast<int>(n) == program.linear_head; }
 
-  // --- frames
-  // ---------------------------------------------------------------------------------------------------------
+  // --- frames ---
 
   void begin_values() {
-    values.assign(index(list.slots), c10::IValue());
-    std::vector<c10::IValue> given = program.program.graph_inputs(inputs);
-    for (std::size_t i = 0; i < given.size(); ++i) {
-      if (given[i].isTensor()) given[i] = given[i].toTensor().detach();
-      values[index(list.inputs[i])] = std::move(given[i]);
-    }
+    values = program.first_values(inputs);
     head = nullptr;
   }
 
@@ -162,8 +154,7 @@ struct Sweeps::Impl {
     }
   }
 
-  // --- one node
-  // ---------------------------------------------------------------------------------------------------------
+  // --- one node ---
 
   template <class Work>
   void at_node(std::size_t n, Work&& work) const {
@@ -242,8 +233,7 @@ struct Sweeps::Impl {
       if (node.outputs[i] >= 0) dots[index(node.outputs[i])] = std::move(y_dot[i]);
   }
 
-  // --- sweeps
-  // -----------------------------------------------------------------------------------------------------------
+  // --- sweeps ---
 
   /// The second run of a node in a segment, where its outputs are not made again.
   void run_again(std::size_t n, Pass pass) {
@@ -316,8 +306,7 @@ struct Sweeps::Impl {
     }
   }
 
-  // --- the head
-  // ---------------------------------------------------------------------------------------------------------
+  // --- the head ---
 
   std::span<const Source> head_sources() const {
     return fused ? std::span<const Source>(list.nodes[index(program.linear_head)].sources) : output_source;
@@ -351,8 +340,7 @@ struct Sweeps::Impl {
     });
   }
 
-  // --- whole sweeps
-  // -----------------------------------------------------------------------------------------------------
+  // --- whole sweeps ---
 
   void begin_run(const Cuts& cuts) {
     find_crossing(cuts);

@@ -59,6 +59,16 @@ TangentProgram::Impl::Impl(const Program& the_program, const std::vector<std::si
   names.push_back("head");
 }
 
+Frame TangentProgram::Impl::first_values(const std::vector<at::Tensor>& inputs) const {
+  Frame frame(index(list.slots));
+  std::vector<c10::IValue> given = program.graph_inputs(inputs);
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    if (given[i].isTensor()) given[i] = given[i].toTensor().detach();
+    frame[index(list.inputs[i])] = std::move(given[i]);
+  }
+  return frame;
+}
+
 TangentProgram::TangentProgram(const Program& program, std::vector<std::size_t> outputs)
     : impl_(std::make_unique<Impl>(program, outputs)) {}
 TangentProgram::~TangentProgram() = default;
