@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "hesspect/spectrum/cumulative.h"
 #include "policies.h"
 
 namespace hesspect {
@@ -15,7 +16,7 @@ DensityAnswer density_answer(const Goals& goals, const Ledger& ledger) {
   const std::int64_t count = policy.wanted(ledger);
   for (std::int64_t p = 0; p < count; ++p) answer.quadratures.push_back(ledger.finished(p)->quadrature);
   if (!goals.density || answer.quadratures.empty()) return answer;
-  answer.cumulative = policy.cumulative(ledger, count);
+  answer.cumulative = cumulative_density(answer.quadratures, goals.n, {goals.confidence});
   answer.cumulative.converged = goals.density->w1 <= 0 || policy.met(answer.cumulative);
   return answer;
 }

@@ -28,7 +28,7 @@ const CumulativeDensity& DensityPolicy::cumulative(const Ledger& ledger, std::in
   if (known != cumulative_.end()) return known->second;
   std::vector<ProbeQuadrature> prefix;
   for (std::int64_t p = 0; p < count; ++p) prefix.push_back(ledger.finished(p)->quadrature);
-  return cumulative_.emplace(count, cumulative_density(prefix, goals_.n, {goals_.confidence})).first->second;
+  return cumulative_.emplace(count, cumulative_density(prefix, goals_.n, {goals_.confidence, 0})).first->second;
 }
 
 /// Whether more runs than the first `count` would bring the bound nearer. @param before  what `count` was before

@@ -72,8 +72,7 @@ double MeasureBounds::w1() const {
   double sum = 0;
   for (std::size_t k = 0; k < node.size(); ++k) {
     const auto at = static_cast<std::ptrdiff_t>(k);
-    if (k + 1 < node.size())
-      sum += integral(node[k], node[k + 1] - node[k], std::max(unknown(at), unknown(at + 1)), true);
+    if (k + 1 < node.size()) sum += integral(node[k], node[k + 1] - node[k], unknown(at) + unknown(at + 1), true);
     if (reduced_.exact[k] != 0) sum += reduced_.weight[k] * reduced_.residual[k];
   }
   double width = std::max(node.back() - node.front(), quadrature_.beta_last);

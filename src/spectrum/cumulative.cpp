@@ -11,9 +11,12 @@
 namespace hesspect {
 namespace {
 
-/// F and what is known of it on one interval between neighbouring nodes of all probes, means over probes.
+/// Rules that are averaged for each probe: more change nothing that can be seen.
+constexpr std::int64_t kMostRules = 16;
+
+/// F and what is known of it on one interval between neighbouring points of all probes, means over probes.
 struct Step {
-  double f = 0;
+  double f = 0;                          // of the averaged quadratures
   double rest = 0;                       // of it, what is no exact point
   double lower = 0, upper = 0;           // of the probes' own measures: by their quadratures
   double spread = 0;                     // standard error over probes
@@ -22,9 +25,11 @@ struct Step {
 
 /// A probe's cumulative weights, read from left to right.
 struct Cursor {
-  explicit Cursor(const ReducedProbe& p) : probe(p), bounds(*p.quadrature, p.reduced) {}
+  Cursor(const ReducedProbe& p, const AveragedQuadrature& a) : probe(p), average(a), bounds(*p.quadrature, p.reduced) {}
   void advance_to(double x) {
     const ReducedQuadrature& q = probe.reduced;
+    for (; next_average < average.node.size() && average.node[next_average] <= x; ++next_average)
+      f_average += average.weight[next_average];
     for (; next < q.node.size() && q.node[next] <= x; ++next) {
       f += q.weight[next];
       if (q.exact[next] == 0)
@@ -36,22 +41,37 @@ struct Cursor {
   std::ptrdiff_t last() const { return static_cast<std::ptrdiff_t>(next) - 1; }
 
   const ReducedProbe& probe;
+  const AveragedQuadrature& average;
   MeasureBounds bounds;
-  std::size_t next = 0;
-  double f = 0, rest = 0, points = 0, points_weight = 0;
+  std::size_t next = 0, next_average = 0;
+  double f_average = 0, f = 0, rest = 0, points = 0, points_weight = 0;
 };
 
-std::vector<double> all_nodes(const ReducedProbes& probes) {
+/// As many rules for each probe as keep F within so many points; without any Gauss's own.
+std::vector<AveragedQuadrature> averages_of(const ReducedProbes& probes, std::int64_t most_points) {
+  std::int64_t nodes = 1;
+  for (const ReducedProbe& probe : probes.all()) nodes += static_cast<std::int64_t>(probe.reduced.node.size());
+  const int rules = static_cast<int>(std::min(kMostRules, most_points / nodes));
+  std::vector<AveragedQuadrature> averages;
+  for (const ReducedProbe& probe : probes.all()) averages.push_back(averaged(*probe.quadrature, probe.reduced, rules));
+  return averages;
+}
+
+std::vector<double> all_nodes(const ReducedProbes& probes, const std::vector<AveragedQuadrature>& averages) {
   std::vector<double> nodes;
   for (const ReducedProbe& probe : probes.all())
     nodes.insert(nodes.end(), probe.reduced.node.begin(), probe.reduced.node.end());
+  for (const AveragedQuadrature& average : averages)
+    nodes.insert(nodes.end(), average.node.begin(), average.node.end());
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
   return nodes;
 }
 
-std::vector<Step> steps_of(const ReducedProbes& probes, const std::vector<double>& lambda) {
-  std::vector<Cursor> cursors(probes.all().begin(), probes.all().end());
+std::vector<Step> steps_of(const ReducedProbes& probes, const std::vector<AveragedQuadrature>& averages,
+                           const std::vector<double>& lambda) {
+  std::vector<Cursor> cursors;
+  for (std::size_t p = 0; p < averages.size(); ++p) cursors.emplace_back(probes.all()[p], averages[p]);
   const double count = static_cast<double>(cursors.size());
   std::vector<Step> steps(lambda.size());
   std::vector<double> values(cursors.size());
@@ -61,7 +81,7 @@ std::vector<Step> steps_of(const ReducedProbes& probes, const std::vector<double
       Cursor& cursor = cursors[p];
       cursor.advance_to(lambda[i]);
       values[p] = cursor.f;
-      steps[i].f += cursor.f / count;
+      steps[i].f += cursor.f_average / count;
       steps[i].rest += cursor.rest / count;
       steps[i].points += cursor.points / count;
       steps[i].points_weight += cursor.points_weight / count;
@@ -166,8 +186,9 @@ CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadrature
   density.band = probes.exact() ? "exact" : probes.jackknife() ? "jackknife" : "a priori";
   density.exact_points = probes.mean_points();
 
-  density.lambda = all_nodes(probes);
-  const std::vector<Step> steps = steps_of(probes, density.lambda);
+  const std::vector<AveragedQuadrature> averages = averages_of(probes, options.most_points);
+  density.lambda = all_nodes(probes, averages);
+  const std::vector<Step> steps = steps_of(probes, averages, density.lambda);
   for (const Step& step : steps) density.cumulative.push_back(std::min(step.f, 1.0));
   density.cumulative.back() = 1;
   const std::vector<Copies> copies = copies_of(probes, steps, options.confidence);
@@ -176,15 +197,17 @@ CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadrature
   density.range_lo = std::numeric_limits<double>::infinity();
   density.range_hi = -density.range_lo;
   density.w1_quadrature = 0;
+  double largest = 0;
   for (const ReducedProbe& probe : probes.all()) {
     const ReducedQuadrature& q = probe.reduced;
     density.range_lo = std::min(density.range_lo, q.node.front() - q.residual.front());
     density.range_hi = std::max(density.range_hi, q.node.back() + q.residual.back());
+    largest = std::max({largest, std::abs(q.node.front()), std::abs(q.node.back())});
     density.w1_quadrature += MeasureBounds(*probe.quadrature, q).w1() / static_cast<double>(probes.count());
   }
   density.w1_sampling = sampling_w1(probes, density.lambda, steps, copies, options.confidence);
   density.w1 = density.w1_sampling + density.w1_quadrature;
-  density.zero_width = kZeroWidth * std::max(std::abs(density.lambda.front()), std::abs(density.lambda.back()));
+  density.zero_width = kZeroWidth * largest;
   estimate_figures(probes, density);
   return density;
 }

@@ -207,6 +207,106 @@ TEST(QuadratureW1, BoundsTheDistanceToTheProbesMeasure) {
   }
 }
 
+/// The k-th moment of a discrete measure.
+double moment(const std::vector<double>& node, const std::vector<double>& weight, int k) {
+  double sum = 0;
+  for (std::size_t i = 0; i < node.size(); ++i) sum += weight[i] * std::pow(node[i], k);
+  return sum;
+}
+
+TEST(Averaged, OneRuleIsTheBorderedMatrix) {  // by LAPACK on T with β_m and α_m below
+  const at::Tensor matrix = testing::gaussian_matrix(300, 11);
+  DenseOperator op(local, matrix);
+  for (const std::int64_t m : {1, 2, 9, 20}) {
+    const ProbeQuadrature q = probes_of(op, 1, m)[0];
+    const ReducedQuadrature r = reduced(q, 1'000'000'000);  // no weight is 1/n: none is exact
+    const AveragedQuadrature one = averaged(q, r, 1);
+    std::vector<double> off = q.beta;
+    off.push_back(q.beta_last);
+    std::vector<double> diagonal = q.alpha;
+    diagonal.push_back(q.alpha.back());
+    at::Tensor t = at::diag(at::tensor(diagonal, at::kDouble));
+    t = t + at::diag(at::tensor(off, at::kDouble), 1) + at::diag(at::tensor(off, at::kDouble), -1);
+    const auto [values, vectors] = at::linalg_eigh(t);
+    ASSERT_EQ(one.node.size(), q.ritz.size() + 1);
+    for (std::int64_t k = 0; k <= m; ++k) {
+      const auto i = static_cast<std::size_t>(k);
+      // The outermost of them may be moved to where the ends' residuals reach.
+      if (k > 0 && k < m) {
+        EXPECT_NEAR(one.node[i], values[k].item<double>(), 1e-12);
+      }
+      EXPECT_NEAR(one.weight[i], std::pow(vectors[0][k].item<double>(), 2), 1e-12);
+    }
+  }
+}
+
+TEST(Averaged, HasTheProbesMoments) {
+  for (const PlantedSpectrum& spectrum : testing::planted_spectra(2000)) {
+    DiagonalOperator op(local, 2000, at::kDouble, spectrum.entry());
+    const ProbeQuadrature q = probes_of(op, 1, 4)[0];
+    const ReducedQuadrature r = reduced(q, 1'000'000'000);
+    const AveragedQuadrature average = averaged(q, r, 2);
+    EXPECT_TRUE(std::is_sorted(average.node.begin(), average.node.end()));
+    EXPECT_NEAR(sum_of(average.weight), 1, 1e-12) << spectrum.name;
+    if (average.node.front() == r.node.front() - r.residual.front() ||
+        average.node.back() == r.node.back() + r.residual.back())
+      continue;  // moved
+    for (int k = 1; k <= 7; ++k)
+      EXPECT_NEAR(moment(average.node, average.weight, k), moment(q.ritz, q.weight, k),
+                  1e-10 * std::pow(spectrum.scale(), k))
+          << spectrum.name << ", moment " << k;
+  }
+}
+
+TEST(Averaged, KeepsWhatTheGapsIsolate) {
+  // A tenth at zero, ten outliers of weight 1/n: both are found to rounding, by all rules.
+  const std::int64_t n = 4000;
+  const PlantedSpectrum spectrum = testing::negative_outliers(n);
+  testing::RotatedDiagonalOperator op(local, n, at::kDouble, spectrum.entry());
+  const ProbeQuadrature q = probes_of(op, 1, 60)[0];
+  const ReducedQuadrature r = reduced(q, n);
+  ASSERT_GT(r.points, 10);
+  const AveragedQuadrature average = averaged(q, r, 16);
+  for (std::size_t k = 0; k < r.node.size(); ++k) {
+    if (r.exact[k] == 0) continue;
+    double near = 0;
+    for (std::size_t i = 0; i < average.node.size(); ++i)
+      if (std::abs(average.node[i] - r.node[k]) < 1e-6) near += average.weight[i];
+    EXPECT_NEAR(near, 1.0 / n, 1e-12) << r.node[k];
+  }
+  EXPECT_NEAR(sum_of(average.weight), 1, 1e-12);
+}
+
+TEST(Averaged, ClosedQuadraturesStay) {
+  const ProbeQuadrature q = closed_quadrature({-1, 0, 2}, {0.3, 0.3, 0.4});
+  const ReducedQuadrature r = reduced(q, 10'000);
+  EXPECT_EQ(averaged(q, r, 16).node, r.node);
+  EXPECT_EQ(averaged(q, r, 16).weight, r.weight);
+}
+
+// What it is for: nearer to dense spectra, and no further from any.
+TEST(Averaged, IsNearerToTheSpectrum) {
+  const std::int64_t n = 20'000;
+  for (const PlantedSpectrum& spectrum : testing::planted_spectra(n)) {
+    DiagonalOperator op(local, n, at::kDouble, spectrum.entry());
+    double gauss = 0, mean = 0;
+    for (std::uint64_t seed = 0; seed < 6; ++seed) {
+      const std::vector<ProbeQuadrature> q =
+          probes_of(op, 1, 14 + 3 * static_cast<std::int64_t>(seed), ProbeDistribution::kRademacher, seed);
+      const CumulativeDensity plain = cumulative_density(q, n, {.most_points = 0}), d = cumulative_density(q, n);
+      gauss += testing::wasserstein(spectrum.values, plain.lambda, plain.cumulative);
+      mean += testing::wasserstein(spectrum.values, d.lambda, d.cumulative);
+      EXPECT_LE(d.lambda.size(), 40'000U);
+      EXPECT_NEAR(d.w1, plain.w1, 1e-9 * plain.w1);
+    }
+    std::printf("%s: %.2e by Gauss's nodes, %.2e averaged\n", spectrum.name.c_str(), gauss / 6, mean / 6);
+    EXPECT_LE(mean, 1.1 * gauss + 1e-9) << spectrum.name;
+    if (spectrum.name == "Marchenko-Pastur" || spectrum.name == "semicircle") {
+      EXPECT_LE(mean, 0.6 * gauss) << spectrum.name;
+    }
+  }
+}
+
 TEST(Cumulative, AllOfASmallSpectrumIsExact) {
   const at::Tensor matrix = testing::gaussian_matrix(24, 7);
   DenseOperator op(local, matrix);

@@ -3,7 +3,7 @@
 // Variance-reduced stochastic Lanczos quadrature (Bhattacharjee et al. 2024): an eigenvalue that a probe's own Lanczos
 // run has found is taken out of its quadrature and put back as a point of weight 1/n, which is what it weighs in the
 // spectrum, whatever the probe's component on it was. The rest of the probe keeps its nodes, their weights scaled to
-// the share of the eigenvalues that are left.
+// the share of the eigenvalues that are left. Between its nodes F is the mean of many rules with as many moments.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,9 @@ constexpr double kZeroWidth = 1e-6;
 
 struct CumulativeOptions {
   double confidence = 0.9;  // of the band and of w1
+  /// Most points of F over all probes: as many rules are averaged for each probe (16 at most) as keep within it. 0: F
+  /// steps at the probes' own nodes, which is all that the bounds need.
+  std::int64_t most_points = 40'000;
 };
 
 /// A probe's quadrature with its converged eigenvalues as exact points.
@@ -45,6 +48,24 @@ ReducedQuadrature reduced(const ProbeQuadrature& quadrature, std::int64_t n);
 /// between them. Exact points count as known. 0 where the Krylov space closed. Rounding of the products is not in it.
 /// @throws as reduced
 double quadrature_w1(const ProbeQuadrature& quadrature, std::int64_t n);
+
+/// Nodes and weights of as many rules as were averaged: a discrete measure.
+struct AveragedQuadrature {
+  std::vector<double> node;    // ascending
+  std::vector<double> weight;  // sum to 1, to 1e-12
+};
+
+/// The mean of `rules` quadratures of m + 1 nodes that have the probe's 2m moments as Gauss's has, and a node each
+/// somewhere else in every gap between Gauss's nodes: where the spectrum is dense Gauss's nodes are no more likely
+/// than theirs, and the mean is nearer to it by a factor of 1.2 to 5; what a gap isolates all rules agree on. Their
+/// last diagonal entries are quantiles of Cauchy's distribution at the last α with the last β as its width, which is
+/// what a Jacobi matrix that goes on as it ended would have there (the terminator of the recursion method). Exact
+/// points and nodes whose residual is nothing beside their gap stay as they are. A closed quadrature is returned as it
+/// is.
+/// @param reduced  of the quadrature
+/// Source: Haydock & Nex, J. Phys. C 17, 1984 (terminators); Akhiezer, The Classical Moment Problem, §1.2 (the rules);
+///         Golub, SIAM Rev. 15, 1973 (the bordered matrix). The mean over Cauchy's quantiles is our own.
+AveragedQuadrature averaged(const ProbeQuadrature& quadrature, const ReducedQuadrature& reduced, int rules);
 
 /// F, its band and the rest. Local; nothing random. Probes without a step are left out; of none the result is empty,
 /// its w1 infinite. Where one probe has found all n eigenvalues, those are the result ("exact").
