@@ -207,7 +207,7 @@ def make(name):
 
 
 # Probes and steps of "density:NAME"
-DENSITY = {"widedeep": (4, 250), "cnn": (4, 200), "resnet20": (2, 100), "gpt1m": (2, 100), "gpt10m": (1, 60), "minilm64": (1, 50)}
+DENSITY = {"widedeep": (4, 150), "cnn": (3, 120), "resnet20": (1, 100), "gpt1m": (1, 120), "gpt10m": (1, 60), "minilm64": (1, 40)}
 RULES = 32
 
 

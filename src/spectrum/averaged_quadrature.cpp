@@ -19,8 +19,8 @@ constexpr int kHalvings = 52;
 /// A node whose residual is this far below its distance to the next is none of the arrow's: it stays where it is, with
 /// its weight, to some 1e-10 of both.
 constexpr double kStays = 1e-5;
-/// Nodes of less weight are left out: in the gaps of the spectrum the rules have some of weight 1e-30.
-constexpr double kNoWeight = 1e-15;
+/// Nodes of less weight are put to their left neighbour: in the gaps of the spectrum the rules have some of weight 1e-30.
+constexpr double kNoWeight = 1e-10;
 
 /// What of T's spectral decomposition takes part.
 struct Arrow {
@@ -74,8 +74,7 @@ void append_rule(const Arrow& arrow, double corner, double reach, double share,
   const std::size_t m = arrow.node.size();
   const auto append = [&](std::size_t pole, double to) {
     const double offset = arrow.offset_of_zero(pole, to, corner);
-    const double weight = share * arrow.weight(pole, offset);
-    if (weight > kNoWeight) points.emplace_back(arrow.node[pole] + offset, weight);
+    points.emplace_back(arrow.node[pole] + offset, share * arrow.weight(pole, offset));
   };
   append(0, -reach);
   for (std::size_t k = 0; k + 1 < m; ++k) {
@@ -119,8 +118,12 @@ AveragedQuadrature averaged(const ProbeQuadrature& quadrature, const ReducedQuad
   std::sort(points.begin(), points.end());
   AveragedQuadrature result;
   for (const auto& [node, weight] : points) {
-    result.node.push_back(node);
-    result.weight.push_back(weight);
+    if (weight < kNoWeight && !result.weight.empty()) {
+      result.weight.back() += weight;
+    } else {
+      result.node.push_back(node);
+      result.weight.push_back(weight);
+    }
   }
   return result;
 }
