@@ -115,12 +115,12 @@ def command(binary, name, *options):
     arguments = problems.problem(name).arguments
     with tempfile.TemporaryDirectory(dir=problems.MADE) as folder:
         output = os.path.join(folder, "result.h5")
-        code, core, peak, _, said = runs.waited([binary, options[0], *arguments, "--threads", "1", "--output", output, "--quiet", *options[1:]])
+        code, core, _, said = runs.waited([binary, options[0], *arguments, "--threads", "1", "--output", output, "--quiet", *options[1:]])
         if code not in (0, 3):
             print(f"  {' '.join(options)}: exit {code}: {said.strip()[-300:]}")
             return None
         with h5py.File(output) as file:
-            products = int(file["entry/diagnostics/hvp_count"][()])
+            products, peak = (int(file[f"entry/diagnostics/{k}"][()]) for k in ("hvp_count", "peak_memory_bytes"))
             trace = [file[f"entry/trace/{k}"][()] for k in ("value", "half_width")] if "entry/trace" in file else None
     found = f"{products:5d} products {core - runs.start_up(binary, arguments):8.2f} core-s {peak / 2**20:7.0f} MiB"
     return found, f", trace ± {100 * trace[1] / abs(trace[0]):.2g} %" if trace else ""

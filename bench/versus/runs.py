@@ -29,7 +29,7 @@ def run_peer(problem, run, tasks, seed):
 
 
 def waited(command):
-    """(exit code, core-seconds, peak bytes, wall seconds, stderr) of a child."""
+    """(exit code, core-seconds, wall seconds, stderr) of a child."""
     with tempfile.TemporaryFile("w+") as said:
         started = time.monotonic()
         child = subprocess.Popen(command, env=os.environ | ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=said)
@@ -37,7 +37,7 @@ def waited(command):
         child.returncode = os.waitstatus_to_exitcode(status)
         wall = time.monotonic() - started
         said.seek(0)
-        return child.returncode, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, wall, said.read()
+        return child.returncode, usage.ru_utime + usage.ru_stime, wall, said.read()
 
 
 def start_up(binary, arguments):
@@ -51,15 +51,16 @@ def run_hesspect(binary, problem, arguments, run, seed):
     with tempfile.TemporaryDirectory(dir=problems.MADE) as folder:
         output = os.path.join(folder, "result.h5")
         command = [binary, *run.command, *arguments, "--threads", "1", "--seed", str(seed), "--output", output, "--quiet"]
-        code, core, peak, wall, said = waited(command)
+        code, core, wall, said = waited(command)
         if code not in (0, 3):
             raise RuntimeError(f"{' '.join(command)}\nended with {code}: {said[-2000:]}")
         task, = run.tasks
-        found = {"core_s": core, "wall_s": wall, "peak_bytes": peak, "exit": code}
+        found = {"core_s": core, "wall_s": wall, "exit": code}
         with h5py.File(output) as file:
             entry = file["entry"]
             get = lambda name: np.asarray(entry[name][()], dtype=np.float64).tolist() if name in entry else None
             found["products"] = int(entry["diagnostics/hvp_count"][()])
+            found["peak_bytes"] = int(entry["diagnostics/peak_memory_bytes"][()])
             found |= {name: get(f"diagnostics/{name}") for name in ("hvp_seconds", "elapsed_seconds", "gradient_seconds")}
             if task in ("top", "together"):
                 found["values"] = get("eigenvalues/eigenvalue")[:10]

@@ -4,6 +4,7 @@
 
 #include "build_info.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/memory.h"
 #include "hesspect/core/text.h"
 #include "hesspect/curvature/measure.h"
 #include "hesspect/krylov/vector_math.h"

@@ -1,7 +1,6 @@
 #include "planning.h"
 
 #include <ATen/ATen.h>
-#include <malloc.h>
 
 #include <algorithm>
 #include <set>
@@ -49,7 +48,7 @@ PlanProblem plan_problem(const Problem& problem) {
 /// program, threads. Known only once a product has run; the trials' memory goes back first.
 std::int64_t process_bytes(const PlanProblem& p, Communicator& world) {
   if (p.on_gpu) return 0;
-  malloc_trim(0);
+  give_back_unused_memory();
   const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes;
   return world.max(std::max(p.process_bytes, resident_memory_bytes() - counted));
 }

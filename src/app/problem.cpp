@@ -9,6 +9,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/memory.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/row_check.h"

@@ -1,25 +1,58 @@
 #include "process.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 #include <malloc.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
-#include <fstream>
 
 #include "hesspect/core/host.h"
+#include "hesspect/core/large_blocks.h"
 
 namespace hesspect {
+namespace {
+
+/// LibTorch's CPU tensors, the large ones in blocks of their own.
+class CpuAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(std::size_t bytes) override {
+    if (bytes < LargeBlocks::kSmallest) return usual()->allocate(bytes);
+    void* const block = LargeBlocks::of_process().take(bytes);
+    if (block == nullptr) return usual()->allocate(bytes);  // which says in its own way that there is no more
+    c10::profiledCPUMemoryReporter().New(block, bytes);
+    return {block, block, &release, at::kCPU};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, std::size_t bytes) const override { std::memcpy(to, from, bytes); }
+
+  static c10::Allocator* usual() {
+    static c10::Allocator* const allocator = c10::GetDefaultCPUAllocator();
+    return allocator;
+  }
+
+ private:
+  static void release(void* block) {
+    if (block == nullptr) return;
+    if (!LargeBlocks::of_process().give_back(block)) return usual()->raw_deleter()(block);
+    c10::profiledCPUMemoryReporter().Delete(block);
+  }
+};
+
+}  // namespace
 
 void tune_allocator() {
   // A threshold for mmap can't be set above 32 MiB, and activations are larger: no mmap at all.
   mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
   mallopt(M_TOP_PAD, 64 << 20);
+  static auto* const allocator = new CpuAllocator;  // lives as long as any tensor
+  CpuAllocator::usual();
+  c10::SetCPUAllocator(allocator, /*priority=*/1);
 }
 
 std::string utc_time() {
@@ -29,19 +62,6 @@ std::string utc_time() {
   char text[32];
   std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &fields);
   return text;
-}
-
-std::int64_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return std::int64_t{usage.ru_maxrss} * 1024;
-}
-
-std::int64_t resident_memory_bytes() {
-  std::ifstream statm("/proc/self/statm");
-  std::int64_t pages = 0, resident = 0;
-  statm >> pages >> resident;
-  return resident * sysconf(_SC_PAGESIZE);
 }
 
 Placement find_placement(Communicator& comm) {

@@ -10,15 +10,12 @@
 namespace hesspect {
 
 /// Keeps freed memory for the next product instead of returning it to the kernel at once: with glibc's defaults 41–47 %
-/// of a CNN product's CPU time was page faults.
+/// of a CNN product's CPU time was page faults. LibTorch's large CPU tensors become blocks of their own
+/// (core/large_blocks.h).
 void tune_allocator();
 
 /// Now, in UTC: "2026-01-31T12:00:00Z".
 std::string utc_time();
-/// Peak resident memory of this process so far.
-std::int64_t peak_memory_bytes();
-/// Resident memory of this process now.
-std::int64_t resident_memory_bytes();
 
 /// Where the ranks are.
 struct Placement {

@@ -9,8 +9,22 @@
 #include <limits>
 #include <string>
 
+#include "hesspect/core/large_blocks.h"
+
 namespace hesspect {
 namespace {
+
+/// A number of kibibytes in /proc/self/status, in bytes; 0 where there is none of this name.
+std::int64_t status_bytes(const std::string& name) {
+  std::ifstream status("/proc/self/status");
+  std::string key, rest;
+  while (status >> key) {
+    std::int64_t kib = 0;
+    if (key == name + ":" && status >> kib) return kib * 1024;
+    std::getline(status, rest);
+  }
+  return 0;
+}
 
 /// The number in a one-line file such as a cgroup's memory.max; -1 if there is none ("max", no such file).
 std::int64_t number_in(const char* path) {
@@ -23,8 +37,17 @@ std::int64_t number_in(const char* path) {
 
 std::int64_t heap_bytes_in_use() {
   const struct mallinfo2 info = mallinfo2();
-  return static_cast<std::int64_t>(info.uordblks + info.hblkhd);
+  return static_cast<std::int64_t>(info.uordblks + info.hblkhd) + LargeBlocks::of_process().bytes_in_use();
 }
+
+void give_back_unused_memory() {
+  malloc_trim(0);
+  LargeBlocks::of_process().trim();
+}
+
+std::int64_t peak_memory_bytes() { return status_bytes("VmHWM"); }
+
+std::int64_t resident_memory_bytes() { return status_bytes("VmRSS"); }
 
 std::int64_t available_memory_bytes() {
   std::int64_t available = std::numeric_limits<std::int64_t>::max();

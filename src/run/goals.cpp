@@ -95,9 +95,8 @@ std::int64_t rows_for_eigenvalues(const Goals& g) {
 
 std::int64_t rows_for_trace(const Goals& g) {
   const TraceGoal& trace = *g.trace;
-  // Random vectors, their products, and what the deflated space takes of them. They come and go with every task, and
-  // leave holes in the heap of half their size.
-  const auto passing = [](std::int64_t joint) { return 3 * joint * 3 / 2; };
+  // Random vectors, their products, and what the deflated space takes of them. They come and go with every task.
+  const auto passing = [](std::int64_t joint) { return 3 * joint; };
   if (trace.method == TraceMethod::kXTrace) return trace.own_products / 2 + passing(kTraceTogether);
   if (trace.method == TraceMethod::kHutchPlusPlus) return 2 * trace.own_products / 3 + passing(kTraceTogether);
   std::int64_t rows = passing(g.writes_diagonal() ? 1 : kTraceTogether);

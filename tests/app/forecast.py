@@ -51,10 +51,10 @@ class Forecast(Case):
         self.assertIn(ended.code, (0, 3), ended.err)
         with h5py.File(output) as f:
             measured, forecast = (int(f[f"entry/diagnostics/{name}"][()]) for name in ("peak_memory_bytes", "forecast_memory_bytes"))
-        # Memory that a run takes and the plan has left out is how runs die; what it does not take keeps others out. The heap
-        # itself differs by some 60 MiB from run to run, in a process of 420 MiB.
+        # Memory that a run takes and the plan has left out is how runs die; what it does not take keeps others out. Some end
+        # before they have taken all of their steps' vectors.
         told = f"forecast {forecast / 2**20:.0f} MiB, measured {measured / 2**20:.0f}"
-        self.assertLess(measured, 1.2 * forecast, told)
+        self.assertLess(measured, 1.1 * forecast, told)
         self.assertGreater(measured, 0.75 * forecast, told)
 
     def test_products_that_the_trace_takes_together(self):
@@ -77,6 +77,15 @@ class Forecast(Case):
 
     def test_a_diagonal_without_an_accuracy(self):
         self.check("trace", "--diagonal", self.folder / "d.h5", "--rtol-trace", 0, "--probes", 6, "--steps", 6)
+
+    def test_a_large_parent_does_not_count(self):
+        # What a process had before it began to run this program is not the run's.
+        ballast = np.ones(1 << 27)
+        output = self.folder / "r.h5"
+        ended = hesspect("eigs", *self.given, "--output", output, "--top", 1, "--bottom", 0, "--max-steps", 4, "--rtol-eigs", 0.5)
+        self.assertIn(ended.code, (0, 3), ended.err)
+        with h5py.File(output) as f:
+            self.assertLess(int(f["entry/diagnostics/peak_memory_bytes"][()]), ballast.nbytes)
 
     def test_fewer_products_than_steps(self):
         self.check("analyze", "--max-hvps", 24, "--top", 2, "--bottom", 0)

@@ -61,7 +61,12 @@ struct Table {
     for (std::size_t d = 0; d < shape.size(); ++d) (d < begin ? outer : d < end ? rows : inner) *= shape[d];
   }
 
-  at::Tensor tables_of(const at::Tensor& stacked) const { return stacked.reshape({-1, rows, inner}); }
+  /// [K outer, rows, inner]. A parameter's tangents are a view of longer vectors: without outer dimensions they stay
+  /// one.
+  at::Tensor tables_of(const at::Tensor& stacked) const {
+    if (outer == 1 && stacked[0].is_contiguous()) return stacked.view({stacked.size(0), rows, inner});
+    return stacked.reshape({-1, rows, inner});
+  }
 
   /// Adds rows y [K outer, T, inner] to the operand's sum. @param like  has its dtype and device
   void add(Sink& sink, const RowIndex& index, const at::Tensor& y, const at::Tensor& like) const {
