@@ -1,23 +1,43 @@
 # add_hesspect_test(name SOURCES a_test.cpp [ROOMS krylov] [LINKS lib] [TIMEOUT s] [FIXTURES] [LABELS l])
-#   one GoogleTest program and one ctest entry, run by one process without mpirun.
+#   one ctest entry, run by one process without mpirun.
 # add_mpi_test(name RANKS 1 2 4 SOURCES a_test.cpp [ROOMS comm] ...)
-#   one GoogleTest program, run by mpirun at each rank count (entries name.np1, name.np2, …).
+#   run by mpirun at each rank count (entries name.np1, name.np2, …).
 # FIXTURES: the test reads the models under HESSPECT_FIXTURES, which PyTorch writes first.
+#
+# The entries of a folder of tests share one GoogleTest program, FOLDER_tests, those under mpirun FOLDER_mpi_tests: it is
+# compiled and linked once, and each entry runs the tests of its own files (`krylov_tests lanczos_test`).
 
 set(HESSPECT_MPIRUN ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none --quiet)
 
-function(_hesspect_test_program name)
+# Adds an entry's sources and rooms to the folder's program; makes it with the first one.
+function(_hesspect_test_program program main)
   cmake_parse_arguments(T "FIXTURES" "TIMEOUT" "SOURCES;ROOMS;LINKS;RANKS;LABELS" ${ARGN})
-  add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE hesspect_warnings GTest::gtest)
-  foreach(room IN LISTS T_ROOMS)
-    target_link_libraries(${name} PRIVATE hesspect_${room})
-  endforeach()
-  if(T_LINKS)
-    target_link_libraries(${name} PRIVATE ${T_LINKS})
+  if(NOT TARGET ${program})
+    add_executable(${program} "${CMAKE_SOURCE_DIR}/tests/support/${main}")
+    target_link_libraries(${program} PRIVATE hesspect_warnings GTest::gtest)
+    target_include_directories(${program} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
+    # Code as the rooms' has the use of their precompiled header.
+    set_target_properties(${program} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests"
+      POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${program} PRIVATE -fPIC)
   endif()
-  target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
-  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
+  target_sources(${program} PRIVATE ${T_SOURCES})
+  target_link_libraries(${program} PRIVATE ${T_LINKS})
+  foreach(room IN LISTS T_ROOMS)
+    target_link_libraries(${program} PRIVATE hesspect_${room})
+    get_target_property(has_torch hesspect_${room} HESSPECT_TORCH)
+    get_target_property(has_header ${program} PRECOMPILE_HEADERS_REUSE_FROM)
+    if(has_torch AND NOT has_header)
+      target_precompile_headers(${program} REUSE_FROM hesspect_torch_pch)
+    endif()
+  endforeach()
+endfunction()
+
+# The names that the program takes for an entry's files: theirs, without `.cpp`.
+function(_hesspect_test_files out)
+  cmake_parse_arguments(T "FIXTURES" "TIMEOUT" "SOURCES;ROOMS;LINKS;RANKS;LABELS" ${ARGN})
+  list(TRANSFORM T_SOURCES REPLACE "\\.cpp$" "")
+  set(${out} ${T_SOURCES} PARENT_SCOPE)
 endfunction()
 
 function(_hesspect_test_properties entry)
@@ -36,19 +56,20 @@ function(_hesspect_test_properties entry)
 endfunction()
 
 function(add_hesspect_test name)
-  _hesspect_test_program(${name} ${ARGN})
-  target_link_libraries(${name} PRIVATE GTest::gtest_main)
-  add_test(NAME ${name} COMMAND ${name})
+  get_filename_component(folder "${CMAKE_CURRENT_SOURCE_DIR}" NAME)
+  _hesspect_test_program(${folder}_tests main.cpp ${ARGN})
+  _hesspect_test_files(files ${ARGN})
+  add_test(NAME ${name} COMMAND ${folder}_tests ${files})
   _hesspect_test_properties(${name} ${ARGN})
 endfunction()
 
 function(add_mpi_test name)
   cmake_parse_arguments(T "FIXTURES" "TIMEOUT" "SOURCES;ROOMS;LINKS;RANKS;LABELS" ${ARGN})
-  _hesspect_test_program(${name} ${ARGN})
-  target_sources(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests/mpi_main.cpp")
-  target_link_libraries(${name} PRIVATE MPI::MPI_CXX)
+  get_filename_component(folder "${CMAKE_CURRENT_SOURCE_DIR}" NAME)
+  _hesspect_test_program(${folder}_mpi_tests mpi_main.cpp LINKS MPI::MPI_CXX ${ARGN})
+  _hesspect_test_files(files ${ARGN})
   foreach(ranks IN LISTS T_RANKS)
-    add_test(NAME ${name}.np${ranks} COMMAND ${HESSPECT_MPIRUN} -n ${ranks} $<TARGET_FILE:${name}>)
+    add_test(NAME ${name}.np${ranks} COMMAND ${HESSPECT_MPIRUN} -n ${ranks} $<TARGET_FILE:${folder}_mpi_tests> ${files})
     _hesspect_test_properties(${name}.np${ranks} ${ARGN})
     set_tests_properties(${name}.np${ranks} PROPERTIES PROCESSORS 2)
   endforeach()

@@ -34,6 +34,12 @@ add_library(hesspect_torch INTERFACE)
 add_library(hesspect::torch ALIAS hesspect_torch)
 target_include_directories(hesspect_torch SYSTEM INTERFACE
   "${TORCH_WHEEL_DIR}/include" "${TORCH_WHEEL_DIR}/include/torch/csrc/api/include")
+# at::parallel_for runs its threads only where the caller is compiled with OpenMP; LibTorch brings the runtime library. The
+# fuzz targets need no threads, and clang would want its own runtime library.
+if(NOT HESSPECT_BUILD_FUZZ)
+  target_compile_options(hesspect_torch INTERFACE -fopenmp)
+  target_link_options(hesspect_torch INTERFACE -fopenmp)
+endif()
 target_link_directories(hesspect_torch INTERFACE "${TORCH_WHEEL_DIR}/lib")
 target_link_libraries(hesspect_torch INTERFACE
   "${TORCH_WHEEL_DIR}/lib/libtorch.so" "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")

@@ -17,20 +17,20 @@ namespace {
 
 enum Word : int { kBeat, kLast };  // after its last word a rank says no more and is no longer watched
 
-/// Whom this rank speaks and listens to: rank 0 all others, the others rank 0.
-struct Peer {
-  int rank = 0;
-  std::string host;
-  double silent_s = 0;
-  bool has_left = false;
-  bool sent_last = false;
-  int word = kBeat;  // what `sent` sends
-  MPI_Request sent = MPI_REQUEST_NULL;
-};
-
 }  // namespace
 
 struct Heartbeat::Impl {
+  /// Whom this rank speaks and listens to: rank 0 all others, the others rank 0.
+  struct Peer {
+    int rank = 0;
+    std::string host;
+    double silent_s = 0;
+    bool has_left = false;
+    bool sent_last = false;
+    int word = kBeat;  // what `sent` sends
+    MPI_Request sent = MPI_REQUEST_NULL;
+  };
+
   double lost_after_s = 0;
   double beat_every_s = 0;
   OnLost on_lost;

@@ -15,7 +15,7 @@
 namespace hesspect {
 namespace {
 
-[[noreturn]] void refuse(const std::filesystem::path& path, int error) {
+[[noreturn]] void refuse_to_map(const std::filesystem::path& path, int error) {
   const std::string name = quote(path.string());
   if (error == ENOENT) throw InputError(name + ": no such file");
   if (error == EACCES || error == EPERM) throw InputError(name + ": permission denied");
@@ -28,12 +28,12 @@ struct OpenFile {
     if (path.empty()) throw InputError("an empty file name was given");
     struct stat info {};
     // stat before open: opening a FIFO would wait for a writer.
-    if (::stat(path.c_str(), &info) != 0) refuse(path, errno);
+    if (::stat(path.c_str(), &info) != 0) refuse_to_map(path, errno);
     if (S_ISDIR(info.st_mode)) throw InputError(quote(path.string()) + ": is a directory, expected a file");
     if (!S_ISREG(info.st_mode)) throw InputError(quote(path.string()) + ": is not a regular file");
     size = static_cast<std::size_t>(info.st_size);
     fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) refuse(path, errno);
+    if (fd < 0) refuse_to_map(path, errno);
   }
   ~OpenFile() { ::close(fd); }
   OpenFile(const OpenFile&) = delete;
@@ -51,7 +51,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const OpenFile file(path);
   if (file.size == 0) return;
   void* data = ::mmap(nullptr, file.size, PROT_READ, MAP_PRIVATE, file.fd, 0);
-  if (data == MAP_FAILED) refuse(path, errno);
+  if (data == MAP_FAILED) refuse_to_map(path, errno);
   bytes_ = {static_cast<const std::byte*>(data), file.size};
 }
 

@@ -21,7 +21,7 @@ namespace hesspect {
 namespace {
 
 /// A first pass that takes this long is hardly longer than a warm one.
-constexpr double kLongEnough_s = 0.1;
+constexpr double kLongGradient_s = 0.1;
 
 }  // namespace
 
@@ -269,7 +269,7 @@ struct HessianOperator::Impl {
   /// Where the first pass was too short to tell by itself, times the gradient, warm: the median of three on the first
   /// micro-batch, scaled to this rank's rows.
   void time_gradient() {
-    if (batches.empty() || stats.gradient_s > kLongEnough_s) return;
+    if (batches.empty() || stats.gradient_s > kLongGradient_s) return;
     std::vector<double> seconds;
     for (int i = 0; i < 3; ++i) {
       const Timer timer;

@@ -16,7 +16,7 @@ namespace {
 
 /// The fewest (where the program takes them) and most rows of a micro-batch that is chosen here.
 constexpr std::int64_t kFewRows = 4;
-constexpr std::int64_t kMostRows = 1024;
+constexpr std::int64_t kMostTrialRows = 1024;
 /// Costs of a row within this ratio count as equal: clocks are no better.
 constexpr double kEqualCost = 1.03;
 /// A measurement that has taken this long is not repeated.
@@ -138,8 +138,9 @@ ProductTrial ProductTrials::first_that_fits(std::int64_t rows, int repeats, std:
 
 std::int64_t ProductTrials::best_micro_batch(std::int64_t memory_bytes) {
   const std::int64_t least = std::min(local_.rows(), local_.fewest_rows());
-  const std::int64_t most =
-      std::max(least, local_.whole_units(std::min({local_.rows(), kMostRows, local_.most_rows().value_or(kMostRows)})));
+  const std::int64_t most = std::max(
+      least,
+      local_.whole_units(std::min({local_.rows(), kMostTrialRows, local_.most_rows().value_or(kMostTrialRows)})));
   const std::int64_t few = std::min(most, std::max(least, local_.whole_units(kFewRows)));
   // A size alone needs no clock.
   std::vector<ProductTrial> trials{first_that_fits(few, 2 * few <= most ? 3 : 0, memory_bytes)};

@@ -23,7 +23,7 @@ Format format_of(const fs::path& path) {
   return suffix == ".safetensors" ? Format::kSafetensors : Format::kNone;
 }
 
-std::int64_t element_bytes(const VectorsInfo& info) { return info.float64 ? 8 : 4; }
+std::int64_t bytes_per_element(const VectorsInfo& info) { return info.float64 ? 8 : 4; }
 
 std::int64_t all_bytes(const VectorsInfo& info) {
   std::int64_t sum = 0;
@@ -50,7 +50,7 @@ std::vector<std::int64_t> lay_out(Format format, TemporaryFile& file, const Vect
 }  // namespace
 
 std::int64_t bytes_of(const VectorPart& part, const VectorsInfo& info) {
-  return static_cast<std::int64_t>(info.values.size()) * part.size * element_bytes(info);
+  return static_cast<std::int64_t>(info.values.size()) * part.size * bytes_per_element(info);
 }
 
 std::vector<std::int64_t> shape_of(const VectorPart& part, const VectorsInfo& info) {

@@ -14,7 +14,7 @@ namespace hesspect {
 namespace {
 
 /// HDF5 tells the system's reason within a text of several lines.
-[[noreturn]] void fail(const TemporaryFile& file) {
+[[noreturn]] void fail_to_write(const TemporaryFile& file) {
   const std::string why = hdf5::last_error();
   const std::string mark = "errno = ";
   if (const auto at = why.find(mark); at != std::string::npos) file.fail(std::atoi(why.c_str() + at + mark.size()));
@@ -22,29 +22,29 @@ namespace {
 }
 
 template <class Value>
-Value check(Value value, const TemporaryFile& file) {
-  if (value < 0) fail(file);
+Value checked(Value value, const TemporaryFile& file) {
+  if (value < 0) fail_to_write(file);
   return value;
 }
 
 /// An array without its entries. @return where they go
 std::int64_t make_array(hid_t group, const VectorPart& part, const VectorsInfo& info, const TemporaryFile& file) {
-  const hdf5::PropertyList link(check(H5Pcreate(H5P_LINK_CREATE), file));
-  check(H5Pset_create_intermediate_group(link.get(), 1), file);
-  const hdf5::PropertyList creation(check(H5Pcreate(H5P_DATASET_CREATE), file));
-  check(H5Pset_layout(creation.get(), H5D_CONTIGUOUS), file);
-  check(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), file);
-  check(H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER), file);
+  const hdf5::PropertyList link(checked(H5Pcreate(H5P_LINK_CREATE), file));
+  checked(H5Pset_create_intermediate_group(link.get(), 1), file);
+  const hdf5::PropertyList creation(checked(H5Pcreate(H5P_DATASET_CREATE), file));
+  checked(H5Pset_layout(creation.get(), H5D_CONTIGUOUS), file);
+  checked(H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY), file);
+  checked(H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER), file);
   const auto shape = shape_of(part, info);
   const std::vector<hsize_t> dims(shape.begin(), shape.end());
-  const hdf5::Space space(check(H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr), file));
+  const hdf5::Space space(checked(H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr), file));
   const hid_t type = info.float64 ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
   const hdf5::Dataset array(
-      check(H5Dcreate2(group, part.name.c_str(), type, space.get(), link.get(), creation.get(), H5P_DEFAULT), file));
+      checked(H5Dcreate2(group, part.name.c_str(), type, space.get(), link.get(), creation.get(), H5P_DEFAULT), file));
   hdf5::put_attribute(array.get(), "long_name", info.quantity + ": " + part.name);
   hdf5::put_attribute(array.get(), "units", info.units);
   const haddr_t offset = H5Dget_offset(array.get());
-  if (offset == HADDR_UNDEF && bytes_of(part, info) > 0) fail(file);
+  if (offset == HADDR_UNDEF && bytes_of(part, info) > 0) fail_to_write(file);
   return static_cast<std::int64_t>(offset);
 }
 
@@ -58,9 +58,9 @@ std::int64_t layout_bytes_hdf5(const VectorsInfo& info) {
 
 std::vector<std::int64_t> lay_out_hdf5(TemporaryFile& file, const VectorsInfo& info) {
   const hdf5::QuietErrors quiet;
-  const hdf5::PropertyList access(check(H5Pcreate(H5P_FILE_ACCESS), file));
+  const hdf5::PropertyList access(checked(H5Pcreate(H5P_FILE_ACCESS), file));
   hdf5::set_format(access.get());
-  hdf5::File h5(check(H5Fcreate(file.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), file));
+  hdf5::File h5(checked(H5Fcreate(file.name().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()), file));
   const hid_t root = h5.get();
   hdf5::put_attribute(root, "NX_class", "NXroot");
   hdf5::put_attribute(root, "creator", "hesspect");
@@ -76,7 +76,7 @@ std::vector<std::int64_t> lay_out_hdf5(TemporaryFile& file, const VectorsInfo& i
       if (bytes_of(part, info) > 0) end = std::max(end, offsets.back() + bytes_of(part, info));
     }
   }
-  check(h5.reset(), file);
+  checked(h5.reset(), file);
   file.reserve(end);  // HDF5 has cut the file that the space was reserved for
   return offsets;
 }

@@ -14,10 +14,10 @@
 namespace hesspect {
 namespace {
 
-constexpr int kMostProjections = 8;    // of a step; three where two are not enough, as a rule
-constexpr double kProjectedSq = 1e-6;  // (what a projection may still take, of the vector's norm)²
+constexpr int kMostStepProjections = 8;  // of a step; three where two are not enough, as a rule
+constexpr double kProjectedSq = 1e-6;    // (what a projection may still take, of the vector's norm)²
 
-void require_finite(const std::vector<double>& sums, std::int64_t step) {
+void require_finite_sums(const std::vector<double>& sums, std::int64_t step) {
   for (const double sum : sums)
     if (!std::isfinite(sum))
       throw NumericalError(step, sum,
@@ -102,7 +102,7 @@ void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) 
   std::vector<Step*> going;
   for (Step& step : steps) going.push_back(&step);
   Step::reduce_together(op.comm(), going);
-  for (const Step& step : steps) require_finite(step.h, step.run->steps());
+  for (const Step& step : steps) require_finite_sums(step.h, step.run->steps());
   for (Step& step : steps) {
     step.alpha = step.h[step.h.size() - 2];  // q_m is the last row
     step.product_norm = std::sqrt(step.h.back());
@@ -142,7 +142,7 @@ void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) 
 /// orthonormal to their own rounding only, and each projection leaves as much of what it takes away: too much where β
 /// is that much smaller than the outliers that the product brings back, and growing from step to step.
 bool Lanczos::projected(const Step& step) const {
-  if ((!narrow() && !step.recent_only) || step.projections >= kMostProjections) return true;
+  if ((!narrow() && !step.recent_only) || step.projections >= kMostStepProjections) return true;
   double taken = 0;
   for (const double h : coefficients(step.h)) taken += h * h;
   const double left = step.h.back() - taken;

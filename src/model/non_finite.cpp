@@ -30,7 +30,7 @@ struct Reason {
 };
 
 /// Why numbers stop being finite at an op, where that is well known; nullptr elsewhere. @param values  not derivatives
-const char* reason(const std::string& target, bool values) {
+const char* reason_of(const std::string& target, bool values) {
   static const std::vector<Reason> reasons = {
       {{"norm", "linalg_norm", "linalg_vector_norm", "linalg_matrix_norm", "frobenius_norm", "norm_except_dim", "dist",
         "cdist", "_cdist_forward", "pairwise_distance", "pdist", "cosine_similarity"},
@@ -70,7 +70,7 @@ const char* reason(const std::string& target, bool values) {
 }
 
 std::string blame(const Step& step, const std::string& what, bool values, const std::string& more = "") {
-  const char* why = reason(step.instruction->origin.target, values);
+  const char* why = reason_of(step.instruction->origin.target, values);
   return step.instruction->origin.describe() + " " + what + more + (why != nullptr ? std::string(": ") + why : "");
 }
 

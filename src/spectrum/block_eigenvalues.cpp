@@ -18,7 +18,7 @@ namespace hesspect {
 namespace {
 
 /// The values of a selection's lists, one after the other.
-std::vector<double> values_of(const std::vector<RitzPair>& pairs, const EigenSelection& selection) {
+std::vector<double> selected_values(const std::vector<RitzPair>& pairs, const EigenSelection& selection) {
   std::vector<double> values;
   for (const std::size_t i : selection.all()) values.push_back(pairs[i].value);
   return values;
@@ -109,8 +109,8 @@ class BlockSearch {
                                  wanted_.magnitude > 0 ? 1U : 0U};
     for (const std::size_t i : select_wanted(own, outermost, true).all())
       if (own[i].residual > tolerance(pairs)) return false;
-    const std::vector<double> with = values_of(pairs, select_wanted(pairs, wanted_, false)),
-                              without = values_of(before, select_wanted(before, wanted_, false));
+    const std::vector<double> with = selected_values(pairs, select_wanted(pairs, wanted_, false)),
+                              without = selected_values(before, select_wanted(before, wanted_, false));
     for (std::size_t i = 0; i < with.size(); ++i)
       if (std::abs(with[i] - without[i]) > tolerance(pairs)) return false;
     return true;

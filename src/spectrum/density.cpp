@@ -14,7 +14,7 @@
 namespace hesspect {
 namespace {
 
-constexpr double kSmallest = 1e-290;  // below it 1/σ and what is computed with it overflow
+constexpr double kSmallestMagnitude = 1e-290;  // below it 1/σ and what is computed with it overflow
 
 struct Range {
   double lo = std::numeric_limits<double>::infinity();
@@ -43,7 +43,7 @@ double mean_node_distance(const ProbeQuadrature& quadrature) {
   return sum;
 }
 
-void check(std::span<const ProbeQuadrature> quadratures) {
+void check_all(std::span<const ProbeQuadrature> quadratures) {
   for (const ProbeQuadrature& quadrature : quadratures) {
     if (quadrature.weight.size() != quadrature.ritz.size())
       throw UsageError("density: probe " + std::to_string(quadrature.probe) + " has " +
@@ -112,7 +112,7 @@ class SparseGrid {
 double default_sigma(std::span<const ProbeQuadrature> quadratures) {
   const Range range = node_range(quadratures);
   if (!(range.width() > 1e-6 * range.magnitude()))  // one value, to rounding
-    return range.magnitude() > kSmallest && std::isfinite(range.magnitude()) ? 1e-3 * range.magnitude() : 1e-3;
+    return range.magnitude() > kSmallestMagnitude && std::isfinite(range.magnitude()) ? 1e-3 * range.magnitude() : 1e-3;
   double distance = 0;
   std::size_t steps = 1;
   bool exact = true;
@@ -132,7 +132,7 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
     throw UsageError("sigma must be a positive number (or 0 to have it chosen), not " + format_number(options.sigma));
   if (!(options.points_per_sigma >= 1) || !(options.reach >= 4) || !(options.points_per_sigma * options.reach <= 1e6))
     throw UsageError("density: at least 1 point per sigma and a reach of 4 sigma, and at most 1e6 points in a reach");
-  check(quadratures);
+  check_all(quadratures);
   result.sigma = options.sigma > 0 ? options.sigma : default_sigma(quadratures);
   const Range range = node_range(quadratures);
   if (!(range.hi >= range.lo)) return result;
@@ -142,7 +142,7 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
     throw UsageError("sigma = " + format_number(result.sigma) + " with eigenvalues up to " +
                      format_number(range.magnitude()) + " passes what a double holds; take a smaller sigma");
   const double spacing = result.sigma / options.points_per_sigma;
-  if (spacing < resolvable || result.sigma < 1e-3 * kSmallest)
+  if (spacing < resolvable || result.sigma < 1e-3 * kSmallestMagnitude)
     throw UsageError("sigma = " + format_number(result.sigma) + " is too small for eigenvalues up to " +
                      format_number(range.magnitude()));
 

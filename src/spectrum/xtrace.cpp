@@ -22,7 +22,7 @@ constexpr double kLeverage = 1 - 1e-8;
 /// by up to 2 while the vectors are about as many as the outliers).
 constexpr double kSharedScaled = 1.25, kSharedPlain = 1.5;
 /// The interval is looked at after each round, which makes it too narrow, as in trace.cpp.
-constexpr double kOptionalStopping = 1.1;
+constexpr double kStoppingOfXTrace = 1.1;
 
 // With Ω [n, m] random vectors and A Ω = Q R, the estimate without vector i is
 //
@@ -60,7 +60,7 @@ class XTrace : public SketchingEstimator {
     for (const double one : all) square += (one - trace.value) * (one - trace.value);
     trace.standard_error = (scaled() ? kSharedScaled : kSharedPlain) * std::sqrt(square / (count - 1) / count);
     trace.confidence = options_.confidence;
-    trace.half_width = kOptionalStopping * trace.standard_error *
+    trace.half_width = kStoppingOfXTrace * trace.standard_error *
                        student_quantile(options_.confidence, static_cast<std::int64_t>(all.size()) - 1);
     trace.samples = static_cast<std::int64_t>(all.size());
     for (std::size_t j = 0; j < h_.size(); ++j) trace.captured += h_[j][j];

@@ -10,7 +10,7 @@
 #include "hesspect/core/errors.h"
 #include "support/forwarding_communicator.h"
 
-namespace hesspect {
+namespace hesspect::agree_test {
 namespace {
 
 template <class E>
@@ -120,4 +120,4 @@ TEST_F(AgreeTest, SuccessCostsOneSmallSum) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::agree_test

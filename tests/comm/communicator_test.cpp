@@ -14,7 +14,7 @@
 #include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::communicator_test {
 namespace {
 
 struct Case {
@@ -268,4 +268,4 @@ TEST(MpiCommunicator, RefusesCudaTensors) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::communicator_test

@@ -8,7 +8,7 @@
 
 #include "hesspect/comm/make_communicator.h"
 
-namespace hesspect {
+namespace hesspect::desk_test {
 namespace {
 
 class DeskTest : public ::testing::Test {
@@ -79,4 +79,4 @@ TEST_F(DeskTest, OneAfterAnother) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::desk_test

@@ -7,7 +7,7 @@
 
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::failure_test {
 namespace {
 
 int rank() {
@@ -61,4 +61,4 @@ TEST(FailureMeeting, ARankThatFailsAloneFindsOut) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::failure_test

@@ -11,7 +11,7 @@
 #include "hesspect/comm/make_communicator.h"
 #include "hesspect/core/timer.h"
 
-namespace hesspect {
+namespace hesspect::heartbeat_test {
 namespace {
 
 constexpr double kLostAfterS = 1.5, kLongS = 4;
@@ -88,4 +88,4 @@ TEST_F(HeartbeatTest, OffWhereNothingIsAsked) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::heartbeat_test

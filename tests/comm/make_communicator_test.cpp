@@ -4,7 +4,7 @@
 
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::make_communicator_test {
 namespace {
 
 TEST(MakeCommunicator, OneRankIsLocal) {
@@ -27,4 +27,4 @@ TEST(MakeCommunicator, Devices) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::make_communicator_test

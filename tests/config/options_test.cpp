@@ -8,7 +8,7 @@
 
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::options_test {
 namespace {
 
 const std::vector<std::string> kAnalyze = {"analyze", "--model", "m.pt2",    "--data", "d.h5",
@@ -522,4 +522,4 @@ TEST(Options, OfAnotherLoss) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::options_test

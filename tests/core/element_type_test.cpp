@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-namespace hesspect {
+namespace hesspect::element_type_test {
 namespace {
 
 TEST(ElementTypes, SizesAndNames) {
@@ -62,4 +62,4 @@ TEST(ElementTypes, FirstNonFiniteOfHalves) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::element_type_test

@@ -4,7 +4,7 @@
 
 #include <string>
 
-namespace hesspect {
+namespace hesspect::json_nesting_test {
 namespace {
 
 TEST(JsonNesting, CountsListsAndObjects) {
@@ -28,4 +28,4 @@ TEST(JsonNesting, AnyTextWillDo) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::json_nesting_test

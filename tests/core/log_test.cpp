@@ -4,7 +4,7 @@
 
 #include "core/input_error.h"
 
-namespace hesspect {
+namespace hesspect::log_test {
 namespace {
 
 template <class Action>
@@ -73,4 +73,4 @@ TEST(Log, ProgressOffATerminal) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::log_test

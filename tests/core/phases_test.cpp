@@ -8,7 +8,7 @@
 #include "hesspect/core/phases.h"
 #include "hesspect/core/timer.h"
 
-namespace hesspect {
+namespace hesspect::phases_test {
 namespace {
 
 void pass_ms(int ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
@@ -85,4 +85,4 @@ TEST(Timeline, ManyEventsAreLeftOutButPhasesStay) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::phases_test

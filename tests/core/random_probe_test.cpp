@@ -9,7 +9,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/timer.h"
 
-namespace hesspect {
+namespace hesspect::random_probe_test {
 namespace {
 
 constexpr std::array kDistributions{ProbeDistribution::kRademacher, ProbeDistribution::kGaussian,
@@ -146,4 +146,4 @@ TEST(RandomProbe, Names) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::random_probe_test

@@ -8,7 +8,7 @@
 #include "core/mutation.h"
 #include "core/temporary_folder.h"
 
-namespace hesspect {
+namespace hesspect::safetensors_test {
 namespace {
 
 std::string file_of(const std::string& header, const std::string& data, std::uint64_t length) {
@@ -156,4 +156,4 @@ TEST_F(Safetensors, Fuzz) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::safetensors_test

@@ -7,7 +7,7 @@
 #include "core/input_error.h"
 #include "core/temporary_folder.h"
 
-namespace hesspect {
+namespace hesspect::sha256_test {
 namespace {
 
 // FIPS 180-2, appendix B.
@@ -41,4 +41,4 @@ TEST(Sha256, UnreadableFile) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::sha256_test

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-namespace hesspect {
+namespace hesspect::text_test {
 namespace {
 
 TEST(Text, NearestName) {
@@ -71,4 +71,4 @@ TEST(Text, ShapesCountsNames) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::text_test

@@ -7,7 +7,7 @@
 #include "core/temporary_folder.h"
 #include "core/zip_writer.h"
 
-namespace hesspect {
+namespace hesspect::zip_archive_test {
 namespace {
 
 using test::zip_of;
@@ -63,4 +63,4 @@ TEST(ZipArchive, Fuzz) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::zip_archive_test

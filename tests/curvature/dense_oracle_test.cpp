@@ -7,7 +7,7 @@
 #include "hesspect/curvature/hessian.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::dense_oracle_test {
 namespace {
 
 using test::Fixture;
@@ -97,4 +97,4 @@ INSTANTIATE_TEST_SUITE_P(Models, DenseOracle,
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::dense_oracle_test

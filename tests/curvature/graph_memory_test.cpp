@@ -13,7 +13,7 @@
 #include "support/fixture.h"
 #include "support/heap.h"
 
-namespace hesspect {
+namespace hesspect::graph_memory_test {
 namespace {
 
 using test::Fixture;
@@ -110,4 +110,4 @@ TEST(Memory, EveryAllocationThatFailsIsAgreedOn) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::graph_memory_test

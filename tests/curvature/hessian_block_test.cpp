@@ -8,7 +8,7 @@
 #include "support/failing_allocator.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::hessian_block_test {
 namespace {
 
 using test::Fixture;
@@ -158,4 +158,4 @@ TEST(Stats, CountProductsAndMessages) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::hessian_block_test

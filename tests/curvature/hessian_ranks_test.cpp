@@ -6,7 +6,7 @@
 #include "hesspect/curvature/hessian.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::hessian_ranks_test {
 namespace {
 
 using test::Fixture;
@@ -101,4 +101,4 @@ TEST(BadRows, EveryRankThrowsTheSame) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::hessian_ranks_test

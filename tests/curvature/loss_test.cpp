@@ -11,7 +11,7 @@
 
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::loss_test {
 namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -274,4 +274,4 @@ TEST(Counts, AreOfTheWeightsThatTheSumHas) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::loss_test

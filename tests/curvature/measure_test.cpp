@@ -11,7 +11,7 @@
 #include "support/fixture.h"
 #include "support/heap.h"
 
-namespace hesspect {
+namespace hesspect::measure_test {
 namespace {
 
 using test::Fixture;
@@ -201,4 +201,4 @@ TEST(FreeMemory, OnTheCpuIsTheNodes) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::measure_test

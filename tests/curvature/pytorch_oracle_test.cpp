@@ -5,7 +5,7 @@
 #include "hesspect/curvature/hessian.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::pytorch_oracle_test {
 namespace {
 
 using test::Fixture;
@@ -91,4 +91,4 @@ TEST(Edges, BoundedBatchMaskOfInfinitiesSparseEmbedding) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::pytorch_oracle_test

@@ -6,7 +6,7 @@
 
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::row_check_test {
 namespace {
 
 using test::Fixture;
@@ -61,4 +61,4 @@ TEST(WrongModels, AreRefused) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::row_check_test

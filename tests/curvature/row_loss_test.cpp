@@ -17,7 +17,7 @@
 #include "hesspect/core/errors.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::row_loss_test {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -407,4 +407,4 @@ TEST(Outputs, ThatAreTheLoss) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::row_loss_test

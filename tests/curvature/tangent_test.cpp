@@ -11,7 +11,7 @@
 #include "../../src/curvature/local_loss.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::tangent_test {
 namespace {
 
 using test::Fixture;
@@ -209,4 +209,4 @@ INSTANTIATE_TEST_SUITE_P(Losses, TangentProgramTest, ::testing::ValuesIn(test::k
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::tangent_test

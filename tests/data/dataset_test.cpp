@@ -14,7 +14,7 @@
 #include "core/temporary_folder.h"
 #include "hesspect/core/hdf5_handle.h"
 
-namespace hesspect {
+namespace hesspect::dataset_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -429,4 +429,4 @@ TEST_F(LoadShard, TruncatedFiles) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::dataset_test

@@ -17,7 +17,7 @@
 #include "io/checkpoint_rows.h"
 #include "io/run_state.h"
 
-namespace hesspect {
+namespace hesspect::checkpoint_kill_test {
 namespace {
 
 using test::RunState;
@@ -127,4 +127,4 @@ TEST(CheckpointKill, WhatWasCommittedIsWhole) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::checkpoint_kill_test

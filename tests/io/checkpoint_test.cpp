@@ -17,7 +17,7 @@
 #include "io/checkpoint_rows.h"
 #include "io/run_state.h"
 
-namespace hesspect {
+namespace hesspect::checkpoint_test {
 namespace {
 
 using test::RunState;
@@ -530,4 +530,4 @@ TEST_F(Checkpoint, AFullDiskLeavesTheEarlierGenerationsWhole) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::checkpoint_test

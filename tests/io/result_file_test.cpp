@@ -14,7 +14,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/io/atomic_file.h"
 
-namespace hesspect {
+namespace hesspect::result_file_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -547,4 +547,4 @@ TEST_F(ResultFile, OtherFilesAreNoResults) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::result_file_test

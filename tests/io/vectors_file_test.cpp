@@ -13,7 +13,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/safetensors.h"
 
-namespace hesspect {
+namespace hesspect::vectors_file_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -207,4 +207,4 @@ TEST(VectorsFileNames, Suffixes) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::vectors_file_test

@@ -11,7 +11,7 @@
 #include "hesspect/core/errors.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::block_lanczos_test {
 namespace {
 
 using testing::DenseOperator;
@@ -257,4 +257,4 @@ TEST_F(BlockLanczosTest, WhatIsNotFiniteIsToldOnAllRanks) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::block_lanczos_test

@@ -8,7 +8,7 @@
 #include "hesspect/krylov/lanczos.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::ghosts_test {
 namespace {
 
 using testing::pattern_vector;
@@ -99,4 +99,4 @@ TEST(Ghosts, CopiesShareTheWeight) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::ghosts_test

@@ -11,7 +11,7 @@
 #include "hesspect/krylov/lanczos.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::lanczos_mpi_test {
 namespace {
 
 using testing::DenseOperator;
@@ -92,4 +92,4 @@ TEST(LanczosMpi, ANonFiniteShardIsAnErrorOnAllRanks) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::lanczos_mpi_test

@@ -10,7 +10,7 @@
 #include "hesspect/krylov/tridiagonal_eigen.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::lanczos_test {
 namespace {
 
 using testing::DenseOperator;
@@ -236,4 +236,4 @@ TEST(Lanczos, HugeAndTinyScales) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::lanczos_test

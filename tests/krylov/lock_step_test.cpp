@@ -10,7 +10,7 @@
 #include "krylov/runs.h"
 #include "support/forwarding_communicator.h"
 
-namespace hesspect {
+namespace hesspect::lock_step_test {
 namespace {
 
 using testing::DiagonalOperator;
@@ -129,4 +129,4 @@ TEST(LockStep, ANonFiniteProductLeavesAllRunsBetweenSteps) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::lock_step_test

@@ -10,7 +10,7 @@
 #include "hesspect/krylov/tridiagonal_eigen.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::narrow_basis_test {
 namespace {
 
 using testing::DiagonalOperator;
@@ -216,4 +216,4 @@ TEST(NarrowBasis, UnknownAndWiderStorageIsRefused) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::narrow_basis_test

@@ -10,7 +10,7 @@
 #include "hesspect/core/errors.h"
 #include "krylov/runs.h"
 
-namespace hesspect {
+namespace hesspect::resume_test {
 namespace {
 
 using testing::DenseOperator;
@@ -274,4 +274,4 @@ TEST(LanczosRecordBytes, AreExactAndChecked) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::resume_test

@@ -9,7 +9,7 @@
 #include "hesspect/core/errors.h"
 #include "krylov/runs.h"
 
-namespace hesspect {
+namespace hesspect::thick_restart_test {
 namespace {
 
 using testing::DenseOperator;
@@ -190,4 +190,4 @@ TEST(ThickRestart, WhatCantBeKeptIsRefused) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::thick_restart_test

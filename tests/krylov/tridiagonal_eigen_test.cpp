@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numbers>
 
-namespace hesspect {
+namespace hesspect::tridiagonal_eigen_test {
 namespace {
 
 // The second-difference matrix: eigenvalues 2 − 2 cos(kπ/(m+1)), eigenvectors √(2/(m+1)) sin(ikπ/(m+1)).
@@ -69,4 +69,4 @@ TEST(TridiagonalEigen, LargeWithoutVectorsAgreesWithDense) {
 TEST(TridiagonalEigen, Empty) { EXPECT_TRUE(tridiagonal_eigen({}, {}).values.empty()); }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::tridiagonal_eigen_test

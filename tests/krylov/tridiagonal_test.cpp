@@ -10,7 +10,7 @@
 #include "hesspect/krylov/lanczos_record.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::tridiagonal_test {
 namespace {
 
 /// Steps, a breakdown, a fresh block, a thick restart that keeps three of seven rows, further steps.
@@ -108,4 +108,4 @@ TEST(Replay, GoesThroughTheSameStates) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::tridiagonal_test

@@ -9,7 +9,7 @@
 
 #include "hesspect/core/buffer_sizes.h"
 
-namespace hesspect {
+namespace hesspect::vector_math_test {
 namespace {
 
 std::vector<at::Tensor> random_rows(const std::vector<std::int64_t>& sizes, std::int64_t n, at::ScalarType dtype) {
@@ -231,4 +231,4 @@ TEST(VectorMath, RowsWiderThanTheVectorAreRefused) {
 INSTANTIATE_TEST_SUITE_P(Dtypes, VectorMathTyped, ::testing::Values(at::kFloat, at::kDouble));
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::vector_math_test

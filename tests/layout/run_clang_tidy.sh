@@ -23,10 +23,19 @@ else
   mapfile -t files < <(find src/core src/config src/model/unpickle.cpp -name '*.cpp' | sort)
 fi
 
-# GCC's precompiled header cannot be read by clang, and is only a shortcut: leave it out.
+# GCC's precompiled header cannot be read by clang, and is only a shortcut: leave it out. Of files that the build joins each
+# is looked at alone.
 commands=$(mktemp -d)
 trap 'rm -rf "$commands"' EXIT
-sed -E 's# -Winvalid-pch##g; s# -include [^ ]*cmake_pch\.hxx##g' "$build/compile_commands.json" > "$commands/compile_commands.json"
+python3 - "$build/compile_commands.json" >"$commands/compile_commands.json" <<'PYTHON'
+import json, re, sys
+alone = []
+for entry in json.load(open(sys.argv[1])):
+    entry["command"] = re.sub(r" -Winvalid-pch| -include [^ ]*cmake_pch\.hxx", "", entry["command"])
+    joined = re.findall(r'#include "(.*\.cpp)"', open(entry["file"]).read()) if "/Unity/" in entry["file"] else [entry["file"]]
+    alone += [entry | {"file": file, "command": entry["command"].replace(entry["file"], file)} for file in joined]
+json.dump(alone, sys.stdout)
+PYTHON
 
 printf '%s\0' "${files[@]}" |
   xargs -0 -n 1 -P "$(nproc)" "$tidy" -p "$commands" --quiet --warnings-as-errors='*' 2> >(grep -v 'warnings generated\|warnings treated as errors' >&2 || true)

@@ -8,7 +8,7 @@
 #include "hesspect/core/zip_archive.h"
 #include "hesspect/model/program.h"
 
-namespace hesspect {
+namespace hesspect::broken_program_test {
 namespace {
 
 constexpr const char* kModel = "models/model.json";
@@ -108,4 +108,4 @@ TEST_F(BrokenProgram, OutputsThatAreNothing) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::broken_program_test

@@ -14,7 +14,7 @@
 #include "hesspect/core/errors.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::program_test {
 namespace {
 
 using test::fixtures_dir;
@@ -250,4 +250,4 @@ TEST(Archive, DamagedFilesAreRefused) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::program_test

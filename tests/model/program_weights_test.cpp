@@ -7,7 +7,7 @@
 #include "hesspect/model/program.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::program_weights_test {
 namespace {
 
 using test::input_error;
@@ -134,4 +134,4 @@ TEST(Weightless, StandInsRun) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::program_weights_test

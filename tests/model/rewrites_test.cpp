@@ -7,7 +7,7 @@
 
 #include <functional>
 
-namespace hesspect {
+namespace hesspect::rewrites_test {
 namespace {
 
 using Function = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
@@ -121,4 +121,4 @@ TEST(Copy, BroadcastsAndConverts) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::rewrites_test

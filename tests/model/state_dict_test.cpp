@@ -14,7 +14,7 @@
 #include "core/zip_writer.h"
 #include "hesspect/data/dataset.h"
 
-namespace hesspect {
+namespace hesspect::state_dict_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -711,4 +711,4 @@ TEST(Overlay, NearNames) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::state_dict_test

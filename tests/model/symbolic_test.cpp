@@ -5,7 +5,7 @@
 
 #include <limits>
 
-namespace hesspect {
+namespace hesspect::symbolic_test {
 namespace {
 
 c10::IValue call(const std::string& target, std::vector<c10::IValue> arguments) {
@@ -105,4 +105,4 @@ TEST(Symbolic, FloatsFollowPython) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::symbolic_test

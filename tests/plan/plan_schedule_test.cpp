@@ -8,7 +8,7 @@
 
 #include "hesspect/plan/plan.h"
 
-namespace hesspect {
+namespace hesspect::plan_schedule_test {
 namespace {
 
 constexpr double kGraph = 1, kPullback = 2;  // s
@@ -123,4 +123,4 @@ TEST(PlanSchedule, LargeWorldsArePlanned) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::plan_schedule_test

@@ -11,7 +11,7 @@
 
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::plan_test {
 namespace {
 
 constexpr std::int64_t kGiB = std::int64_t{1} << 30;
@@ -587,4 +587,4 @@ TEST(PlanText, DescriptionSaysWhatMatters) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::plan_test

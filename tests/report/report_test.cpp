@@ -8,7 +8,7 @@
 #include "hesspect/report/assemble.h"
 #include "hesspect/report/text.h"
 
-namespace hesspect {
+namespace hesspect::report_test {
 namespace {
 
 Goals eigen_goals() {
@@ -81,4 +81,4 @@ TEST(Text, ThePageHoldsTheFindings) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::report_test

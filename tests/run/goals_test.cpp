@@ -5,7 +5,7 @@
 
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::goals_test {
 namespace {
 
 constexpr std::int64_t kParameters = 1'000'000;
@@ -146,4 +146,4 @@ TEST(Demand, OfADiagonal) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::goals_test

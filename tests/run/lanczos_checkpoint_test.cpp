@@ -15,7 +15,7 @@
 #include "hesspect/comm/mpi_communicator.h"
 #include "krylov/runs.h"
 
-namespace hesspect {
+namespace hesspect::lanczos_checkpoint_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -71,4 +71,4 @@ TEST(LanczosCheckpoint, ThickRestartsAreNewGenerations) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::lanczos_checkpoint_test

@@ -14,7 +14,7 @@
 #include "ledger_fields.h"
 #include "messages.h"
 
-namespace hesspect {
+namespace hesspect::ledger_test {
 namespace {
 
 std::uint64_t bits(double value) { return std::bit_cast<std::uint64_t>(value); }
@@ -284,4 +284,4 @@ TEST(Ledger, ProductsAreThoseOfAllStartsAndGroups) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::ledger_test

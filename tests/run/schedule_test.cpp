@@ -12,7 +12,7 @@
 #include "hesspect/run/answers.h"
 #include "hesspect/spectrum/probe.h"
 
-namespace hesspect {
+namespace hesspect::schedule_test {
 namespace {
 
 constexpr std::int64_t kDimensions = 10'000;
@@ -274,4 +274,4 @@ TEST(Schedule, ManySamplesTakeTimeInProportion) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::schedule_test

@@ -10,7 +10,7 @@
 #include "hesspect/spectrum/eigenvalues.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::block_eigenvalues_test {
 namespace {
 
 using testing::DenseOperator;
@@ -185,4 +185,4 @@ TEST_F(BlockEigenvalues, WhatCantBeIsRefused) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::block_eigenvalues_test

@@ -13,7 +13,7 @@
 #include "spectrum/planted.h"
 #include "spectrum/run_probe.h"
 
-namespace hesspect {
+namespace hesspect::cumulative_test {
 namespace {
 
 using testing::DenseOperator;
@@ -425,4 +425,4 @@ TEST(Cumulative, VarianceReductionCentresOutliers) {  // the raw first moment is
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::cumulative_test

@@ -10,7 +10,7 @@
 #include "hesspect/spectrum/trace.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::deflation_test {
 namespace {
 
 LocalCommunicator local;
@@ -174,4 +174,4 @@ TEST(LayerDots, SumOverRowsOfLayers) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::deflation_test

@@ -16,7 +16,7 @@
 #include "spectrum/planted.h"
 #include "spectrum/run_probe.h"
 
-namespace hesspect {
+namespace hesspect::density_coverage_test {
 namespace {
 
 using testing::PlantedSpectrum;
@@ -129,4 +129,4 @@ INSTANTIATE_TEST_SUITE_P(Planted, Coverage,
                          [](const ::testing::TestParamInfo<Case>& c) { return std::string(c.param.name); });
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::density_coverage_test

@@ -12,7 +12,7 @@
 #include "krylov/test_operators.h"
 #include "spectrum/run_probe.h"
 
-namespace hesspect {
+namespace hesspect::density_test {
 namespace {
 
 using testing::DenseOperator;
@@ -255,4 +255,4 @@ TEST(Density, OutliersWeighOneNthWhereTheDimensionIsGiven) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::density_test

@@ -15,7 +15,7 @@
 #include "krylov/test_operators.h"
 #include "spectrum/planted.h"
 
-namespace hesspect {
+namespace hesspect::eigen_coverage_test {
 namespace {
 
 using testing::PlantedSpectrum;
@@ -259,4 +259,4 @@ TEST(GradientDescent, ConvergesBelowTheEdgeAndDivergesAbove) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::eigen_coverage_test

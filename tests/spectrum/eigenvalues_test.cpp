@@ -13,7 +13,7 @@
 #include "krylov/test_operators.h"
 #include "spectrum/run_probe.h"
 
-namespace hesspect {
+namespace hesspect::eigenvalues_test {
 namespace {
 
 using testing::DenseOperator;
@@ -423,4 +423,4 @@ TEST(Residuals, NotFiniteIsAnError) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::eigenvalues_test

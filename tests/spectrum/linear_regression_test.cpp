@@ -10,7 +10,7 @@
 #include "spectrum/planted.h"
 #include "spectrum/run_probe.h"
 
-namespace hesspect {
+namespace hesspect::linear_regression_test {
 namespace {
 
 LocalCommunicator local;
@@ -66,4 +66,4 @@ TEST(LinearRegression, OverParameterisedHasZerosForTheRest) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::linear_regression_test

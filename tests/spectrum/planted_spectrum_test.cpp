@@ -14,7 +14,7 @@
 #include "spectrum/planted.h"
 #include "spectrum/run_probe.h"
 
-namespace hesspect {
+namespace hesspect::planted_spectrum_test {
 namespace {
 
 using testing::PlantedSpectrum;
@@ -121,4 +121,4 @@ TEST(PlantedSpectrum, WhatAClosedSpaceLeavesOverMayBeMore) {  // each of three v
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::planted_spectrum_test

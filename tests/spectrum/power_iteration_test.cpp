@@ -10,7 +10,7 @@
 #include "hesspect/spectrum/eigenvalues.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::power_iteration_test {
 namespace {
 
 using testing::RotatedDiagonalOperator;
@@ -103,4 +103,4 @@ TEST_F(PowerIterationTest, ProductsThatAreNotFiniteAreTold) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::power_iteration_test

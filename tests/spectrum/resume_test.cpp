@@ -9,7 +9,7 @@
 #include "hesspect/spectrum/probe.h"
 #include "krylov/runs.h"
 
-namespace hesspect {
+namespace hesspect::resume_test {
 namespace {
 
 using testing::DenseOperator;
@@ -124,4 +124,4 @@ TEST(ResumedEigenvalues, WithAnotherBasis) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::resume_test

@@ -12,7 +12,7 @@
 #include "spectrum/run_probe.h"
 #include "support/forwarding_communicator.h"
 
-namespace hesspect {
+namespace hesspect::spectrum_mpi_test {
 namespace {
 
 double spectrum_entry(std::int64_t i) {
@@ -110,4 +110,4 @@ TEST(SpectrumMpi, ARankWithoutMemoryForAProbeIsHeardOnAll) {
 #endif
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::spectrum_mpi_test

@@ -20,7 +20,7 @@
 #include "spectrum/planted.h"
 #include "spectrum/samples_needed.h"
 
-namespace hesspect {
+namespace hesspect::trace_coverage_test {
 namespace {
 
 using testing::PlantedSpectrum;
@@ -254,4 +254,4 @@ TEST(TraceCoverageDense, Rademacher) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::trace_coverage_test

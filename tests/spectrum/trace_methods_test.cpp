@@ -13,7 +13,7 @@
 #include "hesspect/spectrum/trace.h"
 #include "krylov/test_operators.h"
 
-namespace hesspect {
+namespace hesspect::trace_methods_test {
 namespace {
 
 using testing::DenseOperator;
@@ -255,4 +255,4 @@ TEST_F(TraceMethods, WhatCantBeIsTold) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::trace_methods_test

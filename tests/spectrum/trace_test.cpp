@@ -9,7 +9,7 @@
 #include "krylov/test_operators.h"
 #include "spectrum/samples_needed.h"
 
-namespace hesspect {
+namespace hesspect::trace_test {
 namespace {
 
 std::int64_t samples_forecast(double captured, const std::vector<DeflatedSample>& samples, const TraceRule& rule) {
@@ -144,4 +144,4 @@ TEST(LayerEstimates, MeansAndErrors) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::trace_test

@@ -3,7 +3,7 @@
 
 #include "op_check.h"
 
-namespace hesspect::test {
+namespace hesspect::test::attention_rules_test {
 namespace {
 
 using c10::IValue;
@@ -107,4 +107,4 @@ TEST_F(AttentionRule, WhatIsLeftToAutograd) {
 }
 
 }  // namespace
-}  // namespace hesspect::test
+}  // namespace hesspect::test::attention_rules_test

@@ -1,7 +1,7 @@
 // Rules of convolutions: of each dimension, with strides, padding, dilation, groups, and transposed.
 #include "op_check.h"
 
-namespace hesspect::test {
+namespace hesspect::test::convolution_rules_test {
 namespace {
 
 using Ints = std::vector<std::int64_t>;
@@ -69,4 +69,4 @@ TEST(ConvolutionRules, Transposed) {
 }
 
 }  // namespace
-}  // namespace hesspect::test
+}  // namespace hesspect::test::convolution_rules_test

@@ -1,6 +1,6 @@
 #include "kernel_oracle.h"
 
-namespace hesspect {
+namespace hesspect::cross_entropy_kernels_test {
 namespace {
 
 class CrossEntropyKernels : public KernelTest {};
@@ -85,4 +85,4 @@ TEST_P(CrossEntropyKernels, WhatIsNotANumberStaysSo) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::cross_entropy_kernels_test

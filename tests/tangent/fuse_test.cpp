@@ -9,7 +9,7 @@
 #include "hesspect/model/program.h"
 #include "hesspect/tangent/tangent_program.h"
 
-namespace hesspect {
+namespace hesspect::fuse_test {
 namespace {
 
 /// How often which op is differentiated, in the program of a fixture.
@@ -40,4 +40,4 @@ TEST(Fuse, GeluOfGpt2) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::fuse_test

@@ -10,7 +10,7 @@
 
 #include "core/temporary_folder.h"
 
-namespace hesspect {
+namespace hesspect::gpu_kernels_test {
 namespace {
 
 bool is_machine_code_with_kernels(const std::string& image) {
@@ -57,4 +57,4 @@ TEST(GpuKernels, AFileThatIsNotWholeIsNone) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::gpu_kernels_test

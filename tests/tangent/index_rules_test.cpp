@@ -1,7 +1,7 @@
 // Rules of ops that pick entries or rows by a constant index.
 #include "op_check.h"
 
-namespace hesspect::test {
+namespace hesspect::test::index_rules_test {
 namespace {
 
 using Ints = std::vector<std::int64_t>;
@@ -101,4 +101,4 @@ TEST(IndexRules, Repetitions) {
 }
 
 }  // namespace
-}  // namespace hesspect::test
+}  // namespace hesspect::test::index_rules_test

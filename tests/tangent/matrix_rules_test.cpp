@@ -1,7 +1,7 @@
 // Matrix products by rule against autograd.
 #include "op_check.h"
 
-namespace hesspect::test {
+namespace hesspect::test::matrix_rules_test {
 namespace {
 
 TEST(ProductRule, AsAutograd) {
@@ -30,4 +30,4 @@ TEST(LinearRule, AsAutograd) {
 }
 
 }  // namespace
-}  // namespace hesspect::test
+}  // namespace hesspect::test::matrix_rules_test

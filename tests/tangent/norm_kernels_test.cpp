@@ -4,7 +4,7 @@
 
 #include "kernel_oracle.h"
 
-namespace hesspect {
+namespace hesspect::norm_kernels_test {
 namespace {
 
 class NormKernels : public KernelTest {};
@@ -148,4 +148,4 @@ TEST_P(NormKernels, WhatIsNotANumberStaysSo) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::norm_kernels_test

@@ -1,7 +1,7 @@
 // Softmax, log-softmax and the norms by rule against autograd.
 #include "op_check.h"
 
-namespace hesspect::test {
+namespace hesspect::test::norm_rules_test {
 namespace {
 
 using c10::IValue;
@@ -117,4 +117,4 @@ TEST(BatchNormRule, AsAutogradInEvalMode) {
 }
 
 }  // namespace
-}  // namespace hesspect::test
+}  // namespace hesspect::test::norm_rules_test

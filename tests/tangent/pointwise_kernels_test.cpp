@@ -5,7 +5,7 @@
 
 #include "kernel_oracle.h"
 
-namespace hesspect {
+namespace hesspect::pointwise_kernels_test {
 namespace {
 
 using fused::Function;
@@ -183,4 +183,4 @@ TEST_P(PointwiseKernels, OneAndTwoThreadsGiveTheSameBits) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::pointwise_kernels_test

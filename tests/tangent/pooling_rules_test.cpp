@@ -1,7 +1,7 @@
 // Rules of pooling, resampling and windows.
 #include "op_check.h"
 
-namespace hesspect::test {
+namespace hesspect::test::pooling_rules_test {
 namespace {
 
 using Ints = std::vector<std::int64_t>;
@@ -84,4 +84,4 @@ TEST(PoolingRules, PaddingByAConstant) {
 }
 
 }  // namespace
-}  // namespace hesspect::test
+}  // namespace hesspect::test::pooling_rules_test

@@ -1,7 +1,7 @@
 // Rules of ops that reduce over dimensions.
 #include "op_check.h"
 
-namespace hesspect::test {
+namespace hesspect::test::reduction_rules_test {
 namespace {
 
 using Ints = std::vector<std::int64_t>;
@@ -69,4 +69,4 @@ TEST(ReductionRules, LogSumExpAndCumulativeSums) {
 }
 
 }  // namespace
-}  // namespace hesspect::test
+}  // namespace hesspect::test::reduction_rules_test

@@ -2,7 +2,7 @@
 
 #include "kernel_oracle.h"
 
-namespace hesspect {
+namespace hesspect::softmax_kernels_test {
 namespace {
 
 class SoftmaxKernels : public KernelTest {};
@@ -129,4 +129,4 @@ TEST_P(SoftmaxKernels, LogSoftmaxIsAutograds) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::softmax_kernels_test

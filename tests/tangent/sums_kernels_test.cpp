@@ -4,7 +4,7 @@
 
 #include "kernel_oracle.h"
 
-namespace hesspect {
+namespace hesspect::sums_kernels_test {
 namespace {
 
 class SumsKernels : public KernelTest {};
@@ -110,4 +110,4 @@ TEST(KernelArguments, WhatDoesNotFitIsRefused) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::sums_kernels_test

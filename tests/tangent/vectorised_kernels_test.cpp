@@ -10,7 +10,7 @@
 
 #include "hesspect/tangent/kernels.h"
 
-namespace hesspect {
+namespace hesspect::vectorised_kernels_test {
 namespace {
 
 constexpr std::int64_t kRows = 128, kColumns = 256, kElements = kRows * kColumns;
@@ -117,4 +117,4 @@ TEST_P(VectorisedKernels, Rows) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::vectorised_kernels_test

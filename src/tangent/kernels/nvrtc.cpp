@@ -71,11 +71,11 @@ const Nvrtc& nvrtc() {
 }
 
 /// The newest GPU that NVRTC knows and that is no newer than this one. Machine code runs on all of its generation.
-struct Target {
+struct CompileTarget {
   int architecture;
   bool machine_code;
 };
-Target target_for(int capability) {
+CompileTarget target_for(int capability) {
   int count = 0;
   nvrtc().check(nvrtc().architectures_count(&count), "nvrtcGetNumSupportedArchs");
   std::vector<int> known(static_cast<std::size_t>(count));
@@ -87,13 +87,13 @@ Target target_for(int capability) {
   return {best, best / 10 == capability / 10};
 }
 
-std::string option_of(const Target& target) {
+std::string option_of(const CompileTarget& target) {
   return std::string("--gpu-architecture=") + (target.machine_code ? "sm_" : "compute_") +
          std::to_string(target.architecture);
 }
 
 /// The hash of all that the image depends on.
-std::string name_of(int capability) {
+std::string file_name_of(int capability) {
   int major = 0, minor = 0;
   nvrtc().check(nvrtc().version(&major, &minor), "nvrtcVersion");
   const std::string key = std::string(kGpuSource) + '\n' + option_of(target_for(capability)) + '\n' +
@@ -127,7 +127,7 @@ void write_image(const std::filesystem::path& file, const std::string& image) {
 
 std::string compile_for_gpu(int capability) {
   const Nvrtc& api = nvrtc();
-  const Target target = target_for(capability);
+  const CompileTarget target = target_for(capability);
   const std::string architecture = option_of(target);
   const char* options[] = {architecture.c_str(), "--std=c++17"};
   nvrtcProgram program = nullptr;
@@ -151,7 +151,7 @@ std::string compile_for_gpu(int capability) {
 
 std::string gpu_image(int capability, const std::filesystem::path& folder) {
   if (folder.empty()) return compile_for_gpu(capability);
-  const std::filesystem::path file = folder / name_of(capability);
+  const std::filesystem::path file = folder / file_name_of(capability);
   std::string image = read_image(file);
   if (!image.empty()) return image;
   image = compile_for_gpu(capability);

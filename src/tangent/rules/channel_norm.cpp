@@ -17,7 +17,7 @@ using Kind = FusedSum::Kind;
 std::string_view name_of(const Arguments& arguments) { return arguments.instruction.op->schema().name(); }
 
 /// x [N, C, ..] and the weights that are there, of one type that the kernels take; outputs but the first are unread.
-bool takes(const Arguments& arguments, std::size_t weight, std::size_t bias) {
+bool takes_weights(const Arguments& arguments, std::size_t weight, std::size_t bias) {
   const at::Tensor& x = arguments.tensor(0);
   if (!is_fusible(x) || x.dim() < 2 || x.numel() == 0 || arguments.active_beyond({0, weight, bias})) return false;
   for (const std::size_t operand : {weight, bias}) {
@@ -40,7 +40,7 @@ class GroupNorm final : public NodeRun {
     const Layout layout(arguments);
     const bool has_statistics =
         layout.is_instance && (arguments.optional_tensor(3).defined() || !arguments.values[5].toBool());
-    return !has_statistics && takes(arguments, layout.weight, layout.bias);
+    return !has_statistics && takes_weights(arguments, layout.weight, layout.bias);
   }
 
   explicit GroupNorm(const Arguments& arguments)
@@ -211,7 +211,7 @@ class BatchNorm final : public NodeRun {
     const at::Tensor mean = arguments.optional_tensor(3), variance = arguments.optional_tensor(4);
     if (!mean.defined() || !variance.defined() || (has_mode(arguments) && arguments.values[5].toBool())) return false;
     const at::ScalarType type = arguments.tensor(0).scalar_type();
-    return mean.scalar_type() == type && variance.scalar_type() == type && takes(arguments, 1, 2);
+    return mean.scalar_type() == type && variance.scalar_type() == type && takes_weights(arguments, 1, 2);
   }
 
   explicit BatchNorm(const Arguments& arguments)

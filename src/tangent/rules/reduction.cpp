@@ -56,7 +56,7 @@ struct Reduced {
   }
 };
 
-bool takes_real(const Arguments& arguments) {
+bool takes_real_input(const Arguments& arguments) {
   const at::Tensor& x = arguments.tensor(0);
   return !arguments.active_beyond({0}) && !x.is_complex() && at::isFloatingType(x.scalar_type());
 }
@@ -64,7 +64,7 @@ bool takes_real(const Arguments& arguments) {
 /// Ops that leave the type as it is.
 bool takes_real_of_type(const Arguments& arguments) {
   const IValue dtype = argument_named(arguments, "dtype");
-  return takes_real(arguments) && (dtype.isNone() || dtype.toScalarType() == arguments.tensor(0).scalar_type());
+  return takes_real_input(arguments) && (dtype.isNone() || dtype.toScalarType() == arguments.tensor(0).scalar_type());
 }
 
 /// sum, mean
@@ -103,7 +103,7 @@ class Total final : public OneToOne {
 class Variance final : public NodeRun {
  public:
   static bool covers(const Arguments& arguments) {
-    return takes_real(arguments) && static_cast<double>(Reduced(arguments).count) > correction_of(arguments);
+    return takes_real_input(arguments) && static_cast<double>(Reduced(arguments).count) > correction_of(arguments);
   }
 
   explicit Variance(Arguments arguments)
@@ -235,7 +235,7 @@ class Norm final : public NodeRun {
 /// amax, amin, and max and min of all entries: where several are the largest, they share the adjoint evenly.
 class Extreme final : public NodeRun {
  public:
-  static bool covers(const Arguments& arguments) { return takes_real(arguments); }
+  static bool covers(const Arguments& arguments) { return takes_real_input(arguments); }
 
   explicit Extreme(Arguments arguments) : arguments_(std::move(arguments)), over_(arguments_) {}
 
@@ -267,7 +267,7 @@ class Extreme final : public NodeRun {
 /// logsumexp: with p = exp(x − y), y_dot = sum p x_dot.
 class LogSumExp final : public NodeRun {
  public:
-  static bool covers(const Arguments& arguments) { return takes_real(arguments); }
+  static bool covers(const Arguments& arguments) { return takes_real_input(arguments); }
 
   explicit LogSumExp(Arguments arguments) : arguments_(std::move(arguments)), over_(arguments_) {}
 

@@ -1,0 +1,9 @@
+// The main of the tests that run alone.
+#include <gtest/gtest.h>
+
+#include "support/chosen_files.h"
+
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  return hesspect::test::choose_files(argc, argv) ? RUN_ALL_TESTS() : 1;
+}
