@@ -11,7 +11,7 @@
 #include "hesspect/core/memory.h"
 #include "support/heap.h"
 
-namespace hesspect {
+namespace hesspect::large_blocks_test {
 namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
@@ -81,4 +81,4 @@ TEST(LargeBlocks, TakeLittleMoreThanTheMostInUse) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::large_blocks_test
