@@ -19,6 +19,7 @@ constexpr double kZeroWidth = 1e-6;
 
 struct CumulativeOptions {
   double confidence = 0.9;  // of the band and of w1
+  double moved = 0;         // what the precision of products moves eigenvalues by, in the mean: w1_precision
 };
 
 /// A probe's quadrature with its converged eigenvalues as exact points.
@@ -49,7 +50,7 @@ double quadrature_w1(const ProbeQuadrature& quadrature, std::int64_t n);
 /// F, its band and the rest. Local; nothing random. Probes without a step are left out; of none the result is empty,
 /// its w1 infinite. Where one probe has found all n eigenvalues, those are the result ("exact").
 ///
-/// w1 = w1_sampling + w1_quadrature. The first is the quantile of the normal (a priori) or Student's (jackknife)
+/// w1 = w1_sampling + w1_quadrature + w1_precision. The first is the quantile of the normal (a priori) or Student's (jackknife)
 /// distribution times ∫ s(λ) dλ, s the standard error of F: by Minkowski's inequality ∫ s bounds the root mean square
 /// of ∫ |F̂ − F|. A priori s² = 2 Φ (1 − Φ) / (P (n + 2)), which is the variance of the share Φ for spherical probes and
 /// a bound of it for Rademacher ones, with the estimate in Φ's place and n less the exact points. To that comes, and
