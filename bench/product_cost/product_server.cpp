@@ -2,11 +2,12 @@
 // that bench/versus/products.py can alternate between it and other tools.
 //
 // Usage: product_server MODE MODEL.pt2 DATA LOSS ROWS MICRO_BATCH DTYPE [WEIGHTS.safetensors]
-// MODE: kept, rebuilt, segments or autograd, or ggn (kept). Targets of causal_lm are taken as shifted already.
+// MODE: kept, rebuilt, segments or autograd, ggn (kept), or bf16 (kept, matrices multiplied in it). Targets of causal_lm are taken as shifted already.
 // Says `ready KEPT MICRO_BATCHES BYTES`, the last being the most that were resident before any derivative; answers each
 // line of its input by a line:
 //   product K  CPU-seconds and wall seconds of a product of K vectors at once
 //   check      vᵀHv and |Hv| of v = (1, …, 1) / √n, which no order of the parameters changes
+//   precision  what bf16 changes: ‖H̃v − Hv‖ / ‖Hv‖ for random signs v, and for Hv in v's place; 0 0 in the other modes
 //   memory     the most bytes that were resident so far
 //   share      seconds of each op in a product, an op a line, then an empty line; not of autograd
 #include <ATen/ATen.h>
@@ -28,17 +29,18 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/hessian.h"
 #include "hesspect/model/state_dict.h"
+#include "hesspect/tangent/precision.h"
 
 namespace {
 
 using namespace hesspect;
 
 ProductMode mode_from(const std::string& name) {
-  if (name == "kept" || name == "ggn") return ProductMode::kKept;
+  if (name == "kept" || name == "ggn" || name == "bf16") return ProductMode::kKept;
   if (name == "rebuilt") return ProductMode::kRebuilt;
   if (name == "segments") return ProductMode::kSegments;
   if (name == "autograd") return ProductMode::kAutograd;
-  throw UsageError("mode '" + name + "'; it may be kept, rebuilt, segments, autograd or ggn");
+  throw UsageError("mode '" + name + "'; it may be kept, rebuilt, segments, autograd, ggn or bf16");
 }
 
 double cpu_seconds() {
@@ -93,8 +95,10 @@ class Products {
 /// Seconds by op of one product of the first micro-batch, the mean of five warm ones.
 void print_share(Program& program, DataShard shard, const HessianOptions& options) {
   LocalLoss local(program, std::move(shard), options.loss, 0);
-  local.choose(
-      {.tangent = true, .segments = options.product == ProductMode::kSegments, .gauss_newton = options.gauss_newton});
+  local.choose({.tangent = true,
+                .segments = options.product == ProductMode::kSegments,
+                .gauss_newton = options.gauss_newton,
+                .precision = options.precision});
   const MicroBatch batch = local.batch({0, options.micro_batch});
   const std::unique_ptr<BatchProducts> products = local.products(batch);
   if (keeps(options.product)) products->keep();
@@ -133,6 +137,8 @@ void serve(int argc, char** argv) {
   options.micro_batch = std::atoll(argv[6]);
   options.product = mode_from(mode);
   options.gauss_newton = mode == "ggn";
+  if (mode == "bf16") options.precision = MatrixPrecision::kBf16;
+  require_units(options.precision, matrix_units(at::kCPU));
   if (needs_target(options.loss.kind)) spec.target = "target";
   LocalCommunicator comm;
   DataShard shard = load_shard(*data, spec, 1, 0);
@@ -151,12 +157,14 @@ void serve(int argc, char** argv) {
       products.time(vectors);
     else if (word == "check")
       products.check();
+    else if (word == "precision")
+      std::printf("%.3g %.3g\n", hessian.precision_effect().error, hessian.precision_effect().leading_error);
     else if (word == "memory")
       std::printf("%lld\n", peak_bytes());
     else if (word == "share")
       print_share(program, load_shard(*data, spec, 1, 0), options);
     else
-      throw UsageError("'" + line + "': product K, check, memory or share");
+      throw UsageError("'" + line + "': product K, check, precision, memory or share");
   }
 }
 

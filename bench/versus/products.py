@@ -22,7 +22,7 @@ import problems
 import runs
 
 HERE = Path(__file__).resolve().parent
-MODES = ("kept", "rebuilt", "segments", "autograd", "ggn")  # of hesspect
+MODES = ("kept", "rebuilt", "segments", "autograd", "ggn", "bf16")  # of hesspect; bf16: kept, where the CPU has units for it
 PEERS = ("pyhessian", "pyhessian-whole", "curvlinops", "eigenthings")
 BLOCK = 4
 BLOCK_ROUNDS = 2
@@ -44,7 +44,7 @@ class Server:
                                         env=os.environ | runs.ENVIRONMENT | runs.ALLOCATOR | (environment or {}))
         word, kept, batches, base = self.line().split()
         self.base_bytes = int(base)
-        if word != "ready" or name in ("kept", "autograd", "ggn") and kept != batches:
+        if word != "ready" or name in ("kept", "autograd", "ggn", "bf16") and kept != batches:
             raise SystemExit(f"{name}: {kept} of {batches} micro-batches are kept")
         print(f"{name}: ready after {time.monotonic() - started:.0f} s", flush=True)
 
@@ -70,12 +70,17 @@ class Server:
         self.process.wait()
 
 
+def problem_is_float32(problem):
+    return "float32" in str(problem.dtype)
+
+
 def commands(problem, server):
     """Of each tool that is asked for: name -> command."""
     after = dict(zip(problem.arguments[::2], problem.arguments[1::2]))
     hesspect = [after["--model"], after["--data"], after["--loss"], after["--samples"], after["--micro-batch"], after["--dtype"]]
     hesspect += [after["--weights"]] if "--weights" in after else []
-    every = {mode: [server, mode, *hesspect] for mode in MODES}
+    low = problem_is_float32(problem) and "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    every = {mode: [server, mode, *hesspect] for mode in MODES if mode != "bf16" or low}
     for tool in PEERS:
         if tool != "pyhessian-whole" or len(problem.batches) > 1:
             every[tool] = [sys.executable, HERE / "product_peer.py", tool, problem.name]
@@ -83,14 +88,14 @@ def commands(problem, server):
 
 
 def check(servers, tolerance):
-    """Compares the tools' products with one vector: {tool: [vᵀHv, |Hv|, whether it is hesspect's]}. (ggn is another matrix.)"""
+    """Compares the tools' products with one vector: {tool: [vᵀHv, |Hv|, whether it is hesspect's]}. (ggn is another matrix, bf16 in low precision.)"""
     found = {s.name: s.numbers("check") for s in servers}
     vhv, norm = found["kept"]
     for name, (a, b) in found.items():
         same = abs(b - norm) <= tolerance * norm and abs(a - vhv) <= tolerance * norm
         if not same and name in ("rebuilt", "segments", "autograd", "pyhessian", "pyhessian-whole"):
             raise SystemExit(f"{name}: vᵀHv {a:.9g}, |Hv| {b:.9g}; hesspect kept has {vhv:.9g}, {norm:.9g}")
-        found[name] = [a, b, same or name == "ggn"]
+        found[name] = [a, b, same or name in ("ggn", "bf16")]
     return found
 
 
@@ -123,7 +128,7 @@ def measure(name, binary, core, rounds, tools):
     problem = problems.problem(name)
     every = commands(problem, Path(binary).parent / "product_server")
     servers = [Server(tool, command, core) for tool, command in every.items() if not tools or tool in tools]
-    agreement = check(servers, 2e-3 if "float32" in str(problem.dtype) else 1e-9)
+    agreement = check(servers, 2e-3 if problem_is_float32(problem) else 1e-9)
     for s in servers:
         s.numbers("product 1")
     memory = {s.name: [s.numbers("memory")[0], s.base_bytes] for s in servers}
@@ -141,10 +146,11 @@ def measure(name, binary, core, rounds, tools):
             times.setdefault(f"{s.name} x{k}" if k > 1 else s.name, []).append((cpu / k, wall / k))
     line = {"problem": name, "n": problem.n, "rows": problems.rows_of(name), "micro_batch": problem.batches[0][1].size(0), "dtype": str(problem.dtype),
             "date": time.strftime("%Y-%m-%d %H:%M"), "loads": loads, "agreement": agreement, "memory": memory, "times": times,
+            "precision": next((s.numbers("precision") for s in servers if s.name == "bf16"), None),
             "share": {s.name: share(s) for s in servers if s.name in ("kept", "rebuilt", "segments")}}
     for s in servers:
         s.close()
-    line["matrix"] = {tool: matrix_share(tool, every[tool], core) for tool in ("kept", "pyhessian", "autograd") if tool in memory}
+    line["matrix"] = {tool: matrix_share(tool, every[tool], core) for tool in ("kept", "bf16", "pyhessian", "autograd") if tool in memory}
     with open(OUT, "a") as file:
         file.write(json.dumps(line) + "\n")
     print(table(line), flush=True)
@@ -175,6 +181,8 @@ def table(line):
     total = sum(ops.values())
     most = ", ".join(f"{op.removesuffix(' own').removesuffix('.default').removeprefix('aten.')} {100 * s / total:.0f} %" for op, s in sorted(ops.items(), key=lambda i: -i[1])[:8])
     out.append(f"Kept, by op: {most}.")
+    if line.get("precision"):
+        out.append("\nIn bf16 a product is {:.1e} from float32's, relative, with random signs, {:.1e} with the leading eigenvectors.".format(*line["precision"]))
     other = [f"{said(t)}: vᵀHv {a:.6g}, |Hv| {b:.6g}" for t, (a, b, same) in line["agreement"].items() if not same]
     if other:
         a, b, _ = line["agreement"]["kept"]

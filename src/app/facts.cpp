@@ -1,5 +1,6 @@
 #include "facts.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "build_info.h"
@@ -39,6 +40,7 @@ ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& 
   p.ranks = layout.world;
   p.threads = layout.threads;
   p.dtype = to_string(config.compute.dtype);
+  p.precision = to_string(config.compute.precision);
   p.device = layout.device;
   p.distribution = std::string(to_string(config.quadrature.distribution));
   p.curvature = to_string(config.curvature.curvature);
@@ -52,6 +54,7 @@ Diagnostics diagnostics(const Problem& problem, const Group& group, Communicator
   const HessianOperator& op = *group.op;
   const HessianStats& stats = op.stats();
   Diagnostics d;
+  d.precision = op.precision_effect();
   d.loss = op.loss();
   d.loss_terms = op.count();
   d.gradient_norm = std::sqrt(group.comm->sum(norm_sq(op.gradient())));
@@ -84,6 +87,8 @@ RunFacts run_facts(const Invocation& run, const std::vector<std::string>& argv, 
     facts.layer_sizes.push_back(entry.numel);
   }
   facts.symmetry_bound = run.config.compute.dtype == ElementType::kF64 ? kSymmetryDouble : kSymmetryFloat;
+  // Products in low precision are as unsymmetric as they are inexact, at most.
+  facts.symmetry_bound = std::max(facts.symmetry_bound, facts.diagnostics.precision.error);
   facts.warnings = problem.warnings;  // which were told when the run began
   if (const std::int64_t complex = parameters.complex_count(); complex > 0) {
     facts.warnings.push_back(format_count(complex) + " complex parameters count twice, as real and imaginary parts");

@@ -38,6 +38,7 @@ PlanProblem plan_problem(const Problem& problem) {
   p.rows = problem.rows;
   p.row_bytes = problem.row_bytes;
   p.unit_rows = problem.options.units.rows;
+  p.precision = problem.options.precision;
   p.static_batch = problem.program->static_batch().has_value() || p.unit_rows > 1;
   p.on_gpu = problem.device.is_cuda();
   p.process_bytes = p.on_gpu ? 0 : problem.process_bytes;

@@ -14,6 +14,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/row_check.h"
 #include "hesspect/data/dataset.h"
+#include "hesspect/tangent/precision.h"
 #include "read_loss.h"
 
 namespace hesspect {
@@ -234,6 +235,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   });
   problem.file = agreed(world, [&] { return ArrayFile::open(config.data.data); });
   problem.device = choose_device(to_string(config.compute.device), world);
+  agree(world, [&] { require_units(config.compute.precision, matrix_units(problem.device)); });
 
   agree(world, [&] {
     const PhaseTimer reading(phases, Phase::kFiles, "model and data");
@@ -242,6 +244,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     options.output_index = static_cast<int>(config.model.output_index);
     options.product = config.layout.product;
     options.gauss_newton = config.curvature.curvature == Curvature::kGgn;
+    options.precision = config.compute.precision;
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = to_scalar_type(config.compute.dtype);
     LoadedProgram loaded = load_program(config, weights, dtype, problem.device);

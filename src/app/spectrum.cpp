@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <span>
 #include <thread>
@@ -48,6 +49,35 @@ void end_for_lost(int rank, const std::string& host, double silent_s, const std:
   std::thread([] { MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::kCommFailed)); }).detach();
   std::this_thread::sleep_for(std::chrono::seconds(5));
   _exit(static_cast<int>(ExitCode::kCommFailed));
+}
+
+/// @throws UsageError where eigenvalues or the trace can't be found to the accuracy asked for
+std::vector<std::string> precision_warnings(const RunConfig& config, const Goals& goals,
+                                            const PrecisionEffect& effect) {
+  const std::string name = "--precision " + to_string(config.compute.precision);
+  const auto figure = [](double x) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.1e", x);
+    return std::string(text);
+  };
+  std::vector<std::string> warnings;
+  if (effect.error == 0)
+    return {name + " changes nothing: this model's products of matrices are all too small for such units, or of a " +
+            "kind that they don't take"};
+  const auto heed = [&](const std::string& option, double asked, double error, double safe, const std::string& what) {
+    const std::string finding =
+        option + " " + format_number(asked) + " with " + name + ", whose " + what + " by " + figure(error);
+    const std::string advice = "give " + option + " " + figure(2 * safe) + " or more, or --precision fp32";
+    if (asked < error) throw UsageError(finding + ": that can't be reached; " + advice);
+    if (asked < safe) warnings.push_back(finding + ": it may not be reached; " + advice);
+  };
+  if (goals.eigen)
+    heed("--rtol-eigs", goals.eigen->rtol, effect.leading_error, goals.eigen_error,
+         "products with leading eigenvectors differ from full precision's");
+  if (goals.trace && goals.trace->rule.rtol > 0)
+    heed("--rtol-trace", goals.trace->rule.rtol, effect.rayleigh_error, goals.rounding,
+         "Rayleigh quotients differ from full precision's");
+  return warnings;
 }
 
 /// Ops that are told of with --verbose.
@@ -163,11 +193,25 @@ class Run {
     layout_.device = device;
     if (kept) tell_differences(*kept);
     group_ = make_group(problem_, layout_.plan, world_);
+    heed_precision();
     agree(world_, [&] {
       if (first() && !start_.resumed) folder_.clear();  // of an older run, now that this one can begin
     });
     begun_ = true;
     log_info(describe(problem_, layout_, group_));
+  }
+
+  /// What the products' precision changes, in the goals; and what it rules out. Collective.
+  void heed_precision() {
+    if (config_.compute.precision == MatrixPrecision::kFp32) return;
+    const PrecisionEffect effect = world_.of_rank0(group_.op->precision_effect());
+    set_precision(goals_, effect);
+    agree(world_, [&] {
+      for (const std::string& warning : precision_warnings(config_, goals_, effect)) {
+        problem_.warnings.push_back(warning);
+        log_warning(warning);
+      }
+    });
   }
 
   /// Layout options that the user has given this time, which an earlier start's plan need not follow.

@@ -144,6 +144,9 @@ void check_whole(const Invocation& run) {
     require(!c.output.output.empty(), run.command, "output", "the file to write");
     if (c.plan.world != 0) throw UsageError("--world belongs to 'plan'; 'mpirun -n' sets the ranks of a run");
   }
+  if (c.compute.precision != MatrixPrecision::kFp32 && c.compute.dtype != ElementType::kF32)
+    throw UsageError("--precision " + to_string(c.compute.precision) + " needs --dtype float32: in " +
+                     to_string(c.compute.dtype) + " matrices are multiplied in full");
   const bool eigenvalues = work == Command::kEigs || work == Command::kAnalyze;
   const bool trace = work == Command::kTrace || work == Command::kAnalyze;
   if (eigenvalues) check_eigenvalues(c.eigs, c.quadrature.reorthogonalize, work);

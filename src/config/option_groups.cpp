@@ -152,6 +152,8 @@ OptionGroup compute_options(ComputeConfig& c) {
   OptionGroup group{"Computation", {}};
   group.choice("dtype", c.dtype, {ElementType::kF32, ElementType::kF64},
                "of parameters and vectors; scalars are float64 always");
+  group.choice("precision", c.precision, {MatrixPrecision::kFp32, MatrixPrecision::kTf32, MatrixPrecision::kBf16},
+               "of the products of matrices alone, in float32; what it changes is measured and stands in the result");
   group.choice("device", c.device, {DeviceChoice::kAuto, DeviceChoice::kCpu, DeviceChoice::kCuda},
                "where the model runs");
   group.integer("threads", c.threads, 0, 4096, "a rank; 0: its share of the cores it may use");

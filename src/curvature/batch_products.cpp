@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include "hesspect/tangent/precision.h"
 #include "local_loss.h"
 
 namespace hesspect {
@@ -26,11 +27,15 @@ class TangentProducts final : public BatchProducts {
   TangentProducts(LocalLoss& local, const MicroBatch& batch)
       : local_(local), batch_(batch), sweeps_(local.sweeps(batch)) {}
 
-  void keep() override { sweeps_.keep(local_.choice().gauss_newton); }
+  void keep() override {
+    const PrecisionScope scope(local_.choice().precision);
+    sweeps_.keep(local_.choice().gauss_newton);
+  }
   void drop() override { sweeps_ = local_.sweeps(batch_); }
   bool is_kept() const override { return sweeps_.is_kept(); }
   void add(const at::Tensor& v, const at::Tensor& sums) override {
     const ParameterLayout& layout = local_.program().layout();
+    const PrecisionScope scope(local_.choice().precision);
     sweeps_.add_products(stacked_views(layout, v), stacked_views(layout, sums), local_.choice().gauss_newton, cuts());
   }
   double add_gradient(const at::Tensor& sum) override {
@@ -51,12 +56,14 @@ class AutogradProducts final : public BatchProducts {
 
   void keep() override {
     at::AutoGradMode grad(true);
+    const PrecisionScope scope(local_.choice().precision);
     graph_ = local_.gradient_graph(batch_);
   }
   void drop() override { graph_.reset(); }
   bool is_kept() const override { return graph_.has_value(); }
   void add(const at::Tensor& v, const at::Tensor& sums) override {
     at::AutoGradMode grad(true);
+    const PrecisionScope scope(local_.choice().precision);
     const ParameterLayout& layout = local_.program().layout();
     const GradientGraph built = graph_ ? GradientGraph{} : local_.gradient_graph(batch_);
     for (std::int64_t k = 0; k < v.size(0); ++k)

@@ -6,6 +6,8 @@
 #include <memory>
 #include <vector>
 
+#include "hesspect/core/matrix_precision.h"
+
 namespace hesspect {
 
 /// How products are taken, and of which matrix.
@@ -13,6 +15,8 @@ struct ProductChoice {
   bool tangent = true;        // by the tangent program; else by autograd
   bool segments = false;      // where nothing is kept: of the tangent program
   bool gauss_newton = false;  // of the tangent program
+  /// Of matrix products in keep() and add(); gradients are in full precision.
+  MatrixPrecision precision = MatrixPrecision::kFp32;
 };
 
 class BatchProducts {

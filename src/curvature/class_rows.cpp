@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "hesspect/tangent/kernels.h"
+#include "hesspect/tangent/precision.h"
 #include "loss_shapes.h"
 
 namespace hesspect {
@@ -48,8 +49,10 @@ at::Tensor part(const at::Tensor& rows, std::int64_t begin, std::int64_t r) {
   return rows.defined() ? rows.narrow(0, begin, r) : rows;
 }
 
-/// Σ_c a_c w_c [r, 1, D] of a [r, C, D]; w [C, 1] or undefined: all 1.
+/// Σ_c a_c w_c [r, 1, D] of a [r, C, D]; w [C, 1] or undefined: all 1. A sum, though written as a product of matrices:
+/// in full precision.
 at::Tensor class_sums(const at::Tensor& a, const at::Tensor& w) {
+  const PrecisionScope full(MatrixPrecision::kFp32);
   return w.defined() ? at::matmul(w.t(), a) : a.sum(1, true);
 }
 
@@ -70,6 +73,7 @@ class ClassRows : public RowObjective {
 
 at::Tensor ClassRows::dot(const at::Tensor& a, const at::Tensor& b, const at::Tensor& w) const {
   const std::int64_t rows = a.size(0);
+  const PrecisionScope full(MatrixPrecision::kFp32);  // as class_sums
   if (inner_ == 1 && !w.defined()) return at::bmm(a.transpose(1, 2), b);
   at::Tensor sums = at::empty({rows, 1, inner_}, a.options());
   const std::int64_t step = std::max<std::int64_t>(1, kBlock / (classes_ * inner_));

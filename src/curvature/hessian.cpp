@@ -11,6 +11,8 @@
 #include "allocation_meter.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/probe_numbers.h"
+#include "hesspect/core/random_probe.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
 #include "local_loss.h"
@@ -28,7 +30,8 @@ constexpr double kLongGradient_s = 0.1;
 ProductChoice choice_of(const HessianOptions& options) {
   return {.tangent = options.product != ProductMode::kAutograd,
           .segments = options.product == ProductMode::kSegments,
-          .gauss_newton = options.gauss_newton};
+          .gauss_newton = options.gauss_newton,
+          .precision = options.precision};
 }
 
 struct HessianOperator::Impl {
@@ -47,6 +50,7 @@ struct HessianOperator::Impl {
   double loss = 0;
   double count = 0;
   double divisor = 1;  // what sums over all rows are divided by
+  PrecisionEffect effect;
   HessianStats stats;
 
   Impl(Program& program, DataShard data, Communicator& the_comm, const HessianOptions& the_options)
@@ -188,6 +192,84 @@ struct HessianOperator::Impl {
     stats.message_bytes += k * 2 * (comm.size() - 1) * shard.chunk * static_cast<std::int64_t>(sums.element_size());
   }
 
+  // --- precision ----------------------------------------------------------------------------------------------------
+
+  /// Products from here on; where micro-batches are kept, the caller makes them again.
+  void choose_precision(MatrixPrecision precision) {
+    ProductChoice choice = local.choice();
+    choice.precision = precision;
+    local.choose(choice);
+  }
+
+  void set_precision(MatrixPrecision precision) {
+    if (precision == local.choice().precision) return;
+    const std::size_t were_kept = kept;
+    while (kept > 0) drop_last();
+    choose_precision(precision);
+    try {
+      for (; kept < were_kept; ++kept) batch_products[kept]->keep();
+    } catch (const std::exception& e) {
+      if (!is_out_of_memory(e)) throw;
+      batch_products[kept]->drop();
+    }
+    stats.kept_graphs = static_cast<std::int64_t>(kept);
+  }
+
+  /// H x, which counts as none of the run's products. Collective.
+  at::Tensor uncounted_product(const at::Tensor& x) {
+    const HessianStats before = stats;
+    at::Tensor y = agreed(comm, [&] { return at::zeros({shard.chunk}, local.tensor_options()); });
+    apply(std::span<const at::Tensor>(&x, 1), std::span<at::Tensor>(&y, 1));
+    const std::int64_t kept_now = stats.kept_graphs;
+    stats = before;
+    stats.kept_graphs = kept_now;
+    return y;
+  }
+
+  /// This rank's shard of random signs.
+  at::Tensor random_signs() const {
+    std::vector<double> entries(static_cast<std::size_t>(shard.chunk), 0.0);
+    fill_probe(ProbeDistribution::kRademacher, 0, kPrecisionProbe, shard.begin(), shard.size(), entries.data());
+    return at::from_blob(entries.data(), {shard.chunk}, at::kDouble).to(local.tensor_options(), false, /*copy=*/true);
+  }
+
+  /// v, and w = Hv of norm 1, with their products in full precision. Collective.
+  struct References {
+    at::Tensor v, v_product, w, w_product;
+  };
+  References references() {
+    References r;
+    choose_precision(MatrixPrecision::kFp32);
+    r.v = agreed(comm, [&] { return random_signs(); });
+    r.v_product = uncounted_product(r.v);
+    const double norm = std::sqrt(sums_of(r.v_product, r.v_product, r.v_product)[0]);
+    r.w = norm > 0 ? r.v_product / norm : r.v_product;
+    r.w_product = uncounted_product(r.w);
+    choose_precision(options.precision);
+    return r;
+  }
+
+  /// a·a, b·b and a·c. Collective.
+  std::vector<double> sums_of(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+    const auto dot = [](const at::Tensor& x, const at::Tensor& y) {
+      return x.to(at::kDouble).mul(y.to(at::kDouble)).sum().item<double>();
+    };
+    return comm.sum(agreed(comm, [&] { return std::vector<double>{dot(a, a), dot(b, b), dot(a, c)}; }));
+  }
+
+  /// Collective.
+  void measure_effect(const References& full) {
+    const auto compare = [&](const at::Tensor& x, const at::Tensor& y, double& error, double& rayleigh_error) {
+      const at::Tensor difference = uncounted_product(x) - y;
+      const std::vector<double> of_difference = sums_of(x, difference, difference), of_y = sums_of(x, y, y);
+      if (of_y[1] > 0) error = std::sqrt(of_difference[1] / of_y[1]);
+      if (of_y[2] != 0) rayleigh_error = std::abs(of_difference[2] / of_y[2]);
+      return of_y[0] > 0 ? std::sqrt(of_difference[1] / of_y[0]) : 0.0;
+    };
+    effect.moved = compare(full.v, full.v_product, effect.error, effect.rayleigh_error);
+    compare(full.w, full.w_product, effect.leading_error, effect.leading_rayleigh_error);
+  }
+
   // --- construction -------------------------------------------------------------------------------------------------
 
   /// Half of this rank's share of its device's free memory; the other half is left to everything else.
@@ -322,11 +404,15 @@ HessianOperator::HessianOperator(Program& program, DataShard data, Communicator&
     const PhaseTimer timer(options.phases, Phase::kStart, "first gradient");
     impl_->loss_and_gradient();
   }
+  const bool is_rounded = options.precision != MatrixPrecision::kFp32;
+  Impl::References full;
+  if (is_rounded) full = impl_->references();  // while nothing is kept
   agree(comm, [&] {
     const PhaseTimer timer(options.phases, Phase::kStart, "what is kept");
     impl_->time_gradient();
     impl_->keep_within_budget();
   });
+  if (is_rounded) impl_->measure_effect(full);
 }
 
 HessianOperator::~HessianOperator() = default;
@@ -338,6 +424,13 @@ double HessianOperator::loss() const { return impl_->loss; }
 double HessianOperator::count() const { return impl_->count; }
 const at::Tensor& HessianOperator::gradient() const { return impl_->gradient; }
 const HessianStats& HessianOperator::stats() const { return impl_->stats; }
+
+const PrecisionEffect& HessianOperator::precision_effect() const { return impl_->effect; }
+MatrixPrecision HessianOperator::precision() const { return impl_->local.choice().precision; }
+
+void HessianOperator::set_precision(MatrixPrecision precision) {
+  agree(impl_->comm, [&] { impl_->set_precision(precision); });
+}
 
 std::vector<OpSeconds> HessianOperator::op_seconds() const {
   if (!impl_->local.choice().tangent) return {};

@@ -187,6 +187,10 @@ void LocalLoss::choose(const ProductChoice& choice) {
         (is_output() ? ", with the program's logits as the output" : ""));
   if (choice.gauss_newton && !choice.tangent)
     throw UsageError("--curvature ggn with --product autograd: only the tangent program has its products");
+  if (choice.precision == MatrixPrecision::kBf16 && !choice.tangent && !program_.options().device.is_cpu())
+    throw UsageError(
+        "--precision bf16 with --product autograd: on a GPU only the tangent program rounds to bfloat16; give another "
+        "--product, or --precision tf32");
   choice_ = choice;
 }
 

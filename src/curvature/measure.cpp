@@ -93,7 +93,10 @@ BatchCost best_cost(LocalLoss& local, HessianOptions options, std::int64_t memor
   } catch (const MemoryError&) {
     return with(ProductMode::kSegments);
   }
-  if (options.gauss_newton || !local.tangent_program().uses_fallback()) return cost;
+  // Of what autograd records on a GPU nothing is rounded to bfloat16.
+  const bool is_rounded = options.precision == MatrixPrecision::kBf16 && !local.program().options().device.is_cpu();
+  const bool may_be_autograd = !options.gauss_newton && !is_rounded;
+  if (!may_be_autograd || !local.tangent_program().uses_fallback()) return cost;
   const BatchCost autograd = with(ProductMode::kAutograd);
   const auto row_s = [](const BatchCost& c) { return c.pullback_s / static_cast<double>(c.micro_batch); };
   return row_s(autograd) < row_s(cost) ? autograd : cost;

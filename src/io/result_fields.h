@@ -65,6 +65,8 @@ void fields(auto& v, C& c) {
   v("w1", c.w1, {"Bound of the Wasserstein-1 distance to the true density", kCurvature});
   v("w1_sampling", c.w1_sampling, {"Part of the bound that comes from the number of probes", kCurvature});
   v("w1_quadrature", c.w1_quadrature, {"Part of the bound that comes from the number of steps", kCurvature});
+  v("w1_precision", c.w1_precision,
+    {"Part of the bound that comes from the precision of products; 0 in full precision", kCurvature, kVersion + 1});
   v("exact_points", c.exact_points, {"Eigenvalues taken out as points of their own weight, mean over probes"});
   v("zero_width", c.zero_width, {"|lambda| up to which an eigenvalue counts as zero", kCurvature});
   estimate(v, "weight_at_zero", c.weight_at_zero, "Share of the eigenvalues that are zero");
@@ -244,6 +246,8 @@ void fields(auto& v, Is<ProcessInfo> auto& p) {
   v("weights_not_covered", p.weights_not_covered, {"Names that kept what the model had", "", 3});
   v("model_torch_version", p.model_torch_version, {"PyTorch's version that exported the model"});
   v("dtype", p.dtype, {"Type of parameters and vectors"});
+  v("precision", p.precision,
+    {"In what matrices were multiplied within products: fp32 (as dtype), tf32 or bf16", "", kVersion + 1});
   v("device", p.device, {"Where the model ran"});
   v("distribution", p.distribution, {"Distribution of the probes' entries"});
   v("curvature", p.curvature, {"Which matrix"});
@@ -256,6 +260,19 @@ void fields(auto& v, Is<ProcessInfo> auto& p) {
 void fields(auto& v, Is<Diagnostics> auto& d) {
   v("symmetry_error", d.symmetry_error,
     {"|u'Hv - v'Hu| / (|u| |Hv| + |v| |Hu|) for two random vectors; NaN: not measured"});
+  v("precision_error", d.precision.error,
+    {"Error of a product by the precision of its matrix products: |H~v - Hv| / |Hv|, v of random signs; 0 in full "
+     "precision",
+     "", kVersion + 1});
+  v("precision_rayleigh_error", d.precision.rayleigh_error,
+    {"The same of the Rayleigh quotient: |v'H~v - v'Hv| / |v'Hv|", "", kVersion + 1});
+  v("precision_leading_error", d.precision.leading_error,
+    {"Error of a product with w = Hv, which leans to the eigenvalues of largest magnitude: |H~w - Hw| / |Hw|", "",
+     kVersion + 1});
+  v("precision_leading_rayleigh_error", d.precision.leading_rayleigh_error,
+    {"The same of the Rayleigh quotient: |w'H~w - w'Hw| / |w'Hw|", "", kVersion + 1});
+  v("precision_moved", d.precision.moved,
+    {"What the precision moves eigenvalues by, root mean square: |H~v - Hv| / |v|", kCurvature, kVersion + 1});
   v("orthogonality_loss", d.orthogonality_loss,
     {"Loss of orthogonality: largest entry of |(Q'Q - I) g|, g random signs; NaN: not measured"});
   v("hvp_count", d.products, {"Hessian-vector products"});

@@ -161,6 +161,9 @@ class Description {
       add("messages", counted(plan_.messages_per_step, "collective call") + " a step, " +
                           format_bytes(plan_.message_bytes_per_step) + " sent by a rank" +
                           (inputs_.machine.bandwidth > 0 ? ", at " + rate(inputs_.machine.bandwidth) : ""));
+    if (inputs_.problem.precision != MatrixPrecision::kFp32)
+      add("precision", "matrices are multiplied in " + to_string(inputs_.problem.precision) +
+                           (measured() ? ", which the forecast has measured" : ""));
     add("products", format_count(plan_.products) + " at most, " + format_count(plan_.products_in_turn) +
                         " of them in the group that takes longest");
     if (inputs_.demand.adaptive)

@@ -108,7 +108,8 @@ void warn(RunResult& r, const Goals& goals, double floor, double symmetry_bound)
     say(r, "the density's Wasserstein-1 bound is " +
                share(r.cumulative->w1, r.cumulative->range_hi - r.cumulative->range_lo) +
                " of the spectrum's width, not the " + format_number(100 * goals.density->w1) +
-               " % asked for: raise --max-steps, " + "--probes, --max-hvps or --density-w1");
+               " % asked for: raise --max-steps, " + "--probes, --max-hvps or --density-w1" +
+               (2 * r.cumulative->w1_precision > r.cumulative->w1 ? "; most of it is --precision's" : ""));
 }
 
 /// Products by what they were for. Those that no answer uses are surplus: of other groups when a prefix was enough, and

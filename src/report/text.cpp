@@ -134,11 +134,13 @@ std::string trace_text(const TraceEstimate& t) {
 }
 
 void add_cumulative(std::vector<std::string>& lines, const CumulativeDensity& c) {
-  const std::string how = c.band == "exact" ? "all eigenvalues found"
-                                            : "Wasserstein-1 error at most " + short_number(c.w1) + ", " +
-                                                  percent(c.w1 / (c.range_hi - c.range_lo)) + " of the width, at " +
-                                                  percent(c.confidence) + " (sampling " + short_number(c.w1_sampling) +
-                                                  ", quadrature " + short_number(c.w1_quadrature) + ")";
+  const std::string how = c.band == "exact"
+                              ? "all eigenvalues found"
+                              : "Wasserstein-1 error at most " + short_number(c.w1) + ", " +
+                                    percent(c.w1 / (c.range_hi - c.range_lo)) + " of the width, at " +
+                                    percent(c.confidence) + " (sampling " + short_number(c.w1_sampling) +
+                                    ", quadrature " + short_number(c.w1_quadrature) +
+                                    (c.w1_precision > 0 ? ", precision " + short_number(c.w1_precision) : "") + ")";
   line(lines, "density",
        how + " on [" + format_number(c.range_lo) + ", " + format_number(c.range_hi) + "]" +
            (c.converged ? "" : ", not as good as asked for"));
@@ -185,6 +187,14 @@ std::string products_text(const ProductCount& c) {
   add(c.residuals, "true residuals");
   add(c.surplus, "nothing (under way at the end)");
   return text;
+}
+
+std::string precision_text(const RunResult& r) {
+  const PrecisionEffect& effect = r.diagnostics.precision;
+  return "matrices multiplied in " + r.process.precision + ": a product is " + short_number(effect.error) +
+         " from full precision, its Rayleigh quotient " + short_number(effect.rayleigh_error) +
+         "; at the leading eigenvectors " + short_number(effect.leading_error) + " and " +
+         short_number(effect.leading_rayleigh_error);
 }
 
 std::string cost_text(const Diagnostics& d) {
@@ -254,6 +264,7 @@ std::vector<std::string> findings(const RunResult& r) {
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));
   add_layers(lines, r.layers);
+  if (r.process.precision != "fp32") line(lines, "precision", precision_text(r));
   line(lines, "products", products_text(r.counts));
   line(lines, "cost", cost_text(d));
   line(lines, "time", phases_text(d.phases));

@@ -16,7 +16,8 @@ DensityAnswer density_answer(const Goals& goals, const Ledger& ledger) {
   const std::int64_t count = policy.wanted(ledger);
   for (std::int64_t p = 0; p < count; ++p) answer.quadratures.push_back(ledger.finished(p)->quadrature);
   if (!goals.density || answer.quadratures.empty()) return answer;
-  answer.cumulative = cumulative_density(answer.quadratures, goals.n, {goals.confidence});
+  answer.cumulative =
+      cumulative_density(answer.quadratures, goals.n, {.confidence = goals.confidence, .moved = goals.density_error});
   answer.cumulative.converged = goals.density->w1 <= 0 || policy.met(answer.cumulative);
   return answer;
 }
@@ -45,6 +46,9 @@ TraceAnswer trace_answer(const Goals& goals, const Ledger& ledger) {
   estimate.half_width += goals.rounding * std::max(std::abs(estimate.value), answer.floor);
   if (deflated && ledger.deflation()) estimate.deflated = ledger.deflation()->rank;
   if (estimate.samples < rule.min_samples) estimate.converged = false;
+  // What the products' precision leaves open no further sample mends.
+  const double asked = rule.rtol * std::max(std::abs(estimate.value), answer.floor);
+  if (goals.eigen_error > 0 && rule.rtol > 0 && estimate.half_width > asked) estimate.converged = false;
   estimate.products = std::max<std::int64_t>(0, count - ledger.order().free());
   return answer;
 }

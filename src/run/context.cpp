@@ -101,6 +101,7 @@ EigenOptions Context::eigen_options() const {
   options.max_steps = std::max(goals.most_steps, goals.steps);
   options.max_basis = goal.max_basis > 0 ? goal.max_basis : plan.max_basis;
   options.rtol = goal.rtol;
+  options.product_error = goals.eigen_error;
   options.seed = goals.seed;
   options.block = goal.block;
   return options;

@@ -28,14 +28,16 @@ const CumulativeDensity& DensityPolicy::cumulative(const Ledger& ledger, std::in
   if (known != cumulative_.end()) return known->second;
   std::vector<ProbeQuadrature> prefix;
   for (std::int64_t p = 0; p < count; ++p) prefix.push_back(ledger.finished(p)->quadrature);
-  return cumulative_.emplace(count, cumulative_density(prefix, goals_.n, {goals_.confidence, 0})).first->second;
+  const CumulativeOptions bounds_alone{
+      .confidence = goals_.confidence, .moved = goals_.density_error, .most_points = 0};
+  return cumulative_.emplace(count, cumulative_density(prefix, goals_.n, bounds_alone)).first->second;
 }
 
 /// Whether more runs than the first `count` would bring the bound nearer. @param before  what `count` was before
 bool DensityPolicy::mends(const Ledger& ledger, std::int64_t count, std::int64_t before) const {
   const CumulativeDensity& now = cumulative(ledger, count);
-  // What steps leave open no further probe mends.
-  if (met(now) || !(now.w1_quadrature < bound(now))) return false;
+  // What steps and precision leave open no further probe mends.
+  if (met(now) || !(now.w1_quadrature + now.w1_precision < bound(now))) return false;
   // Nor do probes help where they have not: multiplicities that no single start vector can tell.
   return before < 3 || now.w1_sampling <= kHelped * cumulative(ledger, before).w1_sampling;
 }
@@ -43,7 +45,7 @@ bool DensityPolicy::mends(const Ledger& ledger, std::int64_t count, std::int64_t
 /// How many runs the bound may be expected to take: at least one more, and not many more at a time.
 std::int64_t DensityPolicy::forecast(const Ledger& ledger, std::int64_t count) const {
   const CumulativeDensity& now = cumulative(ledger, count);
-  const double ratio = now.w1_sampling / (bound(now) - now.w1_quadrature);
+  const double ratio = now.w1_sampling / (bound(now) - now.w1_quadrature - now.w1_precision);
   double runs = std::min(1e6, std::ceil(static_cast<double>(count) * ratio * ratio));
   // From the third probe on the error is estimated from so few by Student's quantile, which is wider at first.
   if (count < 3 && runs > 2) runs = std::max(4.0, 2 * runs);

@@ -1,4 +1,7 @@
 // Eigenvalues by a run of their own, and what is done with pairs whoever found them.
+#include <cmath>
+#include <limits>
+
 #include "context.h"
 
 namespace hesspect {
@@ -6,8 +9,12 @@ namespace hesspect {
 void measure_and_write(Context& context, EigenResult& result, const VectorSource& vectors) {
   const EigenGoal& goal = *context.goals.eigen;
   // They are not stopped in between: nothing would be kept of them.
-  if (goal.true_residuals)
+  if (goal.true_residuals) {
+    const MatrixPrecision precision = context.op.precision();
+    context.op.set_precision(MatrixPrecision::kFp32);  // of the matrix itself
     measure_residuals(context.op, vectors, result, context.plan.lock_step, [&] { context.report(StillAtWork{}); });
+    context.op.set_precision(precision);
+  }
   if (goal.vectors_file.empty()) return;
   VectorsInfo info;
   info.quantity = "eigenvectors of the " + context.goals.matrix;
@@ -16,6 +23,22 @@ void measure_and_write(Context& context, EigenResult& result, const VectorSource
   const std::size_t count = info.values.size();
   if (count > 0) context.write_vectors(goal.vectors_file, std::move(info), count, vectors);
 }
+
+namespace {
+
+/// Power iteration measures its pairs by the products that it takes, in their precision.
+/// @param product_error  over the largest |λ|
+void add_product_error(double product_error, EigenResult& result) {
+  if (product_error == 0 || result.magnitude.empty()) return;
+  const double error = product_error * std::abs(result.magnitude.front().value);
+  for (EigenEstimate& one : result.magnitude) {
+    one.residual += error;
+    one.error += error;
+    one.true_residual = std::numeric_limits<double>::quiet_NaN();
+  }
+}
+
+}  // namespace
 
 void perform(Context& context, const SolveEigen&) {
   VectorSource vectors;
@@ -28,6 +51,7 @@ void perform(Context& context, const SolveEigen&) {
     options.max_products = context.goals.most_steps;
     options.seed = context.goals.seed;
     result = power_iteration(context.op, options, &vectors, on_step);
+    add_product_error(context.goals.eigen_error, result);
   } else {
     result = block_eigenvalues(context.op, context.eigen_options(), &vectors, on_step);
   }

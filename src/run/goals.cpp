@@ -136,6 +136,13 @@ Goals goals_of(Command command, const RunConfig& config, std::int64_t n) {
   return g;
 }
 
+void set_precision(Goals& goals, const PrecisionEffect& effect) {
+  constexpr double kOneMeasurement = 2;
+  goals.rounding += kOneMeasurement * effect.rayleigh_error;
+  goals.eigen_error = kOneMeasurement * effect.leading_error;
+  goals.density_error = kOneMeasurement * effect.moved;
+}
+
 Demand demand_of(const Goals& g) {
   Demand d;
   const std::int64_t most = std::min(g.most_steps, g.n);

@@ -178,10 +178,11 @@ void LanczosTask::find_all(Lanczos& run) {
   const auto pays = [&] {
     if (all_found(run.t()) || (n > most && (!run.t().breakdown() || run.t().blocks.size() > 1))) return false;
     const ProbeQuadrature q = quadrature_of(run.t(), 0);
-    const CumulativeDensity d = cumulative_density(std::span(&q, 1), n, {goals_.confidence, 0});
+    const CumulativeDensity d = cumulative_density(
+        std::span(&q, 1), n, {.confidence = goals_.confidence, .moved = goals_.density_error, .most_points = 0});
     const double target = asked_w1() * (d.range_hi - d.range_lo);
     if (d.w1 <= target) return false;
-    const double ratio = d.w1_sampling / std::max(target - d.w1_quadrature, target / 2);
+    const double ratio = d.w1_sampling / std::max(target - d.w1_quadrature - d.w1_precision, target / 2);
     const double probes = (ratio * ratio - 1) * static_cast<double>(q.alpha.size());
     return n > most || probes > static_cast<double>(n - run.t().rows());
   };

@@ -53,7 +53,7 @@ class BlockSearch {
   /// Values and vectors of one look. Collective. The source holds the run.
   EigenResult result(VectorSource* vectors) const {
     const std::vector<RitzPair> pairs = op_.comm().of_rank0(run_->ritz_pairs());
-    EigenResult result = listed(pairs, wanted_, options_.rtol, run_->rounding(), run_->complete());
+    EigenResult result = listed(pairs, wanted_, options_, run_->rounding(), run_->complete());
     result.steps = run_->products();
     result.thick_restarts = run_->thick_restarts();
     result.method = "block lanczos";
@@ -94,7 +94,7 @@ class BlockSearch {
     if (run_->rows() == 0) return false;
     if (run_->complete()) return true;
     const std::vector<RitzPair> pairs = run_->ritz_pairs();
-    if (!listed(pairs, wanted_, options_.rtol, run_->rounding(), false).converged) return false;
+    if (!listed(pairs, wanted_, options_, run_->rounding(), false).converged) return false;
     return run_->spaces() == 1 ? !run_->closed() : last_space_adds_nothing(pairs);
   }
 

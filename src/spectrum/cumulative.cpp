@@ -206,7 +206,8 @@ CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadrature
     density.w1_quadrature += MeasureBounds(*probe.quadrature, q).w1() / static_cast<double>(probes.count());
   }
   density.w1_sampling = sampling_w1(probes, density.lambda, steps, copies, options.confidence);
-  density.w1 = density.w1_sampling + density.w1_quadrature;
+  density.w1_precision = options.moved;
+  density.w1 = density.w1_sampling + density.w1_quadrature + density.w1_precision;
   density.zero_width = kZeroWidth * largest;
   estimate_figures(probes, density);
   return density;

@@ -76,19 +76,20 @@ EigenSelection select_wanted(const std::vector<RitzPair>& pairs, const WantedCou
   return selection;
 }
 
-EigenResult listed(const std::vector<RitzPair>& pairs, const WantedCounts& wanted, double rtol, double rounding,
-                   bool complete) {
-  const double tolerance = std::max(rtol * largest_magnitude(pairs), 2 * rounding);
+EigenResult listed(const std::vector<RitzPair>& pairs, const WantedCounts& wanted, const EigenOptions& options,
+                   double rounding, bool complete) {
+  const double tolerance = std::max(options.rtol * largest_magnitude(pairs), 2 * rounding);
+  const double inexact = rounding + options.product_error * largest_magnitude(pairs);
   const EigenSelection selection = select_wanted(pairs, wanted, complete);
   EigenResult result;
   result.converged = selection.top.size() == wanted.top && selection.bottom.size() == wanted.bottom &&
                      selection.magnitude.size() == wanted.magnitude;
   const auto list = [&](const std::vector<std::size_t>& indices, std::vector<EigenEstimate>& estimates) {
     for (const std::size_t i : indices) {
-      const double residual = pairs[i].residual + rounding;  // |β s| alone falls far below what rounding leaves of it
+      const double residual = pairs[i].residual + inexact;  // |β s| alone falls far below what rounding leaves of it
       estimates.push_back({.value = pairs[i].value,
                            .residual = residual,
-                           .error = error_of(pairs, i, rounding),
+                           .error = error_of(pairs, i, inexact),
                            .converged = residual <= tolerance});
       result.converged = result.converged && residual <= tolerance;
     }

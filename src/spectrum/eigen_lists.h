@@ -32,9 +32,10 @@ EigenSelection select_wanted(const std::vector<RitzPair>& pairs, const WantedCou
 
 /// The lists with bounds, errors and `converged`. What the method knows of itself (steps, exhausted, …) is left as it
 /// is by default.
+/// @param options   rtol and product_error
 /// @param rounding  what the products' rounding adds to a residual
-EigenResult listed(const std::vector<RitzPair>& pairs, const WantedCounts& wanted, double rtol, double rounding,
-                   bool complete);
+EigenResult listed(const std::vector<RitzPair>& pairs, const WantedCounts& wanted, const EigenOptions& options,
+                   double rounding, bool complete);
 
 /// Which pairs a thick restart keeps: the wanted ones and as many more next to them as leave room to go on. Ascending.
 /// @param most  rows that T may have

@@ -21,7 +21,7 @@ std::vector<RitzPair> pairs_of(const Lanczos& run) {
 
 EigenResult lists_of(const Lanczos& run, const std::vector<RitzPair>& pairs, const EigenOptions& options) {
   const Tridiagonal& t = run.t();
-  EigenResult result = listed(pairs, wanted_counts(t.n, options), options.rtol, run.rounding(), t.complete());
+  EigenResult result = listed(pairs, wanted_counts(t.n, options), options, run.rounding(), t.complete());
   const std::size_t found = result.top.size() + result.bottom.size() + result.magnitude.size();
   const std::int64_t asked = options.top + options.bottom + options.magnitude;
   result.steps = t.steps();

@@ -117,6 +117,12 @@ TEST(Options, ValuesAreChecked) {
   EXPECT_EQ(usage_error(with({"--rtol-eigs", "0"})), "--rtol-eigs 0: expected a number above 0 and below 1");
   EXPECT_EQ(usage_error(with({"--dtype", "float46"})),
             "--dtype float46: expected float32 or float64 (did you mean 'float64'?)");
+  EXPECT_EQ(usage_error(with({"--precision", "bf61"})),
+            "--precision bf61: expected fp32, tf32 or bf16 (did you mean 'bf16'?)");
+  EXPECT_EQ(usage_error(with({"--precision", "bf16", "--dtype", "float64"})),
+            "--precision bf16 needs --dtype float32: in float64 matrices are multiplied in full");
+  EXPECT_EQ(usage_error(with({"--precision", "fp32", "--dtype", "float64"})), "");
+  EXPECT_EQ(usage_error(with({"--precision", "tf32"})), "");
   EXPECT_EQ(usage_error(with({"--curvature", "fisher"})),
             "--curvature fisher: this version computes hessian and ggn only");
   EXPECT_EQ(usage_error(with({"--input", "x"})), "--input x: expected NAME=DATASET, got 'x'");

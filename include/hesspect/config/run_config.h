@@ -10,6 +10,7 @@
 
 #include "hesspect/core/basis_memory.h"
 #include "hesspect/core/element_type.h"
+#include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/product_mode.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/core/reduction.h"
@@ -121,7 +122,8 @@ struct QuadratureConfig {
 };
 
 struct ComputeConfig {
-  ElementType dtype = ElementType::kF32;  // or kF64
+  ElementType dtype = ElementType::kF32;               // or kF64
+  MatrixPrecision precision = MatrixPrecision::kFp32;  // of matrix products within products
   DeviceChoice device = DeviceChoice::kAuto;
   std::int64_t threads = 0;  // a rank; 0: the cores it may use, shared between the ranks that share them
 };

@@ -21,6 +21,8 @@ inline constexpr std::uint64_t kRestartProbes = std::uint64_t{1} << 63;
 inline constexpr std::uint64_t kBlockProbes = kRestartProbes + (std::uint64_t{1} << 60);
 /// The start vectors of power iteration, one for each eigenvalue.
 inline constexpr std::uint64_t kPowerProbes = kRestartProbes + (std::uint64_t{1} << 61);
+/// The vector by which the precision of products is measured, always of seed 0.
+inline constexpr std::uint64_t kPrecisionProbe = kRestartProbes + (std::uint64_t{1} << 62);
 /// The signs by which a loss of orthogonality is measured: always of seed 0, an entry for each row of a basis.
 inline constexpr std::uint64_t kOrthogonalityProbe = 0;
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "hesspect/comm/communicator.h"
+#include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/core/product_mode.h"
 #include "hesspect/curvature/loss.h"
@@ -39,6 +40,9 @@ struct HessianOptions {
   /// kAuto is, where nothing has been measured, kKept as far as the budget goes and then kRebuilt.
   ProductMode product = ProductMode::kAuto;
   bool gauss_newton = false;  // the matrix is Jᵀ H_L J, of the outputs' Jacobian and the loss's Hessian in them
+  /// Of matrix products within products with the matrix; all else, loss and gradient too, is in full precision. The
+  /// device must have units for it (hesspect/tangent/precision.h).
+  MatrixPrecision precision = MatrixPrecision::kFp32;
   /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on
   /// CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are kept.
   std::int64_t graph_budget_bytes = -1;
@@ -80,6 +84,13 @@ class HessianOperator final : public LinearOperator {
   void apply(const at::Tensor& x_local, at::Tensor& y_local) override;
   /// Takes room for 2 K vectors of shard().padded() entries at the first call with K vectors, and keeps it.
   void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) override;
+
+  /// Takes products in another precision from here on: what is kept is made again. Collective.
+  void set_precision(MatrixPrecision precision);
+  MatrixPrecision precision() const;
+  /// What the precision that was asked for changes: measured at construction, by two products in each precision that
+  /// count as none. The same on all ranks.
+  const PrecisionEffect& precision_effect() const;
 
   /// Finds the row and the node of the program that made a product with x not finite. Collective.
   /// @throws InputError that names them, on every rank; returns where each micro-batch's product is finite by itself

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/spectrum/estimates.h"
 
@@ -41,6 +42,7 @@ struct ProcessInfo {
   std::int64_t threads = 1;  // a rank
   std::string dtype, device, distribution, curvature, loss_kind;
   std::string reduction = "mean";
+  std::string precision = "fp32";    // of matrix products
   std::string start_time, end_time;  // ISO 8601, UTC
 };
 
@@ -49,6 +51,7 @@ struct Diagnostics {
   static constexpr double kNotMeasured = std::numeric_limits<double>::quiet_NaN();
 
   double symmetry_error = 0;      // |u·Hv − v·Hu| / (‖u‖ ‖Hv‖ + ‖v‖ ‖Hu‖) for two random vectors
+  PrecisionEffect precision;      // what the precision of matrix products was found to change
   double orthogonality_loss = 0;  // max |(QᵀQ − I) g| over the probes, g random signs
   std::int64_t products = 0;      // Hessian-vector products
   double product_s = 0;           // wall time in them

@@ -11,6 +11,7 @@
 #include "hesspect/core/basis_memory.h"
 #include "hesspect/core/batch_cost.h"
 #include "hesspect/core/element_type.h"
+#include "hesspect/core/matrix_precision.h"
 
 namespace hesspect {
 
@@ -25,6 +26,7 @@ struct PlanProblem {
   bool on_gpu = false;
   std::int64_t process_bytes = 0;  // of memory a process takes beside all of this (libraries, CUDA context)
   std::int64_t unit_rows = 1;      // rows that are never parted: of each unit of them
+  MatrixPrecision precision = MatrixPrecision::kFp32;  // in which products are taken, and were measured
 
   std::int64_t units() const { return (rows + unit_rows - 1) / unit_rows; }
   /// Of the rank that has most, of so many.

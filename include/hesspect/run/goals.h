@@ -7,6 +7,7 @@
 #include <string>
 
 #include "hesspect/config/options.h"
+#include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/plan/plan.h"
@@ -70,7 +71,9 @@ struct Goals {
   ProbeDistribution distribution = ProbeDistribution::kRademacher;
 
   double confidence = 0.9;
-  double rounding = 0;            // relative, of the trace: 10 ε of the vectors' dtype
+  double rounding = 0;            // relative, of the trace: 10 ε of the vectors' dtype, and the products' precision
+  double eigen_error = 0;         // relative to the largest |λ|: what the products' precision adds to a residual
+  double density_error = 0;       // in loss/parameter²: what it moves eigenvalues by, in the mean
   std::int64_t max_products = 0;  // of the whole run; 0: no limit
 
   std::optional<EigenGoal> eigen;
@@ -90,6 +93,9 @@ struct Goals {
 /// @param n        parameters
 /// @throws UsageError where --max-hvps is too few for what the command cannot do with fewer
 Goals goals_of(Command command, const RunConfig& config, std::int64_t n);
+
+/// Takes into account what the precision of products was found to change: twice that, for it is one measurement.
+void set_precision(Goals& goals, const PrecisionEffect& effect);
 
 /// What the goals take, at most: products, steps, vectors.
 Demand demand_of(const Goals& goals);

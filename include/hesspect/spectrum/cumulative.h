@@ -19,6 +19,7 @@ constexpr double kZeroWidth = 1e-6;
 
 struct CumulativeOptions {
   double confidence = 0.9;  // of the band and of w1
+  double moved = 0;         // what the precision of products moves eigenvalues by, in the mean: w1_precision
   /// Most points of F over all probes: as many rules are averaged for each probe (16 at most) as keep within it. 0: F
   /// steps at the probes' own nodes, which is all that the bounds need.
   std::int64_t most_points = 40'000;
@@ -70,14 +71,13 @@ AveragedQuadrature averaged(const ProbeQuadrature& quadrature, const ReducedQuad
 /// F, its band and the rest. Local; nothing random. Probes without a step are left out; of none the result is empty,
 /// its w1 infinite. Where one probe has found all n eigenvalues, those are the result ("exact").
 ///
-/// w1 = w1_sampling + w1_quadrature. The first is the quantile of the normal (a priori) or Student's (jackknife)
-/// distribution times ∫ s(λ) dλ, s the standard error of F: by Minkowski's inequality ∫ s bounds the root mean square
-/// of ∫ |F̂ − F|. A priori s² = 2 Φ (1 − Φ) / (P (n + 2)), which is the variance of the share Φ for spherical probes and
-/// a bound of it for Rademacher ones, with the estimate in Φ's place and n less the exact points. To that comes, and
-/// to the band, what as many further copies of the exact points would change as their own weights don't exclude: a
-/// simple eigenvalue can't be told from a pair.
-/// The standard errors of the other figures are over probes, or a priori from the same variance where there are fewer
-/// than 3, with what the quadrature leaves open.
+/// w1 = w1_sampling + w1_quadrature + w1_precision. The first is the quantile of the normal (a priori) or Student's
+/// (jackknife) distribution times ∫ s(λ) dλ, s the standard error of F: by Minkowski's inequality ∫ s bounds the root
+/// mean square of ∫ |F̂ − F|. A priori s² = 2 Φ (1 − Φ) / (P (n + 2)), which is the variance of the share Φ for
+/// spherical probes and a bound of it for Rademacher ones, with the estimate in Φ's place and n less the exact points.
+/// To that comes, and to the band, what as many further copies of the exact points would change as their own weights
+/// don't exclude: a simple eigenvalue can't be told from a pair. The standard errors of the other figures are over
+/// probes, or a priori from the same variance where there are fewer than 3, with what the quadrature leaves open.
 /// @param n  dimensions of the operator
 /// @throws as reduced; UsageError for a confidence that is not between 0 and 1
 /// Source: Chen, Trogdon & Ubaru, arXiv:2105.06595, 2021; Bhattacharjee, Jayaram, Musco, Musco & Ray, arXiv:2410.21690,

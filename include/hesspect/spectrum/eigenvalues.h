@@ -28,6 +28,8 @@ struct EigenOptions {
   /// eigenvalue is then within that bound, and within bound²/gap where it is well apart from its neighbours: 1e-6
   /// usually means 1e-11.
   double rtol = 1e-6;
+  /// What the precision of products adds to a residual, over max |θ|: part of every bound, and of what must meet rtol.
+  double product_error = 0;
   std::uint64_t seed = 0;  // of the fresh vectors after a breakdown
   std::int64_t block = 1;  // of block_eigenvalues: start vectors
 };

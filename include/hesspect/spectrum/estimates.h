@@ -46,7 +46,7 @@ struct CumulativeDensity {
   std::string band;  // "jackknife" (over probes), "a priori" (fewer than 3 probes) or "exact"
   std::int64_t probes = 0;
   /// Bound of the Wasserstein-1 distance ∫|F̂ − F| dλ at `confidence`, in units of λ, and its two parts.
-  double w1 = 0, w1_sampling = 0, w1_quadrature = 0;
+  double w1 = 0, w1_sampling = 0, w1_quadrature = 0, w1_precision = 0;
   double range_lo = 0, range_hi = 0;  // of the spectrum: the outermost Ritz values and their bounds
   double exact_points = 0;            // eigenvalues taken out as points of weight 1/n: mean over probes
   double zero_width = 0;              // |λ| up to which an eigenvalue counts as zero
