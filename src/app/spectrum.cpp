@@ -51,6 +51,9 @@ void end_for_lost(int rank, const std::string& host, double silent_s, const std:
   _exit(static_cast<int>(ExitCode::kCommFailed));
 }
 
+/// A product's time over that in full precision, from which on there is no gain that a clock may have missed.
+constexpr double kSlower = 1.1;
+
 /// @throws UsageError where eigenvalues or the trace can't be found to the accuracy asked for
 std::vector<std::string> precision_warnings(const RunConfig& config, const Goals& goals,
                                             const PrecisionEffect& effect) {
@@ -64,6 +67,9 @@ std::vector<std::string> precision_warnings(const RunConfig& config, const Goals
   if (effect.error == 0)
     return {name + " changes nothing: this model's products of matrices are all too small for such units, or of a " +
             "kind that they don't take"};
+  if (effect.time > kSlower)
+    warnings.push_back(name + " takes " + format_number(effect.time) +
+                       " times as long as fp32 here, and gains nothing");
   const auto heed = [&](const std::string& option, double asked, double error, double safe, const std::string& what) {
     const std::string finding =
         option + " " + format_number(asked) + " with " + name + ", whose " + what + " by " + figure(error);

@@ -236,6 +236,7 @@ struct HessianOperator::Impl {
   /// v, and w = Hv of norm 1, with their products in full precision. Collective.
   struct References {
     at::Tensor v, v_product, w, w_product;
+    double seconds = 0;  // of the second product
   };
   References references() {
     References r;
@@ -244,7 +245,9 @@ struct HessianOperator::Impl {
     r.v_product = uncounted_product(r.v);
     const double norm = std::sqrt(sums_of(r.v_product, r.v_product, r.v_product)[0]);
     r.w = norm > 0 ? r.v_product / norm : r.v_product;
+    const Timer timer;
     r.w_product = uncounted_product(r.w);
+    r.seconds = timer.elapsed_s();
     choose_precision(options.precision);
     return r;
   }
@@ -257,10 +260,14 @@ struct HessianOperator::Impl {
     return comm.sum(agreed(comm, [&] { return std::vector<double>{dot(a, a), dot(b, b), dot(a, c)}; }));
   }
 
-  /// Collective.
-  void measure_effect(const References& full) {
+  /// While nothing is kept: products from what is kept are the same. Collective.
+  void measure_effect() {
+    const References full = references();
+    double seconds = 0;
     const auto compare = [&](const at::Tensor& x, const at::Tensor& y, double& error, double& rayleigh_error) {
+      const Timer timer;
       const at::Tensor difference = uncounted_product(x) - y;
+      seconds = timer.elapsed_s();
       const std::vector<double> of_difference = sums_of(x, difference, difference), of_y = sums_of(x, y, y);
       if (of_y[1] > 0) error = std::sqrt(of_difference[1] / of_y[1]);
       if (of_y[2] != 0) rayleigh_error = std::abs(of_difference[2] / of_y[2]);
@@ -268,6 +275,8 @@ struct HessianOperator::Impl {
     };
     effect.moved = compare(full.v, full.v_product, effect.error, effect.rayleigh_error);
     compare(full.w, full.w_product, effect.leading_error, effect.leading_rayleigh_error);
+    const double full_s = comm.max(full.seconds);
+    effect.time = comm.max(seconds) / full_s;
   }
 
   // --- construction -------------------------------------------------------------------------------------------------
@@ -404,15 +413,12 @@ HessianOperator::HessianOperator(Program& program, DataShard data, Communicator&
     const PhaseTimer timer(options.phases, Phase::kStart, "first gradient");
     impl_->loss_and_gradient();
   }
-  const bool is_rounded = options.precision != MatrixPrecision::kFp32;
-  Impl::References full;
-  if (is_rounded) full = impl_->references();  // while nothing is kept
+  if (options.precision != MatrixPrecision::kFp32) impl_->measure_effect();
   agree(comm, [&] {
     const PhaseTimer timer(options.phases, Phase::kStart, "what is kept");
     impl_->time_gradient();
     impl_->keep_within_budget();
   });
-  if (is_rounded) impl_->measure_effect(full);
 }
 
 HessianOperator::~HessianOperator() = default;

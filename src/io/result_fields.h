@@ -273,6 +273,8 @@ void fields(auto& v, Is<Diagnostics> auto& d) {
     {"The same of the Rayleigh quotient: |w'H~w - w'Hw| / |w'Hw|", "", kVersion + 1});
   v("precision_moved", d.precision.moved,
     {"What the precision moves eigenvalues by, root mean square: |H~v - Hv| / |v|", kCurvature, kVersion + 1});
+  v("precision_time", d.precision.time,
+    {"Time of a product, nothing kept, over that in full precision; 1 in full precision", "", kVersion + 1});
   v("orthogonality_loss", d.orthogonality_loss,
     {"Loss of orthogonality: largest entry of |(Q'Q - I) g|, g random signs; NaN: not measured"});
   v("hvp_count", d.products, {"Hessian-vector products"});

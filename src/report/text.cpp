@@ -194,7 +194,7 @@ std::string precision_text(const RunResult& r) {
   return "matrices multiplied in " + r.process.precision + ": a product is " + short_number(effect.error) +
          " from full precision, its Rayleigh quotient " + short_number(effect.rayleigh_error) +
          "; at the leading eigenvectors " + short_number(effect.leading_error) + " and " +
-         short_number(effect.leading_rayleigh_error);
+         short_number(effect.leading_rayleigh_error) + "; in " + short_number(effect.time) + " of the time";
 }
 
 std::string cost_text(const Diagnostics& d) {

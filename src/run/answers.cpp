@@ -47,8 +47,8 @@ TraceAnswer trace_answer(const Goals& goals, const Ledger& ledger) {
   if (deflated && ledger.deflation()) estimate.deflated = ledger.deflation()->rank;
   if (estimate.samples < rule.min_samples) estimate.converged = false;
   // What the products' precision leaves open no further sample mends.
-  const double asked = rule.rtol * std::max(std::abs(estimate.value), answer.floor);
-  if (goals.eigen_error > 0 && rule.rtol > 0 && estimate.half_width > asked) estimate.converged = false;
+  const double asked = goals.trace->rule.rtol * std::max(std::abs(estimate.value), answer.floor);
+  if (goals.eigen_error > 0 && asked > 0 && estimate.half_width > asked) estimate.converged = false;
   estimate.products = std::max<std::int64_t>(0, count - ledger.order().free());
   return answer;
 }

@@ -113,6 +113,11 @@ std::int64_t Goals::products_left(std::int64_t used) const {
   return std::max<std::int64_t>(0, max_products - used);
 }
 
+double Goals::sampling_rtol() const {
+  const double asked = trace->rule.rtol;
+  return eigen_error > 0 ? std::max(asked - rounding, asked / 2) : asked;
+}
+
 Goals goals_of(Command command, const RunConfig& config, std::int64_t n) {
   Goals g;
   g.command = command;

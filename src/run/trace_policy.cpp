@@ -22,6 +22,7 @@ TraceRule TracePolicy::rule(const Ledger& ledger) const {
   const FinishedProbe* first = ledger.finished(0);
   if (!floor_ && first != nullptr) floor_ = trace_floor(first->quadrature, goals_.n);
   TraceRule rule = goals_.trace->rule;
+  rule.rtol = goals_.sampling_rtol();
   rule.floor = floor_.value_or(0);
   return rule;
 }

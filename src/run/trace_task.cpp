@@ -119,7 +119,7 @@ void perform(Context& context, const EstimateTrace&) {
   options.distribution = goals.distribution;
   options.seed = goals.seed;
   options.first_probe = static_cast<std::uint64_t>(trace_probe(kSymmetryProbes));
-  options.rtol = goals.trace->rule.rtol;
+  options.rtol = goals.sampling_rtol();
   options.confidence = goals.confidence;
   options.max_products = goals.trace->own_products;
   const auto method = goals.trace->method == TraceMethod::kXTrace ? xtrace : hutch_plus_plus;

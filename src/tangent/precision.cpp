@@ -21,8 +21,6 @@
 namespace hesspect {
 namespace {
 
-constexpr at::Float32Op kCpuProducts[] = {at::Float32Op::MATMUL, at::Float32Op::CONV};
-
 /// The CPU has tiles of bfloat16, and the system saves their registers.
 bool has_amx_bf16() {
 #ifdef __x86_64__
@@ -77,31 +75,30 @@ MatrixUnits gpu_units([[maybe_unused]] int index) {
 }  // namespace
 
 struct PrecisionScope::Settings {
-  at::Float32Precision cpu[std::size(kCpuProducts)];
-  bool cublas = false, cudnn = false;
+  at::Float32Precision convolutions;  // of oneDNN; products of matrices it rounds as rounded_products.h says
+  bool cublas, cudnn;
   std::optional<RoundedProducts> rounded;
 };
 
 PrecisionScope::PrecisionScope(MatrixPrecision precision) : before_(std::make_unique<Settings>()) {
   at::Context& context = at::globalContext();
   const bool is_low = precision == MatrixPrecision::kBf16, is_fast = precision != MatrixPrecision::kFp32;
-  for (std::size_t i = 0; i < std::size(kCpuProducts); ++i) {
-    before_->cpu[i] = context.float32Precision(at::Float32Backend::MKLDNN, kCpuProducts[i]);
-    context.setFloat32Precision(at::Float32Backend::MKLDNN, kCpuProducts[i],
-                                is_low ? at::Float32Precision::BF16 : at::Float32Precision::IEEE);
-  }
+  before_->convolutions = context.float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::CONV);
   before_->cublas = context.allowTF32CuBLAS();
   before_->cudnn = context.allowTF32CuDNN();
+  context.setFloat32Precision(at::Float32Backend::MKLDNN, at::Float32Op::CONV,
+                              is_low ? at::Float32Precision::BF16 : at::Float32Precision::IEEE);
   context.setAllowTF32CuBLAS(is_fast);
   context.setAllowTF32CuDNN(is_fast);
-  if (is_low ? at::Context::hasCUDA() : RoundedProducts::any())
-    before_->rounded.emplace(is_low ? c10::kCUDA : c10::kMeta);
+  if (is_low)
+    before_->rounded.emplace(Rounding::kByDevice);
+  else if (RoundedProducts::any())
+    before_->rounded.emplace(Rounding::kNone);
 }
 
 PrecisionScope::~PrecisionScope() {
   at::Context& context = at::globalContext();
-  for (std::size_t i = 0; i < std::size(kCpuProducts); ++i)
-    context.setFloat32Precision(at::Float32Backend::MKLDNN, kCpuProducts[i], before_->cpu[i]);
+  context.setFloat32Precision(at::Float32Backend::MKLDNN, at::Float32Op::CONV, before_->convolutions);
   context.setAllowTF32CuBLAS(before_->cublas);
   context.setAllowTF32CuDNN(before_->cudnn);
 }

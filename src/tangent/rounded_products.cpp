@@ -1,6 +1,7 @@
 #include "rounded_products.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
 #include <torch/library.h>
 
@@ -10,16 +11,47 @@ namespace {
 /// A key that nothing else of a process uses. It stands before all others, so that these kernels are asked first.
 constexpr c10::DispatchKey kKey = c10::DispatchKey::TESTING_ONLY_GenericMode;
 
-thread_local c10::DeviceType rounded_device = c10::kMeta;
+thread_local Rounding rounding_now = Rounding::kNone;
 
-bool rounds(const at::Tensor& a) {
-  return a.device().type() == rounded_device && a.scalar_type() == at::kFloat && !at::GradMode::is_enabled();
+bool takes_copies(const at::Tensor& a) {
+  const bool copies = a.is_cuda() ? rounding_now != Rounding::kNone : rounding_now == Rounding::kByCopies;
+  return copies && a.scalar_type() == at::kFloat && !at::GradMode::is_enabled();
 }
+
+/// Multiplications from which on oneDNN's tiles gain more than the 30 µs that a call of them takes (measured); and of
+/// each of a batch of matrices, below which they gain nothing.
+constexpr std::int64_t kFewest = std::int64_t{1} << 21, kFewestEach = std::int64_t{1} << 17;
+
+/// One call's permission for oneDNN to round.
+class OneDnnRounds {
+ public:
+  OneDnnRounds(const at::Tensor& a, const at::Tensor& b) : on_(gains(a, b)) {
+    if (on_) set(at::Float32Precision::BF16);
+  }
+  ~OneDnnRounds() {
+    if (on_) set(at::Float32Precision::IEEE);
+  }
+  OneDnnRounds(const OneDnnRounds&) = delete;
+  OneDnnRounds& operator=(const OneDnnRounds&) = delete;
+
+ private:
+  static void set(at::Float32Precision precision) {
+    at::globalContext().setFloat32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL, precision);
+  }
+  static bool gains(const at::Tensor& a, const at::Tensor& b) {
+    if (rounding_now != Rounding::kByDevice || a.scalar_type() != at::kFloat || !a.is_cpu()) return false;
+    if (a.dim() < 2 || b.dim() < 2) return false;  // which the call itself refuses
+    const std::int64_t each = a.size(-2) * a.size(-1) * b.size(-1);
+    return a.dim() == 2 ? each >= kFewest : each >= kFewestEach && a.size(0) * each >= 2 * kFewest;
+  }
+
+  bool on_;
+};
 
 /// Within a kernel the key is off, for what it calls itself.
 using Off = c10::impl::ExcludeDispatchKeyGuard;
 
-/// a b of rounded operands. Only GPUs multiply bfloat16 into float32 here; others multiply what has been rounded.
+/// a b of rounded copies. Only GPUs multiply bfloat16 into float32 here; others multiply what has been rounded.
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor low_a = a.to(at::kBFloat16), low_b = b.to(at::kBFloat16);
   if (a.is_cuda()) return a.dim() == 2 ? at::mm(low_a, low_b, at::kFloat) : at::bmm(low_a, low_b, at::kFloat);
@@ -39,54 +71,68 @@ at::Tensor& put_sum(at::Tensor& out, const at::Tensor& c, const at::Tensor& a, c
 
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b) {
   const Off off(kKey);
-  return rounds(a) ? product(a, b) : at::mm(a, b);
+  if (takes_copies(a)) return product(a, b);
+  const OneDnnRounds scope(a, b);
+  return at::mm(a, b);
 }
 at::Tensor& mm_out(const at::Tensor& a, const at::Tensor& b, at::Tensor& out) {
   const Off off(kKey);
-  return rounds(a) ? out.copy_(product(a, b)) : at::mm_out(out, a, b);
+  if (takes_copies(a)) return out.copy_(product(a, b));
+  const OneDnnRounds scope(a, b);
+  return at::mm_out(out, a, b);
 }
 at::Tensor bmm(const at::Tensor& a, const at::Tensor& b) {
   const Off off(kKey);
-  return rounds(a) ? product(a, b) : at::bmm(a, b);
+  if (takes_copies(a)) return product(a, b);
+  const OneDnnRounds scope(a, b);
+  return at::bmm(a, b);
 }
 at::Tensor& bmm_out(const at::Tensor& a, const at::Tensor& b, at::Tensor& out) {
   const Off off(kKey);
-  return rounds(a) ? out.copy_(product(a, b)) : at::bmm_out(out, a, b);
+  if (takes_copies(a)) return out.copy_(product(a, b));
+  const OneDnnRounds scope(a, b);
+  return at::bmm_out(out, a, b);
 }
 
 at::Tensor addmm(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
                  const at::Scalar& alpha) {
   const Off off(kKey);
-  if (!rounds(a)) return at::addmm(c, a, b, beta, alpha);
+  const OneDnnRounds scope(a, b);
+  if (!takes_copies(a)) return at::addmm(c, a, b, beta, alpha);
   at::Tensor out = at::empty({a.size(0), b.size(1)}, a.options());
   return put_sum(out, c, a, b, beta, alpha);
 }
 at::Tensor& addmm_in_place(at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
                            const at::Scalar& alpha) {
   const Off off(kKey);
-  return rounds(a) ? put_sum(c, c, a, b, beta, alpha) : c.addmm_(a, b, beta, alpha);
+  const OneDnnRounds scope(a, b);
+  return takes_copies(a) ? put_sum(c, c, a, b, beta, alpha) : c.addmm_(a, b, beta, alpha);
 }
 at::Tensor& addmm_out(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
                       const at::Scalar& alpha, at::Tensor& out) {
   const Off off(kKey);
-  return rounds(a) ? put_sum(out, c, a, b, beta, alpha) : at::addmm_out(out, c, a, b, beta, alpha);
+  const OneDnnRounds scope(a, b);
+  return takes_copies(a) ? put_sum(out, c, a, b, beta, alpha) : at::addmm_out(out, c, a, b, beta, alpha);
 }
 at::Tensor baddbmm(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
                    const at::Scalar& alpha) {
   const Off off(kKey);
-  if (!rounds(a)) return at::baddbmm(c, a, b, beta, alpha);
+  const OneDnnRounds scope(a, b);
+  if (!takes_copies(a)) return at::baddbmm(c, a, b, beta, alpha);
   at::Tensor out = at::empty({a.size(0), a.size(1), b.size(2)}, a.options());
   return put_sum(out, c, a, b, beta, alpha);
 }
 at::Tensor& baddbmm_in_place(at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
                              const at::Scalar& alpha) {
   const Off off(kKey);
-  return rounds(a) ? put_sum(c, c, a, b, beta, alpha) : c.baddbmm_(a, b, beta, alpha);
+  const OneDnnRounds scope(a, b);
+  return takes_copies(a) ? put_sum(c, c, a, b, beta, alpha) : c.baddbmm_(a, b, beta, alpha);
 }
 at::Tensor& baddbmm_out(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b, const at::Scalar& beta,
                         const at::Scalar& alpha, at::Tensor& out) {
   const Off off(kKey);
-  return rounds(a) ? put_sum(out, c, a, b, beta, alpha) : at::baddbmm_out(out, c, a, b, beta, alpha);
+  const OneDnnRounds scope(a, b);
+  return takes_copies(a) ? put_sum(out, c, a, b, beta, alpha) : at::baddbmm_out(out, c, a, b, beta, alpha);
 }
 
 void register_kernels() {
@@ -117,12 +163,12 @@ c10::DispatchKey registered_key() {
 
 }  // namespace
 
-RoundedProducts::RoundedProducts(c10::DeviceType device) : before_(rounded_device), key_(registered_key()) {
-  rounded_device = device;
+RoundedProducts::RoundedProducts(Rounding rounding) : before_(rounding_now), key_(registered_key()) {
+  rounding_now = rounding;
 }
 
 bool RoundedProducts::any() { return c10::impl::tls_is_dispatch_key_included(kKey); }
 
-RoundedProducts::~RoundedProducts() { rounded_device = before_; }
+RoundedProducts::~RoundedProducts() { rounding_now = before_; }
 
 }  // namespace hesspect

@@ -1,19 +1,22 @@
-// Products of float32 matrices whose operands are rounded to bfloat16 and whose sums are float32, where LibTorch has no
-// setting for them.
+// Products of float32 matrices whose operands are rounded to bfloat16 and whose sums are float32: which of them, and
+// how.
 #pragma once
 
-#include <c10/core/DeviceType.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
 namespace hesspect {
 
+enum class Rounding {
+  kNone,
+  kByDevice,  // on a CPU oneDNN rounds, in products that are large enough to gain by it; on a GPU of rounded copies
+  kByCopies,  // of rounded copies on any device: in tests
+};
+
 /// While it lives at::mm, bmm, addmm and baddbmm round, in all their forms and in whatever calls them (linear, matmul,
-/// einsum), on one kind of device and in this thread. Where autograd is on they don't: what it records must be what it
-/// can differentiate.
+/// einsum), in this thread. What autograd records is never made of copies: it must be what it can differentiate.
 class RoundedProducts {
  public:
-  /// @param device  kCUDA, or kCPU in tests; kMeta: none, within another's life
-  explicit RoundedProducts(c10::DeviceType device);
+  explicit RoundedProducts(Rounding rounding);
   ~RoundedProducts();
   RoundedProducts(const RoundedProducts&) = delete;
   RoundedProducts& operator=(const RoundedProducts&) = delete;
@@ -21,7 +24,7 @@ class RoundedProducts {
   static bool any();
 
  private:
-  c10::DeviceType before_;
+  Rounding before_;
   c10::impl::IncludeDispatchKeyGuard key_;
 };
 

@@ -41,7 +41,7 @@ class CpuUnits : public ::testing::Test {
 };
 
 TEST_F(CpuUnits, MultiplyRoundedOperandsWithinAScope) {
-  const at::Tensor a = numbers({96, 160}), b = numbers({160, 64}), c = numbers({96, 64});
+  const at::Tensor a = numbers({160, 256}), b = numbers({256, 128}), c = numbers({160, 128});
   const at::Tensor exact = at::mm(rounded(a), rounded(b));
   const at::Tensor before = at::mm(a, b);
   EXPECT_GT(relative(before, exact), 1e-4);
@@ -50,9 +50,12 @@ TEST_F(CpuUnits, MultiplyRoundedOperandsWithinAScope) {
     EXPECT_LE(relative(at::mm(a, b), exact), 1e-6);
     EXPECT_LE(relative(at::mm(a, b.t().contiguous().t()), exact), 1e-6);
     EXPECT_LE(relative(c.clone().addmm_(a, b), c.to(at::kDouble) + exact), 1e-6);
-    const at::Tensor batches = at::bmm(a.view({4, 24, 160}), b.expand({4, 160, 64}));
-    EXPECT_LE(relative(batches.view({96, 64}), exact), 1e-6);
-    const at::Tensor wide = numbers({96, 160}, at::kDouble), tall = numbers({160, 64}, at::kDouble);
+    const at::Tensor batches = at::bmm(a.view({4, 40, 256}), b.expand({4, 256, 128}));
+    EXPECT_LE(relative(batches.view({160, 128}), exact), 1e-6);
+    EXPECT_LE(relative(at::linear(a.view({4, 40, 256}), b.t()).view({160, 128}), exact), 1e-6);
+    const at::Tensor small = at::mm(a.narrow(0, 0, 8), b);
+    EXPECT_LE(relative(small, before.narrow(0, 0, 8)), 1e-6) << "not worth it, and not done";
+    const at::Tensor wide = numbers({160, 256}, at::kDouble), tall = numbers({256, 128}, at::kDouble);
     EXPECT_LE(relative(at::mm(wide, tall), at::matmul(wide, tall)), 1e-15) << "float64 is not touched";
     EXPECT_GT(relative(at::mm(wide, tall), at::mm(rounded(wide), rounded(tall))), 1e-4) << "float64 is not touched";
     {
@@ -83,7 +86,7 @@ TEST(RoundedProducts, AreTakenInEveryForm) {
   const at::Tensor plain = at::mm(a, b);
   const at::Tensor as = a.view({2, 3, 10}), bs = b.expand({2, 10, 4}), cs = c.view({2, 3, 4});
   {
-    const RoundedProducts scope(c10::kCPU);
+    const RoundedProducts scope(Rounding::kByCopies);
     const auto check = [&](const at::Tensor& y, const at::Tensor& expected, const char* what) {
       EXPECT_LE(relative(y.reshape({6, 4}), expected), 1e-6) << what;
     };

@@ -85,6 +85,9 @@ struct Goals {
   bool estimates_trace_by_itself() const { return trace && !trace->sampled(); }
   bool writes_diagonal() const { return samples_trace() && !trace->diagonal_file.empty(); }
   bool solves_by(EigenSolver solver) const { return eigen && eigen->solver == solver; }
+  /// What of the trace's accuracy the samples have to reach: what the products' precision leaves of it, or where that
+  /// takes most, half.
+  double sampling_rtol() const;
   /// Products that are left of `max_products` when so many have been taken.
   std::int64_t products_left(std::int64_t used) const;
 };

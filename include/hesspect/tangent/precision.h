@@ -3,10 +3,10 @@
 //   const PrecisionScope scope(MatrixPrecision::kBf16);
 //   at::mm(a, b);  // of float32: operands rounded to bfloat16, summed in float32
 //
-// On CPUs oneDNN does it where it has amx_bf16, for products of some size; convolutions' adjoints of weights it takes
-// in float32. On GPUs tf32 is a mode of cuBLAS and cuDNN; bf16 is products of rounded operands (rounded_products.h),
-// with convolutions and what autograd differentiates in tf32. float64 is never touched. LibTorch's settings are the
-// process's: a scope of one thread holds for all, so that only one may multiply.
+// On CPUs oneDNN does it where it has amx_bf16, for products that are large enough to gain by it (rounded_products.h);
+// most adjoints of a convolution's weights it takes in float32. On GPUs tf32 is a mode of cuBLAS and cuDNN; bf16 is
+// products of rounded copies, with convolutions and what autograd differentiates in tf32. float64 is never touched.
+// LibTorch's settings are the process's: while a scope lives only its thread may multiply.
 #pragma once
 
 #include <c10/core/Device.h>
