@@ -150,7 +150,7 @@ Heartbeat::~Heartbeat() {
   }
   impl_->changed.notify_one();
   impl_->thread.join();
-  for (Peer& peer : impl_->peers) {
+  for (Impl::Peer& peer : impl_->peers) {
     int done = 0;
     if (MPI_Test(&peer.sent, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && done != 0) continue;
     impl_.release();  // MPI may still send from it

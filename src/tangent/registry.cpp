@@ -5,10 +5,10 @@
 namespace hesspect {
 namespace {
 
-using RuleTable = std::map<std::string, FoundRule, std::less<>>;
+using RulesByName = std::map<std::string, FoundRule, std::less<>>;
 
-RuleTable all_rules() {
-  RuleTable rules;
+RulesByName all_rules() {
+  RulesByName rules;
   for (const RuleTable* table : {&matrix_rules(), &view_rules(), &arithmetic_rules(), &pointwise_rules(), &norm_rules(),
                                  &channel_norm_rules(), &softmax_rules(), &attention_rules(), &convolution_rules(),
                                  &pooling_rules(), &index_rules(), &row_rules(), &reduction_rules()})
@@ -20,7 +20,7 @@ RuleTable all_rules() {
 }  // namespace
 
 FoundRule rule_for(const Instruction& instruction) {
-  static const RuleTable rules = all_rules();
+  static const RulesByName rules = all_rules();
   if (!instruction.op || instruction.kind == Instruction::Kind::kVmap) return {};
   std::string name = instruction.op->schema().name();
   if (!name.starts_with("aten::")) return {};
