@@ -1,6 +1,7 @@
 #include "head.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 
 #include <algorithm>
 
@@ -154,6 +155,12 @@ class LinearHead final : public Head {
   std::int64_t chunk_ = 1;
 };
 
+/// Whether operands of products are rounded to bfloat16 first. z̄ = A P − U is then more exact than P alone.
+bool operands_are_rounded() {
+  return at::globalContext().float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL) ==
+         at::Float32Precision::BF16;
+}
+
 }  // namespace
 
 std::unique_ptr<Head> plain_head(const at::Tensor& z, std::shared_ptr<const RowObjective> objective, OutputRows rows) {
@@ -169,7 +176,8 @@ std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<co
   if (!objective->rows_are_leading() || layer.shape.size() < 2 || layer.w.dim() != 2 || !plain_bias || !unscaled ||
       layer.x.is_complex() || layer.x.scalar_type() != layer.w.scalar_type() || arguments.active_beyond({0, 1, 2}))
     return nullptr;
-  if (layer.x.is_cpu() && objective->softmax() != nullptr) return softmax_head(std::move(layer), std::move(objective));
+  if (layer.x.is_cpu() && objective->softmax() != nullptr && !operands_are_rounded())
+    return softmax_head(std::move(layer), std::move(objective));
   return std::make_unique<LinearHead>(std::move(layer), std::move(objective));
 }
 
