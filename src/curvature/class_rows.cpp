@@ -8,6 +8,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "hesspect/tangent/kernels.h"
 #include "hesspect/tangent/precision.h"
@@ -166,6 +167,7 @@ class CrossEntropyRows final : public ClassRows {
   void adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
                        at::Tensor out) const override;
   bool is_curved() const override { return true; }
+  const SoftmaxRows* softmax() const override { return softmax_ ? &*softmax_ : nullptr; }
 
  private:
   /// Whether the kernels take such rows.
@@ -181,6 +183,7 @@ class CrossEntropyRows final : public ClassRows {
   at::Tensor target_;         // [R, 1, D], or undefined
   at::Tensor probabilities_;  // [R, C, D], or undefined
   at::Tensor a_, b_, s_;      // [R, 1, D]
+  std::optional<SoftmaxRows> softmax_;
 };
 
 CrossEntropyRows::CrossEntropyRows(const ClassShape& shape, const at::Tensor& class_weights,
@@ -190,6 +193,9 @@ CrossEntropyRows::CrossEntropyRows(const ClassShape& shape, const at::Tensor& cl
   if (targets.classes.defined()) target_ = per_term(targets.classes);
   if (targets.probabilities.defined()) probabilities_ = targets.probabilities;
   if (targets.s.defined()) s_ = per_term(targets.s).to(dtype);
+  if (inner_ != 1 || !target_.defined() || (dtype != at::kFloat && dtype != at::kDouble)) return;
+  const auto flat = [](const at::Tensor& t) { return t.defined() ? t.flatten().contiguous() : t; };
+  softmax_ = SoftmaxRows{flat(target_), flat(a_), flat(b_), flat(s_), flat(weights_)};
 }
 
 double CrossEntropyRows::prepare(at::Tensor z, std::int64_t begin) const {

@@ -1,10 +1,11 @@
 #include "head.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 
 #include <algorithm>
 
-#include "stacked.h"
+#include "linear_layer.h"
 
 namespace hesspect {
 namespace {
@@ -70,68 +71,43 @@ class PlainHead final : public Head {
   at::TensorOptions options_;
 };
 
-/// Where the parts of a linear layer stand among an op's arguments.
-struct LinearPlaces {
-  std::size_t x = 0, w = 1;
-  int bias = -1;
-  bool transposed = false;  // w is [in, out]
-};
-
-LinearPlaces places_of(const Instruction& instruction) {
-  const std::string& name = instruction.op->schema().name();
-  if (name == "aten::linear") return {0, 1, 2, false};
-  if (name == "aten::addmm") return {1, 2, 0, true};
-  return {0, 1, -1, true};  // mm, matmul
-}
-
 class LinearHead final : public Head {
  public:
-  LinearHead(Arguments arguments, std::shared_ptr<const RowObjective> objective)
-      : objective_(std::move(objective)), places_(places_of(arguments.instruction)) {
-    const at::Tensor& x = arguments.tensor(places_.x);
-    x_ = x.reshape({-1, x.size(-1)});
-    shape_ = x.sizes().vec();
-    const at::Tensor& w = arguments.tensor(places_.w);
-    w_ = places_.transposed ? w.t() : w;
-    if (places_.bias >= 0) bias_ = arguments.optional_tensor(static_cast<std::size_t>(places_.bias));
-    const std::int64_t row_bytes = objective_->columns() * static_cast<std::int64_t>(x.element_size());
-    chunk_ = std::max(std::clamp(2 * x_.size(1), kFewestRows, kMostOfThem),
+  LinearHead(LinearLayer layer, std::shared_ptr<const RowObjective> objective)
+      : layer_(std::move(layer)), objective_(std::move(objective)) {
+    const std::int64_t row_bytes = objective_->columns() * static_cast<std::int64_t>(layer_.x.element_size());
+    chunk_ = std::max(std::clamp(2 * layer_.x.size(1), kFewestRows, kMostOfThem),
                       kChunkBytes / std::max<std::int64_t>(1, row_bytes));
   }
 
-  void tangent(const Tangents& x_dot) override {
-    count_ = x_dot.count();
-    if (const at::Tensor t = x_dot.at(places_.x); t.defined()) x_dot_ = t.reshape({count_, -1, x_.size(1)});
-    if (const at::Tensor t = x_dot.at(places_.w); t.defined()) w_dot_ = places_.transposed ? t.transpose(1, 2) : t;
-    if (places_.bias >= 0) bias_dot_ = x_dot.at(static_cast<std::size_t>(places_.bias));
-  }
+  void tangent(const Tangents& x_dot) override { layer_.take(x_dot); }
 
   void backward(Sink* x_bar, Sink* x_bar_dot, bool keep, bool gauss_newton) override {
-    const std::int64_t rows = objective_->rows(), columns = objective_->columns();
+    const std::int64_t rows = objective_->rows(), columns = objective_->columns(), count = layer_.count;
+    const at::TensorOptions options = layer_.x.options();
     const bool made = state_.defined();
-    if (!made && keep) state_ = at::empty({rows, columns}, x_.options());
+    if (!made && keep) state_ = at::empty({rows, columns}, options);
     if (!made) sum_ = 0;
-    const bool has_tangents = x_dot_.defined() || w_dot_.defined() || bias_dot_.defined();
-    const bool is_second = x_bar_dot != nullptr && has_tangents;
+    const bool is_second = x_bar_dot != nullptr && layer_.has_tangents();
     const bool needs_adjoint = x_bar != nullptr || (is_second && !gauss_newton);
-    const Sums first(*this, x_bar, 1), second(*this, is_second ? x_bar_dot : nullptr, count_);
+    const LayerSums first(layer_, x_bar, 1), second(layer_, is_second ? x_bar_dot : nullptr, count);
     const std::int64_t chunk = std::min(chunk_, rows);
-    const at::Tensor room = state_.defined() ? at::Tensor() : at::empty({chunk, columns}, x_.options());
-    const at::Tensor adjoint_room = needs_adjoint ? at::empty({chunk, columns}, x_.options()) : at::Tensor();
-    const at::Tensor tangent_room = is_second ? at::empty({count_, chunk, columns}, x_.options()) : at::Tensor();
+    const at::Tensor room = state_.defined() ? at::Tensor() : at::empty({chunk, columns}, options);
+    const at::Tensor adjoint_room = needs_adjoint ? at::empty({chunk, columns}, options) : at::Tensor();
+    const at::Tensor tangent_room = is_second ? at::empty({count, chunk, columns}, options) : at::Tensor();
     for (std::int64_t begin = 0; begin < rows; begin += chunk) {
       const std::int64_t r = std::min(chunk, rows - begin);
-      const at::Tensor x = x_.narrow(0, begin, r);
+      const at::Tensor x = layer_.x.narrow(0, begin, r);
       at::Tensor z = state_.defined() ? state_.narrow(0, begin, r) : room.narrow(0, 0, r);
       if (!made) {
-        at::mm_out(z, x, w_.t());
-        if (bias_.defined()) z.add_(bias_);
+        at::mm_out(z, x, layer_.w.t());
+        if (layer_.bias.defined()) z.add_(layer_.bias);
         sum_ += objective_->prepare(z, begin);
       }
       at::Tensor z_bar;
       if (needs_adjoint) objective_->adjoint(z, begin, z_bar = adjoint_room.narrow(0, 0, r));
       if (x_bar != nullptr) pull(first, 0, z_bar, x, begin);
-      for (std::int64_t k = 0; is_second && k < count_; ++k) {
+      for (std::int64_t k = 0; is_second && k < count; ++k) {
         at::Tensor z_dot = tangent_room[k].narrow(0, 0, r);
         tangent_of(k, x, begin, z_dot);
         if (objective_->is_curved())
@@ -144,64 +120,46 @@ class LinearHead final : public Head {
     }
     first.give();
     second.give();
-    if (x_bar_dot != nullptr) x_dot_ = w_dot_ = bias_dot_ = at::Tensor();
+    if (x_bar_dot != nullptr) layer_.drop_tangents();
   }
 
  private:
-  /// Where a sweep's sums go: x's are new rows, w's and the bias's are added to what is there.
-  struct Sums {
-    Sums(const LinearHead& the_head, Sink* the_sink, std::int64_t count) : head(the_head), sink(the_sink) {
-      if (sink == nullptr) return;
-      const LinearPlaces& places = head.places_;
-      if (sink->wants(places.x)) x = at::empty({count, head.x_.size(0), head.x_.size(1)}, head.x_.options());
-      if (sink->wants(places.w)) {
-        w = sink->open_or_zeros(places.w, places.transposed ? head.w_.t() : head.w_);
-        if (places.transposed) w = w.transpose(1, 2);
-      }
-      if (head.bias_.defined() && sink->wants(static_cast<std::size_t>(places.bias)))
-        bias = sink->open_or_zeros(static_cast<std::size_t>(places.bias), head.bias_);
-    }
-    void give() const {
-      if (!x.defined()) return;
-      std::vector<std::int64_t> sizes = head.shape_;
-      sizes.insert(sizes.begin(), x.size(0));
-      sink->add(head.places_.x, x.reshape(sizes));
-    }
-    const LinearHead& head;
-    Sink* sink;
-    at::Tensor x, w, bias;  // [K, R, d], [K, C, d], [K, C]
-  };
-
   void tangent_of(std::int64_t k, const at::Tensor& x, std::int64_t begin, at::Tensor& z_dot) const {
-    if (x_dot_.defined())
-      at::mm_out(z_dot, x_dot_[k].narrow(0, begin, x.size(0)), w_.t());
+    if (layer_.x_dot.defined())
+      at::mm_out(z_dot, layer_.x_dot[k].narrow(0, begin, x.size(0)), layer_.w.t());
     else
       z_dot.zero_();
-    if (w_dot_.defined()) z_dot.addmm_(x, w_dot_[k].t());
-    if (bias_dot_.defined()) z_dot.add_(bias_dot_[k]);
+    if (layer_.w_dot.defined()) z_dot.addmm_(x, layer_.w_dot[k].t());
+    if (layer_.bias_dot.defined()) z_dot.add_(layer_.bias_dot[k]);
   }
 
-  void pull(const Sums& sums, std::int64_t k, const at::Tensor& z_bar, const at::Tensor& x, std::int64_t begin) const {
+  void pull(const LayerSums& sums, std::int64_t k, const at::Tensor& z_bar, const at::Tensor& x,
+            std::int64_t begin) const {
     if (sums.x.defined()) {
       at::Tensor rows = sums.x[k].narrow(0, begin, x.size(0));
-      at::mm_out(rows, z_bar, w_);
+      at::mm_out(rows, z_bar, layer_.w);
     }
     if (sums.w.defined()) sums.w[k].addmm_(z_bar.t(), x);
     if (sums.bias.defined()) sums.bias[k].add_(z_bar.sum(0));
   }
 
-  void bend(const Sums& sums, std::int64_t k, const at::Tensor& z_bar, std::int64_t begin) const {
-    if (sums.x.defined() && w_dot_.defined()) sums.x[k].narrow(0, begin, z_bar.size(0)).addmm_(z_bar, w_dot_[k]);
-    if (sums.w.defined() && x_dot_.defined()) sums.w[k].addmm_(z_bar.t(), x_dot_[k].narrow(0, begin, z_bar.size(0)));
+  void bend(const LayerSums& sums, std::int64_t k, const at::Tensor& z_bar, std::int64_t begin) const {
+    const std::int64_t r = z_bar.size(0);
+    if (sums.x.defined() && layer_.w_dot.defined()) sums.x[k].narrow(0, begin, r).addmm_(z_bar, layer_.w_dot[k]);
+    if (sums.w.defined() && layer_.x_dot.defined()) sums.w[k].addmm_(z_bar.t(), layer_.x_dot[k].narrow(0, begin, r));
   }
 
+  LinearLayer layer_;
   std::shared_ptr<const RowObjective> objective_;
-  LinearPlaces places_;
-  at::Tensor x_, w_, bias_;  // [R, d], [C, d], [C]
-  at::Tensor state_, x_dot_, w_dot_, bias_dot_;
-  std::vector<std::int64_t> shape_;  // of x
-  std::int64_t chunk_ = 1, count_ = 1;
+  at::Tensor state_;
+  std::int64_t chunk_ = 1;
 };
+
+/// Whether operands of products are rounded to bfloat16 first. z̄ = A P − U is then more exact than P alone.
+bool operands_are_rounded() {
+  return at::globalContext().float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL) ==
+         at::Float32Precision::BF16;
+}
 
 }  // namespace
 
@@ -209,20 +167,18 @@ std::unique_ptr<Head> plain_head(const at::Tensor& z, std::shared_ptr<const RowO
   return std::make_unique<PlainHead>(z, std::move(objective), rows);
 }
 
-std::unique_ptr<Head> linear_head(Arguments arguments, std::shared_ptr<const RowObjective> objective) {
-  const LinearPlaces places = places_of(arguments.instruction);
-  const at::Tensor& x = arguments.tensor(places.x);
-  const at::Tensor& w = arguments.tensor(places.w);
-  const bool plain_bias = places.bias < 0 ||
-                          !arguments.optional_tensor(static_cast<std::size_t>(places.bias)).defined() ||
-                          arguments.optional_tensor(static_cast<std::size_t>(places.bias)).dim() == 1;
+std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<const RowObjective> objective) {
+  LinearLayer layer(arguments);
+  const bool plain_bias = !layer.bias.defined() || layer.bias.dim() == 1;
   const bool unscaled =
       arguments.instruction.op->schema().name() != "aten::addmm" ||
       (arguments.values[3].toScalar().toDouble() == 1 && arguments.values[4].toScalar().toDouble() == 1);
-  if (!objective->rows_are_leading() || x.dim() < 2 || w.dim() != 2 || !plain_bias || !unscaled || x.is_complex() ||
-      x.scalar_type() != w.scalar_type() || arguments.active_beyond({0, 1, 2}))
+  if (!objective->rows_are_leading() || layer.shape.size() < 2 || layer.w.dim() != 2 || !plain_bias || !unscaled ||
+      layer.x.is_complex() || layer.x.scalar_type() != layer.w.scalar_type() || arguments.active_beyond({0, 1, 2}))
     return nullptr;
-  return std::make_unique<LinearHead>(std::move(arguments), std::move(objective));
+  if (layer.x.is_cpu() && objective->softmax() != nullptr && !operands_are_rounded())
+    return softmax_head(std::move(layer), std::move(objective));
+  return std::make_unique<LinearHead>(std::move(layer), std::move(objective));
 }
 
 bool is_linear_layer(const Instruction& instruction) {

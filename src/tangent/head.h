@@ -8,6 +8,7 @@
 #include "hesspect/tangent/objective.h"
 #include "hesspect/tangent/rule.h"
 #include "hesspect/tangent/tangent_program.h"
+#include "linear_layer.h"
 
 namespace hesspect {
 
@@ -33,7 +34,9 @@ std::unique_ptr<Head> plain_head(const at::Tensor& z, std::shared_ptr<const RowO
 
 /// z = x Wᵀ + b is made here, in chunks of rows, so that no array of the output's size need live but the kept one.
 /// @param arguments  of linear, addmm, mm or matmul
-std::unique_ptr<Head> linear_head(Arguments arguments, std::shared_ptr<const RowObjective> objective);
+std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<const RowObjective> objective);
+/// The same where `objective->softmax()`: in tiles of rows and classes.
+std::unique_ptr<Head> softmax_head(LinearLayer layer, std::shared_ptr<const RowObjective> objective);
 /// Whether the op and its arguments are such a layer, as far as is known without values.
 bool is_linear_layer(const Instruction& instruction);
 

@@ -163,7 +163,8 @@ TEST_P(GaussNewton, IsJacobianLossHessianJacobian) {
 
 INSTANTIATE_TEST_SUITE_P(Models, GaussNewton,
                          ::testing::Values("mlp_ce", "mlp_mse", "mlp_bce", "cnn_bn", "gpt2", "llama", "ce_soft",
-                                           "causal_lm_weights", "bce_pos_weight", "complex_rotary", "mixture"),
+                                           "causal_lm_weights", "large_vocabulary", "bce_pos_weight", "complex_rotary",
+                                           "mixture"),
                          [](const auto& test) { return std::string(test.param); });
 
 // In float32 the tangent program is no further from the exact product than autograd is.
@@ -181,7 +182,7 @@ TEST_P(Float32, ErrsNoMoreThanAutograd) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Float32,
                          ::testing::Values("mlp_ce", "cnn_bn", "resnet18", "vit", "bert", "gpt2", "llama", "widedeep",
-                                           "mixture"),
+                                           "mixture", "large_vocabulary"),
                          [](const auto& test) { return std::string(test.param); });
 
 // Cuts that are chosen lie where they may, and leave a product what it is.
@@ -203,7 +204,8 @@ INSTANTIATE_TEST_SUITE_P(Models, TangentProgramTest,
                                            "symint", "constants", "ce_ignore", "ce_spatial", "static_batch", "mlp_f64",
                                            "no_double_backward", "complex_rotary", "fourier", "complex_parameters",
                                            "complex_decomposed", "complex_input", "mixture", "vmap_rows",
-                                           "vmap_ensemble", "instance_norm", "instance_norm_decomposed"),
+                                           "vmap_ensemble", "instance_norm", "instance_norm_decomposed",
+                                           "large_vocabulary", "large_vocabulary_smoothed"),
                          [](const auto& test) { return std::string(test.param); });
 INSTANTIATE_TEST_SUITE_P(Losses, TangentProgramTest, ::testing::ValuesIn(test::kLossCases),
                          [](const auto& test) { return std::string(test.param); });

@@ -61,9 +61,19 @@ TEST_P(CrossEntropyKernels, LossAdjointAndItsTangentAreAutograds) {
     expect_close(z_bar, adjoint_of(f, leaves({z}), {one})[0], "z_bar");
     const at::Tensor z_bar_dot = given(z_dot);
     fused::cross_entropy_adjoint_tangent({p, z_bar_dot, given(a), z_bar_dot, d});
-    for (std::int64_t k = 0; k < tangents; ++k)
-      expect_close(z_bar_dot[k], adjoint_tangent_of(f, {z}, {z_dot[k]}, one, at::zeros({}, at::kDouble))[0],
-                   "z_bar_dot");
+    Tensors exact;
+    for (std::int64_t k = 0; k < tangents; ++k) {
+      exact.push_back(adjoint_tangent_of(f, {z}, {z_dot[k]}, one, at::zeros({}, at::kDouble))[0]);
+      expect_close(z_bar_dot[k], exact.back(), "z_bar_dot");
+    }
+    // Of some columns alone, with the sum of all given.
+    const at::Tensor r = given((at::softmax(z, -1) * z_dot).sum(-1));
+    for (const auto& [begin, n] : {std::pair<std::int64_t, std::int64_t>{0, d / 2}, {d / 2, d - d / 2}}) {
+      const at::Tensor part = given(z_dot.narrow(2, begin, n)), some = p.narrow(1, begin, n).contiguous();
+      fused::cross_entropy_adjoint_tangent({some, part, given(a), part, n, r});
+      for (std::int64_t k = 0; k < tangents; ++k)
+        expect_close(part[k], exact[static_cast<std::size_t>(k)].narrow(1, begin, n), "part of z_bar_dot");
+    }
   }
 }
 

@@ -295,13 +295,14 @@ struct CrossEntropyAdjoint {
 };
 void cross_entropy_adjoint(const CrossEntropyAdjoint& args);
 
-/// z̄̇ = A p∘(ż − ⟨p, ż⟩).
+/// z̄̇ = A p∘(ż − r), r = ⟨p, ż⟩.
 struct CrossEntropyAdjointTangent {
   at::Tensor p{};
   at::Tensor z_dot{};      // [K, rows, columns]
   at::Tensor a{};          // [rows]
   at::Tensor z_bar_dot{};  // out; may be z_dot
   std::int64_t columns = 0;
+  at::Tensor r{};  // [K, rows], nullable: summed here. Where it is given, columns may be some of the classes
 };
 void cross_entropy_adjoint_tangent(const CrossEntropyAdjointTangent& args);
 

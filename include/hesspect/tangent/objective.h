@@ -15,6 +15,14 @@
 
 namespace hesspect {
 
+/// Numbers of the terms −Σ u q log softmax(z), by rows: the state is p, the adjoint z_bar = a p − u q, and
+/// H_z = a (diag p − p pᵀ). u q is b at the target and s times the classes' weights at all.
+struct SoftmaxRows {
+  at::Tensor target;   // [R] int64; 0 where there is none, and b is 0
+  at::Tensor a, b, s;  // [R]; s may be undefined: 0
+  at::Tensor weights;  // [C]; undefined: 1
+};
+
 /// An output of any shape is seen as rows [R, C], its leading dimensions against all others, whose terms stand alone:
 /// it can be made and used in chunks of rows, and no second array of the output's size need live. Tensors have the
 /// output's dtype and device; autograd need not be on.
@@ -51,6 +59,8 @@ class RowObjective {
                                at::Tensor out) const = 0;
   /// False where the second derivative is zero wherever it exists: Gauss-Newton products are then zero.
   virtual bool is_curved() const = 0;
+  /// nullptr where the terms are others. Its rows are [R, C], contiguous.
+  virtual const SoftmaxRows* softmax() const { return nullptr; }
 
  protected:
   /// @param shape           of the output

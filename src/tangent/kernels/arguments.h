@@ -295,12 +295,13 @@ struct CrossEntropyAdjoint {
   T* z_bar;             // may be p
   Index columns;
 };
-/// z̄̇ = A p∘(ż − ⟨p, ż⟩). Unit u is row u / tangents of tangent u % tangents.
+/// z̄̇ = A p∘(ż − r), r = ⟨p, ż⟩. Unit u is row u / tangents of tangent u % tangents.
 template <class T>
 struct CrossEntropyAdjointTangent {
   const T* p;
   const T* z_dot;  // [K, rows, columns]
   const T* a;      // [rows]
+  const T* r;      // [K, rows], nullable: summed here
   T* z_bar_dot;    // may be z_dot
   Index rows, columns, tangents;
 };

@@ -177,6 +177,7 @@ void cross_entropy_adjoint_tangent(const CrossEntropyAdjointTangent& args) {
     const raw::CrossEntropyAdjointTangent<T> q{of.of(args.p, n, "p"),
                                                of.of(args.z_dot, tangents * n, "z_dot"),
                                                of.of(args.a, rows, "a"),
+                                               of.or_null(args.r, tangents * rows, "r"),
                                                of.of(args.z_bar_dot, tangents * n, "z_bar_dot"),
                                                rows,
                                                d,
