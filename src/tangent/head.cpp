@@ -13,6 +13,8 @@ namespace {
 /// each one reads the weights, and reads and writes their sum: rows enough to make that up.
 constexpr std::int64_t kChunkBytes = 1 << 20;
 constexpr std::int64_t kFewestRows = 256, kMostOfThem = 1024;
+/// In segments, where memory is short: a few per cent of the time for so much less of it.
+constexpr std::int64_t kRowsOfSmall = 128;
 
 class PlainHead final : public Head {
  public:
@@ -86,7 +88,7 @@ LinearPlaces places_of(const Instruction& instruction) {
 
 class LinearHead final : public Head {
  public:
-  LinearHead(Arguments arguments, std::shared_ptr<const RowObjective> objective)
+  LinearHead(Arguments arguments, std::shared_ptr<const RowObjective> objective, bool small)
       : objective_(std::move(objective)), places_(places_of(arguments.instruction)) {
     const at::Tensor& x = arguments.tensor(places_.x);
     x_ = x.reshape({-1, x.size(-1)});
@@ -95,7 +97,7 @@ class LinearHead final : public Head {
     w_ = places_.transposed ? w.t() : w;
     if (places_.bias >= 0) bias_ = arguments.optional_tensor(static_cast<std::size_t>(places_.bias));
     const std::int64_t row_bytes = objective_->columns() * static_cast<std::int64_t>(x.element_size());
-    chunk_ = std::max(std::clamp(2 * x_.size(1), kFewestRows, kMostOfThem),
+    chunk_ = std::max(small ? kRowsOfSmall : std::clamp(2 * x_.size(1), kFewestRows, kMostOfThem),
                       kChunkBytes / std::max<std::int64_t>(1, row_bytes));
   }
 
@@ -209,7 +211,7 @@ std::unique_ptr<Head> plain_head(const at::Tensor& z, std::shared_ptr<const RowO
   return std::make_unique<PlainHead>(z, std::move(objective), rows);
 }
 
-std::unique_ptr<Head> linear_head(Arguments arguments, std::shared_ptr<const RowObjective> objective) {
+std::unique_ptr<Head> linear_head(Arguments arguments, std::shared_ptr<const RowObjective> objective, bool small) {
   const LinearPlaces places = places_of(arguments.instruction);
   const at::Tensor& x = arguments.tensor(places.x);
   const at::Tensor& w = arguments.tensor(places.w);
@@ -222,7 +224,7 @@ std::unique_ptr<Head> linear_head(Arguments arguments, std::shared_ptr<const Row
   if (!objective->rows_are_leading() || x.dim() < 2 || w.dim() != 2 || !plain_bias || !unscaled || x.is_complex() ||
       x.scalar_type() != w.scalar_type() || arguments.active_beyond({0, 1, 2}))
     return nullptr;
-  return std::make_unique<LinearHead>(std::move(arguments), std::move(objective));
+  return std::make_unique<LinearHead>(std::move(arguments), std::move(objective), small);
 }
 
 bool is_linear_layer(const Instruction& instruction) {
