@@ -127,13 +127,30 @@ void LocalLoss::fit(MicroBatch& batch, const at::Tensor& output) {
   batch.weight = check_weight(options_, output, batch.weight, batch.first_row);
 }
 
+/// A tensor like the batch's output, but without memory. Where the export says of all dimensions but the rows how long
+/// they are, the output of a few rows tells it: that of all may be the largest array there is.
+at::Tensor LocalLoss::shape_of_output(const MicroBatch& batch) const {
+  const at::NoGradGuard no_grad;
+  const OutputSpec& spec = program_.outputs()[static_cast<std::size_t>(output_index_)];
+  std::int64_t dynamic = 0;
+  for (const Dimension& dimension : spec.shape) dynamic += dimension.is_static() ? 0 : 1;
+  const std::int64_t few = std::max<std::int64_t>(2, fewest_rows());
+  const bool one_dynamic =
+      dynamic == 1 && !spec.shape[static_cast<std::size_t>(spec.batch_dim)].is_static() && !program_.static_batch();
+  const at::Tensor like =
+      output(one_dynamic && few < batch.rows
+                 ? unchecked_batch({batch.first_row - data_.rows.begin, batch.first_row - data_.rows.begin + few})
+                 : batch);
+  std::vector<std::int64_t> sizes = like.sizes().vec();
+  if (!sizes.empty()) sizes[0] = batch.rows;
+  return at::empty({}, like.options()).expand(sizes);
+}
+
 MicroBatch LocalLoss::batch(RowRange range) {
   MicroBatch batch = unchecked_batch(range);
   if (is_output()) return batch;
-  if (batch.rows != output_like_rows_) {
-    at::NoGradGuard no_grad;  // the shape is all that is needed, and micro-batches of one size share it
-    const at::Tensor like = output(batch);
-    output_like_ = at::empty({}, like.options()).expand(like.sizes());
+  if (batch.rows != output_like_rows_) {  // micro-batches of one size share it
+    output_like_ = shape_of_output(batch);
     output_like_rows_ = batch.rows;
   }
   fit(batch, output_like_);
@@ -256,8 +273,8 @@ MicroBatch LocalLoss::trial_batch() const {
   return unchecked_batch({0, std::min(few, rows())});
 }
 
-void LocalLoss::check(bool derivatives) {
-  if (rows() == 0) return;
+std::int64_t LocalLoss::check(bool derivatives) {
+  if (rows() == 0) return 0;
   MicroBatch trial = trial_batch();
   const at::Tensor trial_output = output(trial);
   if (is_output()) {
@@ -270,6 +287,7 @@ void LocalLoss::check(bool derivatives) {
     throw InputError("output " + std::to_string(output_index_) + " of the model does not depend on its parameters" +
                      program_.lost_gradients(output_index_).reason);
   if (derivatives) check_derivatives(trial);
+  return static_cast<std::int64_t>(trial_output.nbytes());
 }
 
 void LocalLoss::check_turned_down() {

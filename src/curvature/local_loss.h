@@ -84,8 +84,9 @@ class LocalLoss {
 
   /// Tries on the first rows everything that can be wrong with model and data together. Does nothing without rows.
   /// @param derivatives  also differentiate twice, op by op to name one that cannot be, what is left to autograd
+  /// @return bytes of the output of the first rows
   /// @throws InputError
-  void check(bool derivatives);
+  std::int64_t check(bool derivatives);
   /// The same of ops that the sweeps so far have left to autograd after all. @throws InputError
   void check_turned_down();
 
@@ -123,6 +124,7 @@ class LocalLoss {
   MicroBatch trial_batch() const;
   void check_derivatives(const MicroBatch& trial);
   void fit(MicroBatch& batch, const at::Tensor& output);
+  at::Tensor shape_of_output(const MicroBatch& batch) const;
   bool is_output() const { return options_.kind == LossKind::kOutput; }
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
 

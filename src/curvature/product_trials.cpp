@@ -119,7 +119,8 @@ ProductTrials::Times ProductTrials::times(std::int64_t rows) {
 }
 
 std::int64_t ProductTrials::output_bytes(std::int64_t rows) {
-  const at::Tensor output = local_.output(local_.batch({0, rows}));
+  const MicroBatch batch = local_.batch({0, rows});
+  const at::Tensor output = batch.output_like.defined() ? batch.output_like : local_.output(batch);
   return output.numel() * static_cast<std::int64_t>(output.element_size());
 }
 

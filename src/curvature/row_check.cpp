@@ -19,12 +19,15 @@
 namespace hesspect {
 namespace {
 
-constexpr std::int64_t kUnits = 8;       // units tried together
+constexpr std::int64_t kUnits = 8;     // units tried together
+constexpr std::int64_t kFewUnits = 4;  // where outputs are large: a part is then never a single one
+constexpr std::int64_t kLargeOutputs_bytes = std::int64_t{32} << 20;  // of kUnits
 constexpr std::int64_t kMostRows = 256;  // rows tried together, where that is two units at least
 constexpr double kOverNoise = 256;       // deviations up to this multiple of the measured rounding are rounding
 constexpr double kOverEpsilon = 64;      // and so are those up to this multiple of ε times the largest entry
 constexpr double kPerturbation = 0.1;    // how far parameters are moved, over a tensor's root mean square
 constexpr double kOfZeroTensors = 0.05;  // how far those of a tensor of zeros are moved
+constexpr std::int64_t kPiece = std::int64_t{1} << 20;  // entries that are compared at once
 constexpr int kNoiseDraws = 3;
 constexpr std::size_t kMostSplits = 4;
 
@@ -137,11 +140,11 @@ class Trial {
   Trial(Program& program, DataShard shard, std::int64_t unit_rows, const LossOptions& loss, int output_index)
       : program_(program), shard_(std::move(shard)), unit_rows_(unit_rows), loss_(loss), output_index_(output_index) {}
 
-  /// The output that the loss takes: [units, entries of a unit's rows], double, on the CPU.
+  /// The output that the loss takes: [units, entries of a unit's rows], on the CPU.
   at::Tensor outputs(const Units& units) const {
     const LocalLoss local(program_, select(units), loss_, output_index_);
     return local.output(local.unchecked_batch({0, local.rows()}))
-        .to(at::TensorOptions().dtype(at::kDouble).device(at::kCPU))
+        .to(at::kCPU)
         .reshape({static_cast<std::int64_t>(units.size()), -1});
   }
 
@@ -189,8 +192,11 @@ class Trial {
 
 class Checker {
  public:
-  Checker(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss, int output_index)
-      : numbers_(diverse_units(file, spec, 2 * kUnits)),
+  /// @param output_row_bytes  of a row of the output
+  Checker(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss, int output_index,
+          std::int64_t output_row_bytes)
+      : output_row_bytes_(output_row_bytes),
+        numbers_(diverse_units(file, spec, 2 * kUnits)),
         shard_(load_rows(file, spec, rows_of_units(numbers_, spec.unit_rows))),
         trial_(program, shard_, spec.unit_rows, loss, output_index),
         output_index_(output_index),
@@ -242,8 +248,9 @@ class Checker {
     const auto most_rows = trial_.program().most_rows();
     const std::int64_t most = fixed ? *fixed / unit : most_rows ? *most_rows / unit : 2 * std::max(kUnits, fewest);
     // Of little data as many as there are, but four: a part is then never a single one, which many models treat apart.
-    const std::int64_t there = std::max<std::int64_t>(4, static_cast<std::int64_t>(numbers_.size()));
-    const std::int64_t few = std::clamp<std::int64_t>(std::min(kMostRows / unit, there), 2, kUnits);
+    const std::int64_t there = std::max(kFewUnits, static_cast<std::int64_t>(numbers_.size()));
+    const std::int64_t enough = kUnits * unit * output_row_bytes_ > kLargeOutputs_bytes ? kFewUnits : kUnits;
+    const std::int64_t few = std::clamp<std::int64_t>(std::min(kMostRows / unit, there), 2, enough);
     size_ = fixed ? most : std::min(most, std::max(few, 2 * fewest));
     if (size_ < 2 || (fixed && *fixed % unit != 0)) return false;
     fixed_ = fixed.has_value() || size_ < 2 * fewest;
@@ -335,25 +342,27 @@ class Checker {
       }
     }
     const at::Tensor base = trial_.outputs(all);
-    const double scale = base.masked_fill(base.isinf(), 0).abs().amax().item<double>();
+    const double scale = largest_finite(base);
     if (!(scale < std::numeric_limits<double>::infinity())) return {false, 0, ""};
-    std::vector<at::Tensor> outputs;
-    for (const Units& other : others) outputs.push_back(trial_.outputs(other));
-    const auto change_of = [&](std::size_t o, std::size_t i) {
-      const auto place = std::ranges::find(all, others[o][i]);
-      if (place == all.end()) return 0.0;  // only in this batch
-      return difference(outputs[o][static_cast<std::int64_t>(i)], base[place - all.begin()]);
-    };
+    std::vector<std::vector<double>> changes;  // of each unit of each other batch; of units only there 0
     double largest = 0, tolerance = kOverEpsilon * epsilon_ * scale;
-    for (std::size_t o = 0; o < others.size(); ++o)
-      for (std::size_t i = 0; i < others[o].size(); ++i) largest = std::max(largest, change_of(o, i));
+    for (const Units& other : others) {
+      const at::Tensor outputs = trial_.outputs(other);
+      std::vector<double>& of_units = changes.emplace_back();
+      for (std::size_t i = 0; i < other.size(); ++i) {
+        const auto place = std::ranges::find(all, other[i]);
+        of_units.push_back(
+            place == all.end() ? 0 : difference(outputs[static_cast<std::int64_t>(i)], base[place - all.begin()]));
+        largest = std::max(largest, of_units.back());
+      }
+    }
     if (largest > tolerance)  // only then is it asked how much rounding explains
       tolerance =
           std::max(tolerance, kOverNoise * noise_of(parameters, [&] { return difference(trial_.outputs(all), base); }));
     Found worst;
     for (std::size_t o = 0; o < others.size(); ++o) {
       for (std::size_t i = 0; i < others[o].size(); ++i) {
-        const double change = change_of(o, i);
+        const double change = changes[o][i];
         const double deviation = change == 0 ? 0 : change / tolerance;
         if (deviation > worst.deviation)
           worst = {true, deviation,
@@ -365,10 +374,29 @@ class Checker {
     return worst;
   }
 
-  /// The largest |a − b|; entries that are infinite or NaN in the same way are equal.
+  /// The largest |a − b|, in double; entries that are infinite or NaN in the same way are equal.
   static double difference(const at::Tensor& a, const at::Tensor& b) {
-    const at::Tensor same = a.eq(b).logical_or(a.isnan().logical_and(b.isnan()));
-    return (a - b).abs().masked_fill(same, 0).nan_to_num(HUGE_VAL).amax().item<double>();
+    return largest_of_pieces(a.numel(), [&](std::int64_t begin, std::int64_t length) {
+      const at::Tensor x = a.reshape({-1}).narrow(0, begin, length).to(at::kDouble);
+      const at::Tensor y = b.reshape({-1}).narrow(0, begin, length).to(at::kDouble);
+      const at::Tensor same = x.eq(y).logical_or(x.isnan().logical_and(y.isnan()));
+      return (x - y).abs().masked_fill(same, 0).nan_to_num(HUGE_VAL).amax().item<double>();
+    });
+  }
+  /// The largest |a| that is not infinite; infinite where an entry is NaN.
+  static double largest_finite(const at::Tensor& a) {
+    return largest_of_pieces(a.numel(), [&](std::int64_t begin, std::int64_t length) {
+      const at::Tensor x = a.reshape({-1}).narrow(0, begin, length).abs();
+      return x.masked_fill(x.isinf(), 0).amax().to(at::kDouble).nan_to_num(HUGE_VAL).item<double>();
+    });
+  }
+  /// Outputs may be the largest arrays there are: they are looked at a piece at a time.
+  template <class Find>
+  static double largest_of_pieces(std::int64_t count, Find&& find) {
+    double largest = 0;
+    for (std::int64_t begin = 0; begin < count; begin += kPiece)
+      largest = std::max(largest, find(begin, std::min(kPiece, count - begin)));
+    return largest;
   }
 
   // --- a loss that the program computes -----------------------------------------------------------------------------
@@ -513,6 +541,7 @@ class Checker {
            std::abs(whole.count - part.count - rest.count) <= kRelative * whole.count && whole.count > 0;
   }
 
+  std::int64_t output_row_bytes_;
   std::vector<std::int64_t> numbers_;  // in the data, of the units that were read
   DataShard shard_;
   Trial trial_;
@@ -530,15 +559,17 @@ class Checker {
 
 RowCheck check_rows(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss,
                     int output_index) {
+  std::int64_t output_row_bytes = 0;
   {
     at::AutoGradMode grad(true);
     std::vector<std::int64_t> rows;  // what does not fit at all has messages of its own
     const std::int64_t few = program.static_batch().value_or(std::max<std::int64_t>(2, program.fewest_rows()));
     for (std::int64_t r = 0; r < std::min(few, count_rows(file, spec)); ++r) rows.push_back(r);
-    LocalLoss(program, load_rows(file, spec, rows), loss, output_index).check(/*derivatives=*/false);
+    LocalLoss local(program, load_rows(file, spec, rows), loss, output_index);
+    output_row_bytes = local.check(/*derivatives=*/false) / std::max<std::int64_t>(1, local.rows());
   }
   at::NoGradGuard no_grad;
-  return Checker(program, file, spec, loss, output_index).run();
+  return Checker(program, file, spec, loss, output_index, output_row_bytes).run();
 }
 
 }  // namespace hesspect

@@ -14,6 +14,8 @@ namespace {
 /// each one reads the weights, and reads and writes their sum: rows enough to make that up.
 constexpr std::int64_t kChunkBytes = 1 << 20;
 constexpr std::int64_t kFewestRows = 256, kMostOfThem = 1024;
+/// In segments, where memory is short: a few per cent of the time for so much less of it.
+constexpr std::int64_t kRowsOfSmall = 128;
 
 class PlainHead final : public Head {
  public:
@@ -73,10 +75,10 @@ class PlainHead final : public Head {
 
 class LinearHead final : public Head {
  public:
-  LinearHead(LinearLayer layer, std::shared_ptr<const RowObjective> objective)
+  LinearHead(LinearLayer layer, std::shared_ptr<const RowObjective> objective, bool small)
       : layer_(std::move(layer)), objective_(std::move(objective)) {
     const std::int64_t row_bytes = objective_->columns() * static_cast<std::int64_t>(layer_.x.element_size());
-    chunk_ = std::max(std::clamp(2 * layer_.x.size(1), kFewestRows, kMostOfThem),
+    chunk_ = std::max(small ? kRowsOfSmall : std::clamp(2 * layer_.x.size(1), kFewestRows, kMostOfThem),
                       kChunkBytes / std::max<std::int64_t>(1, row_bytes));
   }
 
@@ -167,7 +169,8 @@ std::unique_ptr<Head> plain_head(const at::Tensor& z, std::shared_ptr<const RowO
   return std::make_unique<PlainHead>(z, std::move(objective), rows);
 }
 
-std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<const RowObjective> objective) {
+std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<const RowObjective> objective,
+                                  bool small) {
   LinearLayer layer(arguments);
   const bool plain_bias = !layer.bias.defined() || layer.bias.dim() == 1;
   const bool unscaled =
@@ -178,7 +181,7 @@ std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<co
     return nullptr;
   if (layer.x.is_cpu() && objective->softmax() != nullptr && !operands_are_rounded())
     return softmax_head(std::move(layer), std::move(objective));
-  return std::make_unique<LinearHead>(std::move(layer), std::move(objective));
+  return std::make_unique<LinearHead>(std::move(layer), std::move(objective), small);
 }
 
 bool is_linear_layer(const Instruction& instruction) {

@@ -34,7 +34,9 @@ std::unique_ptr<Head> plain_head(const at::Tensor& z, std::shared_ptr<const RowO
 
 /// z = x Wᵀ + b is made here, in chunks of rows, so that no array of the output's size need live but the kept one.
 /// @param arguments  of linear, addmm, mm or matmul
-std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<const RowObjective> objective);
+/// @param small      chunks are to take little memory
+std::unique_ptr<Head> linear_head(const Arguments& arguments, std::shared_ptr<const RowObjective> objective,
+                                  bool small);
 /// The same where `objective->softmax()`: in tiles of rows and classes.
 std::unique_ptr<Head> softmax_head(LinearLayer layer, std::shared_ptr<const RowObjective> objective);
 /// Whether the op and its arguments are such a layer, as far as is known without values.

@@ -315,7 +315,7 @@ struct Sweeps::Impl {
   /// Makes the head of the values that the forward sweep has left.
   void make_head(Pass pass) {
     if (fused) {
-      head = linear_head(arguments_of(index(program.linear_head)), objective);
+      head = linear_head(arguments_of(index(program.linear_head)), objective, /*small=*/!shapes.empty());
       if (head != nullptr) return;
       fused = false;  // the layer's shapes are others than it takes: it is run as any node is
       const std::size_t n = index(program.linear_head);
