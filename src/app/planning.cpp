@@ -149,6 +149,25 @@ void measure(Problem& problem, PlanInputs& p, bool alone, Communicator& world) {
   p.problem.process_bytes = process_bytes(p.problem, world);
 }
 
+/// Whether a is to be preferred: it fits, and is faster.
+bool better(const Plan& a, const Plan& b) { return a.fits && (!b.fits || a.run_s < b.run_s); }
+
+/// The plan by costs as measured. Where the choice is free and it does not keep all micro-batches, what is made again
+/// takes the memory of a whole micro-batch: in segments larger ones fit, and these are measured too. Collective.
+/// @param is_free, alone  whether the choice is, and whether the run will have one rank
+Plan best_plan(Problem& problem, PlanInputs& p, bool is_free, bool alone, Communicator& world) {
+  Plan plan = make_plan(p);
+  if (!is_free || p.cost.product != ProductMode::kKept || plan.kept_graphs == plan.micro_batches) return plan;
+  PlanInputs in_segments = p;
+  problem.options.product = ProductMode::kSegments;
+  measure(problem, in_segments, alone, world);
+  const Plan other = make_plan(in_segments);
+  const bool is_better = better(other, plan);
+  if (is_better) p = in_segments;
+  problem.options.product = p.cost.product;
+  return is_better ? other : plan;
+}
+
 std::string joined(const std::vector<std::string>& texts) {
   std::string text;
   for (const std::string& one : texts) text += (text.empty() ? "" : "; ") + one;
@@ -191,11 +210,13 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, kept);
   if (kept != nullptr) problem.options.product = kept->product;
+  const bool is_free = problem.options.product == ProductMode::kAuto;
+  Plan plan;
   {
     const PhaseTimer timer(problem.options.phases, Phase::kStart, "trials");
     measure(problem, p, world.size() == 1, world);
+    plan = best_plan(problem, p, is_free, world.size() == 1, world);
   }
-  const Plan plan = make_plan(p);
   if (!plan.fits)
     throw MemoryError(plan.bytes.total(), p.machine.memory_bytes,
                       "the run takes " + format_bytes(plan.bytes.total()) + " a rank (of it " +
@@ -212,6 +233,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config);
+  const bool is_free = problem.options.product == ProductMode::kAuto;
   if (config.plan.measure)
     measure(problem, p, /*alone=*/false, world);
   else
@@ -224,7 +246,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
     }
     p.machine.world = static_cast<int>(config.plan.world);
   }
-  const Plan plan = make_plan(p);
+  const Plan plan = best_plan(problem, p, is_free && config.plan.measure, /*alone=*/false, world);
   std::vector<std::string> lines = describe(plan, p);
   fits = plan.fits;
   if (!fits) lines.push_back(would_fit(config, goals, p));

@@ -1,6 +1,7 @@
 #include "process.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <malloc.h>
 #include <sched.h>
@@ -24,7 +25,7 @@ class CpuAllocator final : public c10::Allocator {
     if (bytes < LargeBlocks::kSmallest) return usual()->allocate(bytes);
     void* const block = LargeBlocks::of_process().take(bytes);
     if (block == nullptr) return usual()->allocate(bytes);  // which says in its own way that there is no more
-    c10::profiledCPUMemoryReporter().New(block, bytes);
+    report(block, static_cast<std::int64_t>(bytes));
     return {block, block, &release, at::kCPU};
   }
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
@@ -38,8 +39,15 @@ class CpuAllocator final : public c10::Allocator {
  private:
   static void release(void* block) {
     if (block == nullptr) return;
-    if (!LargeBlocks::of_process().give_back(block)) return usual()->raw_deleter()(block);
-    c10::profiledCPUMemoryReporter().Delete(block);
+    const std::size_t bytes = LargeBlocks::of_process().give_back(block);
+    if (bytes == 0) return usual()->raw_deleter()(block);
+    report(block, -static_cast<std::int64_t>(bytes));
+  }
+
+  /// Tells those who count, as curvature's AllocationMeter does.
+  static void report(void* block, std::int64_t bytes) {
+    if (c10::memoryProfilingEnabled())
+      c10::reportMemoryUsageToProfiler(block, bytes, LargeBlocks::of_process().bytes_in_use(), 0, at::kCPU);
   }
 };
 

@@ -36,6 +36,7 @@ void* LargeBlocks::take(std::size_t bytes) {
   Mapping mapping = take_kept(size);
   if (mapping.begin == nullptr) mapping = map_new(size);
   if (mapping.begin == nullptr) return nullptr;
+  mapping.asked = bytes;
   used_bytes_ += mapping.size;
   most_used_ = std::max(most_used_, used_bytes_);
   void* const block = mapping.begin + mapping.offset;
@@ -68,13 +69,13 @@ LargeBlocks::Mapping LargeBlocks::map_new(std::size_t size) {
   if (begin == MAP_FAILED) return {};
   // Blocks that all began at a page's begin would fight for the same places in the cache.
   next_offset_ = (next_offset_ + 64) % kPage;
-  return {static_cast<char*>(begin), size, next_offset_};
+  return {static_cast<char*>(begin), size, next_offset_, 0};
 }
 
-bool LargeBlocks::give_back(void* block) {
+std::size_t LargeBlocks::give_back(void* block) {
   const std::lock_guard lock(mutex_);
   const auto found = used_.find(block);
-  if (found == used_.end()) return false;
+  if (found == used_.end()) return 0;
   const Mapping mapping = found->second;
   used_.erase(found);
   used_bytes_ -= mapping.size;
@@ -82,7 +83,7 @@ bool LargeBlocks::give_back(void* block) {
   kept_.emplace(next_age_, mapping);
   by_size_.emplace(mapping.size, next_age_);
   ++next_age_;
-  return true;
+  return mapping.asked;
 }
 
 void LargeBlocks::unmap_all_but(std::size_t bytes) {

@@ -19,9 +19,9 @@ std::int64_t times(std::int64_t a, std::int64_t b) {
   return static_cast<double>(a) * static_cast<double>(b) > static_cast<double>(kMost) ? kMost : a * b;
 }
 
-// Recording and pulling back leave holes in a CPU's heap. On the CNN and MiniLM: 24 % of all graphs and transients,
-// where graphs are kept; of a single micro-batch's, where they are rebuilt, 70 %.
-constexpr double kHolesOfAll = 0.25, kHolesOfOne = 0.75;
+// Freed blocks that a process keeps for reuse: large_blocks.h lets them be an eighth of the most that was in use at
+// once.
+constexpr double kHoles = 0.125;
 
 std::int64_t share(double part, std::int64_t bytes) {
   return static_cast<std::int64_t>(part * static_cast<double>(bytes));
@@ -84,8 +84,7 @@ void add_activations(const PlanInputs& given, const Layout& layout, std::int64_t
   const auto graph = [&cost](std::int64_t r) { return cost.graph_fixed_bytes + times(r, cost.graph_row_bytes); };
   const std::int64_t transient = cost.transient_fixed_bytes + times(batch, cost.transient_row_bytes);
   const std::int64_t all = times(count - 1, graph(batch)) + graph(last);
-  const std::int64_t holes_of_one = given.problem.on_gpu ? 0 : share(kHolesOfOne, graph(batch) + transient);
-  if (!given.problem.on_gpu) room = std::min(share(1 / (1 + kHolesOfAll), room), room - holes_of_one);
+  if (!given.problem.on_gpu) room = share(1 / (1 + kHoles), room);
   plan.micro_batch = batch;
   plan.micro_batches = count;
   plan.bytes.outputs = times(batch, cost.output_row_bytes);
@@ -107,8 +106,7 @@ void add_activations(const PlanInputs& given, const Layout& layout, std::int64_t
   plan.graph_budget_bytes = plan.kept_graphs * graph(batch);
   plan.graph_budget_bytes += plan.kept_graphs > 0 ? plan.graph_budget_bytes / 50 + kMiB : 0;
   if (cap >= 0) plan.graph_budget_bytes = std::min(plan.graph_budget_bytes, cap);
-  if (!given.problem.on_gpu)
-    plan.bytes.holes = std::max(share(kHolesOfAll, plan.bytes.kept_graphs + plan.bytes.transient), holes_of_one);
+  if (!given.problem.on_gpu) plan.bytes.holes = share(kHoles, plan.bytes.kept_graphs + plan.bytes.transient);
 }
 
 }  // namespace

@@ -450,6 +450,7 @@ struct Sweeps::Impl {
   void finish() {
     clear_frames();
     runs.clear();
+    shapes.clear();
     head = nullptr;
   }
 };

@@ -29,10 +29,10 @@ TEST(LargeBlocks, AreAlignedAndServeAgain) {
   // Not at the same place of a page, or they would share sets of the cache.
   EXPECT_NE(reinterpret_cast<std::uintptr_t>(a) % 4096, reinterpret_cast<std::uintptr_t>(b) % 4096);
   EXPECT_GE(blocks.bytes_in_use(), static_cast<std::int64_t>(10 * kMiB));
-  EXPECT_TRUE(blocks.give_back(a));
+  EXPECT_EQ(blocks.give_back(a), 5 * kMiB + 100);
   EXPECT_EQ(blocks.take(5 * kMiB), a);
   int elsewhere = 0;
-  EXPECT_FALSE(blocks.give_back(&elsewhere));
+  EXPECT_EQ(blocks.give_back(&elsewhere), 0u);
 }
 
 TEST(LargeBlocks, AFarLargerBlockDoesNotServe) {
@@ -70,7 +70,7 @@ TEST(LargeBlocks, TakeLittleMoreThanTheMostInUse) {
       ASSERT_NE(held.back(), nullptr);
     } else {
       std::swap(held[random() % held.size()], held.back());
-      EXPECT_TRUE(blocks.give_back(held.back()));
+      EXPECT_GT(blocks.give_back(held.back()), 0u);
       held.pop_back();
     }
     most_used = std::max(most_used, blocks.bytes_in_use());

@@ -62,8 +62,8 @@ TEST(PlanBytes, OfTwoRanks) {
   EXPECT_EQ(plan.bytes.kept_graphs, 120);  // 2 × (40 + 2 × 10)
   EXPECT_EQ(plan.bytes.transient, 114);    // 100 + 2 × 7
   EXPECT_EQ(plan.bytes.outputs, 10);
-  EXPECT_EQ(plan.bytes.holes, 130);  // three quarters of 60 + 114, which is more than a quarter of 120 + 114
-  EXPECT_EQ(plan.bytes.total(), 1724);
+  EXPECT_EQ(plan.bytes.holes, 29);  // an eighth of 120 + 114
+  EXPECT_EQ(plan.bytes.total(), 1623);
   EXPECT_TRUE(plan.fits);
 }
 
@@ -193,22 +193,22 @@ TEST(PlanBytes, MemoryThatIsLeftDecidesOnGraphs) {
   c.machine.world = 1;
   c.problem = {10, 4, 0, 8, 0, false, false, 100 * kMiB};
   c.cost = {1, 1, 1, 100 * kMiB, 0, 50 * kMiB, 0, 0};
-  // 5 % and 32 MiB stay free. Holes take three quarters of a graph and a transient, 112.5 MiB, or a quarter of all.
+  // 5 % and 32 MiB stay free. Holes take an eighth of all.
   const auto memory = [](double mib) {
     return static_cast<std::int64_t>((132 + mib) * 20 / 19 * static_cast<double>(kMiB));
   };
-  c.machine.memory_bytes = memory(150 + 250 + 112.5);  // one at a time, and two and a half
+  c.machine.memory_bytes = memory(1.125 * (150 + 250));  // one at a time, and two and a half
   EXPECT_EQ(c.plan().kept_graphs, 2);
-  EXPECT_EQ(c.plan().bytes.holes, 225 * kMiB / 2);
-  c.machine.memory_bytes = memory(150 + 112.5 + 1);
+  EXPECT_EQ(c.plan().bytes.holes, 350 * kMiB / 8);
+  c.machine.memory_bytes = memory(1.125 * 150 + 1);
   EXPECT_TRUE(c.plan().fits);
   EXPECT_EQ(c.plan().kept_graphs, 0);
-  c.machine.memory_bytes = memory(150 + 112.5 - 1);
+  c.machine.memory_bytes = memory(1.125 * 150 - 1);
   EXPECT_FALSE(c.plan().fits);
-  c.machine.memory_bytes = memory(1.25 * 850 + 1);  // all: nothing is rebuilt
+  c.machine.memory_bytes = memory(1.125 * 850 + 1);  // all: nothing is rebuilt
   EXPECT_EQ(c.plan().kept_graphs, 8);
   EXPECT_EQ(c.plan().bytes.transient, 50 * kMiB);
-  EXPECT_EQ(c.plan().bytes.holes, 425 * kMiB / 2);
+  EXPECT_EQ(c.plan().bytes.holes, 850 * kMiB / 8);
 }
 
 TEST(PlanBytes, AShorterLastMicroBatchHasItsGraphKeptToo) {
@@ -314,11 +314,11 @@ TEST(PlanChooses, HostMemoryBeforeNarrowerVectors) {
 
 TEST(PlanChooses, SmallerMicroBatchesWhereTheyMustBe) {
   Case c;
-  c.machine = {1, 2560 * kMiB, 0, 0, 0};
+  c.machine = {1, 2176 * kMiB, 0, 0, 0};
   c.problem = {10, 4, 0, 64, 0, false, false, 0};
   c.cost = {64, 1, 1, 0, 20 * kMiB, 0, 10 * kMiB, 0};
-  // Of 2560 − 128 − 32 = 2400 MiB: 64 rows take 1920 and three quarters of it for holes; 32 rows, both graphs kept,
-  // 1600 and 720.
+  // Of 2176 − 109 − 32 = 2035 MiB: 64 rows take 1920 and an eighth of it for holes; 32 rows, both graphs kept, 1600 and
+  // 200.
   EXPECT_EQ(c.plan().micro_batch, 32);
   EXPECT_TRUE(c.plan().fits);
   c.request.micro_batch = 64;

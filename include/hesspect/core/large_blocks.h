@@ -1,6 +1,6 @@
 // Memory for large arrays, so that what a process holds stays near what it uses.
 //
-// A heap that parts and joins blocks of many megabytes is left with holes as large as the blocks in use. Here each
+// A heap that parts and joins large blocks is left with holes as large as the blocks in use. Here each
 // block is a mapping of its own. One that is given back is kept for the next of its size, since new pages cost a third
 // of a product's time; but never so many of them that all together are much more than the most that was ever in use at
 // once.
@@ -28,12 +28,12 @@ class LargeBlocks {
   LargeBlocks& operator=(const LargeBlocks&) = delete;
 
   /// Blocks of fewer bytes are better off in the heap.
-  static constexpr std::size_t kSmallest = std::size_t{1} << 20;
+  static constexpr std::size_t kSmallest = std::size_t{256} << 10;
 
   /// @return aligned to 64 bytes; nullptr where the system has no more
   void* take(std::size_t bytes);
-  /// @return false where it is none of these blocks
-  bool give_back(void* block);
+  /// @return the bytes that were asked for; 0 where it is none of these blocks
+  std::size_t give_back(void* block);
   /// Gives what is kept for reuse back to the system, and forgets how much was in use at once.
   void trim();
   std::int64_t bytes_in_use() const;
@@ -45,6 +45,7 @@ class LargeBlocks {
     char* begin = nullptr;
     std::size_t size = 0;
     std::size_t offset = 0;  // of what is handed out
+    std::size_t asked = 0;
   };
   using Age = std::uint64_t;
 
