@@ -275,8 +275,8 @@ struct HessianOperator::Impl {
     };
     effect.moved = compare(full.v, full.v_product, effect.error, effect.rayleigh_error);
     compare(full.w, full.w_product, effect.leading_error, effect.leading_rayleigh_error);
-    const double full_s = comm.max(full.seconds);
-    effect.time = comm.max(seconds) / full_s;
+    const std::vector<double> all = comm.sum({seconds, full.seconds});
+    effect.time = all[0] / all[1];
   }
 
   // --- construction -------------------------------------------------------------------------------------------------
