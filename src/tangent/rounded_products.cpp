@@ -52,7 +52,7 @@ class OneDnnRounds {
 using Off = c10::impl::ExcludeDispatchKeyGuard;
 
 /// a b of rounded copies. Only GPUs multiply bfloat16 into float32 here; others multiply what has been rounded.
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
+at::Tensor product_of_copies(const at::Tensor& a, const at::Tensor& b) {
   const at::Tensor low_a = a.to(at::kBFloat16), low_b = b.to(at::kBFloat16);
   if (a.is_cuda()) return a.dim() == 2 ? at::mm(low_a, low_b, at::kFloat) : at::bmm(low_a, low_b, at::kFloat);
   const at::Tensor back_a = low_a.to(at::kFloat), back_b = low_b.to(at::kFloat);
@@ -62,7 +62,7 @@ at::Tensor product(const at::Tensor& a, const at::Tensor& b) {
 /// out := beta c + alpha a b; what c holds does not count where beta is 0.
 at::Tensor& put_sum(at::Tensor& out, const at::Tensor& c, const at::Tensor& a, const at::Tensor& b,
                     const at::Scalar& beta, const at::Scalar& alpha) {
-  const at::Tensor sum = product(a, b);
+  const at::Tensor sum = product_of_copies(a, b);
   if (alpha.toDouble() != 1) sum.mul_(alpha);
   if (beta.toDouble() == 0) return out.copy_(sum);
   if (out.is_same(c)) return beta.toDouble() == 1 ? out.add_(sum) : out.mul_(beta).add_(sum);
@@ -71,25 +71,25 @@ at::Tensor& put_sum(at::Tensor& out, const at::Tensor& c, const at::Tensor& a, c
 
 at::Tensor mm(const at::Tensor& a, const at::Tensor& b) {
   const Off off(kKey);
-  if (takes_copies(a)) return product(a, b);
+  if (takes_copies(a)) return product_of_copies(a, b);
   const OneDnnRounds scope(a, b);
   return at::mm(a, b);
 }
 at::Tensor& mm_out(const at::Tensor& a, const at::Tensor& b, at::Tensor& out) {
   const Off off(kKey);
-  if (takes_copies(a)) return out.copy_(product(a, b));
+  if (takes_copies(a)) return out.copy_(product_of_copies(a, b));
   const OneDnnRounds scope(a, b);
   return at::mm_out(out, a, b);
 }
 at::Tensor bmm(const at::Tensor& a, const at::Tensor& b) {
   const Off off(kKey);
-  if (takes_copies(a)) return product(a, b);
+  if (takes_copies(a)) return product_of_copies(a, b);
   const OneDnnRounds scope(a, b);
   return at::bmm(a, b);
 }
 at::Tensor& bmm_out(const at::Tensor& a, const at::Tensor& b, at::Tensor& out) {
   const Off off(kKey);
-  if (takes_copies(a)) return out.copy_(product(a, b));
+  if (takes_copies(a)) return out.copy_(product_of_copies(a, b));
   const OneDnnRounds scope(a, b);
   return at::bmm_out(out, a, b);
 }

@@ -11,7 +11,7 @@
 #include "hesspect/tangent/precision.h"
 #include "support/fixture.h"
 
-namespace hesspect {
+namespace hesspect::precision_test {
 namespace {
 
 using test::Fixture;
@@ -125,4 +125,4 @@ TEST_P(Precision, NothingOfItIsLeftInFullPrecision) {
 INSTANTIATE_TEST_SUITE_P(Models, Precision, ::testing::Values("gpt2"));
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::precision_test

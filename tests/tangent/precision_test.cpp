@@ -10,7 +10,7 @@
 #include "../../src/tangent/rounded_products.h"
 #include "hesspect/core/errors.h"
 
-namespace hesspect {
+namespace hesspect::precision_test {
 namespace {
 
 at::Tensor numbers(std::vector<std::int64_t> shape, at::ScalarType dtype = at::kFloat) {
@@ -145,4 +145,4 @@ TEST_F(CpuUnits, AreNotThereWhereTheEnvironmentForbidsThem) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::precision_test

@@ -117,7 +117,8 @@ void write_image(const std::filesystem::path& file, const std::string& image) {
   std::error_code failed;
   std::filesystem::create_directories(file.parent_path(), failed);
   std::filesystem::path temporary = file;
-  temporary += "." + std::to_string(getpid());
+  temporary += ".";
+  temporary += std::to_string(getpid());
   std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
   out << sha256_bytes(image.data(), image.size()) << image;
   out.close();
