@@ -2,9 +2,9 @@
 // that bench/versus/products.py can alternate between it and other tools.
 //
 // Usage: product_server MODE MODEL.pt2 DATA LOSS ROWS MICRO_BATCH DTYPE [WEIGHTS.safetensors]
-// MODE: kept, rebuilt, segments or autograd, ggn (kept), or bf16 (kept, matrices multiplied in it). Targets of causal_lm are taken as shifted already.
-// Says `ready KEPT MICRO_BATCHES BYTES`, the last being the most that were resident before any derivative; answers each
-// line of its input by a line:
+// MODE: kept, rebuilt, segments or autograd, ggn (kept), or bf16 (kept, matrices multiplied in it). Targets of
+// causal_lm are taken as shifted already. Says `ready KEPT MICRO_BATCHES BYTES`, the last being the most that were
+// resident before any derivative; answers each line of its input by a line:
 //   product K  CPU-seconds and wall seconds of a product of K vectors at once
 //   check      vᵀHv and |Hv| of v = (1, …, 1) / √n, which no order of the parameters changes
 //   precision  what bf16 changes: ‖H̃v − Hv‖ / ‖Hv‖ for random signs v, and for Hv in v's place; 0 0 in the other modes

@@ -19,7 +19,8 @@ constexpr int kHalvings = 52;
 /// A node whose residual is this far below its distance to the next is none of the arrow's: it stays where it is, with
 /// its weight, to some 1e-10 of both.
 constexpr double kStays = 1e-5;
-/// Nodes of less weight are put to their left neighbour: in the gaps of the spectrum the rules have some of weight 1e-30.
+/// Nodes of less weight are put to their left neighbour: in the gaps of the spectrum the rules have some of weight
+/// 1e-30.
 constexpr double kNoWeight = 1e-10;
 
 /// What of T's spectral decomposition takes part.

@@ -25,7 +25,8 @@ class MeasureBounds {
   double below(double x, std::ptrdiff_t k) const;
   /// F_μ(x) − F_q(x) at most; where x is the next node, of the limit from the left.
   double above(double x, std::ptrdiff_t k) const { return below(x, k + 1); }
-  /// ∫ |F − F_μ| dλ at most, F that of the quadrature or of any measure with its moments, and Σ over exact points of their weights times their residuals.
+  /// ∫ |F − F_μ| dλ at most, F that of the quadrature or of any measure with its moments, and Σ over exact points of
+  /// their weights times their residuals.
   double w1() const;
 
  private:
