@@ -213,8 +213,8 @@ RULES = 32
 
 def averaged(alpha, beta):
     """Nodes, weights and residuals of the mean of RULES quadratures with the run's moments: T bordered by the last β, with
-    quantiles of Cauchy's distribution at the last α as its last entry. A step function at Gauss's own nodes is 4e-4 of the
-    width from gpt1m's spectrum after 100 steps; on planted spectra, which are known, this is nearer by a factor of 1.2 to 5
+    quantiles of Cauchy's distribution at the last α as its last entry. A step function at Gauss's own nodes is 2e-4 of the
+    width from this for gpt1m after 100 steps; on planted spectra, which are known, this is nearer by a factor of 1.2 to 5
     (tests/spectrum/cumulative_test.cpp) and no further from any."""
     nodes, weights, residuals = [], [], []
     gauss, s = scipy.linalg.eigh_tridiagonal(alpha, beta[:-1])
