@@ -1,11 +1,11 @@
 #include "head.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 
 #include <algorithm>
 
 #include "linear_layer.h"
+#include "rounded_products.h"
 
 namespace hesspect {
 namespace {
@@ -157,11 +157,8 @@ class LinearHead final : public Head {
   std::int64_t chunk_ = 1;
 };
 
-/// Whether operands of products are rounded to bfloat16 first. z̄ = A P − U is then more exact than P alone.
-bool operands_are_rounded() {
-  return at::globalContext().float32Precision(at::Float32Backend::MKLDNN, at::Float32Op::MATMUL) ==
-         at::Float32Precision::BF16;
-}
+/// Of rounded operands z̄ = A P − U is more exact than P alone.
+bool operands_are_rounded() { return RoundedProducts::now() != Rounding::kNone; }
 
 }  // namespace
 

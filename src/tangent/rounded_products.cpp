@@ -169,6 +169,8 @@ RoundedProducts::RoundedProducts(Rounding rounding) : before_(rounding_now), key
 
 bool RoundedProducts::any() { return c10::impl::tls_is_dispatch_key_included(kKey); }
 
+Rounding RoundedProducts::now() { return rounding_now; }
+
 RoundedProducts::~RoundedProducts() { rounding_now = before_; }
 
 }  // namespace hesspect

@@ -22,6 +22,8 @@ class RoundedProducts {
   RoundedProducts& operator=(const RoundedProducts&) = delete;
   /// Whether one lives in this thread.
   static bool any();
+  /// What this thread's products do now, by the innermost one.
+  static Rounding now();
 
  private:
   Rounding before_;
