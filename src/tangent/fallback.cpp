@@ -1,6 +1,7 @@
 // Any op, by LibTorch's autograd on that op alone.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include "registry.h"
@@ -10,6 +11,14 @@ namespace hesspect {
 namespace {
 
 using c10::IValue;
+
+/// Autograd within a sweep, whose calls go past it.
+struct WithAutograd {
+  at::AutoGradMode grad{true};
+  c10::impl::ForceDispatchKeyGuard keys{c10::impl::tls_local_dispatch_key_set().included_,
+                                        c10::impl::tls_local_dispatch_key_set().excluded_ -
+                                            c10::autograd_dispatch_keyset_with_ADInplaceOrView};
+};
 
 std::vector<at::Tensor> gradient(const std::vector<at::Tensor>& of, const std::vector<at::Tensor>& in,
                                  const std::vector<at::Tensor>& weights, bool again) {
@@ -22,7 +31,7 @@ class Fallback final : public NodeRun {
   explicit Fallback(Arguments arguments) : arguments_(std::move(arguments)) {}
 
   std::vector<at::Tensor> value() override {
-    at::AutoGradMode grad(true);
+    const WithAutograd scope;
     std::vector<IValue> stack;
     for (std::size_t i = 0; i < arguments_.values.size(); ++i) stack.push_back(with_leaves(i));
     arguments_.call(stack);
@@ -42,7 +51,7 @@ class Fallback final : public NodeRun {
   }
 
   std::vector<at::Tensor> tangent(const Tangents& x_dot) override {
-    at::AutoGradMode grad(true);
+    const WithAutograd scope;
     x_dot_.assign(x_dot.all().begin(), x_dot.all().end());
     count_ = x_dot.count();
     pull_back_of_dummies();
@@ -67,7 +76,7 @@ class Fallback final : public NodeRun {
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& x_bar) override {
-    at::AutoGradMode grad(true);
+    const WithAutograd scope;
     std::vector<at::Tensor> of, weights;
     for (std::size_t i = 0; i < outputs_.size(); ++i)
       if (y_bar[i].defined() && is_differentiable(outputs_[i])) {
@@ -81,7 +90,7 @@ class Fallback final : public NodeRun {
   }
 
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& x_bar_dot) override {
-    at::AutoGradMode grad(true);
+    const WithAutograd scope;
     const std::vector<at::Tensor> x_dot = std::move(x_dot_);
     x_dot_.clear();
     std::vector<std::vector<at::Tensor>> by_k;

@@ -4,6 +4,7 @@
 // them. What a rule needs later it keeps itself, in its NodeRun. A segment's forward sweep is made twice: once on the
 // way to the objective, where only what crosses a cut stays, and once more before the segment's backward sweep.
 #include <ATen/ATen.h>
+#include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -457,10 +458,12 @@ struct Sweeps::Impl {
 
 namespace {
 
-/// What every sweep runs under.
+/// What every sweep runs under. Calls go past autograd's own keys, which would only look for nothing to do, at each of
+/// thousands of them.
 struct SweepScope {
   explicit SweepScope(const Program& program) : default_dtype(program.default_dtype()) {}
   at::NoGradGuard no_grad;
+  at::AutoDispatchBelowADInplaceOrView past_autograd;
   DefaultDtypeScope default_dtype;
 };
 
