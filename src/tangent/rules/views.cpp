@@ -14,9 +14,13 @@ class Reshape final : public OneToOne {
  public:
   using OneToOne::OneToOne;
 
+  std::vector<at::Tensor> tangent(const Tangents& x_dot) override {
+    return {reshaped(x_dot.at(0), with_count(x_dot.count(), y_shape_))};
+  }
+
  private:
   void pull(const at::Tensor& y, Sink& sink) const override {
-    sink.add(0, y.reshape(stacked_shape(y.size(0))), /*own=*/false);
+    sink.add(0, reshaped(y, with_count(y.size(0), shape_)), /*own=*/false);
   }
 };
 
@@ -41,13 +45,19 @@ class Permute final : public OneToOne {
     for (std::size_t d = 0; d < shape_.size(); ++d) sizes.push_back(static_cast<std::int64_t>(d) + 2);
     const at::Tensor moved = of(at::empty({}, at::kByte).expand(sizes));
     back_.assign(shape_.size() + 1, 0);
-    for (std::int64_t d = 0; d < moved.dim(); ++d) back_[static_cast<std::size_t>(moved.size(d)) - 1] = d + 1;
+    forth_.assign(1, 0);
+    for (std::int64_t d = 0; d < moved.dim(); ++d) {
+      back_[static_cast<std::size_t>(moved.size(d)) - 1] = d + 1;
+      forth_.push_back(moved.size(d) - 1);
+    }
   }
 
- private:
-  void pull(const at::Tensor& y, Sink& sink) const override { sink.add(0, y.permute(back_), /*own=*/false); }
+  std::vector<at::Tensor> tangent(const Tangents& x_dot) override { return {permuted(x_dot.at(0), forth_)}; }
 
-  std::vector<std::int64_t> back_;
+ private:
+  void pull(const at::Tensor& y, Sink& sink) const override { sink.add(0, permuted(y, back_), /*own=*/false); }
+
+  std::vector<std::int64_t> forth_, back_;  // of stacked tensors
 };
 
 /// expand and the like: what was broadcast is summed.
