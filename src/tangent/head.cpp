@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "hesspect/tangent/strided.h"
 #include "linear_layer.h"
 #include "rounded_products.h"
-#include "strided.h"
 
 namespace hesspect {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "strided.h"
+#include "hesspect/tangent/strided.h"
 
 namespace hesspect {
 namespace {

@@ -16,7 +16,7 @@
 
 #include "head.h"
 #include "hesspect/tangent/kernels.h"
-#include "strided.h"
+#include "hesspect/tangent/strided.h"
 
 namespace hesspect {
 namespace {

@@ -19,9 +19,11 @@ at::Tensor restacked(const std::vector<at::Tensor>& each) {
 
 at::Tensor aligned(const at::Tensor& stacked, std::int64_t dims) {
   if (!stacked.defined() || stacked.dim() == dims + 1) return stacked;
-  at::Tensor wider = stacked;
-  while (wider.dim() < dims + 1) wider = wider.unsqueeze(1);
-  return wider;
+  const std::size_t new_ones = static_cast<std::size_t>(dims + 1 - stacked.dim());
+  std::vector<std::int64_t> sizes = stacked.sizes().vec(), strides = stacked.strides().vec();
+  sizes.insert(sizes.begin() + 1, new_ones, 1);
+  strides.insert(strides.begin() + 1, new_ones, stacked.numel() / stacked.size(0));
+  return strided(stacked, sizes, strides, stacked.storage_offset());
 }
 
 at::Tensor summed_to(const at::Tensor& stacked, at::IntArrayRef sizes) {

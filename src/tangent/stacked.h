@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "strided.h"
+#include "hesspect/tangent/strided.h"
 
 namespace hesspect {
 
@@ -33,6 +33,9 @@ std::vector<std::int64_t> with_count(std::int64_t k, at::IntArrayRef shape);
 
 /// [K, sizes] of zeros, as `like` otherwise.
 at::Tensor stacked_zeros(std::int64_t k, at::IntArrayRef sizes, const at::Tensor& like);
+
+/// The same numbers as another type; t itself where it is of that type.
+inline at::Tensor as_type(const at::Tensor& t, at::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
 
 /// a + b, where either may be undefined, which is zero.
 at::Tensor sum_of(const at::Tensor& a, const at::Tensor& b);

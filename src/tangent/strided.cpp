@@ -1,4 +1,4 @@
-#include "strided.h"
+#include "hesspect/tangent/strided.h"
 
 #include <ATen/ATen.h>
 #include <ATen/TensorUtils.h>
@@ -190,8 +190,8 @@ bool takes_blas(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b)
 }  // namespace
 
 at::Tensor strided(const at::Tensor& t, at::IntArrayRef sizes, at::IntArrayRef strides, std::int64_t offset) {
-  auto view = c10::make_intrusive<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(t.storage()), t.key_set(),
-                                                   t.dtype());
+  auto view =
+      c10::make_intrusive<c10::TensorImpl>(c10::TensorImpl::VIEW, c10::Storage(t.storage()), t.key_set(), t.dtype());
   view->set_storage_offset(offset);
   view->set_sizes_and_strides(sizes, strides);
   return at::Tensor(std::move(view));

@@ -246,7 +246,9 @@ class Attention final : public NodeRun {
   // --- softmax of a block -----------------------------------------------------------------------------------------
 
   fused::CausalMask causal(const Block& block) const { return {is_causal_, block.rows, block.row}; }
-  static at::Tensor row_sums(const at::Tensor& p) { return at::empty({p.size(0) * p.size(1) * p.size(2)}, p.options()); }
+  static at::Tensor row_sums(const at::Tensor& p) {
+    return at::empty({p.size(0) * p.size(1) * p.size(2)}, p.options());
+  }
 
   /// a b as a new tensor.
   static at::Tensor scores(const at::Tensor& a, const at::Tensor& b) {

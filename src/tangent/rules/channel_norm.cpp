@@ -70,8 +70,7 @@ class GroupNorm final : public NodeRun {
     }
     const at::Tensor x_hat_dot = x_dot_.defined() ? make_x_hat_dot(x_dot_, mean_dot_, projection_dot_) : at::Tensor();
     if (!s_.defined()) return {x_hat_dot};
-    const at::Tensor y_dot =
-        x_hat_dot.defined() ? x_hat_dot : at::empty(with_count(count, shape_), x_hat_.options());
+    const at::Tensor y_dot = x_hat_dot.defined() ? x_hat_dot : at::empty(with_count(count, shape_), x_hat_.options());
     fused::channels_tangent({.x_dot = x_hat_dot,
                              .x = x_hat_,
                              .s = s_,

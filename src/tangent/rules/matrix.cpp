@@ -19,19 +19,18 @@ at::Tensor part_of(const at::Tensor& a, std::int64_t dims, std::int64_t k) { ret
 /// out[k] := or += a[k] b, a b[k]: matrices, or batches of them; out is stacked, and one of a and b.
 void put_products(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b, bool add) {
   const std::int64_t dims = out.dim() - 1;
-  for (std::int64_t k = 0; k < out.size(0); ++k)
-    multiply(part(out, k), part_of(a, dims, k), part_of(b, dims, k), add);
+  for (std::int64_t k = 0; k < out.size(0); ++k) multiply(part(out, k), part_of(a, dims, k), part_of(b, dims, k), add);
 }
 void add_products(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) { put_products(out, a, b, true); }
 
-/// Room for K products [K, batch, m, n]. Where b has several heads inside each of its rows, as projections make them, so
-/// has the room, and what joins the heads again takes no copy.
+/// Room for K products [K, batch, m, n]. Where b has several heads inside each of its rows, as projections make them,
+/// so has the room, and what joins the heads again takes no copy.
 at::Tensor room_for(std::int64_t count, const at::Tensor& a, const at::Tensor& b) {
   std::vector<std::int64_t> sizes = with_count(count, a.sizes());
   sizes.back() = b.size(-1);
   const std::int64_t d = b.dim();
-  const bool heads_inside = a.is_cpu() && d >= 4 && b.stride(-1) == 1 && b.size(-3) > 1 && b.stride(-3) > 0 &&
-                            b.stride(-3) < b.stride(-2);
+  const bool heads_inside =
+      a.is_cpu() && d >= 4 && b.stride(-1) == 1 && b.size(-3) > 1 && b.stride(-3) > 0 && b.stride(-3) < b.stride(-2);
   if (!heads_inside) return at::empty(sizes, a.options());
   std::swap(sizes[static_cast<std::size_t>(d) - 1], sizes[static_cast<std::size_t>(d) - 2]);
   std::vector<std::int64_t> order(sizes.size());
@@ -90,7 +89,7 @@ class Linear final : public NodeRun {
     const std::int64_t k = dots.count(), rows = x_.size(0), in = x_.size(1), out = w_.size(0);
     take(dots);
     const at::Tensor b_dot = dots.at(2), y_dot = at::empty({k, rows, out}, x_.options());
-    if (b_dot.defined()) y_dot.copy_(b_dot.unsqueeze(1));
+    if (b_dot.defined()) y_dot.copy_(aligned(b_dot, 2));
     if (x_dot_.defined())
       multiply(reshaped(y_dot, {k * rows, out}), reshaped(x_dot_, {k * rows, in}), turned(w_), b_dot.defined());
     if (w_dot_.defined()) put_products(y_dot, x_, turned(w_dot_), b_dot.defined() || x_dot_.defined());
@@ -139,11 +138,17 @@ class Linear final : public NodeRun {
   void pull(const at::Tensor& y, Sink& sink) const {
     add_to_x(sink, y, w_);
     add_to_sum(sink, 1, turned(y), x_, 2);
-    if (bias_.defined() && sink.wants(2)) sink.add(2, y.sum(1));
+    if (!bias_.defined() || !sink.wants(2)) return;
+    // As a product with ones: into the sum, with no tensor between.
+    const at::Tensor open = sink.open(2);
+    if (!open.defined()) return sink.add(2, y.sum(1));
+    if (!ones_.defined()) ones_ = at::ones({1, x_.size(0)}, x_.options());
+    for (std::int64_t k = 0; k < y.size(0); ++k) multiply(stacked_alone(part(open, k)), ones_, part(y, k), true);
   }
 
   std::vector<std::int64_t> shape_;  // of x
   at::Tensor x_, w_, bias_;          // [rows, in], [out, in], [out]
+  mutable at::Tensor ones_;          // [1, rows]
   at::Tensor y_bar_, x_dot_, w_dot_;
 };
 

@@ -32,6 +32,7 @@ class Same final : public OneToOne {
  private:
   void pull(const at::Tensor& y, Sink& sink) const override {
     const bool loses_imaginary = y.is_complex() && !like_.is_complex();
+    if (y.scalar_type() == like_.scalar_type() && y.device() == like_.device()) return sink.add(0, y, /*own=*/false);
     sink.add(0, (loses_imaginary ? at::real(y) : y).to(like_.device(), like_.scalar_type()), /*own=*/false);
   }
 };
@@ -154,6 +155,7 @@ class Split final : public NodeRun {
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     const at::Tensor x_dot = dots.at(0);
+    if (!is_unbind_) return parts_of(x_dot);
     std::vector<std::vector<at::Tensor>> by_part(shapes_.size());
     for (std::int64_t k = 0; k < x_dot.size(0); ++k) {
       const std::vector<at::Tensor> parts = of(x_dot[k]);
@@ -173,6 +175,18 @@ class Split final : public NodeRun {
     stack[0] = x;
     arguments_.call(stack);
     return stack.at(0).toTensorVector();
+  }
+
+  /// Of stacked tensors, where the parts lie one behind the other along the dimension.
+  std::vector<at::Tensor> parts_of(const at::Tensor& stacked) const {
+    std::vector<at::Tensor> parts;
+    std::int64_t begin = 0;
+    for (const std::vector<std::int64_t>& shape : shapes_) {
+      const std::int64_t length = shape[static_cast<std::size_t>(dim_)];
+      parts.push_back(narrowed(stacked, dim_ + 1, begin, length));
+      begin += length;
+    }
+    return parts;
   }
 
   void pull(std::span<const at::Tensor> y, Sink& sink) const {
