@@ -149,11 +149,13 @@ std::string inspect_program(const std::filesystem::path& path) {
             " of these (exported on the meta device or with fake tensors): a run needs --weights" +
             (tied.empty() ? "" : ", which also settle what is tied (above by use and shape)") + "\n";
   rows.clear();
-  const std::map<std::string, std::string> rules = rules_of(program);
+  std::map<std::string, std::string> rules = rules_of(program);
   for (const auto& op : program.op_counts()) {
     const auto rule = rules.find(op.op.starts_with("torch.ops.") ? op.op.substr(10) : op.op);
     rows.push_back({one_line(op.op), std::to_string(op.count), rule == rules.end() ? "" : rule->second, ""});
+    if (rule != rules.end()) rules.erase(rule);
   }
+  for (const auto& [op, note] : rules) rows.push_back({one_line(op), "", note, ""});  // of several ops each
   text += "operators, and how those that depend on parameters are differentiated\n" + table(rows, kMostListed);
   for (const std::string& warning : program.lost_gradients({}).warnings) text += "warning: " + one_line(warning) + "\n";
   return text;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
 #include <vector>
@@ -26,7 +27,7 @@ class Fuser {
   void run() {
     // From behind, so that a norm is found with its weight before it is found without.
     for (std::size_t n = list_.nodes.size(); n-- > 0;)
-      if (!is_gone_[n] && !fuse_rms_norm(n)) fuse_gelu(n);
+      if (!is_gone_[n] && !fuse_rms_norm(n) && !fuse_gelu(n)) fuse_softmax(n);
     close_gaps();
   }
 
@@ -177,6 +178,62 @@ class Fuser {
   }
 
   static bool is_x(const Operand& operand, const Operand& x) { return is_slot(operand) && operand.slot == x.slot; }
+
+  // --- softmax of scaled and masked scores ------------------------------------------------------------------------
+
+  /// What tangents do not reach.
+  bool is_still(const Operand& operand) const { return is_slot(operand) && !list_.active[index(operand.slot)]; }
+
+  struct Scores {
+    Operand of;
+    double scale = 1;
+    Operand mask = constant({});  // None where there is none
+    bool fills = false;           // where the mask is true the score is −∞; else the mask is added
+    std::vector<std::size_t> nodes;
+  };
+
+  void take_mask(Scores& scores) const {
+    if (const auto fill = made_by(scores.of, "aten::masked_fill"); fill && is_still(operand(*fill, 1))) {
+      const std::optional<double> value = number(operand(*fill, 2));
+      if (!value || *value != -std::numeric_limits<double>::infinity()) return;
+      scores.mask = operand(*fill, 1);
+      scores.fills = true;
+      scores.of = operand(*fill, 0);
+      scores.nodes.push_back(*fill);
+    } else if (const auto sum = made_by(scores.of, "aten::add"); sum && is_plain_add(*sum)) {
+      either(*sum, [&](const Operand& left, const Operand& mask) {
+        if (!is_still(mask) || !is_slot(left)) return false;
+        scores.mask = mask;
+        scores.of = left;
+        scores.nodes.push_back(*sum);
+        return true;
+      });
+    }
+  }
+
+  void take_scale(Scores& scores) const {
+    const auto quotient = made_by(scores.of, "aten::div"), product = made_by(scores.of, "aten::mul");
+    if (!quotient && !product) return;
+    const std::size_t n = quotient ? *quotient : *product;
+    const std::optional<double> factor = number(operand(n, 1));
+    if (!factor || *factor == 0 || !is_slot(operand(n, 0)) || list_.nodes[n].operands.size() > 2) return;
+    scores.scale = quotient ? 1 / *factor : *factor;
+    scores.of = operand(n, 0);
+    scores.nodes.push_back(n);
+  }
+
+  bool fuse_softmax(std::size_t n) {
+    if (!is(n, "aten::softmax") && !is(n, "aten::_softmax")) return false;
+    Scores scores;
+    scores.of = operand(n, 0);
+    scores.nodes = {n};
+    take_mask(scores);
+    take_scale(scores);
+    if (scores.nodes.size() == 1 || !operand(n, 1).constant.isInt()) return false;
+    return replace(
+        scores.nodes, "aten::_masked_softmax",
+        {scores.of, operand(n, 1), operand(n, 2), constant(scores.scale), scores.mask, constant(scores.fills)});
+  }
 
   // --- writing it -------------------------------------------------------------------------------------------------
 

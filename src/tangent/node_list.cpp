@@ -66,6 +66,7 @@ class Builder {
     for (const std::size_t output : outputs) list_.kept.push_back(renamed(graph.outputs[output]));
     fold_shared_writes();
     drop_unneeded();
+    list_.active = reached_by_parameters();
     fuse(list_);
     find_active();
     find_last_uses();

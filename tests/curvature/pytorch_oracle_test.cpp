@@ -58,9 +58,9 @@ INSTANTIATE_TEST_SUITE_P(Models, PyTorchOracle,
                                            "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit", "bert", "gpt2",
                                            "gpt2_shifted", "llama", "widedeep", "multi_output", "symint", "constants",
                                            "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward",
-                                           "complex_rotary", "fourier", "complex_parameters", "complex_decomposed",
-                                           "complex_input", "mixture", "vmap_rows", "vmap_ensemble", "instance_norm",
-                                           "instance_norm_decomposed"),
+                                           "complex_rotary", "written_attention", "fourier", "complex_parameters",
+                                           "complex_decomposed", "complex_input", "mixture", "vmap_rows",
+                                           "vmap_ensemble", "instance_norm", "instance_norm_decomposed"),
                          [](const auto& test) { return std::string(test.param); });
 
 // Every loss with its options and weights; in micro-batches, some of which have no term that counts.

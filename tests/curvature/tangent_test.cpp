@@ -164,7 +164,7 @@ TEST_P(GaussNewton, IsJacobianLossHessianJacobian) {
 INSTANTIATE_TEST_SUITE_P(Models, GaussNewton,
                          ::testing::Values("mlp_ce", "mlp_mse", "mlp_bce", "cnn_bn", "gpt2", "llama", "ce_soft",
                                            "causal_lm_weights", "large_vocabulary", "bce_pos_weight", "complex_rotary",
-                                           "mixture"),
+                                           "written_attention", "mixture"),
                          [](const auto& test) { return std::string(test.param); });
 
 // In float32 the tangent program is no further from the exact product than autograd is.
@@ -202,9 +202,9 @@ INSTANTIATE_TEST_SUITE_P(Models, TangentProgramTest,
                                            "softmax_zero", "deep_scalar", "softmax_shift", "cnn_bn", "resnet18", "vit",
                                            "bert", "gpt2", "gpt2_shifted", "llama", "widedeep", "multi_output",
                                            "symint", "constants", "ce_ignore", "ce_spatial", "static_batch", "mlp_f64",
-                                           "no_double_backward", "complex_rotary", "fourier", "complex_parameters",
-                                           "complex_decomposed", "complex_input", "mixture", "vmap_rows",
-                                           "vmap_ensemble", "instance_norm", "instance_norm_decomposed",
+                                           "no_double_backward", "complex_rotary", "written_attention", "fourier",
+                                           "complex_parameters", "complex_decomposed", "complex_input", "mixture",
+                                           "vmap_rows", "vmap_ensemble", "instance_norm", "instance_norm_decomposed",
                                            "large_vocabulary", "large_vocabulary_smoothed"),
                          [](const auto& test) { return std::string(test.param); });
 INSTANTIATE_TEST_SUITE_P(Losses, TangentProgramTest, ::testing::ValuesIn(test::kLossCases),

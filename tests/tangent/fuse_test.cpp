@@ -1,5 +1,5 @@
-// Norms and GELUs that models of Hugging Face write out are taken by one rule each. That the products are then right is
-// curvature.tangent_test's, which has these models too.
+// Norms, GELUs and masked softmaxes that models write out are taken by one rule each. That the products are then right
+// is curvature.tangent_test's, which has these models too.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -37,6 +37,14 @@ TEST(Fuse, GeluOfGpt2) {
   ASSERT_TRUE(counts.contains("gelu, written out"));
   EXPECT_EQ(counts.at("gelu, written out"), 2);
   EXPECT_FALSE(counts.contains("aten.tanh.default"));
+}
+
+TEST(Fuse, SoftmaxWithItsScaleAndMask) {
+  const auto counts = counts_of("written_attention");
+  ASSERT_TRUE(counts.contains("_masked_softmax, written out"));
+  EXPECT_EQ(counts.at("_masked_softmax, written out"), 2);
+  EXPECT_EQ(counts.at("aten.softmax.int"), 1);  // whose mask depends on a parameter
+  for (const char* op : {"aten.div.Tensor", "aten.masked_fill.Scalar"}) EXPECT_FALSE(counts.contains(op)) << op;
 }
 
 }  // namespace

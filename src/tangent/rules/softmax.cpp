@@ -1,7 +1,9 @@
 // Softmax and log-softmax.
 #include <ATen/ATen.h>
+#include <ATen/ExpandUtils.h>
 #include <ATen/WrapDimUtils.h>
 
+#include <limits>
 #include <utility>
 
 #include "../registry.h"
@@ -40,23 +42,30 @@ class RowRule : public NodeRun {
   std::int64_t columns_;
 };
 
-/// softmax(x, dim): p_dot = p∘(x_dot − ⟨p, x_dot⟩).
-class Softmax final : public RowRule {
+/// softmax(c x + m, dim), c a number and m what tangents do not reach: p_dot = c p∘(x_dot − ⟨p, x_dot⟩).
+class Softmax : public RowRule {
  public:
   explicit Softmax(const Arguments& arguments)
       : RowRule(arguments), is_safe_(arguments.instruction.op->schema().name() == "aten::_safe_softmax") {}
 
   std::vector<at::Tensor> value() override {
-    const at::Tensor x = rows(std::exchange(x_, {}));
+    const at::Tensor x = rows(std::exchange(x_, {})), mask = std::exchange(mask_, {});
     p_ = at::empty_like(x);
-    fused::softmax({.s = x, .p = p_, .columns = columns_, .zero_if_masked = is_safe_});
+    fused::softmax({.s = x,
+                    .p = p_,
+                    .mask = mask,
+                    .columns = columns_,
+                    .heads = mask.defined() ? mask.size(1) : 1,
+                    .query_rows = mask.defined() ? mask.size(2) : 1,
+                    .scale = scale_,
+                    .zero_if_masked = is_safe_});
     return {ordered(p_).contiguous()};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     const at::Tensor x_dot = rows(dots.at(0));
     p_dot_ = at::empty_like(x_dot);
-    fused::softmax_tangent({.p = p_, .s_dot = x_dot, .p_dot = p_dot_, .columns = columns_});
+    fused::softmax_tangent({.p = p_, .s_dot = x_dot, .p_dot = p_dot_, .columns = columns_, .scale = scale_});
     return {ordered(p_dot_).contiguous()};
   }
 
@@ -64,7 +73,7 @@ class Softmax final : public RowRule {
     p_bar_ = rows(y_bar[0][0]);
     r_ = sums_of_rows(p_);
     const at::Tensor x_bar = sink.wants(0) ? at::empty_like(p_) : at::Tensor();
-    fused::softmax_adjoint({.p = p_, .p_bar = p_bar_, .s_bar = x_bar, .r = r_, .columns = columns_});
+    fused::softmax_adjoint({.p = p_, .p_bar = p_bar_, .s_bar = x_bar, .r = r_, .columns = columns_, .scale = scale_});
     if (x_bar.defined()) sink.add(0, ordered(x_bar).unsqueeze(0));
   }
 
@@ -80,13 +89,48 @@ class Softmax final : public RowRule {
                                     .r = bends ? r_ : at::Tensor(),
                                     .p_bar_dot = p_bar_dot,
                                     .s_bar_dot = x_bar_dot,
-                                    .columns = columns_});
+                                    .columns = columns_,
+                                    .scale = scale_});
     sink.add(0, ordered(x_bar_dot));
   }
+
+ protected:
+  double scale_ = 1;
+  at::Tensor mask_;  // [outer, heads, rows, columns], seen as that
 
  private:
   bool is_safe_;
   at::Tensor p_, p_bar_, r_, p_dot_;  // by rows; r = ⟨p, p_bar⟩
+};
+
+/// The region of fuse.h: x, dim, type, scale, mask or None, and whether the mask fills with −∞ or is added.
+class MaskedSoftmax final : public Softmax {
+ public:
+  static bool covers(const Arguments& arguments) {
+    if (arguments.instruction.kind != Instruction::Kind::kSubgraph || !Softmax::covers(arguments)) return false;
+    const at::Tensor &x = arguments.tensor(0), mask = arguments.optional_tensor(4);
+    if (at::maybe_wrap_dim(arguments.values[1].toInt(), x.dim()) != x.dim() - 1) return false;
+    if (!mask.defined()) return true;
+    const bool fills = arguments.values[5].toBool();
+    if (fills ? mask.scalar_type() != at::kBool
+              : c10::promoteTypes(mask.scalar_type(), x.scalar_type()) != x.scalar_type())
+      return false;
+    return at::is_expandable_to(mask.sizes(), x.sizes());
+  }
+
+  explicit MaskedSoftmax(const Arguments& arguments) : Softmax(arguments) {
+    scale_ = arguments.values[3].toScalar().toDouble();
+    at::Tensor mask = arguments.optional_tensor(4);
+    if (!mask.defined()) return;
+    if (arguments.values[5].toBool())
+      mask = at::zeros(mask.sizes(), x_.options()).masked_fill_(mask, -std::numeric_limits<double>::infinity());
+    else
+      mask = as_type(mask, x_.scalar_type());
+    const at::IntArrayRef sizes = x_.sizes();
+    const std::size_t dims = sizes.size();
+    const std::int64_t rows = dims > 1 ? sizes[dims - 2] : 1, heads = dims > 2 ? sizes[dims - 3] : 1;
+    mask_ = reshaped(mask.expand(sizes), {x_.numel() / (heads * rows * columns_), heads, rows, columns_});
+  }
 };
 
 /// log_softmax(x, dim): y_dot = x_dot − ⟨exp y, x_dot⟩.
@@ -139,6 +183,7 @@ class LogSoftmax final : public RowRule {
 const RuleTable& softmax_rules() {
   static const RuleTable rules = {
       {{"softmax", "_softmax", "special_softmax", "_safe_softmax"}, make_rule<Softmax>},
+      {{"_masked_softmax"}, make_rule<MaskedSoftmax>},
       {{"log_softmax", "_log_softmax", "special_log_softmax"}, make_rule<LogSoftmax>},
   };
   return rules;
