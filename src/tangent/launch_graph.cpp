@@ -28,30 +28,45 @@ void require_success(cudaError_t result, const char* call) {
   throw std::runtime_error(std::string(call) + ": " + cudaGetErrorString(result));
 }
 
-/// One use of a memory pool: the allocator keeps its blocks for as long as there is any.
-class PoolUse {
- public:
-  /// From here to end_allocating() the pool gives what is allocated on streams that the filter takes.
-  PoolUse(c10::DeviceIndex device, c10::MempoolId_t pool, std::function<bool(cudaStream_t)> filter)
-      : device_(device), pool_(pool) {
-    allocator::beginAllocateToPool(device_, pool_, std::move(filter));
-  }
-  ~PoolUse() {
-    end_allocating();
-    allocator::releasePool(device_, pool_);
-  }
-  PoolUse(const PoolUse&) = delete;
-  PoolUse& operator=(const PoolUse&) = delete;
+/// Newer versions of the allocator want to be told that a stream records; while it does, they ask for no event.
+template <class Allocator>
+void tell_begin(Allocator& all, c10::DeviceIndex device) {
+  if constexpr (requires { all.markCaptureBegin(device); }) all.markCaptureBegin(device);
+}
+template <class Allocator>
+void tell_end(Allocator& all, c10::DeviceIndex device) {
+  if constexpr (requires { all.markCaptureEnd(device); }) all.markCaptureEnd(device);
+}
 
-  void end_allocating() {
-    if (allocates_) allocator::endAllocateToPool(device_, pool_);
-    allocates_ = false;
+/// Memory that the allocator keeps for graphs alone, as long as this lives.
+class Pool {
+ public:
+  explicit Pool(c10::DeviceIndex device) : device_(device), id_(at::cuda::graph_pool_handle()) {}
+  ~Pool() {
+    for (; uses_ > 0; --uses_) allocator::releasePool(device_, id_);
   }
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  /// What is allocated meanwhile on streams that the filter takes comes from the pool.
+  class Allocating {
+   public:
+    Allocating(Pool& pool, std::function<bool(cudaStream_t)> filter) : pool_(pool) {
+      allocator::beginAllocateToPool(pool_.device_, pool_.id_, std::move(filter));
+      ++pool_.uses_;  // by the allocator's count: a pool of no use can't be used again
+    }
+    ~Allocating() { allocator::endAllocateToPool(pool_.device_, pool_.id_); }
+    Allocating(const Allocating&) = delete;
+    Allocating& operator=(const Allocating&) = delete;
+
+   private:
+    Pool& pool_;
+  };
 
  private:
   c10::DeviceIndex device_;
-  c10::MempoolId_t pool_;
-  bool allocates_ = true;
+  c10::MempoolId_t id_;
+  int uses_ = 0;
 };
 
 /// A captured graph, not yet made ready.
@@ -68,14 +83,15 @@ struct RawGraph {
 /// A stream that records; ends it at the latest when an exception passes.
 class Capture {
  public:
-  explicit Capture(cudaStream_t stream) : stream_(stream) {
+  Capture(c10::DeviceIndex device, cudaStream_t stream) : device_(device), stream_(stream) {
     // Other threads may go on as they like: none of them knows the stream.
     require_success(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+    tell_begin(*allocator::get(), device_);
   }
   ~Capture() {
     if (ended_) return;
     RawGraph broken;
-    cudaStreamEndCapture(stream_, &broken.graph);
+    end_capture(broken);
     cudaGetLastError();
   }
   Capture(const Capture&) = delete;
@@ -87,8 +103,7 @@ class Capture {
   }
 
   void end(RawGraph& into) {
-    ended_ = true;
-    require_success(cudaStreamEndCapture(stream_, &into.graph), "cudaStreamEndCapture");
+    require_success(end_capture(into), "cudaStreamEndCapture");
     if (into.graph == nullptr) throw std::runtime_error("nothing was recorded");
   }
 
@@ -101,6 +116,14 @@ class Capture {
     return is_known && status == cudaStreamCaptureStatusActive ? id : 0;
   }
 
+  cudaError_t end_capture(RawGraph& into) {
+    ended_ = true;
+    const cudaError_t result = cudaStreamEndCapture(stream_, &into.graph);
+    tell_end(*allocator::get(), device_);
+    return result;
+  }
+
+  c10::DeviceIndex device_;
   cudaStream_t stream_;
   bool ended_ = false;
 };
@@ -125,14 +148,15 @@ void require_gpu_alone(cudaGraph_t graph) {
       throw std::runtime_error("an op does more than launch kernels (node of type " + std::to_string(type) + ")");
     cudaMemcpy3DParms copy{};
     require_success(cudaGraphMemcpyNodeGetParams(node, &copy), "cudaGraphMemcpyNodeGetParams");
-    if (!is_on_gpu(copy.srcPtr) || !is_on_gpu(copy.dstPtr))
-      throw std::runtime_error("an op copies from or to the host");
+    if (is_on_gpu(copy.srcPtr) && is_on_gpu(copy.dstPtr)) continue;
+    cudaGetLastError();
+    throw std::runtime_error("an op copies from or to the host");
   }
 }
 
 class CudaGraph final : public LaunchGraph {
  public:
-  CudaGraph(c10::DeviceIndex device, std::unique_ptr<PoolUse> pool, cudaGraph_t graph)
+  CudaGraph(c10::DeviceIndex device, std::shared_ptr<Pool> pool, cudaGraph_t graph)
       : device_(device), pool_(std::move(pool)) {
     require_success(cudaGraphInstantiate(&graph_, graph, 0), "cudaGraphInstantiate");
   }
@@ -147,14 +171,14 @@ class CudaGraph final : public LaunchGraph {
 
  private:
   c10::DeviceIndex device_;
-  std::unique_ptr<PoolUse> pool_;
+  std::shared_ptr<Pool> pool_;
   cudaGraphExec_t graph_ = nullptr;
 };
 
 class CudaRecorder final : public LaunchRecorder {
  public:
   explicit CudaRecorder(c10::DeviceIndex device)
-      : device_(device), stream_(c10::cuda::getStreamFromPool(false, device)), pool_(at::cuda::graph_pool_handle()) {}
+      : device_(device), stream_(c10::cuda::getStreamFromPool(false, device)) {}
 
   void rehearse(const std::function<void()>& work) override {
     wait();
@@ -173,16 +197,11 @@ class CudaRecorder final : public LaunchRecorder {
     const std::int64_t before = reserved_bytes();
     const c10::cuda::CUDAStreamGuard guard(stream_);
     RawGraph graph;
-    std::unique_ptr<PoolUse> pool;
-    {
-      Capture capture(stream_.stream());
-      pool = std::make_unique<PoolUse>(device_, pool_, capture.filter());
-      work();
-      capture.end(graph);
-    }
-    pool->end_allocating();
+    std::shared_ptr<Pool> pool = pool_.lock();
+    if (pool == nullptr) pool_ = pool = std::make_shared<Pool>(device_);
+    record_into(graph, *pool, work);
     require_gpu_alone(graph.graph);
-    bytes_ += reserved_bytes() - before;
+    bytes_ = (pool.use_count() > 1 ? bytes_ : 0) + reserved_bytes() - before;
     return std::make_unique<CudaGraph>(device_, std::move(pool), graph.graph);
   }
 
@@ -193,6 +212,13 @@ class CudaRecorder final : public LaunchRecorder {
   std::int64_t bytes() const override { return bytes_; }
 
  private:
+  void record_into(RawGraph& graph, Pool& pool, const std::function<void()>& work) {
+    Capture capture(device_, stream_.stream());
+    const Pool::Allocating allocating(pool, capture.filter());
+    work();
+    capture.end(graph);
+  }
+
   std::int64_t reserved_bytes() const {
     constexpr auto kAllPools = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
     return allocator::getDeviceStats(device_).reserved_bytes[kAllPools].current;
@@ -200,7 +226,7 @@ class CudaRecorder final : public LaunchRecorder {
 
   c10::DeviceIndex device_;
   c10::cuda::CUDAStream stream_;
-  c10::MempoolId_t pool_;
+  std::weak_ptr<Pool> pool_;  // of the graphs that there are
   std::int64_t bytes_ = 0;
 };
 
