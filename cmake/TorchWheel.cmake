@@ -45,6 +45,15 @@ target_link_libraries(hesspect_torch INTERFACE
   "${TORCH_WHEEL_DIR}/lib/libtorch.so" "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")
 set(HESSPECT_RPATH "${TORCH_WHEEL_DIR}/lib")
 
+# Wheels for x86 hold MKL and export its products of batches, which src/tangent/strided.cpp calls without LibTorch between.
+include(CheckCXXSourceCompiles)
+set(CMAKE_REQUIRED_LIBRARIES "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")
+check_cxx_source_compiles(
+  "extern \"C\" { void cblas_sgemm_batch(); void cblas_dgemm_batch(); void sgemm_(); void dgemm_(); }
+   int main(int argc, char**) { if (argc > 9) cblas_sgemm_batch(), cblas_dgemm_batch(), sgemm_(), dgemm_(); }"
+  HESSPECT_HAVE_GEMM_BATCH)
+unset(CMAKE_REQUIRED_LIBRARIES)
+
 # The NVIDIA wheels: CUDA 13 puts headers and libraries in nvidia/cu13; NCCL has a folder of its own.
 set(CUDA_WHEEL_DIR "${SITE_PACKAGES_DIR}/nvidia/cu13")
 set(NCCL_WHEEL_DIR "${SITE_PACKAGES_DIR}/nvidia/nccl")

@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 
 #include "hesspect/tangent/precision.h"
+#include "hesspect/tangent/strided.h"
 #include "local_loss.h"
 #include "replayed_products.h"
 
@@ -18,7 +19,7 @@ std::vector<at::Tensor> stacked_views(const ParameterLayout& layout, const at::T
     sizes.insert(sizes.end(), entry.shape.begin(), entry.shape.end());
     strides[0] = vectors.stride(0);
     for (std::size_t d = entry.shape.size(); d > 1; --d) strides[d - 1] = strides[d] * sizes[d];
-    views.push_back(vectors.as_strided(sizes, strides, vectors.storage_offset() + entry.offset));
+    views.push_back(strided(vectors, sizes, strides, vectors.storage_offset() + entry.offset));
   }
   return views;
 }

@@ -15,9 +15,9 @@ using c10::IValue;
 /// Autograd within a sweep, whose calls go past it.
 struct WithAutograd {
   at::AutoGradMode grad{true};
-  c10::impl::ForceDispatchKeyGuard keys{c10::impl::tls_local_dispatch_key_set().included_,
-                                        c10::impl::tls_local_dispatch_key_set().excluded_ -
-                                            c10::autograd_dispatch_keyset_with_ADInplaceOrView};
+  c10::impl::ForceDispatchKeyGuard keys{
+      c10::impl::tls_local_dispatch_key_set().included_,
+      c10::impl::tls_local_dispatch_key_set().excluded_ - c10::autograd_dispatch_keyset_with_ADInplaceOrView};
 };
 
 std::vector<at::Tensor> gradient(const std::vector<at::Tensor>& of, const std::vector<at::Tensor>& in,

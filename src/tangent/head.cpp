@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "hesspect/tangent/strided.h"
 #include "linear_layer.h"
 #include "rounded_products.h"
 
@@ -99,21 +100,21 @@ class LinearHead final : public Head {
     const at::Tensor tangent_room = is_second ? at::empty({count, chunk, columns}, options) : at::Tensor();
     for (std::int64_t begin = 0; begin < rows; begin += chunk) {
       const std::int64_t r = std::min(chunk, rows - begin);
-      const at::Tensor x = layer_.x.narrow(0, begin, r);
-      at::Tensor z = state_.defined() ? state_.narrow(0, begin, r) : room.narrow(0, 0, r);
+      const at::Tensor x = narrowed(layer_.x, 0, begin, r);
+      at::Tensor z = state_.defined() ? narrowed(state_, 0, begin, r) : narrowed(room, 0, 0, r);
       if (!made) {
-        at::mm_out(z, x, layer_.w.t());
+        multiply(z, x, turned(layer_.w), false);
         if (layer_.bias.defined()) z.add_(layer_.bias);
         sum_ += objective_->prepare(z, begin);
       }
       at::Tensor z_bar;
-      if (needs_adjoint) objective_->adjoint(z, begin, z_bar = adjoint_room.narrow(0, 0, r));
+      if (needs_adjoint) objective_->adjoint(z, begin, z_bar = narrowed(adjoint_room, 0, 0, r));
       if (x_bar != nullptr) pull(first, 0, z_bar, x, begin);
       for (std::int64_t k = 0; is_second && k < count; ++k) {
-        at::Tensor z_dot = tangent_room[k].narrow(0, 0, r);
+        const at::Tensor z_dot = narrowed(part(tangent_room, k), 0, 0, r);
         tangent_of(k, x, begin, z_dot);
         if (objective_->is_curved())
-          objective_->adjoint_tangent(z, begin, z_dot.unsqueeze(0), z_dot.unsqueeze(0));
+          objective_->adjoint_tangent(z, begin, stacked_alone(z_dot), stacked_alone(z_dot));
         else
           z_dot.zero_();
         pull(second, k, z_dot, x, begin);
@@ -126,29 +127,27 @@ class LinearHead final : public Head {
   }
 
  private:
-  void tangent_of(std::int64_t k, const at::Tensor& x, std::int64_t begin, at::Tensor& z_dot) const {
-    if (layer_.x_dot.defined())
-      at::mm_out(z_dot, layer_.x_dot[k].narrow(0, begin, x.size(0)), layer_.w.t());
-    else
-      z_dot.zero_();
-    if (layer_.w_dot.defined()) z_dot.addmm_(x, layer_.w_dot[k].t());
-    if (layer_.bias_dot.defined()) z_dot.add_(layer_.bias_dot[k]);
+  void tangent_of(std::int64_t k, const at::Tensor& x, std::int64_t begin, const at::Tensor& z_dot) const {
+    const bool has_x_dot = layer_.x_dot.defined(), has_w_dot = layer_.w_dot.defined();
+    if (has_x_dot) multiply(z_dot, narrowed(part(layer_.x_dot, k), 0, begin, x.size(0)), turned(layer_.w), false);
+    if (has_w_dot) multiply(z_dot, x, turned(part(layer_.w_dot, k)), has_x_dot);
+    if (!has_x_dot && !has_w_dot) z_dot.zero_();
+    if (layer_.bias_dot.defined()) z_dot.add_(part(layer_.bias_dot, k));
   }
 
   void pull(const LayerSums& sums, std::int64_t k, const at::Tensor& z_bar, const at::Tensor& x,
             std::int64_t begin) const {
-    if (sums.x.defined()) {
-      at::Tensor rows = sums.x[k].narrow(0, begin, x.size(0));
-      at::mm_out(rows, z_bar, layer_.w);
-    }
-    if (sums.w.defined()) sums.w[k].addmm_(z_bar.t(), x);
-    if (sums.bias.defined()) sums.bias[k].add_(z_bar.sum(0));
+    if (sums.x.defined()) multiply(narrowed(part(sums.x, k), 0, begin, x.size(0)), z_bar, layer_.w, false);
+    if (sums.w.defined()) multiply(part(sums.w, k), turned(z_bar), x, true);
+    if (sums.bias.defined()) part(sums.bias, k).add_(z_bar.sum(0));
   }
 
   void bend(const LayerSums& sums, std::int64_t k, const at::Tensor& z_bar, std::int64_t begin) const {
     const std::int64_t r = z_bar.size(0);
-    if (sums.x.defined() && layer_.w_dot.defined()) sums.x[k].narrow(0, begin, r).addmm_(z_bar, layer_.w_dot[k]);
-    if (sums.w.defined() && layer_.x_dot.defined()) sums.w[k].addmm_(z_bar.t(), layer_.x_dot[k].narrow(0, begin, r));
+    if (sums.x.defined() && layer_.w_dot.defined())
+      multiply(narrowed(part(sums.x, k), 0, begin, r), z_bar, part(layer_.w_dot, k), true);
+    if (sums.w.defined() && layer_.x_dot.defined())
+      multiply(part(sums.w, k), turned(z_bar), narrowed(part(layer_.x_dot, k), 0, begin, r), true);
   }
 
   LinearLayer layer_;

@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "hesspect/tangent/strided.h"
+
 namespace hesspect {
 namespace {
 
@@ -26,8 +28,8 @@ LinearLayer::LinearLayer(const Arguments& arguments)
 
 void LinearLayer::take(const Tangents& x_dots) {
   count = x_dots.count();
-  if (const at::Tensor t = x_dots.at(places.x); t.defined()) x_dot = t.reshape({count, -1, x.size(1)});
-  if (const at::Tensor t = x_dots.at(places.w); t.defined()) w_dot = places.transposed ? t.transpose(1, 2) : t;
+  if (const at::Tensor t = x_dots.at(places.x); t.defined()) x_dot = reshaped(t, {count, x.size(0), x.size(1)});
+  if (const at::Tensor t = x_dots.at(places.w); t.defined()) w_dot = places.transposed ? turned(t) : t;
   if (places.bias >= 0) bias_dot = x_dots.at(static_cast<std::size_t>(places.bias));
 }
 
@@ -38,7 +40,7 @@ LayerSums::LayerSums(const LinearLayer& the_layer, Sink* the_sink, std::int64_t 
   if (sink->wants(places.x)) x = at::empty({count, layer.x.size(0), layer.x.size(1)}, layer.x.options());
   if (sink->wants(places.w)) {
     w = sink->open_or_zeros(places.w, places.transposed ? layer.w.t() : layer.w);
-    if (places.transposed) w = w.transpose(1, 2);
+    if (places.transposed) w = turned(w);
   }
   if (layer.bias.defined() && sink->wants(static_cast<std::size_t>(places.bias)))
     bias = sink->open_or_zeros(static_cast<std::size_t>(places.bias), layer.bias);
@@ -48,7 +50,7 @@ void LayerSums::give() const {
   if (!x.defined()) return;
   std::vector<std::int64_t> sizes = layer.shape;
   sizes.insert(sizes.begin(), x.size(0));
-  sink->add(layer.places.x, x.reshape(sizes));
+  sink->add(layer.places.x, reshaped(x, sizes));
 }
 
 }  // namespace hesspect

@@ -16,6 +16,7 @@
 
 #include "head.h"
 #include "hesspect/tangent/kernels.h"
+#include "hesspect/tangent/strided.h"
 
 namespace hesspect {
 namespace {
@@ -72,16 +73,16 @@ class SoftmaxHead final : public Head {
   struct Block {
     std::int64_t begin, rows;
     std::int64_t offset;  // of its tiles in p_
-    at::Tensor of(const at::Tensor& t) const { return t.defined() ? t.narrow(0, begin, rows) : t; }
+    at::Tensor of(const at::Tensor& t) const { return t.defined() ? narrowed(t, 0, begin, rows) : t; }
     /// The same of the k-th of stacked rows.
-    at::Tensor of(const at::Tensor& t, std::int64_t k) const { return t.defined() ? of(t[k]) : t; }
+    at::Tensor of(const at::Tensor& t, std::int64_t k) const { return t.defined() ? of(part(t, k)) : t; }
   };
   /// Some classes, with the probabilities of a block's rows.
   struct Tile {
     std::int64_t begin, columns;
     at::Tensor p;  // contiguous
-    at::Tensor of(const at::Tensor& t) const { return t.defined() ? t.narrow(0, begin, columns) : t; }
-    at::Tensor of(const at::Tensor& t, std::int64_t k) const { return t.defined() ? of(t[k]) : t; }
+    at::Tensor of(const at::Tensor& t) const { return t.defined() ? narrowed(t, 0, begin, columns) : t; }
+    at::Tensor of(const at::Tensor& t, std::int64_t k) const { return t.defined() ? of(part(t, k)) : t; }
   };
 
   at::Tensor empty(at::IntArrayRef sizes) const { return at::empty(sizes, layer_.x.options()); }
@@ -91,21 +92,19 @@ class SoftmaxHead final : public Head {
     const std::int64_t classes = layer_.w.size(0);
     for (std::int64_t begin = 0; begin < classes; begin += columns_) {
       const std::int64_t columns = std::min(columns_, classes - begin);
-      work(Tile{begin, columns,
-                p_.narrow(0, block.offset + block.rows * begin, block.rows * columns).view({block.rows, columns})});
+      work(Tile{begin, columns, strided(p_, {block.rows, columns}, {columns, 1}, block.offset + block.rows * begin)});
     }
   }
 
   /// P and P W of a block's rows.
   void make(const Block& block, const at::Tensor& room) {
-    at::Tensor z = room.narrow(0, 0, block.rows), p_w = block.of(p_w_);
-    at::mm_out(z, block.of(layer_.x), layer_.w.t());
+    at::Tensor z = narrowed(room, 0, 0, block.rows), p_w = block.of(p_w_);
+    multiply(z, block.of(layer_.x), turned(layer_.w), false);
     if (layer_.bias.defined()) z.add_(layer_.bias);
     sum_ += objective_->prepare(z, block.begin);
-    p_w.zero_();
     for_each_tile(block, [&](const Tile& tile) {
-      tile.p.copy_(z.narrow(1, tile.begin, tile.columns));
-      p_w.addmm_(tile.p, tile.of(layer_.w));
+      tile.p.copy_(narrowed(z, 1, tile.begin, tile.columns));
+      multiply(p_w, tile.p, tile.of(layer_.w), tile.begin > 0);
     });
   }
 
@@ -116,8 +115,8 @@ class SoftmaxHead final : public Head {
     if (sums.x.defined()) block.of(sums.x, 0).copy_(block.of(p_w_)).mul_(a.unsqueeze(1));
     if (!sums.w.defined() && !sums.bias.defined()) return;
     for_each_tile(block, [&](const Tile& tile) {
-      if (sums.w.defined()) tile.of(sums.w, 0).addmm_(tile.p.t(), scaled_x);
-      if (sums.bias.defined()) tile.of(sums.bias, 0).addmv_(tile.p.t(), a);
+      if (sums.w.defined()) multiply(tile.of(sums.w, 0), turned(tile.p), scaled_x, true);
+      if (sums.bias.defined()) tile.of(sums.bias, 0).addmv_(turned(tile.p), a);
     });
   }
 
@@ -128,9 +127,9 @@ class SoftmaxHead final : public Head {
     const at::Tensor r = inner_products(block, p_w_dot);
     const bool bends_x = sums.x.defined() && p_w_dot.defined() && !gauss_newton;
     const bool bends_w = sums.w.defined() && layer_.x_dot.defined() && !gauss_newton;
-    if (bends_w) scaled_x_dot = layer_.x_dot.narrow(1, block.begin, block.rows) * a_column;
+    if (bends_w) scaled_x_dot = narrowed(layer_.x_dot, 1, block.begin, block.rows) * a_column;
     if (sums.x.defined()) {
-      at::Tensor x_bar_dot = sums.x.narrow(1, block.begin, block.rows);
+      at::Tensor x_bar_dot = narrowed(sums.x, 1, block.begin, block.rows);
       if (bends_x)
         at::mul_out(x_bar_dot, p_w_dot, a_column);
       else
@@ -138,14 +137,14 @@ class SoftmaxHead final : public Head {
     }
     const at::Tensor room = empty({block.rows * columns_});
     for_each_tile(block, [&](const Tile& tile) {
-      at::Tensor z_dot = room.narrow(0, 0, tile.p.numel()).view(tile.p.sizes());
+      const at::Tensor z_dot = strided(room, tile.p.sizes(), tile.p.strides(), 0);
       for (std::int64_t k = 0; k < count; ++k) {
         tangent_of(block, tile, k, z_dot);
         fused::cross_entropy_adjoint_tangent(
-            {.p = tile.p, .z_dot = z_dot, .a = a, .z_bar_dot = z_dot, .columns = tile.columns, .r = r[k]});
-        if (sums.x.defined()) block.of(sums.x, k).addmm_(z_dot, tile.of(layer_.w));
-        if (sums.w.defined()) tile.of(sums.w, k).addmm_(z_dot.t(), x);
-        if (bends_w) tile.of(sums.w, k).addmm_(tile.p.t(), scaled_x_dot[k]);
+            {.p = tile.p, .z_dot = z_dot, .a = a, .z_bar_dot = z_dot, .columns = tile.columns, .r = part(r, k)});
+        if (sums.x.defined()) multiply(block.of(sums.x, k), z_dot, tile.of(layer_.w), true);
+        if (sums.w.defined()) multiply(tile.of(sums.w, k), turned(z_dot), x, true);
+        if (bends_w) multiply(tile.of(sums.w, k), turned(tile.p), part(scaled_x_dot, k), true);
         if (sums.bias.defined()) tile.of(sums.bias, k).add_(z_dot.sum(0));
       }
     });
@@ -155,25 +154,24 @@ class SoftmaxHead final : public Head {
   at::Tensor inner_products(const Block& block, at::Tensor& p_w_dot) const {
     at::Tensor r = at::zeros({layer_.count, block.rows}, layer_.x.options());
     const bool has_w_dot = layer_.w_dot.defined(), has_bias_dot = layer_.bias_dot.defined();
-    if (has_w_dot) p_w_dot = at::zeros({layer_.count, block.rows, layer_.x.size(1)}, layer_.x.options());
+    if (has_w_dot) p_w_dot = at::empty({layer_.count, block.rows, layer_.x.size(1)}, layer_.x.options());
     if (has_w_dot || has_bias_dot)
       for_each_tile(block, [&](const Tile& tile) {
         for (std::int64_t k = 0; k < layer_.count; ++k) {
-          if (has_w_dot) p_w_dot[k].addmm_(tile.p, tile.of(layer_.w_dot, k));
-          if (has_bias_dot) r[k].addmv_(tile.p, tile.of(layer_.bias_dot, k));
+          if (has_w_dot) multiply(part(p_w_dot, k), tile.p, tile.of(layer_.w_dot, k), tile.begin > 0);
+          if (has_bias_dot) part(r, k).addmv_(tile.p, tile.of(layer_.bias_dot, k));
         }
       });
     if (has_w_dot) r.add_((p_w_dot * block.of(layer_.x)).sum(-1));
-    if (layer_.x_dot.defined()) r.add_((layer_.x_dot.narrow(1, block.begin, block.rows) * block.of(p_w_)).sum(-1));
+    if (layer_.x_dot.defined()) r.add_((narrowed(layer_.x_dot, 1, block.begin, block.rows) * block.of(p_w_)).sum(-1));
     return r;
   }
 
-  void tangent_of(const Block& block, const Tile& tile, std::int64_t k, at::Tensor& z_dot) const {
-    if (layer_.x_dot.defined())
-      at::mm_out(z_dot, block.of(layer_.x_dot, k), tile.of(layer_.w).t());
-    else
-      z_dot.zero_();
-    if (layer_.w_dot.defined()) z_dot.addmm_(block.of(layer_.x), tile.of(layer_.w_dot, k).t());
+  void tangent_of(const Block& block, const Tile& tile, std::int64_t k, const at::Tensor& z_dot) const {
+    const bool has_x_dot = layer_.x_dot.defined(), has_w_dot = layer_.w_dot.defined();
+    if (has_x_dot) multiply(z_dot, block.of(layer_.x_dot, k), turned(tile.of(layer_.w)), false);
+    if (has_w_dot) multiply(z_dot, block.of(layer_.x), turned(tile.of(layer_.w_dot, k)), has_x_dot);
+    if (!has_x_dot && !has_w_dot) z_dot.zero_();
     if (layer_.bias_dot.defined()) z_dot.add_(tile.of(layer_.bias_dot, k));
   }
 

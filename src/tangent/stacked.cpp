@@ -4,7 +4,7 @@ namespace hesspect {
 
 at::Tensor restacked(const std::vector<at::Tensor>& each) {
   const at::Tensor& first = each.front();
-  if (each.size() == 1) return first.unsqueeze(0);
+  if (each.size() == 1) return stacked_alone(first);
   const std::int64_t distance = each[1].storage_offset() - first.storage_offset();
   bool is_view = distance > 0;
   for (std::size_t k = 1; is_view && k < each.size(); ++k)
@@ -19,9 +19,11 @@ at::Tensor restacked(const std::vector<at::Tensor>& each) {
 
 at::Tensor aligned(const at::Tensor& stacked, std::int64_t dims) {
   if (!stacked.defined() || stacked.dim() == dims + 1) return stacked;
-  at::Tensor wider = stacked;
-  while (wider.dim() < dims + 1) wider = wider.unsqueeze(1);
-  return wider;
+  const std::size_t new_ones = static_cast<std::size_t>(dims + 1 - stacked.dim());
+  std::vector<std::int64_t> sizes = stacked.sizes().vec(), strides = stacked.strides().vec();
+  sizes.insert(sizes.begin() + 1, new_ones, 1);
+  strides.insert(strides.begin() + 1, new_ones, stacked.numel() / stacked.size(0));
+  return strided(stacked, sizes, strides, stacked.storage_offset());
 }
 
 at::Tensor summed_to(const at::Tensor& stacked, at::IntArrayRef sizes) {
@@ -31,15 +33,17 @@ at::Tensor summed_to(const at::Tensor& stacked, at::IntArrayRef sizes) {
   for (std::int64_t d = 0; d < stacked.dim() - 1; ++d)
     if (d < extra || (sizes[static_cast<std::size_t>(d - extra)] == 1 && stacked.size(d + 1) != 1))
       over.push_back(d + 1);
-  std::vector<std::int64_t> shape = sizes.vec();
-  shape.insert(shape.begin(), stacked.size(0));
-  return (over.empty() ? stacked : stacked.sum(over, /*keepdim=*/true)).reshape(shape);
+  return reshaped(over.empty() ? stacked : stacked.sum(over, /*keepdim=*/true), with_count(stacked.size(0), sizes));
+}
+
+std::vector<std::int64_t> with_count(std::int64_t k, at::IntArrayRef shape) {
+  std::vector<std::int64_t> sizes{k};
+  sizes.insert(sizes.end(), shape.begin(), shape.end());
+  return sizes;
 }
 
 at::Tensor stacked_zeros(std::int64_t k, at::IntArrayRef sizes, const at::Tensor& like) {
-  std::vector<std::int64_t> shape = sizes.vec();
-  shape.insert(shape.begin(), k);
-  return at::zeros(shape, like.options());
+  return at::zeros(with_count(k, sizes), like.options());
 }
 
 at::Tensor sum_of(const at::Tensor& a, const at::Tensor& b) {

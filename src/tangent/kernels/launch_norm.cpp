@@ -68,7 +68,9 @@ void layer_norm_tangent(const LayerNormTangent& args) {
     const Pointers<T> of("layer_norm_tangent", args.y_dot);
     const Index d = args.columns, rows = of.count(args.x_hat, d, "x_hat"), n = rows * d;
     const Index tangents = of.count(args.y_dot, n, "y_dot");
-    const at::Tensor w = or_ones(args.w, args.x_hat, d), zeros = at::zeros({d}, args.x_hat.options());
+    const at::Tensor w = or_ones(args.w, args.x_hat, d);
+    const bool lacks_one = !args.w_dot.defined() || !args.b_dot.defined();
+    const at::Tensor zeros = lacks_one ? at::zeros({d}, args.x_hat.options()) : at::Tensor();
     raw::LayerNormTangent<T> q{};
     q.x_dot = of.or_null(args.x_dot, tangents * n, "x_dot");
     q.w = of.of(w, d, "w");
@@ -95,7 +97,8 @@ void layer_norm_adjoint_tangent(const LayerNormAdjointTangent& args) {
       return sum.defined() ? at::empty({tangents, blocks, d}, args.x_hat.options()) : at::Tensor();
     };
     const at::Tensor w_partial = partial(args.w_bar_dot), b_partial = partial(args.b_bar_dot);
-    const at::Tensor w = or_ones(args.w, args.x_hat, d), zeros = at::zeros({d}, args.x_hat.options());
+    const at::Tensor w = or_ones(args.w, args.x_hat, d);
+    const at::Tensor zeros = args.w_dot.defined() ? at::Tensor() : at::zeros({d}, args.x_hat.options());
     raw::LayerNormAdjointTangent<T> q{};
     q.y_bar_dot = of.or_null(args.y_bar_dot, tangents * n, "y_bar_dot");
     q.y_bar = of.or_null(args.y_bar, n, "y_bar");

@@ -31,7 +31,7 @@ struct Operand2 {
   explicit Operand2(const at::Tensor& t) : shape(t.sizes().vec()), type(t.scalar_type()) {}
   /// Adds t [K, shape of the output] to the operand's sum.
   void give(Sink& sink, std::size_t operand, const at::Tensor& t, bool own) const {
-    const at::Tensor reduced = summed_to(t, shape).to(type);
+    const at::Tensor reduced = as_type(summed_to(t, shape), type);
     sink.add(operand, reduced, own || !reduced.is_alias_of(t));
   }
 };
@@ -79,9 +79,9 @@ class Sum2 final : public NodeRun {
     return factor == 1 ? wide : wide * factor;
   }
   at::Tensor whole(const at::Tensor& t) const {
-    std::vector<std::int64_t> shape = y_shape_;
-    shape.insert(shape.begin(), t.size(0));
-    return t.to(type_).expand(shape);
+    const std::vector<std::int64_t> shape = with_count(t.size(0), y_shape_);
+    const at::Tensor typed = as_type(t, type_);
+    return typed.sizes() == shape ? typed : typed.expand(shape);
   }
   void pull(const at::Tensor& y, Sink& sink) const {
     if (sink.wants(0)) a_.give(sink, 0, factor_a_ == 1 ? y : y * factor_a_, factor_a_ != 1);
@@ -95,30 +95,43 @@ class Sum2 final : public NodeRun {
   at::ScalarType type_ = at::kFloat;
 };
 
-/// mul(a, b): y = a b.
+/// mul(a, b): y = a b. Of an operand that tangents do not reach only its value is kept, and of one whose partner they
+/// do not reach nothing.
 class Product2 final : public NodeRun {
  public:
   static bool covers(const Arguments& arguments) { return takes_two(arguments); }
 
-  explicit Product2(Arguments arguments) : a_(arguments.tensor(0)), b_(second(arguments)), a_place_(a_), b_place_(b_) {}
+  explicit Product2(Arguments arguments)
+      : a_(arguments.tensor(0)),
+        b_(second(arguments)),
+        a_place_(a_),
+        b_place_(b_),
+        is_bilinear_(arguments.active(0) && arguments.active(1)),
+        keeps_a_(arguments.active(1)),
+        keeps_b_(arguments.active(0)) {}
 
   std::vector<at::Tensor> value() override {
     at::Tensor y = at::mul(a_, b_);
     rank_ = y.dim();
     type_ = y.scalar_type();
+    if (!keeps_a_) a_ = at::Tensor();
+    if (!keeps_b_) b_ = at::Tensor();
     return {std::move(y)};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& x_dot) override {
-    a_dot_ = aligned(x_dot.at(0), rank_);
-    b_dot_ = aligned(x_dot.at(1), rank_);
-    if (!b_dot_.defined()) return {(a_dot_ * b_).to(type_)};
-    if (!a_dot_.defined()) return {(b_dot_ * a_).to(type_)};
-    return {at::addcmul(a_dot_ * b_, b_dot_, a_).to(type_)};
+    const at::Tensor a_dot = aligned(x_dot.at(0), rank_), b_dot = aligned(x_dot.at(1), rank_);
+    if (is_bilinear_) {
+      a_dot_ = a_dot;
+      b_dot_ = b_dot;
+    }
+    if (!b_dot.defined()) return {as_type(a_dot * b_, type_)};
+    if (!a_dot.defined()) return {as_type(b_dot * a_, type_)};
+    return {as_type(at::addcmul(a_dot * b_, b_dot, a_), type_)};
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = y_bar[0][0];
+    if (is_bilinear_) y_bar_ = part(y_bar[0], 0);
     if (sink.wants(0)) a_place_.give(sink, 0, y_bar[0] * b_, true);
     if (sink.wants(1)) b_place_.give(sink, 1, y_bar[0] * a_, true);
   }
@@ -143,12 +156,13 @@ class Product2 final : public NodeRun {
  private:
   at::Tensor a_, b_;
   Operand2 a_place_, b_place_;
+  bool is_bilinear_, keeps_a_, keeps_b_;
   std::int64_t rank_ = 0;
   at::ScalarType type_ = at::kFloat;
   at::Tensor y_bar_, a_dot_, b_dot_;
 };
 
-/// div(a, b): y = a / b, y_dot = (a_dot - y b_dot) / b.
+/// div(a, b): y = a / b, y_dot = (a_dot - y b_dot) / b. Where tangents do not reach b only b is kept.
 class Quotient final : public NodeRun {
  public:
   static bool covers(const Arguments& arguments) {
@@ -156,27 +170,32 @@ class Quotient final : public NodeRun {
     return takes_two(arguments) && !rounds;
   }
 
-  explicit Quotient(Arguments arguments) : b_(second(arguments)), a_(arguments.tensor(0)), a_place_(a_), b_place_(b_) {}
+  explicit Quotient(Arguments arguments)
+      : b_(second(arguments)), a_(arguments.tensor(0)), a_place_(a_), b_place_(b_), bends_(arguments.active(1)) {}
 
   std::vector<at::Tensor> value() override {
-    y_ = at::div(a_, b_);
+    at::Tensor y = at::div(a_, b_);
     a_ = at::Tensor();
-    return {y_};
+    rank_ = y.dim();
+    type_ = y.scalar_type();
+    if (bends_) y_ = y;
+    return {std::move(y)};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& x_dot) override {
-    b_dot_ = aligned(x_dot.at(1), y_.dim());
-    const at::Tensor a_dot = aligned(x_dot.at(0), y_.dim());
-    if (b_dot_.defined())
-      y_dot_ = (a_dot.defined() ? at::addcmul(a_dot, b_dot_, y_, -1) : -b_dot_ * y_) / b_;
-    else
-      y_dot_ = a_dot / b_;
-    y_dot_ = y_dot_.to(y_.scalar_type());
+    const at::Tensor a_dot = aligned(x_dot.at(0), rank_);
+    b_dot_ = aligned(x_dot.at(1), rank_);
+    if (!b_dot_.defined()) {
+      const at::Tensor y_dot = as_type(a_dot / b_, type_);
+      if (bends_) y_dot_ = y_dot;
+      return {y_dot};
+    }
+    y_dot_ = as_type((a_dot.defined() ? at::addcmul(a_dot, b_dot_, y_, -1) : -b_dot_ * y_) / b_, type_);
     return {y_dot_};
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = y_bar[0][0];
+    if (bends_) y_bar_ = part(y_bar[0], 0);
     const at::Tensor a_bar = y_bar[0] / b_;  // of a; of b it is - y a_bar
     if (sink.wants(0)) a_place_.give(sink, 0, a_bar, true);
     if (sink.wants(1)) b_place_.give(sink, 1, -a_bar * y_, true);
@@ -199,9 +218,12 @@ class Quotient final : public NodeRun {
   }
 
  private:
-  at::Tensor b_, a_, y_;
+  at::Tensor b_, a_;
   Operand2 a_place_, b_place_;
-  at::Tensor y_bar_, b_dot_, y_dot_;
+  bool bends_;  // tangents reach b
+  std::int64_t rank_ = 0;
+  at::ScalarType type_ = at::kFloat;
+  at::Tensor y_, y_bar_, b_dot_, y_dot_;  // none where it does not bend
 };
 
 }  // namespace

@@ -24,7 +24,7 @@ constexpr std::int64_t kCpuBlock = std::int64_t{1} << 16;    // scores of a bloc
 constexpr std::int64_t kGpuBlock = std::int64_t{1} << 24;
 
 /// Some batches, or of one batch some heads and rows of queries; of queries that share a head of keys, one.
-/// Scores [batches · groups, rows, columns].
+/// Scores [batches, groups, rows, columns].
 struct Block {
   std::int64_t batch, batches;
   std::int64_t group, groups;  // heads of keys
@@ -40,38 +40,18 @@ class Target {
   Target(at::Tensor place, bool add) : place_(std::move(place)), add_(add) {}
 
   bool wanted() const { return place_.defined(); }
-
-  /// += a b, batches of matrices.
+  /// += a b.
   void product(const at::Tensor& a, const at::Tensor& b) {
-    if (sum_.defined()) {
-      sum_.baddbmm_(a, b);
-    } else if (!place_.is_contiguous()) {
-      sum_ = at::bmm(a, b);
-    } else {
-      sum_ = place_.flatten(0, 1);
-      if (add_)
-        sum_.baddbmm_(a, b);
-      else
-        at::bmm_out(sum_, a, b);
-    }
+    multiply(place_, a, b, add_);
+    add_ = true;
   }
-
   void close() {
-    if (!sum_.defined()) {
-      if (!add_) place_.zero_();
-    } else if (!place_.is_contiguous()) {
-      const at::Tensor sum = sum_.view(place_.sizes());
-      if (add_)
-        place_.add_(sum);
-      else
-        place_.copy_(sum);
-    }
+    if (!add_) place_.zero_();
   }
 
  private:
   at::Tensor place_;
   bool add_;
-  at::Tensor sum_;
 };
 
 class Attention final : public NodeRun {
@@ -112,7 +92,7 @@ class Attention final : public NodeRun {
     const at::Tensor o_heads = queries_of(o)[0];
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
       const at::Tensor p = make_p(blocks_[i]);
-      product_into(place_of(o_heads, blocks_[i]), p, keys(v_, blocks_[i]));
+      product_into(place_of(o_heads, blocks_[i]), p, key_place_of(v_, blocks_[i]));
       if (keeps_) p_.push_back(p);
     }
     return {o.squeeze(0)};
@@ -130,9 +110,9 @@ class Attention final : public NodeRun {
       const Block& block = blocks_[i];
       const at::Tensor p = p_of(i), p_dot = make_p_dot(block, p);
       for (std::int64_t k = 0; k < count_; ++k) {
-        Target target(place_of(o_heads[k], block), false);
-        if (p_dot.defined()) target.product(p_dot[k], keys(v_, block));
-        if (v_dot_.defined()) target.product(p, keys(v_dot_[k], block));
+        Target target(place_of(part(o_heads, k), block), false);
+        if (p_dot.defined()) target.product(part(p_dot, k), key_place_of(v_, block));
+        if (v_dot_.defined()) target.product(p, key_place_of(part(v_dot_, k), block));
         target.close();
       }
       if (keeps_ && count_ * p_bytes_ <= kKeptBytes && p_dot.defined()) p_dot_.push_back(p_dot);
@@ -146,13 +126,13 @@ class Attention final : public NodeRun {
     Sums sums(*this, sink);
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
       const Block& block = blocks_[i];
-      const at::Tensor p = p_of(i), o_bar = queries(o_bar_, block);
-      at::Tensor p_bar = at::bmm(o_bar, keys(v_, block).transpose(1, 2));
+      const at::Tensor p = p_of(i), o_bar = place_of(o_bar_, block);
+      at::Tensor p_bar = scores(o_bar, turned(key_place_of(v_, block)));
       const at::Tensor s_bar = softmax_adjoint(block, p, p_bar, row_sums(p));
       sums.at_block(block, 0);
-      if (sums.q.wanted()) sums.q.product(s_bar, keys(k_, block));
-      if (sums.k.wanted()) sums.k.product(s_bar.transpose(1, 2), queries(q_, block));
-      if (sums.v.wanted()) sums.v.product(p.transpose(1, 2), o_bar);
+      if (sums.q.wanted()) sums.q.product(s_bar, key_place_of(k_, block));
+      if (sums.k.wanted()) sums.k.product(turned(s_bar), place_of(q_, block));
+      if (sums.v.wanted()) sums.v.product(turned(p), o_bar);
       sums.close_block();
       if (keeps_) p_bar_.push_back(std::move(p_bar));
     }
@@ -197,8 +177,11 @@ class Attention final : public NodeRun {
   at::Tensor queries_of(const at::Tensor& stacked) const {
     return stacked.defined() ? heads_of(stacked).unflatten(2, {groups_, -1}) : stacked;
   }
-  /// One copy here, where blocks of several batches would else take one at each use.
-  at::Tensor packed(const at::Tensor& heads) const { return packs_ && heads.defined() ? heads.contiguous() : heads; }
+  /// One copy here, where blocks would else take one at each use.
+  at::Tensor packed(const at::Tensor& heads) const {
+    if (!heads.defined()) return heads;
+    return packs_ ? heads.contiguous() : readable(heads);
+  }
 
   std::vector<std::int64_t> output_shape(std::int64_t count) const {
     std::vector<std::int64_t> shape = q_shape_;
@@ -212,23 +195,19 @@ class Attention final : public NodeRun {
   std::int64_t query_rows() const { return q_.size(3); }
   std::int64_t key_rows() const { return k_.size(2); }
 
-  static at::Tensor of_heads(const at::Tensor& heads, const Block& block) {
-    return heads.narrow(0, block.batch, block.batches).narrow(1, block.group, block.groups);
-  }
   /// [batch, groups, members, rows, d] -> a block's [batches, groups, rows, d].
   static at::Tensor place_of(const at::Tensor& heads, const Block& block) {
-    return of_heads(heads, block).select(2, block.member).narrow(2, block.row, block.rows);
+    const at::IntArrayRef strides = heads.strides();
+    return strided(heads, {block.batches, block.groups, block.rows, heads.size(4)},
+                   {strides[0], strides[1], strides[3], strides[4]},
+                   heads.storage_offset() + block.batch * strides[0] + block.group * strides[1] +
+                       block.member * strides[2] + block.row * strides[3]);
   }
   /// The same of keys [batch, groups, rows, d].
   static at::Tensor key_place_of(const at::Tensor& heads, const Block& block) {
-    return of_heads(heads, block).narrow(2, 0, block.columns);
-  }
-  /// The same as batches of matrices: without a copy where the block is of one batch.
-  static at::Tensor queries(const at::Tensor& heads, const Block& block) {
-    return place_of(heads, block).flatten(0, 1);
-  }
-  static at::Tensor keys(const at::Tensor& heads, const Block& block) {
-    return key_place_of(heads, block).flatten(0, 1);
+    const at::IntArrayRef strides = heads.strides();
+    return strided(heads, {block.batches, block.groups, block.columns, heads.size(3)}, strides,
+                   heads.storage_offset() + block.batch * strides[0] + block.group * strides[1]);
   }
 
   void make_blocks() {
@@ -246,7 +225,7 @@ class Attention final : public NodeRun {
             blocks_.push_back({batch, std::min(at_once, batches() - batch), group, std::min(heads, groups_ - group),
                                member, row, end - row, is_causal_ ? std::min(key_rows(), end) : key_rows()});
           }
-    packs_ = at_once > 1;
+    packs_ = at_once > 1 && !q_.is_cpu();
     shares_keys_ = members() > 1 || rows < query_rows() || (is_causal_ && query_rows() < key_rows());
     p_bytes_ = batches() * members() * of_batch * static_cast<std::int64_t>(q_.element_size());
     keeps_ = p_bytes_ <= kKeptBytes;
@@ -267,10 +246,19 @@ class Attention final : public NodeRun {
   // --- softmax of a block -----------------------------------------------------------------------------------------
 
   fused::CausalMask causal(const Block& block) const { return {is_causal_, block.rows, block.row}; }
-  static at::Tensor row_sums(const at::Tensor& p) { return at::empty({p.size(0) * p.size(1)}, p.options()); }
+  static at::Tensor row_sums(const at::Tensor& p) {
+    return at::empty({p.size(0) * p.size(1) * p.size(2)}, p.options());
+  }
+
+  /// a b as a new tensor.
+  static at::Tensor scores(const at::Tensor& a, const at::Tensor& b) {
+    const at::Tensor s = at::empty({a.size(0), a.size(1), a.size(2), b.size(3)}, a.options());
+    multiply(s, a, b, false);
+    return s;
+  }
 
   at::Tensor make_p(const Block& block) const {
-    at::Tensor p = at::bmm(queries(q_, block), keys(k_, block).transpose(1, 2));
+    at::Tensor p = scores(place_of(q_, block), turned(key_place_of(k_, block)));
     fused::softmax({.s = p,
                     .p = p,
                     .mask = mask_.defined() ? place_of(mask_, block) : mask_,
@@ -287,11 +275,11 @@ class Attention final : public NodeRun {
   /// [K, scores]; undefined where zero.
   at::Tensor make_p_dot(const Block& block, const at::Tensor& p) const {
     if (!q_dot_.defined() && !k_dot_.defined()) return {};
-    at::Tensor s_dot = at::empty({count_, p.size(0), p.size(1), p.size(2)}, p.options());
+    at::Tensor s_dot = at::empty(with_count(count_, p.sizes()), p.options());
     for (std::int64_t k = 0; k < count_; ++k) {
-      Target target(s_dot[k].unsqueeze(0), false);
-      if (q_dot_.defined()) target.product(queries(q_dot_[k], block), keys(k_, block).transpose(1, 2));
-      if (k_dot_.defined()) target.product(queries(q_, block), keys(k_dot_[k], block).transpose(1, 2));
+      Target target(part(s_dot, k), false);
+      if (q_dot_.defined()) target.product(place_of(part(q_dot_, k), block), turned(key_place_of(k_, block)));
+      if (k_dot_.defined()) target.product(place_of(q_, block), turned(key_place_of(part(k_dot_, k), block)));
     }
     fused::softmax_tangent(
         {.p = p, .s_dot = s_dot, .p_dot = s_dot, .columns = block.columns, .scale = scale_, .causal = causal(block)});
@@ -334,9 +322,9 @@ class Attention final : public NodeRun {
       }
     }
     void at_block(const Block& block, std::int64_t tangent) {
-      if (heads[0].defined()) q = Target(place_of(heads[0][tangent], block), adds[0]);
-      if (heads[1].defined()) k = Target(key_place_of(heads[1][tangent], block), adds[1] || of.shares_keys_);
-      if (heads[2].defined()) v = Target(key_place_of(heads[2][tangent], block), adds[2] || of.shares_keys_);
+      if (heads[0].defined()) q = Target(place_of(part(heads[0], tangent), block), adds[0]);
+      if (heads[1].defined()) k = Target(key_place_of(part(heads[1], tangent), block), adds[1] || of.shares_keys_);
+      if (heads[2].defined()) v = Target(key_place_of(part(heads[2], tangent), block), adds[2] || of.shares_keys_);
     }
     void close_block() {
       for (Target* target : {&q, &k, &v})
@@ -351,30 +339,30 @@ class Attention final : public NodeRun {
   void add_block(std::size_t i, const at::Tensor& o_bar_dots, Sums& sums) const {
     const Block& block = blocks_[i];
     const at::Tensor p = p_of(i), p_dot = p_dot_.empty() ? make_p_dot(block, p) : p_dot_[i];
-    const at::Tensor q = queries(q_, block), k = keys(k_, block), v = keys(v_, block);
+    const at::Tensor q = place_of(q_, block), k = key_place_of(k_, block), v = key_place_of(v_, block);
     at::Tensor o_bar, p_bar, r, s_bar;
     if (o_bar_.defined()) {
-      o_bar = queries(o_bar_, block);
-      p_bar = keeps_ ? p_bar_[i] : at::bmm(o_bar, v.transpose(1, 2));
+      o_bar = place_of(o_bar_, block);
+      p_bar = keeps_ ? p_bar_[i] : scores(o_bar, turned(v));
       r = row_sums(p);
       s_bar = softmax_adjoint(block, p, p_bar, r);
     }
     for (std::int64_t n = 0; n < count_; ++n) {
-      const at::Tensor o_bar_dot = o_bar_dots.defined() ? queries(o_bar_dots[n], block) : o_bar_dots;
+      const at::Tensor o_bar_dot = o_bar_dots.defined() ? place_of(part(o_bar_dots, n), block) : o_bar_dots;
       const at::Tensor s_bar_dot =
-          make_s_bar_dot(block, n, p, p_dot.defined() ? p_dot[n] : p_dot, p_bar, r, o_bar, o_bar_dot);
+          make_s_bar_dot(block, n, p, p_dot.defined() ? part(p_dot, n) : p_dot, p_bar, r, o_bar, o_bar_dot);
       sums.at_block(block, n);
       if (sums.q.wanted()) {
         if (s_bar_dot.defined()) sums.q.product(s_bar_dot, k);
-        if (s_bar.defined() && k_dot_.defined()) sums.q.product(s_bar, keys(k_dot_[n], block));
+        if (s_bar.defined() && k_dot_.defined()) sums.q.product(s_bar, key_place_of(part(k_dot_, n), block));
       }
       if (sums.k.wanted()) {
-        if (s_bar_dot.defined()) sums.k.product(s_bar_dot.transpose(1, 2), q);
-        if (s_bar.defined() && q_dot_.defined()) sums.k.product(s_bar.transpose(1, 2), queries(q_dot_[n], block));
+        if (s_bar_dot.defined()) sums.k.product(turned(s_bar_dot), q);
+        if (s_bar.defined() && q_dot_.defined()) sums.k.product(turned(s_bar), place_of(part(q_dot_, n), block));
       }
       if (sums.v.wanted()) {
-        if (o_bar_dot.defined()) sums.v.product(p.transpose(1, 2), o_bar_dot);
-        if (o_bar.defined() && p_dot.defined()) sums.v.product(p_dot[n].transpose(1, 2), o_bar);
+        if (o_bar_dot.defined()) sums.v.product(turned(p), o_bar_dot);
+        if (o_bar.defined() && p_dot.defined()) sums.v.product(turned(part(p_dot, n)), o_bar);
       }
       sums.close_block();
     }
@@ -388,9 +376,9 @@ class Attention final : public NodeRun {
     const bool has_p_bar_dot = o_bar_dot.defined() || (o_bar.defined() && v_dot_.defined());
     if (!bends && !has_p_bar_dot) return {};
     const at::Tensor s_bar_dot = at::empty_like(p);
-    Target p_bar_dot(s_bar_dot.unsqueeze(0), false);
-    if (o_bar_dot.defined()) p_bar_dot.product(o_bar_dot, keys(v_, block).transpose(1, 2));
-    if (o_bar.defined() && v_dot_.defined()) p_bar_dot.product(o_bar, keys(v_dot_[n], block).transpose(1, 2));
+    Target p_bar_dot(s_bar_dot, false);
+    if (o_bar_dot.defined()) p_bar_dot.product(o_bar_dot, turned(key_place_of(v_, block)));
+    if (o_bar.defined() && v_dot_.defined()) p_bar_dot.product(o_bar, turned(key_place_of(part(v_dot_, n), block)));
     fused::softmax_adjoint_tangent({.p = p,
                                     .p_dot = bends ? p_dot : at::Tensor(),
                                     .p_bar = bends ? p_bar : at::Tensor(),
@@ -428,7 +416,7 @@ class Attention final : public NodeRun {
   double scale_ = 1;
   at::Tensor mask_;
   std::vector<Block> blocks_;
-  bool packs_ = false;        // a block may be of several batches
+  bool packs_ = false;        // a block may be of several batches, which GPUs want to lie in one row
   bool shares_keys_ = false;  // blocks add to keys that others add to, or that none does
   bool keeps_ = false;
   std::int64_t p_bytes_ = 0;

@@ -27,11 +27,6 @@ bool takes_weights(const Arguments& arguments, std::size_t weight, std::size_t b
   return reads_first_alone(arguments);
 }
 
-std::vector<std::int64_t> stacked_shape(std::int64_t count, std::vector<std::int64_t> shape) {
-  shape.insert(shape.begin(), count);
-  return shape;
-}
-
 /// group_norm(x, groups, w, b), instance_norm(x, w, b): y = w x̂ + b with w and b per channel, and x̂ = r (x − ⟨x⟩) over
 /// a group's channels.
 class GroupNorm final : public NodeRun {
@@ -75,8 +70,7 @@ class GroupNorm final : public NodeRun {
     }
     const at::Tensor x_hat_dot = x_dot_.defined() ? make_x_hat_dot(x_dot_, mean_dot_, projection_dot_) : at::Tensor();
     if (!s_.defined()) return {x_hat_dot};
-    const at::Tensor y_dot =
-        x_hat_dot.defined() ? x_hat_dot : at::empty(stacked_shape(count, shape_), x_hat_.options());
+    const at::Tensor y_dot = x_hat_dot.defined() ? x_hat_dot : at::empty(with_count(count, shape_), x_hat_.options());
     fused::channels_tangent({.x_dot = x_hat_dot,
                              .x = x_hat_,
                              .s = s_,
@@ -184,7 +178,7 @@ class GroupNorm final : public NodeRun {
     FusedSum w(sink, layout_.weight, {channels_}, x_hat_.options(), Kind::kParts);
     FusedSum b(sink, layout_.bias, {channels_}, x_hat_.options(), Kind::kParts);
     args.s = s_;
-    args.x_bar_dot = at::empty(stacked_shape(count, shape_), x_hat_.options());
+    args.x_bar_dot = at::empty(with_count(count, shape_), x_hat_.options());
     args.s_bar_dot = w.tensor();
     args.t_bar_dot = b.tensor();
     args.channels = channels_;
@@ -241,7 +235,7 @@ class BatchNorm final : public NodeRun {
     at::Tensor t_dot = dots.at(2);
     s_dot_ = w_dot.defined() ? w_dot * rstd_ : w_dot;
     if (s_dot_.defined()) t_dot = t_dot.defined() ? at::addcmul(t_dot, s_dot_, mean_, -1) : -s_dot_ * mean_;
-    const at::Tensor y_dot = at::empty(stacked_shape(dots.count(), shape_), s_.options());
+    const at::Tensor y_dot = at::empty(with_count(dots.count(), shape_), s_.options());
     fused::channels_tangent({.x_dot = x_dot,
                              .x = s_dot_.defined() ? x_ : at::Tensor(),
                              .s = s_,

@@ -76,10 +76,11 @@ class Convolution final : public NodeRun {
 
   explicit Convolution(Arguments arguments)
       : geometry_(arguments),
-        w_(arguments.tensor(1)),
-        bias_(arguments.optional_tensor(2)),
         // oneDNN takes float32 images with their channels last as they are, and copies others to and fro at each call.
-        is_channels_last_(w_.dim() == 4 && w_.is_cpu() && w_.scalar_type() == at::kFloat),
+        is_channels_last_(arguments.tensor(1).dim() == 4 && arguments.tensor(1).is_cpu() &&
+                          arguments.tensor(1).scalar_type() == at::kFloat),
+        w_(weights(arguments.tensor(1))),
+        bias_(arguments.optional_tensor(2)),
         keeps_x_(arguments.active(1)),
         x_shape_(arguments.tensor(0).sizes().vec()),
         x_(inner(arguments.tensor(0))) {}
@@ -88,48 +89,51 @@ class Convolution final : public NodeRun {
     at::Tensor y = geometry_.convolution(x_, w_, bias_);
     y_shape_ = y.sizes().vec();
     if (!keeps_x_) x_ = at::Tensor();
-    return {outer(y, 1)[0]};
+    return {hesspect::part(outer(y, 1), 0)};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     const std::int64_t k = dots.count();
-    x_dot_ = dots.at(0).defined() ? inner(dots.at(0).flatten(0, 1)) : at::Tensor();
-    w_dot_ = dots.at(1);
+    x_dot_ = dots.at(0).defined() ? inner(all_images(dots.at(0))) : at::Tensor();
+    w_dot_.clear();
+    if (dots.at(1).defined())
+      for (std::int64_t i = 0; i < k; ++i) w_dot_.push_back(weights(hesspect::part(dots.at(1), i)));
     at::Tensor y_dot;
     if (x_dot_.defined()) y_dot = geometry_.convolution(x_dot_, w_);
     if (!keeps_x_) x_dot_ = at::Tensor();  // only W's adjoint would ask for it
-    if (w_dot_.defined())
-      y_dot = with_each(y_dot, k, y_shape_, [&](std::int64_t i) { return geometry_.convolution(x_, w_dot_[i]); });
+    if (!w_dot_.empty())
+      y_dot = with_each(y_dot, k, y_shape_, [&](std::size_t i) { return geometry_.convolution(x_, w_dot_[i]); });
     else
       y_dot = y_dot.defined() ? outer(y_dot, k) : stacked_zeros(k, y_shape_, w_);
-    if (dots.at(2).defined()) y_dot.add_(dots.at(2).view(per_channel(k)));
+    if (dots.at(2).defined()) y_dot.add_(reshaped(dots.at(2), per_channel(k)));
     return {y_dot};
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = inner(y_bar[0][0]);
+    y_bar_ = inner(hesspect::part(y_bar[0], 0));
     if (sink.wants(0)) sink.add(0, outer(geometry_.adjoint_of_x(y_bar_, blank_x(1), w_), 1));
     pull_parameters(y_bar_, sink);
   }
 
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override {
-    const at::Tensor x_dot = std::exchange(x_dot_, {}), w_dot = std::exchange(w_dot_, {});
+    const at::Tensor x_dot = std::exchange(x_dot_, {});
+    const std::vector<at::Tensor> w_dot = std::exchange(w_dot_, {});
     const std::int64_t k = sink.count();
     at::Tensor y;
-    if (y_bar_dot[0].defined()) y = inner(y_bar_dot[0].flatten(0, 1));
+    if (y_bar_dot[0].defined()) y = inner(all_images(y_bar_dot[0]));
     if (sink.wants(0)) {
       at::Tensor x_bar_dot;
       if (y.defined()) x_bar_dot = geometry_.adjoint_of_x(y, blank_x(k), w_);
-      if (y_bar_.defined() && w_dot.defined())
+      if (y_bar_.defined() && !w_dot.empty())
         sink.add(0, with_each(x_bar_dot, k, x_shape_,
-                              [&](std::int64_t i) { return geometry_.adjoint_of_x(y_bar_, blank_x(1), w_dot[i]); }));
+                              [&](std::size_t i) { return geometry_.adjoint_of_x(y_bar_, blank_x(1), w_dot[i]); }));
       else if (x_bar_dot.defined())
         sink.add(0, outer(x_bar_dot, k));
     }
     if (y.defined()) pull_parameters(y, sink);
     if (sink.wants(1) && y_bar_.defined() && x_dot.defined()) {
       const at::Tensor sum = sink.open_or_zeros(1, w_);
-      for (std::int64_t i = 0; i < k; ++i) sum[i].add_(geometry_.adjoint_of_w(y_bar_, part(x_dot, i), w_));
+      for (std::int64_t i = 0; i < k; ++i) add_to(sum, i, geometry_.adjoint_of_w(y_bar_, part(x_dot, i), w_));
     }
   }
 
@@ -139,10 +143,25 @@ class Convolution final : public NodeRun {
   static at::Tensor outer(const at::Tensor& t, std::int64_t k) {
     at::Tensor plain = t;
     if (!t.is_contiguous()) add_channels_first(plain = at::empty(t.sizes(), t.options()), t, {});
-    return plain.unflatten(0, {k, t.size(0) / k});
+    std::vector<std::int64_t> shape{k, t.size(0) / k};
+    shape.insert(shape.end(), t.sizes().begin() + 1, t.sizes().end());
+    return reshaped(plain, shape);
   }
+  /// [K N, …] -> [K, N, …], in any layout.
+  static at::Tensor outer_view(const at::Tensor& t, std::int64_t k) { return t.unflatten(0, {k, t.size(0) / k}); }
+  /// [K, N, …] -> [K N, …].
+  static at::Tensor all_images(const at::Tensor& stacked) {
+    std::vector<std::int64_t> shape(stacked.sizes().begin() + 1, stacked.sizes().end());
+    shape[0] *= stacked.size(0);
+    return reshaped(stacked, shape);
+  }
+  /// As calls with such images want them, which would else copy them each time.
+  at::Tensor weights(const at::Tensor& w) const {
+    return is_channels_last_ ? w.contiguous(at::MemoryFormat::ChannelsLast) : w;
+  }
+  static void add_to(const at::Tensor& sum, std::int64_t k, const at::Tensor& t) { hesspect::part(sum, k).add_(t); }
   /// The k-th of tangents [K N, …].
-  at::Tensor part(const at::Tensor& t, std::int64_t k) const { return t.narrow(0, k * x_shape_[0], x_shape_[0]); }
+  at::Tensor part(const at::Tensor& t, std::int64_t k) const { return narrowed(t, 0, k * x_shape_[0], x_shape_[0]); }
   /// Memory that nobody reads, in the place of K inputs.
   at::Tensor blank_x(std::int64_t k) const {
     std::vector<std::int64_t> shape = x_shape_;
@@ -163,7 +182,8 @@ class Convolution final : public NodeRun {
     shape.insert(shape.begin(), k);
     const at::Tensor result = at::empty(shape, w_.options());
     for (std::int64_t i = 0; i < k; ++i)
-      add_channels_first(result[i], make(i), sum.defined() ? part(sum, i) : at::Tensor());
+      add_channels_first(hesspect::part(result, i), make(static_cast<std::size_t>(i)),
+                         sum.defined() ? part(sum, i) : at::Tensor());
     return result;
   }
 
@@ -172,20 +192,21 @@ class Convolution final : public NodeRun {
     const std::int64_t k = sink.count();
     if (sink.wants(1)) {
       const at::Tensor sum = sink.open_or_zeros(1, w_);
-      for (std::int64_t i = 0; i < k; ++i) sum[i].add_(geometry_.adjoint_of_w(part(y, i), x_, w_));
+      for (std::int64_t i = 0; i < k; ++i) add_to(sum, i, geometry_.adjoint_of_w(part(y, i), x_, w_));
     }
     if (!bias_.defined() || !sink.wants(2)) return;
     std::vector<std::int64_t> over{1};
     for (std::int64_t d = 3; d <= y.dim(); ++d) over.push_back(d);
-    sink.add(2, y.unflatten(0, {k, x_shape_[0]}).sum(over));
+    sink.add(2, outer_view(y, k).sum(over));
   }
 
   Geometry geometry_;
-  at::Tensor w_, bias_;
   bool is_channels_last_;
+  at::Tensor w_, bias_;
   bool keeps_x_;
   std::vector<std::int64_t> x_shape_, y_shape_;
-  at::Tensor x_, y_bar_, x_dot_, w_dot_;  // images as `inner` lays them
+  at::Tensor x_, y_bar_, x_dot_;   // images as `inner` lays them
+  std::vector<at::Tensor> w_dot_;  // of each tangent
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../stacked.h"
 #include "hesspect/tangent/rule.h"
 
 namespace hesspect {
@@ -24,7 +25,7 @@ inline at::Tensor contiguous(const at::Tensor& t) { return t.defined() ? t.conti
 
 /// [K, shape] with each tangent contiguous, as kernels take vectors of parameters; undefined where it is.
 inline at::Tensor contiguous_parts(const at::Tensor& stacked) {
-  return !stacked.defined() || stacked.select(0, 0).is_contiguous() ? stacked : stacked.contiguous();
+  return !stacked.defined() || part(stacked, 0).is_contiguous() ? stacked : stacked.contiguous();
 }
 
 /// Where a kernel leaves an operand's adjoint: in the sum, if that may be written to and lies as the kernel takes it,
@@ -42,7 +43,7 @@ class FusedSum {
     shape.insert(shape.begin(), sink.count());
     tensor_ = sink.open(operand);
     adds_ = tensor_.defined() && tensor_.sizes() == at::IntArrayRef(shape) &&
-            (kind == Kind::kWhole ? tensor_.is_contiguous() : tensor_.select(0, 0).is_contiguous());
+            (kind == Kind::kWhole ? tensor_.is_contiguous() : part(tensor_, 0).is_contiguous());
     if (!adds_) tensor_ = kind == Kind::kWhole ? at::empty(shape, options) : at::zeros(shape, options);
   }
 

@@ -239,7 +239,8 @@ class Where final : public NodeRun {
                                                 : at::where(condition_, a_dot, b_dot);
     std::vector<std::int64_t> shape = y_shape_;
     shape.insert(shape.begin(), dots.count());
-    return {y_dot.to(type_).expand(shape)};
+    const at::Tensor typed = as_type(y_dot, type_);
+    return {typed.sizes() == shape ? typed : typed.expand(shape)};
   }
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override { pull(y_bar[0], sink); }
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override {
@@ -263,8 +264,8 @@ class Where final : public NodeRun {
   at::Tensor part_b(const at::Tensor& t) const { return at::where(condition_, 0, t); }
 
   void pull(const at::Tensor& y, Sink& sink) const {
-    if (sink.wants(a_at_)) sink.add(a_at_, summed_to(part_a(y), a_.shape).to(a_.type));
-    if (sink.wants(b_at_)) sink.add(b_at_, summed_to(part_b(y), b_.shape).to(b_.type));
+    if (sink.wants(a_at_)) sink.add(a_at_, as_type(summed_to(part_a(y), a_.shape), a_.type));
+    if (sink.wants(b_at_)) sink.add(b_at_, as_type(summed_to(part_b(y), b_.shape), b_.type));
   }
 
   Arguments arguments_;

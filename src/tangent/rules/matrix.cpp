@@ -14,30 +14,42 @@ bool same_real_type(const at::Tensor& a, const at::Tensor& b) {
 }
 
 /// a[k] where it is stacked over `dims` dimensions, else a.
-at::Tensor part_of(const at::Tensor& a, std::int64_t dims, std::int64_t k) { return a.dim() > dims ? a[k] : a; }
+at::Tensor part_of(const at::Tensor& a, std::int64_t dims, std::int64_t k) { return a.dim() > dims ? part(a, k) : a; }
 
-at::Tensor product(const at::Tensor& a, const at::Tensor& b) { return a.dim() == 2 ? at::mm(a, b) : at::bmm(a, b); }
-
-/// out[k] += a[k] b, a b[k]: matrices, or batches of them; out is stacked, and one of a and b.
-void add_products(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+/// out[k] := or += a[k] b, a b[k]: matrices, or batches of them; out is stacked, and one of a and b.
+void put_products(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b, bool add) {
   const std::int64_t dims = out.dim() - 1;
-  for (std::int64_t k = 0; k < out.size(0); ++k) {
-    at::Tensor part = out[k];
-    if (dims == 2)
-      part.addmm_(part_of(a, dims, k), part_of(b, dims, k));
-    else
-      part.baddbmm_(part_of(a, dims, k), part_of(b, dims, k));
-  }
+  for (std::int64_t k = 0; k < out.size(0); ++k) multiply(part(out, k), part_of(a, dims, k), part_of(b, dims, k), add);
+}
+void add_products(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) { put_products(out, a, b, true); }
+
+/// Room for K products [K, batch, m, n]. Where b has several heads inside each of its rows, as projections make them,
+/// so has the room, and what joins the heads again takes no copy.
+at::Tensor room_for(std::int64_t count, const at::Tensor& a, const at::Tensor& b) {
+  std::vector<std::int64_t> sizes = with_count(count, a.sizes());
+  sizes.back() = b.size(-1);
+  const std::int64_t d = b.dim();
+  const bool heads_inside =
+      a.is_cpu() && d >= 4 && b.stride(-1) == 1 && b.size(-3) > 1 && b.stride(-3) > 0 && b.stride(-3) < b.stride(-2);
+  if (!heads_inside) return at::empty(sizes, a.options());
+  std::swap(sizes[static_cast<std::size_t>(d) - 1], sizes[static_cast<std::size_t>(d) - 2]);
+  std::vector<std::int64_t> order(sizes.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
+  std::swap(order[order.size() - 2], order[order.size() - 3]);
+  return permuted(at::empty(sizes, a.options()), order);
 }
 
 /// The same as new tensors. @param dims  of one product
 at::Tensor products(const at::Tensor& a, const at::Tensor& b, std::int64_t dims) {
   const std::int64_t count = a.dim() > dims ? a.size(0) : b.size(0);
-  if (count > 1 && dims == 2 && a.dim() == 3 && b.dim() == 2 && a.is_contiguous())  // of all tangents at once
-    return at::mm(a.view({-1, a.size(2)}), b).view({count, a.size(1), b.size(1)});
-  std::vector<at::Tensor> each;
-  for (std::int64_t k = 0; k < count; ++k) each.push_back(product(part_of(a, dims, k), part_of(b, dims, k)));
-  return restacked(each);
+  if (count > 1 && dims == 2 && a.dim() == 3 && b.dim() == 2 && a.is_contiguous()) {  // of all tangents at once
+    const at::Tensor rows = at::empty({count * a.size(1), b.size(1)}, a.options());
+    multiply(rows, reshaped(a, {count * a.size(1), a.size(2)}), b, false);
+    return reshaped(rows, {count, a.size(1), b.size(1)});
+  }
+  const at::Tensor room = room_for(count, part_of(a, dims, 0), part_of(b, dims, 0));
+  put_products(room, a, b, false);
+  return room;
 }
 
 /// Adds products to an operand's sum, in place where that may be written to and has their shape.
@@ -50,11 +62,7 @@ void add_to_sum(Sink& sink, std::size_t operand, const at::Tensor& a, const at::
     sink.add(operand, products(a, b, dims));
 }
 
-std::vector<std::int64_t> with_count(std::int64_t count, const std::vector<std::int64_t>& shape) {
-  std::vector<std::int64_t> sizes{count};
-  sizes.insert(sizes.end(), shape.begin(), shape.end());
-  return sizes;
-}
+std::int64_t product_of(at::IntArrayRef sizes) { return c10::multiply_integers(sizes); }
 
 /// linear(x, W, b): y = x Wᵀ + b.
 class Linear final : public NodeRun {
@@ -80,29 +88,24 @@ class Linear final : public NodeRun {
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     const std::int64_t k = dots.count(), rows = x_.size(0), in = x_.size(1), out = w_.size(0);
     take(dots);
-    at::Tensor b_dot = dots.at(2), y_dot;
-    if (x_dot_.defined() && b_dot.defined() && k == 1) {
-      y_dot = at::addmm(b_dot[0], x_dot_[0], w_.t()).unsqueeze(0);
-      b_dot = at::Tensor();
-    } else if (x_dot_.defined()) {
-      y_dot = at::mm(x_dot_.reshape({k * rows, in}), w_.t()).view({k, rows, out});
-    } else {
-      y_dot = at::zeros({k, rows, out}, x_.options());
-    }
-    if (b_dot.defined()) y_dot.add_(b_dot.unsqueeze(1));
-    if (w_dot_.defined()) add_products(y_dot, x_, w_dot_.transpose(1, 2));
-    return {y_dot.view(with_count(k, output_shape()))};
+    const at::Tensor b_dot = dots.at(2), y_dot = at::empty({k, rows, out}, x_.options());
+    if (b_dot.defined()) y_dot.copy_(aligned(b_dot, 2));
+    if (x_dot_.defined())
+      multiply(reshaped(y_dot, {k * rows, out}), reshaped(x_dot_, {k * rows, in}), turned(w_), b_dot.defined());
+    if (w_dot_.defined()) put_products(y_dot, x_, turned(w_dot_), b_dot.defined() || x_dot_.defined());
+    return {reshaped(y_dot, with_count(k, output_shape()))};
   }
 
   void take(const Tangents& dots) override {
     x_dot_ = dots.at(0);
-    if (x_dot_.defined()) x_dot_ = x_dot_.reshape({dots.count(), x_.size(0), x_.size(1)});
+    if (x_dot_.defined()) x_dot_ = reshaped(x_dot_, {dots.count(), x_.size(0), x_.size(1)});
     w_dot_ = dots.at(1);
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = rows_of(y_bar[0])[0];
-    pull(y_bar_.unsqueeze(0), sink);
+    const at::Tensor rows = rows_of(y_bar[0]);
+    y_bar_ = part(rows, 0);
+    pull(rows, sink);
   }
 
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override {
@@ -110,7 +113,7 @@ class Linear final : public NodeRun {
     if (y_bar_dot[0].defined()) pull(rows_of(y_bar_dot[0]), sink);
     if (!y_bar_.defined()) return;
     if (w_dot.defined()) add_to_x(sink, y_bar_, w_dot);
-    if (x_dot.defined()) add_to_sum(sink, 1, y_bar_.t(), x_dot, 2);
+    if (x_dot.defined()) add_to_sum(sink, 1, turned(y_bar_), x_dot, 2);
   }
 
  private:
@@ -119,27 +122,33 @@ class Linear final : public NodeRun {
     shape.back() = w_.size(0);
     return shape;
   }
-  at::Tensor rows_of(const at::Tensor& y) const { return y.reshape({y.size(0), x_.size(0), w_.size(0)}); }
+  at::Tensor rows_of(const at::Tensor& y) const { return reshaped(y, {y.size(0), x_.size(0), w_.size(0)}); }
 
   /// x's sum += a b. @param a, b  one is stacked
   void add_to_x(Sink& sink, const at::Tensor& a, const at::Tensor& b) const {
     if (!sink.wants(0)) return;
     const at::Tensor open = sink.open(0);
     if (open.defined() && open.is_contiguous())
-      add_products(open.view({sink.count(), x_.size(0), x_.size(1)}), a, b);
+      add_products(reshaped(open, {sink.count(), x_.size(0), x_.size(1)}), a, b);
     else
-      sink.add(0, products(a, b, 2).reshape(with_count(sink.count(), shape_)));
+      sink.add(0, reshaped(products(a, b, 2), with_count(sink.count(), shape_)));
   }
 
   /// Jᵀ y for stacked y [K, rows, out].
   void pull(const at::Tensor& y, Sink& sink) const {
     add_to_x(sink, y, w_);
-    add_to_sum(sink, 1, y.transpose(1, 2), x_, 2);
-    if (bias_.defined() && sink.wants(2)) sink.add(2, y.sum(1));
+    add_to_sum(sink, 1, turned(y), x_, 2);
+    if (!bias_.defined() || !sink.wants(2)) return;
+    // As a product with ones: into the sum, with no tensor between.
+    const at::Tensor open = sink.open(2);
+    if (!open.defined()) return sink.add(2, y.sum(1));
+    if (!ones_.defined()) ones_ = at::ones({1, x_.size(0)}, x_.options());
+    for (std::int64_t k = 0; k < y.size(0); ++k) multiply(stacked_alone(part(open, k)), ones_, part(y, k), true);
   }
 
   std::vector<std::int64_t> shape_;  // of x
   at::Tensor x_, w_, bias_;          // [rows, in], [out, in], [out]
+  mutable at::Tensor ones_;          // [1, rows]
   at::Tensor y_bar_, x_dot_, w_dot_;
 };
 
@@ -156,28 +165,28 @@ class Product final : public NodeRun {
     if (b_.dim() == 2) {  // x [.., r, d] times a matrix is one product of all rows
       y_shape_ = a_shape_;
       y_shape_.back() = b_.size(1);
-      a_ = a_.reshape({-1, a_.size(-1)});
+      a_ = reshaped(a_, {product_of(a_.sizes().slice(0, a_shape_.size() - 1)), a_.size(-1)});
       return;
     }
     batch_ = batch_shape();
     y_shape_ = batch_;
     y_shape_.insert(y_shape_.end(), {a_.size(-2), b_.size(-1)});
-    a_ = batches(a_.unsqueeze(0), a_shape_)[0];
-    b_ = batches(b_.unsqueeze(0), b_shape_)[0];
+    a_ = part(batches(stacked_alone(a_), a_shape_), 0);
+    b_ = part(batches(stacked_alone(b_), b_shape_), 0);
   }
 
-  std::vector<at::Tensor> value() override { return {product(a_, b_).view(y_shape_)}; }
+  std::vector<at::Tensor> value() override {
+    const at::Tensor y = room_for(1, a_, b_);
+    multiply(part(y, 0), a_, b_, false);
+    return {reshaped(part(y, 0), y_shape_)};
+  }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     take(dots);
     const std::int64_t k = dots.count();
-    at::Tensor y_dot;
-    if (a_dot_.defined() && a_.dim() == 2)
-      y_dot = at::mm(a_dot_.reshape({-1, a_.size(1)}), b_).view({k, a_.size(0), b_.size(1)});
-    else
-      y_dot = a_dot_.defined() ? products(a_dot_, b_, a_.dim()) : products(a_, b_dot_, a_.dim());
+    const at::Tensor y_dot = a_dot_.defined() ? products(a_dot_, b_, a_.dim()) : products(a_, b_dot_, a_.dim());
     if (a_dot_.defined() && b_dot_.defined()) add_products(y_dot, a_, b_dot_);
-    return {y_dot.view(with_count(k, y_shape_))};
+    return {reshaped(y_dot, with_count(k, y_shape_))};
   }
 
   void take(const Tangents& dots) override {
@@ -186,19 +195,22 @@ class Product final : public NodeRun {
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = inner_output(y_bar[0])[0];
-    pull(y_bar_.unsqueeze(0), sink);
+    const at::Tensor y = inner_output(y_bar[0]);
+    y_bar_ = part(y, 0);
+    pull(y, sink);
   }
 
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override {
     const at::Tensor a_dot = std::exchange(a_dot_, {}), b_dot = std::exchange(b_dot_, {});
     if (y_bar_dot[0].defined()) pull(inner_output(y_bar_dot[0]), sink);
     if (!y_bar_.defined()) return;
-    if (b_dot.defined()) give(sink, 0, a_shape_, y_bar_, b_dot.transpose(-1, -2));
-    if (a_dot.defined()) give(sink, 1, b_shape_, a_dot.transpose(-1, -2), y_bar_);
+    if (b_dot.defined()) give(sink, 0, a_shape_, y_bar_, turned(b_dot));
+    if (a_dot.defined()) give(sink, 1, b_shape_, turned(a_dot), y_bar_);
   }
 
  private:
+  bool is_batch() const { return !batch_.empty(); }
+
   std::vector<std::int64_t> batch_shape() const {
     std::vector<std::int64_t> shape(static_cast<std::size_t>(std::max(a_.dim(), b_.dim()) - 2), 1);
     for (const at::Tensor& t : {a_, b_})
@@ -209,47 +221,42 @@ class Product final : public NodeRun {
     return shape;
   }
 
-  /// [K, .., m, n] -> [K, batch, m, n], broadcast. @param shape  of one
+  /// [K, .., m, n] -> [K, batch, m, n], broadcast without a copy. @param shape  of one
   at::Tensor batches(const at::Tensor& stacked, const std::vector<std::int64_t>& shape) const {
+    const at::Tensor whole = aligned(readable(stacked), static_cast<std::int64_t>(batch_.size()) + 2);
     std::vector<std::int64_t> wide = with_count(stacked.size(0), batch_);
     wide.insert(wide.end(), shape.end() - 2, shape.end());
-    return aligned(stacked, static_cast<std::int64_t>(batch_.size()) + 2)
-        .expand(wide)
-        .reshape({stacked.size(0), -1, shape[shape.size() - 2], shape.back()});
+    return whole.sizes() == wide ? whole : whole.expand(wide);
   }
 
   at::Tensor inner(const at::Tensor& stacked, const std::vector<std::int64_t>& shape) const {
     if (!stacked.defined()) return {};
-    return a_.dim() == 3 ? batches(stacked, shape) : stacked.reshape({stacked.size(0), -1, shape.back()});
+    return is_batch() ? batches(stacked, shape) : rows_of(stacked);
   }
-  at::Tensor inner_output(const at::Tensor& y) const {
-    return a_.dim() == 3 ? y.reshape({y.size(0), a_.size(0), a_.size(1), b_.size(2)})
-                         : y.reshape({y.size(0), a_.size(0), b_.size(1)});
+  at::Tensor inner_output(const at::Tensor& y) const { return is_batch() ? readable(y) : rows_of(y); }
+  /// [K, .., n] -> [K, rows, n].
+  static at::Tensor rows_of(const at::Tensor& stacked) {
+    const at::IntArrayRef sizes = stacked.sizes();
+    return reshaped(stacked, {sizes[0], product_of(sizes.slice(1, sizes.size() - 2)), sizes.back()});
   }
 
   /// Adds products to the sum of an operand of that shape; what was broadcast is summed.
   void give(Sink& sink, std::size_t operand, const std::vector<std::int64_t>& shape, const at::Tensor& a,
             const at::Tensor& b) const {
     if (!sink.wants(operand)) return;
-    if (a_.dim() == 2 && shape.size() == 2) return add_to_sum(sink, operand, a, b, 2);
+    if (!is_batch() && shape.size() == 2) return add_to_sum(sink, operand, a, b, 2);
     const at::Tensor open = sink.open(operand);
     const bool is_broadcast =
-        a_.dim() == 3 && !std::equal(batch_.begin(), batch_.end(), shape.begin(), shape.end() - 2);
-    if (open.defined() && open.is_contiguous() && !is_broadcast) {
-      const std::vector<std::int64_t> rows = {open.size(0), -1, shape.back()};
-      const std::vector<std::int64_t> matrices = {open.size(0), -1, shape[shape.size() - 2], shape.back()};
-      return add_products(open.view(a_.dim() == 2 ? rows : matrices), a, b);
-    }
+        is_batch() && (shape.size() != batch_.size() + 2 || !std::equal(batch_.begin(), batch_.end(), shape.begin()));
+    if (open.defined() && is_batch() && !is_broadcast) return add_products(open, a, b);
+    if (open.defined() && !is_batch() && open.is_contiguous()) return add_products(rows_of(open), a, b);
     const at::Tensor wide = products(a, b, a_.dim());
-    if (a_.dim() == 2) return sink.add(operand, wide.reshape(with_count(wide.size(0), shape)));
-    std::vector<std::int64_t> sizes = with_count(wide.size(0), batch_);
-    sizes.insert(sizes.end(), shape.end() - 2, shape.end());
-    sink.add(operand, summed_to(wide.view(sizes), shape));
+    sink.add(operand, is_broadcast ? summed_to(wide, shape) : reshaped(wide, with_count(wide.size(0), shape)));
   }
 
   void pull(const at::Tensor& y, Sink& sink) const {
-    give(sink, 0, a_shape_, y, b_.transpose(-1, -2));
-    give(sink, 1, b_shape_, a_.transpose(-1, -2), y);
+    give(sink, 0, a_shape_, y, turned(b_));
+    give(sink, 1, b_shape_, turned(a_), y);
   }
 
   at::Tensor a_, b_;  // [m, d] and [d, n], or [batch, m, d] and [batch, d, n]
@@ -297,7 +304,7 @@ class AddProduct final : public NodeRun {
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = scaled(y_bar[0][0], alpha_);
+    y_bar_ = scaled(part(y_bar[0], 0), alpha_);
     pull(y_bar[0], sink);
   }
 
@@ -305,8 +312,8 @@ class AddProduct final : public NodeRun {
     const at::Tensor a_dot = std::exchange(a_dot_, {}), b_dot = std::exchange(b_dot_, {});
     if (y_bar_dot[0].defined()) pull(y_bar_dot[0], sink);
     if (!y_bar_.defined()) return;
-    if (b_dot.defined()) add_to_sum(sink, 1, y_bar_, b_dot.transpose(-1, -2), a_.dim());
-    if (a_dot.defined()) add_to_sum(sink, 2, a_dot.transpose(-1, -2), y_bar_, a_.dim());
+    if (b_dot.defined()) add_to_sum(sink, 1, y_bar_, turned(b_dot), a_.dim());
+    if (a_dot.defined()) add_to_sum(sink, 2, turned(a_dot), y_bar_, a_.dim());
   }
 
  private:
@@ -318,8 +325,8 @@ class AddProduct final : public NodeRun {
       sink.add(0, c_bar, /*own=*/!c_bar.is_alias_of(y));
     }
     const at::Tensor product_bar = scaled(y, alpha_);
-    add_to_sum(sink, 1, product_bar, b_.transpose(-1, -2), a_.dim());
-    add_to_sum(sink, 2, a_.transpose(-1, -2), product_bar, a_.dim());
+    add_to_sum(sink, 1, product_bar, turned(b_), a_.dim());
+    add_to_sum(sink, 2, turned(a_), product_bar, a_.dim());
   }
 
   at::Tensor c_, a_, b_;

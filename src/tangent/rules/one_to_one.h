@@ -44,11 +44,7 @@ class OneToOne : public NodeRun {
     arguments_.call(stack);
     return stack.at(0).toTensor();
   }
-  std::vector<std::int64_t> stacked_shape(std::int64_t k) const {
-    std::vector<std::int64_t> shape = shape_;
-    shape.insert(shape.begin(), k);
-    return shape;
-  }
+  std::vector<std::int64_t> stacked_shape(std::int64_t k) const { return with_count(k, shape_); }
   /// Has x's shape, dtype and device, but no memory.
   at::Tensor like() const { return like_.expand(shape_); }
   /// Adds Jᵀ y to x's sum. @param y  [K, shape of the output]

@@ -81,7 +81,7 @@ class Total final : public OneToOne {
     return y;
   }
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
-    const at::Tensor x_dot = dots.at(0).to(type_);
+    const at::Tensor x_dot = as_type(dots.at(0), type_);
     const at::Tensor sum = over_.narrow(over_.sum(x_dot));
     if (sum.is_alias_of(x_dot)) return {is_mean_ ? sum / over_.count : sum};
     return {is_mean_ ? sum.div_(over_.count) : sum};
@@ -89,7 +89,7 @@ class Total final : public OneToOne {
 
  private:
   void pull(const at::Tensor& y, Sink& sink) const override {
-    at::Tensor each = over_.widen(y).to(like_.scalar_type());
+    at::Tensor each = as_type(over_.widen(y), like_.scalar_type());
     if (is_mean_) each = each / over_.count;
     sink.add(0, over_.spread(each), /*own=*/false);
   }

@@ -14,9 +14,13 @@ class Reshape final : public OneToOne {
  public:
   using OneToOne::OneToOne;
 
+  std::vector<at::Tensor> tangent(const Tangents& x_dot) override {
+    return {reshaped(x_dot.at(0), with_count(x_dot.count(), y_shape_))};
+  }
+
  private:
   void pull(const at::Tensor& y, Sink& sink) const override {
-    sink.add(0, y.reshape(stacked_shape(y.size(0))), /*own=*/false);
+    sink.add(0, reshaped(y, with_count(y.size(0), shape_)), /*own=*/false);
   }
 };
 
@@ -28,6 +32,7 @@ class Same final : public OneToOne {
  private:
   void pull(const at::Tensor& y, Sink& sink) const override {
     const bool loses_imaginary = y.is_complex() && !like_.is_complex();
+    if (y.scalar_type() == like_.scalar_type() && y.device() == like_.device()) return sink.add(0, y, /*own=*/false);
     sink.add(0, (loses_imaginary ? at::real(y) : y).to(like_.device(), like_.scalar_type()), /*own=*/false);
   }
 };
@@ -41,13 +46,19 @@ class Permute final : public OneToOne {
     for (std::size_t d = 0; d < shape_.size(); ++d) sizes.push_back(static_cast<std::int64_t>(d) + 2);
     const at::Tensor moved = of(at::empty({}, at::kByte).expand(sizes));
     back_.assign(shape_.size() + 1, 0);
-    for (std::int64_t d = 0; d < moved.dim(); ++d) back_[static_cast<std::size_t>(moved.size(d)) - 1] = d + 1;
+    forth_.assign(1, 0);
+    for (std::int64_t d = 0; d < moved.dim(); ++d) {
+      back_[static_cast<std::size_t>(moved.size(d)) - 1] = d + 1;
+      forth_.push_back(moved.size(d) - 1);
+    }
   }
 
- private:
-  void pull(const at::Tensor& y, Sink& sink) const override { sink.add(0, y.permute(back_), /*own=*/false); }
+  std::vector<at::Tensor> tangent(const Tangents& x_dot) override { return {permuted(x_dot.at(0), forth_)}; }
 
-  std::vector<std::int64_t> back_;
+ private:
+  void pull(const at::Tensor& y, Sink& sink) const override { sink.add(0, permuted(y, back_), /*own=*/false); }
+
+  std::vector<std::int64_t> forth_, back_;  // of stacked tensors
 };
 
 /// expand and the like: what was broadcast is summed.
@@ -144,6 +155,7 @@ class Split final : public NodeRun {
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     const at::Tensor x_dot = dots.at(0);
+    if (!is_unbind_) return parts_of(x_dot);
     std::vector<std::vector<at::Tensor>> by_part(shapes_.size());
     for (std::int64_t k = 0; k < x_dot.size(0); ++k) {
       const std::vector<at::Tensor> parts = of(x_dot[k]);
@@ -163,6 +175,18 @@ class Split final : public NodeRun {
     stack[0] = x;
     arguments_.call(stack);
     return stack.at(0).toTensorVector();
+  }
+
+  /// Of stacked tensors, where the parts lie one behind the other along the dimension.
+  std::vector<at::Tensor> parts_of(const at::Tensor& stacked) const {
+    std::vector<at::Tensor> parts;
+    std::int64_t begin = 0;
+    for (const std::vector<std::int64_t>& shape : shapes_) {
+      const std::int64_t length = shape[static_cast<std::size_t>(dim_)];
+      parts.push_back(narrowed(stacked, dim_ + 1, begin, length));
+      begin += length;
+    }
+    return parts;
   }
 
   void pull(std::span<const at::Tensor> y, Sink& sink) const {
