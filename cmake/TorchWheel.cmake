@@ -41,6 +41,9 @@ if(NOT HESSPECT_BUILD_FUZZ)
   target_link_options(hesspect_torch INTERFACE -fopenmp)
 endif()
 target_link_directories(hesspect_torch INTERFACE "${TORCH_WHEEL_DIR}/lib")
+# Before LibTorch, whose libraries export parts of the C++ library that they were built with; in libtorch.so 2.11 that is a
+# std::filesystem::remove_all that calls a null pointer.
+target_link_options(hesspect_torch INTERFACE "SHELL:-Wl,--push-state,--no-as-needed -lstdc++ -Wl,--pop-state")
 target_link_libraries(hesspect_torch INTERFACE
   "${TORCH_WHEEL_DIR}/lib/libtorch.so" "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")
 set(HESSPECT_RPATH "${TORCH_WHEEL_DIR}/lib")

@@ -23,7 +23,6 @@ LEFT_OUT = re.compile(r"\.la$|(?<!libgtest)(?<!libgtest_main)\.a$|\.jar$|\.mod$|
 BASE = re.compile(r"/(ld-linux|libc|libm|libdl|libpthread|librt|libresolv|libutil|libstdc\+\+|libgcc_s|libgomp)[-.]")
 WHEELS = ["nvidia-cuda-crt==13.0.88", "nvidia-cuda-cccl==13.0.85"]  # CUDA headers: torch's own wheels lack these
 WHEELS_TO_RUN = ["h5py==3.16.0", "safetensors==0.8.0"]  # installed there where the machine has none
-PYTHON = "3.12"
 
 
 def output(*command):
@@ -87,10 +86,10 @@ def add_all(archive, files):
                 archive.addfile(entry, data)
 
 
-def wheels(folder):
+def wheels(folder, python):
     platforms = [f"--platform=manylinux_2_{n}_x86_64" for n in (17, 24, 26, 27, 28, 31, 34)] + ["--platform=manylinux2014_x86_64"]
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--implementation=cp",
-               f"--python-version={PYTHON}", *platforms]
+               f"--python-version={python}", *platforms]
     subprocess.run([*command, "-d", folder / "headers", *WHEELS], check=True)
     subprocess.run([*command, "-d", folder / "run", *WHEELS_TO_RUN], check=True)
     peers = ROOT / "bench/versus/requirements.txt"
@@ -98,13 +97,13 @@ def wheels(folder):
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check", "--no-deps", "-w", folder / "peers", *names], check=True)
 
 
-def pack(folder):
+def pack(folder, python):
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.rglob("*.whl"):
         old.unlink()
     with tarfile.open(folder / "prefix.tar.xz", "w:xz", preset=2) as archive:
         add_all(archive, with_libraries([*package_files(), *boost_files()]))
-    wheels(folder)
+    wheels(folder, python)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 2**20
     print(f"{folder}: {size:.1f} MiB")
     if size > 60:

@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 TREE = ROOT / "build" / "gpu"  # prefix, site and build
-TARGETS = ["hesspect", "comm_tests", "comm_mpi_tests", "krylov_mpi_tests", "tangent_tests"]
+TARGETS = ["hesspect", "comm_tests", "comm_mpi_tests", "krylov_mpi_tests", "tangent_tests", "curvature_tests"]
+FIXTURES = ["mlp_ce", "cnn_bn", "gpt2", "fourier"]  # models of the tests below, by tests/fixtures
 TESTS = [  # every test with a part that wants a GPU or NCCL, and the kernels' own, which go to the GPU where there is one
     ("NCCL and CUDA, alone", [], "comm_tests", []),
     ("communicators on one rank", ["-n", "1"], "comm_mpi_tests", ["communicator_test"]),
@@ -24,26 +25,45 @@ TESTS = [  # every test with a part that wants a GPU or NCCL, and the kernels' o
     ("GPU kernels", [], "tangent_tests", ["gpu_kernels_test"]),
     ("kernels", [], "tangent_tests", ["norm_kernels_test", "softmax_kernels_test", "cross_entropy_kernels_test", "pointwise_kernels_test",
                                       "sums_kernels_test", "vectorised_kernels_test"]),
+    ("CUDA graphs", [], "curvature_tests", ["replayed_products_test"]),
 ]
 
 
 class Steps:
-    def __init__(self, seconds, out):
-        self.end, self.out, self.done = time.monotonic() + seconds, out, []
+    """Each has a log, LOGS/NAME.log."""
+
+    def __init__(self, seconds, logs):
+        self.end, self.logs, self.done, self.beside = time.monotonic() + seconds, logs, [], {}
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir(parents=True)
 
     def left(self):
         return self.end - time.monotonic()
 
-    def run(self, name, command, environment=None, share=1.0):
-        """True if it ended well. Its log is OUT/NAME.log; `share`: of the time that is left, at most."""
-        started, log = time.monotonic(), self.out / (name.replace(" ", "-").replace(",", "") + ".log")
-        with open(log, "w") as file:
-            try:
-                code = subprocess.run([str(c) for c in command], stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=ROOT,
-                                      timeout=max(1.0, share * self.left())).returncode
-            except subprocess.TimeoutExpired:
-                code = "out of time"
-        return self.note(name, code, time.monotonic() - started, log.read_text(errors="replace"))
+    def run(self, name, command, environment, share=1.0):
+        """True if it ended well. `share`: of the time that is left, at most."""
+        self.begin(name, command, environment)
+        return self.wait_for(name, share)
+
+    def begin(self, name, command, environment):
+        with open(self.log(name), "w") as file:
+            self.beside[name] = subprocess.Popen([str(c) for c in command], stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
+
+    def wait_for(self, name, share):
+        started = time.monotonic()
+        try:
+            code = self.beside[name].wait(timeout=max(1.0, share * self.left()))
+        except subprocess.TimeoutExpired:
+            code = "out of time"
+            self.beside[name].kill()
+        return self.note(name, code, time.monotonic() - started, self.log(name).read_text(errors="replace"))
+
+    def log(self, name):
+        return self.logs / (name.replace(" ", "-").replace(",", "") + ".log")
+
+    def end_all(self):
+        for process in self.beside.values():
+            process.kill()
 
     def note(self, name, code, seconds, text):
         tail = text.strip().splitlines()
@@ -76,7 +96,7 @@ def environment():
            "OPAL_SYSCONFDIR": prefix / "etc/openmpi", "OPAL_DATADIR": prefix / "usr/share", "PMIX_INSTALL_PREFIX": libraries / "pmix2",
            "PYTHONPATH": f"{TREE}/site:{TREE}/site/peers:{ROOT}/python", "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
-           "PMIX_MCA_pcompress_base_silence_warning": "1", "HESSPECT_SOURCE": ROOT, "HESSPECT_PYTHON": sys.executable}
+           "PMIX_MCA_pcompress_base_silence_warning": "1", "HESSPECT_SOURCE": ROOT, "HESSPECT_FIXTURES": TREE / "fixtures", "HESSPECT_PYTHON": sys.executable}
     return os.environ | {k: str(v) for k, v in own.items()}
 
 
@@ -103,6 +123,7 @@ def versions(environment):
 
 
 def report(steps, about, products, out):
+    """Few files, for machines that bring back no more."""
     lines = [f"# On a GPU machine, {datetime.date.today()}\n", f"{about}, {os.cpu_count()} cores; `bench/gpu/kit run` (bench/gpu/README.md).\n",
              "| step | end | seconds | |", "| --- | --- | --- | --- |"]
     lines += [f"| {s['step']} | {'well' if s['code'] == 0 else s['code']} | {s['seconds']} | {s['said'].replace('|', '/')} |" for s in steps.done]
@@ -111,34 +132,32 @@ def report(steps, about, products, out):
     name = f"{datetime.date.today()}-gpu"
     (out / f"{name}.md").write_text("\n".join(lines) + "\n")
     (out / f"{name}.json").write_text(json.dumps({"about": about, "steps": steps.done}, indent=1) + "\n")
+    with tarfile.open(out / f"{name}-logs.tar.gz", "w:gz") as archive:
+        archive.add(steps.logs, "logs")
 
 
 def run(arguments):
     out = Path(os.environ.get("OUT") or ROOT / "build" / "gpu-results")
     out.mkdir(parents=True, exist_ok=True)
-    steps, jobs = Steps(arguments.seconds, out), arguments.jobs or os.cpu_count()
+    steps, jobs = Steps(arguments.seconds, TREE / "logs"), arguments.jobs or os.cpu_count()
     started = time.monotonic()
     unpack(arguments.folder)
     steps.note("unpack", 0, time.monotonic() - started, "")
     env = environment()
     about = versions(env)
     # The models are made and exported while the compiler runs.
-    compare = [sys.executable, HERE / "compare.py", "--device", arguments.device]
-    making = subprocess.Popen([*map(str, compare), "--make", *arguments.problems], env=env | {"OMP_NUM_THREADS": "2"}, cwd=ROOT,
-                              stdout=open(out / "models.log", "w"), stderr=subprocess.STDOUT)
-    table = out / "products.txt"
+    compare, table = [sys.executable, HERE / "compare.py", "--device", arguments.device], steps.logs / "products.txt"
+    making = env | {"OMP_NUM_THREADS": "2"}
+    steps.begin("fixtures", [sys.executable, ROOT / "tests/fixtures/make_fixtures.py", TREE / "fixtures", *(f"--only={name}" for name in FIXTURES)], making)
+    steps.begin("models", [*compare, "--make", *arguments.problems], making)
     if steps.run("configure", configure(), env) and steps.run("build", ["cmake", "--build", TREE / "release", "-j", jobs, "--target", *TARGETS], env, 0.75):
         tests = TREE / "release" / "tests"
+        steps.wait_for("fixtures", 0.3)
         for name, mpirun, program, files in TESTS:
             launcher = [TREE / "prefix/usr/bin/orterun", "--oversubscribe", "--bind-to", "none", *mpirun] if mpirun else []
             steps.run(name, [*launcher, tests / program, *files], env, 0.4)
-        started = time.monotonic()
-        try:
-            code = making.wait(timeout=max(1.0, 0.5 * steps.left()))
-        except subprocess.TimeoutExpired:
-            code = "out of time"
-        steps.note("models", code, time.monotonic() - started, (out / "models.log").read_text())
+        steps.wait_for("models", 0.5)
         steps.run("products", [*compare, "--hesspect", TREE / "release/bin/hesspect", "--table", table, *arguments.problems], env)
-    making.kill()
+    steps.end_all()
     report(steps, about, table, out)
     return 0 if all(s["code"] == 0 for s in steps.done) else 1

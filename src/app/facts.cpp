@@ -64,6 +64,7 @@ Diagnostics diagnostics(const Problem& problem, const Group& group, Communicator
   d.micro_batch = stats.micro_batch;
   d.micro_batches = stats.micro_batches;
   d.kept_graphs = stats.kept_graphs;
+  d.cuda_graphs = stats.cuda_graphs;
   d.unit_rows = problem.options.units.rows;
   d.row_check = problem.row_check;
   d.widened_weights = problem.overlay.widened;

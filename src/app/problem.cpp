@@ -243,6 +243,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     options.loss = read_loss(config.loss, *problem.file);
     options.output_index = static_cast<int>(config.model.output_index);
     options.product = config.layout.product;
+    options.cuda_graphs = config.layout.cuda_graphs;
     options.gauss_newton = config.curvature.curvature == Curvature::kGgn;
     options.precision = config.compute.precision;
     options.ranks_on_node = problem.placement.ranks_on_node;

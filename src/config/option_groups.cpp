@@ -179,6 +179,13 @@ OptionGroup layout_options(LayoutConfig& c) {
       "how products are taken: by the tangent program, with what does not depend on the vector kept between "
       "products, rebuilt in each, or rebuilt a segment of the program at a time; or by LibTorch's autograd; "
       "auto: the fastest that fits");
+  group.options.push_back({"cuda-graphs", "auto|off",
+                           "on GPUs, replay the launches of products from what is kept, where that is faster", false,
+                           [&c](const std::vector<std::string>& v) {
+                             if (v.back() != "auto" && v.back() != "off") throw UsageError("expected auto or off");
+                             c.cuda_graphs = v.back() == "auto";
+                           },
+                           [&c] { return std::vector<std::string>{c.cuda_graphs ? "auto" : "off"}; }});
   group.real("lost-after", c.lost_after_s, 0, 1e9, true,
              "seconds of silence after which a rank counts as lost and the run ends; 0: never");
   return group;

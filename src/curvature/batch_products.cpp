@@ -6,6 +6,7 @@
 #include "hesspect/tangent/precision.h"
 #include "hesspect/tangent/strided.h"
 #include "local_loss.h"
+#include "replayed_products.h"
 
 namespace hesspect {
 namespace {
@@ -30,25 +31,50 @@ class TangentProducts final : public BatchProducts {
 
   void keep() override {
     const PrecisionScope scope(local_.choice().precision);
+    replayed_.reset();
     sweeps_.keep(local_.choice().gauss_newton);
+    // Autograd launches its kernels on the stream and from the thread that it likes.
+    LaunchRecorder* const recorder = local_.choice().cuda_graphs ? local_.recorder() : nullptr;
+    if (recorder == nullptr || local_.tangent_program().uses_fallback()) return;
+    replayed_.emplace(*recorder, "rows " + std::to_string(batch_.first_row) + " to " +
+                                     std::to_string(batch_.first_row + batch_.rows - 1));
   }
-  void drop() override { sweeps_ = local_.sweeps(batch_); }
+  void drop() override {
+    replayed_.reset();
+    sweeps_ = local_.sweeps(batch_);
+  }
   bool is_kept() const override { return sweeps_.is_kept(); }
   void add(const at::Tensor& v, const at::Tensor& sums) override {
-    const ParameterLayout& layout = local_.program().layout();
-    const PrecisionScope scope(local_.choice().precision);
-    sweeps_.add_products(stacked_views(layout, v), stacked_views(layout, sums), local_.choice().gauss_newton, cuts());
+    if (replayed_)
+      replayed_->add(v, sums, [&] { add_products(v, sums); });
+    else
+      add_products(v, sums);
   }
   double add_gradient(const at::Tensor& sum) override {
+    replayed_.reset();
     return sweeps_.add_gradient(local_.program().layout().views(sum), cuts());
+  }
+  bool replays() const override { return replayed_ && replayed_->replays(); }
+  void drop_recorded(bool for_good) override {
+    if (!replayed_) return;
+    if (for_good)
+      replayed_->stop();
+    else
+      replayed_->forget();
   }
 
  private:
   Cuts cuts() const { return local_.choice().segments ? local_.cuts(batch_) : Cuts{}; }
+  void add_products(const at::Tensor& v, const at::Tensor& sums) {
+    const ParameterLayout& layout = local_.program().layout();
+    const PrecisionScope scope(local_.choice().precision);
+    sweeps_.add_products(stacked_views(layout, v), stacked_views(layout, sums), local_.choice().gauss_newton, cuts());
+  }
 
   LocalLoss& local_;
   const MicroBatch& batch_;
   Sweeps sweeps_;
+  std::optional<ReplayedProducts> replayed_;  // of what is kept
 };
 
 class AutogradProducts final : public BatchProducts {

@@ -17,6 +17,7 @@ struct ProductChoice {
   bool gauss_newton = false;  // of the tangent program
   /// Of matrix products in keep() and add(); gradients are in full precision.
   MatrixPrecision precision = MatrixPrecision::kFp32;
+  bool cuda_graphs = true;  // where they are faster: of the tangent program, kept, on a GPU
 };
 
 class BatchProducts {
@@ -31,6 +32,10 @@ class BatchProducts {
   virtual void add(const at::Tensor& v, const at::Tensor& sums) = 0;
   /// sum [n] += ∇ℓ_sum. @return ℓ_sum
   virtual double add_gradient(const at::Tensor& sum) = 0;
+  /// Whether add() replays recorded launches; they read and write the v and sums that they were recorded with.
+  virtual bool replays() const { return false; }
+  /// Lets go of what was recorded, and with it of those v and sums. @param for_good  nothing is recorded from here on
+  virtual void drop_recorded(bool for_good) { (void)for_good; }
 };
 
 }  // namespace hesspect

@@ -31,7 +31,8 @@ ProductChoice choice_of(const HessianOptions& options) {
   return {.tangent = options.product != ProductMode::kAutograd,
           .segments = options.product == ProductMode::kSegments,
           .gauss_newton = options.gauss_newton,
-          .precision = options.precision};
+          .precision = options.precision,
+          .cuda_graphs = options.cuda_graphs};
 }
 
 struct HessianOperator::Impl {
@@ -80,17 +81,28 @@ struct HessianOperator::Impl {
     if (!alone() && vectors > 1) packed = at::zeros({vectors, shard.chunk}, local.tensor_options());
   }
 
-  /// Does the work; where memory runs out, kept micro-batches make room, the last one first, and it is called again.
+  /// Does the work; where memory runs out, recorded launches make room, then kept micro-batches, the last one first,
+  /// and it is called again.
   template <class Work>
   void with_room(Work&& work) {
     while (true) {
       try {
         return work();
       } catch (const std::exception& e) {
-        if (!is_out_of_memory(e) || kept == 0) throw;
+        if (!is_out_of_memory(e)) throw;
+        if (replaying() > 0) {
+          for (const std::unique_ptr<BatchProducts>& batch : batch_products) batch->drop_recorded(/*for_good=*/true);
+          continue;
+        }
+        if (kept == 0) throw;
         drop_last();
       }
     }
+  }
+
+  /// How many micro-batches' products are replayed.
+  std::int64_t replaying() const {
+    return std::ranges::count_if(batch_products, [](const auto& batch) { return batch->replays(); });
   }
 
   void drop_last() {
@@ -101,6 +113,7 @@ struct HessianOperator::Impl {
   /// Collective: `capacity` is the same on all ranks, also where one of them finds no room.
   void make_room_beside_graphs(std::int64_t vectors) {
     capacity = 0;
+    for (const std::unique_ptr<BatchProducts>& batch : batch_products) batch->drop_recorded(/*for_good=*/false);
     agree(comm, [&] { with_room([&] { make_room(vectors); }); });
     capacity = vectors;
   }
@@ -184,6 +197,7 @@ struct HessianOperator::Impl {
     communication_s += scattering.elapsed_s();
     for (at::Tensor& product : y) product.div_(divisor);
     if (k > 0) finish_device_work(y.back());
+    stats.cuda_graphs = replaying();
     stats.products += k;
     stats.product_s += total.elapsed_s();
     stats.communication_s += communication_s;

@@ -223,6 +223,11 @@ const TangentProgram& LocalLoss::tangent_program() {
   return *tangent_;
 }
 
+LaunchRecorder* LocalLoss::recorder() {
+  if (recorder_ == nullptr) recorder_ = launch_recorder(program_.options().device);
+  return recorder_.get();
+}
+
 Sweeps LocalLoss::sweeps(const MicroBatch& batch) {
   const OutputSpec& spec = program_.outputs()[static_cast<std::size_t>(output_index_)];
   const bool is_scalar = is_output() && !is_per_row_output(program_, output_index_);

@@ -17,6 +17,7 @@
 #include "hesspect/curvature/hessian.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/model/program.h"
+#include "hesspect/tangent/launch_graph.h"
 #include "hesspect/tangent/tangent_program.h"
 
 namespace hesspect {
@@ -111,6 +112,10 @@ class LocalLoss {
   /// The sweeps of the tangent program for a micro-batch.
   Sweeps sweeps(const MicroBatch& batch);
   const TangentProgram& tangent_program();
+  /// Of all micro-batches' launches; nullptr where the program does not run on a GPU.
+  LaunchRecorder* recorder();
+  /// Another one instead, as a test has it where there is no GPU.
+  void record_with(std::unique_ptr<LaunchRecorder> recorder) { recorder_ = std::move(recorder); }
   /// Where products in segments cut the program: chosen by the bytes of this micro-batch, once.
   const Cuts& cuts(const MicroBatch& batch);
   GradientGraph gradient_graph(const MicroBatch& batch) const;
@@ -136,9 +141,10 @@ class LocalLoss {
   at::Tensor output_like_;              // has an output's shape, dtype and device, but no memory
   std::int64_t output_like_rows_ = -1;  // the rows of that output
   ProductChoice choice_;
-  std::unique_ptr<TangentProgram> tangent_;  // made when it is first asked for
-  std::optional<Cuts> cuts_;                 // likewise
-  std::set<const Instruction*> checked_;     // instructions whose derivatives by autograd were tried
+  std::unique_ptr<TangentProgram> tangent_;   // made when it is first asked for
+  std::unique_ptr<LaunchRecorder> recorder_;  // likewise
+  std::optional<Cuts> cuts_;                  // likewise
+  std::set<const Instruction*> checked_;      // instructions whose derivatives by autograd were tried
 };
 
 /// Which row and which node of the program make a loss, its gradient or a product not finite: looks through this

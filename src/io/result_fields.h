@@ -300,6 +300,8 @@ void fields(auto& v, Is<Diagnostics> auto& d) {
   v("basis_bytes", d.basis_bytes, {"Krylov basis of a rank", "byte", 2});
   v("micro_batches", d.micro_batches, {"Micro-batches of rank 0", "", 2});
   v("kept_graphs", d.kept_graphs, {"Micro-batches of rank 0 that were kept between products", "", 2});
+  v("cuda_graphs", d.cuda_graphs,
+    {"Micro-batches of rank 0 whose products were replayed as CUDA graphs", "", kVersion + 1});
   v("messages_per_step", d.messages_per_step, {"Collectives of a Lanczos step", "", 2});
   v("message_bytes_per_step", d.message_bytes_per_step, {"Bytes a rank sends in a Lanczos step", "byte", 2});
   v("starts", d.starts, {"Starts of the run: 1 and as often as it was resumed", "", 2});

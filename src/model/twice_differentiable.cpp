@@ -5,6 +5,7 @@
 // op is tried alone: its floating inputs become leaves, its outputs are pulled back twice, with weights of one.
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/function.h>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"

@@ -71,7 +71,8 @@ std::string basis_text(const Diagnostics& d) {
   if (d.basis_dtype.empty()) return "";
   return d.basis_dtype + " on the " + d.basis_memory + ", " + format_bytes(d.basis_bytes) + " a rank; " +
          std::to_string(d.kept_graphs) + " of " + std::to_string(d.micro_batches) +
-         " micro-batches kept between products";
+         " micro-batches kept between products" +
+         (d.cuda_graphs > 0 ? ", " + std::to_string(d.cuda_graphs) + " of them replayed as CUDA graphs" : "");
 }
 
 /// Nothing for results of versions that made none.

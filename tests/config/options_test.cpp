@@ -257,6 +257,14 @@ TEST(Options, Sizes) {
   EXPECT_NE(usage_error(with({"--memory", "auto"})), "");
 }
 
+TEST(Options, CudaGraphsAreOnUnlessTurnedOff) {
+  EXPECT_TRUE(parse_command_line(kAnalyze, {}).config.layout.cuda_graphs);
+  const RunConfig off = parse_command_line(with({"--cuda-graphs", "off"}), {}).config;
+  EXPECT_FALSE(off.layout.cuda_graphs);
+  EXPECT_FALSE(from_ini(to_ini(off), "text").layout.cuda_graphs);
+  EXPECT_NE(usage_error(with({"--cuda-graphs", "on"})), "");
+}
+
 TEST(Options, SizesReadBack) {
   RunConfig config = parse_command_line(with({"--memory", "3G", "--resume", "--max-hours", "0.5"}), {}).config;
   const RunConfig again = from_ini(to_ini(config), "text");
@@ -273,6 +281,7 @@ TEST(Options, IniOfTheResult) {
   for (const std::vector<std::string>& same : std::vector<std::vector<std::string>>{{"--groups", "2"},
                                                                                     {"--lock-step", "3"},
                                                                                     {"--memory", "1G"},
+                                                                                    {"--cuda-graphs", "off"},
                                                                                     {"--resume"},
                                                                                     {"--max-hours", "1"},
                                                                                     {"--threads", "3"},

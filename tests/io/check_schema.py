@@ -67,7 +67,7 @@ with h5py.File(path) as f:
     diagnostics = entry["diagnostics"]
     for name, value in {
         "peak_device_bytes": 101, "groups": 102, "data_ranks": 103, "lock_step": 104, "basis_bytes": 105,
-        "micro_batches": 106, "kept_graphs": 107, "messages_per_step": 108, "message_bytes_per_step": 109,
+        "micro_batches": 106, "kept_graphs": 107, "cuda_graphs": 112, "messages_per_step": 108, "message_bytes_per_step": 109,
         "starts": 110, "forecast_memory_bytes": 111, "forecast_seconds": 0.5, "forecast_hvp_seconds": 0.25,
         "gradient_seconds": 0.125, "product_share": 0.0625, "seconds_krylov": 0.375, "seconds_matrix_products": 0.03125,
     }.items():

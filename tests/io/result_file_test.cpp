@@ -44,6 +44,7 @@ void set_layout(Diagnostics& d) {
   d.basis_bytes = 105;
   d.micro_batches = 106;
   d.kept_graphs = 107;
+  d.cuda_graphs = 112;
   d.messages_per_step = 108;
   d.message_bytes_per_step = 109;
   d.starts = 110;

@@ -77,7 +77,7 @@ TEST_P(SumsKernels, ChannelsAreAutograds) {
         expect_close(s_sums[k], expected[1], "s_bar_dot", 400);
         expect_close(t_sums[k], expected[2], "t_bar_dot", 400);
         expect_close(in_place[k], y_bar_dot[k] * s.unsqueeze(-1), "in place");
-        expect_close(gauss_newton[k], (y_bar_dot[k] * x).sum({0, 2}), "Gauss-Newton", 400);
+        expect_close(gauss_newton[k], (y_bar_dot[k] * x).sum(at::IntArrayRef{0, 2}), "Gauss-Newton", 400);
       }
     }
 }

@@ -43,6 +43,7 @@ struct HessianOptions {
   /// Of matrix products within products with the matrix; all else, loss and gradient too, is in full precision. The
   /// device must have units for it (hesspect/tangent/precision.h).
   MatrixPrecision precision = MatrixPrecision::kFp32;
+  bool cuda_graphs = true;  // replay kept micro-batches' products on a GPU where that is faster
   /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on
   /// CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are kept.
   std::int64_t graph_budget_bytes = -1;
@@ -68,6 +69,7 @@ struct HessianStats {
   std::int64_t micro_batches = 0;  // on this rank
   std::int64_t kept_graphs = 0;    // how many of these are kept between products now
   std::int64_t graph_bytes = 0;    // that keeping one micro-batch takes; 0 where not measured
+  std::int64_t cuda_graphs = 0;    // micro-batches whose products are replayed as CUDA graphs now
 };
 
 class HessianOperator final : public LinearOperator {

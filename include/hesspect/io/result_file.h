@@ -79,6 +79,7 @@ struct Diagnostics {
   std::int64_t basis_bytes = 0;    // of a rank
   std::int64_t micro_batches = 0;  // of rank 0's rows
   std::int64_t kept_graphs = 0;    // of these, how many were kept between products
+  std::int64_t cuda_graphs = 0;    // and of these, how many had their products replayed as CUDA graphs
   std::int64_t messages_per_step = 0;
   std::int64_t message_bytes_per_step = 0;
   std::int64_t starts = 1;  // 1 + times it was resumed
