@@ -55,7 +55,7 @@ void require(bool fits) {
 }
 
 /// out's leading dimensions and dtype, and rows, depth and columns of one product, are those of a and b.
-void check(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
+void check_product(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b) {
   const std::int64_t d = out.dim();
   require(d >= 2 && a.dim() == d && b.dim() == d);
   require(a.size(d - 2) == out.size(d - 2) && b.size(d - 1) == out.size(d - 1) && a.size(d - 1) == b.size(d - 2));
@@ -244,7 +244,7 @@ bool is_readable(const at::Tensor& t) {
 at::Tensor readable(const at::Tensor& t) { return is_readable(t) ? t : t.contiguous(); }
 
 void multiply(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b, bool add) {
-  check(out, a, b);
+  check_product(out, a, b);
   if (out.numel() == 0) return;
 #ifdef HESSPECT_HAVE_GEMM_BATCH
   if (a.size(-1) > 0 && takes_blas(out, a, b)) {
