@@ -9,9 +9,11 @@
 #include "hesspect/config/options.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/memory.h"
+#include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
+#include "hesspect/spectrum/probe.h"
 #include "process.h"
 
 namespace hesspect {
@@ -47,10 +49,11 @@ PlanProblem plan_problem(const Problem& problem) {
 
 /// What a process takes beside what the plan counts by itself: libraries as far as they have been read in, the model's
 /// program, threads. Known only once a product has run; the trials' memory goes back first.
-std::int64_t process_bytes(const PlanProblem& p, Communicator& world) {
+/// @param left_bytes  of what the trials have left to the operator, which counts it too
+std::int64_t process_bytes(const PlanProblem& p, std::int64_t left_bytes, Communicator& world) {
   if (p.on_gpu) return 0;
   give_back_unused_memory();
-  const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes;
+  const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes + left_bytes;
   return world.max(std::max(p.process_bytes, resident_memory_bytes() - counted));
 }
 
@@ -115,13 +118,15 @@ std::int64_t few_rows(const Program& program, std::int64_t asked, std::int64_t u
 /// Where the trial of what is asked for takes more than `memory_bytes`, a smaller one takes what the host or GPU has:
 /// the plan needs costs to say what would fit.
 /// @param alone  the run will have one rank
-BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, bool alone, std::int64_t memory_bytes) {
+/// @param warm   what the trials may leave to it; nullptr: nothing
+BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, bool alone, std::int64_t memory_bytes,
+                     WarmStart* warm) {
   HessianOptions options = problem.options;
   options.micro_batch = micro_batch;
   const DataShard rows = first_rows(problem, std::max(micro_batch, kRowsToMeasureOn));
   options.whole_data = alone && rows.rows.size() == problem.rows;
   try {
-    return measure_batch_cost(*problem.program, rows, options, memory_bytes);
+    return measure_batch_cost(*problem.program, rows, options, memory_bytes, warm);
   } catch (const MemoryError&) {
     options.micro_batch = few_rows(*problem.program, micro_batch, options.units.rows);
     return measure_batch_cost(*problem.program, rows, options, free_for_a_rank(problem));
@@ -130,12 +135,12 @@ BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, bool alone, std
 
 /// Collective. Ranks that share the first one's host measure at once, as they will run: alone it would seem faster.
 BatchCost measured_cost(Problem& problem, std::int64_t micro_batch, bool alone, std::int64_t memory_bytes,
-                        Communicator& world) {
+                        WarmStart* warm, Communicator& world) {
   BatchCost cost;
   const std::vector<std::string>& hosts = problem.placement.hosts;
   agree(world, [&] {
     if (hosts[static_cast<std::size_t>(world.rank())] == hosts.front())
-      cost = batch_cost(problem, micro_batch, alone, memory_bytes);
+      cost = batch_cost(problem, micro_batch, alone, memory_bytes, warm);
   });
   problem.options.check_double_backward = false;  // has been tried
   cost = world.of_rank0(cost);
@@ -144,9 +149,15 @@ BatchCost measured_cost(Problem& problem, std::int64_t micro_batch, bool alone, 
 }
 
 /// Costs, and what the process takes now that they are known. Collective.
-void measure(Problem& problem, PlanInputs& p, bool alone, Communicator& world) {
-  p.cost = measured_cost(problem, p.request.micro_batch, alone, world.min(room_for_trials(problem, p.machine)), world);
-  p.problem.process_bytes = process_bytes(p.problem, world);
+void measure(Problem& problem, PlanInputs& p, bool alone, WarmStart* warm, Communicator& world) {
+  problem.options.warm = nullptr;  // of trials before
+  p.cost =
+      measured_cost(problem, p.request.micro_batch, alone, world.min(room_for_trials(problem, p.machine)), warm, world);
+  if (warm != nullptr) {
+    problem.options.warm = std::move(warm->products);
+    warm->vector = at::Tensor();  // the trials had a copy
+  }
+  p.problem.process_bytes = process_bytes(p.problem, problem.options.warm ? warm->bytes : 0, world);
 }
 
 /// Whether a is to be preferred: it fits, and is faster.
@@ -160,7 +171,7 @@ Plan best_plan(Problem& problem, PlanInputs& p, bool is_free, bool alone, Commun
   if (!is_free || p.cost.product != ProductMode::kKept || plan.kept_graphs == plan.micro_batches) return plan;
   PlanInputs in_segments = p;
   problem.options.product = ProductMode::kSegments;
-  measure(problem, in_segments, alone, world);
+  measure(problem, in_segments, alone, nullptr, world);
   const Plan other = make_plan(in_segments);
   const bool is_better = better(other, plan);
   if (is_better) p = in_segments;
@@ -201,6 +212,14 @@ std::string would_fit(const RunConfig& config, const Goals& goals, const PlanInp
   return ideas.empty() ? "nothing tried would fit" : "would fit: " + joined(ideas);
 }
 
+/// The first vector that a run multiplies, which checks that products are symmetric.
+at::Tensor first_vector(const Problem& problem, const Goals& goals, Communicator& world) {
+  const Shard shard = Shard::of(problem.program->layout().size(), 1, 0);
+  const auto options = at::TensorOptions().dtype(problem.program->options().dtype).device(problem.device);
+  return probe_vector(world, shard, options, goals.distribution, goals.seed,
+                      static_cast<std::uint64_t>(trace_probe(0)));
+}
+
 }  // namespace
 
 Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, const Plan* kept, Communicator& world) {
@@ -214,8 +233,13 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   Plan plan;
   {
     const PhaseTimer timer(problem.options.phases, Phase::kStart, "trials");
-    measure(problem, p, world.size() == 1, world);
-    plan = best_plan(problem, p, is_free, world.size() == 1, world);
+    const bool alone = world.size() == 1;
+    WarmStart warm;
+    if (alone) warm.vector = first_vector(problem, goals, world);
+    measure(problem, p, alone, alone ? &warm : nullptr, world);
+    plan = best_plan(problem, p, is_free, alone, world);
+    if (plan.product != ProductMode::kKept || plan.micro_batches != 1 || plan.kept_graphs != 1)
+      problem.options.warm = nullptr;
   }
   if (!plan.fits)
     throw MemoryError(plan.bytes.total(), p.machine.memory_bytes,
@@ -235,9 +259,9 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   p.request = plan_request(config);
   const bool is_free = problem.options.product == ProductMode::kAuto;
   if (config.plan.measure)
-    measure(problem, p, /*alone=*/false, world);
+    measure(problem, p, /*alone=*/false, nullptr, world);
   else
-    p.problem.process_bytes = process_bytes(p.problem, world);
+    p.problem.process_bytes = process_bytes(p.problem, 0, world);
   if (config.plan.world > 0) {
     if (config.plan.bandwidth <= 0 && config.plan.world > world.size()) {  // more hosts, it must be assumed
       const Wire wire = assumed_wire(p.problem.on_gpu, false);

@@ -305,6 +305,7 @@ Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
     return load_shard(*problem.file, problem.spec, group.comm->size(), group.comm->rank());
   });
   HessianOptions options = problem.options;
+  problem.options.warm = nullptr;  // the operator takes it
   options.micro_batch = plan.micro_batch;
   options.graph_budget_bytes = plan.graph_budget_bytes;
   options.product = plan.product;

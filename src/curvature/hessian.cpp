@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "allocation_meter.h"
@@ -17,15 +18,9 @@
 #include "hesspect/curvature/measure.h"
 #include "local_loss.h"
 #include "product_trials.h"
+#include "warm_products.h"
 
 namespace hesspect {
-
-namespace {
-
-/// A first pass that takes this long is hardly longer than a warm one.
-constexpr double kLongGradient_s = 0.1;
-
-}  // namespace
 
 ProductChoice choice_of(const HessianOptions& options) {
   return {.tangent = options.product != ProductMode::kAutograd,
@@ -38,7 +33,8 @@ ProductChoice choice_of(const HessianOptions& options) {
 struct HessianOperator::Impl {
   Communicator& comm;
   HessianOptions options;
-  LocalLoss local;
+  std::unique_ptr<LocalLoss> owned;
+  LocalLoss& local;
   Shard shard;
   std::vector<MicroBatch> batches;
   std::vector<std::unique_ptr<BatchProducts>> batch_products;  // of each
@@ -47,7 +43,8 @@ struct HessianOperator::Impl {
   // [capacity, chunk] (not for one vector).
   std::int64_t capacity = 0;
   at::Tensor inputs, sums, packed;
-  at::Tensor gradient;  // [chunk]
+  double known_product_s = -1;  // that the product of what `inputs` holds took, which is in `sums`; negative: it isn't
+  at::Tensor gradient;          // [chunk]
   double loss = 0;
   double count = 0;
   double divisor = 1;  // what sums over all rows are divided by
@@ -57,9 +54,13 @@ struct HessianOperator::Impl {
   Impl(Program& program, DataShard data, Communicator& the_comm, const HessianOptions& the_options)
       : comm(the_comm),
         options(the_options),
-        local(program, std::move(data), the_options.loss, the_options.output_index, the_options.units),
+        owned(the_options.warm ? std::move(the_options.warm->local)
+                               : std::make_unique<LocalLoss>(program, std::move(data), the_options.loss,
+                                                             the_options.output_index, the_options.units)),
+        local(*owned),
         shard(Shard::of(program.layout().size(), the_comm.size(), the_comm.rank())) {
     local.choose(choice_of(options));
+    if (options.warm) return;
     at::AutoGradMode grad(true);
     local.check(options.check_double_backward);
   }
@@ -68,9 +69,7 @@ struct HessianOperator::Impl {
   at::Device device() const { return local.program().options().device; }
   std::vector<at::Tensor> views(const at::Tensor& full) const { return local.program().layout().views(full); }
 
-  /// Every vector starts at the same place within a cache line: kernels round differently by alignment, and a product
-  /// must not depend on its company.
-  std::int64_t stride() const { return (shard.padded() + 15) / 16 * 16; }
+  std::int64_t stride() const { return vector_stride(shard.padded()); }
   at::Tensor input(std::size_t i) const { return inputs[static_cast<std::int64_t>(i)].narrow(0, 0, shard.padded()); }
   at::Tensor sum(std::size_t i) const { return sums[static_cast<std::int64_t>(i)].narrow(0, 0, shard.padded()); }
 
@@ -122,6 +121,7 @@ struct HessianOperator::Impl {
 
   /// inputs[i] := the whole vector of which the ranks hold the shards x[i]. Collective. Uses the room of the sums.
   void gather(std::span<const at::Tensor> x) {
+    known_product_s = -1;
     if (alone()) {
       for (std::size_t i = 0; i < x.size(); ++i) input(i).copy_(x[i]);
     } else if (x.size() == 1) {
@@ -150,11 +150,13 @@ struct HessianOperator::Impl {
     });
   }
 
-  /// y := this rank's shards of the sums over ranks. Collective. Uses the room of the inputs.
+  /// y := this rank's shards of the sums over ranks, divided. Collective. Uses the room of the inputs.
   void scatter(std::span<at::Tensor> y) {
     if (alone()) {
-      for (std::size_t i = 0; i < y.size(); ++i) y[i].copy_(sum(i));
-    } else if (y.size() == 1) {
+      for (std::size_t i = 0; i < y.size(); ++i) at::div_out(y[i], sum(i), at::Scalar(divisor));
+      return;
+    }
+    if (y.size() == 1) {
       at::Tensor full = sum(0);
       comm.reduce_scatter_sum(full, y[0]);
     } else {
@@ -167,6 +169,7 @@ struct HessianOperator::Impl {
       comm.reduce_scatter_sum(by_rank, flat);
       for (std::int64_t i = 0; i < k; ++i) y[static_cast<std::size_t>(i)].copy_(shards[i]);
     }
+    for (at::Tensor& product : y) product.div_(divisor);
   }
 
   /// local_products, and which of its seconds went into which sweep.
@@ -187,19 +190,23 @@ struct HessianOperator::Impl {
     const PhaseTimer phase(options.phases, Phase::kProducts, x.size() == 1 ? "product" : "block of products");
     const Timer total;
     const auto k = static_cast<std::int64_t>(x.size());
+    const double known_s = std::exchange(known_product_s, -1);
+    const bool is_known = known_s >= 0 && k == 1 && at::equal(x[0], input(0));
     if (k > capacity) make_room_beside_graphs(k);
-    const Timer gathering;
-    gather(x);
-    double communication_s = gathering.elapsed_s();
-    agree(comm, [&] { timed_local_products(k); });
+    double communication_s = 0;
+    if (!is_known) {
+      const Timer gathering;
+      gather(x);
+      communication_s += gathering.elapsed_s();
+      agree(comm, [&] { timed_local_products(k); });
+    }
     const Timer scattering;
     scatter(y);
     communication_s += scattering.elapsed_s();
-    for (at::Tensor& product : y) product.div_(divisor);
     if (k > 0) finish_device_work(y.back());
     stats.cuda_graphs = replaying();
     stats.products += k;
-    stats.product_s += total.elapsed_s();
+    stats.product_s += total.elapsed_s() + (is_known ? known_s : 0);
     stats.communication_s += communication_s;
     if (alone()) return;
     stats.collectives += 3;
@@ -210,6 +217,7 @@ struct HessianOperator::Impl {
 
   /// Products from here on; where micro-batches are kept, the caller makes them again.
   void choose_precision(MatrixPrecision precision) {
+    known_product_s = -1;
     ProductChoice choice = local.choice();
     choice.precision = precision;
     local.choose(choice);
@@ -314,8 +322,31 @@ struct HessianOperator::Impl {
     stats.micro_batch = *size;
   }
 
+  /// Takes over what trials have left of all rows. @return ℓ_sum
+  double take_over(WarmProducts& warm) {
+    batches = std::move(warm.batches);
+    batch_products = std::move(warm.products);
+    kept = batch_products.size();
+    inputs = std::move(warm.inputs);
+    sums = std::move(warm.sums);
+    known_product_s = warm.product_s;
+    gradient = std::move(warm.gradient);
+    stats.gradient_s = warm.gradient_s;
+    stats.graph_bytes = warm.graph_bytes;
+    stats.kept_graphs = static_cast<std::int64_t>(kept);
+    return warm.loss;
+  }
+
   /// One pass over the data: checks every target, and adds up loss, count and gradient.
   void first_pass(double& local_loss, double& local_count) {
+    if (options.warm) {
+      local_loss = take_over(*options.warm);
+      for (const MicroBatch& batch : batches) {
+        local.check_values(batch);
+        local_count += local.count(batch);
+      }
+      return check_loss(local_loss);
+    }
     make_room(1);
     for (const RowRange range : local.micro_batches(stats.micro_batch)) batches.push_back(local.batch(range));
     for (const MicroBatch& batch : batches) {
@@ -327,6 +358,10 @@ struct HessianOperator::Impl {
       stats.gradient_s += timer.elapsed_s();
       local_count += local.count(batch);
     }
+    check_loss(local_loss);
+  }
+
+  void check_loss(double local_loss) {
     stats.micro_batches = static_cast<std::int64_t>(batches.size());
     if (std::isfinite(local_loss)) return;
     const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), {});
@@ -353,7 +388,7 @@ struct HessianOperator::Impl {
       first_pass(local_loss, local_count);
       at::AutoGradMode grad(true);
       if (options.check_double_backward) local.check_turned_down();
-      gradient = at::zeros({shard.chunk}, local.tensor_options());
+      if (!options.warm) gradient = at::zeros({shard.chunk}, local.tensor_options());
     });
     capacity = 1;
     const std::vector<double> totals = comm.sum({local_loss, local_count});
@@ -364,9 +399,15 @@ struct HessianOperator::Impl {
     count = totals[1];
     divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
     loss = totals[0] / divisor;
-    scatter(std::span<at::Tensor>(&gradient, 1));
-    gradient.div_(divisor);
-    if (!comm.any(agreed(comm, [&] { return !at::isfinite(gradient).all().item<bool>(); }))) return;
+    if (options.warm)
+      gradient.div_(divisor);
+    else
+      scatter(std::span<at::Tensor>(&gradient, 1));
+    // One pass, where no sum overflows: what is not finite leaves no sum finite.
+    const auto is_finite = [&] {
+      return std::isfinite(gradient.sum().item<double>()) || at::isfinite(gradient).all().item<bool>();
+    };
+    if (!comm.any(agreed(comm, [&] { return !is_finite(); }))) return;
     explain_non_finite("the gradient of the loss", {});
     throw InputError("the gradient of the loss is not finite");
   }
@@ -430,9 +471,11 @@ HessianOperator::HessianOperator(Program& program, DataShard data, Communicator&
   if (options.precision != MatrixPrecision::kFp32) impl_->measure_effect();
   agree(comm, [&] {
     const PhaseTimer timer(options.phases, Phase::kStart, "what is kept");
+    if (impl_->options.warm) return;
     impl_->time_gradient();
     impl_->keep_within_budget();
   });
+  impl_->options.warm = nullptr;
 }
 
 HessianOperator::~HessianOperator() = default;

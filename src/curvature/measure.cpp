@@ -57,8 +57,8 @@ c10::DeviceIndex index_of(at::Device device) {
 constexpr std::int64_t kSmallShare = 4;
 
 /// Costs of products as `local` takes them.
-BatchCost cost_of(LocalLoss& local, const HessianOptions& options, std::int64_t memory_bytes) {
-  ProductTrials trials(local);
+BatchCost cost_of(LocalLoss& local, const HessianOptions& options, std::int64_t memory_bytes, WarmStart* warm) {
+  ProductTrials trials(local, warm != nullptr ? warm->vector : at::Tensor());
   const auto given = local.given_micro_batch(options.micro_batch);
   if (given) trials.require_room(std::min(*given, local.rows()), memory_bytes);
 
@@ -73,19 +73,21 @@ BatchCost cost_of(LocalLoss& local, const HessianOptions& options, std::int64_t 
   cost.pullback_s = scale * times.pullback_s;
   const bool one_size =
       options.whole_data && tried == local.rows() && kSmallShare * trials.product(tried, 0).peak_bytes() < memory_bytes;
+  if (!one_size) trials.forget_last();  // it would be in the others' way
   fit_bytes(trials, local, static_batch.value_or(tried), one_size, cost);
   cost.output_row_bytes = trials.output_bytes(tried) / tried;
   cost.product = options.product;
+  if (warm != nullptr) warm->products = trials.take_last();
   return cost;
 }
 
 /// The tangent program, but where ops are left to autograd anyway and autograd as a whole is faster; in segments where
 /// memory is too short for anything else.
-BatchCost best_cost(LocalLoss& local, HessianOptions options, std::int64_t memory_bytes) {
+BatchCost best_cost(LocalLoss& local, HessianOptions options, std::int64_t memory_bytes, WarmStart* warm) {
   const auto with = [&](ProductMode mode) {
     options.product = mode;
     local.choose(choice_of(options));
-    return cost_of(local, options, memory_bytes);
+    return cost_of(local, options, memory_bytes, mode == ProductMode::kKept ? warm : nullptr);
   };
   BatchCost cost;
   try {
@@ -97,6 +99,7 @@ BatchCost best_cost(LocalLoss& local, HessianOptions options, std::int64_t memor
   const bool is_rounded = options.precision == MatrixPrecision::kBf16 && !local.program().options().device.is_cpu();
   const bool may_be_autograd = !options.gauss_newton && !is_rounded;
   if (!may_be_autograd || !local.tangent_program().uses_fallback()) return cost;
+  if (warm != nullptr) warm->products = nullptr;  // nor does it fit beside autograd's
   const BatchCost autograd = with(ProductMode::kAutograd);
   const auto row_s = [](const BatchCost& c) { return c.pullback_s / static_cast<double>(c.micro_batch); };
   return row_s(autograd) < row_s(cost) ? autograd : cost;
@@ -105,18 +108,31 @@ BatchCost best_cost(LocalLoss& local, HessianOptions options, std::int64_t memor
 }  // namespace
 
 BatchCost measure_batch_cost(Program& program, const DataShard& first_rows, const HessianOptions& options,
-                             std::int64_t memory_bytes) {
-  LocalLoss local(program, first_rows, options.loss, options.output_index, options.units);
+                             std::int64_t memory_bytes, WarmStart* warm) {
+  auto owned = std::make_unique<LocalLoss>(program, first_rows, options.loss, options.output_index, options.units);
+  LocalLoss& local = *owned;
+  const bool may_stay = options.whole_data && program.options().device.is_cpu() &&
+                        options.precision == MatrixPrecision::kFp32 &&
+                        (options.product == ProductMode::kAuto || options.product == ProductMode::kKept);
+  if (!may_stay) warm = nullptr;
   if (local.rows() == 0) throw InputError("no rows to measure a micro-batch on");
   local.choose(choice_of(options));
   {
     at::AutoGradMode grad(true);
     local.check(options.check_double_backward);
   }
-  const BatchCost cost = options.product == ProductMode::kAuto ? best_cost(local, options, memory_bytes)
-                                                               : cost_of(local, options, memory_bytes);
+  const BatchCost cost = options.product == ProductMode::kAuto ? best_cost(local, options, memory_bytes, warm)
+                                                               : cost_of(local, options, memory_bytes, warm);
   at::AutoGradMode grad(true);
   if (options.check_double_backward) local.check_turned_down();
+  if (warm == nullptr || warm->products == nullptr) return cost;
+  const WarmProducts& left = *warm->products;
+  warm->bytes = left.graph_bytes;
+  std::vector<at::Tensor> tensors{left.inputs, left.sums, left.gradient, first_rows.target, first_rows.weight};
+  tensors.insert(tensors.end(), first_rows.inputs.begin(), first_rows.inputs.end());
+  for (const at::Tensor& tensor : tensors)
+    if (tensor.defined()) warm->bytes += static_cast<std::int64_t>(tensor.nbytes());
+  warm->products->local = std::move(owned);
   return cost;
 }
 

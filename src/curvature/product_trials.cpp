@@ -46,23 +46,70 @@ LinearBytes LinearBytes::through(std::int64_t a_rows, std::int64_t a_bytes, std:
   return line;
 }
 
-ProductTrials::ProductTrials(LocalLoss& local)
-    : local_(local), sum_(at::zeros({local.program().layout().size()}, local.tensor_options())) {
+ProductTrials::ProductTrials(LocalLoss& local, const at::Tensor& vector) : local_(local), stays_(vector.defined()) {
+  const std::int64_t n = local.program().layout().size();
+  const auto room = [&] { return at::zeros({1, vector_stride(n)}, local.tensor_options()); };
+  sums_ = room();
+  sum_ = sums_[0].narrow(0, 0, n);
   v_ = local.program().flat_parameters().unsqueeze(0);
+  if (!stays_) return;
+  inputs_ = room();
+  v_ = inputs_.narrow(1, 0, n);
+  v_[0].copy_(vector);
+}
+
+std::shared_ptr<WarmProducts> ProductTrials::tried(std::int64_t rows) const {
+  auto trial = std::make_shared<WarmProducts>();
+  trial->batches.push_back(local_.batch({0, rows}));
+  trial->products.push_back(local_.products(trial->batches.front()));
+  return trial;
+}
+
+void ProductTrials::add(BatchProducts& products) const {
+  products.add(v_, sum_.unsqueeze(0));
+  finish_device_work(sum_);
+}
+
+/// While nothing is kept. A short one is timed again, warm: the median of three.
+void ProductTrials::add_gradient(WarmProducts& trial) const {
+  trial.gradient = at::zeros_like(sum_);
+  std::vector<double> seconds;
+  const auto timed = [&](const at::Tensor& to) {
+    const Timer timer;
+    const double loss = trial.products.front()->add_gradient(to);
+    finish_device_work(to);
+    seconds.push_back(timer.elapsed_s());
+    return loss;
+  };
+  trial.loss = timed(trial.gradient);
+  if (seconds.front() <= kLongGradient_s) {
+    seconds.clear();
+    for (int i = 0; i < 3; ++i) timed(sum_);
+  }
+  trial.gradient_s = median(seconds);
+}
+
+std::shared_ptr<WarmProducts> ProductTrials::take_last() {
+  if (last_ == nullptr) return nullptr;
+  last_->inputs = inputs_;
+  last_->sums = sums_;
+  return std::move(last_);
 }
 
 ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
   if (const auto known = known_.find(rows); known != known_.end() && repeats == 0) return known->second;
-  const MicroBatch batch = local_.batch({0, rows});
-  const std::unique_ptr<BatchProducts> products = local_.products(batch);
+  last_.reset();
+  const std::shared_ptr<WarmProducts> work = tried(rows);
+  const std::unique_ptr<BatchProducts>& products = work->products.front();
+  const bool stays = stays_ && rows == local_.rows();
+  if (stays) add_gradient(*work);
   ProductTrial trial;
   trial.rows = rows;
   trial.seconds = std::numeric_limits<double>::infinity();
   const Timer total;
   for (int i = 0; i < repeats && (i == 0 || total.elapsed_s() < kLongEnough_s); ++i) {
     const Timer timer;
-    products->add(v_, sum_.unsqueeze(0));
-    finish_device_work(sum_);
+    add(*products);
     trial.seconds = std::min(trial.seconds, timer.elapsed_s());
   }
   // The bytes take a pass of their own: counting them slows it down. A short one is made twice: libraries keep
@@ -71,6 +118,11 @@ ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
   if (repeats == 0 && trial.graph_s + trial.pullback_s < kLongEnough_s) {
     products->drop();
     count_bytes(*products, trial);
+  }
+  if (stays) {
+    work->graph_bytes = trial.graph_bytes;
+    work->product_s = trial.pullback_s;
+    last_ = work;
   }
   return known_[rows] = trial;
 }
@@ -84,9 +136,9 @@ void ProductTrials::count_bytes(BatchProducts& products, ProductTrial& trial) {
     trial.graph_s = timer.elapsed_s();
   }
   trial.graph_bytes = std::max<std::int64_t>(0, meter.held_bytes());
+  sum_.zero_();
   timer.reset();
-  products.add(v_, sum_.unsqueeze(0));
-  finish_device_work(sum_);
+  add(products);
   trial.pullback_s = timer.elapsed_s();
   trial.transient_bytes = std::max<std::int64_t>(0, meter.peak_bytes() - trial.graph_bytes);
 }
@@ -96,14 +148,15 @@ ProductTrials::Times ProductTrials::times(std::int64_t rows) {
   if (const auto known = known_.find(rows); known != known_.end())
     if (const ProductTrial& trial = known->second; trial.graph_s + trial.pullback_s > kLongEnough_s)
       return {trial.graph_s, trial.pullback_s};
-  const MicroBatch batch = local_.batch({0, rows});
   const auto timed = [&](const std::function<void()>& work) {
     const Timer timer;
     work();
     finish_device_work(sum_);
     return timer.elapsed_s();
   };
-  const std::unique_ptr<BatchProducts> products = local_.products(batch);
+  const bool is_last = last_ != nullptr && rows == local_.rows();
+  const std::shared_ptr<WarmProducts> trial = is_last ? last_ : tried(rows);
+  const std::unique_ptr<BatchProducts>& products = trial->products.front();
   std::vector<double> graph_s, pullback_s;
   const Timer total;
   for (int i = 0; i < 3 && total.elapsed_s() < kLongEnough_s; ++i) {
@@ -113,8 +166,10 @@ ProductTrials::Times ProductTrials::times(std::int64_t rows) {
     } else {
       graph_s.push_back(timed([&] { products->keep(); }));
     }
-    pullback_s.push_back(timed([&] { products->add(v_, sum_.unsqueeze(0)); }));
+    sum_.zero_();
+    pullback_s.push_back(timed([&] { add(*products); }));
   }
+  trial->product_s = median(pullback_s);
   return {median(graph_s), median(pullback_s)};
 }
 
@@ -130,6 +185,7 @@ ProductTrial ProductTrials::first_that_fits(std::int64_t rows, int repeats, std:
     try {
       const ProductTrial trial = product(rows, repeats);
       if (trial.peak_bytes() <= memory_bytes) return trial;
+      forget_last();
       if (smallest) refuse(rows, static_cast<double>(trial.peak_bytes()), memory_bytes);
     } catch (const std::exception& e) {
       if (smallest || !is_out_of_memory(e)) throw;

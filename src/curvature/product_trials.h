@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "local_loss.h"
+#include "warm_products.h"
 
 namespace hesspect {
 
@@ -36,7 +37,9 @@ struct LinearBytes {
 class ProductTrials {
  public:
   /// Borrows local, and takes one vector over the parameters.
-  explicit ProductTrials(LocalLoss& local);
+  /// @param vector  [n], of the products, and then the last trial of all rows stays, for take_last(); none: the
+  ///                parameters
+  explicit ProductTrials(LocalLoss& local, const at::Tensor& vector = {});
 
   /// Measures a product of the first `rows` rows: the shortest of up to `repeats` times (fewer where they take long;
   /// warm after the first), and its bytes. 0 repeats: its bytes alone, which are measured once for any number of rows.
@@ -56,7 +59,15 @@ class ProductTrials {
   /// @throws MemoryError where a product of `rows` rows would not fit, as forecast from fewer
   void require_room(std::int64_t rows, std::int64_t memory_bytes);
 
+  /// Lets go what stayed of the last trial of all rows.
+  void forget_last() { last_.reset(); }
+  /// What stayed of it, all but the loss itself; nullptr where nothing did.
+  std::shared_ptr<WarmProducts> take_last();
+
  private:
+  std::shared_ptr<WarmProducts> tried(std::int64_t rows) const;
+  void add_gradient(WarmProducts& trial) const;
+  void add(BatchProducts& products) const;
   /// Makes what is kept and takes a product from it, both clocked.
   void count_bytes(BatchProducts& products, ProductTrial& trial);
   /// The largest of `rows`, `rows` / 2, … that runs within memory_bytes.
@@ -64,8 +75,11 @@ class ProductTrials {
 
   LocalLoss& local_;
   std::map<std::int64_t, ProductTrial> known_;  // by their rows
-  at::Tensor sum_;                              // where products are added up
-  at::Tensor v_;                                // [1, n]
+  bool stays_;
+  std::shared_ptr<WarmProducts> last_;
+  at::Tensor inputs_, sums_;  // [1, stride]; the former where the vector was given
+  at::Tensor sum_;            // [n], of sums_: where products are added up
+  at::Tensor v_;              // [1, n]
 };
 
 }  // namespace hesspect

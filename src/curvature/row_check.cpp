@@ -102,7 +102,8 @@ class KeptParameters {
     at::Generator generator = at::detail::createCPUGenerator(kSeed);  // the same every time
     for (const at::Tensor& tensor : tensors_) {
       if (tensor.numel() == 0) continue;
-      const double size = std::sqrt(tensor.square().mean(at::kDouble).item<double>());
+      const double norm = at::linalg_vector_norm(tensor, 2, {}, /*keepdim=*/false, at::kDouble).item<double>();
+      const double size = norm / std::sqrt(static_cast<double>(tensor.numel()));
       const double scale = size > 0 ? kPerturbation * size : kOfZeroTensors;
       const at::Tensor normal = at::randn({std::min(tensor.numel(), kPeriod)}, generator, at::kFloat);
       for (const at::Tensor& piece : pieces(tensor))

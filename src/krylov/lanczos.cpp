@@ -274,8 +274,7 @@ double Lanczos::orthogonality_loss() const {
   std::vector<double> g(static_cast<std::size_t>(t_.rows()));
   fill_probe(ProbeDistribution::kRademacher, /*seed=*/0, kOrthogonalityProbe, 0, t_.rows(), g.data());
   at::Tensor sum = work_;  // free between steps
-  combine_into(rows, g, sum);
-  const std::vector<double> image = comm_->sum(dots(rows, sum));
+  const std::vector<double> image = comm_->sum(combine_and_dots(rows, g, sum));
   double loss = 0;
   for (std::size_t i = 0; i < g.size(); ++i) loss = std::max(loss, std::abs(image[i] - g[i]));
   return loss;

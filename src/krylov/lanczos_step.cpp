@@ -108,18 +108,14 @@ void Lanczos::step_together(LinearOperator& op, std::span<Lanczos* const> runs) 
     step.product_norm = std::sqrt(step.h.back());
   }
 
-  // The second projection mends what rounding left of the first; it costs one pass since it shares the first update's,
-  // or that one was with two rows alone.
+  // The second projection mends what rounding left of the first; it costs one pass since it shares the first update's.
   while (!going.empty()) {
     for (Step* step : going) {
       const std::vector<at::Tensor> rows = step->run->operands();
       at::Tensor& w = step->run->work_;
-      if (step->projections == 1 && step->recent_only) {
-        subtract(step->run->recent(), coefficients(step->h), w);
-        step->h = dots(rows, w);
-      } else {
-        step->h = subtract_and_dots(rows, coefficients(step->h), w);
-      }
+      const bool recent_alone = step->projections == 1 && step->recent_only;
+      step->h = recent_alone ? subtract_and_dots(step->run->recent(), coefficients(step->h), rows, w)
+                             : subtract_and_dots(rows, coefficients(step->h), w);
     }
     Step::reduce_together(op.comm(), going);
     for (Step* step : going) {

@@ -93,13 +93,20 @@ struct TilePointers {
   }
 };
 
-/// One pass over rows and vectors, tile by tile: w_k −= Σ c_kj row_j where `c` is given, then products with the new w_k
-/// where `project`, and w_k · w_k always. Returns [vectors][count + 1] with zeros for what was not asked. A tile's rows
-/// come from memory once for all vectors.
+/// What a pass takes from the vectors, w_k −= Σ c_kj taken_j: nothing where `c` is null.
+struct Update {
+  Rows taken;
+  std::int64_t count = 0;
+  const double* c = nullptr;  // [vectors][count]
+};
+
+/// One pass over rows and vectors, tile by tile: the update, then products of the new w_k with `rows` where `project`,
+/// and w_k · w_k always. Returns [vectors][count + 1] with zeros for what was not asked. A tile's rows come from memory
+/// once for all vectors, and once for both where the rows that are taken are among the others.
 template <class Real>
-std::vector<double> pass(Rows rows, std::int64_t count, const double* c, bool project,
+std::vector<double> pass(Rows rows, std::int64_t count, const Update& update, bool project,
                          std::span<const at::Tensor> vectors) {
-  const std::vector<Group> groups = groups_of(rows);
+  const std::vector<Group> groups = groups_of(rows), taken = groups_of(update.taken);
   const std::int64_t n = vectors[0].numel();
   const std::int64_t blocks = (n + kBlock - 1) / kBlock;
   std::int64_t column_bytes = 0;
@@ -112,7 +119,7 @@ std::vector<double> pass(Rows rows, std::int64_t count, const double* c, bool pr
   std::vector<Real*> w_out;
   for (const at::Tensor& vector : vectors) {
     w.push_back(vector.const_data_ptr<Real>());
-    if (c != nullptr) w_out.push_back(vector.mutable_data_ptr<Real>());
+    if (update.c != nullptr) w_out.push_back(vector.mutable_data_ptr<Real>());
   }
 
   at::parallel_for(0, blocks, 1, [&](std::int64_t first, std::int64_t last) {
@@ -124,10 +131,10 @@ std::vector<double> pass(Rows rows, std::int64_t count, const double* c, bool pr
         const std::int64_t length = std::min(tile, block_end - i);
         for (std::size_t k = 0; k < vectors.size(); ++k) {
           double* sums = partial.data() + static_cast<std::size_t>(b) * all + k * width;
-          if (c != nullptr) {
+          if (update.c != nullptr) {
             std::copy_n(w[k] + i, length, accumulator.begin());
-            const double* factors = c + k * static_cast<std::size_t>(count);
-            for (const Group& group : groups) {
+            const double* factors = update.c + k * static_cast<std::size_t>(update.count);
+            for (const Group& group : taken) {
               pointers.with(group, i, [&](const auto* at_tile) {
                 kernels::subtract(at_tile, group.count(), factors, length, accumulator.data());
               });
@@ -158,24 +165,26 @@ std::vector<double> pass(Rows rows, std::int64_t count, const double* c, bool pr
   return total;
 }
 
-std::vector<double> cpu_pass(Rows rows, std::int64_t count, const double* c, bool project,
+std::vector<double> cpu_pass(Rows rows, std::int64_t count, const Update& update, bool project,
                              std::span<const at::Tensor> w) {
-  return w[0].scalar_type() == at::kFloat ? pass<float>(rows, count, c, project, w)
-                                          : pass<double>(rows, count, c, project, w);
+  return w[0].scalar_type() == at::kFloat ? pass<float>(rows, count, update, project, w)
+                                          : pass<double>(rows, count, update, project, w);
 }
 
 std::vector<double> norms_sq(std::span<const at::Tensor> w) {
   detail::count_rows({}, w);
-  return w[0].is_cpu() ? cpu_pass({}, 0, nullptr, false, w) : detail::portable_dots({}, w);
+  return w[0].is_cpu() ? cpu_pass({}, 0, {}, false, w) : detail::portable_dots({}, w);
 }
 
-/// The update, then w_k · w_k alone or, where `project`, the products with the rows too.
-std::vector<double> subtracted(Rows rows, std::span<const double> c, bool project, std::span<at::Tensor> w) {
-  const std::int64_t count = detail::count_rows(rows, w);
-  require(c.size() == static_cast<std::size_t>(count) * w.size(), "as many coefficients as rows for each vector");
-  if (count == 0) return norms_sq(w);
-  if (w[0].is_cpu()) return cpu_pass(rows, count, c.data(), project, w);
-  detail::portable_subtract(rows, c, w);
+/// The update, then w_k · w_k and, where `project`, the products with `rows` too.
+std::vector<double> subtracted(Rows taken, std::span<const double> c, Rows rows, bool project,
+                               std::span<at::Tensor> w) {
+  const Update update{taken, detail::count_rows(taken, w), c.data()};
+  require(c.size() == static_cast<std::size_t>(update.count) * w.size(),
+          "as many coefficients as rows for each vector");
+  if (update.count == 0) return project ? dots_block(rows, w) : norms_sq(w);
+  if (w[0].is_cpu()) return cpu_pass(rows, detail::count_rows(rows, w), update, project, w);
+  detail::portable_subtract(taken, c, w);
   return project ? detail::portable_dots(rows, w) : norms_sq(w);
 }
 
@@ -184,18 +193,18 @@ std::vector<double> subtracted(Rows rows, std::span<const double> c, bool projec
 std::vector<double> dots_block(Rows rows, std::span<const at::Tensor> w) {
   const std::int64_t count = detail::count_rows(rows, w);
   if (count == 0) return norms_sq(w);
-  return w[0].is_cpu() ? cpu_pass(rows, count, nullptr, true, w) : detail::portable_dots(rows, w);
+  return w[0].is_cpu() ? cpu_pass(rows, count, {}, true, w) : detail::portable_dots(rows, w);
 }
 
 std::vector<double> subtract_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w) {
-  const std::vector<double> sums = subtracted(rows, c, false, w);
+  const std::vector<double> sums = subtracted(rows, c, rows, false, w);
   std::vector<double> norms;
   for (std::size_t k = 0; k < w.size(); ++k) norms.push_back(dots_of(sums, w.size(), k).back());
   return norms;
 }
 
 std::vector<double> subtract_and_dots_block(Rows rows, std::span<const double> c, std::span<at::Tensor> w) {
-  return subtracted(rows, c, true, w);
+  return subtracted(rows, c, rows, true, w);
 }
 
 std::vector<double> dots(Rows rows, const at::Tensor& w) { return dots_block(rows, {&w, 1}); }
@@ -206,10 +215,24 @@ std::vector<double> subtract_and_dots(Rows rows, std::span<const double> c, at::
   return subtract_and_dots_block(rows, c, {&w, 1});
 }
 
-void combine_into(Rows rows, std::span<const double> c, at::Tensor& w) {
-  std::vector<double> negative(c.size());
-  std::ranges::transform(c, negative.begin(), std::negate());
-  subtract(rows, negative, w.zero_());
+std::vector<double> subtract_and_dots(Rows taken, std::span<const double> c, Rows rows, at::Tensor& w) {
+  return subtracted(taken, c, rows, true, {&w, 1});
+}
+
+namespace {
+
+std::vector<double> negative(std::span<const double> c) {
+  std::vector<double> negated(c.size());
+  std::ranges::transform(c, negated.begin(), std::negate());
+  return negated;
+}
+
+}  // namespace
+
+void combine_into(Rows rows, std::span<const double> c, at::Tensor& w) { subtract(rows, negative(c), w.zero_()); }
+
+std::vector<double> combine_and_dots(Rows rows, std::span<const double> c, at::Tensor& w) {
+  return subtract_and_dots(rows, negative(c), w.zero_());
 }
 
 double dot_product(const at::Tensor& a, const at::Tensor& b) {

@@ -18,7 +18,8 @@ namespace {
 
 using c10::IValue;
 
-void differentiate_twice(const Instruction& instruction, const Frame& frame, const std::string& where) {
+/// @return whether the op is part of a derivative at all
+bool differentiate_twice(const Instruction& instruction, const Frame& frame, const std::string& where) {
   const OpAlone op(instruction, operand_values(instruction, frame), where);
   const std::vector<at::Tensor> outputs = differentiable(op.results());  // none of a comparison, an argmax, a detach
   std::vector<at::Tensor> adjoints;
@@ -29,11 +30,13 @@ void differentiate_twice(const Instruction& instruction, const Frame& frame, con
     adjoints.push_back(at::ones_like(output).requires_grad_(true));
   }
   pulled_back_twice(outputs, op.leaves(), adjoints);
+  return !outputs.empty();
 }
 
 using Which = std::function<bool(const Instruction&)>;
 
-void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::string& where, const Which& which) {
+bool check_graph(const Graph& graph, std::vector<IValue> inputs, const std::string& where, const Which& which) {
+  bool found = false;
   Frame frame = first_frame(graph, std::move(inputs));
   for (const Instruction& instruction : graph.instructions) {
     const bool is_op = instruction.kind == Instruction::Kind::kDispatch ||
@@ -41,7 +44,7 @@ void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::stri
                        instruction.kind == Instruction::Kind::kVmap;
     if (is_op && at::GradMode::is_enabled() && (!which || which(instruction))) {
       try {
-        differentiate_twice(instruction, frame, where);
+        found = differentiate_twice(instruction, frame, where) || found;
       } catch (const Error&) {
         throw;
       } catch (const std::exception& e) {
@@ -49,18 +52,19 @@ void check_graph(const Graph& graph, std::vector<IValue> inputs, const std::stri
         throw InputError(where + instruction.origin.describe() + " has no double backward: " + first_line(e));
       }
     } else if (instruction.kind == Instruction::Kind::kSubgraph && instruction.grad_mode.value_or(true)) {
-      check_graph(*instruction.subgraph, operand_values(instruction, frame), where, which);
+      found = check_graph(*instruction.subgraph, operand_values(instruction, frame), where, which) || found;
     }
     execute(instruction, frame, where);
   }
+  return found;
 }
 
 }  // namespace
 
-void Program::check_twice_differentiable(const std::vector<at::Tensor>& inputs, const Which& which) const {
+bool Program::check_twice_differentiable(const std::vector<at::Tensor>& inputs, const Which& which) const {
   DefaultDtypeScope default_dtype(impl_->map_dtype(at::kFloat));
   at::AutoGradMode grad(true);
-  check_graph(impl_->graph, impl_->graph_inputs(inputs), impl_->where, which);
+  return check_graph(impl_->graph, impl_->graph_inputs(inputs), impl_->where, which);
 }
 
 }  // namespace hesspect

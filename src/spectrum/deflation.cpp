@@ -1,6 +1,7 @@
 #include "hesspect/spectrum/deflation.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
@@ -12,6 +13,9 @@
 
 namespace hesspect {
 namespace {
+
+/// Entries of a piece of all rows that are multiplied with each other.
+constexpr std::int64_t kPiece = 32768;
 
 /// Calls use(layer, begin, length) for each layer's part of the shard's entries [first, last), counted from its begin.
 template <class Use>
@@ -91,15 +95,46 @@ std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) 
   std::vector<at::Tensor> rows;
   for (const at::Tensor& block : all_)
     for (std::int64_t row = 0; row < block.size(0); ++row) rows.push_back(block.select(0, row));
-  const auto add = [&](std::int64_t i, std::int64_t j, double factor) {
-    add_layer_dots(sums, factor, op_.shard(), offsets, rows[static_cast<std::size_t>(i)],
-                   rows[static_cast<std::size_t>(j)]);
+  // On a CPU, pieces are so short that all rows' stay in the cache while each is multiplied with its neighbours.
+  const bool on_cpu = rows.front().is_cpu();
+  const std::int64_t longest = on_cpu ? kPiece : op_.shard().chunk;
+  struct Piece {
+    std::size_t layer;
+    std::int64_t from, length;
+    double sum;
   };
-  for (std::int64_t i = 0; i < taken_rows(); ++i) {
-    for (std::int64_t j = 0; j < i; ++j)
-      if (entry(i, j) != 0) add(i, j, 2 * entry(i, j));
-    if (i < rank_) add(i, i, entry(i, i));
-  }
+  std::vector<Piece> pieces;
+  for_each_part(op_.shard(), offsets, 0, op_.shard().size(),
+                [&](std::size_t layer, std::int64_t from, std::int64_t length) {
+                  for (std::int64_t i = 0; i < length; i += longest)
+                    pieces.push_back({layer, from + i, std::min(longest, length - i), 0});
+                });
+  const auto sum_over = [&](const Piece& piece) {
+    double sum = 0;
+    const auto add = [&](std::int64_t i, std::int64_t j, double factor) {
+      const auto part = [&](std::int64_t row) {
+        return rows[static_cast<std::size_t>(row)].narrow(0, piece.from, piece.length);
+      };
+      if (factor != 0) sum += factor * dot_product(part(i), part(j));
+    };
+    for (std::int64_t i = 0; i < taken_rows(); ++i) {
+      for (std::int64_t j = 0; j < i; ++j) add(i, j, 2 * entry(i, j));
+      if (i < rank_) add(i, i, entry(i, i));
+    }
+    return sum;
+  };
+  const auto sum_pieces = [&](std::int64_t first, std::int64_t last) {
+    const at::NoGradGuard in_each_thread;
+    for (Piece& piece :
+         std::span(pieces).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first)))
+      piece.sum = sum_over(piece);
+  };
+  const auto count = static_cast<std::int64_t>(pieces.size());
+  if (on_cpu)
+    at::parallel_for(0, count, 1, sum_pieces);
+  else
+    sum_pieces(0, count);
+  for (const Piece& piece : pieces) sums[piece.layer] += piece.sum;
   return sums;
 }
 

@@ -14,12 +14,16 @@ namespace hesspect {
 
 at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution, std::uint64_t seed,
                         std::uint64_t probe) {
+  return probe_vector(op.comm(), op.shard(), op.options(), distribution, seed, probe);
+}
+
+at::Tensor probe_vector(Communicator& comm, const Shard& shard, const at::TensorOptions& options,
+                        ProbeDistribution distribution, std::uint64_t seed, std::uint64_t probe) {
   const at::NoGradGuard no_grad;
-  const Shard& shard = op.shard();
   at::Tensor host, vector;
-  agree(op.comm(), [&] {
-    host = at::zeros({shard.chunk}, op.options().device(at::kCPU));
-    vector = host.to(op.options().device());  // itself, where that is the CPU
+  agree(comm, [&] {
+    host = at::zeros({shard.chunk}, options.device(at::kCPU));
+    vector = host.to(options.device());  // itself, where that is the CPU
     const auto fill = [&](auto* out) { fill_probe(distribution, seed, probe, shard.begin(), shard.size(), out); };
     if (host.scalar_type() == at::kFloat)
       fill(host.mutable_data_ptr<float>());
@@ -27,7 +31,7 @@ at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution
       fill(host.mutable_data_ptr<double>());
   });
   if (distribution == ProbeDistribution::kSpherical)
-    scale_into(host, std::sqrt(static_cast<double>(shard.n) / op.comm().sum(norm_sq(host))), host);
+    scale_into(host, std::sqrt(static_cast<double>(shard.n) / comm.sum(norm_sq(host))), host);
   if (!vector.is_same(host)) vector.copy_(host);
   return vector;
 }

@@ -388,7 +388,10 @@ class Builder {
     }
     for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
       positions[n] = nodes.size();
-      if (stays[n]) nodes.push_back(std::move(list_.nodes[n]));
+      if (stays[n])
+        nodes.push_back(std::move(list_.nodes[n]));
+      else
+        list_.unneeded.insert(list_.nodes[n].instruction);
     }
     for (const std::size_t p : list_.uncut) uncut.insert(positions[p]);
     std::vector<std::size_t> writers;

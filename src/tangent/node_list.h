@@ -32,6 +32,7 @@ struct NodeList {
   std::vector<int> inputs;                            // slots, in the graph's order
   std::vector<Operand> kept;                          // the outputs that were asked for, in order
   std::vector<std::unique_ptr<Instruction>> regions;  // several nodes as one
+  std::set<const Instruction*> unneeded;              // that no output which was asked for depends on
   /// Positions p, where the list may not be cut before node p: an op in between writes to what came before.
   std::set<std::size_t> uncut;
 };

@@ -88,7 +88,8 @@ bool TangentProgram::leaves_to_autograd(const Instruction& instruction) const {
     found = true;
     if (impl_->is_left(n)) return true;
   }
-  return !found;
+  // Those inside a region that autograd has as a whole are no nodes of their own.
+  return !found && !impl_->list.unneeded.contains(&instruction);
 }
 
 std::vector<OpSeconds> TangentProgram::seconds() const {

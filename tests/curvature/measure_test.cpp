@@ -146,6 +146,62 @@ TEST_P(Measure, TimesAreSeconds) {
   EXPECT_LT(cost.graph_s + cost.pullback_s, 30);
 }
 
+/// An operator that takes over what trials have left has the same numbers, to the bit, as one that makes all itself.
+TEST_P(Measure, TrialsLeaveWhatAnOperatorWouldMake) {
+  Case c(GetParam(), 2);
+  const std::int64_t rows = c.data.rows.size(), n = c.program.layout().size();
+  at::manual_seed(3);
+  const at::Tensor v = at::randn({n}, at::kFloat), w = at::randn({n}, at::kFloat);
+  auto plain = c.one_batch(rows, kPlenty);
+  const auto product = [&](HessianOperator& op, const at::Tensor& x) {
+    at::Tensor y = at::full_like(x, 7);
+    op.apply(x, y);
+    return y;
+  };
+  for (const bool in_order : {true, false}) {
+    HessianOptions options = c.options;
+    options.whole_data = true;
+    options.micro_batch = rows;
+    WarmStart warm{v, nullptr, 0};
+    const BatchCost cost = measure_batch_cost(c.program, c.data, options, kPlenty, &warm);
+    ASSERT_NE(warm.products, nullptr);
+    EXPECT_GE(warm.bytes, cost.graph_fixed_bytes + rows * cost.graph_row_bytes + 3 * 4 * n - rows);
+    options.warm = std::move(warm.products);
+    HessianOperator taken(c.program, c.data, c.comm, options);
+    EXPECT_EQ(taken.loss(), plain->loss());
+    EXPECT_EQ(taken.count(), plain->count());
+    EXPECT_TRUE(at::equal(taken.gradient(), plain->gradient()));
+    EXPECT_EQ(taken.stats().micro_batches, 1);
+    EXPECT_EQ(taken.stats().kept_graphs, 1);
+    EXPECT_GT(taken.stats().graph_bytes, 0);
+    EXPECT_GT(taken.stats().gradient_s, 0);
+    // The vector that the trials had, first or later, and others.
+    for (const at::Tensor& x : in_order ? std::vector{v, w, v} : std::vector{w, v, w})
+      EXPECT_TRUE(at::equal(product(taken, x), product(*plain, x)));
+    EXPECT_EQ(taken.stats().products, 3);
+    EXPECT_GT(taken.stats().product_s, 0);
+  }
+}
+
+TEST(MeasureWarm, NothingIsLeftOfOtherRowsOrWays) {
+  Case c("mlp_ce", 2);
+  const std::int64_t rows = c.data.rows.size();
+  const auto left = [&](auto&& change) {
+    HessianOptions options = c.options;
+    options.whole_data = true;
+    options.micro_batch = rows;
+    change(options);
+    WarmStart warm{at::ones({c.program.layout().size()}), nullptr, 0};
+    measure_batch_cost(c.program, c.data, options, kPlenty, &warm);
+    return warm.products != nullptr;
+  };
+  EXPECT_TRUE(left([](HessianOptions&) {}));
+  EXPECT_FALSE(left([](HessianOptions& options) { options.whole_data = false; }));
+  EXPECT_FALSE(left([&](HessianOptions& options) { options.micro_batch = rows / 2; }));
+  EXPECT_FALSE(left([](HessianOptions& options) { options.product = ProductMode::kRebuilt; }));
+  EXPECT_FALSE(left([](HessianOptions& options) { options.product = ProductMode::kAutograd; }));
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, MeasurePeak, ::testing::Values("vit", "gpt2", "cnn_bn"),
                          [](const auto& test) { return std::string(test.param); });
 INSTANTIATE_TEST_SUITE_P(Models, Measure, ::testing::Values("mlp_ce", "vit", "gpt2", "cnn_bn"),

@@ -186,6 +186,26 @@ INSTANTIATE_TEST_SUITE_P(Models, Float32,
                          [](const auto& test) { return std::string(test.param); });
 
 // Cuts that are chosen lie where they may, and leave a product what it is.
+/// What the asked output does not need is no part of a derivative: that it is no node does not make it autograd's. A
+/// whole product by autograd was once taken at each start for it.
+TEST(LeftToAutograd, IsNothingThatTheOutputDoesNotNeed) {
+  const Fixture fixture("multi_output");
+  const Program program = Program::load(fixture.path(".pt2"), {at::kFloat, at::kCPU});
+  const std::vector<at::Tensor> inputs = program.prepare_inputs(fixture.shard(program).inputs);
+  EXPECT_TRUE(program.check_twice_differentiable(inputs));
+  for (const std::size_t output : {0, 1}) {
+    const TangentProgram tangent(program, {output});
+    int left = 0, asked = 0;
+    EXPECT_FALSE(program.check_twice_differentiable(inputs, [&](const Instruction& instruction) {
+      ++asked;
+      left += tangent.leaves_to_autograd(instruction) ? 1 : 0;
+      return tangent.leaves_to_autograd(instruction);
+    }));
+    EXPECT_GE(asked, 4);
+    EXPECT_EQ(left, 0) << "output " << output;
+  }
+}
+
 TEST(Cuts, AreChosenByTheBytesThatCross) {
   Problem problem("gpt2", at::kDouble, 4);
   const TangentProgram& program = problem.local.tangent_program();

@@ -66,6 +66,17 @@ TEST_P(VectorMathTyped, AgreesWithLibTorchInDouble) {
       EXPECT_NEAR(left, norm_sq(w1), 1e-12 * left);
       const std::vector<double> after = dots(rows, w1);
       for (std::size_t j = 0; j <= count; ++j) EXPECT_NEAR(fused[j], after[j], tolerance);
+
+      // In one pass, to the bit what the calls one after the other give: some of the rows taken, products with all.
+      const std::vector<at::Tensor> some(rows.end() - 1, rows.end());
+      const std::span<const double> some_c = std::span<const double>(c).last(static_cast<std::size_t>(sizes.back()));
+      at::Tensor w4 = w.clone(), w5 = w.clone();
+      subtract(some, some_c, w4);
+      EXPECT_EQ(subtract_and_dots(some, some_c, rows, w5), dots(rows, w4));
+      EXPECT_TRUE(at::equal(w5, w4));
+      combine_into(rows, c, w4);
+      EXPECT_EQ(combine_and_dots(rows, c, w5), dots(rows, w4));
+      EXPECT_TRUE(at::equal(w5, w4));
     }
 }
 

@@ -24,7 +24,8 @@
 
 namespace hesspect {
 
-struct OpSeconds;  // hesspect/tangent/tangent_program.h
+struct OpSeconds;     // hesspect/tangent/tangent_program.h
+struct WarmProducts;  // what measure_batch_cost leaves
 
 /// Rows that belong together, as the two of a pair or the nodes of a graph do.
 struct RowUnits {
@@ -54,6 +55,9 @@ struct HessianOptions {
   bool check_double_backward = true;
   /// For measure_batch_cost: the rows that it is given are all that a rank has.
   bool whole_data = false;
+  /// What measure_batch_cost has left of these rows by these very options, all in one micro-batch: taken over. Of one
+  /// rank alone.
+  std::shared_ptr<WarmProducts> warm;
   Phases* phases = nullptr;  // the run's clock, where it has one; borrowed
 };
 

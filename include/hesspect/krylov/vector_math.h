@@ -44,6 +44,10 @@ double subtract(Rows rows, std::span<const double> c, at::Tensor& w);
 /// @return [r + 1]
 std::vector<double> subtract_and_dots(Rows rows, std::span<const double> c, at::Tensor& w);
 
+/// The same where the rows that are taken are some of those that the products are with, or others.
+/// @param c  [rows of `taken`]
+std::vector<double> subtract_and_dots(Rows taken, std::span<const double> c, Rows rows, at::Tensor& w);
+
 /// The same with several vectors at once, of one length, dtype and device, distinct: bitwise what each gives alone (on
 /// the CPU), in one pass over the rows for all of them.
 /// @param c  [vectors · r], those of the first vector first
@@ -54,6 +58,8 @@ std::vector<double> subtract_and_dots_block(Rows rows, std::span<const double> c
 
 /// w := Σ_j c_j row_j, rounded once. @param c  [r]
 void combine_into(Rows rows, std::span<const double> c, at::Tensor& w);
+/// `combine_into`, then `dots`, in one pass over the rows. @return [r + 1]
+std::vector<double> combine_and_dots(Rows rows, std::span<const double> c, at::Tensor& w);
 
 /// row_i := Σ_j s_ij row_j for i < count, in place, the sums taken in double; rows from `count` on keep what they hold.
 /// Rows are all of one device, and of float32 or float64.

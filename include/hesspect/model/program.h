@@ -143,8 +143,9 @@ class Program {
 
   /// Runs the program once and differentiates ops twice on their actual arguments.
   /// @param which  of the graph's instructions; none: all of them
+  /// @return whether any of these is part of a derivative at all, depending on parameters
   /// @throws InputError at the first op without a double backward, naming node, op and source line
-  void check_twice_differentiable(const std::vector<at::Tensor>& inputs,
+  bool check_twice_differentiable(const std::vector<at::Tensor>& inputs,
                                   const std::function<bool(const Instruction&)>& which = {}) const;
 
   /// Checks arrays against inputs(): number of dimensions, fixed sizes, symbols' ranges and agreement, kind of dtype.

@@ -19,6 +19,10 @@ namespace hesspect {
 at::Tensor probe_vector(const LinearOperator& op, ProbeDistribution distribution, std::uint64_t seed,
                         std::uint64_t probe);
 
+/// The same before there is an operator. @param options  of its vectors
+at::Tensor probe_vector(Communicator& comm, const Shard& shard, const at::TensorOptions& options,
+                        ProbeDistribution distribution, std::uint64_t seed, std::uint64_t probe);
+
 /// Goes on after a breakdown from a fresh Gaussian vector, another one after each block. Collective.
 /// @return as Lanczos::restart
 bool restart_afresh(LinearOperator& op, Lanczos& run, std::uint64_t seed);
