@@ -3,7 +3,8 @@
     bench/versus/run --products gpt1m minilm64        # adds to build/versus/products.jsonl
     bench/versus/run --products-report                # the tables, from what is there
 
-All on one core, one thread, the same micro-batches and allocator settings; CPU seconds of the process. Before any time is taken the tools'
+All on one core, one thread, the same micro-batches and allocator settings; CPU seconds of the process. In its turn a tool takes two products, of which
+the second counts. Before any time is taken the tools'
 products with one vector are compared: vᵀHv and |Hv| of v = (1, …, 1) / √n. Peak memory is that of the process after two products with one
 vector; "above start" is without what it was once libraries, model and data had been loaded. "In turn" are ratios within one alternation,
 which what disturbs both leaves alone.
@@ -142,6 +143,7 @@ def measure(name, binary, core, rounds, tools):
         for s, k in plan[turn % len(plan):] + plan[:turn % len(plan)]:
             if k > 1 and turn >= BLOCK_ROUNDS:
                 continue
+            s.numbers(f"product {k}")  # the caches are full of another tool's arrays; in a run products follow one another
             cpu, wall = s.numbers(f"product {k}")
             times.setdefault(f"{s.name} x{k}" if k > 1 else s.name, []).append((cpu / k, wall / k))
     line = {"problem": name, "n": problem.n, "rows": problems.rows_of(name), "micro_batch": problem.batches[0][1].size(0), "dtype": str(problem.dtype),

@@ -1,6 +1,8 @@
 #include "hesspect/tangent/precision.h"
 
+#include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cctype>
@@ -49,12 +51,25 @@ std::string setting_against_amx() {
   return "";
 }
 
+/// Whether LibTorch's products do round when they are told: 2.11's mm does not, in spite of the units and the setting.
+bool libtorch_rounds() {
+  static const bool rounds = [] {
+    const at::NoGradGuard no_grad;
+    const at::Tensor a = at::linspace(-1, 1, 160 * 160).view({160, 160}), exact = at::mm(a, a);
+    const RoundedProducts scope(Rounding::kByDevice);
+    return !at::equal(at::mm(a, a), exact);
+  }();
+  return rounds;
+}
+
 MatrixUnits cpu_units() {
   MatrixUnits units{.device = "the CPU of " + host_name(), .lack_of_tf32 = "has no units for it"};
   if (!has_amx_bf16())
     units.lack = "has no amx_bf16, without which oneDNN multiplies no faster in bfloat16";
   else if (const std::string setting = setting_against_amx(); !setting.empty())
     units.lack = "may not use its amx_bf16 (" + setting + ")";
+  else if (!libtorch_rounds())
+    units.lack = "has amx_bf16, but this LibTorch multiplies in float32 in spite of being told";
   units.bf16 = units.lack.empty();
   return units;
 }
