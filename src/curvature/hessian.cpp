@@ -153,10 +153,8 @@ struct HessianOperator::Impl {
   /// y := this rank's shards of the sums over ranks, divided. Collective. Uses the room of the inputs.
   void scatter(std::span<at::Tensor> y) {
     if (alone()) {
-      for (std::size_t i = 0; i < y.size(); ++i) at::div_out(y[i], sum(i), at::Scalar(divisor));
-      return;
-    }
-    if (y.size() == 1) {
+      for (std::size_t i = 0; i < y.size(); ++i) y[i].copy_(sum(i));
+    } else if (y.size() == 1) {
       at::Tensor full = sum(0);
       comm.reduce_scatter_sum(full, y[0]);
     } else {

@@ -95,6 +95,7 @@ std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) 
   std::vector<at::Tensor> rows;
   for (const at::Tensor& block : all_)
     for (std::int64_t row = 0; row < block.size(0); ++row) rows.push_back(block.select(0, row));
+  if (rows.empty()) return sums;  // of a matrix that is zero there is no Krylov space
   // On a CPU, pieces are so short that all rows' stay in the cache while each is multiplied with its neighbours.
   const bool on_cpu = rows.front().is_cpu();
   const std::int64_t longest = on_cpu ? kPiece : op_.shard().chunk;
