@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "../registry.h"
+#include "../rounded_products.h"
 #include "../stacked.h"
 
 namespace hesspect {
@@ -139,9 +140,9 @@ class Linear final : public NodeRun {
     add_to_x(sink, y, w_);
     add_to_sum(sink, 1, turned(y), x_, 2);
     if (!bias_.defined() || !sink.wants(2)) return;
-    // As a product with ones: into the sum, with no tensor between.
+    // As a product with ones: into the sum, with no tensor between. Not where products round, for this is a sum.
     const at::Tensor open = sink.open(2);
-    if (!open.defined()) return sink.add(2, y.sum(1));
+    if (!open.defined() || RoundedProducts::now() != Rounding::kNone) return sink.add(2, y.sum(1));
     if (!ones_.defined()) ones_ = at::ones({1, x_.size(0)}, x_.options());
     for (std::int64_t k = 0; k < y.size(0); ++k) multiply(stacked_alone(part(open, k)), ones_, part(y, k), true);
   }
