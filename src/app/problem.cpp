@@ -235,7 +235,8 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   });
   problem.file = agreed(world, [&] { return ArrayFile::open(config.data.data); });
   problem.device = choose_device(to_string(config.compute.device), world);
-  agree(world, [&] { require_units(config.compute.precision, matrix_units(problem.device)); });
+  if (config.compute.precision != MatrixPrecision::kFp32)  // finding out may take products
+    agree(world, [&] { require_units(config.compute.precision, matrix_units(problem.device)); });
 
   agree(world, [&] {
     const PhaseTimer reading(phases, Phase::kFiles, "model and data");

@@ -27,14 +27,6 @@ void for_each_part(const Shard& shard, const LayerOffsets& offsets, std::int64_t
   }
 }
 
-/// sums[l] += factor · (a · b) over each layer's part of this rank's shard.
-void add_layer_dots(std::vector<double>& sums, double factor, const Shard& shard, const LayerOffsets& offsets,
-                    const at::Tensor& a, const at::Tensor& b) {
-  for_each_part(shard, offsets, 0, shard.size(), [&](std::size_t layer, std::int64_t from, std::int64_t length) {
-    sums[layer] += factor * dot_product(a.narrow(0, from, length), b.narrow(0, from, length));
-  });
-}
-
 }  // namespace
 
 std::vector<double> layer_dots(Communicator& comm, const Shard& shard, const LayerOffsets& offsets, const at::Tensor& a,
@@ -42,7 +34,9 @@ std::vector<double> layer_dots(Communicator& comm, const Shard& shard, const Lay
   if (offsets.empty()) return {};
   const at::NoGradGuard no_grad;
   std::vector<double> sums(offsets.size() - 1, 0.0);
-  add_layer_dots(sums, 1, shard, offsets, a, b);
+  for_each_part(shard, offsets, 0, shard.size(), [&](std::size_t layer, std::int64_t from, std::int64_t length) {
+    sums[layer] += dot_product(a.narrow(0, from, length), b.narrow(0, from, length));
+  });
   return comm.sum(std::move(sums));
 }
 

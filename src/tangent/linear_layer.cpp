@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "hesspect/tangent/strided.h"
+#include "stacked.h"
 
 namespace hesspect {
 namespace {
@@ -48,9 +48,7 @@ LayerSums::LayerSums(const LinearLayer& the_layer, Sink* the_sink, std::int64_t 
 
 void LayerSums::give() const {
   if (!x.defined()) return;
-  std::vector<std::int64_t> sizes = layer.shape;
-  sizes.insert(sizes.begin(), x.size(0));
-  sink->add(layer.places.x, reshaped(x, sizes));
+  sink->add(layer.places.x, reshaped(x, with_count(x.size(0), layer.shape)));
 }
 
 }  // namespace hesspect

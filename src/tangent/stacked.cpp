@@ -46,6 +46,12 @@ at::Tensor stacked_zeros(std::int64_t k, at::IntArrayRef sizes, const at::Tensor
   return at::zeros(with_count(k, sizes), like.options());
 }
 
+at::Tensor as_output(const at::Tensor& stacked, at::ScalarType type, at::IntArrayRef shape) {
+  const std::vector<std::int64_t> sizes = with_count(stacked.size(0), shape);
+  const at::Tensor typed = as_type(stacked, type);
+  return typed.sizes() == sizes ? typed : typed.expand(sizes);
+}
+
 at::Tensor sum_of(const at::Tensor& a, const at::Tensor& b) {
   if (!a.defined()) return b;
   return b.defined() ? a + b : a;

@@ -37,6 +37,9 @@ at::Tensor stacked_zeros(std::int64_t k, at::IntArrayRef sizes, const at::Tensor
 /// The same numbers as another type; t itself where it is of that type.
 inline at::Tensor as_type(const at::Tensor& t, at::ScalarType type) { return t.scalar_type() == type ? t : t.to(type); }
 
+/// An op's output [K, shape] of what was made from arguments of other types or fewer entries.
+at::Tensor as_output(const at::Tensor& stacked, at::ScalarType type, at::IntArrayRef shape);
+
 /// a + b, where either may be undefined, which is zero.
 at::Tensor sum_of(const at::Tensor& a, const at::Tensor& b);
 

@@ -78,11 +78,7 @@ class Sum2 final : public NodeRun {
     const at::Tensor wide = aligned(t, rank());
     return factor == 1 ? wide : wide * factor;
   }
-  at::Tensor whole(const at::Tensor& t) const {
-    const std::vector<std::int64_t> shape = with_count(t.size(0), y_shape_);
-    const at::Tensor typed = as_type(t, type_);
-    return typed.sizes() == shape ? typed : typed.expand(shape);
-  }
+  at::Tensor whole(const at::Tensor& t) const { return as_output(t, type_, y_shape_); }
   void pull(const at::Tensor& y, Sink& sink) const {
     if (sink.wants(0)) a_.give(sink, 0, factor_a_ == 1 ? y : y * factor_a_, factor_a_ != 1);
     if (sink.wants(1)) b_.give(sink, 1, factor_b_ == 1 ? y : y * factor_b_, factor_b_ != 1);

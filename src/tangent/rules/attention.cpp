@@ -184,8 +184,7 @@ class Attention final : public NodeRun {
   }
 
   std::vector<std::int64_t> output_shape(std::int64_t count) const {
-    std::vector<std::int64_t> shape = q_shape_;
-    shape.insert(shape.begin(), count);
+    std::vector<std::int64_t> shape = with_count(count, q_shape_);
     shape.back() = v_shape_.back();
     return shape;
   }

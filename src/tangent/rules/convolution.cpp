@@ -89,7 +89,7 @@ class Convolution final : public NodeRun {
     at::Tensor y = geometry_.convolution(x_, w_, bias_);
     y_shape_ = y.sizes().vec();
     if (!keeps_x_) x_ = at::Tensor();
-    return {hesspect::part(outer(y, 1), 0)};
+    return {part(outer(y, 1), 0)};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
@@ -97,7 +97,7 @@ class Convolution final : public NodeRun {
     x_dot_ = dots.at(0).defined() ? inner(all_images(dots.at(0))) : at::Tensor();
     w_dot_.clear();
     if (dots.at(1).defined())
-      for (std::int64_t i = 0; i < k; ++i) w_dot_.push_back(weights(hesspect::part(dots.at(1), i)));
+      for (std::int64_t i = 0; i < k; ++i) w_dot_.push_back(weights(part(dots.at(1), i)));
     at::Tensor y_dot;
     if (x_dot_.defined()) y_dot = geometry_.convolution(x_dot_, w_);
     if (!keeps_x_) x_dot_ = at::Tensor();  // only W's adjoint would ask for it
@@ -110,7 +110,7 @@ class Convolution final : public NodeRun {
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = inner(hesspect::part(y_bar[0], 0));
+    y_bar_ = inner(part(y_bar[0], 0));
     if (sink.wants(0)) sink.add(0, outer(geometry_.adjoint_of_x(y_bar_, blank_x(1), w_), 1));
     pull_parameters(y_bar_, sink);
   }
@@ -133,7 +133,7 @@ class Convolution final : public NodeRun {
     if (y.defined()) pull_parameters(y, sink);
     if (sink.wants(1) && y_bar_.defined() && x_dot.defined()) {
       const at::Tensor sum = sink.open_or_zeros(1, w_);
-      for (std::int64_t i = 0; i < k; ++i) add_to(sum, i, geometry_.adjoint_of_w(y_bar_, part(x_dot, i), w_));
+      for (std::int64_t i = 0; i < k; ++i) add_to(sum, i, geometry_.adjoint_of_w(y_bar_, images_of(x_dot, i), w_));
     }
   }
 
@@ -159,9 +159,11 @@ class Convolution final : public NodeRun {
   at::Tensor weights(const at::Tensor& w) const {
     return is_channels_last_ ? w.contiguous(at::MemoryFormat::ChannelsLast) : w;
   }
-  static void add_to(const at::Tensor& sum, std::int64_t k, const at::Tensor& t) { hesspect::part(sum, k).add_(t); }
+  static void add_to(const at::Tensor& sum, std::int64_t k, const at::Tensor& t) { part(sum, k).add_(t); }
   /// The k-th of tangents [K N, …].
-  at::Tensor part(const at::Tensor& t, std::int64_t k) const { return narrowed(t, 0, k * x_shape_[0], x_shape_[0]); }
+  at::Tensor images_of(const at::Tensor& t, std::int64_t k) const {
+    return narrowed(t, 0, k * x_shape_[0], x_shape_[0]);
+  }
   /// Memory that nobody reads, in the place of K inputs.
   at::Tensor blank_x(std::int64_t k) const {
     std::vector<std::int64_t> shape = x_shape_;
@@ -178,12 +180,11 @@ class Convolution final : public NodeRun {
 
   /// make(k) for each tangent, added to a sum [K N, …], which may be undefined. @return [K, shape], contiguous
   template <class Make>
-  at::Tensor with_each(const at::Tensor& sum, std::int64_t k, std::vector<std::int64_t> shape, Make make) const {
-    shape.insert(shape.begin(), k);
-    const at::Tensor result = at::empty(shape, w_.options());
+  at::Tensor with_each(const at::Tensor& sum, std::int64_t k, at::IntArrayRef shape, Make make) const {
+    const at::Tensor result = at::empty(with_count(k, shape), w_.options());
     for (std::int64_t i = 0; i < k; ++i)
-      add_channels_first(hesspect::part(result, i), make(static_cast<std::size_t>(i)),
-                         sum.defined() ? part(sum, i) : at::Tensor());
+      add_channels_first(part(result, i), make(static_cast<std::size_t>(i)),
+                         sum.defined() ? images_of(sum, i) : at::Tensor());
     return result;
   }
 
@@ -192,7 +193,7 @@ class Convolution final : public NodeRun {
     const std::int64_t k = sink.count();
     if (sink.wants(1)) {
       const at::Tensor sum = sink.open_or_zeros(1, w_);
-      for (std::int64_t i = 0; i < k; ++i) add_to(sum, i, geometry_.adjoint_of_w(part(y, i), x_, w_));
+      for (std::int64_t i = 0; i < k; ++i) add_to(sum, i, geometry_.adjoint_of_w(images_of(y, i), x_, w_));
     }
     if (!bias_.defined() || !sink.wants(2)) return;
     std::vector<std::int64_t> over{1};

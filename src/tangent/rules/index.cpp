@@ -16,9 +16,7 @@ std::int64_t wrapped_dim(const Arguments& arguments) {
 
 /// An index for each of K tangents.
 at::Tensor stacked_index(const at::Tensor& index, std::int64_t k) {
-  std::vector<std::int64_t> shape = index.sizes().vec();
-  shape.insert(shape.begin(), k);
-  return index.unsqueeze(0).expand(shape);
+  return index.unsqueeze(0).expand(with_count(k, index.sizes()));
 }
 
 at::Tensor copy_or_zeros(const at::Tensor& x_dot, std::int64_t k, at::IntArrayRef shape, const at::Tensor& like) {
@@ -237,10 +235,7 @@ class Where final : public NodeRun {
     const at::Tensor y_dot = !b_dot.defined()   ? part_a(a_dot)
                              : !a_dot.defined() ? part_b(b_dot)
                                                 : at::where(condition_, a_dot, b_dot);
-    std::vector<std::int64_t> shape = y_shape_;
-    shape.insert(shape.begin(), dots.count());
-    const at::Tensor typed = as_type(y_dot, type_);
-    return {typed.sizes() == shape ? typed : typed.expand(shape)};
+    return {as_output(y_dot, type_, y_shape_)};
   }
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override { pull(y_bar[0], sink); }
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override {

@@ -63,8 +63,6 @@ void add_to_sum(Sink& sink, std::size_t operand, const at::Tensor& a, const at::
     sink.add(operand, products(a, b, dims));
 }
 
-std::int64_t product_of(at::IntArrayRef sizes) { return c10::multiply_integers(sizes); }
-
 /// linear(x, W, b): y = x Wᵀ + b.
 class Linear final : public NodeRun {
  public:
@@ -166,7 +164,7 @@ class Product final : public NodeRun {
     if (b_.dim() == 2) {  // x [.., r, d] times a matrix is one product of all rows
       y_shape_ = a_shape_;
       y_shape_.back() = b_.size(1);
-      a_ = reshaped(a_, {product_of(a_.sizes().slice(0, a_shape_.size() - 1)), a_.size(-1)});
+      a_ = reshaped(a_, {c10::multiply_integers(a_.sizes().slice(0, a_shape_.size() - 1)), a_.size(-1)});
       return;
     }
     batch_ = batch_shape();
@@ -238,7 +236,7 @@ class Product final : public NodeRun {
   /// [K, .., n] -> [K, rows, n].
   static at::Tensor rows_of(const at::Tensor& stacked) {
     const at::IntArrayRef sizes = stacked.sizes();
-    return reshaped(stacked, {sizes[0], product_of(sizes.slice(1, sizes.size() - 2)), sizes.back()});
+    return reshaped(stacked, {sizes[0], c10::multiply_integers(sizes.slice(1, sizes.size() - 2)), sizes.back()});
   }
 
   /// Adds products to the sum of an operand of that shape; what was broadcast is summed.

@@ -76,9 +76,7 @@ class RowNorm final : public NodeRun {
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     x_dot_ = contiguous(dots.at(0));
     w_dot_ = contiguous_parts(dots.at(2));
-    std::vector<std::int64_t> shape = shape_;
-    shape.insert(shape.begin(), dots.count());
-    const at::Tensor y_dot = at::empty(shape, x_hat_.options());
+    const at::Tensor y_dot = at::empty(with_count(dots.count(), shape_), x_hat_.options());
     if (x_dot_.defined()) {
       mean_dot_ = of_rows(dots.count());
       projection_dot_ = of_rows(dots.count());

@@ -138,9 +138,7 @@ class MaxPool final : public NodeRun {
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
     const std::int64_t k = dots.count();
-    std::vector<std::int64_t> shape = y_shape_;
-    shape.insert(shape.begin(), k);
-    return {planes(dots.at(0)).gather(3, index_.unsqueeze(0).expand({k, -1, -1, -1})).view(shape)};
+    return {planes(dots.at(0)).gather(3, index_.unsqueeze(0).expand({k, -1, -1, -1})).view(with_count(k, y_shape_))};
   }
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override { pull(y_bar[0], sink); }
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override { pull(y_bar_dot[0], sink); }
