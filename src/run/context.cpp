@@ -114,8 +114,8 @@ at::Tensor Context::gathered(const at::Tensor& local) const {
   return agreed(comm, [&] { return leads() ? full.narrow(0, 0, op.shard().n).cpu() : at::Tensor(); });
 }
 
-void Context::write_vectors(const std::string& path, VectorsInfo info, std::size_t count,
-                            const VectorSource& vectors) const {
+void Context::write_vectors(const std::string& path, VectorsInfo info,
+                            std::span<const std::optional<std::size_t>> which, const VectorSource& vectors) const {
   const PhaseTimer timer(phases, Phase::kFiles, "vectors");
   std::unique_ptr<VectorsFile> file;
   info.parts = work_.parameters.tensors;
@@ -124,12 +124,20 @@ void Context::write_vectors(const std::string& path, VectorsInfo info, std::size
   agree(comm, [&] {
     if (leads()) file = std::make_unique<VectorsFile>(path, info);
   });
-  for (std::size_t i = 0; i < count; ++i) {
-    const at::Tensor whole = gathered(agreed(comm, [&] { return vectors(i); }));
+  std::int64_t units = 0;
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    if (!which[i]) {
+      const std::optional<std::int64_t> entry = op.shard().numbers->left_out(units++, goals.n + goals.zeros);
+      agree(comm, [&] {
+        if (file) file->write_unit(at, entry.value());
+      });
+      continue;
+    }
+    const at::Tensor whole = gathered(agreed(comm, [&] { return vectors(*which[i]); }));
     agree(comm, [&] {
       if (!file) return;
       const auto entries = static_cast<std::size_t>(whole.numel());
-      const auto at = static_cast<std::int64_t>(i);
       if (whole.scalar_type() == at::kFloat)
         file->write(at, std::span(whole.const_data_ptr<float>(), entries));
       else

@@ -1,7 +1,8 @@
 // Counter-based random probe vectors.
 //
-// Entry i of probe p is a function of (seed, p, i) alone, with i the global parameter index: never of ranks, groups,
-// threads or device. Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
+// Entry i of probe p is a function of (seed, p, i) alone, with i the global parameter index in the whole model: never
+// of ranks, groups, threads, device, or of what is left out of the vectors. Philox4x32-10 (Salmon et al., "Parallel
+// random numbers: as easy as 1, 2, 3", SC'11).
 #pragma once
 
 #include <array>
