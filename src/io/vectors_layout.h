@@ -9,8 +9,6 @@
 
 namespace hesspect {
 
-/// Entries of one part in the file.
-std::int64_t entries_of(const VectorPart& part);
 /// Bytes of all entries of one part, k vectors.
 std::int64_t bytes_of(const VectorPart& part, const VectorsInfo& info);
 /// [k, shape of the parameter]

@@ -80,7 +80,6 @@ class Context {
                      const VectorSource& vectors) const;
 
  private:
-  at::Tensor gathered(const at::Tensor& local) const;
   Tally tally() const;
   void write_checkpoint(bool stop);
 

@@ -25,10 +25,7 @@ at::Tensor probe_vector(Communicator& comm, const Shard& shard, const at::Tensor
     host = at::zeros({shard.chunk}, options.device(at::kCPU));
     vector = host.to(options.device());  // itself, where that is the CPU
     const auto fill = [&](auto* out) {
-      if (!shard.numbers) return fill_probe(distribution, seed, probe, shard.begin(), shard.size(), out);
-      shard.numbers->for_each(shard.begin(), shard.size(), [&](auto position, auto number, auto count) {
-        fill_probe(distribution, seed, probe, number, count, out + (position - shard.begin()));
-      });
+      fill_probe(distribution, seed, probe, shard.numbers.get(), shard.begin(), shard.size(), out);
     };
     if (host.scalar_type() == at::kFloat)
       fill(host.mutable_data_ptr<float>());

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "hesspect/core/entry_numbers.h"
+
 namespace hesspect {
 
 /// Distribution of a probe's entries, all with E[z zᵀ] = I. `spherical` is Gaussian here; its caller scales the whole
@@ -27,6 +29,17 @@ std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, st
 template <class Real>
 void fill_probe(ProbeDistribution distribution, std::uint64_t seed, std::uint64_t probe, std::int64_t begin,
                 std::int64_t count, Real* out);
+
+/// The same of a vector's entries [begin, begin + count). @param numbers  which parameters these are; nullptr: entry i
+/// is parameter i
+template <class Real>
+void fill_probe(ProbeDistribution distribution, std::uint64_t seed, std::uint64_t probe, const EntryNumbers* numbers,
+                std::int64_t begin, std::int64_t count, Real* out) {
+  if (numbers == nullptr) return fill_probe(distribution, seed, probe, begin, count, out);
+  numbers->for_each(begin, count, [&](std::int64_t position, std::int64_t number, std::int64_t length) {
+    fill_probe(distribution, seed, probe, number, length, out + (position - begin));
+  });
+}
 
 extern template void fill_probe<float>(ProbeDistribution, std::uint64_t, std::uint64_t, std::int64_t, std::int64_t,
                                        float*);

@@ -26,6 +26,9 @@ struct VectorPart {
   std::shared_ptr<const std::vector<std::int64_t>> rows = nullptr;
 };
 
+/// Entries of one part in the file.
+std::int64_t entries_of(const VectorPart& part);
+
 struct VectorsInfo {
   std::string quantity;        // "eigenvectors of the Hessian"
   std::vector<double> values;  // [k]: eigenvalues; for a diagonal its trace and that of its standard error
