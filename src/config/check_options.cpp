@@ -119,10 +119,16 @@ void check_landscape(const RunConfig& c, Command work) {
     throw UsageError("--span is given " + std::to_string(landscape.spans.size()) + " times, for " +
                      std::to_string(directions) + (directions == 1 ? " direction" : " directions"));
   if (!landscape.directions_file.empty()) check_vectors_file("directions-file", landscape.directions_file, c.output);
+}
+
+/// Of the commands that look at the loss itself.
+void check_one_group(const RunConfig& c, Command work) {
+  if (work != Command::kLandscape && work != Command::kSharpness) return;
+  const std::string name = quote(to_string(work));
   if (!c.quadrature.reorthogonalize)
-    throw UsageError("'landscape' needs --reorthogonalization full: eigenvectors are made from the Lanczos vectors");
+    throw UsageError(name + " needs --reorthogonalization full: eigenvectors are made from the Lanczos vectors");
   if (c.layout.groups > 1)
-    throw UsageError("'landscape' has one group of ranks, not --groups " + std::to_string(c.layout.groups));
+    throw UsageError(name + " has one group of ranks, not --groups " + std::to_string(c.layout.groups));
 }
 
 }  // namespace
@@ -174,6 +180,7 @@ void check_whole(const Invocation& run) {
     throw UsageError("--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
   check_files(c, eigenvalues, trace, work);
   check_landscape(c, work);
+  check_one_group(c, work);
   check_rows_options(c);
 }
 

@@ -58,6 +58,7 @@ std::string help_text(Command command) {
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
            "  landscape the loss along eigenvectors, random directions or the way to another checkpoint\n"
+           "  sharpness what ascent steps, steps of an optimiser and random steps do to the loss\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
            "  inspect   what a .pt2, a state dict, a data file or a result holds\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
@@ -71,8 +72,9 @@ std::string help_text(Command command) {
   text += "\nEvery option can also stand in an ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
   text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
           block(curvature_options(config.curvature));
-  const bool landscape = command == Command::kLandscape;
-  if (landscape) text += block(landscape_options(config.landscape));
+  const bool landscape = command == Command::kLandscape || command == Command::kSharpness;
+  if (command == Command::kLandscape) text += block(landscape_options(config.landscape));
+  if (command == Command::kSharpness) text += block(sharpness_options(config.sharpness));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
   if (command != Command::kDensity && command != Command::kEigs && !landscape)
     text += block(trace_options(config.trace));

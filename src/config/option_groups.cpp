@@ -225,6 +225,20 @@ OptionGroup landscape_options(LandscapeConfig& c) {
   return group;
 }
 
+OptionGroup sharpness_options(SharpnessConfig& c) {
+  OptionGroup group{"Sharpness", {}};
+  group.numbers("rho", c.rho, "sizes of SAM's ascent steps, in parameters");
+  group.numbers("adaptive-rho", c.adaptive_rho, "sizes of ascent steps relative to each parameter's own");
+  group.integer("eigenvectors-tried", c.eigenvectors, 0, 1'000,
+                "how many leading eigenvectors ascent steps are taken along, both ways, besides the gradient");
+  group.flag("step-check", c.step_check,
+             "take steps of gradient descent and momentum just below and above the largest stable one");
+  group.real("momentum", c.momentum, 0, 1, true, "of the second optimiser of --step-check; 0: none");
+  group.integer("basin-directions", c.basin_directions, 0, 10'000, "random directions for the basin's radius");
+  group.real("basin-rise", c.basin_rise, 0, kLargest, false, "how far the loss may rise within it, over its size");
+  return group;
+}
+
 OptionGroup output_options(OutputConfig& c) {
   OptionGroup group{"Output", {}};
   group.text("output", c.output, "FILE", "the result, HDF5");
@@ -251,7 +265,7 @@ OptionTable run_options(RunConfig& c) {
                       curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
                       accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
                       layout_options(c.layout), checkpoint_options(c.checkpoint), plan_options(c.plan),
-                      landscape_options(c.landscape), output_options(c.output)}};
+                      landscape_options(c.landscape), sharpness_options(c.sharpness), output_options(c.output)}};
 }
 
 }  // namespace hesspect

@@ -299,6 +299,44 @@ void fields(auto& v, L& l) {
            {"The next step out, at which it fails; infinite: none as far as high", kLength, kVersion + 1});
 }
 
+template <Is<Sharpness> S>
+void fields(auto& v, S& s) {
+  constexpr int kNew = kVersion + 1;
+  v("loss", s.loss, {"Mean loss at the parameters", "loss", kNew});
+  v("gradient_norm", s.gradient_norm, {"Norm of the gradient of the mean loss", "loss/parameter", kNew});
+  v("parameter_norm", s.parameter_norm, {"Norm of the parameters", "parameter", kNew});
+  v("lambda_1", s.lambda_1, {"Largest eigenvalue", kCurvature, kNew});
+  v("lambda_1_error", s.lambda_1_error, {"Bound of its error", kCurvature, kNew});
+  v.dimension("ascent");
+  v.column("rho", s.ascents, &Ascent::rho,
+           {"Sizes of ascent steps: in parameters, or relative where adaptive", "", kNew});
+  v.column("adaptive", s.ascents, &Ascent::adaptive, {"1 where the step is relative to each parameter", "", kNew});
+  v.column("rise_gradient", s.ascents, &Ascent::gradient,
+           {"Rise of the loss by a step of that size along the gradient", "loss", kNew});
+  v.column("rise_eigenvector", s.ascents, &Ascent::eigenvector,
+           {"Largest rise by such a step along the eigenvectors, both ways; NaN: not tried", "loss", kNew});
+  v.column("rise_first_order", s.ascents, &Ascent::first_order, {"What the gradient alone says of it", "loss", kNew});
+  v.dimension("optimizer");
+  v.column("optimizer", s.steps, &StepCheck::optimizer, {"Optimisers whose largest stable step was checked", "", kNew});
+  v.column("largest_step", s.steps, &StepCheck::largest_step,
+           {"Largest stable learning rate by the largest eigenvalue", "parameter^2/loss", kNew});
+  v.column("growth_below", s.steps, &StepCheck::below,
+           {"Growth a step along the leading eigenvector, measured, 5 % below the largest stable step", "", kNew});
+  v.column("growth_above", s.steps, &StepCheck::above, {"The same 5 % above it", "", kNew});
+  v.column("expected_below", s.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
+  v.column("expected_above", s.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
+  v("critical_step", s.critical.step,
+    {"Smallest step along the gradient that raises the loss; NaN: not found", "parameter^2/loss", kNew});
+  v("critical_sharpness", s.critical.sharpness, {"2 over that step", kCurvature, kNew});
+  v("directional_sharpness", s.critical.directional, {"g'Hg / g'g", kCurvature, kNew});
+  v("basin_tolerance", s.basin.tolerance, {"Rise of the loss that ends the basin", "loss", kNew});
+  v.dimension("random_direction");
+  v.column(
+      "basin_radius", s.basin.radius,
+      {"How far the loss stays within it along random directions, over the norm of the parameters; infinite: beyond 10",
+       "", kNew});
+}
+
 void fields(auto& v, Is<Diagnostics> auto& d) {
   v("symmetry_error", d.symmetry_error,
     {"|u'Hv - v'Hu| / (|u| |Hv| + |v| |Hu|) for two random vectors; NaN: not measured"});
@@ -383,6 +421,7 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("layers", "NXdata", r.layers);
   v.group("quadrature", "NXdata", r.quadrature);
   v.group("landscape", "NXdata", r.landscape);
+  v.group("sharpness", "NXcollection", r.sharpness);
   v.group("process", "NXprocess", r.process);
   v.group("diagnostics", "NXcollection", r.diagnostics, [&](auto& g, auto&) {
     g("warnings", r.warnings, {"Warnings of the run"});

@@ -264,6 +264,8 @@ std::vector<std::string> findings(const RunResult& r) {
   if (r.eigenvalues) add_eigenvalues(lines, *r.eigenvalues);
   if (r.landscape)
     for (const auto& [name, text] : landscape_lines(*r.landscape)) line(lines, name, text);
+  if (r.sharpness)
+    for (const auto& [name, text] : sharpness_lines(*r.sharpness)) line(lines, name, text);
   if (r.trace) line(lines, "trace", trace_text(*r.trace));
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));

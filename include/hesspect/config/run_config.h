@@ -17,7 +17,7 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kLandscape };
+enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kLandscape, kSharpness };
 enum class Curvature { kHessian, kGgn };
 enum class EigenMethod { kLanczos, kPower };
 enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
@@ -165,6 +165,17 @@ struct LandscapeConfig {
   std::string directions_file;                   // .h5 or .safetensors; empty: they are not written
 };
 
+/// What steps are taken from the parameters.
+struct SharpnessConfig {
+  std::vector<double> rho{0.05};          // of SAM, in parameters
+  std::vector<double> adaptive_rho{0.5};  // relative to each parameter
+  std::int64_t eigenvectors = 3;          // that SAM's steps are taken along, besides the gradient
+  bool step_check = true;                 // takes gradient steps below and above the largest stable one
+  double momentum = 0.9;
+  std::int64_t basin_directions = 5;
+  double basin_rise = 0.1;  // of the loss, over its size
+};
+
 struct OutputConfig {
   std::string output;
   std::string from;  // density: an earlier result
@@ -188,6 +199,7 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   PlanConfig plan;
   LandscapeConfig landscape;
+  SharpnessConfig sharpness;
   OutputConfig output;
 };
 

@@ -16,6 +16,7 @@
 #include "hesspect/core/phases.h"
 #include "hesspect/spectrum/estimates.h"
 #include "hesspect/spectrum/landscape.h"
+#include "hesspect/spectrum/sharpness.h"
 
 namespace hesspect {
 
@@ -103,6 +104,7 @@ struct RunResult {
   std::vector<LayerEstimate> layers;
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
   std::optional<Landscape> landscape;
+  std::optional<Sharpness> sharpness;
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
   ProcessInfo process;
