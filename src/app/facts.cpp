@@ -10,6 +10,7 @@
 #include "hesspect/curvature/measure.h"
 #include "hesspect/krylov/vector_math.h"
 #include "process.h"
+#include "rows_in_use.h"
 
 namespace hesspect {
 namespace {
@@ -59,7 +60,9 @@ Diagnostics diagnostics(const Problem& problem, const Group& group, Communicator
   d.loss_terms = op.count();
   d.gradient_norm = std::sqrt(group.comm->sum(norm_sq(op.gradient())));
   d.gradient_s = stats.gradient_s;
-  d.parameters = problem.program->layout().size();
+  d.parameters = problem.program->layout().model_size();
+  d.parameters_in_use = problem.program->layout().size();
+  d.rows_in_use = tables_in_use(problem.program->layout());
   d.rows = problem.rows;
   d.micro_batch = stats.micro_batch;
   d.micro_batches = stats.micro_batches;
@@ -85,7 +88,7 @@ RunFacts run_facts(const Invocation& run, const std::vector<std::string>& argv, 
   const ParameterLayout& parameters = problem.program->layout();
   for (const ParameterEntry& entry : parameters.entries()) {
     facts.layer_names.push_back(entry.name);
-    facts.layer_sizes.push_back(entry.numel);
+    facts.layer_sizes.push_back(entry.model_numel);
   }
   facts.symmetry_bound = run.config.compute.dtype == ElementType::kF64 ? kSymmetryDouble : kSymmetryFloat;
   // Products in low precision are as unsymmetric as they are inexact, at most.

@@ -141,6 +141,14 @@ std::string inspect_program(const std::filesystem::path& path) {
   text += format_count(layout.size()) + " parameters in " + format_count(static_cast<std::int64_t>(entries.size())) +
           " tensors, and " + format_bytes(program.buffer_bytes()) + " of buffers and constants; the largest\n" +
           table(rows, kLargest);
+  rows.clear();
+  const RowMarks marks(program);
+  for (const RowTable& looked_up : marks.tables())
+    rows.push_back(
+        {one_line(looked_up.name), format_count(looked_up.rows) + " rows", "of " + format_count(looked_up.width), ""});
+  if (!rows.empty())
+    text += "tables that are only looked up: a run leaves out of its vectors what rows its data don't use\n" +
+            table(rows, kLargest);
   if (layout.complex_count() > 0)
     text += format_count(layout.complex_count()) + " complex parameters count twice, as real and imaginary parts\n";
   if (!tied.empty()) text += "tied weights, counted once\n" + table(tied, kMostListed);

@@ -8,6 +8,7 @@
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/report/text.h"
 #include "hesspect/spectrum/probe.h"
+#include "hesspect/spectrum/zero_eigenvalues.h"
 #include "planning.h"
 #include "process.h"
 #include "run_start.h"
@@ -91,7 +92,11 @@ int OneGroup::finish(const std::function<void(RunResult&)>& add) {
   r.warnings = std::move(facts.warnings);
   r.process = std::move(facts.process);
   r.diagnostics = std::move(facts.diagnostics);
-  if (lanczos_) r.eigenvalues = pairs_;
+  const ParameterLayout& parameters = problem_.program->layout();
+  if (lanczos_)
+    r.eigenvalues = with_zeros(pairs_, {config_.eigs.top, config_.eigs.bottom, 0}, parameters.size(),
+                               parameters.model_size() - parameters.size())
+                        .result;
   agree(world_, [&] {
     if (world_.rank() == 0) write(r, add);
   });

@@ -15,6 +15,7 @@
 #include "hesspect/curvature/measure.h"
 #include "hesspect/spectrum/probe.h"
 #include "process.h"
+#include "rows_in_use.h"
 
 namespace hesspect {
 namespace {
@@ -214,7 +215,8 @@ std::string would_fit(const RunConfig& config, const Goals& goals, const PlanInp
 
 /// The first vector that a run multiplies, which checks that products are symmetric.
 at::Tensor first_vector(const Problem& problem, const Goals& goals, Communicator& world) {
-  const Shard shard = Shard::of(problem.program->layout().size(), 1, 0);
+  const ParameterLayout& layout = problem.program->layout();
+  const Shard shard = Shard::of(layout.size(), 1, 0, layout.numbers());
   const auto options = at::TensorOptions().dtype(problem.program->options().dtype).device(problem.device);
   return probe_vector(world, shard, options, goals.distribution, goals.seed,
                       static_cast<std::uint64_t>(trace_probe(0)));
@@ -272,6 +274,10 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   }
   const Plan plan = best_plan(problem, p, is_free && config.plan.measure, /*alone=*/false, world);
   std::vector<std::string> lines = describe(plan, p);
+  const ParameterLayout& layout = problem.program->layout();
+  if (layout.size() < layout.model_size())
+    lines.push_back("of " + format_count(layout.model_size()) + " parameters " + format_count(layout.size()) +
+                    " are in use by these data, and counted: " + joined(tables_in_use(layout)));
   fits = plan.fits;
   if (!fits) lines.push_back(would_fit(config, goals, p));
   if (const auto names = problem.program->lacking(); !names.empty())

@@ -19,6 +19,7 @@
 #include "hesspect/data/dataset.h"
 #include "hesspect/tangent/precision.h"
 #include "read_loss.h"
+#include "rows_in_use.h"
 
 namespace hesspect {
 namespace {
@@ -140,15 +141,21 @@ void lay_weights_over(const ModelConfig& config, LoadedProgram& loaded) {
   if (!loaded.overlay.ignored.empty()) loaded.changes.push_back("ignored: " + format_names(loaded.overlay.ignored));
 }
 
+/// All but the parameters' values, which lay_out reads.
 LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarType dtype, at::Device device) {
   LoadedProgram loaded;
-  loaded.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, device}));
+  const ProgramOptions options{.dtype = dtype, .device = device, .lay_out = false};
+  loaded.program = std::make_unique<Program>(Program::load(config.model.model, options));
   if (!config.model.weights.empty()) lay_weights_over(config.model, loaded);
   if (weights == Weights::kRequired) loaded.program->require_data();
-  if (weights == Weights::kRequired || config.plan.measure) loaded.program->use_stand_ins();
-  loaded.program->check_finite();
   set_batch_dims(config, *loaded.program);
   return loaded;
+}
+
+void lay_out(const RunConfig& config, Weights weights, const RowsInUse& rows_in_use, Program& program) {
+  program.lay_out(rows_in_use);
+  if (weights == Weights::kRequired || config.plan.measure) program.use_stand_ins();
+  program.check_finite();
 }
 
 // --- rows that stand alone ------------------------------------------------------------------------------------------
@@ -163,7 +170,9 @@ RowCheck check_in_best_dtype(const RunConfig& config, Weights weights, Problem& 
   const bool as_double =
       problem.program->options().dtype != at::kDouble && 8 * problem.program->layout().size() <= kCheckedInDouble_bytes;
   if (!as_double) return check(*problem.program);
-  return check(*load_program(config, weights, at::kDouble, problem.device).program);
+  const std::unique_ptr<Program> in_double = load_program(config, weights, at::kDouble, problem.device).program;
+  lay_out(config, weights, problem.rows_in_use, *in_double);
+  return check(*in_double);
 }
 
 /// A program that takes all the rows at once, and no others, has them as one unit.
@@ -223,6 +232,16 @@ void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Probl
   log_debug("whether rows stand alone: " + problem.row_check + " (" + format_duration(timer.elapsed_s()) + ")");
 }
 
+/// Finds the rows in use, and reads the parameters' values. Collective.
+void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
+  Program& program = *problem.program;
+  const PhaseTimer phase(problem.options.phases, Phase::kFiles, "parameters");
+  if (config.compute.rows_in_use) problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
+  agree(world, [&] { lay_out(config, weights, problem.rows_in_use, program); });
+  const ParameterLayout& layout = program.layout();
+  for (const std::string& table : tables_in_use(layout)) log_info("rows in use: " + table);
+}
+
 }  // namespace
 
 Problem read_problem(const RunConfig& config, int threads, Weights weights, Phases* phases, Communicator& world) {
@@ -270,6 +289,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     problem.row_bytes += bytes_of(one.target) + bytes_of(one.weight);
     require_whole_units(problem.rows, problem.spec);
   });
+  read_parameters(config, weights, problem, world);
   for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
   problem.warnings = problem.program->lost_gradients(problem.options.output_index).warnings;
   for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
@@ -283,7 +303,7 @@ ParameterParts parameter_parts(const Program& program) {
   ParameterParts parts;
   for (const ParameterEntry& entry : program.layout().entries()) {
     parts.offsets.push_back(entry.offset);
-    parts.tensors.push_back({entry.name, entry.shape, entry.offset, entry.numel});
+    parts.tensors.push_back({entry.name, entry.model_shape, entry.offset, entry.numel, entry.rows});
   }
   parts.offsets.push_back(program.layout().size());
   return parts;
@@ -294,6 +314,7 @@ StepToWeights step_to_weights(const RunConfig& config, const std::string& weight
   other_config.model.weights = {weights};
   const at::ScalarType dtype = problem.program->options().dtype;
   const LoadedProgram other = load_program(other_config, Weights::kRequired, dtype, at::kCPU);
+  lay_out(other_config, Weights::kRequired, problem.rows_in_use, *other.program);
   const auto& own_entries = problem.program->layout().entries();
   const auto& other_entries = other.program->layout().entries();
   const bool same = std::ranges::equal(own_entries, other_entries, [](const auto& a, const auto& b) {

@@ -32,6 +32,7 @@ struct Problem {
   std::vector<std::string> warnings;  // told in the log when the run began
   std::unique_ptr<ArrayFile> file;
   DatasetSpec spec;
+  RowsInUse rows_in_use;  // of tables whose other rows parameters and vectors leave out
   HessianOptions options;
   std::int64_t rows = 0;       // of data, all
   std::int64_t row_bytes = 0;  // of one

@@ -24,7 +24,8 @@ int smooth_again(const Invocation& run, const std::vector<std::string>& argv, Co
       throw InputError(quote(output.from) + " is a result of trace: one product a probe gives no density");
     DensityOptions options;
     options.sigma = run.config.quadrature.sigma;
-    options.n = result.diagnostics.parameters;
+    options.n = result.diagnostics.parameters_in_use;
+    options.zeros = result.diagnostics.parameters - result.diagnostics.parameters_in_use;
     result.density = density(result.quadrature, options);
     result.process.argv = argv;
     RunConfig config = from_ini(result.process.config, "the configuration in " + quote(output.from));

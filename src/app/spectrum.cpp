@@ -100,8 +100,11 @@ std::string describe(const Problem& p, const RunLayout& layout, const Group& gro
   if (plan.groups > 1) ranks = counted(plan.groups, "group") + " of " + std::to_string(plan.data_ranks) + ", " + ranks;
   if (plan.lock_step > 1) ranks += ", " + std::to_string(plan.lock_step) + " probes at a time";
   const std::int64_t unit_rows = p.options.units.rows;
-  return format_count(group.op->shard().n) + " parameters, " + format_count(p.rows) + " rows " +
-         (unit_rows > 1 ? "in units of " + format_count(unit_rows) + ", " : "") + "in micro-batches of " +
+  const ParameterLayout& parameters = p.program->layout();
+  const bool is_whole = parameters.size() == parameters.model_size();
+  return format_count(parameters.model_size()) + " parameters" +
+         (is_whole ? "" : ", " + format_count(parameters.size()) + " of them in use") + ", " + format_count(p.rows) +
+         " rows " + (unit_rows > 1 ? "in units of " + format_count(unit_rows) + ", " : "") + "in micro-batches of " +
          std::to_string(group.op->stats().micro_batch) +
          (p.options.loss.reduction == Reduction::kSum ? ", summed" : ",") + " loss " + format_number(group.op->loss()) +
          "; " + ranks;
@@ -185,7 +188,9 @@ class Run {
       hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
       if (start_.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
     });
-    goals_ = goals_of(run_.command, config_, problem_.program->layout().size());
+    const ParameterLayout& parameters = problem_.program->layout();
+    goals_ = goals_of(run_.command, config_, parameters.size());
+    goals_.zeros = parameters.model_size() - parameters.size();
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
     if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
       layout_ = *kept;

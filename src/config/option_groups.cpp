@@ -157,6 +157,15 @@ OptionGroup compute_options(ComputeConfig& c) {
   group.choice("device", c.device, {DeviceChoice::kAuto, DeviceChoice::kCpu, DeviceChoice::kCuda},
                "where the model runs");
   group.integer("threads", c.threads, 0, 4096, "a rank; 0: its share of the cores it may use");
+  group.options.push_back({"rows-in-use", "auto|off",
+                           "leave out of the vectors what has exactly no curvature: rows of look-up tables that no row "
+                           "of the data uses",
+                           false,
+                           [&c](const std::vector<std::string>& v) {
+                             if (v.back() != "auto" && v.back() != "off") throw UsageError("expected auto or off");
+                             c.rows_in_use = v.back() == "auto";
+                           },
+                           [&c] { return std::vector<std::string>{c.rows_in_use ? "auto" : "off"}; }});
   return group;
 }
 

@@ -1,6 +1,7 @@
 #include "hesspect/core/sha256.h"
 
 #include <openssl/evp.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -47,6 +48,8 @@ std::string sha256_file(const std::filesystem::path& path, const std::atomic<boo
     if (stop != nullptr && *stop) return "";
     const std::size_t step = std::min(kBlockBytes, left.size());
     stream.update(left.first(step));
+    // What has been read is given back: the file may be larger than what the run takes of it.
+    ::madvise(const_cast<std::byte*>(left.data()), step, MADV_DONTNEED);
     left = left.subspan(step);
   }
   return stream.digest();

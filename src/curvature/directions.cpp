@@ -25,7 +25,8 @@ at::Tensor filter_normalised(const HessianOperator& op, Program& program, std::u
       if (dims < 2 || entry.numel == 0) continue;
       const at::Tensor trained = flat.narrow(0, entry.offset, entry.numel).view({entry.shape[0], -1}).cpu();
       at::Tensor random = at::empty({entry.numel}, at::kDouble);
-      fill_probe(ProbeDistribution::kGaussian, seed, number, entry.offset, entry.numel, random.data_ptr<double>());
+      fill_probe(ProbeDistribution::kGaussian, seed, number, op.shard().numbers.get(), entry.offset, entry.numel,
+                 random.data_ptr<double>());
       random = random.view(trained.sizes());
       const at::Tensor norms = trained.to(at::kDouble).norm(2, {1}, /*keepdim=*/true);
       random.mul_(norms / random.norm(2, {1}, /*keepdim=*/true).clamp_min(1e-300));

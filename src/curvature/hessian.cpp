@@ -59,7 +59,7 @@ struct HessianOperator::Impl {
                                : std::make_unique<LocalLoss>(program, std::move(data), the_options.loss,
                                                              the_options.output_index, the_options.units)),
         local(*owned),
-        shard(Shard::of(program.layout().size(), the_comm.size(), the_comm.rank())) {
+        shard(Shard::of(program.layout().size(), the_comm.size(), the_comm.rank(), program.layout().numbers())) {
     local.choose(choice_of(options));
     if (options.warm) return;
     at::AutoGradMode grad(true);

@@ -203,7 +203,8 @@ void fields(auto& v, P& probes) {
   v.table("beta", betas,
           {"Off-diagonal of the tridiagonal matrix; the last of a probe is the norm of what was left", kCurvature});
   v.table("ritz", probes, &ProbeQuadrature::ritz, {"Nodes of the quadrature (Ritz values), ascending", kCurvature});
-  v.table("weight", probes, &ProbeQuadrature::weight, {"Weights of the quadrature; a probe's sum to 1"});
+  v.table("weight", probes, &ProbeQuadrature::weight,
+          {"Weights of the quadrature over the parameters in use; a probe's sum to 1"});
   if constexpr (kRead<P>)
     for (std::size_t p = 0; p < probes.size(); ++p) {
       ProbeQuadrature& q = probes[p];
@@ -365,6 +366,13 @@ void fields(auto& v, Is<Diagnostics> auto& d) {
   v("loss", d.loss, {"Mean loss", "loss"});
   v("gradient_norm", d.gradient_norm, {"Norm of the gradient of the mean loss", "loss/parameter"});
   v("n_parameters", d.parameters, {"Parameters, tied ones once"});
+  v("n_parameters_in_use", d.parameters_in_use,
+    {"Parameters that vectors held; the others are in rows of tables that the data don't use, and exact zero "
+     "eigenvalues",
+     "", kVersion + 1});
+  v("rows_in_use", d.rows_in_use, {"Tables of which vectors held only the rows that the data use", "", kVersion + 1});
+  if constexpr (kRead<std::remove_reference_t<decltype(d)>>)
+    if (d.parameters_in_use == 0) d.parameters_in_use = d.parameters;
   v("n_rows", d.rows, {"Rows of data"});
   v("n_loss_terms", d.loss_terms, {"Terms the mean loss divides by"});
   v("micro_batch", d.micro_batch, {"Rows that went through the model at once"});

@@ -1,5 +1,6 @@
 #include "hesspect/io/vectors_file.h"
 
+#include <algorithm>
 #include <bit>
 #include <functional>
 #include <numeric>
@@ -33,8 +34,9 @@ std::int64_t all_bytes(const VectorsInfo& info) {
 
 void check_parts(const VectorsInfo& info) {
   for (const auto& part : info.parts) {
-    const auto entries = std::accumulate(part.shape.begin(), part.shape.end(), std::int64_t{1}, std::multiplies<>());
-    if (entries != part.size || part.offset < 0)
+    const std::int64_t entries = entries_of(part);
+    const std::int64_t held = part.rows ? entries / part.shape.front() * std::ssize(*part.rows) : entries;
+    if (held != part.size || part.offset < 0)
       throw Error(ExitCode::kInternal, "the vectors' part '" + part.name + "' has another size than its shape says");
   }
 }
@@ -49,8 +51,12 @@ std::vector<std::int64_t> lay_out(Format format, TemporaryFile& file, const Vect
 
 }  // namespace
 
+std::int64_t entries_of(const VectorPart& part) {
+  return std::accumulate(part.shape.begin(), part.shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
 std::int64_t bytes_of(const VectorPart& part, const VectorsInfo& info) {
-  return static_cast<std::int64_t>(info.values.size()) * part.size * bytes_per_element(info);
+  return static_cast<std::int64_t>(info.values.size()) * entries_of(part) * bytes_per_element(info);
 }
 
 std::vector<std::int64_t> shape_of(const VectorPart& part, const VectorsInfo& info) {
@@ -65,10 +71,31 @@ struct VectorsFile::Impl {
 
   template <class T>
   void write(std::int64_t i, std::span<const T> flat);
+  void write_unit(std::int64_t i, std::int64_t entry);
+  void note(std::int64_t i);
+  std::int64_t place(std::int64_t i, std::size_t p) const {
+    return offset[p] + i * entries_of(info.parts[p]) * bytes_per_element(info);
+  }
   template <class T>
   void write_part(std::int64_t i, std::size_t p, std::span<const T> entries) {
-    const auto bytes = std::as_bytes(entries);
-    file.write_at(offset[p] + i * static_cast<std::int64_t>(bytes.size()), bytes);
+    const VectorPart& part = info.parts[p];
+    if (!part.rows) return file.write_at(place(i, p), std::as_bytes(entries));
+    const auto width = static_cast<std::size_t>(entries_of(part) / part.shape.front());
+    const auto bytes = static_cast<std::int64_t>(width * sizeof(T));
+    std::int64_t next = 0;  // row of the file
+    for (std::size_t r = 0; r < part.rows->size(); ++r) {
+      const std::int64_t row = (*part.rows)[r];
+      write_zeros(place(i, p) + next * bytes, (row - next) * bytes);
+      file.write_at(place(i, p) + row * bytes, std::as_bytes(entries.subspan(r * width, width)));
+      next = row + 1;
+    }
+    write_zeros(place(i, p) + next * bytes, (part.shape.front() - next) * bytes);
+  }
+  void write_zeros(std::int64_t at, std::int64_t bytes) {
+    static const std::vector<std::byte> zeros(std::size_t{1} << 20);
+    for (std::int64_t done = 0; done < bytes; done += std::ssize(zeros))
+      file.write_at(at + done,
+                    std::span(zeros).first(static_cast<std::size_t>(std::min(bytes - done, std::ssize(zeros)))));
   }
 
   VectorsInfo info;
@@ -80,8 +107,7 @@ struct VectorsFile::Impl {
 template <class T>
 void VectorsFile::Impl::write(std::int64_t i, std::span<const T> flat) {
   using Other = std::conditional_t<std::is_same_v<T, float>, double, float>;
-  if (i < 0 || i >= static_cast<std::int64_t>(written.size()))
-    throw Error(ExitCode::kInternal, "vector " + std::to_string(i) + " of " + std::to_string(written.size()));
+  note(i);
   for (std::size_t p = 0; p < info.parts.size(); ++p) {
     const VectorPart& part = info.parts[p];
     if (part.offset + part.size > static_cast<std::int64_t>(flat.size()))
@@ -94,7 +120,26 @@ void VectorsFile::Impl::write(std::int64_t i, std::span<const T> flat) {
       write_part(i, p, std::span<const Other>(converted));
     }
   }
+}
+
+void VectorsFile::Impl::note(std::int64_t i) {
+  if (i < 0 || i >= static_cast<std::int64_t>(written.size()))
+    throw Error(ExitCode::kInternal, "vector " + std::to_string(i) + " of " + std::to_string(written.size()));
   written[static_cast<std::size_t>(i)] = true;
+}
+
+void VectorsFile::Impl::write_unit(std::int64_t i, std::int64_t entry) {
+  note(i);
+  for (std::size_t p = 0; p < info.parts.size(); ++p) {
+    const std::int64_t entries = entries_of(info.parts[p]), bytes = bytes_per_element(info);
+    write_zeros(place(i, p), entries * bytes);
+    const float one = 1;
+    const double one_double = 1;
+    if (entry >= 0 && entry < entries)
+      file.write_at(place(i, p) + entry * bytes,
+                    info.float64 ? std::as_bytes(std::span(&one_double, 1)) : std::as_bytes(std::span(&one, 1)));
+    entry -= entries;
+  }
 }
 
 bool VectorsFile::is_known(const fs::path& path) { return format_of(path) != Format::kNone; }
@@ -110,6 +155,7 @@ VectorsFile::~VectorsFile() = default;
 
 void VectorsFile::write(std::int64_t i, std::span<const float> flat) { impl_->write(i, flat); }
 void VectorsFile::write(std::int64_t i, std::span<const double> flat) { impl_->write(i, flat); }
+void VectorsFile::write_unit(std::int64_t i, std::int64_t entry) { impl_->write_unit(i, entry); }
 
 void VectorsFile::commit() {
   for (std::size_t i = 0; i < impl_->written.size(); ++i)

@@ -358,7 +358,8 @@ class Loader {
       throw InputError(impl_->where + "has no trainable parameters (exported with requires_grad = False?)");
     for (const auto& stored : impl_->stored)
       if (stored.has_data) take(stored.entry.name, stored.value);
-    impl_->lay_out(likely_owners(impl_->stored), !archive_.lacks_data());
+    impl_->has_weights = !archive_.lacks_data();
+    impl_->lay_out(likely_owners(impl_->stored), impl_->has_weights && impl_->options.lay_out);
   }
 
   /// Counts what a tensor will take in memory. Strides of 0 make much of little data: no model that people export has

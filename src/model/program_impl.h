@@ -51,9 +51,13 @@ struct Program::Impl {
     at::Tensor value;  // from the archive, until it is laid out; undefined where that has no data
     bool has_data = true;
     bool is_used = true;  // as above
+    /// Of an owner whose rows are held in part, which.
+    std::shared_ptr<const std::vector<std::int64_t>> rows = nullptr;
   };
   std::vector<StoredParameter> stored;
-  std::vector<std::size_t> owners;  // for each of stored, the first that it is tied to, or itself
+  std::vector<std::size_t> owners;            // for each of stored, the first that it is tied to, or itself
+  bool has_weights = true;                    // `stored` does, and what is tied is settled
+  std::vector<std::shared_ptr<void>> mapped;  // state dicts' memory that `stored` refers to until it is laid out
 
   /// Makes layout, flat and leaves of `stored`, tied ones in one place, and copies their values; those without data get
   /// stand-ins.

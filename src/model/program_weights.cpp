@@ -9,6 +9,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "program_impl.h"
+#include "row_tables.h"
 #include "state_dict_names.h"
 #include "weight_ties.h"
 
@@ -17,14 +18,23 @@ namespace {
 
 constexpr double kStandIn = 0.1;  // size of a made-up weight
 
-/// What a state dict may set: parameters, persistent buffers, and what else has no data.
+/// What a state dict may set: parameters, persistent buffers, and what else has no data. Parameters that are yet to be
+/// laid out take a state dict's tensors as they are; of a table that is only looked up, whose rows may not all be read
+/// then, values are checked when they are.
 std::vector<OverlayTarget> targets_of(Program::Impl& impl) {
   std::vector<OverlayTarget> targets;
   const std::vector<at::Tensor> views = impl.layout.views(impl.flat);
-  for (std::size_t i = 0; i < views.size(); ++i) {
+  const bool is_laid_out = !impl.flat.is_meta();
+  const std::vector<TableReads> reads = is_laid_out ? std::vector<TableReads>() : table_reads(impl);
+  std::size_t owner = 0;
+  for (std::size_t i = 0; i < views.size(); ++i, ++owner) {
+    while (impl.owners[owner] != owner) ++owner;
     const ParameterEntry& entry = impl.layout.entries()[i];
     targets.push_back(
         {entry.name, entry.aliases, entry.is_complex() ? as_complex(views[i]) : views[i], true, true, true});
+    if (is_laid_out) continue;
+    targets.back().kept = &impl.stored[owner].value;
+    targets.back().is_read_now = !reads[owner].only_looked_up();
   }
   for (const auto& tensor : impl.tensors)
     if (tensor.persistent || !tensor.has_data)
@@ -53,13 +63,46 @@ at::Tensor stand_in(const std::vector<std::int64_t>& shape, std::int64_t numel, 
 }
 
 /// Real memory for a program that lacks data: what it holds, and stand-ins for what it does not.
-void make_real(Program::Impl& impl, const std::vector<std::size_t>& owners) {
-  impl.lay_out(owners, /*real=*/true);
+/// @param parameters  false: for buffers and constants alone
+void make_real(Program::Impl& impl, const std::vector<std::size_t>& owners, bool parameters) {
+  impl.lay_out(owners, parameters);
   for (auto& tensor : impl.tensors) {
     if (!tensor.tensor.is_meta()) continue;
     const auto options = tensor.tensor.options().device(impl.options.device);
     tensor.tensor = at::isFloatingType(tensor.tensor.scalar_type()) ? at::ones(tensor.tensor.sizes(), options)
                                                                     : at::zeros(tensor.tensor.sizes(), options);
+  }
+}
+
+void hold_rows(ParameterEntry& entry, const std::shared_ptr<const std::vector<std::int64_t>>& rows) {
+  entry.rows = rows;
+  entry.model_shape = entry.shape;
+  entry.model_numel = entry.numel;
+  entry.shape.front() = std::ssize(*rows);
+  entry.numel = entry.model_numel / entry.model_shape.front() * entry.shape.front();
+}
+
+/// Sets which rows of tables are held: of those that are one, all must be looked up alone, and their rows be told.
+void settle_rows(Program::Impl& impl, const RowsInUse& in_use) {
+  const std::vector<TableReads> reads = table_reads(impl);
+  const auto rows_of = [&](const std::string& name) {
+    return std::ranges::find_if(in_use, [&](const TableRows& rows) { return rows.name == name; });
+  };
+  for (std::size_t o = 0; o < impl.stored.size(); ++o) {
+    if (impl.owners[o] != o) continue;
+    std::vector<std::int64_t> rows;
+    bool is_told = true;
+    for (std::size_t i = 0; i < impl.stored.size(); ++i) {
+      const bool is_read = reads[i].otherwise || !reads[i].look_ups.empty();
+      if (impl.owners[i] != o || !is_read) continue;
+      const auto told = rows_of(impl.stored[i].entry.name);
+      is_told = is_told && reads[i].only_looked_up() && told != in_use.end();
+      if (is_told) rows.insert(rows.end(), told->rows.begin(), told->rows.end());
+    }
+    std::ranges::sort(rows);
+    rows.erase(std::unique(rows.begin(), rows.end()), rows.end());
+    if (!is_told || rows.empty() || std::ssize(rows) == impl.stored[o].entry.shape.front()) continue;
+    impl.stored[o].rows = std::make_shared<const std::vector<std::int64_t>>(std::move(rows));
   }
 }
 
@@ -72,6 +115,7 @@ void Program::Impl::lay_out(std::vector<std::size_t> new_owners, bool real) {
     const ParameterEntry& own = stored[i].entry;
     if (owners[i] == i) {
       entries[i] = own;
+      if (stored[i].rows) hold_rows(entries[i], stored[i].rows);
       continue;
     }
     auto& aliases = entries[owners[i]].aliases;
@@ -96,13 +140,23 @@ void Program::Impl::lay_out(std::vector<std::size_t> new_owners, bool real) {
     const at::Tensor& view = views[leaf[i]];
     if (real) {
       at::Tensor& value = stored[i].value;
-      view.copy_(value.defined() ? value : stand_in(stored[i].entry.shape, stored[i].entry.numel, here));
+      const ParameterEntry& entry = layout.entries()[leaf[i]];
+      view.copy_(value.defined() ? rows_held(entry, as_reals(value)) : stand_in(entry.shape, entry.numel, here));
       value = at::Tensor();
     }
     new_leaves.push_back(view.detach().requires_grad_(true));
   }
   flat = whole;
   leaves = std::move(new_leaves);
+  if (real) mapped.clear();
+}
+
+void Program::lay_out(const RowsInUse& in_use) {
+  const at::NoGradGuard no_grad;
+  if (!impl_->flat.is_meta()) throw Error(ExitCode::kInternal, "the program's parameters have been laid out already");
+  settle_rows(*impl_, in_use);
+  impl_->lay_out(impl_->owners, impl_->has_weights);
+  look_up_held_rows(*impl_);
 }
 
 std::vector<std::string> Program::lacking() const {
@@ -125,13 +179,13 @@ void Program::require_data() const {
 
 void Program::use_stand_ins() {
   const at::NoGradGuard no_grad;
-  if (impl_->flat.is_meta()) make_real(*impl_, impl_->owners);
+  if (impl_->flat.is_meta()) make_real(*impl_, impl_->owners, /*parameters=*/true);
 }
 
 OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool partial) {
   const at::NoGradGuard no_grad;
   std::vector<std::string> warnings;
-  if (impl_->flat.is_meta()) {
+  if (!impl_->has_weights && impl_->flat.is_meta()) {
     const ProgramNames names(targets_of(*impl_));
     std::vector<NamedTensors> sources;
     for (const StateDict& state_dict : state_dicts) sources.emplace_back(state_dict, names);
@@ -139,13 +193,19 @@ OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool part
     warnings = tie_frozen(*impl_, sources);
     const Ties ties = settle_ties(impl_->stored, sources);
     warnings.insert(warnings.end(), ties.warnings.begin(), ties.warnings.end());
-    make_real(*impl_, ties.owners);
+    make_real(*impl_, ties.owners, impl_->options.lay_out);
+    impl_->has_weights = true;
   }
+  if (impl_->layout.numbers())
+    throw Error(ExitCode::kInternal, "weights are to be laid over a program before rows are left out");
+  const bool is_laid_out = !impl_->flat.is_meta();
   const std::vector<OverlayTarget> targets = targets_of(*impl_);
   OverlayReport report = hesspect::overlay(state_dicts, targets, partial);
   const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
-  for (std::size_t i = 0; i < views.size(); ++i)
+  for (std::size_t i = 0; i < views.size() && is_laid_out; ++i)
     if (impl_->layout.entries()[i].is_complex()) views[i].copy_(as_reals(targets[i].tensor));
+  if (!is_laid_out)
+    for (const StateDict& state_dict : state_dicts) impl_->mapped.push_back(state_dict.storage);
   report.warnings = std::move(warnings);
   const std::set<std::string> left(report.not_covered.begin(), report.not_covered.end());
   for (std::size_t i = 0; i < impl_->stored.size(); ++i)

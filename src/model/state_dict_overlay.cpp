@@ -184,6 +184,7 @@ bool is_narrowing(at::ScalarType from, at::ScalarType to) {
 void check_values(const Match& match) {
   const std::string file = file_of(*match.state_dict);
   for (const StateDictTensor* tensor : match.found) {
+    if (!match.target->is_read_now) break;
     if (const auto bad = not_allowed(tensor->tensor, match.target->is_parameter)) {
       const double value = tensor->tensor.reshape({-1})[*bad].abs().item<double>();
       throw InputError(file + ": tensor " + quote(tensor->name) + " holds " +
@@ -216,6 +217,10 @@ void write(const Match& match, OverlayReport& report) {
   const at::ScalarType to = match.target->tensor.scalar_type();
   const bool is_half = from.dtype == at::kHalf || from.dtype == at::kBFloat16;
   if (is_half && (to == at::kFloat || to == at::kDouble)) report.widened.push_back(match.target->name);
+  if (match.target->kept != nullptr) {
+    *match.target->kept = from.tensor;
+    return;
+  }
   at::Tensor target = match.target->tensor;
   // A file's bool bytes may be other than 0 and 1.
   target.copy_(from.dtype == at::kBool ? from.tensor.view(at::kByte).ne(0) : from.tensor);

@@ -172,7 +172,6 @@ class Settling {
         continue;
       }
       here.push_back(i);
-      if (is_constant(tensor)) continue;
       auto& alike = by_values[first_values(tensor)];
       const auto copy = std::find_if(alike.begin(), alike.end(), [&](std::size_t j) {
         const at::Tensor other = tensor_of(j);
@@ -182,6 +181,7 @@ class Settling {
         alike.push_back(i);
         continue;
       }
+      if (is_constant(tensor)) continue;  // asked last: it reads all of a tensor
       ties_.warnings.push_back(quote(stored_[*copy].entry.name) + " and " + quote(stored_[i].entry.name) +
                                " hold the same values, but the program uses both: they are counted as two parameters");
     }

@@ -48,13 +48,14 @@ void say(RunResult& r, const std::string& text) {
   log_warning(text);
 }
 
-void draw_density(RunResult& r, double sigma_asked, std::int64_t n) {
+void draw_density(RunResult& r, double sigma_asked, const Goals& goals) {
   std::vector<double> widths{0};  // chosen
   if (sigma_asked > 0) widths.insert(widths.begin(), sigma_asked);
   for (const double sigma : widths) {
     DensityOptions options;
     options.sigma = sigma;
-    options.n = n;
+    options.n = goals.n;
+    options.zeros = goals.zeros;
     try {
       r.density = density(r.quadrature, options);
       return;
@@ -157,7 +158,7 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
   std::erase_if(r.quadrature, [](const ProbeQuadrature& q) { return q.alpha.empty(); });
   if (goals.density) {
     r.cumulative = std::move(density.cumulative);
-    draw_density(r, goals.density->sigma, goals.n);
+    draw_density(r, goals.density->sigma, goals);
   }
   double floor = 0;  // of the trace
   if (goals.estimates_trace_by_itself()) {

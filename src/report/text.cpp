@@ -260,7 +260,8 @@ std::vector<std::string> findings(const RunResult& r) {
   std::vector<std::string> lines;
   line(lines, "loss",
        format_number(d.loss) + ", gradient norm " + format_number(d.gradient_norm) + ", " + format_count(d.parameters) +
-           " parameters");
+           " parameters" +
+           (d.parameters_in_use < d.parameters ? ", " + format_count(d.parameters_in_use) + " of them in use" : ""));
   if (r.eigenvalues) add_eigenvalues(lines, *r.eigenvalues);
   if (r.landscape)
     for (const auto& [name, text] : landscape_lines(*r.landscape)) line(lines, name, text);

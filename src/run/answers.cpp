@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "hesspect/spectrum/cumulative.h"
+#include "hesspect/spectrum/zero_eigenvalues.h"
 #include "policies.h"
 
 namespace hesspect {
@@ -16,8 +17,9 @@ DensityAnswer density_answer(const Goals& goals, const Ledger& ledger) {
   const std::int64_t count = policy.wanted(ledger);
   for (std::int64_t p = 0; p < count; ++p) answer.quadratures.push_back(ledger.finished(p)->quadrature);
   if (!goals.density || answer.quadratures.empty()) return answer;
-  answer.cumulative =
-      cumulative_density(answer.quadratures, goals.n, {.confidence = goals.confidence, .moved = goals.density_error});
+  answer.cumulative = with_zeros(
+      cumulative_density(answer.quadratures, goals.n, {.confidence = goals.confidence, .moved = goals.density_error}),
+      goals.n, goals.zeros);
   answer.cumulative.converged = goals.density->w1 <= 0 || policy.met(answer.cumulative);
   return answer;
 }

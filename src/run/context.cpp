@@ -108,12 +108,12 @@ EigenOptions Context::eigen_options() const {
   return options;
 }
 
-void Context::write_vectors(const std::string& path, VectorsInfo info, std::size_t count,
-                            const VectorSource& vectors) const {
+void Context::write_vectors(const std::string& path, VectorsInfo info,
+                            std::span<const std::optional<std::size_t>> which, const VectorSource& vectors) const {
   const PhaseTimer timer(phases, Phase::kFiles, "vectors");
   info.parts = work_.parameters.tensors;
   info.run_id = work_.run_id;
-  hesspect::write_vectors(op, path, std::move(info), count, vectors);
+  hesspect::write_vectors(op, path, std::move(info), which, vectors);
 }
 
 }  // namespace hesspect

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,7 +74,10 @@ class Context {
   LanczosOptions lanczos_options() const;
   EigenOptions eigen_options() const;
   /// Writes vectors [chunk] each under the parameters' names, made one at a time. Collective over the group.
-  void write_vectors(const std::string& path, VectorsInfo info, std::size_t count, const VectorSource& vectors) const;
+  /// @param which  of the vectors, in the file's order; nothing: a unit vector of a parameter that is in no vector,
+  ///               another one each time
+  void write_vectors(const std::string& path, VectorsInfo info, std::span<const std::optional<std::size_t>> which,
+                     const VectorSource& vectors) const;
 
  private:
   Tally tally() const;
@@ -96,8 +100,9 @@ void perform(Context& context, const SolveEigen& task);
 void perform(Context& context, const EstimateTrace& task);
 void perform(Context& context, const WriteDiagonal& task);
 
-/// Measures the true residuals of pairs and writes their vectors, as far as they are asked for.
-void measure_and_write(Context& context, EigenResult& result, const VectorSource& vectors);
+/// Measures the true residuals of pairs and writes their vectors, as far as they are asked for and there are any.
+/// @return the eigenvalues of all parameters, those that vectors leave out included
+EigenResult measured_and_written(Context& context, EigenResult result, const VectorSource& vectors);
 
 /// Two products with the first two of the trace's probes.
 /// @throws InputError where products are so far from symmetric that the results would mean nothing

@@ -3,6 +3,7 @@
 
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/spectrum/cumulative.h"
+#include "hesspect/spectrum/zero_eigenvalues.h"
 #include "policies.h"
 
 namespace hesspect {
@@ -30,7 +31,8 @@ const CumulativeDensity& DensityPolicy::cumulative(const Ledger& ledger, std::in
   for (std::int64_t p = 0; p < count; ++p) prefix.push_back(ledger.finished(p)->quadrature);
   const CumulativeOptions bounds_alone{
       .confidence = goals_.confidence, .moved = goals_.density_error, .most_points = 0};
-  return cumulative_.emplace(count, cumulative_density(prefix, goals_.n, bounds_alone)).first->second;
+  const CumulativeDensity in_use = cumulative_density(prefix, goals_.n, bounds_alone);
+  return cumulative_.emplace(count, with_zeros(in_use, goals_.n, goals_.zeros)).first->second;
 }
 
 /// Whether more runs than the first `count` would bring the bound nearer. @param before  what `count` was before

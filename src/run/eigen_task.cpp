@@ -3,25 +3,28 @@
 #include <limits>
 
 #include "context.h"
+#include "hesspect/spectrum/zero_eigenvalues.h"
 
 namespace hesspect {
 
-void measure_and_write(Context& context, EigenResult& result, const VectorSource& vectors) {
+EigenResult measured_and_written(Context& context, EigenResult result, const VectorSource& vectors) {
   const EigenGoal& goal = *context.goals.eigen;
   // They are not stopped in between: nothing would be kept of them.
-  if (goal.true_residuals) {
+  if (vectors && goal.true_residuals) {
     const MatrixPrecision precision = context.op.precision();
     context.op.set_precision(MatrixPrecision::kFp32);  // of the matrix itself
     measure_residuals(context.op, vectors, result, context.plan.lock_step, [&] { context.report(StillAtWork{}); });
     context.op.set_precision(precision);
   }
-  if (goal.vectors_file.empty()) return;
+  EigenvaluesWithZeros all =
+      with_zeros(result, {goal.top, goal.bottom, goal.magnitude}, context.goals.n, context.goals.zeros);
+  if (goal.vectors_file.empty() || !vectors) return std::move(all.result);
   VectorsInfo info;
   info.quantity = "eigenvectors of the " + context.goals.matrix;
-  for (const auto* list : {&result.top, &result.bottom, &result.magnitude})
+  for (const auto* list : {&all.result.top, &all.result.bottom, &all.result.magnitude})
     for (const EigenEstimate& one : *list) info.values.push_back(one.value);
-  const std::size_t count = info.values.size();
-  if (count > 0) context.write_vectors(goal.vectors_file, std::move(info), count, vectors);
+  if (!info.values.empty()) context.write_vectors(goal.vectors_file, std::move(info), all.source, vectors);
+  return std::move(all.result);
 }
 
 namespace {
@@ -55,8 +58,7 @@ void perform(Context& context, const SolveEigen&) {
   } else {
     result = block_eigenvalues(context.op, context.eigen_options(), &vectors, on_step);
   }
-  measure_and_write(context, result, vectors);
-  context.report(EigenSolved{result});
+  context.report(EigenSolved{measured_and_written(context, std::move(result), vectors)});
 }
 
 }  // namespace hesspect

@@ -11,6 +11,7 @@
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/probe.h"
+#include "hesspect/spectrum/zero_eigenvalues.h"
 
 namespace hesspect {
 namespace {
@@ -76,6 +77,11 @@ class LanczosTask {
   void find_all(Lanczos& run);
   void deflate_further(Lanczos& run);
   double asked_w1() const { return goals_.density ? goals_.density->w1 : 0; }
+  /// Of the spectrum that the density is of.
+  double width_of(const ProbeQuadrature& q) const {
+    const double lo = q.ritz.front(), hi = q.ritz.back();
+    return goals_.zeros > 0 ? std::max(hi, 0.0) - std::min(lo, 0.0) : hi - lo;
+  }
   /// Each rank has come to the opinion by floating-point work of its own.
   bool decided(bool mine) const { return comm_.of_rank0(mine); }
   void extend(Lanczos& run, std::int64_t steps) {
@@ -164,7 +170,7 @@ void LanczosTask::refine(Lanczos& run) {
   const auto coarse = [&] {
     const ProbeQuadrature q = quadrature_of(run.t(), 0);
     // Half of what is allowed is for the choice of probes.
-    return quadrature_w1(q, goals_.n) > asked_w1() / 2 * (q.ritz.back() - q.ritz.front());
+    return goals_.share_in_use() * quadrature_w1(q, goals_.n) > asked_w1() / 2 * width_of(q);
   };
   while (run.steps() < most && !run.t().breakdown() && decided(coarse()))
     extend(run, std::min(std::max(kWindow, run.steps() / 8), most - run.steps()));
@@ -178,8 +184,10 @@ void LanczosTask::find_all(Lanczos& run) {
   const auto pays = [&] {
     if (all_found(run.t()) || (n > most && (!run.t().breakdown() || run.t().blocks.size() > 1))) return false;
     const ProbeQuadrature q = quadrature_of(run.t(), 0);
-    const CumulativeDensity d = cumulative_density(
-        std::span(&q, 1), n, {.confidence = goals_.confidence, .moved = goals_.density_error, .most_points = 0});
+    const CumulativeDensity d = with_zeros(
+        cumulative_density(std::span(&q, 1), n,
+                           {.confidence = goals_.confidence, .moved = goals_.density_error, .most_points = 0}),
+        n, goals_.zeros);
     const double target = asked_w1() * (d.range_hi - d.range_lo);
     if (d.w1 <= target) return false;
     const double ratio = d.w1_sampling / std::max(target - d.w1_quadrature - d.w1_precision, target / 2);
@@ -244,9 +252,10 @@ void LanczosTask::finish(ActiveRun& active) {
   Lanczos& run = *active.run;
   const bool measured = active.probe == 0 && goals_.reorthogonalize && run.steps() > 1;
   found.quadrature.orthogonality_loss = measured ? run.orthogonality_loss() : kNaN;
-  if (found.pairs && goals_.reorthogonalize) measure_and_write(context_, *found.pairs, eigenvectors(run, *found.pairs));
   FinishedProbe done{std::move(found.quadrature), std::nullopt};
-  if (found.pairs) done.eigenvalues = *found.pairs;
+  if (found.pairs)
+    done.eigenvalues = measured_and_written(context_, *found.pairs,
+                                            goals_.reorthogonalize ? eigenvectors(run, *found.pairs) : VectorSource());
   context_.report(ProbeFinished{std::move(done)});
   if (active.probe == 0 && goals_.deflates())
     keep_for_deflation(std::move(active.run));

@@ -142,7 +142,8 @@ void perform(Context& context, const WriteDiagonal&) {
   info.quantity = "diagonal of the " + context.goals.matrix + ", and its standard error";
   info.values = {context.comm.sum(mean.sum().item<double>()), std::numeric_limits<double>::quiet_NaN()};
   const at::Tensor* both[2] = {&mean, &error};
-  context.write_vectors(context.goals.trace->diagonal_file, std::move(info), 2,
+  const std::optional<std::size_t> which[2] = {0, 1};
+  context.write_vectors(context.goals.trace->diagonal_file, std::move(info), which,
                         [&](std::size_t i) { return both[i]->to(context.op.options().dtype()); });
   context.report(DiagonalWritten{});
 }

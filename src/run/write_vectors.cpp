@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "hesspect/comm/agree.h"
 
@@ -21,7 +22,8 @@ at::Tensor gathered(const LinearOperator& op, const at::Tensor& local) {
 
 }  // namespace
 
-void write_vectors(const LinearOperator& op, const std::filesystem::path& path, VectorsInfo info, std::size_t count,
+void write_vectors(const LinearOperator& op, const std::filesystem::path& path, VectorsInfo info,
+                   std::span<const std::optional<std::size_t>> which,
                    const std::function<at::Tensor(std::size_t)>& vectors) {
   Communicator& comm = op.comm();
   std::unique_ptr<VectorsFile> file;
@@ -29,12 +31,21 @@ void write_vectors(const LinearOperator& op, const std::filesystem::path& path, 
   agree(comm, [&] {
     if (comm.rank() == 0) file = std::make_unique<VectorsFile>(path, info);
   });
-  for (std::size_t i = 0; i < count; ++i) {
-    const at::Tensor whole = gathered(op, agreed(comm, [&] { return vectors(i); }));
+  std::int64_t all = 0, units = 0;
+  for (const VectorPart& part : info.parts) all += entries_of(part);
+  for (std::size_t i = 0; i < which.size(); ++i) {
+    const auto at = static_cast<std::int64_t>(i);
+    if (!which[i]) {
+      const std::optional<std::int64_t> entry = op.shard().numbers->left_out(units++, all);
+      agree(comm, [&] {
+        if (file) file->write_unit(at, entry.value());
+      });
+      continue;
+    }
+    const at::Tensor whole = gathered(op, agreed(comm, [&] { return vectors(*which[i]); }));
     agree(comm, [&] {
       if (!file) return;
       const auto entries = static_cast<std::size_t>(whole.numel());
-      const auto at = static_cast<std::int64_t>(i);
       if (whole.scalar_type() == at::kFloat)
         file->write(at, std::span(whole.const_data_ptr<float>(), entries));
       else
@@ -44,6 +55,13 @@ void write_vectors(const LinearOperator& op, const std::filesystem::path& path, 
   agree(comm, [&] {
     if (file) file->commit();
   });
+}
+
+void write_vectors(const LinearOperator& op, const std::filesystem::path& path, VectorsInfo info, std::size_t count,
+                   const std::function<at::Tensor(std::size_t)>& vectors) {
+  std::vector<std::optional<std::size_t>> all;
+  for (std::size_t i = 0; i < count; ++i) all.emplace_back(i);
+  write_vectors(op, path, std::move(info), all, vectors);
 }
 
 }  // namespace hesspect

@@ -61,9 +61,11 @@ void check_all(std::span<const ProbeQuadrature> quadratures) {
 /// A lattice λ_k = origin + k·spacing, of which only the points near nodes are kept.
 class SparseGrid {
  public:
-  SparseGrid(std::span<const ProbeQuadrature> quadratures, double origin, double spacing, double reach)
+  /// @param has_zero  the grid is to hold zero and its surroundings, too
+  SparseGrid(std::span<const ProbeQuadrature> quadratures, double origin, double spacing, double reach, bool has_zero)
       : origin_(origin), spacing_(spacing), reach_(reach) {
     std::vector<std::pair<std::int64_t, std::int64_t>> wanted;
+    if (has_zero) wanted.push_back(span_of(0));
     for (const ProbeQuadrature& quadrature : quadratures)
       for (const double theta : quadrature.ritz) wanted.push_back(span_of(theta));
     std::sort(wanted.begin(), wanted.end());
@@ -107,6 +109,18 @@ class SparseGrid {
   std::vector<Run> runs_;
 };
 
+/// The density of all dimensions from that of `n`.
+void add_zeros(const DensityOptions& options, Density& density) {
+  const double n = static_cast<double>(options.n), share = n / (n + static_cast<double>(options.zeros));
+  const double peak = 1 / (density.sigma * std::sqrt(2 * std::numbers::pi));
+  for (std::size_t i = 0; i < density.lambda.size(); ++i) {
+    const double z = density.lambda[i] / density.sigma;
+    const double at_zero = std::abs(z) <= options.reach + 1 ? peak * std::exp(-0.5 * z * z) : 0;
+    density.density[i] = share * density.density[i] + (1 - share) * at_zero;
+    density.density_errors[i] *= share;
+  }
+}
+
 }  // namespace
 
 double default_sigma(std::span<const ProbeQuadrature> quadratures) {
@@ -136,6 +150,7 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
   result.sigma = options.sigma > 0 ? options.sigma : default_sigma(quadratures);
   const Range range = node_range(quadratures);
   if (!(range.hi >= range.lo)) return result;
+  if (options.zeros > 0 && options.n <= 0) throw UsageError("density: zeros beside an unknown number of dimensions");
   const double resolvable = 1e3 * std::numeric_limits<double>::epsilon() * range.magnitude();
   if (!(options.sigma > 0)) result.sigma = std::max(result.sigma, 2 * options.points_per_sigma * resolvable);
   if (!std::isfinite(4 * (options.reach * result.sigma + range.magnitude())))
@@ -146,7 +161,7 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
     throw UsageError("sigma = " + format_number(result.sigma) + " is too small for eigenvalues up to " +
                      format_number(range.magnitude()));
 
-  const SparseGrid grid(quadratures, range.lo, spacing, options.reach * result.sigma);
+  const SparseGrid grid(quadratures, range.lo, spacing, options.reach * result.sigma, options.zeros > 0);
   result.lambda = grid.points();
   std::vector<double> sum(grid.size(), 0.0), square(grid.size(), 0.0), one(grid.size(), 0.0);
   const double peak = 1 / (result.sigma * std::sqrt(2 * std::numbers::pi));
@@ -180,6 +195,7 @@ Density density(std::span<const ProbeQuadrature> quadratures, const DensityOptio
     if (quadratures.size() > 1)
       result.density_errors[i] = std::sqrt(std::max(0.0, square[i] / probes - mean * mean) / (probes - 1));
   }
+  if (options.zeros > 0) add_zeros(options, result);
   return result;
 }
 

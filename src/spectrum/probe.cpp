@@ -24,7 +24,9 @@ at::Tensor probe_vector(Communicator& comm, const Shard& shard, const at::Tensor
   agree(comm, [&] {
     host = at::zeros({shard.chunk}, options.device(at::kCPU));
     vector = host.to(options.device());  // itself, where that is the CPU
-    const auto fill = [&](auto* out) { fill_probe(distribution, seed, probe, shard.begin(), shard.size(), out); };
+    const auto fill = [&](auto* out) {
+      fill_probe(distribution, seed, probe, shard.numbers.get(), shard.begin(), shard.size(), out);
+    };
     if (host.scalar_type() == at::kFloat)
       fill(host.mutable_data_ptr<float>());
     else

@@ -106,6 +106,38 @@ TEST_P(SafetensorsVectors, EveryTypeIsReadBack) {
   EXPECT_EQ(file.find("scale")->type, ElementType::kF64);
 }
 
+/// A table of which the flat vector holds three rows of six, and a unit vector of an entry that it does not hold.
+TEST_P(SafetensorsVectors, RowsThatAreNotHeldAreZero) {
+  for (const bool float64 : {false, true}) {
+    VectorsInfo info;
+    info.values = {2, 0, 1};
+    info.float64 = float64;
+    info.parts = {
+        {"bias", {2}, 6, 2},
+        {"table", {6, 2}, 0, 6, std::make_shared<const std::vector<std::int64_t>>(std::vector<std::int64_t>{1, 2, 4})}};
+    VectorsFile file(path_, info);
+    const std::vector<double> first = {1, 2, 3, 4, 5, 6, 7, 8};
+    const std::vector<float> last = {10, 20, 30, 40, 50, 60, 70, 80};
+    file.write(2, std::span<const float>(last));
+    file.write_unit(1, 2 + 7);  // counted over the parts: entry 7 of the table
+    file.write(0, std::span<const double>(first));
+    file.commit();
+    const SafetensorsFile read(path_);
+    const auto entries = [&](const char* name, std::size_t count) {
+      const SafetensorsEntry* tensor = read.find(name);
+      std::vector<double> values(count);
+      for (std::size_t i = 0; i < count; ++i)
+        values[i] = float64 ? static_cast<const double*>(static_cast<const void*>(tensor->data))[i]
+                            : static_cast<double>(static_cast<const float*>(static_cast<const void*>(tensor->data))[i]);
+      return values;
+    };
+    EXPECT_EQ(entries("bias", 6), (std::vector<double>{7, 8, 0, 0, 70, 80}));
+    EXPECT_EQ(entries("table", 36), (std::vector<double>{0, 0, 1,  2,  3,  4,  0, 0, 5,  6,  0, 0,  //
+                                                         0, 0, 0,  0,  0,  0,  0, 1, 0,  0,  0, 0,  //
+                                                         0, 0, 10, 20, 30, 40, 0, 0, 50, 60, 0, 0}));
+  }
+}
+
 /// As Python sees it: h5py, or the safetensors package.
 TEST_P(VectorsFileTest, OpensInPython) {
   const char* python = std::getenv("HESSPECT_PYTHON");

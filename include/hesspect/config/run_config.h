@@ -126,6 +126,7 @@ struct ComputeConfig {
   MatrixPrecision precision = MatrixPrecision::kFp32;  // of matrix products within products
   DeviceChoice device = DeviceChoice::kAuto;
   std::int64_t threads = 0;  // a rank; 0: the cores it may use, shared between the ranks that share them
+  bool rows_in_use = true;   // vectors leave out rows of look-up tables that the data don't use
 };
 
 /// How the run is laid out over ranks and memory. 0, -1 and nothing: chosen by the plan.

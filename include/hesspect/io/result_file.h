@@ -63,8 +63,12 @@ struct Diagnostics {
   double loss = 0;                // mean over all terms
   double gradient_norm = 0;
   std::int64_t parameters = 0;  // n, tied ones once
-  std::int64_t rows = 0;        // of data, all ranks
-  double loss_terms = 0;        // what the mean divides by
+  /// Of them, those that vectors hold: the others are in rows of tables that the data don't use. 0: not written
+  /// (older).
+  std::int64_t parameters_in_use = 0;
+  std::vector<std::string> rows_in_use;  // tables of which rows were left out: "name: 12 of 1,000 rows"
+  std::int64_t rows = 0;                 // of data, all ranks
+  double loss_terms = 0;                 // what the mean divides by
   std::int64_t micro_batch = 0;
   std::int64_t unit_rows = 1;          // rows that are never parted
   std::string row_check;               // how it is known that the loss is a sum over rows: "passed", "assumed …"

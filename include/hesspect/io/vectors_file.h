@@ -19,10 +19,15 @@ namespace hesspect {
 /// One parameter tensor within the flat vector.
 struct VectorPart {
   std::string name;
-  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> shape;  // in the file
   std::int64_t offset = 0;
   std::int64_t size = 0;
+  /// Which of the tensor's rows the flat vector holds, ascending: the others are zero. nullptr: all.
+  std::shared_ptr<const std::vector<std::int64_t>> rows = nullptr;
 };
+
+/// Entries of one part in the file.
+std::int64_t entries_of(const VectorPart& part);
 
 struct VectorsInfo {
   std::string quantity;        // "eigenvectors of the Hessian"
@@ -48,6 +53,8 @@ class VectorsFile {
   /// @throws InputError if it can't be written
   void write(std::int64_t i, std::span<const float> flat);
   void write(std::int64_t i, std::span<const double> flat);
+  /// Vector i of k: the unit vector of an entry of the file's, counted over all parts.
+  void write_unit(std::int64_t i, std::int64_t entry);
   /// When all k are written. Where the path is a symbolic link, its target is replaced.
   /// @throws InputError; the earlier file of that name is as it was
   void commit();

@@ -3,6 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "hesspect/core/entry_numbers.h"
 
 namespace hesspect {
 
@@ -13,8 +17,12 @@ struct Shard {
   int ranks = 1;       // D
   int rank = 0;
   std::int64_t chunk = 0;  // entries of a local vector
+  /// Which parameters the n entries are, for random numbers; none: entry i is parameter i.
+  std::shared_ptr<const EntryNumbers> numbers = nullptr;
 
-  static Shard of(std::int64_t n, int ranks, int rank) { return Shard{n, ranks, rank, (n + ranks - 1) / ranks}; }
+  static Shard of(std::int64_t n, int ranks, int rank, std::shared_ptr<const EntryNumbers> numbers = nullptr) {
+    return Shard{n, ranks, rank, (n + ranks - 1) / ranks, std::move(numbers)};
+  }
   std::int64_t begin() const { return std::min(n, chunk * rank); }
   std::int64_t end() const { return std::min(n, chunk * (rank + 1)); }
   /// Entries of this rank that are not padding.

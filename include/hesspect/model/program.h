@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "hesspect/model/parameter_layout.h"
+#include "hesspect/model/rows_in_use.h"
 #include "hesspect/model/state_dict.h"
 
 namespace hesspect {
@@ -57,6 +58,7 @@ struct OutputSpec {
 struct ProgramOptions {
   at::ScalarType dtype = at::kFloat;  // of parameters, floating buffers, constants and inputs in the run
   at::Device device = at::kCPU;
+  bool lay_out = true;  // false: parameters take no memory before Program::lay_out
 };
 
 /// An op the program uses, and how often; for `inspect`.
@@ -116,6 +118,11 @@ class Program {
   /// @throws InputError as hesspect::overlay, and where a buffer or constant without data is in no state dict
   OverlayReport overlay(std::span<const StateDict> state_dicts, bool partial = false);
   OverlayReport overlay(const StateDict& state_dict) { return overlay(std::span(&state_dict, 1)); }
+  /// Of a program that was loaded without: takes memory for its parameters, where it has data, and reads their values.
+  /// Of the tables named here, and of those only, it holds and reads the rows in use alone; a table that is tied to
+  /// what is not looked up, or to a table that is not named, stays whole.
+  /// @param in_use  as RowMarks finds them; an index of another row is an InputError when the program runs
+  void lay_out(const RowsInUse& in_use);
   /// Names of the tensors without data, as a program exported on the meta device or with fake tensors has them.
   std::vector<std::string> lacking() const;
   /// @throws InputError that lists lacking(), where there are any
@@ -161,6 +168,7 @@ class Program {
 
  private:
   friend class NodeRecord;
+  friend class RowMarks;
   explicit Program(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -73,6 +73,9 @@ struct OverlayTarget {
   bool required = true;      // parameters and persistent buffers
   bool is_parameter = true;  // a buffer may hold infinities (attention masks), a parameter may not
   bool is_saved = true;      // a state dict has it; constants and non-persistent buffers it has not
+  /// Where given, gets the state dict's own tensor, and `tensor`, on the meta device, is not written.
+  at::Tensor* kept = nullptr;
+  bool is_read_now = true;  // false: values are not checked
 };
 
 /// Copies every target from the last state dict that has it by name or alias. All problems are found before anything is

@@ -59,7 +59,8 @@ struct DensityGoal {
 
 struct Goals {
   Command command = Command::kAnalyze;
-  std::int64_t n = 0;  // parameters
+  std::int64_t n = 0;      // entries of a vector: parameters in use
+  std::int64_t zeros = 0;  // further parameters, which the loss does not depend on: eigenvalues of zero
 
   // Lanczos runs. Probe 0's serves all goals.
   std::int64_t runs = 0;        // at least
@@ -80,6 +81,8 @@ struct Goals {
   std::optional<TraceGoal> trace;
   std::optional<DensityGoal> density;
 
+  /// Of all parameters, those in use.
+  double share_in_use() const { return static_cast<double>(n) / (static_cast<double>(n) + static_cast<double>(zeros)); }
   bool samples_trace() const { return trace && trace->sampled(); }
   bool deflates() const { return trace && trace->deflated(); }
   bool estimates_trace_by_itself() const { return trace && !trace->sampled(); }
@@ -93,7 +96,7 @@ struct Goals {
 };
 
 /// @param command  analyze, density, eigs or trace
-/// @param n        parameters
+/// @param n        parameters in use
 /// @throws UsageError where --max-hvps is too few for what the command cannot do with fewer
 Goals goals_of(Command command, const RunConfig& config, std::int64_t n);
 

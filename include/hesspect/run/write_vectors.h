@@ -1,8 +1,11 @@
 // Vectors that are sharded over a group's ranks, as a file.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <functional>
+#include <optional>
+#include <span>
 
 #include "hesspect/io/vectors_file.h"
 #include "hesspect/krylov/linear_operator.h"
@@ -11,8 +14,14 @@ namespace hesspect {
 
 /// Writes vectors [chunk] each under the names of info.parts, gathered one at a time. Collective over op.comm().
 /// @param info     its type of entries becomes the operator's
+/// @param which    of the vectors, in the file's order; nothing: a unit vector of a parameter that vectors leave out,
+///                 another one each time
 /// @param vectors  this rank's shard of vector i
 /// @throws InputError (agreed) where the file can't be written
+void write_vectors(const LinearOperator& op, const std::filesystem::path& path, VectorsInfo info,
+                   std::span<const std::optional<std::size_t>> which,
+                   const std::function<at::Tensor(std::size_t)>& vectors);
+/// All of `count` vectors.
 void write_vectors(const LinearOperator& op, const std::filesystem::path& path, VectorsInfo info, std::size_t count,
                    const std::function<at::Tensor(std::size_t)>& vectors);
 

@@ -13,6 +13,7 @@ struct DensityOptions {
   double points_per_sigma = 4;  // of the grid where there is density
   double reach = 8;             // half width of a kernel's support, in σ; what is cut off is below 1e-14
   std::int64_t n = 0;           // dimensions: converged eigenvalues then weigh 1/n (`reduced`); 0: weights as they are
+  std::int64_t zeros = 0;       // further dimensions, which the quadratures leave out: eigenvalues of zero
 };
 
 /// The kernel width where none is given: the mass-weighted mean distance from a node to its nearest neighbour,

@@ -1,0 +1,22 @@
+// Which rows of a model's tables the run's data use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hesspect/comm/communicator.h"
+#include "hesspect/data/dataset.h"
+#include "hesspect/model/program.h"
+
+namespace hesspect {
+
+/// The rows that some rank's share of the data uses, of every table of which enough rows are not. The ranks divide the
+/// data between them, and of it read what indices are made of. None where less than a hundredth of the parameters
+/// could be left out, or where a rank can't tell. Collective; the same on all ranks.
+/// @param program  with its buffers' data
+RowsInUse find_rows_in_use(const Program& program, const ArrayFile& file, const DatasetSpec& spec, Communicator& world);
+
+/// "word_embeddings.weight: 1,203 of 30,522 rows", of every table of which rows are left out.
+std::vector<std::string> tables_in_use(const ParameterLayout& layout);
+
+}  // namespace hesspect
