@@ -57,6 +57,7 @@ std::string help_text(Command command) {
            "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
+           "  inputs    how sharp the loss is in each row's inputs, and which rows are the most fragile\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
            "  inspect   what a .pt2, a state dict, a data file or a result holds\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
@@ -68,8 +69,11 @@ std::string help_text(Command command) {
                      (command == Command::kPlan ? " [--world N] [--memory SIZE]" : " --output R.h5") + " [options]\n";
   if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
   text += "\nEvery option can also stand in an ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
-  text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
-          block(curvature_options(config.curvature));
+  text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss));
+  if (command == Command::kInputs)
+    return text + block(inputs_options(config.inputs)) + block(compute_options(config.compute)) +
+           block(output_options(config.output)) + block(general_options(run, ini_file));
+  text += block(curvature_options(config.curvature));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
   if (command != Command::kDensity && command != Command::kEigs) text += block(trace_options(config.trace));
   text += block(accuracy_options(config.accuracy)) + block(quadrature_options(config.quadrature)) +

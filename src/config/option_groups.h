@@ -20,6 +20,7 @@ OptionGroup quadrature_options(QuadratureConfig& config);
 OptionGroup compute_options(ComputeConfig& config);
 OptionGroup layout_options(LayoutConfig& config);
 OptionGroup checkpoint_options(CheckpointConfig& config);
+OptionGroup inputs_options(InputsConfig& config);
 OptionGroup plan_options(PlanConfig& config);
 OptionGroup output_options(OutputConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config

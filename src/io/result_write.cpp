@@ -119,6 +119,7 @@ class ResultWriter {
 };
 
 std::string default_plot(const RunResult& r) {
+  if (r.inputs) return "inputs";
   if (r.density) return "density";
   if (r.eigenvalues) return "eigenvalues";
   return r.quadrature.empty() && !r.layers.empty() ? "layers" : "quadrature";

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/spectrum/estimates.h"
@@ -103,6 +104,7 @@ struct RunResult {
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
+  std::optional<InputSharpness> inputs;
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;
