@@ -58,6 +58,7 @@ std::string help_text(Command command) {
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
            "  inputs    how sharp the loss is in each row's inputs, and which rows are the most fragile\n"
+           "  landscape the loss along eigenvectors, random directions or the way to another checkpoint\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
            "  inspect   what a .pt2, a state dict, a data file or a result holds\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
@@ -74,11 +75,16 @@ std::string help_text(Command command) {
     return text + block(inputs_options(config.inputs)) + block(compute_options(config.compute)) +
            block(output_options(config.output)) + block(general_options(run, ini_file));
   text += block(curvature_options(config.curvature));
+  const bool landscape = command == Command::kLandscape;
+  if (landscape) text += block(landscape_options(config.landscape));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
-  if (command != Command::kDensity && command != Command::kEigs) text += block(trace_options(config.trace));
-  text += block(accuracy_options(config.accuracy)) + block(quadrature_options(config.quadrature)) +
-          block(compute_options(config.compute)) + block(layout_options(config.layout));
-  text += block(command == Command::kPlan ? plan_options(config.plan) : checkpoint_options(config.checkpoint));
+  if (command != Command::kDensity && command != Command::kEigs && !landscape)
+    text += block(trace_options(config.trace));
+  if (!landscape) text += block(accuracy_options(config.accuracy));
+  text += block(quadrature_options(config.quadrature)) + block(compute_options(config.compute)) +
+          block(layout_options(config.layout));
+  if (!landscape)
+    text += block(command == Command::kPlan ? plan_options(config.plan) : checkpoint_options(config.checkpoint));
   text += block(output_options(config.output)) + block(general_options(run, ini_file));
   return text;
 }

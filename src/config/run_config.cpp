@@ -14,7 +14,7 @@ std::string name_of(Enum value, const char* const (&names)[count]) {
 }  // namespace
 
 std::string to_string(Command command) {
-  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "inputs"});
+  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "landscape", "inputs"});
 }
 
 std::string to_string(EigenMethod method) { return name_of(method, {"lanczos", "power"}); }

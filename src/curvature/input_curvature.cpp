@@ -271,10 +271,12 @@ InputSharpness input_sharpness(Program& program, const DataShard& shard, const I
                       std::max(local.fewest_rows(), kMostRowsAtOnce));
     if (const auto most = local.most_rows()) size = std::min(size, *most);
   }
+  // A last micro-batch of a single row shares rows with the one before, as LocalLoss::micro_batches has it.
+  const std::int64_t fewest = std::max<std::int64_t>(2, local.fewest_rows());
   for (std::int64_t begin = 0; begin < local.rows();) {
-    const RowRange range = local.micro_batches(size).front().size() >= local.rows() - begin
-                               ? RowRange{begin, local.rows()}
-                               : RowRange{begin, begin + size};
+    const std::int64_t left = local.rows() - begin, rest = left - size;
+    const bool shares = rest > 0 && rest < fewest && size > fewest && !program.static_batch();
+    const RowRange range{begin, begin + (shares ? (left + 1) / 2 : std::min(left, size))};
     try {
       const MicroBatch batch = local.batch(range);
       local.check_values(batch);
