@@ -182,7 +182,7 @@ def _subtitle(result):
 
 
 def _matrix(result):
-    return {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher"}.get(result.curvature, "Curvature")
+    return {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher", "empirical_fisher": "Empirical Fisher"}.get(result.curvature, "Curvature")
 
 
 def _pyplot():

@@ -57,6 +57,7 @@ std::string help_text(Command command) {
            "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
+           "  inputs    how sharp the loss is in each row's inputs, and which rows are the most fragile\n"
            "  landscape the loss along eigenvectors, random directions or the way to another checkpoint\n"
            "  sharpness what ascent steps, steps of an optimiser and random steps do to the loss\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
@@ -70,8 +71,11 @@ std::string help_text(Command command) {
                      (command == Command::kPlan ? " [--world N] [--memory SIZE]" : " --output R.h5") + " [options]\n";
   if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
   text += "\nEvery option can also stand in an ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
-  text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
-          block(curvature_options(config.curvature));
+  text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss));
+  if (command == Command::kInputs)
+    return text + block(inputs_options(config.inputs)) + block(compute_options(config.compute)) +
+           block(output_options(config.output)) + block(general_options(run, ini_file));
+  text += block(curvature_options(config.curvature));
   const bool landscape = command == Command::kLandscape || command == Command::kSharpness;
   if (command == Command::kLandscape) text += block(landscape_options(config.landscape));
   if (command == Command::kSharpness) text += block(sharpness_options(config.sharpness));

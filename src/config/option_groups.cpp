@@ -79,14 +79,12 @@ OptionGroup loss_options(LossConfig& c) {
 
 OptionGroup curvature_options(CurvatureConfig& c) {
   OptionGroup group{"Curvature", {}};
-  group.choice("curvature", c.curvature, {Curvature::kHessian, Curvature::kGgn},
-               "the matrix whose spectrum is computed; ggn: the generalised Gauss-Newton matrix");
-  // The next is planned: say that it is missing rather than that it is unknown.
-  auto set = group.options.back().set;
-  group.options.back().set = [set](const std::vector<std::string>& values) {
-    if (values.back() == "fisher") throw UsageError("this version computes hessian and ggn only");
-    set(values);
-  };
+  group.choice("curvature", c.curvature,
+               {Curvature::kHessian, Curvature::kGgn, Curvature::kFisher, Curvature::kEmpiricalFisher},
+               "the matrix whose spectrum is computed; ggn: the generalised Gauss-Newton matrix; fisher: of the "
+               "model's own distribution; empirical_fisher: of gradients' outer products at the data's targets");
+  group.choice("fisher-unit", c.fisher_unit, {FisherUnit::kTerm, FisherUnit::kRow},
+               "empirical_fisher: whose gradients these are, each term's of the loss or each row's");
   return group;
 }
 
@@ -113,7 +111,8 @@ OptionGroup eigs_options(EigsConfig& c) {
 OptionGroup trace_options(TraceConfig& c) {
   OptionGroup group{"Trace (analyze, trace)", {}};
   group.choice("trace-method", c.trace_method,
-               {TraceMethod::kDeflated, TraceMethod::kHutchinson, TraceMethod::kHutchPlusPlus, TraceMethod::kXTrace},
+               {TraceMethod::kDeflated, TraceMethod::kHutchinson, TraceMethod::kHutchPlusPlus, TraceMethod::kXTrace,
+                TraceMethod::kXNysTrace},
                "deflated: Hutchinson on what the Lanczos vectors leave over");
   group.flag("layers", c.layers, "the trace of every parameter tensor, from the same products");
   group.text("diagonal", c.diagonal, "FILE", "write an estimate of the diagonal, by parameter: .h5 or .safetensors");
@@ -210,6 +209,22 @@ OptionGroup checkpoint_options(CheckpointConfig& c) {
   return group;
 }
 
+OptionGroup inputs_options(InputsConfig& c) {
+  OptionGroup group{"Inputs (inputs)", {}};
+  group.texts("vary", c.vary, "NAME",
+              "an input that is varied, or whose embeddings are, where it holds integers (repeatable); default: all "
+              "floating inputs, and where there are none, the embeddings of the others");
+  group.real("rtol-inputs", c.rtol_inputs, 0, 1, false,
+             "a row's eigenvalue is known when its error is below this share of the row's largest |eigenvalue|");
+  group.integer("input-steps", c.input_steps, 1, 100'000, "Lanczos steps of a row at most");
+  group.choice("move", c.move, {InputDirection::kSign, InputDirection::kGradient},
+               "where inputs are moved for the change of their gradient: along its signs, or along itself");
+  group.real("move-by", c.move_by, 0, kLargest, true,
+             "how far, in units of the inputs; 0: a tenth of the norm of the row's inputs");
+  group.integer("fragile", c.fragile, 0, 1'000'000, "how many of the most fragile rows are listed");
+  return group;
+}
+
 OptionGroup plan_options(PlanConfig& c) {
   OptionGroup group{"Plan", {}};
   group.choice("for", c.work, {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace},
@@ -270,11 +285,11 @@ OptionGroup general_options(Invocation& run, std::string& ini_file) {
 }
 
 OptionTable run_options(RunConfig& c) {
-  return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
-                      curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
-                      accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
-                      layout_options(c.layout), checkpoint_options(c.checkpoint), plan_options(c.plan),
-                      landscape_options(c.landscape), sharpness_options(c.sharpness), output_options(c.output)}};
+  return OptionTable{
+      {model_options(c.model), data_options(c.data), loss_options(c.loss), curvature_options(c.curvature),
+       eigs_options(c.eigs), trace_options(c.trace), accuracy_options(c.accuracy), quadrature_options(c.quadrature),
+       compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint), inputs_options(c.inputs),
+       plan_options(c.plan), landscape_options(c.landscape), sharpness_options(c.sharpness), output_options(c.output)}};
 }
 
 }  // namespace hesspect

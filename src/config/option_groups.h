@@ -20,6 +20,7 @@ OptionGroup quadrature_options(QuadratureConfig& config);
 OptionGroup compute_options(ComputeConfig& config);
 OptionGroup layout_options(LayoutConfig& config);
 OptionGroup checkpoint_options(CheckpointConfig& config);
+OptionGroup inputs_options(InputsConfig& config);
 OptionGroup plan_options(PlanConfig& config);
 OptionGroup landscape_options(LandscapeConfig& config);
 OptionGroup sharpness_options(SharpnessConfig& config);

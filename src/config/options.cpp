@@ -25,8 +25,9 @@ namespace po = boost::program_options;
 
 constexpr std::string_view kPrefix = "HESSPECT_";
 
-constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Command::kEigs, Command::kTrace,
-                                 Command::kLandscape, Command::kSharpness, Command::kPlan, Command::kInspect};
+constexpr Command kCommands[] = {Command::kAnalyze, Command::kDensity,   Command::kEigs,
+                                 Command::kTrace,   Command::kLandscape, Command::kSharpness,
+                                 Command::kInputs,  Command::kPlan,      Command::kInspect};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
@@ -261,8 +262,9 @@ std::string to_ini_of_result(const RunConfig& config) {
   RunConfig copy = config;
   std::set<std::string> others = {"model", "weights", "data", "threads"};
   for (const OptionGroup& group :
-       {layout_options(copy.layout), checkpoint_options(copy.checkpoint), plan_options(copy.plan),
-        landscape_options(copy.landscape), sharpness_options(copy.sharpness), output_options(copy.output)})
+       {layout_options(copy.layout), checkpoint_options(copy.checkpoint), inputs_options(copy.inputs),
+        plan_options(copy.plan), landscape_options(copy.landscape), sharpness_options(copy.sharpness),
+        output_options(copy.output)})
     for (const Option& option : group.options)
       if (option.name != "basis-dtype") others.insert(option.name);
   return ini_text(config, others);

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "hesspect/core/text.h"
+#include "hesspect/report/input_summary.h"
 #include "landscape_text.h"
 
 namespace hesspect {
@@ -257,6 +258,7 @@ std::string plot_density(const Density& d) {
 
 std::vector<std::string> findings(const RunResult& r) {
   const Diagnostics& d = r.diagnostics;
+  if (r.inputs) return input_lines(*r.inputs);
   std::vector<std::string> lines;
   line(lines, "loss",
        format_number(d.loss) + ", gradient norm " + format_number(d.gradient_norm) + ", " + format_count(d.parameters) +
@@ -288,8 +290,8 @@ std::string page(const RunResult& r) {
   if (!p.weights_not_covered.empty()) line(lines, "not covered", format_names(p.weights_not_covered));
   line(lines, "data", files_text(p.data));
   line(lines, "matrix",
-       p.curvature + " of the " + (p.reduction == "sum" ? "summed " : "") + "loss " + p.loss_kind + ", " + p.dtype +
-           " on " + p.device);
+       p.curvature + (r.inputs ? " in the inputs" : "") + " of the " + (p.reduction == "sum" ? "summed " : "") +
+           "loss " + p.loss_kind + ", " + p.dtype + " on " + p.device);
   line(lines, "ranks", ranks_text(p, r.diagnostics));
   line(lines, "rows", rows_text(r.diagnostics));
   line(lines, "basis", basis_text(r.diagnostics));

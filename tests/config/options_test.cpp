@@ -123,8 +123,15 @@ TEST(Options, ValuesAreChecked) {
             "--precision bf16 needs --dtype float32: in float64 matrices are multiplied in full");
   EXPECT_EQ(usage_error(with({"--precision", "fp32", "--dtype", "float64"})), "");
   EXPECT_EQ(usage_error(with({"--precision", "tf32"})), "");
-  EXPECT_EQ(usage_error(with({"--curvature", "fisher"})),
-            "--curvature fisher: this version computes hessian and ggn only");
+  EXPECT_EQ(usage_error(with({"--curvature", "fischer"})),
+            "--curvature fischer: expected hessian, ggn, fisher or empirical_fisher (did you mean 'fisher'?)");
+  EXPECT_EQ(usage_error(with({"--curvature", "fisher", "--fisher-unit", "row"})),
+            "--fisher-unit belongs to --curvature empirical_fisher, not to fisher");
+  EXPECT_EQ(usage_error(with({"--curvature", "empirical_fisher", "--fisher-unit", "row"})), "");
+  EXPECT_EQ(usage_error(with({"--trace-method", "xnystrace"})),
+            "--trace-method xnystrace needs a positive semi-definite matrix, --curvature ggn, fisher or "
+            "empirical_fisher: the Hessian has negative eigenvalues; xtrace takes any");
+  EXPECT_EQ(usage_error(with({"--trace-method", "xnystrace", "--curvature", "ggn"})), "");
   EXPECT_EQ(usage_error(with({"--input", "x"})), "--input x: expected NAME=DATASET, got 'x'");
   EXPECT_EQ(usage_error(with({"--input", "x=a,x=b"})), "--input x=a,x=b: 'x' is given twice");
   EXPECT_EQ(usage_error(with({"--unit-rows", "0"})), "--unit-rows 0: expected all or an integer of at least 1");
@@ -468,8 +475,9 @@ TEST(Options, Accuracy) {
             "--confidence 0.49: expected a number, at least 0.5 and below 0.99999");
   EXPECT_NE(usage_error(with({"--confidence", "0.99999"})), "");
   EXPECT_NE(usage_error(with({"--rtol-trace", "-0.1"})), "");
-  EXPECT_EQ(usage_error(with({"--trace-method", "hutchpp"})),
-            "--trace-method hutchpp: expected deflated, hutchinson, hutch++ or xtrace (did you mean 'hutch++'?)");
+  EXPECT_EQ(
+      usage_error(with({"--trace-method", "hutchpp"})),
+      "--trace-method hutchpp: expected deflated, hutchinson, hutch++, xtrace or xnystrace (did you mean 'hutch++'?)");
   const std::string help = help_text(Command::kAnalyze);
   for (const char* option :
        {"--magnitude", "--method", "--block", "--max-basis", "--true-residuals", "--eigenvectors", "--trace-method",

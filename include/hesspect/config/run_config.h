@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "hesspect/core/basis_memory.h"
+#include "hesspect/core/curvature.h"
 #include "hesspect/core/element_type.h"
+#include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/product_mode.h"
 #include "hesspect/core/random_probe.h"
@@ -17,15 +19,13 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kLandscape, kSharpness };
-enum class Curvature { kHessian, kGgn };
+enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kLandscape, kSharpness, kInputs };
 enum class EigenMethod { kLanczos, kPower };
-enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
+enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace, kXNysTrace };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 
 /// The names that options and results have.
 std::string to_string(Command command);
-std::string to_string(Curvature curvature);
 std::string to_string(EigenMethod method);
 std::string to_string(TraceMethod method);
 std::string to_string(DeviceChoice device);
@@ -75,6 +75,7 @@ struct LossConfig {
 
 struct CurvatureConfig {
   Curvature curvature = Curvature::kHessian;
+  FisherUnit fisher_unit = FisherUnit::kTerm;  // empirical_fisher
 };
 
 struct EigsConfig {
@@ -149,6 +150,16 @@ struct CheckpointConfig {
   bool resume = false;
 };
 
+/// What the command `inputs` measures.
+struct InputsConfig {
+  std::vector<std::string> vary;  // inputs; none: floating ones, else the embeddings of the others
+  double rtol_inputs = 0.01;      // of an eigenvalue's error, over the row's largest |eigenvalue|
+  std::int64_t input_steps = 100;
+  InputDirection move = InputDirection::kSign;
+  double move_by = 0;  // 0: a tenth of the norm of the row's inputs
+  std::int64_t fragile = 20;
+};
+
 /// What the command `plan` plans.
 struct PlanConfig {
   Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace
@@ -198,6 +209,7 @@ struct RunConfig {
   ComputeConfig compute;
   LayoutConfig layout;
   CheckpointConfig checkpoint;
+  InputsConfig inputs;
   PlanConfig plan;
   LandscapeConfig landscape;
   SharpnessConfig sharpness;

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/spectrum/estimates.h"
@@ -111,6 +112,7 @@ struct RunResult {
   std::optional<Sharpness> sharpness;
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
+  std::optional<InputSharpness> inputs;
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;
