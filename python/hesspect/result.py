@@ -83,6 +83,13 @@ Result.__doc__ = "\n".join([
     "products: Hessian-vector products by what they were taken for, and \"total\""])
 
 
+def by_path(result: Result, path: str):
+    """The value of /entry/PATH, or None where neither the result nor the schema has it."""
+    name = _attribute(path)
+    value = getattr(result, name, None) if name in _FIELDS else None
+    return None if isinstance(value, tuple) and not value else value
+
+
 def _texts(node):
     if node.dtype.kind not in "OS":
         return ()
