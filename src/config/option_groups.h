@@ -22,6 +22,7 @@ OptionGroup layout_options(LayoutConfig& config);
 OptionGroup checkpoint_options(CheckpointConfig& config);
 OptionGroup plan_options(PlanConfig& config);
 OptionGroup output_options(OutputConfig& config);
+OptionGroup report_options(ReportConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config
 OptionGroup general_options(Invocation& run, std::string& ini_file);
 

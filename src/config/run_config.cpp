@@ -14,7 +14,7 @@ std::string name_of(Enum value, const char* const (&names)[count]) {
 }  // namespace
 
 std::string to_string(Command command) {
-  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect"});
+  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "report", "compare"});
 }
 
 std::string to_string(Curvature curvature) { return name_of(curvature, {"hessian", "ggn"}); }
@@ -24,5 +24,7 @@ std::string to_string(EigenMethod method) { return name_of(method, {"lanczos", "
 std::string to_string(TraceMethod method) { return name_of(method, {"deflated", "hutchinson", "hutch++", "xtrace"}); }
 
 std::string to_string(DeviceChoice device) { return name_of(device, {"auto", "cpu", "cuda"}); }
+
+std::string to_string(ReportFormat format) { return name_of(format, {"text", "json", "html"}); }
 
 }  // namespace hesspect

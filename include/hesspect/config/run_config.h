@@ -17,11 +17,16 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect };
+enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kReport, kCompare };
 enum class Curvature { kHessian, kGgn };
 enum class EigenMethod { kLanczos, kPower };
 enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
+
+enum class ReportFormat { kText, kJson, kHtml };
+
+/// Whether the command reads earlier results and computes nothing: `report` and `compare`.
+inline bool reads_results(Command command) { return command == Command::kReport || command == Command::kCompare; }
 
 /// The names that options and results have.
 std::string to_string(Command command);
@@ -29,6 +34,7 @@ std::string to_string(Curvature curvature);
 std::string to_string(EigenMethod method);
 std::string to_string(TraceMethod method);
 std::string to_string(DeviceChoice device);
+std::string to_string(ReportFormat format);
 
 struct ModelConfig {
   std::string model;                 // .pt2
@@ -165,6 +171,13 @@ struct OutputConfig {
   std::string trace_json;  // a timeline of the run; empty: none
 };
 
+/// How `report` and `compare` write what they say.
+struct ReportConfig {
+  ReportFormat format = ReportFormat::kText;
+  double momentum = 0.9;  // of the stable steps with momentum
+  double damping = 0;     // a further constant of the effective dimension; 0: none
+};
+
 struct RunConfig {
   ModelConfig model;
   DataConfig data;
@@ -179,6 +192,7 @@ struct RunConfig {
   CheckpointConfig checkpoint;
   PlanConfig plan;
   OutputConfig output;
+  ReportConfig report;
 };
 
 }  // namespace hesspect
