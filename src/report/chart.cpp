@@ -111,7 +111,11 @@ std::string escaped(const std::string& text) {
 
 Axis::Axis(Kind kind, double low, double high, double threshold)
     : kind_(kind), low_(low), high_(high), threshold_(threshold) {
-  if (!(high_ > low_)) high_ = low_ + (low_ != 0 ? std::abs(low_) : 1);
+  if (!std::isfinite(low_)) low_ = kind_ == Kind::kLog ? 1 : 0;
+  if (kind_ == Kind::kLog && !(low_ > 0)) low_ = 1e-300;
+  if (!(high_ > low_) || !std::isfinite(high_ - low_)) high_ = low_ + (low_ != 0 ? std::abs(low_) : 1);
+  const double reach = std::max(std::abs(low_), std::abs(high_));
+  if (!(threshold_ > 1e-30 * reach) || !std::isfinite(threshold_)) threshold_ = 1e-6 * reach;
 }
 
 Axis Axis::linear(double low, double high) { return {Kind::kLinear, low, high, 1}; }
@@ -207,13 +211,13 @@ void Chart::mark(double x, double y, double low, double high, const std::string&
 }
 
 void Chart::vertical(double x, const std::string& css, const std::string& tip) {
-  if (x < x_.low() || x > x_.high()) return;
+  if (!(x >= x_.low() && x <= x_.high())) return;
   marks_ +=
       tipped("line", attributes(css, {{"x1", px(x)}, {"x2", px(x)}, {"y1", kTop}, {"y2", kHeight - kBottom}}), tip);
 }
 
 void Chart::stem(double x, const std::string& css, const std::string& tip) {
-  if (x < x_.low() || x > x_.high()) return;
+  if (!(x >= x_.low() && x <= x_.high())) return;
   const double foot = kHeight - kBottom;
   marks_ += tipped("line", attributes(css, {{"x1", px(x)}, {"x2", px(x)}, {"y1", foot - 15}, {"y2", foot}}), tip);
 }

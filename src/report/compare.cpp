@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "hesspect/core/errors.h"
@@ -118,7 +119,7 @@ std::vector<ComparedFigure> compared_figures(const std::vector<NamedResult>& res
         const bool here = f < of_key[i].size();
         figures.push_back(here ? of_key[i][f] : of_key[i].empty() ? Figure{} : of_key[i].front());
         if (effective && figures.front().known() && of_key[i].front().known())
-          figures.back() = effective_dimension(results[i].result, std::stod(figures.front().of.substr(4)));
+          figures.back() = effective_dimension(results[i].result, std::strtod(figures.front().of.c_str() + 4, nullptr));
       }
       rows.push_back(side_by_side(figures));
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <optional>
 
 #include "hesspect/core/errors.h"
@@ -25,6 +26,16 @@ Figure missing(const std::string& key, const std::string& why) {
   figure.key = key;
   figure.missing = why;
   return figure;
+}
+
+/// Says of a number that is none that it is none.
+void check_finite(std::vector<Figure>& figures) {
+  for (Figure& figure : figures)
+    if (figure.known() && !std::isfinite(figure.value)) {
+      const std::string key = figure.key, of = figure.of;
+      figure = missing(key, "it came out as no finite number: the result is broken, or lacks what it is made of");
+      figure.of = of;
+    }
 }
 
 std::string percent_text(double share) { return format_number(100 * share) + " %"; }
@@ -176,7 +187,14 @@ bool has_probes(const RunResult& r) { return !r.quadrature.empty() && r.cumulati
 
 const char* const kNoProbes = "no density was computed: 'density' or 'analyze'";
 
-double confidence_of(const RunResult& r) { return r.cumulative ? r.cumulative->confidence : 0.9; }
+/// @throws InputError for what is no probability
+double checked(double confidence) {
+  if (!(confidence > 0 && confidence < 1))
+    throw InputError("the result has a confidence of " + format_number(confidence) + ": it is broken");
+  return confidence;
+}
+
+double confidence_of(const RunResult& r) { return checked(r.cumulative ? r.cumulative->confidence : 0.9); }
 
 std::string probes_interval(const RunResult& r) {
   const std::size_t probes = r.quadrature.size();
@@ -221,7 +239,7 @@ Figure negative_mass(const RunResult& r) {
     figure.lower = share.lower;
     figure.upper = share.upper;
   } else {
-    const double width = normal_quantile(c.confidence) * c.negative_mass.standard_error;
+    const double width = normal_quantile(checked(c.confidence)) * c.negative_mass.standard_error;
     figure.value = c.negative_mass.value;
     figure.lower = std::max(0.0, figure.value - width);
     figure.upper = std::min(1.0, figure.value + width);
@@ -289,7 +307,8 @@ void add_bulk(std::vector<Figure>& figures, const RunResult& r) {
 }  // namespace
 
 double noise_floor(const RunResult& r) {
-  double floor = r.cumulative ? r.cumulative->zero_width : kZeroWidth * largest_magnitude(r);
+  double floor = kZeroWidth * largest_magnitude(r);
+  if (r.cumulative && std::isfinite(r.cumulative->zero_width)) floor = std::max(0.0, r.cumulative->zero_width);
   if (std::isfinite(r.diagnostics.precision.moved)) floor = std::max(floor, 2 * r.diagnostics.precision.moved);
   return floor;
 }
@@ -329,7 +348,7 @@ Figure effective_dimension(const RunResult& r, double c) {
 std::vector<Figure> layer_figures(const RunResult& r) {
   std::vector<Figure> figures;
   const double samples = r.trace ? static_cast<double>(r.trace->samples) : 0;
-  const double confidence = r.trace ? r.trace->confidence : 0.9;
+  const double confidence = checked(r.trace ? r.trace->confidence : 0.9);
   for (const LayerEstimate& layer : r.layers) {
     Figure figure;
     figure.key = "layer_trace";
@@ -345,6 +364,7 @@ std::vector<Figure> layer_figures(const RunResult& r) {
     figure.falling = {samples, 0.5, 0};
     figures.push_back(figure);
   }
+  check_finite(figures);
   return figures;
 }
 
@@ -371,13 +391,14 @@ std::vector<Figure> figures_of(const RunResult& r, const FigureOptions& options)
     if (options.damping > 0) constants.push_back(options.damping);
     const double top = largest.known() ? largest.value : r.cumulative->range_hi;
     for (const double share : {1e-1, 1e-2, 1e-3})
-      if (top > 0) constants.push_back(std::stod(format_number(share * top)));  // as it is told
+      if (top > 0) constants.push_back(std::strtod(format_number(share * top).c_str(), nullptr));  // as it is told
     for (const double c : constants) figures.push_back(effective_dimension(r, c));
     if (constants.empty()) figures.push_back(missing("effective_dimension", "no eigenvalue is above zero"));
   }
   figures.push_back(negative_mass(r));
   figures.push_back(negative_share(r));
   add_bulk(figures, r);
+  check_finite(figures);
   return figures;
 }
 

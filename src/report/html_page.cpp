@@ -26,9 +26,11 @@ std::string number_html(std::string text) {
   return out;
 }
 
-std::string number_html(double value) { return number_html(format_number(value)); }
+std::string number_html(double value) { return std::isfinite(value) ? number_html(format_number(value)) : "not known"; }
 
-std::string value_html(const Figure& figure) { return number_html(rounded_text(figure.value, figure)); }
+std::string value_html(const Figure& figure) {
+  return figure.known() ? number_html(rounded_text(figure.value, figure)) : "not known";
+}
 
 std::string interval_html(const Figure& figure) {
   if (!figure.has_interval()) return "";
@@ -66,7 +68,7 @@ std::string figure_row(const Figure& figure) {
   const std::string about = element("p", escaped(d.definition)) +
                             element("p", element("b", "From") + " " + escaped(d.source) + ".") +
                             element("p", element("b", "Against") + " " + escaped(d.against));
-  std::string value = figure.known() ? value_html(figure) : "not known";
+  std::string value = value_html(figure);
   if (figure.known() && !d.unit.empty()) value += " " + element("span", escaped(d.unit), "soft");
   std::string told = escaped(figure.known() ? figure.interval : figure.missing);
   if (!figure.note.empty()) told += (told.empty() ? "" : "; ") + escaped(figure.note);
