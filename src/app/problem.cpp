@@ -1,5 +1,8 @@
 #include "problem.h"
 
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 
 #include "hesspect/comm/agree.h"
@@ -284,6 +287,24 @@ ParameterParts parameter_parts(const Program& program) {
   }
   parts.offsets.push_back(program.layout().size());
   return parts;
+}
+
+StepToWeights step_to_weights(const RunConfig& config, const std::string& weights, const Problem& problem) {
+  RunConfig other_config = config;
+  other_config.model.weights = {weights};
+  const at::ScalarType dtype = problem.program->options().dtype;
+  const LoadedProgram other = load_program(other_config, Weights::kRequired, dtype, at::kCPU);
+  const auto& own_entries = problem.program->layout().entries();
+  const auto& other_entries = other.program->layout().entries();
+  const bool same = std::ranges::equal(own_entries, other_entries, [](const auto& a, const auto& b) {
+    return a.name == b.name && a.shape == b.shape && a.offset == b.offset;
+  });
+  if (!same)
+    throw InputError(quote(weights) +
+                     " ties other parameters than the model's own weights: there is no line between them");
+  at::NoGradGuard no_grad;
+  return {other.program->flat_parameters() - problem.program->flat_parameters().cpu(),
+          problem.program->unlike(*other.program)};
 }
 
 DataShard first_rows(const Problem& problem, std::int64_t rows) {

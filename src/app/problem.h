@@ -50,6 +50,14 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
 /// Where the parameter tensors lie in the flat vector, and their names.
 ParameterParts parameter_parts(const Program& program);
 
+/// From the program's parameters to those that another state dict has: the step between them, [n], in host memory.
+struct StepToWeights {
+  at::Tensor step;
+  std::vector<std::string> other_buffers;  // which the state dict has other numbers for, and the program keeps its own
+};
+/// @throws InputError as a run with these weights, or where they tie other parameters
+StepToWeights step_to_weights(const RunConfig& config, const std::string& weights, const Problem& problem);
+
 /// The first rows of the data, at most so many.
 DataShard first_rows(const Problem& problem, std::int64_t rows);
 

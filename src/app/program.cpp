@@ -9,6 +9,7 @@
 #include "hesspect/core/text.h"
 #include "hesspect/io/fields.h"
 #include "inspect.h"
+#include "landscape.h"
 #include "planning.h"
 #include "reporting.h"
 #include "smooth.h"
@@ -63,7 +64,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     set_log_level(output.quiet ? LogLevel::kQuiet : output.verbose ? LogLevel::kDebug : LogLevel::kInfo);
   const bool smoothing = run.command == Command::kDensity && !output.from.empty();
   if (run.help || run.version || run.print_config || smoothing || run.command == Command::kInspect ||
-      run.command == Command::kPlan || reads_results(run.command))
+      run.command == Command::kPlan || run.command == Command::kLandscape || reads_results(run.command))
     signal.release();
   if (run.help) return print(host, help_text(run.command));
   if (run.version) return print(host, version_text());
@@ -84,6 +85,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     return static_cast<int>(fits ? ExitCode::kDone : ExitCode::kOutOfMemory);
   }
   if (smoothing) return smooth_again(run, argv, host);
+  if (run.command == Command::kLandscape) return run_landscape(run, argv, host);
   return run_spectrum(run, argv, signal, host);
 }
 

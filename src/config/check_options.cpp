@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <limits>
 
+#include "hesspect/config/direction.h"
 #include "hesspect/config/options.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
@@ -105,6 +106,25 @@ void check_files(const RunConfig& c, bool eigenvalues, bool trace, Command work)
   if (!vectors.empty() && vectors == diagonal) throw UsageError("--eigenvectors and --diagonal name the same file");
 }
 
+void check_landscape(const RunConfig& c, Command work) {
+  const LandscapeConfig& landscape = c.landscape;
+  if (work != Command::kLandscape) {
+    if (!landscape.directions.empty() || !landscape.spans.empty() || !landscape.directions_file.empty())
+      throw UsageError("--direction, --span and --directions-file belong to 'landscape', not to '" + to_string(work) +
+                       "'");
+    return;
+  }
+  const std::size_t directions = directions_from(landscape.directions).size();
+  if (landscape.spans.size() > directions)
+    throw UsageError("--span is given " + std::to_string(landscape.spans.size()) + " times, for " +
+                     std::to_string(directions) + (directions == 1 ? " direction" : " directions"));
+  if (!landscape.directions_file.empty()) check_vectors_file("directions-file", landscape.directions_file, c.output);
+  if (!c.quadrature.reorthogonalize)
+    throw UsageError("'landscape' needs --reorthogonalization full: eigenvectors are made from the Lanczos vectors");
+  if (c.layout.groups > 1)
+    throw UsageError("'landscape' has one group of ranks, not --groups " + std::to_string(c.layout.groups));
+}
+
 }  // namespace
 
 void resolve_defaults(RunConfig& c, const std::set<std::string>& given) {
@@ -161,6 +181,7 @@ void check_whole(const Invocation& run) {
   if (trace && !c.quadrature.reorthogonalize && c.trace.trace_method == TraceMethod::kDeflated)
     throw UsageError("--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
   check_files(c, eigenvalues, trace, work);
+  check_landscape(c, work);
   check_rows_options(c);
 }
 

@@ -57,6 +57,7 @@ std::string help_text(Command command) {
            "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
+           "  landscape the loss along eigenvectors, random directions or the way to another checkpoint\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
            "  inspect   what a .pt2, a state dict, a data file or a result holds\n"
            "  report    what results say of their models, with intervals, sources and objections\n"
@@ -78,11 +79,16 @@ std::string help_text(Command command) {
   text += "\nEvery option can also stand in an ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
   text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
           block(curvature_options(config.curvature));
+  const bool landscape = command == Command::kLandscape;
+  if (landscape) text += block(landscape_options(config.landscape));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
-  if (command != Command::kDensity && command != Command::kEigs) text += block(trace_options(config.trace));
-  text += block(accuracy_options(config.accuracy)) + block(quadrature_options(config.quadrature)) +
-          block(compute_options(config.compute)) + block(layout_options(config.layout));
-  text += block(command == Command::kPlan ? plan_options(config.plan) : checkpoint_options(config.checkpoint));
+  if (command != Command::kDensity && command != Command::kEigs && !landscape)
+    text += block(trace_options(config.trace));
+  if (!landscape) text += block(accuracy_options(config.accuracy));
+  text += block(quadrature_options(config.quadrature)) + block(compute_options(config.compute)) +
+          block(layout_options(config.layout));
+  if (!landscape)
+    text += block(command == Command::kPlan ? plan_options(config.plan) : checkpoint_options(config.checkpoint));
   text += block(output_options(config.output)) + block(general_options(run, ini_file));
   return text;
 }

@@ -211,6 +211,20 @@ OptionGroup plan_options(PlanConfig& c) {
   return group;
 }
 
+OptionGroup landscape_options(LandscapeConfig& c) {
+  OptionGroup group{"Landscape", {}};
+  group.texts("direction", c.directions, "WHAT",
+              "along what: eigenvector:I (from 1 for the largest eigenvalues, from -1 for the smallest), random:I "
+              "(filter-normalised), gradient, or weights:FILE (towards those); once or twice; default: eigenvector:1 "
+              "and eigenvector:2");
+  group.integer("points", c.points, 3, 10'001, "of each direction");
+  group.spans("span", c.spans,
+              "of a direction's coordinate, in lengths of the direction (repeatable, in their order); default: to "
+              "where the quadratic model doubles the loss; random: 1; weights: -0.5:1.5");
+  group.text("directions-file", c.directions_file, "FILE", "write the directions, by parameter: .h5 or .safetensors");
+  return group;
+}
+
 OptionGroup output_options(OutputConfig& c) {
   OptionGroup group{"Output", {}};
   group.text("output", c.output, "FILE", "the result, HDF5");
@@ -247,7 +261,7 @@ OptionTable run_options(RunConfig& c) {
                       curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
                       accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
                       layout_options(c.layout), checkpoint_options(c.checkpoint), plan_options(c.plan),
-                      output_options(c.output), report_options(c.report)}};
+                      landscape_options(c.landscape), output_options(c.output), report_options(c.report)}};
 }
 
 }  // namespace hesspect

@@ -21,6 +21,7 @@ OptionGroup compute_options(ComputeConfig& config);
 OptionGroup layout_options(LayoutConfig& config);
 OptionGroup checkpoint_options(CheckpointConfig& config);
 OptionGroup plan_options(PlanConfig& config);
+OptionGroup landscape_options(LandscapeConfig& config);
 OptionGroup output_options(OutputConfig& config);
 OptionGroup report_options(ReportConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config

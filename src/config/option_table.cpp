@@ -89,6 +89,20 @@ NumbersOrArray read_numbers_or_array(const std::string& text) {
   return value;
 }
 
+std::pair<double, double> read_span(const std::string& text) {
+  const auto colon = text.find(':');
+  double low = 0, high = 0;
+  bool read = read_number(text.substr(colon == std::string::npos ? 0 : colon + 1), high);
+  if (colon == std::string::npos)
+    low = -high;
+  else
+    read = read_number(text.substr(0, colon), low) && read;
+  if (!read || !std::isfinite(low) || !std::isfinite(high))
+    throw UsageError("expected W or LOW:HIGH, as 0.5 or -0.5:1.5");
+  if (!(low < high)) throw UsageError("the span is empty: its low end is not below its high end");
+  return {low, high};
+}
+
 }  // namespace
 
 void OptionGroup::text(std::string name, std::string& field, std::string value_name, std::string help) {
@@ -246,6 +260,20 @@ void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std
                      [&field] {
                        Values values;
                        for (const auto& [key, array] : field) values.push_back(key + "=" + array);
+                       return values;
+                     }});
+}
+
+void OptionGroup::spans(std::string name, std::vector<std::pair<double, double>>& field, std::string help) {
+  options.push_back({std::move(name), "W|LOW:HIGH", std::move(help), true,
+                     [&field](const Values& values) {
+                       field.clear();
+                       for (const std::string& value : values) field.push_back(read_span(value));
+                     },
+                     [&field] {
+                       Values values;
+                       for (const auto& [low, high] : field)
+                         values.push_back(number_text(low) + ":" + number_text(high));
                        return values;
                      }});
 }

@@ -25,8 +25,9 @@ namespace po = boost::program_options;
 
 constexpr std::string_view kPrefix = "HESSPECT_";
 
-constexpr Command kCommands[] = {Command::kAnalyze, Command::kDensity, Command::kEigs,   Command::kTrace,
-                                 Command::kPlan,    Command::kInspect, Command::kReport, Command::kCompare};
+constexpr Command kCommands[] = {Command::kAnalyze, Command::kDensity,   Command::kEigs,
+                                 Command::kTrace,   Command::kLandscape, Command::kPlan,
+                                 Command::kInspect, Command::kReport,    Command::kCompare};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
@@ -261,8 +262,9 @@ std::string to_ini(const RunConfig& config) { return ini_text(config, {}); }
 std::string to_ini_of_result(const RunConfig& config) {
   RunConfig copy = config;
   std::set<std::string> others = {"model", "weights", "data", "threads"};
-  for (const OptionGroup& group : {layout_options(copy.layout), checkpoint_options(copy.checkpoint),
-                                   plan_options(copy.plan), output_options(copy.output), report_options(copy.report)})
+  for (const OptionGroup& group :
+       {layout_options(copy.layout), checkpoint_options(copy.checkpoint), plan_options(copy.plan),
+        landscape_options(copy.landscape), output_options(copy.output), report_options(copy.report)})
     for (const Option& option : group.options)
       if (option.name != "basis-dtype") others.insert(option.name);
   return ini_text(config, others);

@@ -14,7 +14,8 @@ std::string name_of(Enum value, const char* const (&names)[count]) {
 }  // namespace
 
 std::string to_string(Command command) {
-  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "report", "compare"});
+  return name_of(command,
+                 {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "landscape", "report", "compare"});
 }
 
 std::string to_string(Curvature curvature) { return name_of(curvature, {"hessian", "ggn"}); }

@@ -17,6 +17,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
 #include "local_loss.h"
+#include "operator_parts.h"
 #include "product_trials.h"
 #include "warm_products.h"
 
@@ -497,6 +498,8 @@ std::vector<OpSeconds> HessianOperator::op_seconds() const {
   if (!impl_->local.choice().tangent) return {};
   return impl_->local.tangent_program().seconds();
 }
+
+OperatorParts HessianOperator::parts() { return {impl_->local, impl_->batches, impl_->divisor}; }
 
 void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
   impl_->apply(std::span<const at::Tensor>(&x_local, 1), std::span<at::Tensor>(&y_local, 1));

@@ -8,6 +8,7 @@
 //   v.index(name, rows, label)              the same, counted from 0
 //   v.dimension(name)                       the columns that follow have an axis without a coordinate
 //   v.column(name, rows, [field,] label)    an entry for each row
+//   v.second_grid(name, values, label)      an ascending coordinate of the second axis of the tables that follow
 //   v.second_axis(name, lengths, label)     how far each row of the tables that follow goes
 //   v.table(name, rows, [field,] label)     [rows, longest row], NaN beyond a row's end
 //   v.derived…(name, value, label)          written for people, and never read
@@ -257,6 +258,47 @@ void fields(auto& v, Is<ProcessInfo> auto& p) {
   v("end_time", p.end_time, {"End, UTC"});
 }
 
+template <Is<Landscape> L>
+void fields(auto& v, L& l) {
+  constexpr const char* kLength = "lengths of the direction";
+  if (l.beta.size() > 1)
+    v.plot("loss", {"alpha", "beta"}, "Mean loss along two directions through the parameters");
+  else
+    v.plot("loss_line", {"alpha"}, "Mean loss along a direction through the parameters");
+  v.grid("alpha", l.alpha, {"Coordinate along the first direction", kLength, kVersion + 1});
+  std::vector<double> line;
+  for (const auto& row : l.loss) line.push_back(row.front());
+  v.derived_column("loss_line", line,
+                   {"Mean loss at the first beta: all there is along one direction", "loss", kVersion + 1});
+  v.second_grid("beta", l.beta,
+                {"Coordinate along the second direction; 0 alone where there is one", kLength, kVersion + 1});
+  v.table("loss", l.loss, {"Mean loss; not finite where the model overflows", "loss", kVersion + 1});
+  v.table("quadratic", l.quadratic,
+          {"Quadratic model of it, by gradient and curvature at the start", "loss", kVersion + 1});
+  v("loss_at_start", l.loss_at_start, {"Mean loss at the parameters", "loss", kVersion + 1});
+  v("cross", l.cross, {"d1'Hd2 of two directions", "loss", kVersion + 1});
+  v("tolerance", l.tolerance,
+    {"How much the quadratic model's change may be off, of itself, within the radius of validity", "", kVersion + 1});
+  v("rounding", l.rounding, {"What losses are exact to, at best", "loss", kVersion + 1});
+  auto& d = l.directions;
+  using D = LandscapeDirection;
+  v.dimension("direction");
+  v.column("direction", d, &D::name, {"Directions", "", kVersion + 1});
+  v.column("norm", d, &D::norm, {"Length of the direction", "parameter", kVersion + 1});
+  v.column("slope", d, &D::slope, {"g'd: the loss's change a length of the direction", "loss", kVersion + 1});
+  v.column("bend", d, &D::bend, {"d'Hd", "loss", kVersion + 1});
+  v.column("low", d, &D::low, {"Lowest coordinate looked at", kLength, kVersion + 1});
+  v.column("high", d, &D::high, {"Highest coordinate looked at", kLength, kVersion + 1});
+  v.column("valid_below", d, &D::valid_below,
+           {"How far out on the negative side the quadratic model holds", kLength, kVersion + 1});
+  v.column("valid_below_fails", d, &D::valid_below_fails,
+           {"The next step out, at which it fails; infinite: none as far as low", kLength, kVersion + 1});
+  v.column("valid_above", d, &D::valid_above,
+           {"How far out on the positive side the quadratic model holds", kLength, kVersion + 1});
+  v.column("valid_above_fails", d, &D::valid_above_fails,
+           {"The next step out, at which it fails; infinite: none as far as high", kLength, kVersion + 1});
+}
+
 void fields(auto& v, Is<Diagnostics> auto& d) {
   v("symmetry_error", d.symmetry_error,
     {"|u'Hv - v'Hu| / (|u| |Hv| + |v| |Hu|) for two random vectors; NaN: not measured"});
@@ -340,6 +382,7 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
   v.group("layers", "NXdata", r.layers);
   v.group("quadrature", "NXdata", r.quadrature);
+  v.group("landscape", "NXdata", r.landscape);
   v.group("process", "NXprocess", r.process);
   v.group("diagnostics", "NXcollection", r.diagnostics, [&](auto& g, auto&) {
     g("warnings", r.warnings, {"Warnings of the run"});

@@ -85,14 +85,21 @@ class ResultReader {
   void derived_column(const std::string&, const auto&, const Label&) {}
 
   void second_axis(const std::string&, const std::vector<std::int64_t>& lengths, const Label&) { lengths_ = lengths; }
+  void second_grid(const std::string& name, std::vector<double>& values, const Label& label) {
+    const auto rows = rows_;
+    grid(name, values, label);
+    rows_ = rows;
+    lengths_.assign(rows.value_or(0), static_cast<std::int64_t>(values.size()));
+  }
   void table(const std::string& name, auto& rows, auto field, const Label&) {
     const auto dims = file_.dims(group_ + name);
-    require(dims.size() == 2 && dims[0] == lengths_.size(), name + " is not of the shape [probes, steps]");
+    require(dims.size() == 2 && dims[0] == lengths_.size(), name + " has other rows than its axes say");
     const std::size_t longest = dims[1];
     const auto values = file_.values<double>(group_ + name);
     rows.resize(lengths_.size());
     for (std::size_t r = 0; r < rows.size(); ++r) {
-      require(lengths_[r] >= 1 && static_cast<std::size_t>(lengths_[r]) <= longest, "steps_taken is out of range");
+      require(lengths_[r] >= 1 && static_cast<std::size_t>(lengths_[r]) <= longest,
+              name + " is shorter than its axes say");
       const auto begin = values.begin() + static_cast<std::ptrdiff_t>(r * longest);
       std::invoke(field, rows[r]).assign(begin, begin + lengths_[r]);
     }

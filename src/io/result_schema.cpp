@@ -62,6 +62,10 @@ class Printer {
     second_axis_ = name;
     line(name, "int64", {name}, label);
   }
+  void second_grid(const std::string& name, const std::vector<double>&, const hdf5::Label& label) {
+    second_axis_ = name;
+    line(name, "float64", {name}, label);
+  }
   void table(const std::string& name, const auto&, const hdf5::Label& label) {
     line(name, "float64", {axis_, second_axis_}, label);
   }

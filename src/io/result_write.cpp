@@ -87,6 +87,11 @@ class ResultWriter {
     longest_ = lengths.empty() ? 0 : static_cast<std::size_t>(*std::max_element(lengths.begin(), lengths.end()));
     put(group_, name, counting(longest_), {longest_}, label);
   }
+  void second_grid(const std::string& name, const std::vector<double>& values, const Label& label) {
+    second_axis_ = name;
+    longest_ = values.size();
+    put(group_, name, values, {longest_}, label);
+  }
   void table(const std::string& name, const auto& rows, auto field, const Label& label) {
     std::vector<double> values(rows.size() * longest_, std::numeric_limits<double>::quiet_NaN());
     for (std::size_t r = 0; r < rows.size(); ++r) {
@@ -120,6 +125,7 @@ class ResultWriter {
 
 std::string default_plot(const RunResult& r) {
   if (r.density) return "density";
+  if (r.landscape) return "landscape";
   if (r.eigenvalues) return "eigenvalues";
   return r.quadrature.empty() && !r.layers.empty() ? "layers" : "quadrature";
 }

@@ -175,4 +175,11 @@ void Program::check_finite() const {
       check(tensor.is_parameter ? "parameter" : "buffer", tensor.name, tensor.tensor, tensor.is_parameter);
 }
 
+std::vector<std::string> Program::unlike(const Program& other) const {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < std::min(impl_->tensors.size(), other.impl_->tensors.size()); ++i)
+    if (!at::equal(impl_->tensors[i].tensor, other.impl_->tensors[i].tensor)) names.push_back(impl_->tensors[i].name);
+  return names;
+}
+
 }  // namespace hesspect

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "hesspect/core/text.h"
+#include "landscape_text.h"
 
 namespace hesspect {
 namespace {
@@ -261,6 +262,8 @@ std::vector<std::string> findings(const RunResult& r) {
        format_number(d.loss) + ", gradient norm " + format_number(d.gradient_norm) + ", " + format_count(d.parameters) +
            " parameters");
   if (r.eigenvalues) add_eigenvalues(lines, *r.eigenvalues);
+  if (r.landscape)
+    for (const auto& [name, text] : landscape_lines(*r.landscape)) line(lines, name, text);
   if (r.trace) line(lines, "trace", trace_text(*r.trace));
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));

@@ -6,6 +6,7 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/run/write_vectors.h"
 #include "hesspect/spectrum/probe.h"
 
 namespace hesspect {
@@ -107,38 +108,12 @@ EigenOptions Context::eigen_options() const {
   return options;
 }
 
-/// A vector whole, on the group's first rank; empty elsewhere. Collective over the group.
-at::Tensor Context::gathered(const at::Tensor& local) const {
-  at::Tensor full = agreed(comm, [&] { return at::empty({op.shard().padded()}, local.options()); });
-  comm.all_gather(local, full);
-  return agreed(comm, [&] { return leads() ? full.narrow(0, 0, op.shard().n).cpu() : at::Tensor(); });
-}
-
 void Context::write_vectors(const std::string& path, VectorsInfo info, std::size_t count,
                             const VectorSource& vectors) const {
   const PhaseTimer timer(phases, Phase::kFiles, "vectors");
-  std::unique_ptr<VectorsFile> file;
   info.parts = work_.parameters.tensors;
   info.run_id = work_.run_id;
-  info.float64 = op.options().dtype() == at::kDouble;
-  agree(comm, [&] {
-    if (leads()) file = std::make_unique<VectorsFile>(path, info);
-  });
-  for (std::size_t i = 0; i < count; ++i) {
-    const at::Tensor whole = gathered(agreed(comm, [&] { return vectors(i); }));
-    agree(comm, [&] {
-      if (!file) return;
-      const auto entries = static_cast<std::size_t>(whole.numel());
-      const auto at = static_cast<std::int64_t>(i);
-      if (whole.scalar_type() == at::kFloat)
-        file->write(at, std::span(whole.const_data_ptr<float>(), entries));
-      else
-        file->write(at, std::span(whole.const_data_ptr<double>(), entries));
-    });
-  }
-  agree(comm, [&] {
-    if (file) file->commit();
-  });
+  hesspect::write_vectors(op, path, std::move(info), count, vectors);
 }
 
 }  // namespace hesspect

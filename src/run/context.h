@@ -76,7 +76,6 @@ class Context {
   void write_vectors(const std::string& path, VectorsInfo info, std::size_t count, const VectorSource& vectors) const;
 
  private:
-  at::Tensor gathered(const at::Tensor& local) const;
   Tally tally() const;
   void write_checkpoint(bool stop);
 

@@ -17,7 +17,7 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kReport, kCompare };
+enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kLandscape, kReport, kCompare };
 enum class Curvature { kHessian, kGgn };
 enum class EigenMethod { kLanczos, kPower };
 enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
@@ -162,6 +162,15 @@ struct PlanConfig {
   double bandwidth = 0;  // GB/s of a rank's messages; 0: measured, or assumed
 };
 
+/// What the loss is looked at along.
+struct LandscapeConfig {
+  /// One or two of "eigenvector:I", "random:I", "gradient", "weights:FILE"; none: the first two eigenvectors.
+  std::vector<std::string> directions;
+  std::int64_t points = 21;                      // of each direction
+  std::vector<std::pair<double, double>> spans;  // of each direction's coordinate; none: chosen
+  std::string directions_file;                   // .h5 or .safetensors; empty: they are not written
+};
+
 struct OutputConfig {
   std::string output;
   std::string from;  // density: an earlier result
@@ -191,6 +200,7 @@ struct RunConfig {
   LayoutConfig layout;
   CheckpointConfig checkpoint;
   PlanConfig plan;
+  LandscapeConfig landscape;
   OutputConfig output;
   ReportConfig report;
 };

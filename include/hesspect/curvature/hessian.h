@@ -24,8 +24,9 @@
 
 namespace hesspect {
 
-struct OpSeconds;     // hesspect/tangent/tangent_program.h
-struct WarmProducts;  // what measure_batch_cost leaves
+struct OperatorParts;  // of room curvature alone
+struct OpSeconds;      // hesspect/tangent/tangent_program.h
+struct WarmProducts;   // what measure_batch_cost leaves
 
 /// Rows that belong together, as the two of a pair or the nodes of a graph do.
 struct RowUnits {
@@ -112,6 +113,8 @@ class HessianOperator final : public LinearOperator {
   const HessianStats& stats() const;
   /// Where this rank's sweeps took their time, by op, longest first; nothing of products by autograd.
   std::vector<OpSeconds> op_seconds() const;
+  /// What LossSurface works with.
+  OperatorParts parts();
 
  private:
   struct Impl;

@@ -15,6 +15,7 @@
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/spectrum/estimates.h"
+#include "hesspect/spectrum/landscape.h"
 
 namespace hesspect {
 
@@ -101,6 +102,7 @@ struct RunResult {
   std::optional<CumulativeDensity> cumulative;
   std::vector<LayerEstimate> layers;
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
+  std::optional<Landscape> landscape;
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
   ProcessInfo process;

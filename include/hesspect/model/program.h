@@ -125,6 +125,9 @@ class Program {
   /// Checks that frozen weights are finite. @throws InputError naming the first parameter or buffer with NaN or
   /// infinity
   void check_finite() const;
+  /// Names of buffers and frozen parameters that hold other numbers than those of the same place in `other`, a program
+  /// of the same file.
+  std::vector<std::string> unlike(const Program& other) const;
 
   /// Runs the program with autograd on.
   /// @param inputs  in the order of inputs(), already of run dtype (floating ones) and device

@@ -1,0 +1,121 @@
+#include "one_group.h"
+
+#include "facts.h"
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
+#include "hesspect/io/atomic_file.h"
+#include "hesspect/krylov/vector_math.h"
+#include "hesspect/report/text.h"
+#include "hesspect/spectrum/probe.h"
+#include "planning.h"
+#include "process.h"
+#include "run_start.h"
+
+namespace hesspect {
+namespace {
+
+constexpr double kTellEvery_s = 30;
+
+RunConfig configured(RunConfig config, std::int64_t top, std::int64_t bottom) {
+  config.eigs.top = top;
+  config.eigs.bottom = bottom;
+  config.eigs.magnitude = 0;
+  config.eigs.true_residuals = false;
+  config.layout.groups = 1;
+  return config;
+}
+
+}  // namespace
+
+OneGroup::OneGroup(const Invocation& run, const std::vector<std::string>& argv, std::int64_t top, std::int64_t bottom,
+                   Communicator& world)
+    : run_(run), argv_(argv), world_(world), config_(configured(run.config, top, bottom)), start_time_(utc_time()) {
+  agree(world_, [&] {
+    if (world_.rank() == 0) check_output(config_.output.output, config_.output.force);
+  });
+  problem_ = read_problem(config_, 0, Weights::kRequired, nullptr, world_);
+  agree(world_, [&] {
+    if (world_.rank() == 0)
+      hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
+  });
+  goals_ = goals_of(Command::kEigs, config_, problem_.program->layout().size());
+  layout_.plan = plan_run(config_, goals_, problem_, nullptr, world_);
+  layout_.world = world_.size();
+  layout_.threads = problem_.threads;
+  layout_.device = problem_.device.is_cuda() ? "cuda" : "cpu";
+  group_ = make_group(problem_, layout_.plan, world_);
+  op().set_precision(MatrixPrecision::kFp32);  // of few products, which all figures hang on
+}
+
+double OneGroup::dot(const at::Tensor& a, const at::Tensor& b) { return group_.comm->sum(dot_product(a, b)); }
+
+const EigenPairs& OneGroup::find_eigenpairs() {
+  if (lanczos_ || config_.eigs.top + config_.eigs.bottom == 0) return pairs_;
+  lanczos_ = std::make_unique<Lanczos>(op(), probe_vector(op(), goals_.distribution, goals_.seed, 0), LanczosOptions{});
+  EigenOptions options;
+  options.top = config_.eigs.top;
+  options.bottom = config_.eigs.bottom;
+  options.max_steps = goals_.most_steps;
+  options.max_basis = config_.eigs.max_basis > 0 ? config_.eigs.max_basis : layout_.plan.max_basis;
+  options.rtol = config_.eigs.rtol_eigs;
+  options.seed = goals_.seed;
+  pairs_ = eigenvalues(op(), *lanczos_, options, [this](const Lanczos& run) {
+    tell("eigenvectors: " + format_count(run.steps()) + " Lanczos steps");
+  });
+  eigenvectors_ = eigenvectors(*lanczos_, pairs_);
+  if (!pairs_.converged)
+    warn("not all eigenvectors converged in " + std::to_string(pairs_.steps) +
+         " products: raise --max-steps or --rtol-eigs");
+  return pairs_;
+}
+
+at::Tensor OneGroup::eigenvector(std::size_t place) {
+  return agreed(*group_.comm, [&] { return eigenvectors_(place); });
+}
+
+void OneGroup::warn(const std::string& text) {
+  problem_.warnings.push_back(text);
+  log_warning(text);
+}
+
+void OneGroup::tell(const std::string& text) {
+  if (told_.elapsed_s() < kTellEvery_s) return;
+  told_.reset();
+  log_info(text);
+}
+
+int OneGroup::finish(const std::function<void(RunResult&)>& add) {
+  RunFacts facts = run_facts(run_, argv_, problem_, layout_, group_, start_time_, world_);
+  RunResult r;
+  r.warnings = std::move(facts.warnings);
+  r.process = std::move(facts.process);
+  r.diagnostics = std::move(facts.diagnostics);
+  if (lanczos_) r.eigenvalues = pairs_;
+  agree(world_, [&] {
+    if (world_.rank() == 0) write(r, add);
+  });
+  return exit_code_of(r);
+}
+
+/// Rank 0.
+void OneGroup::write(RunResult& r, const std::function<void(RunResult&)>& add) {
+  const Sources sources = hashing_->sources().get();
+  r.process.model = sources.model;
+  r.process.weights = sources.weights;
+  r.process.data = sources.data;
+  r.diagnostics.data_ranks = world_.size();
+  r.diagnostics.products = op().stats().products;
+  r.diagnostics.product_s = op().stats().product_s;
+  r.diagnostics.elapsed_s = timer_.elapsed_s();
+  r.diagnostics.symmetry_error = Diagnostics::kNotMeasured;
+  r.diagnostics.cost_in_gradients = Diagnostics::kNotMeasured;
+  r.diagnostics.orthogonality_loss = Diagnostics::kNotMeasured;
+  r.counts.eigenvalues = pairs_.steps;
+  add(r);
+  for (const std::string& line : findings(r)) log_info(line);
+  write_result(config_.output.output, r);
+  log_info("  result          " + quote(config_.output.output));
+}
+
+}  // namespace hesspect

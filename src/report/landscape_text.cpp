@@ -1,0 +1,46 @@
+#include "landscape_text.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "hesspect/core/text.h"
+
+namespace hesspect {
+namespace {
+
+/// "between 0.1 and 0.14", "beyond 0.5", "below 0.01".
+std::string radius_text(double valid, double fails) {
+  if (!std::isfinite(fails)) return valid > 0 ? "beyond " + format_number(valid) : "not looked at";
+  if (valid == 0) return "below " + format_number(fails);
+  return "between " + format_number(valid) + " and " + format_number(fails);
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, std::string>> landscape_lines(const Landscape& l) {
+  std::vector<std::pair<std::string, std::string>> lines;
+  for (const LandscapeDirection& d : l.directions) {
+    lines.emplace_back("direction", d.name + ", length " + format_number(d.norm) + ", from " + format_number(d.low) +
+                                        " to " + format_number(d.high) + " of it; slope " + format_number(d.slope) +
+                                        ", curvature " + format_number(d.bend));
+    lines.emplace_back("quadratic to", radius_text(d.valid_below, d.valid_below_fails) + " on the negative side, " +
+                                           radius_text(d.valid_above, d.valid_above_fails) + " on the positive, to " +
+                                           format_number(100 * l.tolerance) + " % of its change");
+  }
+  double least = l.loss_at_start, most = l.loss_at_start;
+  std::int64_t lost = 0;
+  for (const auto& row : l.loss)
+    for (const double loss : row) {
+      if (!std::isfinite(loss)) {
+        ++lost;
+        continue;
+      }
+      least = std::min(least, loss);
+      most = std::max(most, loss);
+    }
+  lines.emplace_back("losses", "from " + format_number(least) + " to " + format_number(most) +
+                                   (lost > 0 ? ", " + format_count(lost) + " not finite" : ""));
+  return lines;
+}
+
+}  // namespace hesspect

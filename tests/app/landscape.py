@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""hesspect landscape against losses, gradients and curvatures that PyTorch computes in float64 along the same directions."""
+
+import unittest
+
+import h5py
+import numpy as np
+import torch
+from harness import FIXTURES, Case, arguments, hesspect
+from oracles import flat, rebuilt, reference
+from safetensors.torch import save_file
+
+BAD_INPUT, USAGE = 4, 2
+
+
+class OfPyTorch:
+    """A fixture's loss as a function of all its parameters, flat, in the order of the file."""
+
+    def __init__(self, name):
+        self.case = rebuilt(name)
+        with h5py.File(FIXTURES / f"{name}.ref.h5") as f:
+            self.order = list(f.attrs["param_order"])
+
+    def at(self, step):
+        with torch.no_grad():
+            return self.run(lambda parameters, loss: loss().item(), step)
+
+    def derivatives(self, d, e):
+        """g·d and d·He."""
+
+        def take(parameters, loss):
+            gradients = torch.autograd.grad(loss(), parameters, create_graph=True)
+            product = torch.autograd.grad(sum((g * piece).sum() for g, piece in zip(gradients, self.pieces(e))), parameters)
+            return (sum((g * piece).sum() for g, piece in zip(gradients, self.pieces(d))).item(),
+                    sum((h * piece).sum() for h, piece in zip(product, self.pieces(d))).item())
+
+        return self.run(take, np.zeros_like(d))
+
+    def pieces(self, vector):
+        split = torch.as_tensor(vector).split([p.numel() for p in self.parameters])
+        return [piece.view(p.shape) for piece, p in zip(split, self.parameters)]
+
+    def run(self, take, step):
+        with reference.evaluation(self.case, torch.float64) as (named, run):
+            self.parameters = [named[name] for name in self.order]
+            kept = [p.detach().clone() for p in self.parameters]
+            with torch.no_grad():
+                for p, piece in zip(self.parameters, self.pieces(step)):
+                    p.add_(piece)
+            try:
+                return take(self.parameters, lambda: reference.loss_of(self.case, run(), reference.in_dtype(self.case.target, torch.float64)))
+            finally:
+                with torch.no_grad():
+                    for p, value in zip(self.parameters, kept):
+                        p.copy_(value)
+
+
+class Landscape(Case):
+    def look(self, name, *more, ranks=1, loss="cross_entropy", **options):
+        result = self.folder / f"{ranks}.h5"
+        ended = hesspect("landscape", *arguments(name, result, loss, dtype="float64", **options), *more, "--force", ranks=ranks)
+        self.assertDone(ended)
+        with h5py.File(result) as f:
+            return {k: v[()] for k, v in f["entry/landscape"].items()}, ended
+
+    def check(self, found, model, directions):
+        for i, a in enumerate(found["alpha"]):
+            for j, b in enumerate(found["beta"]):
+                step = a * directions[0] + (b * directions[1] if len(directions) > 1 else 0)
+                self.assertAlmostEqual(found["loss"][i, j], model.at(step), delta=1e-10)
+        for k, d in enumerate(directions):
+            slope, bend = model.derivatives(d, d)
+            self.assertAlmostEqual(found["norm"][k], np.linalg.norm(d), delta=1e-10)
+            self.assertAlmostEqual(found["slope"][k], slope, delta=1e-9 * np.linalg.norm(d))
+            self.assertAlmostEqual(found["bend"][k], bend, delta=1e-9 * max(1, abs(bend)))
+        if len(directions) > 1:
+            self.assertAlmostEqual(found["cross"], model.derivatives(directions[0], directions[1])[1], delta=1e-8)
+
+    def test_surface_of_an_eigenvector_and_a_random_direction(self):
+        model, directions = OfPyTorch("cnn_bn"), self.folder / "d.h5"
+        options = ["--direction", "eigenvector:1", "--direction", "random:3", "--points", 5, "--rtol-eigs", 1e-7, "--directions-file", directions]
+        found, ended = self.look("cnn_bn", *options)
+        vectors = flat(directions, model.order)
+        self.check(found, model, vectors)
+        self.assertAlmostEqual(np.linalg.norm(vectors[0]), 1, delta=1e-12)
+        self.assertEqual(found["alpha"][2], 0)
+        self.assertAlmostEqual(found["quadratic"][2, 2], found["loss_at_start"], delta=1e-14)
+        self.assertIn("direction", ended.err)
+        several, _ = self.look("cnn_bn", *options, ranks=2)
+        for key in ("alpha", "beta", "loss", "quadratic", "slope", "bend", "norm"):
+            np.testing.assert_allclose(several[key], found[key], rtol=1e-7, atol=1e-9, err_msg=key)
+
+    def test_line_to_other_weights(self):
+        model = OfPyTorch("mlp_ce")
+        with h5py.File(FIXTURES / "mlp_ce.ref.h5") as f:
+            n = int(f.attrs["n_params"])
+        step = 0.1 * np.random.default_rng(1).standard_normal(n)
+        model.at(np.zeros(n))
+        moved = {name: (p.detach() + piece).contiguous() for name, p, piece in zip(model.order, model.parameters, model.pieces(step))}
+        weights = self.folder / "b.safetensors"
+        save_file({**{k: v for k, v in model.case.model.state_dict().items()}, **moved}, str(weights))
+        found, _ = self.look("mlp_ce", "--direction", f"weights:{weights}", "--points", 9)
+        self.check(found, model, [step])
+        self.assertEqual((found["alpha"][0], found["alpha"][-1]), (-0.5, 1.5))
+        self.assertEqual(found["loss"].shape, (9, 1))
+        np.testing.assert_array_equal(found["loss_line"], found["loss"][:, 0])
+
+    def test_gradient_of_a_span_and_a_radius(self):
+        model, directions = OfPyTorch("mlp_ce"), self.folder / "d.safetensors"
+        found, _ = self.look("mlp_ce", "--direction", "gradient", "--points", 4, "--span", "0:8", "--directions-file", directions)
+        np.testing.assert_allclose(found["alpha"], [0, 8 / 3, 16 / 3, 8])
+        self.assertGreater(found["slope"][0], 0)
+        from safetensors.numpy import load_file
+        d = np.concatenate([load_file(directions)[name].ravel() for name in model.order])
+        self.check(found, model, [d])
+        inside, outside = found["valid_above"][0], found["valid_above_fails"][0]
+        off = lambda t: abs(model.at(t * d) - (found["loss_at_start"] + t * found["slope"][0] + t * t * found["bend"][0] / 2)) / abs(
+            t * found["slope"][0] + t * t * found["bend"][0] / 2)
+        self.assertLessEqual(off(inside), 0.1)
+        self.assertGreater(off(outside), 0.1)
+
+    def test_what_cannot_be(self):
+        for code, words, options in (
+            (USAGE, ["eigenvector:0", "from 1"], ["--direction", "eigenvector:0"]),
+            (USAGE, ["uphill", "eigenvector:I"], ["--direction", "uphill"]),
+            (USAGE, ["given twice"], ["--direction", "random", "--direction", "random"]),
+            (USAGE, ["3 times"], ["--direction", "random:1", "--direction", "random:2", "--direction", "gradient"]),
+            (USAGE, ["--span", "low end"], ["--span", "1:0"]),
+            (USAGE, ["2 times", "1 direction"], ["--direction", "gradient", "--span", "1", "--span", "2"]),
+            (USAGE, ["one group"], ["--groups", 2]),
+            (BAD_INPUT, ["none.safetensors"], ["--direction", f"weights:{self.folder / 'none.safetensors'}"]),
+        ):
+            ended = hesspect("landscape", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy"), *options)
+            self.assertEqual(ended.code, code, ended.err)
+            self.assertEqual(len(ended.errors), 1)
+            for word in words:
+                self.assertIn(word, ended.errors[0])
+            self.assertFalse((self.folder / "r.h5").exists())
+        ended = hesspect("eigs", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy"), "--direction", "gradient")
+        self.assertEqual(ended.code, USAGE)
+        self.assertIn("'landscape'", ended.errors[0])
+
+
+if __name__ == "__main__":
+    unittest.main()
