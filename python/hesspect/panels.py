@@ -230,6 +230,69 @@ def quadrature(axes, result: Result, theme: Theme):
     axes.legend(loc="upper right", frameon=False, fontsize=9)
 
 
+def _landscape(result):
+    loss = by_path(result, "landscape/loss")
+    if loss is None or not np.isfinite(loss).any():
+        raise ResultError(f"{result.path}: nothing to draw: it holds no landscape")
+    return loss, by_path(result, "landscape/quadratic"), by_path(result, "landscape/alpha"), by_path(result, "landscape/beta")
+
+
+def is_landscape(result: Result):
+    """Whether there is a landscape and no spectrum."""
+    return by_path(result, "landscape/loss") is not None and result.density is None and result.eigenvalues is None
+
+
+def landscape_is_surface(result: Result):
+    return _landscape(result)[0].shape[1] > 1
+
+
+def landscape_line(axes, result: Result, theme: Theme):
+    """The loss along one direction, its quadratic model, and how far that holds."""
+    loss, quadratic, alpha, _ = _landscape(result)
+    names = by_path(result, "landscape/direction") or ("direction",)
+    axes.plot(alpha, loss[:, 0], "-o", color=theme.line, markersize=4, linewidth=1.7, label="loss")
+    axes.plot(alpha, quadratic[:, 0], color=theme.top, linewidth=1.4, linestyle="--", label="quadratic model")
+    below, above = (float(by_path(result, f"landscape/valid_{side}")[0]) for side in ("below", "above"))
+    low, high = max(-below, alpha[0]), min(above, alpha[-1])
+    if high > low:
+        percent = 100 * (by_path(result, "landscape/tolerance") or 0.1)
+        axes.axvspan(low, high, color=theme.series[2], alpha=0.13, linewidth=0, label=f"model within {percent:g} % of its change")
+    seen = loss[np.isfinite(loss)]
+    span = seen.max() - seen.min() or abs(seen.max()) or 1.0
+    axes.set_ylim(seen.min() - 0.15 * span, seen.max() + 0.25 * span)
+    _zero(axes, theme)
+    axes.set_xlabel(f"along {names[0]}  [lengths of the direction]", parse_math=False)
+    axes.set_ylabel("mean loss")
+    axes.legend(loc="upper center", frameon=False, fontsize=9.5)
+
+
+def landscape_surface(axes, result: Result, theme: Theme):
+    """Contours of the loss over two directions, the quadratic model's dashed."""
+    loss, quadratic, alpha, beta = _landscape(result)
+    names = by_path(result, "landscape/direction") or ("first direction", "second direction")
+    seen = np.ma.masked_invalid(loss.T)
+    low, high = float(seen.min()), float(seen.max())
+    if not high > low:
+        raise ResultError(f"{result.path}: nothing to draw: the loss is the same everywhere")
+    logarithmic = low > 0 and high / low > 30
+    levels = np.geomspace(low, high, 22) if logarithmic else np.linspace(low, high, 22)
+    from matplotlib.colors import LogNorm, Normalize
+
+    norm = LogNorm(low, high) if logarithmic else Normalize(low, high)
+    shades = axes.contourf(alpha, beta, seen, levels=levels, cmap=theme.shades, norm=norm, extend="both")
+    axes.contour(alpha, beta, seen, levels=levels[2:-1:3], colors=theme.ink, linewidths=0.9)
+    axes.contour(alpha, beta, np.clip(quadratic.T, low, high), levels=levels[2:-1:3], colors=theme.top, linewidths=1.2, linestyles="--")
+    axes.plot([], [], color=theme.ink, linewidth=0.9, label="loss")
+    axes.plot([], [], color=theme.top, linewidth=1.2, linestyle="--", label="quadratic model, the same levels")
+    if alpha[0] <= 0 <= alpha[-1] and beta[0] <= 0 <= beta[-1]:
+        axes.plot(0, 0, "x", color=theme.top, markersize=8, markeredgewidth=2, label="the parameters")
+    bar = axes.figure.colorbar(shades, ax=axes, fraction=0.05, pad=0.02, label="mean loss", format="%.3g")
+    bar.outline.set_visible(False)
+    axes.set_xlabel(f"along {names[0]}", parse_math=False)
+    axes.set_ylabel(f"along {names[-1]}", parse_math=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.09), ncols=3, frameon=False, fontsize=9.5)
+
+
 def block_names(result: Result):
     names = by_path(result, "block_summary/name")
     if not names:

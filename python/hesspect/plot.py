@@ -2,7 +2,7 @@
 
     python -m hesspect.plot RESULT.h5 [-o PICTURE.png] [--what PART] [--theme light|dark] [--title TITLE]
 
-PART is density, cumulative (how many eigenvalues lie beyond λ), eigenvalues (by rank), layers, quadrature or blocks; `all` writes
+PART is density, cumulative (how many eigenvalues lie beyond λ), eigenvalues (by rank), layers, quadrature, blocks or landscape; `all` writes
 one picture for each part that the result has, named RESULT-PART.png. Without --what the picture is an overview.
 
 The format follows the picture's suffix (png, pdf, svg). Exit codes: 0 done; 2 usage; 4 no such file, not a result, or the
@@ -121,6 +121,13 @@ def _blocks(result, title, theme):
     return figure
 
 
+def _landscape(result, title, theme):
+    surface = panels.landscape_is_surface(result)
+    panel = panels.landscape_surface if surface else panels.landscape_line
+    figure = _one_panel(panel, "", (8.4, 6.6) if surface else (9.0, 5.2))(result, title or f"Loss around the parameters: {result.path.stem}", theme)
+    return figure
+
+
 #: How each part is drawn: (result, title, theme) -> figure
 PARTS = {
     "density": _one_panel(panels.density, "spectrum"),
@@ -129,6 +136,7 @@ PARTS = {
     "layers": _one_panel(panels.layers, "by layer", _rows_size),
     "quadrature": _one_panel(panels.quadrature, "quadrature"),
     "blocks": _blocks,
+    "landscape": _landscape,
 }
 
 
@@ -228,7 +236,8 @@ def main(argv=None):
         if args.what == "all":
             written = _write_all(result, args, theme)
         else:
-            save(draw(result, args.title, theme) if args.what is None else draw_part(result, args.what, args.title, theme), output)
+            what = args.what or ("landscape" if panels.is_landscape(result) else None)
+            save(draw(result, args.title, theme) if what is None else draw_part(result, what, args.title, theme), output)
             written = [output]
     except ResultError as error:
         print(f"hesspect.plot: {error}", file=sys.stderr)

@@ -210,6 +210,17 @@ void Chart::mark(double x, double y, double low, double high, const std::string&
   marks_ += tipped("circle", attributes(css, {{"cx", px(x)}, {"cy", py(y)}, {"r", 3.6}}), tip);
 }
 
+void Chart::cell(double x_low, double x_high, double y_low, double y_high, double shade, const std::string& tip) {
+  if (!std::isfinite(shade)) return;
+  marks_ += tipped("rect",
+                   attributes("cell", {{"x", px(x_low)},
+                                       {"y", py(y_high)},
+                                       {"width", px(x_high) - px(x_low)},
+                                       {"height", py(y_low) - py(y_high)},
+                                       {"fill-opacity", std::clamp(shade, 0.0, 1.0)}}),
+                   tip);
+}
+
 void Chart::vertical(double x, const std::string& css, const std::string& tip) {
   if (!(x >= x_.low() && x <= x_.high())) return;
   marks_ +=

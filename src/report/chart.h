@@ -54,6 +54,8 @@ class Chart {
                  const std::string& css);
   /// @param low, high  of its error bar; NaN: none. @param tip  what a pointer over it says
   void mark(double x, double y, double low, double high, const std::string& css, const std::string& tip);
+  /// A shade from 0 to 1 over a rectangle.
+  void cell(double x_low, double x_high, double y_low, double y_high, double shade, const std::string& tip);
   void vertical(double x, const std::string& css, const std::string& tip = "");
   /// A short stem at the foot.
   void stem(double x, const std::string& css, const std::string& tip);

@@ -121,6 +121,11 @@ std::string pictures(const RunResult& r) {
   if (!layers.empty())
     text += picture(layers, "Traces of parameter tensors",
                     r.layers.size() > 40 ? "The 40 of largest trace, in the model's order." : "In the model's order.");
+  if (r.landscape)
+    text += picture(landscape_chart(r), "The loss around the parameters",
+                    r.landscape->directions.size() > 1
+                        ? "Over two directions, in lengths of these; the darker, the higher the loss."
+                        : "Along one direction, in lengths of it, with the quadratic model that the curvature makes.");
   return element("div", text, "figures");
 }
 

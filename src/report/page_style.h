@@ -49,6 +49,8 @@ svg .point { fill: var(--blue); stroke: var(--blue); }
 svg .top { fill: var(--orange); stroke: var(--orange); stroke-width: 1.4; }
 svg .negative { fill: var(--purple); stroke: var(--purple); stroke-width: 1.4; }
 svg .bar { stroke-width: 1.3; }
+svg .valid { fill: var(--green); fill-opacity: .13; stroke: none; }
+svg .sample.valid { stroke: var(--green); stroke-opacity: .3; stroke-width: 9; }
 svg .zero { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 3; }
 svg .edge { stroke: var(--green); stroke-width: 1.2; stroke-dasharray: 2 3; }
 svg .sample.band { stroke: var(--blue); stroke-opacity: .3; stroke-width: 9; }

@@ -7,6 +7,7 @@
 #include "hesspect/core/text.h"
 #include "hesspect/report/compare.h"
 #include "hesspect/report/report.h"
+#include "landscape_text.h"
 
 namespace hesspect {
 namespace {
@@ -66,6 +67,21 @@ void add_layers_listed(std::string& text, const RunResult& r) {
   }
 }
 
+nlohmann::ordered_json landscape_json(const Landscape& l) {
+  nlohmann::ordered_json json{{"loss_at_start", number_json(l.loss_at_start)}, {"tolerance", number_json(l.tolerance)}};
+  json["directions"] = nlohmann::ordered_json::array();
+  for (const LandscapeDirection& d : l.directions)
+    json["directions"].push_back({{"name", one_line(d.name)},
+                                  {"length", number_json(d.norm)},
+                                  {"slope", number_json(d.slope)},
+                                  {"bend", number_json(d.bend)},
+                                  {"valid_below", number_json(d.valid_below)},
+                                  {"valid_below_fails", number_json(d.valid_below_fails)},
+                                  {"valid_above", number_json(d.valid_above)},
+                                  {"valid_above_fails", number_json(d.valid_above_fails)}});
+  return json;
+}
+
 nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions& options) {
   const RunResult& r = named.result;
   nlohmann::ordered_json json;
@@ -89,6 +105,7 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
     layer["mean"] = number_json(r.layers[l].mean().value);
     json["layers"].push_back(layer);
   }
+  if (r.landscape) json["landscape"] = landscape_json(*r.landscape);
   return json;
 }
 
@@ -150,6 +167,9 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
     text += "\n";
     add_figures(text, r, options);
     add_layers_listed(text, r);
+    if (r.landscape)
+      for (const auto& [name, value] : landscape_lines(*r.landscape))
+        text += "  " + padded(name, 46) + " " + value + "\n";
     text += "\n";
   }
   for (const std::string& sentence : data_error(results)) text += wrapped(sentence, "");

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import hesspect
-from conftest import write_result
+from conftest import write_landscape, write_result
 from hesspect import plot
 from hesspect.theme import THEMES
 
@@ -129,3 +129,19 @@ def test_what_can_be_told_apart():
         for colour in (theme.line, theme.top, theme.negative, theme.ink, theme.soft):
             bright, dim = sorted((luminance(colour), luminance(theme.paper)), reverse=True)
             assert (bright + 0.05) / (dim + 0.05) >= 3, (theme.name, colour)
+
+
+def test_a_landscape_beside_its_quadratic_model(tmp_path, capsys):
+    line = write_landscape(tmp_path / "l.h5")
+    axes = plot.draw_part(hesspect.read(line), "landscape").axes[0]
+    loss, model = axes.lines[:2]
+    assert loss.get_ydata()[[0, 5, 10]] == pytest.approx([2.5, 0.5, 2.5]) and model.get_ydata()[0] == pytest.approx(1.5)
+    assert axes.patches[0].get_x() == pytest.approx(-0.3) and axes.patches[0].get_width() == pytest.approx(0.6)
+    surface = write_landscape(tmp_path / "s.h5", directions=2)
+    assert plot.draw_part(hesspect.read(surface), "landscape").axes[0].get_ylabel() == "along random 0"
+    for path in (line, surface):  # there is nothing else to draw
+        assert plot.main([str(path), "--theme", "dark"]) == 0
+        assert is_png(path.with_suffix(".png"))
+    capsys.readouterr()
+    assert plot.main([str(write_result(tmp_path / "r.h5")), "--what", "landscape"]) == 4
+    assert "no landscape" in capsys.readouterr().err

@@ -63,6 +63,40 @@ TEST(Report, NothingOutOfAFileBecomesHtml) {
   EXPECT_EQ(json.find(": nan"), std::string::npos);
 }
 
+/// t² + t⁴ beside t²: the quadratic model's curve breaks where it leaves the picture, and the page has a picture of
+/// each.
+TEST(Report, DrawsLandscapes) {
+  RunResult r;
+  Landscape l;
+  l.alpha = {-1, -0.5, 0, 0.5, 1};
+  l.beta = {0};
+  l.directions = {{"eigenvector 1", 1, 0, 2, -1, 1, 0.3, 0.5, 0.3, 0.5}};
+  for (const double t : l.alpha) {
+    l.loss.push_back({t * t + t * t * t * t});
+    l.quadratic.push_back({t * t});
+  }
+  r.landscape = l;
+  std::string html = report_html({{"l.h5", r}}, {});
+  EXPECT_NE(html.find("The loss along eigenvector 1"), std::string::npos);
+  EXPECT_NE(html.find("model within 10 % of its change"), std::string::npos);
+  l.beta = l.alpha;
+  l.directions.push_back(l.directions.front());
+  for (std::size_t i = 0; i < 5; ++i) {
+    l.loss[i].assign(5, l.loss[i].front());
+    l.quadratic[i].assign(5, l.quadratic[i].front());
+  }
+  l.loss[4][4] = NAN;  // one cell less
+  r.landscape = l;
+  html = report_html({{"l.h5", r}}, {});
+  std::size_t cells = 0;
+  for (std::size_t at = html.find("<rect"); at != std::string::npos; at = html.find("<rect", at + 1)) ++cells;
+  EXPECT_EQ(cells, 24U);
+  l.loss.pop_back();  // a table that does not fit
+  r.landscape = l;
+  EXPECT_EQ(report_html({{"l.h5", r}}, {}).find("<rect"), std::string::npos);
+  EXPECT_NE(report_json({{"l.h5", r}}, {}).find("\"bend\": 2.0"), std::string::npos);
+}
+
 TEST(Report, SaysWhatTheDataMakeOfIt) {
   RunResult a = testing::known_result({10, 8, 6}), b = testing::known_result({11, 8, 6});
   EXPECT_NE(data_error({{"a.h5", a}}).front().find("not measured"), std::string::npos);
