@@ -6,11 +6,13 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
 #include "hesspect/io/fields.h"
 #include "inputs.h"
 #include "inspect.h"
 #include "landscape.h"
 #include "planning.h"
+#include "reporting.h"
 #include "sharpness.h"
 #include "smooth.h"
 #include "spectrum.h"
@@ -36,7 +38,8 @@ void fields(auto& v, Is<Start> auto& start) { v("argv", start.argv, "names", sta
 
 /// Launchers do not always hand on variables, and an ini file may differ between nodes. Collective.
 void require_same(const Invocation& run, Communicator& host) {
-  const auto all = host.all_gather_bytes(to_string(run.command) + '\n' + run.file + '\n' + to_ini(run.config));
+  const auto all = host.all_gather_bytes(to_string(run.command) + '\n' + run.file + '\n' +
+                                         format_names(run.files, run.files.size() + 1) + '\n' + to_ini(run.config));
   for (std::size_t r = 1; r < all.size(); ++r)
     if (all[r] != all[0]) throw UsageError("rank " + std::to_string(r) + " reads another configuration than rank 0");
 }
@@ -64,7 +67,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   const bool smoothing = run.command == Command::kDensity && !output.from.empty();
   if (run.help || run.version || run.print_config || smoothing || run.command == Command::kInspect ||
       run.command == Command::kPlan || run.command == Command::kLandscape || run.command == Command::kSharpness ||
-      run.command == Command::kInputs)
+      run.command == Command::kInputs || reads_results(run.command))
     signal.release();
   if (run.help) return print(host, help_text(run.command));
   if (run.version) return print(host, version_text());
@@ -76,6 +79,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     });
     return print(host, text);
   }
+  if (reads_results(run.command)) return print(host, report_command(run, host));
   if (run.command == Command::kPlan) {
     bool fits = true;
     std::string text;

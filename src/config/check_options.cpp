@@ -163,6 +163,14 @@ void check_whole(const Invocation& run) {
     if (run.file.empty()) throw UsageError("'inspect' needs a file: hesspect inspect FILE");
     return;
   }
+  if (reads_results(run.command)) {
+    if (run.files.empty())
+      throw UsageError("'" + to_string(run.command) + "' needs results: hesspect " + to_string(run.command) +
+                       " R.h5 ...");
+    if (run.command == Command::kCompare && c.report.format == ReportFormat::kHtml)
+      throw UsageError("'compare' writes text or json, not html: 'report' writes a page");
+    return;
+  }
   const bool smoothing = run.command == Command::kDensity && !c.output.from.empty();
   if (!c.output.from.empty() && !smoothing)
     throw UsageError("--from belongs to 'density', not to '" + to_string(run.command) + "'");

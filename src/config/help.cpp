@@ -61,12 +61,20 @@ std::string help_text(Command command) {
            "  landscape the loss along eigenvectors, random directions or the way to another checkpoint\n"
            "  sharpness what ascent steps, steps of an optimiser and random steps do to the loss\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
-           "  inspect   what a .pt2, a state dict, a data file or a result holds\n\n"
+           "  inspect   what a .pt2, a state dict, a data file or a result holds\n"
+           "  report    what results say of their models, with intervals, sources and objections\n"
+           "  compare   like-trained models side by side\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
   if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, state dict, data file or result)\n";
   Invocation run;
   RunConfig& config = run.config;
   std::string ini_file;
+  if (reads_results(command))
+    return std::string("usage: hesspect ") +
+           (command == Command::kReport ? "report R.h5 ... [--format text|json|html]"
+                                        : "compare A.h5 B.h5 ... [--format text|json]") +
+           " [--output FILE] [options]\n" + block(report_options(config.report)) +
+           block(output_options(config.output)) + block(general_options(run, ini_file));
   std::string text = "usage: hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS" +
                      (command == Command::kPlan ? " [--world N] [--memory SIZE]" : " --output R.h5") + " [options]\n";
   if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";

@@ -275,6 +275,16 @@ OptionGroup output_options(OutputConfig& c) {
   return group;
 }
 
+OptionGroup report_options(ReportConfig& c) {
+  OptionGroup group{"Report (report, compare)", {}};
+  group.choice("format", c.format, {ReportFormat::kText, ReportFormat::kJson, ReportFormat::kHtml},
+               "html: one page with its pictures in it (report)");
+  group.real("momentum", c.momentum, 0, 1, true, "of the largest stable steps with momentum");
+  group.real("damping", c.damping, 0, kLargest, true,
+             "a constant c of the effective dimension, in units of the eigenvalues, besides the usual ones; 0: none");
+  return group;
+}
+
 OptionGroup general_options(Invocation& run, std::string& ini_file) {
   OptionGroup group{"General", {}};
   group.text("config", ini_file, "FILE", "an ini file with any of these options, one `name = value` a line");
@@ -285,11 +295,12 @@ OptionGroup general_options(Invocation& run, std::string& ini_file) {
 }
 
 OptionTable run_options(RunConfig& c) {
-  return OptionTable{
-      {model_options(c.model), data_options(c.data), loss_options(c.loss), curvature_options(c.curvature),
-       eigs_options(c.eigs), trace_options(c.trace), accuracy_options(c.accuracy), quadrature_options(c.quadrature),
-       compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint), inputs_options(c.inputs),
-       plan_options(c.plan), landscape_options(c.landscape), sharpness_options(c.sharpness), output_options(c.output)}};
+  return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
+                      curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
+                      accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
+                      layout_options(c.layout), checkpoint_options(c.checkpoint), inputs_options(c.inputs),
+                      plan_options(c.plan), landscape_options(c.landscape), sharpness_options(c.sharpness),
+                      output_options(c.output), report_options(c.report)}};
 }
 
 }  // namespace hesspect

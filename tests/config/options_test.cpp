@@ -154,7 +154,7 @@ TEST(Options, MissingAndContradictory) {
   EXPECT_EQ(usage_error({"density", "--from", "r.h5"}), "'density' needs --output, the file to write");
   EXPECT_EQ(usage_error(with({"--from", "r.h5"})), "--from belongs to 'density', not to 'analyze'");
   EXPECT_EQ(usage_error({"inspect"}), "'inspect' needs a file: hesspect inspect FILE");
-  EXPECT_EQ(usage_error({"compare"}), "'compare' is not part of this version");
+  EXPECT_EQ(usage_error({"compare"}), "'compare' needs results: hesspect compare R.h5 ...");
   EXPECT_EQ(usage_error(with({"stray"})), "unexpected argument 'stray'");
   EXPECT_EQ(usage_error(with({"--steps", "3", "--steps", "4"})), "--steps is given twice");
   EXPECT_NE(usage_error(with({"--steps"})), "");
@@ -234,6 +234,24 @@ TEST(Options, SmoothingRefusesWhatItIgnores) {
   EXPECT_EQ(usage_error(more).substr(0, 41), "--top has no effect on 'density --from', ");
 }
 
+TEST(Options, WhatReadsResultsTakesFilesAndLittleElse) {
+  const Invocation run = parse_command_line({"report", "a.h5", "--format", "html", "b.h5", "--output=p.html"},
+                                            {{"HESSPECT_OUTPUT", "not.h5"}, {"HESSPECT_NO_SUCH", "1"}});
+  EXPECT_EQ(run.command, Command::kReport);
+  EXPECT_EQ(run.files, (std::vector<std::string>{"a.h5", "b.h5"}));
+  EXPECT_EQ(run.config.report.format, ReportFormat::kHtml);
+  EXPECT_EQ(run.config.output.output, "p.html");
+  EXPECT_EQ(parse_command_line({"compare", "a.h5", "b.h5"}, {{"HESSPECT_OUTPUT", "r.h5"}}).config.output.output, "");
+  EXPECT_EQ(usage_error({"report", "a.h5", "--top", "3"}),
+            "--top has no effect on 'report', which reads earlier results");
+  EXPECT_EQ(usage_error({"compare", "a.h5", "b.h5", "--format", "html"}),
+            "'compare' writes text or json, not html: 'report' writes a page");
+  EXPECT_NE(usage_error({"report", "a.h5", "--format", "pdf"}), "");
+  EXPECT_NE(usage_error({"report", "a.h5", "--momentum", "1"}), "");
+  for (const Command c : {Command::kReport, Command::kCompare})
+    EXPECT_NE(help_text(c).find("--format text|json|html"), std::string::npos);
+}
+
 TEST(Options, IniMayBeginWithAByteOrderMark) {
   const IniFile ini("\xEF\xBB\xBFsteps = 7\n");
   EXPECT_EQ(parse_command_line(with({"--config", ini.path()}), {}).config.quadrature.steps, 7);
@@ -295,7 +313,8 @@ TEST(Options, IniOfTheResult) {
                                                                                     {"--checkpoint", "c"},
                                                                                     {"--force"},
                                                                                     {"--verbose"},
-                                                                                    {"--trace-json", "t.json"}})
+                                                                                    {"--trace-json", "t.json"},
+                                                                                    {"--format", "json"}})
     EXPECT_EQ(to_ini_of_result(parse_command_line(with(same), {}).config), base) << same.front();
   for (const std::vector<std::string>& other :
        std::vector<std::vector<std::string>>{{"--steps", "7"},

@@ -19,16 +19,35 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kLandscape, kSharpness, kInputs };
+enum class Command {
+  kNone,
+  kAnalyze,
+  kDensity,
+  kEigs,
+  kTrace,
+  kPlan,
+  kInspect,
+  kLandscape,
+  kSharpness,
+  kInputs,
+  kReport,
+  kCompare
+};
 enum class EigenMethod { kLanczos, kPower };
 enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace, kXNysTrace };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
+
+enum class ReportFormat { kText, kJson, kHtml };
+
+/// Whether the command reads earlier results and computes nothing: `report` and `compare`.
+inline bool reads_results(Command command) { return command == Command::kReport || command == Command::kCompare; }
 
 /// The names that options and results have.
 std::string to_string(Command command);
 std::string to_string(EigenMethod method);
 std::string to_string(TraceMethod method);
 std::string to_string(DeviceChoice device);
+std::string to_string(ReportFormat format);
 
 struct ModelConfig {
   std::string model;                 // .pt2
@@ -197,6 +216,13 @@ struct OutputConfig {
   std::string trace_json;  // a timeline of the run; empty: none
 };
 
+/// How `report` and `compare` write what they say.
+struct ReportConfig {
+  ReportFormat format = ReportFormat::kText;
+  double momentum = 0.9;  // of the stable steps with momentum
+  double damping = 0;     // a further constant of the effective dimension; 0: none
+};
+
 struct RunConfig {
   ModelConfig model;
   DataConfig data;
@@ -214,6 +240,7 @@ struct RunConfig {
   LandscapeConfig landscape;
   SharpnessConfig sharpness;
   OutputConfig output;
+  ReportConfig report;
 };
 
 }  // namespace hesspect
