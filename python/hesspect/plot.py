@@ -1,8 +1,9 @@
-"""Draws a result: density on a log scale, eigenvalues, the cumulative density with its band, and the numbers beside it.
+"""Draws a result: its density, cumulative density and numbers on one picture, or one picture for each part.
 
-    python -m hesspect.plot RESULT.h5 [-o PICTURE.png] [--title TITLE] [--layers]
+    python -m hesspect.plot RESULT.h5 [-o PICTURE.png] [--what PART] [--theme light|dark] [--title TITLE]
 
-With --layers the picture is another one: the mean of the diagonal of every parameter tensor.
+PART is density, cumulative (how many eigenvalues lie beyond λ), eigenvalues (by rank), layers, quadrature, blocks or landscape; `all` writes
+one picture for each part that the result has, named RESULT-PART.png. Without --what the picture is an overview.
 
 The format follows the picture's suffix (png, pdf, svg). Exit codes: 0 done; 2 usage; 4 no such file, not a result, or the
 picture can't be written.
@@ -15,122 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from hesspect import panels
+from hesspect.panels import number
 from hesspect.result import Result, ResultError, read
+from hesspect.theme import LIGHT, THEMES, Theme
 
-INK, GREY, LINE, OUTLIER, NEGATIVE = "#1f2933", "#7b8794", "#2f5d8a", "#c2410c", "#6d28d9"
 _LISTED_TOP, _LISTED_BOTTOM = 10, 3
-_STYLE = {"font.size": 10.5, "axes.edgecolor": GREY, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-          "text.color": INK, "axes.spines.top": False, "axes.spines.right": False}
-
-
-def _number(x):
-    """A number in four significant digits, as a person would write it."""
-    text = f"{x:#.4g}" if x == 0 or 1e-3 <= abs(x) < 1e5 else f"{x:.3e}"
-    return text.rstrip(".").replace("-", "−")
-
-
-def _density_floor(result, density):
-    """Where the log axis ends below: well below what one single eigenvalue shows, or 10 decades."""
-    top = density.max()
-    floor = top * 1e-10
-    if result.n_parameters and result.sigma:
-        floor = max(floor, 0.02 / (result.n_parameters * result.sigma * np.sqrt(2 * np.pi)))
-    return min(floor, top * 1e-2)
-
-
-def _draw_density(axes, result):
-    lam, rho = result.lambdas, result.density
-    if not np.isfinite(rho).all() or not (rho > 0).any():
-        raise ResultError(f"{result.path}: a broken result: the density is not a set of finite numbers above zero")
-    floor = _density_floor(result, rho)
-    axes.set_yscale("log")
-    axes.fill_between(lam, floor, np.maximum(rho, floor), color=LINE, alpha=0.16, linewidth=0)
-    if result.density_errors is not None and np.nanmax(result.density_errors) > 0:
-        low, high = np.maximum(rho - result.density_errors, floor), np.maximum(rho + result.density_errors, floor)
-        axes.fill_between(lam, low, high, color=LINE, alpha=0.35, linewidth=0, label="± standard error over probes")
-    axes.plot(lam, np.where(rho >= floor, rho, np.nan), color=LINE, linewidth=1.6, label="spectral density")
-    axes.set_ylim(floor, rho.max() * 4)
-    axes.set_ylabel("density", color=INK)
-
-
-def _draw_cumulative(axes, result):
-    """F(lambda) as the step function it is, its band, and the bound on it in the title."""
-    lam = result.cumulative_lambdas
-    reach = 0.02 * (lam[-1] - lam[0]) or 1.0
-    ends = lambda values, first, last: np.concatenate([[first], values, [last]])
-    at = ends(lam, lam[0] - reach, lam[-1] + reach)
-    if result.cumulative_lower is not None and result.cumulative_upper is not None:
-        share = f"{100 * result.density_confidence:g} % band" if result.density_confidence else "band"
-        axes.fill_between(at, ends(result.cumulative_lower, 0, 1), ends(result.cumulative_upper, 0, 1), step="post", color=LINE,
-                          alpha=0.25, linewidth=0, label=share + (f" ({result.band})" if result.band else ""))
-    axes.step(at, ends(result.cumulative, 0, 1), where="post", color=LINE, linewidth=1.6, label="cumulative density")
-    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    axes.set_ylim(-0.03, 1.03)
-    axes.margins(x=0.0)
-    axes.set_xlabel("eigenvalue λ")
-    axes.set_ylabel("share of eigenvalues up to λ", color=INK)
-    axes.grid(True, color=GREY, alpha=0.18, linewidth=0.7)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
-    if result.w1 is not None and np.isfinite(result.w1):
-        axes.set_title(f"Wasserstein-1 error ≤ {_number(result.w1)}", fontsize=9.5, color=GREY, loc="left")
-
-
-def _draw_eigenvalues(axes, result):
-    """Each computed eigenvalue: a short stem at the foot of the picture, a mark with its error as an error bar."""
-    theta = result.eigenvalues
-    bound = result.eigenvalue_errors if result.eigenvalue_errors is not None else result.residuals
-    error = np.zeros_like(theta) if bound is None else np.abs(np.nan_to_num(bound))
-    sure = np.ones(theta.shape, bool) if result.converged is None else result.converged
-    foot = axes.get_xaxis_transform()  # x in data, y in parts of the axes
-    for chosen, colour, name in ((theta >= 0, OUTLIER, "eigenvalues"), (theta < 0, NEGATIVE, "negative eigenvalues")):
-        if not chosen.any():
-            continue
-        axes.vlines(theta[chosen], 0, 0.05, transform=foot, color=colour, linewidth=1.2, alpha=0.9)
-        for mask, face in ((chosen & sure, colour), (chosen & ~sure, "white")):
-            if mask.any():
-                label = f"{name} ± error" if face == colour else f"{name}, not converged"
-                axes.errorbar(theta[mask], np.full(mask.sum(), 0.055), xerr=error[mask], fmt="o", transform=foot, markersize=5,
-                              color=colour, markerfacecolor=face, elinewidth=1, capsize=2, label=label, zorder=4)
-
-
-def _bulk(result):
-    """The interval that holds all but about a thousandth of the spectrum, where it is a small part of the picture."""
-    lam, rho = result.lambdas, result.density
-    mass = np.cumsum(np.append(0.5 * (rho[1:] + rho[:-1]) * np.diff(lam), 0.0))
-    low, high = np.interp([5e-4 * mass[-1], 0.999 * mass[-1]], mass, lam)
-    pad = 0.25 * (high - low)
-    return (low - pad, high + pad) if high - low < 0.1 * (lam[-1] - lam[0]) else None
-
-
-def _draw_inset(axes, result, bulk):
-    """The bulk once more, enlarged, where the main plot is empty: right of it if there is room, else left."""
-    begin, end = axes.get_xlim()
-    left = (bulk[1] - begin) / (end - begin) + 0.1
-    width = min(0.36, 0.63 - left)
-    if width < 0.2:
-        left, width = 0.08, min(0.36, (bulk[0] - begin) / (end - begin) - 0.16)
-    if width < 0.2:
-        return
-    inset = axes.inset_axes([left, 0.53, width, 0.4])
-    inset.set_xlim(*bulk)
-    inside = (result.lambdas >= bulk[0]) & (result.lambdas <= bulk[1])
-    floor = max(axes.get_ylim()[0], result.density.max() * 1e-5)
-    rho = np.maximum(result.density[inside], floor)
-    inset.set_yscale("log")
-    inset.fill_between(result.lambdas[inside], floor, rho, color=LINE, alpha=0.16, linewidth=0)
-    if result.density_errors is not None:
-        error = result.density_errors[inside]
-        inset.fill_between(result.lambdas[inside], np.maximum(rho - error, floor), rho + error, color=LINE, alpha=0.35, linewidth=0)
-    inset.plot(result.lambdas[inside], rho, color=LINE, linewidth=1.2)
-    inset.set_ylim(floor, rho.max() * 4)
-    inset.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-    if result.eigenvalues is not None:
-        for theta in result.eigenvalues[(result.eigenvalues > bulk[0]) & (result.eigenvalues < bulk[1])]:
-            inset.axvline(theta, 0, 0.09, color=OUTLIER if theta >= 0 else NEGATIVE, linewidth=1.2)
-    inset.tick_params(labelsize=8)
-    inset.minorticks_off()
-    inset.locator_params(axis="x", nbins=5)
-    inset.set_title("the bulk, enlarged", fontsize=9, color=GREY, loc="left", pad=4)
 
 
 def _listing(result):
@@ -141,9 +32,9 @@ def _listing(result):
     if result.trace is not None:
         error = result.trace_half_width if result.trace_half_width is not None else result.trace_stderr
         known = error is not None and np.isfinite(error) and error > 0
-        lines += ["trace", f"  {_number(result.trace)}" + (f" ± {_number(error)}" if known else ""), ""]
+        lines += ["trace", f"  {number(result.trace)}" + (f" ± {number(error)}" if known else ""), ""]
         if result.n_parameters:
-            lines += ["mean eigenvalue", f"  {_number(result.trace / result.n_parameters)}", ""]
+            lines += ["mean eigenvalue", f"  {number(result.trace / result.n_parameters)}", ""]
     shares = []
     for name, share, error in (("zero", result.weight_at_zero, result.weight_at_zero_error),
                                ("negative", result.negative_mass, result.negative_mass_error)):
@@ -156,7 +47,7 @@ def _listing(result):
         sure = np.ones(theta.shape, bool) if result.converged is None else result.converged
         total = theta.size
         n_top = total if result.n_top is None or result.n_magnitude else min(result.n_top, total)
-        row = lambda i, n: f"{n:>4} {_number(theta[i]):>11}{'' if sure[i] else ' ?'}"
+        row = lambda i, n: f"{n:>4} {number(theta[i]):>11}{'' if sure[i] else ' ?'}"
         if n_top:
             lines += ["largest |λ|" if result.n_magnitude else "largest"] + [row(i, i + 1) for i in range(min(_LISTED_TOP, n_top))]
             lines += [f"{'⋮':>4}"] if n_top > _LISTED_TOP else []
@@ -171,7 +62,7 @@ def _subtitle(result):
     """What the run was over, in one grey line."""
     parts = []
     if result.loss is not None and np.isfinite(result.loss):
-        parts.append(f"mean loss {_number(result.loss)}")
+        parts.append(f"mean loss {number(result.loss)}")
     if result.n_rows:
         parts.append(f"{result.n_rows:,} rows")
     if result.alpha is not None and result.alpha.ndim == 2:
@@ -182,7 +73,7 @@ def _subtitle(result):
 
 
 def _matrix(result):
-    return {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher"}.get(result.curvature, "Curvature")
+    return {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher", "empirical_fisher": "Empirical Fisher"}.get(result.curvature, "Curvature")
 
 
 def _pyplot():
@@ -194,72 +85,101 @@ def _pyplot():
     return matplotlib.pyplot
 
 
-def draw_layers(result: Result, title: str | None = None):
+def _head(figure, result, title, what):
+    """The title over the whole figure."""
+    figure.suptitle(title if title is not None else f"{_matrix(result)} {what}: {result.path.stem}", x=0.01, ha="left", fontsize=13,
+                    fontweight="bold", parse_math=False)
+
+
+def _one_panel(panel, what, size=(9.6, 5.4)):
+    def drawn(result, title, theme):
+        plt = _pyplot()
+        with plt.rc_context(theme.style()):
+            figure, axes = plt.subplots(figsize=size(result) if callable(size) else size, constrained_layout=True)
+            panel(axes, result, theme)
+            _head(figure, result, title, what)
+        return figure
+
+    return drawn
+
+
+def _rows_size(result):
+    return 9.6, min(max(3.0, 0.24 * panels.layer_rows(result).size + 1.6), 60.0)
+
+
+def _blocks(result, title, theme):
+    names = panels.block_names(result)
+    plt = _pyplot()
+    wide = panels.has_block_distances(result)
+    with plt.rc_context(theme.style()):
+        figure, axes = plt.subplots(1, 2 if wide else 1, figsize=(13.5 if wide else 8.5, min(max(3.6, 0.26 * len(names) + 2.2), 60.0)),
+                                    constrained_layout=True, squeeze=False)
+        panels.block_bars(axes[0][0], result, theme)
+        if wide:
+            panels.block_distances(axes[0][1], result, theme)
+        _head(figure, result, title, "by block")
+    return figure
+
+
+def _landscape(result, title, theme):
+    surface = panels.landscape_is_surface(result)
+    panel = panels.landscape_surface if surface else panels.landscape_line
+    figure = _one_panel(panel, "", (8.4, 6.6) if surface else (9.0, 5.2))(result, title or f"Loss around the parameters: {result.path.stem}", theme)
+    return figure
+
+
+#: How each part is drawn: (result, title, theme) -> figure
+PARTS = {
+    "density": _one_panel(panels.density, "spectrum"),
+    "cumulative": _one_panel(panels.cumulative, "spectrum, both tails"),
+    "eigenvalues": _one_panel(panels.eigenvalues, "eigenvalues", (8.4, 5.4)),
+    "layers": _one_panel(panels.layers, "by layer", _rows_size),
+    "quadrature": _one_panel(panels.quadrature, "quadrature"),
+    "blocks": _blocks,
+    "landscape": _landscape,
+}
+
+
+def draw_part(result: Result, what: str, title: str | None = None, theme: Theme = LIGHT):
+    """A matplotlib figure of one part of a result.
+
+    :param what: one of PARTS
+    :raises ResultError: the result has no such part
+    """
+    return PARTS[what](result, title, theme)
+
+
+def draw_layers(result: Result, title: str | None = None, theme: Theme = LIGHT):
     """A matplotlib figure of the mean of the diagonal of every parameter tensor, in the model's order.
 
     :raises ResultError: the result has no layers
     """
-    if result.layer_means is None or not result.layer_names:
-        raise ResultError(f"{result.path}: nothing to draw: it holds no layers")
-    plt = _pyplot()
-    mean, count = result.layer_means, result.layer_means.size
-    error = None if result.layer_mean_errors is None else np.abs(np.nan_to_num(result.layer_mean_errors))
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(9, min(max(3.0, 0.24 * count + 1.4), 60.0)), constrained_layout=True)
-        axes.barh(np.arange(count), mean, xerr=error, color=[LINE if m >= 0 else NEGATIVE for m in mean], ecolor=GREY, capsize=2)
-        axes.set_yticks(np.arange(count), result.layer_names, fontsize=8.5, parse_math=False)
-        axes.invert_yaxis()
-        axes.margins(y=0.01)
-        axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.set_xlabel("mean of the diagonal ± standard error  [loss / parameter²]")
-        axes.grid(True, axis="x", color=GREY, alpha=0.18, linewidth=0.7)
-        axes.set_title(title if title is not None else f"{_matrix(result)} by layer: {result.path.stem}", loc="left", fontsize=13,
-                       fontweight="bold", parse_math=False)
-    return figure
+    return draw_part(result, "layers", title, theme)
 
 
-def draw(result: Result, title: str | None = None):
+def draw(result: Result, title: str | None = None, theme: Theme = LIGHT):
     """A matplotlib figure of a result.
 
     :param title: above the plot; None names the matrix and the file
     :raises ResultError: there is neither a density nor an eigenvalue to draw
     """
     plt = _pyplot()
-    has_density = result.density is not None and result.density.size > 1
-    has_eigenvalues = result.eigenvalues is not None and result.eigenvalues.size > 0
-    if not has_density and not has_eigenvalues:
-        raise ResultError(f"{result.path}: nothing to draw: it holds neither a density nor eigenvalues")
-
     has_cumulative = result.cumulative is not None and result.cumulative.size > 0 and result.cumulative_lambdas is not None
-    widths = [4.2, 2.1, 1] if has_cumulative else [4.2, 1]
-    with plt.rc_context(_STYLE):
-        figure, (axes, *cumulative, side) = plt.subplots(1, len(widths), figsize=(14.7 if has_cumulative else 10.5, 5.8),
+    widths = [3.4, 2.9, 1] if has_cumulative else [4.2, 1]
+    with plt.rc_context(theme.style()):
+        figure, (axes, *cumulative, side) = plt.subplots(1, len(widths), figsize=(15.6 if has_cumulative else 10.5, 5.8),
                                                          width_ratios=widths, constrained_layout=True)
-        if has_cumulative:
-            _draw_cumulative(cumulative[0], result)
         figure.get_layout_engine().set(wspace=0.05)
-        if has_density:
-            _draw_density(axes, result)
-        else:
-            axes.set_yticks([])
-            axes.spines["left"].set_visible(False)
-        if has_eigenvalues:
-            _draw_eigenvalues(axes, result)
-        axes.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set_xlabel("eigenvalue λ  [loss / parameter²]")
-        axes.grid(True, which="major", color=GREY, alpha=0.18, linewidth=0.7)
-        axes.margins(x=0.02)
-        bulk = _bulk(result) if has_density else None
-        if bulk:
-            _draw_inset(axes, result, bulk)
-        axes.legend(loc="upper right", frameon=False, fontsize=9.5)
+        panels.density(axes, result, theme)
+        if has_cumulative:
+            panels.cumulative(cumulative[0], result, theme)
         subtitle = _subtitle(result)
         axes.set_title(title if title is not None else f"{_matrix(result)} spectrum: {result.path.stem}", loc="left", fontsize=13,
                        fontweight="bold", pad=26 if subtitle else 12, parse_math=False)
-        axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=9.5, color=GREY)
+        axes.text(0, 1.025, subtitle, transform=axes.transAxes, fontsize=9.5, color=theme.soft)
         side.set_axis_off()
         side.text(0, 1, _listing(result), transform=side.transAxes, va="top", ha="left", family="monospace", fontsize=9,
-                  linespacing=1.32, bbox={"boxstyle": "round,pad=0.8", "facecolor": "#f5f7fa", "edgecolor": "#d5dbe1"})
+                  linespacing=1.32, bbox={"boxstyle": "round,pad=0.8", "facecolor": theme.card, "edgecolor": theme.card})
     return figure
 
 
@@ -269,31 +189,63 @@ def save(figure, path):
     suffix = path.suffix or ".png"
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{suffix}")
     try:
-        figure.savefig(temporary, dpi=150, facecolor="white")
+        figure.savefig(temporary, dpi=150, facecolor=figure.get_facecolor())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _named(path, what):
+    """PICTURE-PART.png"""
+    return path.with_name(f"{path.stem}-{what}{path.suffix or '.png'}")
+
+
+def _write_all(result, args, theme):
+    """One picture for each part that the result has."""
+    base, drawn = args.output or args.result.with_suffix(".png"), []
+    for what in PARTS:
+        try:
+            figure = draw_part(result, what, args.title, theme)
+        except ResultError as error:
+            if "nothing to draw" not in str(error):
+                raise
+            continue
+        save(figure, _named(base, what))
+        drawn.append(_named(base, what))
+        _pyplot().close(figure)
+    if not drawn:
+        raise ResultError(f"{result.path}: nothing to draw")
+    return drawn
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m hesspect.plot", description=__doc__.splitlines()[0])
     parser.add_argument("result", type=Path, metavar="RESULT.h5")
     parser.add_argument("-o", "--output", type=Path, metavar="PICTURE",
-                        help="default: RESULT.png, or RESULT-layers.png, beside the result")
+                        help="default: RESULT.png, or RESULT-PART.png, beside the result")
+    parser.add_argument("--what", choices=[*PARTS, "all"], help="one part alone, or each on a picture of its own; default: an overview")
+    parser.add_argument("--theme", choices=THEMES, default="light")
     parser.add_argument("--title", help="default: the matrix and the file's name")
-    parser.add_argument("--layers", action="store_true", help="draw the mean of the diagonal of every parameter tensor")
+    parser.add_argument("--layers", dest="what", action="store_const", const="layers", help="the same as --what layers")
     args = parser.parse_args(argv)
-    default = args.result.with_name(args.result.stem + "-layers.png") if args.layers else args.result.with_suffix(".png")
-    output = args.output or default
+    theme = THEMES[args.theme]
+    picture = args.result.with_suffix(".png")
+    output = args.output or (picture if args.what in (None, "all") else _named(picture, args.what))
     try:
-        save((draw_layers if args.layers else draw)(read(args.result), args.title), output)
+        result = read(args.result)
+        if args.what == "all":
+            written = _write_all(result, args, theme)
+        else:
+            what = args.what or ("landscape" if panels.is_landscape(result) else None)
+            save(draw(result, args.title, theme) if what is None else draw_part(result, what, args.title, theme), output)
+            written = [output]
     except ResultError as error:
         print(f"hesspect.plot: {error}", file=sys.stderr)
         return 4
     except (OSError, ValueError) as error:  # an unwritable folder; a suffix that matplotlib does not know
         print(f"hesspect.plot: {output}: can't write the picture: {error}", file=sys.stderr)
         return 4
-    print(output)
+    print(*written, sep="\n")
     return 0
 
 

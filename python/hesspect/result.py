@@ -18,7 +18,7 @@ class ResultError(Exception):
 
 
 #: /entry/GROUP/NAME is the attribute NAME, but that these groups put something before and behind it
-_AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s")}
+_AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", "")}
 #: and that these are more than the rule would say, or another group has the name
 _NAMES = {
     "density/lambda": "lambdas",
@@ -40,6 +40,8 @@ _NAMES = {
     "process/loss": "loss_kind",
 }
 _PRODUCTS = "diagnostics/products/"
+#: one of these has what a command found out
+_PARTS = ("density", "eigenvalues", "trace", "quadrature", "landscape")
 _SCALARS = {"float64": float, "int64": int, "uint64": int, "bool": bool}
 
 
@@ -83,6 +85,13 @@ Result.__doc__ = "\n".join([
     "products: Hessian-vector products by what they were taken for, and \"total\""])
 
 
+def by_path(result: Result, path: str):
+    """The value of /entry/PATH, or None where neither the result nor the schema has it."""
+    name = _attribute(path)
+    value = getattr(result, name, None) if name in _FIELDS else None
+    return None if isinstance(value, tuple) and not value else value
+
+
 def _texts(node):
     if node.dtype.kind not in "OS":
         return ()
@@ -119,8 +128,8 @@ def read(path: str | os.PathLike) -> Result:
     try:
         with h5py.File(path, "r") as file:
             entry = file.get("entry")
-            if not isinstance(entry, h5py.Group) or not any(k in entry for k in ("density", "eigenvalues", "trace", "quadrature")):
-                raise ResultError(f"{path}: HDF5, but not a result of hesspect (it has no /entry with a spectrum)")
+            if not isinstance(entry, h5py.Group) or not any(k in entry for k in _PARTS):
+                raise ResultError(f"{path}: HDF5, but not a result of hesspect (it has no /entry with a spectrum or a landscape)")
             products = {name: int(node[()]) for name, node in entry.get(_PRODUCTS, {}).items()}
             result = Result(path, products=products, **{name: _value(entry, field) for name, field in _FIELDS.items()})
     except OSError as error:

@@ -18,6 +18,34 @@ namespace {
 /// Above these a product is not symmetric to rounding, and something is wrong with the model's operators.
 constexpr double kSymmetryFloat = 1e-4, kSymmetryDouble = 1e-10;
 
+/// Collective over world and the group.
+Diagnostics diagnostics(const Problem& problem, const Group& group, Communicator& world) {
+  const HessianOperator& op = *group.op;
+  const HessianStats& stats = op.stats();
+  Diagnostics d;
+  d.precision = op.precision_effect();
+  d.loss = op.loss();
+  d.loss_terms = op.count();
+  d.gradient_norm = std::sqrt(group.comm->sum(norm_sq(op.gradient())));
+  d.gradient_s = stats.gradient_s;
+  d.parameters = problem.program->layout().model_size();
+  d.parameters_in_use = problem.program->layout().size();
+  d.rows_in_use = tables_in_use(problem.program->layout());
+  d.rows = problem.rows;
+  d.micro_batch = stats.micro_batch;
+  d.micro_batches = stats.micro_batches;
+  d.kept_graphs = stats.kept_graphs;
+  d.cuda_graphs = stats.cuda_graphs;
+  d.unit_rows = problem.options.units.rows;
+  d.row_check = problem.row_check;
+  d.widened_weights = problem.overlay.widened;
+  d.peak_memory_bytes = world.max(peak_memory_bytes());
+  d.peak_device_bytes = world.max(peak_device_bytes(op.options().device()));
+  return d;
+}
+
+}  // namespace
+
 ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem,
                          const RunLayout& layout) {
   const BuildInfo build = build_info();
@@ -49,34 +77,6 @@ ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& 
   p.reduction = to_string(config.loss.reduction);
   return p;
 }
-
-/// Collective over world and the group.
-Diagnostics diagnostics(const Problem& problem, const Group& group, Communicator& world) {
-  const HessianOperator& op = *group.op;
-  const HessianStats& stats = op.stats();
-  Diagnostics d;
-  d.precision = op.precision_effect();
-  d.loss = op.loss();
-  d.loss_terms = op.count();
-  d.gradient_norm = std::sqrt(group.comm->sum(norm_sq(op.gradient())));
-  d.gradient_s = stats.gradient_s;
-  d.parameters = problem.program->layout().model_size();
-  d.parameters_in_use = problem.program->layout().size();
-  d.rows_in_use = tables_in_use(problem.program->layout());
-  d.rows = problem.rows;
-  d.micro_batch = stats.micro_batch;
-  d.micro_batches = stats.micro_batches;
-  d.kept_graphs = stats.kept_graphs;
-  d.cuda_graphs = stats.cuda_graphs;
-  d.unit_rows = problem.options.units.rows;
-  d.row_check = problem.row_check;
-  d.widened_weights = problem.overlay.widened;
-  d.peak_memory_bytes = world.max(peak_memory_bytes());
-  d.peak_device_bytes = world.max(peak_device_bytes(op.options().device()));
-  return d;
-}
-
-}  // namespace
 
 RunFacts run_facts(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem,
                    const RunLayout& layout, const Group& group, const std::string& start_time, Communicator& world) {

@@ -11,6 +11,10 @@
 
 namespace hesspect {
 
+/// What was run, by what, on what, but for the times.
+ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem,
+                         const RunLayout& layout);
+
 /// Warns of what is not in the ledger and not told yet. Collective over world and the group; of use on rank 0.
 /// @param argv  for the record
 RunFacts run_facts(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem,

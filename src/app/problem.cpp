@@ -267,7 +267,8 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     options.output_index = static_cast<int>(config.model.output_index);
     options.product = config.layout.product;
     options.cuda_graphs = config.layout.cuda_graphs;
-    options.gauss_newton = config.curvature.curvature == Curvature::kGgn;
+    options.curvature = config.curvature.curvature;
+    options.fisher_unit = config.curvature.fisher_unit;
     options.precision = config.compute.precision;
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = to_scalar_type(config.compute.dtype);

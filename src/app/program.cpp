@@ -6,10 +6,14 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
 #include "hesspect/io/fields.h"
+#include "inputs.h"
 #include "inspect.h"
 #include "landscape.h"
 #include "planning.h"
+#include "reporting.h"
+#include "sharpness.h"
 #include "smooth.h"
 #include "spectrum.h"
 
@@ -34,7 +38,8 @@ void fields(auto& v, Is<Start> auto& start) { v("argv", start.argv, "names", sta
 
 /// Launchers do not always hand on variables, and an ini file may differ between nodes. Collective.
 void require_same(const Invocation& run, Communicator& host) {
-  const auto all = host.all_gather_bytes(to_string(run.command) + '\n' + run.file + '\n' + to_ini(run.config));
+  const auto all = host.all_gather_bytes(to_string(run.command) + '\n' + run.file + '\n' +
+                                         format_names(run.files, run.files.size() + 1) + '\n' + to_ini(run.config));
   for (std::size_t r = 1; r < all.size(); ++r)
     if (all[r] != all[0]) throw UsageError("rank " + std::to_string(r) + " reads another configuration than rank 0");
 }
@@ -61,7 +66,8 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     set_log_level(output.quiet ? LogLevel::kQuiet : output.verbose ? LogLevel::kDebug : LogLevel::kInfo);
   const bool smoothing = run.command == Command::kDensity && !output.from.empty();
   if (run.help || run.version || run.print_config || smoothing || run.command == Command::kInspect ||
-      run.command == Command::kPlan || run.command == Command::kLandscape)
+      run.command == Command::kPlan || run.command == Command::kLandscape || run.command == Command::kSharpness ||
+      run.command == Command::kInputs || reads_results(run.command))
     signal.release();
   if (run.help) return print(host, help_text(run.command));
   if (run.version) return print(host, version_text());
@@ -73,6 +79,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     });
     return print(host, text);
   }
+  if (reads_results(run.command)) return print(host, report_command(run, host));
   if (run.command == Command::kPlan) {
     bool fits = true;
     std::string text;
@@ -81,7 +88,9 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     return static_cast<int>(fits ? ExitCode::kDone : ExitCode::kOutOfMemory);
   }
   if (smoothing) return smooth_again(run, argv, host);
+  if (run.command == Command::kInputs) return run_inputs(run, argv, host);
   if (run.command == Command::kLandscape) return run_landscape(run, argv, host);
+  if (run.command == Command::kSharpness) return run_sharpness(run, argv, host);
   return run_spectrum(run, argv, signal, host);
 }
 

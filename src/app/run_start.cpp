@@ -72,6 +72,14 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
 
 }  // namespace
 
+void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs) {
+  for (const auto& input : inputs) {
+    std::error_code error;  // where one of them does not exist
+    if (std::filesystem::equivalent(output, input, error) && !error)
+      throw UsageError("the output " + quote(output) + " is the input " + quote(input.string()));
+  }
+}
+
 int exit_code_of(const RunResult& result) {
   return static_cast<int>(converged(result) ? ExitCode::kDone : ExitCode::kNotConverged);
 }

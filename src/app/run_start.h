@@ -1,6 +1,7 @@
 // How a run begins: anew, from a checkpoint, or not at all because its result is there.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,6 +24,9 @@ struct RunStart {
 /// How a run starts, as every rank has to know it: rank 0's, of whose state the others get run_id and layout.
 /// Collective.
 RunStart shared(const RunStart& start, Communicator& world);
+
+/// @throws UsageError if the output is the same file as one of these
+void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs);
 
 /// Done, or not converged.
 int exit_code_of(const RunResult& result);

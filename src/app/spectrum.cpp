@@ -31,15 +31,6 @@
 namespace hesspect {
 namespace {
 
-/// @throws UsageError if the output is the same file as one of these
-void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs) {
-  for (const auto& input : inputs) {
-    std::error_code error;  // where one of them does not exist
-    if (std::filesystem::equivalent(output, input, error) && !error)
-      throw UsageError("the output " + quote(output) + " is the input " + quote(input.string()));
-  }
-}
-
 /// Ends the job from the heartbeat's thread: the main thread may wait for the lost rank for ever, and MPI_Abort too,
 /// where the lost rank's host has gone with it.
 void end_for_lost(int rank, const std::string& host, double silent_s, const std::string& checkpoint) {

@@ -74,6 +74,16 @@ void check_vectors_file(const std::string& option, const std::string& file, cons
   if (plain(file) == plain(output.output)) throw UsageError("--" + option + " and --output name the same file");
 }
 
+void check_curvature(const RunConfig& c, bool trace) {
+  if (c.curvature.fisher_unit != FisherUnit::kTerm && c.curvature.curvature != Curvature::kEmpiricalFisher)
+    throw UsageError("--fisher-unit belongs to --curvature empirical_fisher, not to " +
+                     to_string(c.curvature.curvature));
+  if (trace && c.trace.trace_method == TraceMethod::kXNysTrace && !is_semidefinite(c.curvature.curvature))
+    throw UsageError(
+        "--trace-method xnystrace needs a positive semi-definite matrix, --curvature ggn, fisher or "
+        "empirical_fisher: the Hessian has negative eigenvalues; xtrace takes any");
+}
+
 void check_rows_options(const RunConfig& c) {
   for (const auto& [name, dim] : c.data.batch_dims) {
     const bool is_number = !dim.empty() && dim.size() <= 2 && dim.find_first_not_of("0123456789") == std::string::npos;
@@ -119,10 +129,16 @@ void check_landscape(const RunConfig& c, Command work) {
     throw UsageError("--span is given " + std::to_string(landscape.spans.size()) + " times, for " +
                      std::to_string(directions) + (directions == 1 ? " direction" : " directions"));
   if (!landscape.directions_file.empty()) check_vectors_file("directions-file", landscape.directions_file, c.output);
+}
+
+/// Of the commands that look at the loss itself.
+void check_one_group(const RunConfig& c, Command work) {
+  if (work != Command::kLandscape && work != Command::kSharpness) return;
+  const std::string name = quote(to_string(work));
   if (!c.quadrature.reorthogonalize)
-    throw UsageError("'landscape' needs --reorthogonalization full: eigenvectors are made from the Lanczos vectors");
+    throw UsageError(name + " needs --reorthogonalization full: eigenvectors are made from the Lanczos vectors");
   if (c.layout.groups > 1)
-    throw UsageError("'landscape' has one group of ranks, not --groups " + std::to_string(c.layout.groups));
+    throw UsageError(name + " has one group of ranks, not --groups " + std::to_string(c.layout.groups));
 }
 
 }  // namespace
@@ -145,6 +161,14 @@ void check_whole(const Invocation& run) {
   if (c.output.quiet && c.output.verbose) throw UsageError("--quiet and --verbose contradict each other");
   if (run.command == Command::kInspect) {
     if (run.file.empty()) throw UsageError("'inspect' needs a file: hesspect inspect FILE");
+    return;
+  }
+  if (reads_results(run.command)) {
+    if (run.files.empty())
+      throw UsageError("'" + to_string(run.command) + "' needs results: hesspect " + to_string(run.command) +
+                       " R.h5 ...");
+    if (run.command == Command::kCompare && c.report.format == ReportFormat::kHtml)
+      throw UsageError("'compare' writes text or json, not html: 'report' writes a page");
     return;
   }
   const bool smoothing = run.command == Command::kDensity && !c.output.from.empty();
@@ -172,8 +196,18 @@ void check_whole(const Invocation& run) {
   if (eigenvalues) check_eigenvalues(c.eigs, c.quadrature.reorthogonalize, work);
   if (trace && !c.quadrature.reorthogonalize && c.trace.trace_method == TraceMethod::kDeflated)
     throw UsageError("--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
+  if (work == Command::kInputs) {
+    if (c.curvature.curvature != Curvature::kHessian)
+      throw UsageError("--curvature " + to_string(c.curvature.curvature) +
+                       " is of the parameters: 'inputs' takes the Hessian in the inputs");
+    if (c.compute.precision != MatrixPrecision::kFp32)
+      throw UsageError("--precision " + to_string(c.compute.precision) +
+                       " is of products over the parameters: 'inputs' takes full precision");
+  }
   check_files(c, eigenvalues, trace, work);
+  check_curvature(c, trace);
   check_landscape(c, work);
+  check_one_group(c, work);
   check_rows_options(c);
 }
 

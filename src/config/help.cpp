@@ -57,22 +57,36 @@ std::string help_text(Command command) {
            "  density   the spectral density alone, or an earlier one smoothed again (--from)\n"
            "  eigs      top and bottom eigenvalues alone\n"
            "  trace     the trace alone\n"
+           "  inputs    how sharp the loss is in each row's inputs, and which rows are the most fragile\n"
            "  landscape the loss along eigenvectors, random directions or the way to another checkpoint\n"
+           "  sharpness what ascent steps, steps of an optimiser and random steps do to the loss\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
-           "  inspect   what a .pt2, a state dict, a data file or a result holds\n\n"
+           "  inspect   what a .pt2, a state dict, a data file or a result holds\n"
+           "  report    what results say of their models, with intervals, sources and objections\n"
+           "  compare   like-trained models side by side\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
   if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, state dict, data file or result)\n";
   Invocation run;
   RunConfig& config = run.config;
   std::string ini_file;
+  if (reads_results(command))
+    return std::string("usage: hesspect ") +
+           (command == Command::kReport ? "report R.h5 ... [--format text|json|html]"
+                                        : "compare A.h5 B.h5 ... [--format text|json]") +
+           " [--output FILE] [options]\n" + block(report_options(config.report)) +
+           block(output_options(config.output)) + block(general_options(run, ini_file));
   std::string text = "usage: hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS" +
                      (command == Command::kPlan ? " [--world N] [--memory SIZE]" : " --output R.h5") + " [options]\n";
   if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
   text += "\nEvery option can also stand in an ini file or in the environment (--micro-batch: HESSPECT_MICRO_BATCH).\n";
-  text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss)) +
-          block(curvature_options(config.curvature));
-  const bool landscape = command == Command::kLandscape;
-  if (landscape) text += block(landscape_options(config.landscape));
+  text += block(model_options(config.model)) + block(data_options(config.data)) + block(loss_options(config.loss));
+  if (command == Command::kInputs)
+    return text + block(inputs_options(config.inputs)) + block(compute_options(config.compute)) +
+           block(output_options(config.output)) + block(general_options(run, ini_file));
+  text += block(curvature_options(config.curvature));
+  const bool landscape = command == Command::kLandscape || command == Command::kSharpness;
+  if (command == Command::kLandscape) text += block(landscape_options(config.landscape));
+  if (command == Command::kSharpness) text += block(sharpness_options(config.sharpness));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
   if (command != Command::kDensity && command != Command::kEigs && !landscape)
     text += block(trace_options(config.trace));

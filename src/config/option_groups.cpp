@@ -79,14 +79,12 @@ OptionGroup loss_options(LossConfig& c) {
 
 OptionGroup curvature_options(CurvatureConfig& c) {
   OptionGroup group{"Curvature", {}};
-  group.choice("curvature", c.curvature, {Curvature::kHessian, Curvature::kGgn},
-               "the matrix whose spectrum is computed; ggn: the generalised Gauss-Newton matrix");
-  // The next is planned: say that it is missing rather than that it is unknown.
-  auto set = group.options.back().set;
-  group.options.back().set = [set](const std::vector<std::string>& values) {
-    if (values.back() == "fisher") throw UsageError("this version computes hessian and ggn only");
-    set(values);
-  };
+  group.choice("curvature", c.curvature,
+               {Curvature::kHessian, Curvature::kGgn, Curvature::kFisher, Curvature::kEmpiricalFisher},
+               "the matrix whose spectrum is computed; ggn: the generalised Gauss-Newton matrix; fisher: of the "
+               "model's own distribution; empirical_fisher: of gradients' outer products at the data's targets");
+  group.choice("fisher-unit", c.fisher_unit, {FisherUnit::kTerm, FisherUnit::kRow},
+               "empirical_fisher: whose gradients these are, each term's of the loss or each row's");
   return group;
 }
 
@@ -113,7 +111,8 @@ OptionGroup eigs_options(EigsConfig& c) {
 OptionGroup trace_options(TraceConfig& c) {
   OptionGroup group{"Trace (analyze, trace)", {}};
   group.choice("trace-method", c.trace_method,
-               {TraceMethod::kDeflated, TraceMethod::kHutchinson, TraceMethod::kHutchPlusPlus, TraceMethod::kXTrace},
+               {TraceMethod::kDeflated, TraceMethod::kHutchinson, TraceMethod::kHutchPlusPlus, TraceMethod::kXTrace,
+                TraceMethod::kXNysTrace},
                "deflated: Hutchinson on what the Lanczos vectors leave over");
   group.flag("layers", c.layers, "the trace of every parameter tensor, from the same products");
   group.text("diagonal", c.diagonal, "FILE", "write an estimate of the diagonal, by parameter: .h5 or .safetensors");
@@ -210,6 +209,22 @@ OptionGroup checkpoint_options(CheckpointConfig& c) {
   return group;
 }
 
+OptionGroup inputs_options(InputsConfig& c) {
+  OptionGroup group{"Inputs (inputs)", {}};
+  group.texts("vary", c.vary, "NAME",
+              "an input that is varied, or whose embeddings are, where it holds integers (repeatable); default: all "
+              "floating inputs, and where there are none, the embeddings of the others");
+  group.real("rtol-inputs", c.rtol_inputs, 0, 1, false,
+             "a row's eigenvalue is known when its error is below this share of the row's largest |eigenvalue|");
+  group.integer("input-steps", c.input_steps, 1, 100'000, "Lanczos steps of a row at most");
+  group.choice("move", c.move, {InputDirection::kSign, InputDirection::kGradient},
+               "where inputs are moved for the change of their gradient: along its signs, or along itself");
+  group.real("move-by", c.move_by, 0, kLargest, true,
+             "how far, in units of the inputs; 0: a tenth of the norm of the row's inputs");
+  group.integer("fragile", c.fragile, 0, 1'000'000, "how many of the most fragile rows are listed");
+  return group;
+}
+
 OptionGroup plan_options(PlanConfig& c) {
   OptionGroup group{"Plan", {}};
   group.choice("for", c.work, {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace},
@@ -234,6 +249,20 @@ OptionGroup landscape_options(LandscapeConfig& c) {
   return group;
 }
 
+OptionGroup sharpness_options(SharpnessConfig& c) {
+  OptionGroup group{"Sharpness", {}};
+  group.numbers("rho", c.rho, "sizes of SAM's ascent steps, in parameters");
+  group.numbers("adaptive-rho", c.adaptive_rho, "sizes of ascent steps relative to each parameter's own");
+  group.integer("eigenvectors-tried", c.eigenvectors, 0, 1'000,
+                "how many leading eigenvectors ascent steps are taken along, both ways, besides the gradient");
+  group.flag("step-check", c.step_check,
+             "take steps of gradient descent and momentum just below and above the largest stable one");
+  group.real("momentum", c.momentum, 0, 1, true, "of the second optimiser of --step-check; 0: none");
+  group.integer("basin-directions", c.basin_directions, 0, 10'000, "random directions for the basin's radius");
+  group.real("basin-rise", c.basin_rise, 0, kLargest, false, "how far the loss may rise within it, over its size");
+  return group;
+}
+
 OptionGroup output_options(OutputConfig& c) {
   OptionGroup group{"Output", {}};
   group.text("output", c.output, "FILE", "the result, HDF5");
@@ -243,6 +272,16 @@ OptionGroup output_options(OutputConfig& c) {
   group.flag("verbose", c.verbose, "print more");
   group.text("trace-json", c.trace_json, "FILE",
              "write when rank 0 did what, op by op, for a viewer of timelines such as ui.perfetto.dev");
+  return group;
+}
+
+OptionGroup report_options(ReportConfig& c) {
+  OptionGroup group{"Report (report, compare)", {}};
+  group.choice("format", c.format, {ReportFormat::kText, ReportFormat::kJson, ReportFormat::kHtml},
+               "html: one page with its pictures in it (report)");
+  group.real("momentum", c.momentum, 0, 1, true, "of the largest stable steps with momentum");
+  group.real("damping", c.damping, 0, kLargest, true,
+             "a constant c of the effective dimension, in units of the eigenvalues, besides the usual ones; 0: none");
   return group;
 }
 
@@ -259,8 +298,9 @@ OptionTable run_options(RunConfig& c) {
   return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
                       curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
                       accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
-                      layout_options(c.layout), checkpoint_options(c.checkpoint), plan_options(c.plan),
-                      landscape_options(c.landscape), output_options(c.output)}};
+                      layout_options(c.layout), checkpoint_options(c.checkpoint), inputs_options(c.inputs),
+                      plan_options(c.plan), landscape_options(c.landscape), sharpness_options(c.sharpness),
+                      output_options(c.output), report_options(c.report)}};
 }
 
 }  // namespace hesspect

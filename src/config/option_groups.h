@@ -20,9 +20,12 @@ OptionGroup quadrature_options(QuadratureConfig& config);
 OptionGroup compute_options(ComputeConfig& config);
 OptionGroup layout_options(LayoutConfig& config);
 OptionGroup checkpoint_options(CheckpointConfig& config);
+OptionGroup inputs_options(InputsConfig& config);
 OptionGroup plan_options(PlanConfig& config);
 OptionGroup landscape_options(LandscapeConfig& config);
+OptionGroup sharpness_options(SharpnessConfig& config);
 OptionGroup output_options(OutputConfig& config);
+OptionGroup report_options(ReportConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config
 OptionGroup general_options(Invocation& run, std::string& ini_file);
 

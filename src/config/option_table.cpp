@@ -264,6 +264,25 @@ void OptionGroup::pairs(std::string name, std::vector<std::pair<std::string, std
                      }});
 }
 
+void OptionGroup::numbers(std::string name, std::vector<double>& field, std::string help) {
+  options.push_back({std::move(name), "X,X,…|none", std::move(help), false,
+                     [&field](const Values& v) {
+                       std::vector<double> numbers;
+                       for (const std::string& item : v.back() == "none" ? Values{} : split_at_commas(v.back())) {
+                         double number = 0;
+                         if (!read_number(item, number) || !std::isfinite(number) || number <= 0)
+                           throw UsageError("expected numbers above 0, separated by commas, or none");
+                         numbers.push_back(number);
+                       }
+                       field = std::move(numbers);
+                     },
+                     [&field] {
+                       std::string text;
+                       for (const double number : field) text += (text.empty() ? "" : ",") + number_text(number);
+                       return Values{text.empty() ? "none" : text};
+                     }});
+}
+
 void OptionGroup::spans(std::string name, std::vector<std::pair<double, double>>& field, std::string help) {
   options.push_back({std::move(name), "W|LOW:HIGH", std::move(help), true,
                      [&field](const Values& values) {

@@ -73,6 +73,8 @@ struct OptionGroup {
   /// NAME=VALUE pairs, repeated or separated by commas. @param value_name  as the help text has it
   void pairs(std::string name, std::vector<std::pair<std::string, std::string>>& field, std::string value_name,
              std::string help);
+  /// Finite numbers above 0, separated by commas; "none" for none.
+  void numbers(std::string name, std::vector<double>& field, std::string help);
   /// Intervals "LOW:HIGH", or "W" for [−W, W], one at a time.
   void spans(std::string name, std::vector<std::pair<double, double>>& field, std::string help);
 

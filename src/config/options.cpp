@@ -25,8 +25,9 @@ namespace po = boost::program_options;
 
 constexpr std::string_view kPrefix = "HESSPECT_";
 
-constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity, Command::kEigs,   Command::kTrace,
-                                 Command::kLandscape, Command::kPlan,    Command::kInspect};
+constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Command::kEigs,   Command::kTrace,
+                                 Command::kLandscape, Command::kSharpness, Command::kInputs, Command::kPlan,
+                                 Command::kInspect,   Command::kReport,    Command::kCompare};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
@@ -39,7 +40,6 @@ Command command_from(const std::string& name) {
     names.push_back(to_string(command));
     if (name == names.back()) return command;
   }
-  if (name == "compare") throw UsageError("'" + name + "' is not part of this version");
   throw UsageError("unknown command '" + name + "'" + did_you_mean(name, names) + "; there are " + format_names(names));
 }
 
@@ -191,14 +191,11 @@ std::string ini_text(const RunConfig& config, const std::set<std::string>& left_
   return text;
 }
 
-/// density --from computes nothing anew: an option about the run that it does not do is a mistake.
-void check_smoothing(const Settings& arguments) {
-  static const std::set<std::string> used = {"from",  "sigma",   "output", "force",
-                                             "quiet", "verbose", "config", "print-config"};
+/// What reads earlier results computes nothing anew: an option about the run that it does not do is a mistake.
+void check_used(const Settings& arguments, std::set<std::string> used, const std::string& otherwise) {
+  used.insert({"output", "force", "quiet", "verbose", "config", "print-config"});
   for (const auto& s : arguments)
-    if (!used.contains(s.option))
-      throw UsageError("--" + s.option +
-                       " has no effect on 'density --from', which smooths the probes of the earlier " + "result again");
+    if (!used.contains(s.option)) throw UsageError("--" + s.option + " has no effect on " + otherwise);
 }
 
 }  // namespace
@@ -233,10 +230,11 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
   if (run.help || run.version) return run;
   if (run.command == Command::kNone) throw UsageError("no command is given; 'hesspect --help' lists them");
   if (run.command == Command::kInspect && word != words.end()) run.file = *word++;
+  while (reads_results(run.command) && word != words.end()) run.files.push_back(*word++);
   if (word != words.end()) throw UsageError("unexpected argument '" + *word + "'");
 
   Settings variables;
-  if (run.command != Command::kInspect) {
+  if (run.command != Command::kInspect && !reads_results(run.command)) {
     variables = read_environment(environment, table);
     if (const auto config = find(variables, "config"); ini_file.empty() && config != variables.end())
       ini_file = config->values.front();
@@ -250,7 +248,11 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
   apply(variables);
   apply(arguments);
   resolve_defaults(run.config, given);
-  if (run.command == Command::kDensity && !run.config.output.from.empty()) check_smoothing(arguments);
+  if (run.command == Command::kDensity && !run.config.output.from.empty())
+    check_used(arguments, {"from", "sigma"}, "'density --from', which smooths the probes of the earlier result again");
+  if (reads_results(run.command))
+    check_used(arguments, {"format", "momentum", "damping"},
+               "'" + to_string(run.command) + "', which reads earlier results");
   if (!run.print_config) check_whole(run);
   return run;
 }
@@ -261,8 +263,9 @@ std::string to_ini_of_result(const RunConfig& config) {
   RunConfig copy = config;
   std::set<std::string> others = {"model", "weights", "data", "threads"};
   for (const OptionGroup& group :
-       {layout_options(copy.layout), checkpoint_options(copy.checkpoint), plan_options(copy.plan),
-        landscape_options(copy.landscape), output_options(copy.output)})
+       {layout_options(copy.layout), checkpoint_options(copy.checkpoint), inputs_options(copy.inputs),
+        plan_options(copy.plan), landscape_options(copy.landscape), sharpness_options(copy.sharpness),
+        output_options(copy.output), report_options(copy.report)})
     for (const Option& option : group.options)
       if (option.name != "basis-dtype") others.insert(option.name);
   return ini_text(config, others);

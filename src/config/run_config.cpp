@@ -14,15 +14,18 @@ std::string name_of(Enum value, const char* const (&names)[count]) {
 }  // namespace
 
 std::string to_string(Command command) {
-  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "landscape"});
+  return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "landscape", "sharpness",
+                           "inputs", "report", "compare"});
 }
-
-std::string to_string(Curvature curvature) { return name_of(curvature, {"hessian", "ggn"}); }
 
 std::string to_string(EigenMethod method) { return name_of(method, {"lanczos", "power"}); }
 
-std::string to_string(TraceMethod method) { return name_of(method, {"deflated", "hutchinson", "hutch++", "xtrace"}); }
+std::string to_string(TraceMethod method) {
+  return name_of(method, {"deflated", "hutchinson", "hutch++", "xtrace", "xnystrace"});
+}
 
 std::string to_string(DeviceChoice device) { return name_of(device, {"auto", "cpu", "cuda"}); }
+
+std::string to_string(ReportFormat format) { return name_of(format, {"text", "json", "html"}); }
 
 }  // namespace hesspect

@@ -32,7 +32,7 @@ class TangentProducts final : public BatchProducts {
   void keep() override {
     const PrecisionScope scope(local_.choice().precision);
     replayed_.reset();
-    sweeps_.keep(local_.choice().gauss_newton);
+    sweeps_.keep(local_.choice().gauss_newton());
     // Autograd launches its kernels on the stream and from the thread that it likes.
     LaunchRecorder* const recorder = local_.choice().cuda_graphs ? local_.recorder() : nullptr;
     if (recorder == nullptr || local_.tangent_program().uses_fallback()) return;
@@ -68,7 +68,7 @@ class TangentProducts final : public BatchProducts {
   void add_products(const at::Tensor& v, const at::Tensor& sums) {
     const ParameterLayout& layout = local_.program().layout();
     const PrecisionScope scope(local_.choice().precision);
-    sweeps_.add_products(stacked_views(layout, v), stacked_views(layout, sums), local_.choice().gauss_newton, cuts());
+    sweeps_.add_products(stacked_views(layout, v), stacked_views(layout, sums), local_.choice().gauss_newton(), cuts());
   }
 
   LocalLoss& local_;

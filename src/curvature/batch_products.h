@@ -6,18 +6,22 @@
 #include <memory>
 #include <vector>
 
+#include "hesspect/core/curvature.h"
 #include "hesspect/core/matrix_precision.h"
 
 namespace hesspect {
 
 /// How products are taken, and of which matrix.
 struct ProductChoice {
-  bool tangent = true;        // by the tangent program; else by autograd
-  bool segments = false;      // where nothing is kept: of the tangent program
-  bool gauss_newton = false;  // of the tangent program
+  bool tangent = true;                        // by the tangent program; else by autograd
+  bool segments = false;                      // where nothing is kept: of the tangent program
+  Curvature curvature = Curvature::kHessian;  // another is of the tangent program
+  FisherUnit fisher_unit = FisherUnit::kTerm;
   /// Of matrix products in keep() and add(); gradients are in full precision.
   MatrixPrecision precision = MatrixPrecision::kFp32;
   bool cuda_graphs = true;  // where they are faster: of the tangent program, kept, on a GPU
+  /// Whether products leave out the program's own second derivatives.
+  bool gauss_newton() const { return curvature != Curvature::kHessian; }
 };
 
 class BatchProducts {

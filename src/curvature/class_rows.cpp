@@ -3,6 +3,9 @@
 //   S = u · label_smoothing / C,   B = u (1 - label_smoothing), for a class times its weight,
 // so that u q = w ∘ (B t + S) for probabilities t and B onehot + w S for a class, w the classes' weights.
 // Value: A log Σ exp z - Σ u q z. Derivative: A p - u q. Its tangent: A p ∘ (ż - ⟨p, ż⟩).
+//
+// The Fisher is u Σ_c p_c w_c (p - e_c)(p - e_c)ᵀ: a class that the model draws weighs what it would in the data, and
+// smoothing, of the data's targets, is none of it. Without w that is u (diag p - p pᵀ), the tangent's own matrix.
 #include "class_rows.h"
 
 #include <ATen/ATen.h>
@@ -92,6 +95,7 @@ struct ClassTargets {
   at::Tensor classes;        // int64, 0 where there is none and b is 0; or undefined
   at::Tensor probabilities;  // [R, C, D]; or undefined
   at::Tensor a, b, s;        // s is undefined without smoothing
+  at::Tensor u;              // the term's weight; 0 where it is ignored
 };
 
 /// Of numbers in double, as they were given.
@@ -103,6 +107,7 @@ ClassTargets of_classes(const LossOptions& options, std::int64_t classes, double
   if (weight.defined()) scale.mul_(at_positions(options, weight, 0));
   const at::Tensor& weights = options.class_weights;
   ClassTargets out;
+  out.u = scale;
   out.classes = given.masked_fill(counts.logical_not(), 0);
   out.a = out.b = scale * (1 - smoothing);
   if (weights.defined()) out.b.mul_(weights.to(at::kDouble).take(out.classes));
@@ -120,6 +125,7 @@ ClassTargets of_probabilities(const LossOptions& options, const at::Tensor& targ
   at::Tensor scale = at::ones({rows, 1, inner}, target.options().dtype(at::kDouble));
   if (weight.defined()) scale.mul_(weight.reshape(scale.sizes()));
   ClassTargets out;
+  out.u = scale;
   out.probabilities = target;
   out.b = scale * (1 - smoothing);
   out.a = out.b * class_sums(target, weights.defined() ? weights.unsqueeze(1) : weights);
@@ -134,8 +140,14 @@ ClassTargets of_probabilities(const LossOptions& options, const at::Tensor& targ
 /// -Σ B z at the target class, of log-probabilities z.
 class NllRows final : public ClassRows {
  public:
-  NllRows(const ClassShape& shape, const ClassTargets& targets, at::ScalarType dtype)
-      : ClassRows(shape), target_(per_term(targets.classes)), b_(per_term(targets.b).to(dtype)) {}
+  /// @param fisher  the Fisher's u diag(p ∘ w) stands for the second derivative, which is zero
+  NllRows(const ClassShape& shape, const at::Tensor& class_weights, const ClassTargets& targets, at::ScalarType dtype,
+          bool fisher)
+      : ClassRows(shape), target_(per_term(targets.classes)), b_(per_term(targets.b).to(dtype)) {
+    if (!fisher) return;
+    information_ = per_term(targets.u).to(dtype);
+    if (class_weights.defined()) information_ = information_ * class_weights.unsqueeze(1);
+  }
 
   double prepare(at::Tensor z, std::int64_t begin) const override {
     const std::int64_t r = z.size(0);
@@ -147,13 +159,20 @@ class NllRows final : public ClassRows {
     out.zero_();
     cut(out).scatter_(1, target_.narrow(0, begin, r), b_.narrow(0, begin, r).neg());
   }
-  void adjoint_tangent(const at::Tensor&, std::int64_t, const at::Tensor&, at::Tensor out) const override {
-    out.zero_();
+  void adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
+                       at::Tensor out) const override {
+    if (!is_curved()) {
+      out.zero_();
+      return;
+    }
+    const at::Tensor p = cut(state).exp().mul_(information_.narrow(0, begin, state.size(0)));
+    at::mul_out(out, z_dot, p.flatten(1));
   }
-  bool is_curved() const override { return false; }
+  bool is_curved() const override { return information_.defined(); }
 
  private:
-  at::Tensor target_, b_;  // [R, 1, D]
+  at::Tensor target_, b_;   // [R, 1, D]
+  at::Tensor information_;  // u w [R, 1 or C, D], or undefined
 };
 
 /// The state is p. By fused kernels where the layout allows, else by ATen, which is also what they are held against.
@@ -168,6 +187,11 @@ class CrossEntropyRows final : public ClassRows {
                        at::Tensor out) const override;
   bool is_curved() const override { return true; }
   const SoftmaxRows* softmax() const override { return softmax_ ? &*softmax_ : nullptr; }
+  /// From here on the Fisher stands for the second derivative, where that is another. @param u  weights of the terms
+  void take_fisher(const at::Tensor& u) {
+    u_ = per_term(u).to(a_.scalar_type());
+    softmax_.reset();
+  }
 
  private:
   /// Whether the kernels take such rows.
@@ -178,11 +202,13 @@ class CrossEntropyRows final : public ClassRows {
   }
   double fused_prepare(const at::Tensor& z, std::int64_t begin) const;
   void plain_adjoint(const at::Tensor& p, std::int64_t begin, at::Tensor& out) const;
+  void fisher_product(const at::Tensor& p, std::int64_t begin, const at::Tensor& z_dot, at::Tensor out) const;
 
   at::Tensor weights_;        // of classes, [C, 1], or undefined
   at::Tensor target_;         // [R, 1, D], or undefined
   at::Tensor probabilities_;  // [R, C, D], or undefined
   at::Tensor a_, b_, s_;      // [R, 1, D]
+  at::Tensor u_;              // [R, 1, D], where the Fisher stands for the second derivative
   std::optional<SoftmaxRows> softmax_;
 };
 
@@ -267,6 +293,10 @@ void CrossEntropyRows::plain_adjoint(const at::Tensor& p, std::int64_t begin, at
 
 void CrossEntropyRows::adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
                                        at::Tensor out) const {
+  if (u_.defined()) {
+    for (std::int64_t k = 0; k < z_dot.size(0); ++k) fisher_product(cut(state), begin, cut(z_dot[k]), cut(out[k]));
+    return;
+  }
   const at::Tensor a = a_.narrow(0, begin, state.size(0));
   if (fits(state) && z_dot.is_contiguous() && out.is_contiguous())
     return fused::cross_entropy_adjoint_tangent(
@@ -282,18 +312,40 @@ void CrossEntropyRows::adjoint_tangent(const at::Tensor& state, std::int64_t beg
   result.mul_(p).mul_(a);
 }
 
+/// u p∘(w∘(ż − ⟨p, ż⟩) − ⟨p∘w, ż⟩ + ⟨p, w⟩⟨p, ż⟩), [r, C, D].
+void CrossEntropyRows::fisher_product(const at::Tensor& p, std::int64_t begin, const at::Tensor& z_dot,
+                                      at::Tensor out) const {
+  const at::Tensor r = dot(p, z_dot, {});
+  at::Tensor rest;
+  if (weights_.defined()) rest = dot(p, z_dot, weights_) - class_sums(p, weights_) * r;
+  at::sub_out(out, z_dot, r);
+  if (weights_.defined()) out.mul_(weights_).sub_(rest);
+  out.mul_(p).mul_(u_.narrow(0, begin, p.size(0)));
+}
+
 }  // namespace
 
 std::unique_ptr<RowObjective> class_rows(const LossOptions& options, const at::Tensor& output_like,
-                                         const at::Tensor& target, const at::Tensor& weight) {
+                                         const at::Tensor& target, const at::Tensor& weight, OutputMatrix matrix) {
   const ClassShape shape = class_shape(options.kind, output_like);
   const at::ScalarType dtype = output_like.scalar_type();
-  if (options.kind == LossKind::kNll)
-    return std::make_unique<NllRows>(shape, of_classes(options, shape.classes, 0, target, weight), dtype);
-  const ClassTargets targets = at::isFloatingType(target.scalar_type())
-                                   ? of_probabilities(options, target.reshape({-1, shape.classes, shape.inner}), weight)
-                                   : of_classes(options, shape.classes, options.label_smoothing, target, weight);
-  return std::make_unique<CrossEntropyRows>(shape, options.class_weights, targets, dtype);
+  const bool is_nll = options.kind == LossKind::kNll, fisher = matrix.curvature == Curvature::kFisher;
+  const ClassTargets targets =
+      at::isFloatingType(target.scalar_type())
+          ? of_probabilities(options, target.reshape({-1, shape.classes, shape.inner}), weight)
+          : of_classes(options, shape.classes, is_nll ? 0 : options.label_smoothing, target, weight);
+  std::unique_ptr<RowObjective> loss;
+  if (is_nll) {
+    loss = std::make_unique<NllRows>(shape, options.class_weights, targets, dtype, fisher);
+  } else {
+    auto cross_entropy = std::make_unique<CrossEntropyRows>(shape, options.class_weights, targets, dtype);
+    // Probabilities sum to 1 to their own rounding: A is u to that alone.
+    if (fisher && (options.class_weights.defined() || targets.probabilities.defined()))
+      cross_entropy->take_fisher(targets.u);
+    loss = std::move(cross_entropy);
+  }
+  if (matrix.curvature != Curvature::kEmpiricalFisher) return loss;
+  return outer_rows(std::move(loss), targets.a, shape.inner, output_like.size(0), matrix.fisher_unit);
 }
 
 }  // namespace hesspect

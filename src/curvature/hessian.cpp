@@ -26,7 +26,8 @@ namespace hesspect {
 ProductChoice choice_of(const HessianOptions& options) {
   return {.tangent = options.product != ProductMode::kAutograd,
           .segments = options.product == ProductMode::kSegments,
-          .gauss_newton = options.gauss_newton,
+          .curvature = options.curvature,
+          .fisher_unit = options.fisher_unit,
           .precision = options.precision,
           .cuda_graphs = options.cuda_graphs};
 }

@@ -57,9 +57,21 @@ std::optional<std::int64_t> LocalLoss::most_rows() const {
   return most ? std::optional(std::max(units_.rows, whole_units(*most))) : std::nullopt;
 }
 
+bool LocalLoss::squares_scalar() const {
+  return choice_.curvature == Curvature::kEmpiricalFisher && is_output() && !is_per_row_output(program_, output_index_);
+}
+
 std::optional<std::int64_t> LocalLoss::given_micro_batch(std::int64_t asked) const {
   const auto fixed = program_.static_batch();
   const std::string unit = std::to_string(units_.rows);
+  if (squares_scalar()) {
+    if (asked > 1 || fixed.value_or(1) > 1 || units_.rows > 1 || fewest_rows() > 1)
+      throw UsageError("--curvature empirical_fisher takes each row's gradient, and the model's scalar output is of " +
+                       (asked > 1 ? "the rows of a micro-batch (--micro-batch " + std::to_string(asked) + ")"
+                                  : std::string("several rows")) +
+                       "; give one loss a row as the output, or a model that takes a single row, with --micro-batch 1");
+    return 1;
+  }
   if (fixed && asked > 0 && asked != *fixed)
     throw UsageError("--micro-batch " + std::to_string(asked) + ": the model was exported with a fixed batch of " +
                      std::to_string(*fixed));
@@ -196,14 +208,20 @@ std::pair<double, double> LocalLoss::add_gradient(const MicroBatch& batch, const
 
 void LocalLoss::choose(const ProductChoice& choice) {
   const bool is_flat = is_output() || options_.kind == LossKind::kNll || options_.kind == LossKind::kL1;
-  if (choice.gauss_newton && is_flat)
+  const std::string matrix = "--curvature " + to_string(choice.curvature);
+  const std::string with_loss = matrix + " with --loss " + std::string(to_string(options_.kind));
+  if (choice.curvature == Curvature::kGgn && is_flat)
     throw UsageError(
-        "--curvature ggn with --loss " + std::string(to_string(options_.kind)) +
+        with_loss +
         ": the loss is linear in the output, so that the matrix is zero; give a loss that is curved, such as "
         "cross_entropy on logits" +
-        (is_output() ? ", with the program's logits as the output" : ""));
-  if (choice.gauss_newton && !choice.tangent)
-    throw UsageError("--curvature ggn with --product autograd: only the tangent program has its products");
+        (is_output() ? ", with the program's logits as the output" : ", or --curvature fisher"));
+  if (choice.curvature == Curvature::kFisher && is_output())
+    throw UsageError(with_loss +
+                     ": the loss tells no distribution of the targets; give the program's logits or predictions as "
+                     "the output and their loss by its name, or --curvature empirical_fisher");
+  if (choice.gauss_newton() && !choice.tangent)
+    throw UsageError(matrix + " with --product autograd: only the tangent program has its products");
   if (choice.precision == MatrixPrecision::kBf16 && !choice.tangent && !program_.options().device.is_cpu())
     throw UsageError(
         "--precision bf16 with --product autograd: on a GPU only the tangent program rounds to bfloat16; give another "
@@ -237,11 +255,12 @@ Sweeps LocalLoss::sweeps(const MicroBatch& batch) {
   if (is_output()) {
     at::NoGradGuard no_grad;
     const std::vector<at::Tensor> outputs = program_.run(batch.inputs);
-    objective = output_rows(program_, options_, output_index_,
-                            output_of(program_, outputs, output_index_, batch, /*may_be_scalar=*/true),
-                            output_count(program_, options_, outputs, batch));
+    objective = output_rows(
+        program_, options_, output_index_, output_of(program_, outputs, output_index_, batch, /*may_be_scalar=*/true),
+        output_count(program_, options_, outputs, batch), choice_.curvature == Curvature::kEmpiricalFisher);
   } else {
-    objective = row_loss(options_, batch.output_like, batch.target, batch.weight);
+    objective =
+        row_loss(options_, batch.output_like, batch.target, batch.weight, {choice_.curvature, choice_.fisher_unit});
   }
   return Sweeps(tangent_program(), batch.inputs, std::move(objective), rows);
 }

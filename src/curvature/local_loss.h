@@ -130,6 +130,8 @@ class LocalLoss {
   void check_derivatives(const MicroBatch& trial);
   void fit(MicroBatch& batch, const at::Tensor& output);
   at::Tensor shape_of_output(const MicroBatch& batch) const;
+  /// Whether the outer products are of a scalar output: then a micro-batch must be a row.
+  bool squares_scalar() const;
   bool is_output() const { return options_.kind == LossKind::kOutput; }
   std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
 

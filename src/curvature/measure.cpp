@@ -97,7 +97,7 @@ BatchCost best_cost(LocalLoss& local, HessianOptions options, std::int64_t memor
   }
   // Of what autograd records on a GPU nothing is rounded to bfloat16.
   const bool is_rounded = options.precision == MatrixPrecision::kBf16 && !local.program().options().device.is_cpu();
-  const bool may_be_autograd = !options.gauss_newton && !is_rounded;
+  const bool may_be_autograd = options.curvature == Curvature::kHessian && !is_rounded;
   if (!may_be_autograd || !local.tangent_program().uses_fallback()) return cost;
   if (warm != nullptr) warm->products = nullptr;  // nor does it fit beside autograd's
   const BatchCost autograd = with(ProductMode::kAutograd);

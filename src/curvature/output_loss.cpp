@@ -33,18 +33,22 @@ double scale_of(const Program& program, const LossOptions& options, int index, d
 /// scale · Σ z. There is nothing to keep of z.
 class LinearRows final : public RowObjective {
  public:
-  LinearRows(const at::Tensor& output_like, double scale)
-      : RowObjective(output_like.sizes().vec(), output_like.dim()), scale_(scale) {}
+  LinearRows(const at::Tensor& output_like, double scale, bool outer)
+      : RowObjective(output_like.sizes().vec(), output_like.dim()), scale_(scale), outer_(outer) {}
 
   double prepare(at::Tensor z, std::int64_t) const override { return scale_ * z.sum(at::kDouble).item<double>(); }
   void adjoint(const at::Tensor&, std::int64_t, at::Tensor out) const override { out.fill_(scale_); }
-  void adjoint_tangent(const at::Tensor&, std::int64_t, const at::Tensor&, at::Tensor out) const override {
-    out.zero_();
+  void adjoint_tangent(const at::Tensor&, std::int64_t, const at::Tensor& z_dot, at::Tensor out) const override {
+    if (outer_)
+      at::mul_out(out, z_dot, at::full({}, scale_ * scale_, z_dot.options()));
+    else
+      out.zero_();
   }
-  bool is_curved() const override { return false; }
+  bool is_curved() const override { return outer_; }
 
  private:
   double scale_;
+  bool outer_;
 };
 
 }  // namespace
@@ -94,8 +98,8 @@ double output_count(const Program& program, const LossOptions& options, const st
 }
 
 std::unique_ptr<RowObjective> output_rows(const Program& program, const LossOptions& options, int index,
-                                          const at::Tensor& output_like, double count) {
-  return std::make_unique<LinearRows>(output_like, scale_of(program, options, index, count));
+                                          const at::Tensor& output_like, double count, bool outer) {
+  return std::make_unique<LinearRows>(output_like, scale_of(program, options, index, count), outer);
 }
 
 void check_output_loss(const Program& program, const LossOptions& options, int index, const MicroBatch& batch) {

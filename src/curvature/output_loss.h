@@ -40,8 +40,9 @@ double output_count(const Program& program, const LossOptions& options, const st
                     const MicroBatch& batch);
 
 /// The sum of output_loss in closed form, of what output_of returns; it is linear in that.
+/// @param outer  each entry's outer product stands for the second derivative, which is zero
 std::unique_ptr<RowObjective> output_rows(const Program& program, const LossOptions& options, int index,
-                                          const at::Tensor& output_like, double count);
+                                          const at::Tensor& output_like, double count, bool outer = false);
 
 /// @throws InputError: an output that is neither a scalar nor one loss a row; a count of another shape, or one that
 ///         depends on the parameters

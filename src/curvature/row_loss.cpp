@@ -7,9 +7,12 @@
 
 #include "class_rows.h"
 #include "hesspect/core/errors.h"
+#include "loss_shapes.h"
 
 namespace hesspect {
 namespace {
+
+constexpr double kPi = 3.14159265358979323846;
 
 /// A loss of single elements f(z, t), each with its weight. At a kink it has the derivatives that PyTorch gives there.
 class ElementRows : public RowObjective {
@@ -31,10 +34,21 @@ class ElementRows : public RowObjective {
   }
   void adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
                        at::Tensor out) const final {
-    bend(state, target_.narrow(0, begin, state.size(0)), z_dot, out);
+    if (fisher_)
+      at::mul_out(out, z_dot, information(state));
+    else
+      bend(state, target_.narrow(0, begin, state.size(0)), z_dot, out);
     weigh(out, begin);
   }
-  bool is_curved() const override { return true; }
+  bool is_curved() const final { return fisher_ || bends(); }
+
+  /// From here on the Fisher stands for the second derivative.
+  void take_fisher() { fisher_ = true; }
+  /// Of the terms [R, C]; undefined: all 1.
+  at::Tensor term_weights() const {
+    const at::Tensor own = target_weights(target_);
+    return own.defined() && weight_.defined() ? own * weight_ : own.defined() ? own : weight_;
+  }
 
  private:
   /// f [r, C], an array of its own; z becomes the state.
@@ -44,13 +58,24 @@ class ElementRows : public RowObjective {
   /// out [K, r, C] := f'' ∘ z_dot
   virtual void bend(const at::Tensor& state, const at::Tensor& target, const at::Tensor& z_dot,
                     at::Tensor& out) const = 0;
+  virtual bool bends() const { return true; }
+  /// E f'² [r, C], or one number, for targets that the loss's own distribution draws: its density is e⁻ᶠ, over its sum.
+  virtual at::Tensor information(const at::Tensor& state) const = 0;
+  /// What a target weighs [R, C]; undefined: 1.
+  virtual at::Tensor target_weights(const at::Tensor& target) const {
+    (void)target;
+    return {};
+  }
 
   void weigh(at::Tensor& rows, std::int64_t begin) const {
     if (weight_.defined()) rows.mul_(weight_.narrow(0, begin, rows.size(-2)));
   }
 
   at::Tensor target_, weight_;  // [R, C]
+  bool fisher_ = false;
 };
+
+at::Tensor number(double value, const at::Tensor& like) { return at::full({}, value, like.options()); }
 
 /// d². The state is d = z - t here and in the next three.
 class SquareRows final : public ElementRows {
@@ -63,18 +88,21 @@ class SquareRows final : public ElementRows {
   void bend(const at::Tensor&, const at::Tensor&, const at::Tensor& z_dot, at::Tensor& out) const override {
     at::add_out(out, z_dot, z_dot);
   }
+  // Of a normal distribution of variance 1/2, whose f this is.
+  at::Tensor information(const at::Tensor& d) const override { return number(2, d); }
 };
 
 /// |d|
 class AbsoluteRows final : public ElementRows {
  public:
   using ElementRows::ElementRows;
-  bool is_curved() const override { return false; }
 
  private:
   at::Tensor terms(at::Tensor& z, const at::Tensor& target) const override { return z.sub_(target).abs(); }
   void slope(const at::Tensor& d, const at::Tensor&, at::Tensor& out) const override { at::sgn_out(out, d); }
   void bend(const at::Tensor&, const at::Tensor&, const at::Tensor&, at::Tensor& out) const override { out.zero_(); }
+  bool bends() const override { return false; }
+  at::Tensor information(const at::Tensor& d) const override { return number(1, d); }
 };
 
 /// scale · (d² / 2 where |d| < bound, else bound · (|d| - bound / 2)): smooth_l1 has the scale 1 / bound, huber 1.
@@ -95,6 +123,13 @@ class HuberRows final : public ElementRows {
   }
   void bend(const at::Tensor& d, const at::Tensor&, const at::Tensor& z_dot, at::Tensor& out) const override {
     at::mul_out(out, z_dot, d.abs() < bound_).mul_(scale_);
+  }
+  /// E f'² = E f'' (by parts) = scale · P(|d| < bound).
+  at::Tensor information(const at::Tensor& d) const override {
+    const double edge = scale_ * bound_ * bound_;  // 2 f at the bound
+    const double inside = std::sqrt(2 * kPi / scale_) * std::erf(std::sqrt(edge / 2));
+    const double outside = 2 / (scale_ * bound_) * std::exp(-edge / 2);
+    return number(scale_ * inside / (inside + outside), d);
   }
 
   double bound_, scale_;
@@ -127,6 +162,9 @@ class BinaryRows final : public ElementRows {
     const at::Tensor one = at::where(above(p), of_one(p, t) / p, 0);
     const at::Tensor zero = at::where(below(p), of_zero(p, t) / (1 - p), 0);
     at::mul_out(out, z_dot, one + zero);
+  }
+  at::Tensor information(const at::Tensor& p) const override {
+    return at::where(above(p), 1 / p, 0).add_(at::where(below(p), 1 / (1 - p), 0));
   }
 };
 
@@ -163,19 +201,24 @@ class LogitRows final : public ElementRows {
   void bend(const at::Tensor& p, const at::Tensor& t, const at::Tensor& z_dot, at::Tensor& out) const override {
     at::mul_out(out, z_dot, (1 - p).mul_(p).mul_(positive(t) + (1 - t)));
   }
+  at::Tensor information(const at::Tensor& p) const override {
+    const at::Tensor bend = (1 - p).mul_(p);
+    return pos_weight_.defined() ? bend * ((1 - p) * pos_weight_ + p) : bend;
+  }
+  at::Tensor target_weights(const at::Tensor& t) const override {
+    return pos_weight_.defined() ? positive(t) + (1 - t) : at::Tensor();
+  }
 
   at::Tensor pos_weight_;  // [1, C]
 };
 
 }  // namespace
 
-std::unique_ptr<RowObjective> row_loss(const LossOptions& options, const at::Tensor& output_like,
-                                       const at::Tensor& target, const at::Tensor& weight) {
+namespace {
+
+std::unique_ptr<ElementRows> element_rows(const LossOptions& options, const at::Tensor& output_like,
+                                          const at::Tensor& target, const at::Tensor& weight) {
   switch (options.kind) {
-    case LossKind::kCrossEntropy:
-    case LossKind::kCausalLm:
-    case LossKind::kMaskedLm:
-    case LossKind::kNll: return class_rows(options, output_like, target, weight);
     case LossKind::kMse: return std::make_unique<SquareRows>(output_like, target, weight);
     case LossKind::kL1: return std::make_unique<AbsoluteRows>(output_like, target, weight);
     case LossKind::kSmoothL1:
@@ -183,9 +226,21 @@ std::unique_ptr<RowObjective> row_loss(const LossOptions& options, const at::Ten
     case LossKind::kHuber: return std::make_unique<HuberRows>(output_like, target, weight, options.delta, 1);
     case LossKind::kBce: return std::make_unique<BinaryRows>(output_like, target, weight);
     case LossKind::kBceWithLogits: return std::make_unique<LogitRows>(output_like, target, weight, options.pos_weight);
-    case LossKind::kOutput: break;
+    default: throw UsageError("loss 'output' is no function of an output and a target");
   }
-  throw UsageError("loss 'output' is no function of an output and a target");
+}
+
+}  // namespace
+
+std::unique_ptr<RowObjective> row_loss(const LossOptions& options, const at::Tensor& output_like,
+                                       const at::Tensor& target, const at::Tensor& weight, OutputMatrix matrix) {
+  if (takes_classes(options.kind)) return class_rows(options, output_like, target, weight, matrix);
+  std::unique_ptr<ElementRows> loss = element_rows(options, output_like, target, weight);
+  if (matrix.curvature == Curvature::kFisher) loss->take_fisher();
+  if (matrix.curvature != Curvature::kEmpiricalFisher) return loss;
+  const at::Tensor weights = loss->term_weights();
+  const std::int64_t columns = loss->columns();
+  return outer_rows(std::move(loss), weights, columns, output_like.size(0), matrix.fisher_unit);
 }
 
 }  // namespace hesspect

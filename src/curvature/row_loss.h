@@ -7,6 +7,7 @@
 
 #include "hesspect/curvature/loss.h"
 #include "hesspect/tangent/objective.h"
+#include "outer_rows.h"
 
 namespace hesspect {
 
@@ -15,7 +16,8 @@ namespace hesspect {
 /// @param options      that fit_loss returned; not loss `output`
 /// @param output_like  of the output's shape, dtype and device
 /// @param target, weight  that check_target and check_weight returned
+/// @param matrix          that is to stand for the second derivative; that itself for kGgn, too
 std::unique_ptr<RowObjective> row_loss(const LossOptions& options, const at::Tensor& output_like,
-                                       const at::Tensor& target, const at::Tensor& weight);
+                                       const at::Tensor& target, const at::Tensor& weight, OutputMatrix matrix = {});
 
 }  // namespace hesspect

@@ -137,7 +137,7 @@ void fields(auto& v, T& t) {
   v("products", t.products, {"Products that were taken for the trace alone", "", 2});
   v("captured", t.captured, {"Part of the trace that the deflated space has, exactly", kCurvature, 2});
   v("deflated", t.deflated, {"Dimensions of the deflated space", "", 2});
-  v("method", t.method, {"Method: deflated, hutchinson, hutch++ or xtrace", "", 2});
+  v("method", t.method, {"Method: deflated, hutchinson, hutch++, xtrace or xnystrace", "", 2});
   v("converged", t.converged, {"1 where the half width is what was asked for", "", 2});
   if constexpr (kRead<T>)
     if (v.layout() < 2) {  // Hutchinson's, and 0 where the error was not known
@@ -215,6 +215,55 @@ void fields(auto& v, P& probes) {
         v.require(std::isfinite(q.ritz[i]) && std::isfinite(q.weight[i]),
                   "ritz and weight hold a value that is not finite: the result is broken");
     }
+}
+
+void fields(auto& v, Is<std::vector<InputRow>> auto& rows) {
+  v.plot("magnitude", {"row"}, "Sharpness of each row's loss in its inputs");
+  v.axis("row", rows, &InputRow::row, {"Row of the data, from 0", "", kVersion + 1});
+  v.column("loss", rows, &InputRow::loss, {"The row's loss; NaN: not known", "loss", kVersion + 1});
+  v.column("gradient_norm", rows, &InputRow::gradient_norm,
+           {"Norm of the loss's gradient in the row's inputs; NaN: the row has no loss", "loss/input", kVersion + 1});
+  v.column("largest", rows, &InputRow::largest,
+           {"Largest eigenvalue of the loss's Hessian in the row's inputs", kInputCurvature, kVersion + 1});
+  v.column("largest_error", rows, &InputRow::largest_error, {"Bound of its error", kInputCurvature, kVersion + 1});
+  v.column("magnitude", rows, &InputRow::magnitude,
+           {"The eigenvalue of largest magnitude, with its sign", kInputCurvature, kVersion + 1});
+  v.column("magnitude_error", rows, &InputRow::magnitude_error, {"Bound of its error", kInputCurvature, kVersion + 1});
+  v.column("converged", rows, &InputRow::converged,
+           {"1 where both bounds are as small as was asked for", "", kVersion + 1});
+  v.column("step", rows, &InputRow::step, {"How far the inputs were moved", "input", kVersion + 1});
+  v.column("change", rows, &InputRow::change,
+           {"Squared norm of the change of the gradient by that step", "loss^2/input^2", kVersion + 1});
+}
+
+void fields(auto& v, Is<std::vector<InputQuantiles>> auto& quantiles) {
+  v.plot("magnitude", {"share"}, "Quantiles of sharpness in the inputs, over rows");
+  v.axis("share", quantiles, &InputQuantiles::share, {"Share of the rows up to the quantile", "", kVersion + 1});
+  const auto quantile = [&](const std::string& name, auto member, const std::string& what, const char* units) {
+    const auto part = [&](const std::string& ending, auto field, const std::string& label) {
+      v.column(name + ending, quantiles, [ member, field ](auto& q) -> auto& { return (q.*member).*field; },
+               {label + what, units, kVersion + 1});
+    };
+    part("", &Quantile::value, "Quantile of the ");
+    part("_lower", &Quantile::lower, "Lower end of the interval of that of the ");
+    part("_upper", &Quantile::upper, "Upper end of the interval of that of the ");
+  };
+  quantile("magnitude", &InputQuantiles::magnitude, "largest |eigenvalue|", kInputCurvature);
+  quantile("largest", &InputQuantiles::largest, "largest eigenvalue", kInputCurvature);
+  quantile("gradient_norm", &InputQuantiles::gradient_norm, "gradient's norm", "loss/input");
+  quantile("change", &InputQuantiles::change, "gradient's squared change", "loss^2/input^2");
+}
+
+void fields(auto& v, Is<InputSharpness> auto& s) {
+  v.attribute("default", "rows");
+  v("variables", s.variables, {"Inputs, and nodes that look integer ones up in embeddings", "", kVersion + 1});
+  v("dimensions", s.dimensions, {"Numbers in a row's inputs", "", kVersion + 1});
+  v("direction", s.direction, {"Where inputs were moved: along the gradient's signs, or itself", "", kVersion + 1});
+  v("products", s.most_products, {"Lanczos steps that a row took at most", "", kVersion + 1});
+  v("confidence", s.confidence, {"Probability that the quantiles' intervals claim", "", kVersion + 1});
+  v.group("rows", "NXdata", s.rows);
+  v.group("fragile", "NXdata", s.fragile);
+  v.group("quantiles", "NXdata", s.quantiles);
 }
 
 void fields_of_sources(auto& v, const std::string& name, auto& files) {
@@ -298,6 +347,44 @@ void fields(auto& v, L& l) {
            {"How far out on the positive side the quadratic model holds", kLength, kVersion + 1});
   v.column("valid_above_fails", d, &D::valid_above_fails,
            {"The next step out, at which it fails; infinite: none as far as high", kLength, kVersion + 1});
+}
+
+template <Is<Sharpness> S>
+void fields(auto& v, S& s) {
+  constexpr int kNew = kVersion + 1;
+  v("loss", s.loss, {"Mean loss at the parameters", "loss", kNew});
+  v("gradient_norm", s.gradient_norm, {"Norm of the gradient of the mean loss", "loss/parameter", kNew});
+  v("parameter_norm", s.parameter_norm, {"Norm of the parameters", "parameter", kNew});
+  v("lambda_1", s.lambda_1, {"Largest eigenvalue", kCurvature, kNew});
+  v("lambda_1_error", s.lambda_1_error, {"Bound of its error", kCurvature, kNew});
+  v.dimension("ascent");
+  v.column("rho", s.ascents, &Ascent::rho,
+           {"Sizes of ascent steps: in parameters, or relative where adaptive", "", kNew});
+  v.column("adaptive", s.ascents, &Ascent::adaptive, {"1 where the step is relative to each parameter", "", kNew});
+  v.column("rise_gradient", s.ascents, &Ascent::gradient,
+           {"Rise of the loss by a step of that size along the gradient", "loss", kNew});
+  v.column("rise_eigenvector", s.ascents, &Ascent::eigenvector,
+           {"Largest rise by such a step along the eigenvectors, both ways; NaN: not tried", "loss", kNew});
+  v.column("rise_first_order", s.ascents, &Ascent::first_order, {"What the gradient alone says of it", "loss", kNew});
+  v.dimension("optimizer");
+  v.column("optimizer", s.steps, &StepCheck::optimizer, {"Optimisers whose largest stable step was checked", "", kNew});
+  v.column("largest_step", s.steps, &StepCheck::largest_step,
+           {"Largest stable learning rate by the largest eigenvalue", "parameter^2/loss", kNew});
+  v.column("growth_below", s.steps, &StepCheck::below,
+           {"Growth a step along the leading eigenvector, measured, 5 % below the largest stable step", "", kNew});
+  v.column("growth_above", s.steps, &StepCheck::above, {"The same 5 % above it", "", kNew});
+  v.column("expected_below", s.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
+  v.column("expected_above", s.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
+  v("critical_step", s.critical.step,
+    {"Smallest step along the gradient that raises the loss; NaN: not found", "parameter^2/loss", kNew});
+  v("critical_sharpness", s.critical.sharpness, {"2 over that step", kCurvature, kNew});
+  v("directional_sharpness", s.critical.directional, {"g'Hg / g'g", kCurvature, kNew});
+  v("basin_tolerance", s.basin.tolerance, {"Rise of the loss that ends the basin", "loss", kNew});
+  v.dimension("random_direction");
+  v.column(
+      "basin_radius", s.basin.radius,
+      {"How far the loss stays within it along random directions, over the norm of the parameters; infinite: beyond 10",
+       "", kNew});
 }
 
 void fields(auto& v, Is<Diagnostics> auto& d) {
@@ -390,7 +477,9 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
   v.group("layers", "NXdata", r.layers);
   v.group("quadrature", "NXdata", r.quadrature);
+  v.group("inputs", "NXcollection", r.inputs);
   v.group("landscape", "NXdata", r.landscape);
+  v.group("sharpness", "NXcollection", r.sharpness);
   v.group("process", "NXprocess", r.process);
   v.group("diagnostics", "NXcollection", r.diagnostics, [&](auto& g, auto&) {
     g("warnings", r.warnings, {"Warnings of the run"});

@@ -13,6 +13,7 @@ inline constexpr const char* kMark = "hesspect_schema";
 inline constexpr std::int64_t kVersion = 3;
 
 inline constexpr const char* kCurvature = "loss/parameter^2";
+inline constexpr const char* kInputCurvature = "loss/input^2";
 inline constexpr const char* kCurvatureSq = "(loss/parameter^2)^2";
 inline constexpr const char* kDensity = "parameter^2/loss";
 

@@ -124,6 +124,7 @@ class ResultWriter {
 };
 
 std::string default_plot(const RunResult& r) {
+  if (r.inputs) return "inputs";
   if (r.density) return "density";
   if (r.landscape) return "landscape";
   if (r.eigenvalues) return "eigenvalues";

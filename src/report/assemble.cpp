@@ -90,6 +90,26 @@ void warn_of_trace(RunResult& r, const Goals& goals, double floor) {
                "--max-hvps or --rtol-trace");
 }
 
+/// A matrix without negative eigenvalues has none, but for rounding: of products, and of the Lanczos vectors.
+void warn_of_negative(RunResult& r, const Goals& goals) {
+  constexpr double kRounding = 100;  // times goals.rounding, 10 ε
+  double least = 0, largest = 0;
+  const auto see = [&](double value) {
+    least = std::min(least, value);
+    largest = std::max(largest, std::abs(value));
+  };
+  for (const ProbeQuadrature& q : r.quadrature)
+    for (const double value : q.ritz) see(value);
+  if (r.eigenvalues)
+    for (const auto* list : {&r.eigenvalues->top, &r.eigenvalues->bottom, &r.eigenvalues->magnitude})
+      for (const EigenEstimate& one : *list) see(one.value);
+  const double bound = (kRounding * goals.rounding + goals.eigen_error) * largest + goals.density_error;
+  if (least < -bound)
+    say(r, "the " + goals.matrix + " has no negative eigenvalues, and yet " + format_number(least) +
+               " was found, beyond rounding (" + format_number(bound) +
+               "): products are wrong, or data or weights too large for --dtype");
+}
+
 void warn(RunResult& r, const Goals& goals, double floor, double symmetry_bound) {
   const auto& d = r.diagnostics;
   if (!(d.symmetry_error <= symmetry_bound))
@@ -104,6 +124,7 @@ void warn(RunResult& r, const Goals& goals, double floor, double symmetry_bound)
   if (r.eigenvalues && !r.eigenvalues->converged)
     say(r, "not all eigenvalues converged in " + std::to_string(r.eigenvalues->steps) +
                " products: raise --max-steps, --max-hvps or --rtol-eigs");
+  if (goals.semidefinite) warn_of_negative(r, goals);
   if (r.trace) warn_of_trace(r, goals, floor);
   if (r.cumulative && !r.cumulative->converged)
     say(r, "the density's Wasserstein-1 bound is " +

@@ -43,4 +43,34 @@ std::vector<std::pair<std::string, std::string>> landscape_lines(const Landscape
   return lines;
 }
 
+std::vector<std::pair<std::string, std::string>> sharpness_lines(const Sharpness& s) {
+  std::vector<std::pair<std::string, std::string>> lines;
+  for (const Ascent& a : s.ascents) {
+    std::string text = "at rho " + format_number(a.rho) + (a.adaptive ? " of each parameter" : "") +
+                       ": the loss rises by " + format_number(a.gradient) + " along the gradient";
+    if (!std::isnan(a.eigenvector)) text += ", " + format_number(a.eigenvector) + " along eigenvectors";
+    lines.emplace_back("ascent", text + "; first order " + format_number(a.first_order));
+  }
+  for (const StepCheck& c : s.steps)
+    lines.emplace_back("largest step", format_number(c.largest_step) + " of " + c.optimizer + ": growth " +
+                                           format_number(c.below) + " a step below it, " + format_number(c.above) +
+                                           " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
+                                           format_number(c.expected_above) + ")");
+  if (std::isfinite(s.critical.step))
+    lines.emplace_back("critical step", format_number(s.critical.step) +
+                                            " along the gradient raises the loss: sharpness " +
+                                            format_number(s.critical.sharpness) + " (g'Hg/g'g " +
+                                            format_number(s.critical.directional) + ")");
+  if (!s.basin.radius.empty()) {
+    std::vector<double> radius = s.basin.radius;
+    std::ranges::sort(radius);
+    const auto text = [](double r) { return std::isfinite(r) ? format_number(r) : std::string("beyond 10"); };
+    lines.emplace_back("basin", "the loss rises by " + format_number(s.basin.tolerance) + " after " +
+                                    text(radius.front()) + " to " + text(radius.back()) +
+                                    " of the parameters' norm, in " + format_count(std::ssize(radius)) +
+                                    " random directions");
+  }
+  return lines;
+}
+
 }  // namespace hesspect

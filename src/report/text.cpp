@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "hesspect/core/text.h"
+#include "hesspect/report/input_summary.h"
 #include "landscape_text.h"
 
 namespace hesspect {
@@ -257,6 +258,7 @@ std::string plot_density(const Density& d) {
 
 std::vector<std::string> findings(const RunResult& r) {
   const Diagnostics& d = r.diagnostics;
+  if (r.inputs) return input_lines(*r.inputs);
   std::vector<std::string> lines;
   line(lines, "loss",
        format_number(d.loss) + ", gradient norm " + format_number(d.gradient_norm) + ", " + format_count(d.parameters) +
@@ -265,6 +267,8 @@ std::vector<std::string> findings(const RunResult& r) {
   if (r.eigenvalues) add_eigenvalues(lines, *r.eigenvalues);
   if (r.landscape)
     for (const auto& [name, text] : landscape_lines(*r.landscape)) line(lines, name, text);
+  if (r.sharpness)
+    for (const auto& [name, text] : sharpness_lines(*r.sharpness)) line(lines, name, text);
   if (r.trace) line(lines, "trace", trace_text(*r.trace));
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));
@@ -286,8 +290,8 @@ std::string page(const RunResult& r) {
   if (!p.weights_not_covered.empty()) line(lines, "not covered", format_names(p.weights_not_covered));
   line(lines, "data", files_text(p.data));
   line(lines, "matrix",
-       p.curvature + " of the " + (p.reduction == "sum" ? "summed " : "") + "loss " + p.loss_kind + ", " + p.dtype +
-           " on " + p.device);
+       p.curvature + (r.inputs ? " in the inputs" : "") + " of the " + (p.reduction == "sum" ? "summed " : "") +
+           "loss " + p.loss_kind + ", " + p.dtype + " on " + p.device);
   line(lines, "ranks", ranks_text(p, r.diagnostics));
   line(lines, "rows", rows_text(r.diagnostics));
   line(lines, "basis", basis_text(r.diagnostics));

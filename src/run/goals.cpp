@@ -65,14 +65,14 @@ void set_steps(Goals& g, const RunConfig& config) {
   g.most_steps = std::min(g.most_steps, std::max<std::int64_t>(1, left - (runs - 1) * g.steps));
 }
 
-/// Products of Hutch++ or XTrace, at most. Two vectors are kept for three products of the one, one for two of the
-/// other: as many as there may be rows in a Lanczos basis.
+/// Products of Hutch++, XTrace or XNysTrace, at most. Two vectors are kept for three products of the first, one for two
+/// of the second, one for each of the third: as many as there may be rows in a Lanczos basis.
 void set_own_products(Goals& g, const RunConfig& config) {
   TraceGoal& trace = *g.trace;
-  const bool xtrace = trace.method == TraceMethod::kXTrace;
+  const bool xtrace = trace.method == TraceMethod::kXTrace, xnystrace = trace.method == TraceMethod::kXNysTrace;
   const std::int64_t rows = most_steps(config.eigs, g.n);
-  std::int64_t products = xtrace ? 2 * rows : 3 * rows / 2;
-  if (trace.rule.rtol <= 0) products = std::min(products, (xtrace ? 2 : 3) * config.quadrature.probes);
+  std::int64_t products = xnystrace ? rows : xtrace ? 2 * rows : 3 * rows / 2;
+  if (trace.rule.rtol <= 0) products = std::min(products, (xnystrace ? 1 : xtrace ? 2 : 3) * config.quadrature.probes);
   products = std::max(products, kLeastOwnProducts);
   if (g.max_products > 0) products = std::min(products, g.max_products - kSymmetryProbes);
   if (products < kLeastOwnProducts)
@@ -98,6 +98,7 @@ std::int64_t rows_for_trace(const Goals& g) {
   // Random vectors, their products, and what the deflated space takes of them. They come and go with every task.
   const auto passing = [](std::int64_t joint) { return 3 * joint; };
   if (trace.method == TraceMethod::kXTrace) return trace.own_products / 2 + passing(kTraceTogether);
+  if (trace.method == TraceMethod::kXNysTrace) return trace.own_products + passing(kTraceTogether);
   if (trace.method == TraceMethod::kHutchPlusPlus) return 2 * trace.own_products / 3 + passing(kTraceTogether);
   std::int64_t rows = passing(g.writes_diagonal() ? 1 : kTraceTogether);
   if (trace.deflated() && trace.rule.rtol > 0) rows += kSymmetryProbes;  // by which the run's length is chosen
@@ -124,7 +125,8 @@ Goals goals_of(Command command, const RunConfig& config, std::int64_t n) {
   g.n = n;
   g.reorthogonalize = config.quadrature.reorthogonalize;
   g.seed = config.quadrature.seed;
-  if (config.curvature.curvature == Curvature::kGgn) g.matrix = "generalised Gauss-Newton matrix";
+  g.matrix = matrix_name(config.curvature.curvature);
+  g.semidefinite = is_semidefinite(config.curvature.curvature);
   g.distribution = config.quadrature.distribution;
   g.confidence = config.accuracy.confidence;
   g.rounding =

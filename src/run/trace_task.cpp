@@ -122,7 +122,9 @@ void perform(Context& context, const EstimateTrace&) {
   options.rtol = goals.sampling_rtol();
   options.confidence = goals.confidence;
   options.max_products = goals.trace->own_products;
-  const auto method = goals.trace->method == TraceMethod::kXTrace ? xtrace : hutch_plus_plus;
+  const auto method = goals.trace->method == TraceMethod::kXTrace      ? xtrace
+                      : goals.trace->method == TraceMethod::kXNysTrace ? xnystrace
+                                                                       : hutch_plus_plus;
   TraceEstimate estimate = method(context.op, options, [&] { context.between_products(); });
   estimate.half_width += goals.rounding * std::abs(estimate.value);
   context.report(TraceEstimated{estimate});

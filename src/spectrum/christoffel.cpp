@@ -49,37 +49,40 @@ double MeasureBounds::below(double x, std::ptrdiff_t k) const {
   return most > 0 ? std::min(most, christoffel(x)) : 0;
 }
 
-/// ∫ min(cap, λ) over [from, from + width] by the trapezoidal rule on points that crowd at `from`, or at both ends.
-double MeasureBounds::integral(double from, double width, double cap, bool both_ends) const {
+/// ∫ min(cap, λ) |df| over [from, from + width] by the trapezoidal rule on points that crowd at `from`, or at both
+/// ends.
+double MeasureBounds::integral(const std::function<double(double)>& f, double from, double width, double cap,
+                               bool both_ends) const {
   if (!(cap > 0) || width == 0) return 0;
-  double sum = 0, last_at = 0, last = std::min(cap, christoffel(from));
+  double sum = 0, last_f = f(from), last = std::min(cap, christoffel(from));
   const auto to = [&](double at) {
-    const double value = std::min(cap, christoffel(from + at * width));
-    sum += (at - last_at) * (value + last) / 2;
-    last_at = at;
+    const double x = from + at * width, value = std::min(cap, christoffel(x)), f_here = f(x);
+    sum += std::abs(f_here - last_f) * (value + last) / 2;
+    last_f = f_here;
     last = value;
   };
   for (int j = kFinest; j >= 1; --j) to(std::ldexp(1.0, -j));
   if (both_ends)
     for (int j = 2; j <= kFinest; ++j) to(1 - std::ldexp(1.0, -j));
   to(1);
-  return sum * std::abs(width);
+  return sum;
 }
 
-double MeasureBounds::w1() const {
+double MeasureBounds::distance(const std::function<double(double)>& f) const {
   const std::vector<double>& node = reduced_.node;
   if (node.empty()) return 0;
   double sum = 0;
   for (std::size_t k = 0; k < node.size(); ++k) {
     const auto at = static_cast<std::ptrdiff_t>(k);
-    if (k + 1 < node.size()) sum += integral(node[k], node[k + 1] - node[k], unknown(at) + unknown(at + 1), true);
-    if (reduced_.exact[k] != 0) sum += reduced_.weight[k] * reduced_.residual[k];
+    if (k + 1 < node.size()) sum += integral(f, node[k], node[k + 1] - node[k], unknown(at) + unknown(at + 1), true);
+    const double residual = reduced_.residual[k];
+    if (reduced_.exact[k] != 0) sum += reduced_.weight[k] * std::abs(f(node[k] + residual) - f(node[k] - residual)) / 2;
   }
   double width = std::max(node.back() - node.front(), quadrature_.beta_last);
   for (int j = 0; j <= kReach; ++j, width *= 2) {
     const double from = j == 0 ? 0 : width / 2, over = j == 0 ? width : width / 2;
-    sum += integral(node.front() - from, -over, unknown(0), false);
-    sum += integral(node.back() + from, over, unknown(static_cast<std::ptrdiff_t>(node.size()) - 1), false);
+    sum += integral(f, node.front() - from, -over, unknown(0), false);
+    sum += integral(f, node.back() + from, over, unknown(static_cast<std::ptrdiff_t>(node.size()) - 1), false);
   }
   return sum;
 }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/estimates.h"
@@ -27,12 +28,16 @@ class MeasureBounds {
   double above(double x, std::ptrdiff_t k) const { return below(x, k + 1); }
   /// ∫ |F − F_μ| dλ at most, F that of the quadrature or of any measure with its moments, and Σ over exact points of
   /// their weights times their residuals.
-  double w1() const;
+  double w1() const {
+    return distance([](double x) { return x; });
+  }
+  /// ∫ |F − F_q| |df| at most, F as there, of an f that is monotone: a bound of |∫ f dF − ∫ f dF_q|.
+  double distance(const std::function<double(double)>& f) const;
 
  private:
   double christoffel(double x) const;
   double unknown(std::ptrdiff_t k) const;
-  double integral(double from, double width, double cap, bool both_ends) const;
+  double integral(const std::function<double(double)>& f, double from, double width, double cap, bool both_ends) const;
 
   const ProbeQuadrature& quadrature_;
   const ReducedQuadrature& reduced_;

@@ -93,16 +93,6 @@ std::vector<Step> steps_of(const ReducedProbes& probes, const std::vector<Averag
   return steps;
 }
 
-/// How many copies beyond one each exact points may have, as far as their own weights tell: n · weight of g copies is
-/// χ² of g degrees, summed over probes of P g, and its root nearly normal.
-/// @param points, weight  their number and n · weight, mean over probes
-/// Source: Fisher's approximation, √(2χ²_g) ~ N(√(2g − 1), 1)
-double further_copies(double points, double weight, double probes, double quantile) {
-  if (!(points > 1e-9)) return 0;
-  const double root = std::sqrt(2 * probes * std::max(0.0, weight)) + quantile;
-  return std::max(0.0, (root * root + 1) / (2 * probes) - points);
-}
-
 struct Copies {
   double left = 0, right = 0;
 };
@@ -171,6 +161,12 @@ void put_band(CumulativeDensity& density, const std::vector<Step>& steps, const 
 }
 
 }  // namespace
+
+double further_copies(double points, double weight, double probes, double quantile) {
+  if (!(points > 1e-9)) return 0;
+  const double root = std::sqrt(2 * probes * std::max(0.0, weight)) + quantile;
+  return std::max(0.0, (root * root + 1) / (2 * probes) - points);
+}
 
 CumulativeDensity cumulative_density(std::span<const ProbeQuadrature> quadratures, std::int64_t n,
                                      const CumulativeOptions& options) {

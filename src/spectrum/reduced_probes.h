@@ -49,6 +49,12 @@ class ReducedProbes {
   bool exact_ = false;
 };
 
+/// How many copies beyond one each exact points may have, as far as their own weights tell: n · weight of g copies is
+/// χ² of g degrees, summed over probes of P g, and its root nearly normal.
+/// @param points, weight  their number and n · weight, mean over probes
+/// Source: Fisher's approximation, √(2χ²_g) ~ N(√(2g − 1), 1)
+double further_copies(double points, double weight, double probes, double quantile);
+
 /// Moments, weight at zero and negative mass, into `density`.
 void estimate_figures(const ReducedProbes& probes, CumulativeDensity& density);
 

@@ -123,8 +123,15 @@ TEST(Options, ValuesAreChecked) {
             "--precision bf16 needs --dtype float32: in float64 matrices are multiplied in full");
   EXPECT_EQ(usage_error(with({"--precision", "fp32", "--dtype", "float64"})), "");
   EXPECT_EQ(usage_error(with({"--precision", "tf32"})), "");
-  EXPECT_EQ(usage_error(with({"--curvature", "fisher"})),
-            "--curvature fisher: this version computes hessian and ggn only");
+  EXPECT_EQ(usage_error(with({"--curvature", "fischer"})),
+            "--curvature fischer: expected hessian, ggn, fisher or empirical_fisher (did you mean 'fisher'?)");
+  EXPECT_EQ(usage_error(with({"--curvature", "fisher", "--fisher-unit", "row"})),
+            "--fisher-unit belongs to --curvature empirical_fisher, not to fisher");
+  EXPECT_EQ(usage_error(with({"--curvature", "empirical_fisher", "--fisher-unit", "row"})), "");
+  EXPECT_EQ(usage_error(with({"--trace-method", "xnystrace"})),
+            "--trace-method xnystrace needs a positive semi-definite matrix, --curvature ggn, fisher or "
+            "empirical_fisher: the Hessian has negative eigenvalues; xtrace takes any");
+  EXPECT_EQ(usage_error(with({"--trace-method", "xnystrace", "--curvature", "ggn"})), "");
   EXPECT_EQ(usage_error(with({"--input", "x"})), "--input x: expected NAME=DATASET, got 'x'");
   EXPECT_EQ(usage_error(with({"--input", "x=a,x=b"})), "--input x=a,x=b: 'x' is given twice");
   EXPECT_EQ(usage_error(with({"--unit-rows", "0"})), "--unit-rows 0: expected all or an integer of at least 1");
@@ -147,7 +154,7 @@ TEST(Options, MissingAndContradictory) {
   EXPECT_EQ(usage_error({"density", "--from", "r.h5"}), "'density' needs --output, the file to write");
   EXPECT_EQ(usage_error(with({"--from", "r.h5"})), "--from belongs to 'density', not to 'analyze'");
   EXPECT_EQ(usage_error({"inspect"}), "'inspect' needs a file: hesspect inspect FILE");
-  EXPECT_EQ(usage_error({"compare"}), "'compare' is not part of this version");
+  EXPECT_EQ(usage_error({"compare"}), "'compare' needs results: hesspect compare R.h5 ...");
   EXPECT_EQ(usage_error(with({"stray"})), "unexpected argument 'stray'");
   EXPECT_EQ(usage_error(with({"--steps", "3", "--steps", "4"})), "--steps is given twice");
   EXPECT_NE(usage_error(with({"--steps"})), "");
@@ -227,6 +234,24 @@ TEST(Options, SmoothingRefusesWhatItIgnores) {
   EXPECT_EQ(usage_error(more).substr(0, 41), "--top has no effect on 'density --from', ");
 }
 
+TEST(Options, WhatReadsResultsTakesFilesAndLittleElse) {
+  const Invocation run = parse_command_line({"report", "a.h5", "--format", "html", "b.h5", "--output=p.html"},
+                                            {{"HESSPECT_OUTPUT", "not.h5"}, {"HESSPECT_NO_SUCH", "1"}});
+  EXPECT_EQ(run.command, Command::kReport);
+  EXPECT_EQ(run.files, (std::vector<std::string>{"a.h5", "b.h5"}));
+  EXPECT_EQ(run.config.report.format, ReportFormat::kHtml);
+  EXPECT_EQ(run.config.output.output, "p.html");
+  EXPECT_EQ(parse_command_line({"compare", "a.h5", "b.h5"}, {{"HESSPECT_OUTPUT", "r.h5"}}).config.output.output, "");
+  EXPECT_EQ(usage_error({"report", "a.h5", "--top", "3"}),
+            "--top has no effect on 'report', which reads earlier results");
+  EXPECT_EQ(usage_error({"compare", "a.h5", "b.h5", "--format", "html"}),
+            "'compare' writes text or json, not html: 'report' writes a page");
+  EXPECT_NE(usage_error({"report", "a.h5", "--format", "pdf"}), "");
+  EXPECT_NE(usage_error({"report", "a.h5", "--momentum", "1"}), "");
+  for (const Command c : {Command::kReport, Command::kCompare})
+    EXPECT_NE(help_text(c).find("--format text|json|html"), std::string::npos);
+}
+
 TEST(Options, IniMayBeginWithAByteOrderMark) {
   const IniFile ini("\xEF\xBB\xBFsteps = 7\n");
   EXPECT_EQ(parse_command_line(with({"--config", ini.path()}), {}).config.quadrature.steps, 7);
@@ -288,7 +313,8 @@ TEST(Options, IniOfTheResult) {
                                                                                     {"--checkpoint", "c"},
                                                                                     {"--force"},
                                                                                     {"--verbose"},
-                                                                                    {"--trace-json", "t.json"}})
+                                                                                    {"--trace-json", "t.json"},
+                                                                                    {"--format", "json"}})
     EXPECT_EQ(to_ini_of_result(parse_command_line(with(same), {}).config), base) << same.front();
   for (const std::vector<std::string>& other :
        std::vector<std::vector<std::string>>{{"--steps", "7"},
@@ -468,8 +494,9 @@ TEST(Options, Accuracy) {
             "--confidence 0.49: expected a number, at least 0.5 and below 0.99999");
   EXPECT_NE(usage_error(with({"--confidence", "0.99999"})), "");
   EXPECT_NE(usage_error(with({"--rtol-trace", "-0.1"})), "");
-  EXPECT_EQ(usage_error(with({"--trace-method", "hutchpp"})),
-            "--trace-method hutchpp: expected deflated, hutchinson, hutch++ or xtrace (did you mean 'hutch++'?)");
+  EXPECT_EQ(
+      usage_error(with({"--trace-method", "hutchpp"})),
+      "--trace-method hutchpp: expected deflated, hutchinson, hutch++, xtrace or xnystrace (did you mean 'hutch++'?)");
   const std::string help = help_text(Command::kAnalyze);
   for (const char* option :
        {"--magnitude", "--method", "--block", "--max-basis", "--true-residuals", "--eigenvectors", "--trace-method",

@@ -234,6 +234,42 @@ TEST_F(ResultFile, TraceLayersAndCumulativeReadBackTheSame) {
       (std::vector<std::int64_t>{2, 80, 40, 5, 6, 3, 1}));
 }
 
+TEST_F(ResultFile, InputsReadBackTheSame) {
+  RunResult r = sample();
+  InputSharpness inputs;
+  inputs.variables = {"x", "embedding_1"};
+  inputs.dimensions = 12;
+  inputs.direction = "gradient";
+  inputs.most_products = 9;
+  inputs.confidence = 0.95;
+  inputs.rows = {{0, 0.5, 1.5, 2, 0.1, -3, 0.2, true, 0.25, 4}, InputRow{.row = 1}};
+  inputs.fragile = {inputs.rows[0]};
+  inputs.quantiles = {{0.5, {1, 0.5, 2}, {3, 2.5, 4}, {5, 4.5, 6}, {7, 6.5, 8}}};
+  r.inputs = inputs;
+  write_result(folder_ / "r.h5", r);
+  const InputSharpness back = read_result(folder_ / "r.h5").inputs.value();
+  EXPECT_EQ(back.variables, inputs.variables);
+  EXPECT_EQ(back.dimensions, 12);
+  EXPECT_EQ(back.direction, "gradient");
+  EXPECT_EQ(back.most_products, 9);
+  EXPECT_EQ(back.confidence, 0.95);
+  ASSERT_EQ(back.rows.size(), 2u);
+  const InputRow& row = back.rows[0];
+  EXPECT_EQ((std::vector<double>{row.loss, row.gradient_norm, row.largest, row.largest_error, row.magnitude,
+                                 row.magnitude_error, row.step, row.change}),
+            (std::vector<double>{0.5, 1.5, 2, 0.1, -3, 0.2, 0.25, 4}));
+  EXPECT_TRUE(row.converged);
+  EXPECT_EQ(back.rows[1].row, 1);
+  EXPECT_TRUE(std::isnan(back.rows[1].magnitude));
+  ASSERT_EQ(back.fragile.size(), 1u);
+  EXPECT_EQ(back.fragile[0].magnitude, -3);
+  ASSERT_EQ(back.quantiles.size(), 1u);
+  EXPECT_EQ(back.quantiles[0].gradient_norm.lower, 0.5);
+  EXPECT_EQ(back.quantiles[0].magnitude.value, 5);
+  EXPECT_EQ(back.quantiles[0].change.upper, 8);
+  EXPECT_FALSE(read_result(folder_ / "r.h5").density->lambda.empty());
+}
+
 TEST_F(ResultFile, LargestMagnitudesStandAlone) {
   RunResult r = sample();
   r.eigenvalues->top.clear();

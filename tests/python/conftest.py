@@ -74,6 +74,28 @@ def _add_second_layout(entry, theta):
     group["first_probe"], group["trace"], group["total"] = np.int64(80), np.int64(2), np.int64(82)
 
 
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    import matplotlib.pyplot
+
+    matplotlib.pyplot.close("all")
+
+
 @pytest.fixture
 def result_file(tmp_path):
     return write_result(tmp_path / "result.h5")
+
+
+def write_landscape(path, directions=1):
+    """A loss of one or two directions, 0.5 + t² + t⁴, whose quadratic model holds to 0.3."""
+    t = np.linspace(-1, 1, 11)
+    u = t if directions == 2 else np.zeros(1)
+    square = t[:, None] ** 2 + 2 * u[None, :] ** 2
+    with h5py.File(path, "w") as f:
+        group = f.create_group("entry/landscape")
+        group["alpha"], group["beta"], group["loss"], group["quadratic"] = t, u, 0.5 + square + square**2, 0.5 + square
+        group["direction"] = ["eigenvector 1", "random 0"][:directions]
+        group["valid_below"], group["valid_above"] = np.full(directions, 0.3), np.full(directions, 0.3)
+        group["tolerance"], group["loss_at_start"] = 0.1, 0.5
+    return path

@@ -66,6 +66,15 @@ TEST(Goals, WithoutReorthogonalisationTheTraceIsHutchinsons) {
   EXPECT_EQ(goals(Command::kDensity, config).trace->method, TraceMethod::kHutchinson);
 }
 
+TEST(Goals, NameTheMatrix) {
+  RunConfig config;
+  EXPECT_EQ(goals(Command::kTrace, config).matrix, "Hessian");
+  EXPECT_FALSE(goals(Command::kTrace, config).semidefinite);
+  config.curvature.curvature = Curvature::kEmpiricalFisher;
+  EXPECT_EQ(goals(Command::kTrace, config).matrix, "empirical Fisher matrix");
+  EXPECT_TRUE(goals(Command::kTrace, config).semidefinite);
+}
+
 TEST(Goals, TooFewProductsForAnEstimator) {
   RunConfig config;
   config.trace.trace_method = TraceMethod::kHutchPlusPlus;
@@ -112,6 +121,11 @@ TEST(Demand, OfHutchPlusPlusAndXTrace) {
   d = demand(Command::kTrace, config);
   EXPECT_EQ(d.other_products, 402);
   EXPECT_EQ(d.other_rows, 212);
+  config.trace.trace_method = TraceMethod::kXNysTrace;  // a vector for each product
+  d = demand(Command::kTrace, config);
+  EXPECT_EQ(d.other_products, 202);
+  EXPECT_EQ(d.other_rows, 212);
+  EXPECT_EQ(d.joint, 4);
 }
 
 TEST(Demand, OfBlocksAndPowerIterations) {

@@ -87,6 +87,90 @@ TEST_F(TraceMethods, XTraceIsItsDefinition) {
     }
 }
 
+/// A spectrum without negative values.
+std::vector<double> positive(int n, double power) {
+  std::vector<double> values;
+  for (int i = 0; i < n; ++i) values.push_back(std::pow(i + 1.0, -power));
+  return values;
+}
+
+/// XNysTrace's mean by its definition: Nyström approximations of A without one column each, and what is left of it.
+double nystrom_mean(const at::Tensor& a, const at::Tensor& omega) {
+  const std::int64_t n = a.size(0), vectors = omega.size(1);
+  double sum = 0;
+  for (std::int64_t i = 0; i < vectors; ++i) {
+    const at::Tensor others = at::cat({omega.narrow(1, 0, i), omega.narrow(1, i + 1, vectors - 1 - i)}, 1);
+    const at::Tensor y = at::mm(a, others), w = omega.select(1, i);
+    const at::Tensor nystrom = at::mm(y, at::linalg_solve(at::mm(others.t(), y), y.t()));
+    const at::Tensor q = orthonormal(others), rest = w - at::mv(q, at::mv(q.t(), w));
+    sum += trace_of(nystrom) + at::dot(w, at::mv(a - nystrom, w)).item<double>() *
+                                   static_cast<double>(n - vectors + 1) / at::dot(rest, rest).item<double>();
+  }
+  return sum / static_cast<double>(vectors);
+}
+
+TEST_F(TraceMethods, XNysTraceIsItsDefinition) {
+  const std::int64_t n = 70;
+  const at::Tensor a = testing::matrix_with_spectrum(positive(n, 1), 51);
+  for (const int vectors : {3, 8, 21}) {  // in one round, and in more
+    TraceMethodOptions options{.seed = 7, .first_probe = 5, .rtol = 0, .max_products = vectors};
+    DenseOperator op(*world_, a);
+    const TraceEstimate trace = xnystrace(op, options);
+    options.distribution = ProbeDistribution::kSpherical;
+    std::vector<int> numbers(static_cast<std::size_t>(vectors));
+    for (int i = 0; i < vectors; ++i) numbers[static_cast<std::size_t>(i)] = i;
+    const at::Tensor omega = probes(n, options, numbers);
+    EXPECT_NEAR(trace.value, nystrom_mean(a, omega), 1e-10);
+    // The jackknife: the same without one of the vectors at all.
+    at::Tensor without = at::empty({vectors}, at::kDouble);
+    for (int j = 0; j < vectors; ++j)
+      without[j] = nystrom_mean(a, at::cat({omega.narrow(1, 0, j), omega.narrow(1, j + 1, vectors - 1 - j)}, 1));
+    const double variance =
+        (without - without.mean()).square().sum().item<double>() * (vectors - 1) / static_cast<double>(vectors);
+    EXPECT_NEAR(trace.standard_error, std::sqrt(variance), 1e-9);
+    EXPECT_NEAR(trace.half_width, 1.1 * student_quantile(0.9, vectors - 1) * trace.standard_error, 1e-12);
+    EXPECT_EQ(trace.samples, vectors);
+    EXPECT_EQ(op.products, vectors);
+    EXPECT_EQ(trace.products, vectors);
+    EXPECT_EQ(trace.deflated, vectors);
+    EXPECT_EQ(trace.method, "xnystrace");
+    EXPECT_TRUE(trace.converged);
+  }
+}
+
+TEST_F(TraceMethods, XNysTraceOfLowRankIsExact) {
+  for (const int rank : {0, 1, 3, 7, 12}) {
+    if (world_->size() > 1 && rank != 7) continue;
+    std::vector<double> values(150, 0.0);
+    for (int i = 0; i < rank; ++i) values[static_cast<std::size_t>(i)] = 1.0 + i;
+    const at::Tensor a = testing::matrix_with_spectrum(values, 53);
+    DenseOperator op(*world_, a), narrow(*world_, a.to(at::kFloat));
+    const TraceEstimate trace = xnystrace(op, {.seed = 9, .rtol = 1e-8, .max_products = 90});
+    EXPECT_NEAR(trace.value, trace_of(a), 1e-9) << rank;
+    EXPECT_TRUE(trace.converged || rank == 0) << rank;
+    EXPECT_LT(trace.products, 60);
+    const TraceEstimate single = xnystrace(narrow, {.seed = 9, .rtol = 1e-3, .max_products = 90});
+    EXPECT_NEAR(single.value, trace_of(a), 1e-3 * std::max(1.0, trace_of(a))) << rank;
+    EXPECT_LT(single.products, 60);
+  }
+}
+
+TEST_F(TraceMethods, XNysTraceOfAllDimensions) {
+  const at::Tensor b = testing::gaussian_matrix(6, 54), a = at::mm(b, b.t());
+  DenseOperator op(*world_, a);
+  const TraceEstimate trace = xnystrace(op, {.rtol = 0, .max_products = 50});
+  EXPECT_EQ(trace.products, 6);
+  EXPECT_LE(std::abs(trace.value - trace_of(a)), trace.half_width);
+}
+
+TEST_F(TraceMethods, XNysTraceWantsNoNegativeEigenvalue) {
+  std::vector<double> values = positive(60, 1);
+  values[3] = -0.2;
+  DenseOperator op(*world_, testing::matrix_with_spectrum(values, 57));
+  EXPECT_THROW(xnystrace(op, {.rtol = 0, .max_products = 40}, {}), NumericalError);
+  EXPECT_THROW(xnystrace(op, {.max_products = 1}, {}), UsageError);
+}
+
 TEST_F(TraceMethods, HutchPlusPlusIsItsDefinition) {
   const std::int64_t n = 70;
   const at::Tensor a = testing::matrix_with_spectrum(decaying(n, 1), 52);
@@ -220,6 +304,35 @@ TEST_F(TraceMethods, IntervalsHold) {
             << to_string(distribution);
       }
   }
+}
+
+TEST_F(TraceMethods, XNysTraceIsUnbiasedAndItsIntervalsHold) {
+  if (world_->size() > 1) GTEST_SKIP() << "the same as on one rank";
+  for (const double power : {0.5, 1.0, 2.0}) {
+    const at::Tensor a = testing::matrix_with_spectrum(positive(200, power), 55);
+    DenseOperator op(alone_, a);
+    for (const std::int64_t products : {8, 30}) {
+      const Trials all = trials(op, xnystrace, {.rtol = 0, .max_products = products}, trace_of(a), 100);
+      EXPECT_LT(std::abs(all.mean_off), 4 * all.standard_error) << power;
+      EXPECT_GE(all.covered, 88) << power << ", " << products << " products";
+      if (power < 1.5) continue;
+      const Trials half = trials(op, xtrace, {.rtol = 0, .max_products = products}, trace_of(a), 100);
+      EXPECT_LT(all.rms, half.rms) << "XTrace gets half as many vectors for its products";
+    }
+    const Trials stopped =
+        trials(op, xnystrace, {.rtol = power > 1 ? 0.01 : 0.1, .max_products = 150}, trace_of(a), 100);
+    EXPECT_GE(stopped.covered, 88) << power << ", stopped early";
+  }
+}
+
+TEST_F(TraceMethods, XNysTraceDoesNotDependOnRanks) {
+  const at::Tensor b = testing::gaussian_matrix(101, 56), a = at::mm(b, b.t());
+  DenseOperator one(alone_, a), many(*world_, a);
+  const TraceMethodOptions options{.seed = 3, .rtol = 0.03, .max_products = 200};
+  const TraceEstimate x = xnystrace(one, options), y = xnystrace(many, options);
+  EXPECT_EQ(x.products, y.products);
+  EXPECT_NEAR(x.value, y.value, 1e-8 * x.value);
+  EXPECT_NEAR(x.half_width, y.half_width, 1e-6 * x.value);
 }
 
 TEST_F(TraceMethods, ResultsDoNotDependOnRanks) {

@@ -18,7 +18,8 @@ namespace hesspect {
 struct Invocation {
   Command command = Command::kNone;
   RunConfig config;
-  std::string file;  // inspect
+  std::string file;                // inspect
+  std::vector<std::string> files;  // report, compare
   bool help = false;
   bool version = false;
   bool print_config = false;

@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "hesspect/core/basis_memory.h"
+#include "hesspect/core/curvature.h"
 #include "hesspect/core/element_type.h"
+#include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/product_mode.h"
 #include "hesspect/core/random_probe.h"
@@ -17,18 +19,35 @@
 
 namespace hesspect {
 
-enum class Command { kNone, kAnalyze, kDensity, kEigs, kTrace, kPlan, kInspect, kLandscape };
-enum class Curvature { kHessian, kGgn };
+enum class Command {
+  kNone,
+  kAnalyze,
+  kDensity,
+  kEigs,
+  kTrace,
+  kPlan,
+  kInspect,
+  kLandscape,
+  kSharpness,
+  kInputs,
+  kReport,
+  kCompare
+};
 enum class EigenMethod { kLanczos, kPower };
-enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace };
+enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace, kXNysTrace };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
+
+enum class ReportFormat { kText, kJson, kHtml };
+
+/// Whether the command reads earlier results and computes nothing: `report` and `compare`.
+inline bool reads_results(Command command) { return command == Command::kReport || command == Command::kCompare; }
 
 /// The names that options and results have.
 std::string to_string(Command command);
-std::string to_string(Curvature curvature);
 std::string to_string(EigenMethod method);
 std::string to_string(TraceMethod method);
 std::string to_string(DeviceChoice device);
+std::string to_string(ReportFormat format);
 
 struct ModelConfig {
   std::string model;                 // .pt2
@@ -75,6 +94,7 @@ struct LossConfig {
 
 struct CurvatureConfig {
   Curvature curvature = Curvature::kHessian;
+  FisherUnit fisher_unit = FisherUnit::kTerm;  // empirical_fisher
 };
 
 struct EigsConfig {
@@ -149,6 +169,16 @@ struct CheckpointConfig {
   bool resume = false;
 };
 
+/// What the command `inputs` measures.
+struct InputsConfig {
+  std::vector<std::string> vary;  // inputs; none: floating ones, else the embeddings of the others
+  double rtol_inputs = 0.01;      // of an eigenvalue's error, over the row's largest |eigenvalue|
+  std::int64_t input_steps = 100;
+  InputDirection move = InputDirection::kSign;
+  double move_by = 0;  // 0: a tenth of the norm of the row's inputs
+  std::int64_t fragile = 20;
+};
+
 /// What the command `plan` plans.
 struct PlanConfig {
   Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace
@@ -166,6 +196,17 @@ struct LandscapeConfig {
   std::string directions_file;                   // .h5 or .safetensors; empty: they are not written
 };
 
+/// What steps are taken from the parameters.
+struct SharpnessConfig {
+  std::vector<double> rho{0.05};          // of SAM, in parameters
+  std::vector<double> adaptive_rho{0.5};  // relative to each parameter
+  std::int64_t eigenvectors = 3;          // that SAM's steps are taken along, besides the gradient
+  bool step_check = true;                 // takes gradient steps below and above the largest stable one
+  double momentum = 0.9;
+  std::int64_t basin_directions = 5;
+  double basin_rise = 0.1;  // of the loss, over its size
+};
+
 struct OutputConfig {
   std::string output;
   std::string from;  // density: an earlier result
@@ -173,6 +214,13 @@ struct OutputConfig {
   bool quiet = false;
   bool verbose = false;
   std::string trace_json;  // a timeline of the run; empty: none
+};
+
+/// How `report` and `compare` write what they say.
+struct ReportConfig {
+  ReportFormat format = ReportFormat::kText;
+  double momentum = 0.9;  // of the stable steps with momentum
+  double damping = 0;     // a further constant of the effective dimension; 0: none
 };
 
 struct RunConfig {
@@ -187,9 +235,12 @@ struct RunConfig {
   ComputeConfig compute;
   LayoutConfig layout;
   CheckpointConfig checkpoint;
+  InputsConfig inputs;
   PlanConfig plan;
   LandscapeConfig landscape;
+  SharpnessConfig sharpness;
   OutputConfig output;
+  ReportConfig report;
 };
 
 }  // namespace hesspect

@@ -1,4 +1,5 @@
-// The Hessian, or Gauss-Newton matrix, of the mean loss over all ranks' data, as a LinearOperator on sharded vectors.
+// The Hessian, or the Gauss-Newton or a Fisher matrix, of the mean loss over all ranks' data, as a LinearOperator on
+// sharded vectors.
 //
 // H v = (1 / N) Σ_ranks Σ_micro-batches ∇(∇ℓ_sum · v), N the global count of loss terms (1 for a sum), by the tangent
 // program or by autograd. That is the loss's Hessian where the loss is a sum over rows, which row_check.h checks.
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "hesspect/comm/communicator.h"
+#include "hesspect/core/curvature.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/core/product_mode.h"
@@ -41,7 +43,8 @@ struct HessianOptions {
   std::int64_t micro_batch = 0;  // rows; 0: chosen here, by measuring
   /// kAuto is, where nothing has been measured, kKept as far as the budget goes and then kRebuilt.
   ProductMode product = ProductMode::kAuto;
-  bool gauss_newton = false;  // the matrix is Jᵀ H_L J, of the outputs' Jacobian and the loss's Hessian in them
+  Curvature curvature = Curvature::kHessian;   // the others are taken by the tangent program alone
+  FisherUnit fisher_unit = FisherUnit::kTerm;  // of the empirical Fisher
   /// Of matrix products within products with the matrix; all else, loss and gradient too, is in full precision. The
   /// device must have units for it (hesspect/tangent/precision.h).
   MatrixPrecision precision = MatrixPrecision::kFp32;

@@ -12,10 +12,12 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/spectrum/estimates.h"
 #include "hesspect/spectrum/landscape.h"
+#include "hesspect/spectrum/sharpness.h"
 
 namespace hesspect {
 
@@ -107,8 +109,10 @@ struct RunResult {
   std::vector<LayerEstimate> layers;
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
   std::optional<Landscape> landscape;
+  std::optional<Sharpness> sharpness;
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
+  std::optional<InputSharpness> inputs;
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;

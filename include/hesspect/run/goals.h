@@ -68,6 +68,7 @@ struct Goals {
   std::int64_t most_steps = 0;  // of each, and of block and power runs
   bool reorthogonalize = true;
   std::string matrix = "Hessian";  // in texts
+  bool semidefinite = false;       // no eigenvalue of it is negative
   std::uint64_t seed = 0;
   ProbeDistribution distribution = ProbeDistribution::kRademacher;
 

@@ -104,7 +104,7 @@ struct TraceEstimate {
   std::int64_t products = 0;        // that were taken for the trace alone
   double captured = 0;              // part of the value that is known from the deflated space
   std::int64_t deflated = 0;        // dimensions of that space
-  std::string method = "deflated";  // "deflated", "hutchinson", "hutch++" or "xtrace"
+  std::string method = "deflated";  // as of --trace-method
   bool converged = true;            // the half width is what was asked for, or nothing was
 };
 

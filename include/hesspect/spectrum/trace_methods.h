@@ -1,5 +1,5 @@
-// Trace estimators that choose their own vectors: Hutch++ and XTrace. The default, Hutchinson on what a Krylov space
-// leaves over, is in deflation.h.
+// Trace estimators that choose their own vectors: Hutch++, XTrace and XNysTrace. The default, Hutchinson on what a
+// Krylov space leaves over, is in deflation.h.
 #pragma once
 
 #include <cstdint>
@@ -38,5 +38,14 @@ TraceEstimate hutch_plus_plus(LinearOperator& op, const TraceMethodOptions& opti
 /// m²) form)
 TraceEstimate xtrace(LinearOperator& op, const TraceMethodOptions& options,
                      const std::function<void()>& on_product = {});
+
+/// XNysTrace: the trace of Nyström approximations without one vector each, and what they leave of that. One vector is
+/// kept for each product, and at most n are taken. A positive semi-definite. Vectors are spherical whatever the
+/// options' distribution: that the error of a direction is known rests on it. Collective over op.comm().
+/// @throws UsageError for fewer than 2 products; NumericalError on all ranks if a product is not finite, or A is not
+///         positive semi-definite to rounding
+/// Source: the same, §2.2 and supplement
+TraceEstimate xnystrace(LinearOperator& op, const TraceMethodOptions& options,
+                        const std::function<void()>& on_product = {});
 
 }  // namespace hesspect

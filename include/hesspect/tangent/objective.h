@@ -32,6 +32,8 @@ class RowObjective {
   RowObjective(const RowObjective&) = delete;
   RowObjective& operator=(const RowObjective&) = delete;
 
+  /// Of the output.
+  const std::vector<std::int64_t>& shape() const { return shape_; }
   std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return columns_; }
   /// How many leading dimensions of the output make up the rows: the op that makes the output may work in chunks of
@@ -54,7 +56,8 @@ class RowObjective {
   virtual double prepare(at::Tensor z, std::int64_t begin) const = 0;
   /// out [r, C] := the sum's derivative with respect to z. It may not share memory with the state.
   virtual void adjoint(const at::Tensor& state, std::int64_t begin, at::Tensor out) const = 0;
-  /// out [K, r, C] := H_z z_dot, for each of K tangents; out may be z_dot itself.
+  /// out [K, r, C] := H_z z_dot, for each of K tangents; out may be z_dot itself. H_z is the second derivative, or what
+  /// stands for it in a Gauss-Newton product.
   virtual void adjoint_tangent(const at::Tensor& state, std::int64_t begin, const at::Tensor& z_dot,
                                at::Tensor out) const = 0;
   /// False where the second derivative is zero wherever it exists: Gauss-Newton products are then zero.

@@ -1,0 +1,62 @@
+// Sharpness as the loss itself shows it: what finite steps of a known kind do to it.
+//
+//   SAM at ρ     L(θ + ε) − L(θ), ‖ε‖ = ρ: along the gradient, and along the leading eigenvectors, the worst of which
+//   is a lower bound
+//                of the maximum over the ball (Foret, Kleiner, Mobahi & Neyshabur, 2010.01412)
+//   adaptive     the same with ‖ε ⊘ |θ|‖ = ρ (Kwon, Kim, Park & Choi, 2102.11600; Andriushchenko et al., 2302.07011)
+//   stable step  gradient descent with a step just below 2/λ₁ contracts along the leading eigenvector, just above it
+//   grows critical     the smallest step η along −g that raises the loss; 2/η is the critical sharpness (Kalra et al.,
+//   2601.16979) basin        how far the loss stays within a tolerance along random directions (after Chen et al.,
+//   2505.17646, who
+//                take a benchmark's score)
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace hesspect {
+
+/// L(θ + ε) − L(θ) for steps of one size.
+struct Ascent {
+  double rho = 0;
+  bool adaptive = false;
+  double gradient = 0;     // ε along g, or θ²∘g
+  double eigenvector = 0;  // the largest of ±ε along the eigenvectors; NaN for adaptive ones
+  double first_order = 0;  // ρ‖g‖, or ρ‖|θ|∘g‖: what the gradient alone says of the first
+  double worst() const;    // of what was tried
+};
+
+/// How an optimiser's distance along the leading eigenvector grows, a step.
+struct StepCheck {
+  std::string optimizer;                          // "gradient descent", "momentum 0.9"
+  double largest_step = 0;                        // 2/λ₁, 2(1 + β)/λ₁
+  double below = 0, above = 0;                    // growth a step, measured, at `kStepMargin` below and above it
+  double expected_below = 0, expected_above = 0;  // of a quadratic loss
+  bool confirmed() const { return below < 1 && above > 1; }
+};
+
+/// Of the step that is tried below and above the largest stable one.
+inline constexpr double kStepMargin = 0.05;
+
+struct CriticalStep {
+  double step = 0;         // between the last that lowered the loss and the first that did not; NaN: not found
+  double sharpness = 0;    // 2/step; NaN
+  double directional = 0;  // g·Hg / g·g, which it is for a quadratic loss
+};
+
+struct Basin {
+  double tolerance = 0;        // how far the loss may rise, in units of the loss
+  std::vector<double> radius;  // of each random direction, in ‖θ‖; infinite: not left as far as was looked
+};
+
+struct Sharpness {
+  double loss = 0;
+  double gradient_norm = 0, parameter_norm = 0;
+  double lambda_1 = 0, lambda_1_error = 0;
+  std::vector<Ascent> ascents;
+  std::vector<StepCheck> steps;
+  CriticalStep critical;
+  Basin basin;
+};
+
+}  // namespace hesspect

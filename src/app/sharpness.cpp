@@ -1,0 +1,124 @@
+#include "sharpness.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/probe_numbers.h"
+#include "hesspect/core/text.h"
+#include "hesspect/curvature/directions.h"
+#include "hesspect/curvature/loss_surface.h"
+#include "hesspect/spectrum/loss_around.h"
+#include "hesspect/spectrum/probe.h"
+#include "one_group.h"
+
+namespace hesspect {
+namespace {
+
+class SharpnessRun {
+ public:
+  SharpnessRun(const Invocation& run, const std::vector<std::string>& argv, Communicator& world)
+      : config_(run.config.sharpness),
+        run_(run, argv, std::max<std::int64_t>(1, config_.eigenvectors), 0, world),
+        surface_(run_.op()) {}
+
+  int go() {
+    const EigenPairs& pairs = run_.find_eigenpairs();
+    std::vector<at::Tensor> vectors;
+    for (std::size_t i = 0; i < pairs.top.size(); ++i) vectors.push_back(run_.eigenvector(i));
+    around_ = loss_around();
+    const at::Tensor theta =
+        agreed(run_.world(), [&] { return shard_of(run_.op(), run_.problem().program->flat_parameters().detach()); });
+    result_.loss = run_.op().loss();
+    result_.gradient_norm = std::sqrt(run_.dot(around_.gradient_at_start, around_.gradient_at_start));
+    result_.parameter_norm = std::sqrt(run_.dot(theta, theta));
+    if (!pairs.top.empty()) {
+      result_.lambda_1 = pairs.top[0].value;
+      result_.lambda_1_error = pairs.top[0].error;
+    }
+    ascend(vectors, theta);
+    if (config_.step_check && !vectors.empty()) check(vectors[0]);
+    result_.critical = critical_step(around_, bend_along_gradient());
+    run_.tell("sharpness: the basin");
+    if (config_.basin_directions > 0)
+      result_.basin = basin(
+          around_, config_.basin_rise * std::abs(around_.at_start), config_.basin_directions,
+          [&](std::int64_t i) {
+            return probe_vector(run_.op(), ProbeDistribution::kGaussian, run_.seed(),
+                                kDirectionProbes + static_cast<std::uint64_t>(i));
+          },
+          result_.parameter_norm);
+    return run_.finish([this](RunResult& r) { r.sharpness = std::move(result_); });
+  }
+
+ private:
+  LossAround loss_around() {
+    LossAround around;
+    around.loss = [this](const at::Tensor& step) {
+      run_.tell("sharpness: " + format_count(surface_.losses()) + " losses, " + format_count(surface_.gradients()) +
+                " gradients");
+      return surface_.loss(step);
+    };
+    around.gradient = [this](const at::Tensor& step, at::Tensor& gradient) {
+      run_.tell("sharpness: " + format_count(surface_.losses()) + " losses, " + format_count(surface_.gradients()) +
+                " gradients");
+      surface_.gradient(step, gradient);
+    };
+    around.dot = [this](const at::Tensor& a, const at::Tensor& b) { return run_.dot(a, b); };
+    around.gradient_at_start = run_.op().gradient();
+    around.at_start = surface_.loss(at::zeros_like(around.gradient_at_start));  // as the others are added up
+    const bool is_double = run_.config().compute.dtype == ElementType::kF64;
+    around.rounding = std::abs(around.at_start) *
+                      (is_double ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon());
+    return around;
+  }
+
+  void ascend(const std::vector<at::Tensor>& vectors, const at::Tensor& theta) {
+    const auto tried = std::min(vectors.size(), static_cast<std::size_t>(config_.eigenvectors));
+    result_.ascents =
+        ascents(around_, config_.rho, {vectors.begin(), vectors.begin() + static_cast<std::ptrdiff_t>(tried)});
+    for (const Ascent& a : adaptive_ascents(around_, config_.adaptive_rho, theta)) result_.ascents.push_back(a);
+    const bool hidden = std::ranges::any_of(
+        result_.ascents, [&](const Ascent& a) { return std::abs(a.worst()) < 100 * around_.rounding; });
+    if (hidden)
+      run_.warn("ascent steps change the loss by little more than its rounding, " + format_number(around_.rounding) +
+                ": take a larger --rho, or --dtype float64");
+  }
+
+  void check(const at::Tensor& eigenvector) {
+    std::vector<double> momenta{0};
+    if (config_.momentum > 0) momenta.push_back(config_.momentum);
+    result_.steps = check_steps(around_, result_.lambda_1, eigenvector, momenta);
+    for (const StepCheck& step : result_.steps)
+      if (!step.confirmed())
+        run_.warn(step.optimizer + ": growth a step is " + format_number(step.below) +
+                  " below the largest stable step and " + format_number(step.above) +
+                  " above it, where 1 lies between them for a quadratic loss: the loss is not "
+                  "quadratic so near");
+  }
+
+  double bend_along_gradient() {
+    at::Tensor product = agreed(run_.world(), [&] { return at::zeros_like(around_.gradient_at_start); });
+    run_.op().apply(around_.gradient_at_start, product);
+    return run_.dot(around_.gradient_at_start, product);
+  }
+
+  const SharpnessConfig& config_;
+  OneGroup run_;
+  LossSurface surface_;
+  LossAround around_;
+  Sharpness result_;
+};
+
+}  // namespace
+
+int run_sharpness(const Invocation& run, const std::vector<std::string>& argv, Communicator& world) {
+  return SharpnessRun(run, argv, world).go();
+}
+
+}  // namespace hesspect

@@ -1,0 +1,131 @@
+// What each figure is and where it is from. Whoever changes a sentence here reads the source first.
+#include <algorithm>
+#include <stdexcept>
+
+#include "hesspect/report/figures.h"
+
+namespace hesspect {
+namespace {
+
+const std::string kCurvatureUnit = "loss/parameter²";
+
+const std::string kReparametrised =
+    "Rescaling weights between the layers of a rectifier network changes it at will while the function stays the same "
+    "(Dinh et al. 2017, arXiv:1703.04933). ";
+
+const std::string kStepAgainst =
+    "Full-batch training goes on at and above it without diverging, since the loss is no quadratic (the edge of "
+    "stability: Cohen et al. 2021). ";
+
+std::vector<Definition> made() {
+  return {
+      {"lambda_1", "Largest eigenvalue", "λ₁", kCurvatureUnit,
+       "The largest second derivative of the loss along any direction of unit length in parameter space.",
+       "Lanczos: Golub & Van Loan, Matrix Computations 4e, §10.1. As a measure of sharpness: Keskar et al. 2017, "
+       "arXiv:1609.04836, relate theirs to it",
+       kReparametrised +
+           "Batch size and learning rate move it without moving the test error (Kaur, Cohen & Lipton 2022, "
+           "arXiv:2206.10654). Over many settings sharpness goes with the learning rate rather than with "
+           "generalisation, "
+           "and at times sharper models did better out of distribution (Andriushchenko et al. 2023, "
+           "arXiv:2302.07011)."},
+      {"lambda_ratio", "Largest over fifth eigenvalue", "λ₁/λ₅", "",
+       "How far the largest eigenvalue stands above the fifth: near 1 where the sharpest directions are alike.",
+       "Foret et al. 2021, arXiv:2010.01412, report it beside λ₁; Jastrzębski et al. 2020, arXiv:2002.09572",
+       "A ratio does not change with the loss's scale, but with the parametrisation it does. The number 5 is a habit: "
+       "with C classes some C − 1 or C eigenvalues stand out (Sagun et al. 2018, arXiv:1706.04454), and the fifth is "
+       "one "
+       "of these where C is above 5."},
+      {"lambda_min", "Smallest eigenvalue", "λₙ", kCurvatureUnit,
+       "The least second derivative along any direction. Below zero: the model is at no minimum of this loss on these "
+       "data, for the loss bends down along its eigenvector.",
+       "Alain, Le Roux & Manzagol 2019, arXiv:1902.02366",
+       "Some small negative eigenvalues are what most trained networks have (Sagun et al. 2018, arXiv:1706.04454). Of "
+       "a "
+       "Gauss-Newton or Fisher matrix they are rounding. On other rows than those of the training it says nothing of "
+       "convergence."},
+      {"step_gd", "Largest stable step, gradient descent", "2/λ₁", "parameter²/loss",
+       "Gradient descent on all these data with a larger step grows without bound along the first eigenvector, as far "
+       "as "
+       "the loss is quadratic.",
+       "Cohen et al. 2021, arXiv:2103.00065",
+       kStepAgainst +
+           "With mini-batches the limit lies lower and depends on the batch (Wu, Ma & E 2018, NeurIPS 31; Andreyev & "
+           "Beneventano 2024, arXiv:2412.20553)."},
+      {"step_momentum", "Largest stable step, momentum", "2(1+β)/λ₁", "parameter²/loss",
+       "The same for heavy-ball momentum without dampening: v ← βv + ∇L, θ ← θ − ηv.",
+       "Cohen et al. 2021, arXiv:2103.00065, appendix on momentum",
+       kStepAgainst +
+           "With small batches momentum lowers the limit: training settled at 2(1−β)/η rather than 2(1+β)/η (Andreyev "
+           "2026, arXiv:2604.14108)."},
+      {"step_nesterov", "Largest stable step, Nesterov's momentum", "2(1+β)/((1+2β)λ₁)", "parameter²/loss",
+       "The same for Nesterov's momentum.", "Cohen et al. 2021, arXiv:2103.00065, appendix on momentum", kStepAgainst},
+      {"trace", "Trace", "tr H", kCurvatureUnit,
+       "The sum of all eigenvalues; σ²/2 times it is what the loss rises by in the mean under Gaussian noise of "
+       "variance "
+       "σ² on each parameter, to second order.",
+       "Hutchinson 1990; for networks: Yao et al. 2020, arXiv:1912.07145",
+       kReparametrised + "Negative eigenvalues cancel positive ones in it."},
+      {"mean_eigenvalue", "Mean eigenvalue", "tr H / n", kCurvatureUnit, "The trace over the number of parameters.",
+       "Dong et al. 2020, arXiv:1911.03852 (HAWQ-V2: the average Hessian trace, by layer)",
+       kReparametrised + "Parameters that nothing depends on lower it: rows of an embedding that the data never use."},
+      {"frobenius", "Frobenius norm", "‖H‖_F", kCurvatureUnit, "√Σλ²: the length of the spectrum.",
+       "From the density's second moment; Golub & Meurant 2010", kReparametrised + "Outliers make nearly all of it."},
+      {"effective_dimension", "Effective dimension", "Σ λ/(λ+c)", "",
+       "How many directions the data determine more than a prior of precision c: an eigenvalue far above c counts as "
+       "1, "
+       "far below as 0. c is in units of the curvature: where the loss is a mean over N terms it is the prior's "
+       "precision "
+       "over N, or the weight decay.",
+       "MacKay 1992, Neural Computation 4 (γ); Maddox, Benton & Wilson 2020, arXiv:2003.02139",
+       "It is a different number for each c, and both sources have a matrix without negative eigenvalues: here those "
+       "count as zero. An isotropic prior ties it to the parametrisation, as λ₁ is (Dinh et al. 2017)."},
+      {"negative_mass", "Negative mass", "#{λ<−f}/n", "",
+       "The share of the eigenvalues below the noise floor f, under which an eigenvalue can't be told from zero.",
+       "Ghorbani, Krishnan & Xiao 2019, arXiv:1901.10159; Alain, Le Roux & Manzagol 2019, arXiv:1902.02366",
+       "It counts many eigenvalues of next to no size: a shallow bulk on both sides of zero has nearly half its mass "
+       "below it. See the negative share of Σ|λ| beside it."},
+      {"negative_share", "Negative share of Σ|λ|", "Σ₋|λ|/Σ|λ|", "",
+       "How much of the spectrum's size lies below zero; 0 of a positive semi-definite matrix, ½ where the trace is "
+       "zero.",
+       "From the density; the trace is (1 − 2 × this) Σ|λ|",
+       "A saddle and a minimum with a noisy flat part can have the same share: see λₙ."},
+      {"outliers", "Outliers", "k", "",
+       "How many eigenvalues stand above the bulk: k is where λₖ/λₖ₊₁ is largest among the leading ones, if that "
+       "is "
+       "1.5 or more. A rule, not an estimate: it has no interval.",
+       "Sagun et al. 2018, arXiv:1706.04454; Papyan 2019, arXiv:1901.08244",
+       "There may be several gaps, one within the other (Papyan 2019), and with batch norm hardly any (Ghorbani et al. "
+       "2019, arXiv:1901.10159). Where k is about the number of classes it tells of the task, not of the model's "
+       "quality."},
+      {"bulk_edge", "Bulk edge", "λₖ₊₁", kCurvatureUnit, "The largest eigenvalue that is no outlier.", "As outliers",
+       "As outliers."},
+      {"bulk_exponent", "Bulk exponent", "s", "",
+       "Least-squares slope of log λₖ against log k, from the bulk's edge down to a thousandth of it or to a hundred "
+       "noise floors: λₖ ∝ k⁻ˢ. The interval holds the slopes of all curves within the density's band.",
+       "Xie et al. 2022, arXiv:2201.13011 (s near 1 in trained networks)",
+       "A straight line on two log axes is no proof of a power law (Clauset, Shalizi & Newman 2009, arXiv:0706.1062): "
+       "see "
+       "the misfit."},
+      {"layer_trace", "Trace of a parameter tensor", "tr H_l", kCurvatureUnit,
+       "The sum of the diagonal over one parameter tensor: all of these sum to the trace.",
+       "Dong et al. 2020, arXiv:1911.03852; samples as for the trace",
+       kReparametrised + "Between layers that is just what such a rescaling moves: traces of layers are not comparable "
+                         "without the size of their weights."},
+  };
+}
+
+}  // namespace
+
+const std::vector<Definition>& definitions() {
+  static const std::vector<Definition> all = made();
+  return all;
+}
+
+const Definition& definition_of(const std::string& key) {
+  const auto found = std::ranges::find(definitions(), key, &Definition::key);
+  if (found == definitions().end()) throw std::out_of_range("there is no figure " + key);
+  return *found;
+}
+
+}  // namespace hesspect

@@ -1,0 +1,197 @@
+// The report as text and as JSON, and what both and the page share.
+#include <algorithm>
+#include <cmath>
+#include <sstream>
+
+#include "figure_text.h"
+#include "hesspect/core/text.h"
+#include "hesspect/report/compare.h"
+#include "hesspect/report/report.h"
+#include "landscape_text.h"
+
+namespace hesspect {
+namespace {
+
+constexpr std::size_t kLine = 100;
+constexpr std::size_t kMostLayersListed = 40;
+
+/// Lines of at most kLine characters, each behind the indent.
+std::string wrapped(const std::string& text, const std::string& indent) {
+  std::istringstream words(text);
+  std::string out, line = indent;
+  for (std::string word; words >> word;) {
+    if (characters(line) + 1 + characters(word) > kLine && line != indent) {
+      out += line + "\n";
+      line = indent;
+    }
+    line += (line == indent ? "" : " ") + word;
+  }
+  return out + line + "\n";
+}
+
+std::string source_hash(const std::vector<SourceFile>& files) {
+  std::string text;
+  for (const SourceFile& file : files) text += file.sha256 + " ";
+  return text;
+}
+
+std::string source_names(const std::vector<SourceFile>& files) {
+  std::vector<std::string> names;
+  for (const SourceFile& file : files) names.push_back(one_line(file.path));
+  return format_names(names);
+}
+
+void add_figures(std::string& text, const RunResult& r, const FigureOptions& options) {
+  for (const Figure& figure : figures_of(r, options)) {
+    const Definition& d = definition_of(figure.key);
+    const std::string name = d.name + (figure.of.empty() ? "" : ", " + figure.of);
+    text += "  " + padded(name, 46) + " " + padded(d.symbol, 18) + " " + value_text(figure);
+    if (figure.known() && !d.unit.empty()) text += " " + d.unit;
+    if (figure.has_interval()) text += "  (" + figure.interval + ")";
+    if (!figure.note.empty()) text += "; " + figure.note;
+    text += "\n";
+  }
+}
+
+void add_layers_listed(std::string& text, const RunResult& r) {
+  const std::vector<Figure> layers = layer_figures(r);
+  if (layers.empty()) return;
+  text += "\n  " + padded("traces of parameter tensors", 46) + " mean of the diagonal, and the trace\n";
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    if (l == kMostLayersListed) {
+      text += "  ... and " + format_count(static_cast<std::int64_t>(layers.size() - l)) + " more\n";
+      break;
+    }
+    text += "  " + padded(one_line(layers[l].of), 46) + " " + padded(format_number(r.layers[l].mean().value), 14) +
+            " " + value_text(layers[l]) + "\n";
+  }
+}
+
+nlohmann::ordered_json landscape_json(const Landscape& l) {
+  nlohmann::ordered_json json{{"loss_at_start", number_json(l.loss_at_start)}, {"tolerance", number_json(l.tolerance)}};
+  json["directions"] = nlohmann::ordered_json::array();
+  for (const LandscapeDirection& d : l.directions)
+    json["directions"].push_back({{"name", one_line(d.name)},
+                                  {"length", number_json(d.norm)},
+                                  {"slope", number_json(d.slope)},
+                                  {"bend", number_json(d.bend)},
+                                  {"valid_below", number_json(d.valid_below)},
+                                  {"valid_below_fails", number_json(d.valid_below_fails)},
+                                  {"valid_above", number_json(d.valid_above)},
+                                  {"valid_above_fails", number_json(d.valid_above_fails)}});
+  return json;
+}
+
+nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions& options) {
+  const RunResult& r = named.result;
+  nlohmann::ordered_json json;
+  json["file"] = named.name;
+  json["subject"] = subject_text(r);
+  json["curvature"] = r.process.curvature;
+  json["loss_kind"] = r.process.loss_kind;
+  json["reduction"] = r.process.reduction;
+  json["n_parameters"] = r.diagnostics.parameters;
+  json["n_rows"] = r.diagnostics.rows;
+  json["loss"] = number_json(r.diagnostics.loss);
+  json["gradient_norm"] = number_json(r.diagnostics.gradient_norm);
+  json["warnings"] = r.warnings;
+  json["figures"] = nlohmann::ordered_json::array();
+  for (const Figure& figure : figures_of(r, options)) json["figures"].push_back(figure_json(figure));
+  json["layers"] = nlohmann::ordered_json::array();
+  const std::vector<Figure> layers = layer_figures(r);
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    nlohmann::ordered_json layer = figure_json(layers[l]);
+    layer["size"] = r.layers[l].size;
+    layer["mean"] = number_json(r.layers[l].mean().value);
+    json["layers"].push_back(layer);
+  }
+  if (r.landscape) json["landscape"] = landscape_json(*r.landscape);
+  return json;
+}
+
+}  // namespace
+
+std::vector<std::string> data_error(const std::vector<NamedResult>& results) {
+  std::vector<std::string> sentences;
+  for (std::size_t i = 0; i < results.size(); ++i)
+    for (std::size_t j = i + 1; j < results.size(); ++j) {
+      const RunResult &a = results[i].result, &b = results[j].result;
+      const bool same = !a.process.model.empty() && source_hash(a.process.model) == source_hash(b.process.model) &&
+                        source_hash(a.process.weights) == source_hash(b.process.weights) &&
+                        a.process.curvature == b.process.curvature && a.process.loss_kind == b.process.loss_kind;
+      const bool other_rows =
+          source_hash(a.process.data) != source_hash(b.process.data) || a.diagnostics.rows != b.diagnostics.rows;
+      if (!same || !other_rows) continue;
+      std::string text =
+          quote(results[i].name) + " and " + quote(results[j].name) + " are of the same weights on other rows";
+      const auto add = [&](const std::string& what, double x, double y) {
+        if (std::isfinite(x) && std::isfinite(y))
+          text += "; " + what + " " + format_number(x) + " and " + format_number(y);
+      };
+      const Figure first = figures_of(a, {}).front(), second = figures_of(b, {}).front();
+      add("λ₁", first.value, second.value);
+      if (a.trace && b.trace) add("trace", a.trace->value, b.trace->value);
+      add("loss", a.diagnostics.loss, b.diagnostics.loss);
+      sentences.push_back(
+          text +
+          ". Where both halves are drawn alike and share no row, half the difference is about the "
+          "standard error that the data make in the mean of both; λ₁ of few rows is too large in the mean.");
+    }
+  if (sentences.empty())
+    sentences.push_back(
+        "The error that the data make is not measured: intervals are of the run on these rows. Give the results of the "
+        "same weights on halves of the data (two --data files) beside this one.");
+  return sentences;
+}
+
+const std::vector<std::string>& not_measured() {
+  static const std::vector<std::string> all = {
+      "sharpness along found directions (SAM at a radius ρ), and stable steps checked by taking them",
+      "the largest eigenvalue preconditioned by Adam's second moments",
+      "traces weighted by the distance from initialisation, relative flatness, Fisher-Rao norm",
+      "the loss gap and calibration on a second data file"};
+  return all;
+}
+
+std::string report_text(const std::vector<NamedResult>& results, const FigureOptions& options) {
+  std::string text;
+  for (const NamedResult& named : results) {
+    const RunResult& r = named.result;
+    text += "report of " + one_line(named.name) + "\n  " + subject_text(r) + "\n";
+    if (!r.process.model.empty()) text += "  model " + source_names(r.process.model) + "\n";
+    if (!r.process.weights.empty()) text += "  weights " + source_names(r.process.weights) + "\n";
+    if (!r.process.data.empty()) text += "  data " + source_names(r.process.data) + "\n";
+    text += "  loss " + format_number(r.diagnostics.loss) + ", gradient norm " +
+            format_number(r.diagnostics.gradient_norm) + "\n";
+    for (const std::string& warning : r.warnings) text += "  warning: " + one_line(warning) + "\n";
+    text += "\n";
+    add_figures(text, r, options);
+    add_layers_listed(text, r);
+    if (r.landscape)
+      for (const auto& [name, value] : landscape_lines(*r.landscape))
+        text += "  " + padded(name, 46) + " " + value + "\n";
+    text += "\n";
+  }
+  for (const std::string& sentence : data_error(results)) text += wrapped(sentence, "");
+  text += "\nWhat these figures are\n";
+  for (const Definition& d : definitions()) {
+    text += "\n  " + d.name + ", " + d.symbol + "\n" + wrapped(d.definition, "    ") +
+            wrapped("From: " + d.source + ".", "    ") + wrapped("Against: " + d.against, "    ");
+  }
+  text += "\n" + wrapped(why_no_grade() + ".", "") + "\nNot measured here\n";
+  for (const std::string& one : not_measured()) text += wrapped(one, "  ");
+  return text;
+}
+
+std::string report_json(const std::vector<NamedResult>& results, const FigureOptions& options) {
+  nlohmann::ordered_json json;
+  json["results"] = nlohmann::ordered_json::array();
+  for (const NamedResult& named : results) json["results"].push_back(result_json(named, options));
+  json["data_error"] = data_error(results);
+  json["no_grade"] = why_no_grade();
+  json["not_measured"] = not_measured();
+  json["definitions"] = definitions_json();
+  return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace hesspect

@@ -1,0 +1,20 @@
+// The pictures of a result, each as SVG; empty where the result lacks what it shows.
+#pragma once
+
+#include <string>
+
+#include "hesspect/report/figures.h"
+
+namespace hesspect {
+
+std::string density_chart(const RunResult& result);
+/// How many eigenvalues lie beyond λ, away from zero: both wings of the cumulative density on log axes.
+std::string tail_chart(const RunResult& result);
+/// Computed eigenvalues by rank.
+std::string eigenvalue_chart(const RunResult& result);
+std::string layer_chart(const RunResult& result);
+std::string dimension_chart(const RunResult& result);
+/// The loss along one direction with its quadratic model, or over two.
+std::string landscape_chart(const RunResult& result);
+
+}  // namespace hesspect

@@ -1,0 +1,123 @@
+// Figures against closed forms on known spectra, and stable steps against taking them.
+#include "hesspect/report/figures.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "report/known_result.h"
+
+namespace hesspect::figures_test {
+namespace {
+
+using testing::known_result;
+
+std::map<std::string, Figure> by_key(const RunResult& result, const FigureOptions& options = {}) {
+  std::map<std::string, Figure> all;
+  for (const Figure& figure : figures_of(result, options)) all.emplace(figure.key, figure);  // the first of each
+  return all;
+}
+
+TEST(Figures, OfAKnownSpectrum) {
+  RunResult r = known_result({10, 8, 6, 4, 2, 0.5, 0, 0, -1, -0.25});
+  r.trace = TraceEstimate{29.25, 0.1, 0.2, 0.9, 16, 14, 0, 0, "hutchinson", true};
+  auto f = by_key(r, {0.9, 2.0});
+  EXPECT_EQ(f["lambda_1"].value, 10);
+  EXPECT_NEAR(f["lambda_1"].upper, 10.001, 1e-12);
+  EXPECT_EQ(f["lambda_ratio"].value, 5);
+  EXPECT_NEAR(f["lambda_ratio"].lower, 9.999 / 2.001, 1e-12);
+  EXPECT_NEAR(f["lambda_ratio"].upper, 10.001 / 1.999, 1e-12);
+  EXPECT_EQ(f["lambda_min"].value, -1);
+  EXPECT_NEAR(f["step_gd"].value, 0.2, 1e-15);
+  EXPECT_NEAR(f["step_gd"].lower, 2 / 10.001, 1e-12);
+  EXPECT_NEAR(f["step_gd"].upper, 2 / 9.999, 1e-12);
+  EXPECT_EQ(f["trace"].lower, 29.05);
+  EXPECT_NEAR(f["mean_eigenvalue"].value, 2.925, 1e-15);
+  EXPECT_NEAR(f["mean_eigenvalue"].upper, 2.945, 1e-12);
+  EXPECT_NEAR(f["frobenius"].value, std::sqrt(100 + 64 + 36 + 16 + 4 + 0.25 + 1 + 0.0625), 1e-12);
+  const double dimension = 10 / 12.0 + 8 / 10.0 + 6 / 8.0 + 4 / 6.0 + 2 / 4.0 + 0.5 / 2.5;
+  EXPECT_NEAR(f["effective_dimension"].value, dimension, 1e-12);
+  EXPECT_EQ(f["effective_dimension"].of, "c = 2");
+  EXPECT_NEAR(f["effective_dimension"].lower, dimension, 1e-12);  // all is found: nothing is uncertain
+  EXPECT_NEAR(f["negative_mass"].value, 0.2, 1e-15);
+  EXPECT_NEAR(f["negative_share"].value, 1.25 / (30.5 + 1.25), 1e-12);
+  for (const Definition& definition : definitions())
+    if (definition.key != "layer_trace") {
+      EXPECT_TRUE(f.contains(definition.key)) << definition.key;
+    }
+}
+
+/// λ² x²/2: a step below the stable one comes to rest, one above it grows.
+TEST(Figures, StableStepsAreThoseThatStayBounded) {
+  const double beta = 0.8;
+  auto f = by_key(known_result({7, 3, 1, 0.5, 0.2, -0.1}), {beta, 0});
+  const auto ends_at = [&](double eta, double momentum, bool nesterov) {
+    double x = 1, v = 0;  // along the first eigenvector; v as in PyTorch's SGD
+    for (int step = 0; step < 4000 && std::abs(x) < 1e6; ++step) {
+      const double gradient = 7 * x;
+      v = momentum * v + gradient;
+      x -= eta * (nesterov ? gradient + momentum * v : v);
+    }
+    return std::abs(x);
+  };
+  const auto check = [&](const std::string& key, double momentum, bool nesterov) {
+    EXPECT_LT(ends_at(0.99 * f[key].value, momentum, nesterov), 1e-3) << key;
+    EXPECT_GT(ends_at(1.01 * f[key].value, momentum, nesterov), 1e3) << key;
+  };
+  check("step_gd", 0, false);
+  check("step_momentum", beta, false);
+  check("step_nesterov", beta, true);
+}
+
+TEST(Figures, OutliersStandAboveTheWidestGap) {
+  auto f = by_key(known_result({100, 90, 80, 10, 9, 8.5, 0, 0, 0, 0}, 6));
+  EXPECT_EQ(f["outliers"].value, 3);
+  EXPECT_EQ(f["bulk_edge"].value, 10);
+  EXPECT_FALSE(f["outliers"].has_interval());
+  f = by_key(known_result({10, 9, 8, 7, 6, 5, 4.5, 4, 3.5, 3}, 10));
+  EXPECT_EQ(f["outliers"].value, 0);
+  EXPECT_EQ(f["bulk_edge"].value, 10);
+}
+
+TEST(Figures, TheBulkExponentOfAPowerLaw) {
+  for (const double s : {0.8, 1.3}) {
+    std::vector<double> values;
+    for (int k = 1; k <= 5000; ++k) values.push_back(20 * std::pow(k, -s));
+    RunResult r = known_result(values);
+    const Figure figure = by_key(r)["bulk_exponent"];
+    EXPECT_NEAR(figure.value, s, 0.04 * s) << figure.note << figure.missing;
+    ASSERT_TRUE(figure.has_interval());
+    EXPECT_LE(figure.lower, figure.value);
+    EXPECT_GE(figure.upper, figure.value);
+  }
+  EXPECT_FALSE(by_key(known_result({1, 1, 1, 1, 1}))["bulk_exponent"].known());
+}
+
+TEST(Figures, WhatTheResultLacksSaysWhy) {
+  RunResult r;
+  r.diagnostics.parameters = 10;
+  for (const Figure& figure : figures_of(r, {})) {
+    EXPECT_FALSE(figure.known()) << figure.key;
+    EXPECT_TRUE(std::isnan(figure.value)) << figure.key;
+  }
+  r.eigenvalues.emplace().magnitude = {{-5, 0, 0, 0.1, true}, {4, 0, 0, 0.1, true}};
+  auto f = by_key(r);
+  EXPECT_EQ(f["lambda_1"].value, 4);
+  EXPECT_EQ(f["lambda_min"].value, -5);
+  EXPECT_FALSE(f["lambda_ratio"].known());
+  r.eigenvalues->magnitude = {{-5, 0, 0, 0.1, true}};
+  EXPECT_FALSE(by_key(r)["lambda_1"].known());  // it is somewhere below 5
+  EXPECT_FALSE(by_key(r)["step_gd"].known());
+}
+
+/// A definition without a source, or without what speaks against it, is none.
+TEST(Figures, EveryDefinitionIsWhole) {
+  for (const Definition& d : definitions())
+    for (const std::string* text : {&d.key, &d.name, &d.symbol, &d.definition, &d.source, &d.against})
+      EXPECT_FALSE(text->empty()) << d.key;
+  EXPECT_THROW(definition_of("grade"), std::out_of_range);
+}
+
+}  // namespace
+}  // namespace hesspect::figures_test
