@@ -64,7 +64,8 @@ Diagnostics diagnostics_of(const Problem& problem, double elapsed_s, Communicato
                              &d.loss_terms, &d.product_s, &d.communication_s})
     *unmeasured = Diagnostics::kNotMeasured;
   d.elapsed_s = elapsed_s;
-  d.parameters = problem.program->layout().size();
+  d.parameters = problem.program->layout().model_size();
+  d.parameters_in_use = problem.program->layout().size();
   d.rows = problem.rows;
   d.row_check = problem.row_check;
   d.widened_weights = problem.overlay.widened;

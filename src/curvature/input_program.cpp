@@ -17,12 +17,20 @@ bool is_op(const Instruction& instruction, std::string_view name) {
   return instruction.op && instruction.op->schema().name() == name;
 }
 
+/// Where rows of a table are left out: the step from an index to where its rows are held, which has these as a
+/// constant.
+bool finds_held_rows(const Instruction& instruction) {
+  return std::ranges::any_of(instruction.operands, [](const Operand& operand) {
+    return operand.kind == Operand::Kind::kConstant && operand.constant.isTensor();
+  });
+}
+
 /// Ops of whose arguments a shape is all that counts: ids of positions and of segments come from them.
 bool takes_shape_alone(const Instruction& instruction) {
   static constexpr std::array<std::string_view, 12> kOps = {
       "aten::zeros_like", "aten::ones_like", "aten::full_like", "aten::empty_like", "aten::new_zeros", "aten::new_ones",
       "aten::new_full",   "aten::new_empty", "aten::sym_size",  "aten::size",       "aten::sym_numel", "aten::numel"};
-  return instruction.kind == Instruction::Kind::kSymbolic ||
+  return (instruction.kind == Instruction::Kind::kSymbolic && !finds_held_rows(instruction)) ||
          std::ranges::any_of(kOps, [&](std::string_view op) { return is_op(instruction, op); });
 }
 

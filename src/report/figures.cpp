@@ -183,6 +183,12 @@ Figure mean_eigenvalue(const RunResult& r, const Figure& trace) {
   return figure;
 }
 
+/// Parameters that the probes' quadratures are over: all other eigenvalues are exactly zero, and so is every f(0) here.
+std::int64_t dimensions(const RunResult& r) {
+  const Diagnostics& d = r.diagnostics;
+  return d.parameters_in_use > 0 ? d.parameters_in_use : d.parameters;
+}
+
 bool has_probes(const RunResult& r) { return !r.quadrature.empty() && r.cumulative && r.diagnostics.parameters > 0; }
 
 const char* const kNoProbes = "no density was computed: 'density' or 'analyze'";
@@ -207,12 +213,12 @@ Falling falling_of_mean(const SpectralMean& mean) {
 }
 
 SpectralMean mean_of(const RunResult& r, const std::function<double(double)>& f) {
-  return spectral_mean(r.quadrature, r.diagnostics.parameters, f, confidence_of(r));
+  return spectral_mean(r.quadrature, dimensions(r), f, confidence_of(r));
 }
 
 Figure frobenius_norm(const RunResult& r) {
   if (!has_probes(r)) return missing("frobenius", kNoProbes);
-  const double n = static_cast<double>(r.diagnostics.parameters);
+  const double n = static_cast<double>(dimensions(r));
   // λ² is monotone on either side of zero.
   const SpectralMean above = mean_of(r, [](double x) { return x > 0 ? x * x : 0; });
   const SpectralMean below = mean_of(r, [](double x) { return x < 0 ? x * x : 0; });
@@ -322,7 +328,7 @@ std::vector<double> leading_eigenvalues(const RunResult& r) {
     else
       break;
   if (has_probes(r)) {
-    const ReducedQuadrature q = reduced(r.quadrature.front(), r.diagnostics.parameters);
+    const ReducedQuadrature q = reduced(r.quadrature.front(), dimensions(r));
     for (std::size_t k = q.node.size(); k-- > 0 && q.exact[k] != 0 && q.node[k] > floor;) exact.push_back(q.node[k]);
   }
   return exact.size() > computed.size() ? exact : computed;
@@ -330,7 +336,7 @@ std::vector<double> leading_eigenvalues(const RunResult& r) {
 
 Figure effective_dimension(const RunResult& r, double c) {
   if (!has_probes(r)) throw UsageError("the effective dimension needs the density's probes");
-  const double n = static_cast<double>(r.diagnostics.parameters);
+  const double n = static_cast<double>(dimensions(r));
   const SpectralMean mean = mean_of(r, [c](double x) { return x > 0 ? x / (x + c) : 0; });
   Figure figure;
   figure.key = "effective_dimension";

@@ -3,6 +3,7 @@
 dense Hessian that PyTorch computes in float64 by its own double reverse mode has it, and as the same run with
 --rows-in-use off has it."""
 
+import json
 import os
 import subprocess
 import unittest
@@ -185,6 +186,35 @@ class RowsInUse(Case):
         self.assertGreaterEqual(rough["cumulative/weight_at_zero"][()], 1 - self.used / self.n - 1e-12)
         lam, density = rough["density/lambda"][()], rough["density/density"][()]
         self.assertAlmostEqual(np.trapezoid(density, lam) if hasattr(np, "trapezoid") else np.trapz(density, lam), 1, delta=1e-5)
+
+    def test_figures_of_the_report(self):
+        """By the probes' quadratures, which are of the rows in use, and of all parameters all the same."""
+        self.recommender()
+        spectrum = np.linalg.eigvalsh(self.hessian)
+        entry, _ = self.run_it("analyze", "--max-steps", 2 * self.n, "--density-w1", 1e-6, "--rtol-trace", 1e-3, "--max-hvps", 0, "--rtol-eigs", 1e-9)
+        ended = hesspect("report", entry.file.filename, "--format", "json")
+        self.assertDone(ended)
+        figures = {}
+        for figure in json.loads(ended.out)["results"][0]["figures"]:
+            figures.setdefault(figure["key"], figure)
+        damping = float(figures["effective_dimension"]["of"].split("=")[1])
+        above = spectrum[spectrum > 0]
+        for key, exact in (("frobenius", np.linalg.norm(spectrum)), ("effective_dimension", np.sum(above / (above + damping))),
+                           ("lambda_min", spectrum[0]), ("trace", spectrum.sum()), ("mean_eigenvalue", spectrum.mean())):
+            self.assertAlmostEqual(figures[key]["value"], exact, delta=1e-3 * abs(exact), msg=key)
+
+    def test_sharpness_at_looked_up_inputs(self):
+        self.recommender()
+        outputs = []
+        for mode in ("auto", "off"):
+            output = self.folder / f"inputs-{mode}.h5"
+            self.assertDone(hesspect("inputs", "--model", self.folder / "model.pt2", "--data", self.folder / "model.h5", "--loss", "mse",
+                                     "--dtype", "float64", "--rows-in-use", mode, "--output", output))
+            with h5py.File(output) as f:
+                self.assertEqual(f["entry/diagnostics/n_parameters"][()], self.n)
+                outputs.append({k: f[f"entry/inputs/rows/{k}"][()] for k in ("row", "largest", "gradient_norm", "change")})
+        for name, values in outputs[0].items():
+            np.testing.assert_allclose(values, outputs[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
 
     def test_files_of_vectors(self):
         self.recommender()
@@ -369,8 +399,6 @@ class RowsInUse(Case):
 
 def write_sparse(path, model, rows, used, values):
     """safetensors of the model with a table of so many rows, zero but for those in use, which the file has as holes."""
-    import json
-
     tensors = {k: v.detach().numpy() for k, v in model.state_dict().items() if k != "table.weight"}
     header, at = {"table.weight": {"dtype": "F32", "shape": [rows, 16], "data_offsets": [0, rows * 64]}}, rows * 64
     for name, tensor in tensors.items():
