@@ -36,6 +36,7 @@ ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& 
   p.seed = config.quadrature.seed;
   p.weights_format = problem.weights_format;
   p.weights_changes = problem.weights_changes;
+  p.selected = problem.selected;
   p.weights_not_covered = problem.overlay.not_covered;
   p.ranks = layout.world;
   p.threads = layout.threads;
@@ -60,6 +61,7 @@ Diagnostics diagnostics(const Problem& problem, const Group& group, Communicator
   d.gradient_norm = std::sqrt(group.comm->sum(norm_sq(op.gradient())));
   d.gradient_s = stats.gradient_s;
   d.parameters = problem.program->layout().size();
+  d.model_parameters = problem.model_parameters;
   d.rows = problem.rows;
   d.micro_batch = stats.micro_batch;
   d.micro_batches = stats.micro_batches;

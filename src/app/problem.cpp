@@ -117,6 +117,8 @@ struct LoadedProgram {
   std::string format;
   std::vector<std::string> changes;
   OverlayReport overlay;
+  std::int64_t model_parameters = 0;
+  std::vector<std::string> selected;  // names, where any are held fixed
 };
 
 /// Lays the state dicts over the program, later ones over earlier.
@@ -137,12 +139,28 @@ void lay_weights_over(const ModelConfig& config, LoadedProgram& loaded) {
   if (!loaded.overlay.ignored.empty()) loaded.changes.push_back("ignored: " + format_names(loaded.overlay.ignored));
 }
 
+/// Holds what --params and --exclude don't choose fixed.
+void select_parameters(const PartsConfig& config, LoadedProgram& loaded) {
+  const ParameterLayout& layout = loaded.program->layout();
+  loaded.model_parameters = layout.size();
+  if (!config.chooses()) return;
+  std::vector<bool> chosen = config.params.empty() ? std::vector<bool>(layout.entries().size(), true)
+                                                   : matching(layout, "params", config.params);
+  const std::vector<bool> excluded = matching(layout, "exclude", config.exclude);
+  for (std::size_t i = 0; i < chosen.size(); ++i) chosen[i] = chosen[i] && !excluded[i];
+  const Part part = part_of(layout, "", chosen);
+  if (part.size() == 0) throw InputError("--params and --exclude leave no parameter of the model");
+  loaded.selected = part.tensors;
+  loaded.program->select_parameters(chosen);
+}
+
 LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarType dtype, at::Device device) {
   LoadedProgram loaded;
   loaded.program = std::make_unique<Program>(Program::load(config.model.model, {dtype, device}));
   if (!config.model.weights.empty()) lay_weights_over(config.model, loaded);
   if (weights == Weights::kRequired) loaded.program->require_data();
   if (weights == Weights::kRequired || config.plan.measure) loaded.program->use_stand_ins();
+  select_parameters(config.parts, loaded);
   loaded.program->check_finite();
   set_batch_dims(config, *loaded.program);
   return loaded;
@@ -251,6 +269,8 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     const at::ScalarType dtype = to_scalar_type(config.compute.dtype);
     LoadedProgram loaded = load_program(config, weights, dtype, problem.device);
     problem.program = std::move(loaded.program);
+    problem.model_parameters = loaded.model_parameters;
+    problem.selected = std::move(loaded.selected);
     problem.overlay = std::move(loaded.overlay);
     problem.weight_files = std::move(loaded.files);
     problem.weights_format = std::move(loaded.format);
@@ -274,6 +294,11 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
+}
+
+std::vector<Part> blocks_of(const PartsConfig& config, const ParameterLayout& layout) {
+  if (!config.blocks.empty()) return named_parts(layout, config.blocks);
+  return grouped_parts(layout, config.grouping);
 }
 
 ParameterParts parameter_parts(const Program& program) {

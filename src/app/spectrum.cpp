@@ -100,7 +100,9 @@ std::string describe(const Problem& p, const RunLayout& layout, const Group& gro
   if (plan.groups > 1) ranks = counted(plan.groups, "group") + " of " + std::to_string(plan.data_ranks) + ", " + ranks;
   if (plan.lock_step > 1) ranks += ", " + std::to_string(plan.lock_step) + " probes at a time";
   const std::int64_t unit_rows = p.options.units.rows;
-  return format_count(group.op->shard().n) + " parameters, " + format_count(p.rows) + " rows " +
+  const std::string of_model =
+      p.selected.empty() ? "" : " of the model's " + format_count(p.model_parameters) + " (--params, --exclude)";
+  return format_count(group.op->shard().n) + of_model + " parameters, " + format_count(p.rows) + " rows " +
          (unit_rows > 1 ? "in units of " + format_count(unit_rows) + ", " : "") + "in micro-batches of " +
          std::to_string(group.op->stats().micro_batch) +
          (p.options.loss.reduction == Reduction::kSum ? ", summed" : ",") + " loss " + format_number(group.op->loss()) +
@@ -186,6 +188,11 @@ class Run {
       if (start_.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
     });
     goals_ = goals_of(run_.command, config_, problem_.program->layout().size());
+    agree(world_, [&] {
+      const ParameterLayout& layout = problem_.program->layout();
+      if (config_.parts.wants_blocks())
+        set_blocks(goals_, blocks_of(config_.parts, layout), layout, config_.parts.block_hvps);
+    });
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
     if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
       layout_ = *kept;

@@ -90,6 +90,47 @@ OptionGroup curvature_options(CurvatureConfig& c) {
   return group;
 }
 
+/// --block was the number of start vectors before it named blocks, and still is where it gets a number.
+OptionGroup parts_options(PartsConfig& c, EigsConfig& eigs) {
+  OptionGroup group{"Parts", {}};
+  group.texts("params", c.params, "REGEX",
+              "the matrix of these parameters alone, all others held fixed: those in whose name any expression finds "
+              "something (repeatable)");
+  group.texts("exclude", c.exclude, "REGEX", "the same without these (repeatable)");
+  OptionGroup number;
+  number.integer("block", eigs.block, 1, 1'000, "");
+  group.options.push_back(
+      {"block", "NAME=REGEX",
+       "a diagonal block's own eigenvalues, trace and density, beside the whole matrix's: of the parameters in whose "
+       "name the expression finds something (repeatable, also for one block)",
+       true,
+       [&c, count = number.options.front().set](const std::vector<std::string>& values) {
+         std::vector<std::pair<std::string, std::string>> blocks;
+         for (const std::string& value : values) {
+           const std::size_t equals = value.find('=');
+           if (!value.empty() && value.find_first_not_of("0123456789") == std::string::npos)
+             count({value});
+           else if (equals == std::string::npos || equals == 0 || equals + 1 == value.size())
+             throw UsageError("expected NAME=REGEX, got '" + value + "'");
+           else
+             blocks.emplace_back(value.substr(0, equals), value.substr(equals + 1));
+         }
+         c.blocks = std::move(blocks);
+       },
+       [&c] {
+         std::vector<std::string> values;
+         for (const auto& [name, pattern] : c.blocks) values.push_back(name + "=" + pattern);
+         return values;
+       }});
+  group.choice(
+      "blocks", c.grouping,
+      {ParameterGrouping::kNone, ParameterGrouping::kTensor, ParameterGrouping::kLayer, ParameterGrouping::kModule},
+      "blocks that together are the whole: every parameter tensor; every layer's; every stage's or repeated "
+      "module's (layer1, transformer.h.0)");
+  group.integer("block-hvps", c.block_hvps, 10, 1'000'000, "products with each block at most, beside --max-hvps");
+  return group;
+}
+
 OptionGroup eigs_options(EigsConfig& c) {
   OptionGroup group{"Eigenvalues (analyze, eigs)", {}};
   group.integer("top", c.top, 0, 10'000, "how many of the largest eigenvalues");
@@ -101,7 +142,7 @@ OptionGroup eigs_options(EigsConfig& c) {
                 "Lanczos steps at most; 0: 200, or n in models of n <= 1,000 parameters");
   group.real("rtol-eigs", c.rtol_eigs, 0, 1, false,
              "an eigenvalue has converged when its residual is below this share of the largest |eigenvalue|");
-  group.integer("block", c.block, 1, 1'000,
+  group.integer("block-size", c.block, 1, 1'000,
                 "start vectors; above 1: a block run of its own, which finds clusters and multiplicities up to this");
   group.integer("max-basis", c.max_basis, 0, 1'000'000,
                 "Lanczos vectors kept, then a thick restart; 0: as many as there are steps, or as fit");
@@ -234,10 +275,10 @@ OptionGroup general_options(Invocation& run, std::string& ini_file) {
 
 OptionTable run_options(RunConfig& c) {
   return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
-                      curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
-                      accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
-                      layout_options(c.layout), checkpoint_options(c.checkpoint), plan_options(c.plan),
-                      output_options(c.output)}};
+                      curvature_options(c.curvature), parts_options(c.parts, c.eigs), eigs_options(c.eigs),
+                      trace_options(c.trace), accuracy_options(c.accuracy), quadrature_options(c.quadrature),
+                      compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint),
+                      plan_options(c.plan), output_options(c.output)}};
 }
 
 }  // namespace hesspect

@@ -14,6 +14,7 @@
 
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
+#include "hesspect/io/block_result.h"
 #include "hesspect/spectrum/estimates.h"
 
 namespace hesspect {
@@ -38,6 +39,7 @@ struct ProcessInfo {
   std::string weights_format;
   std::vector<std::string> weights_changes;      // what was done to make their names fit, a sentence each
   std::vector<std::string> weights_not_covered;  // names that kept what the model had
+  std::vector<std::string> selected;             // parameter tensors, where --params or --exclude chose
   std::int64_t ranks = 1;
   std::int64_t threads = 1;  // a rank
   std::string dtype, device, distribution, curvature, loss_kind;
@@ -60,9 +62,10 @@ struct Diagnostics {
   double elapsed_s = 0;           // of the whole run
   double loss = 0;                // mean over all terms
   double gradient_norm = 0;
-  std::int64_t parameters = 0;  // n, tied ones once
-  std::int64_t rows = 0;        // of data, all ranks
-  double loss_terms = 0;        // what the mean divides by
+  std::int64_t parameters = 0;        // n, tied ones once: of those selected
+  std::int64_t model_parameters = 0;  // all that the model has to train
+  std::int64_t rows = 0;              // of data, all ranks
+  double loss_terms = 0;              // what the mean divides by
   std::int64_t micro_batch = 0;
   std::int64_t unit_rows = 1;          // rows that are never parted
   std::string row_check;               // how it is known that the loss is a sum over rows: "passed", "assumed …"
@@ -103,6 +106,7 @@ struct RunResult {
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
+  std::optional<BlocksResult> blocks;
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;
