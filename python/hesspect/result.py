@@ -17,8 +17,8 @@ class ResultError(Exception):
     """The file is missing, is not a result of hesspect, or is broken. The message is one line for the user."""
 
 
-#: /entry/GROUP/NAME is the attribute NAME, but that these groups put something before and behind it
-_AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", "")}
+#: /entry/GROUP/NAME is the attribute NAME, with _ for the / of groups within, but that these groups put something before and behind it
+_AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", ""), "inputs": ("input_", "")}
 #: and that these are more than the rule would say, or another group has the name
 _NAMES = {
     "density/lambda": "lambdas",
@@ -36,19 +36,21 @@ _NAMES = {
     "trace/value": "trace",
     "layers/index": "layer_index",
     "quadrature/orthogonality_loss": "orthogonality_losses",
+    "sharpness/loss": "sharpness_loss",
+    "sharpness/gradient_norm": "sharpness_gradient_norm",
     "process/model": "models",
     "process/loss": "loss_kind",
 }
 _PRODUCTS = "diagnostics/products/"
 #: one of these has what a command found out
-_PARTS = ("density", "eigenvalues", "trace", "quadrature", "landscape")
+_PARTS = ("density", "eigenvalues", "trace", "quadrature", "landscape", "inputs")
 _SCALARS = {"float64": float, "int64": int, "uint64": int, "bool": bool}
 
 
 def _attribute(path):
     group, _, name = path.partition("/")
     before, behind = _AFFIXES.get(group, ("", ""))
-    return _NAMES.get(path, before + name + behind)
+    return _NAMES.get(path, before + name.replace("/", "_") + behind)
 
 
 #: the schema's fields by the attribute of Result
