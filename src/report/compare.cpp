@@ -45,9 +45,10 @@ std::string files_hash(const std::vector<SourceFile>& files) {
   return text;
 }
 
-/// The options that a loss is made of.
-constexpr std::array kLossOptions = {"output-index", "shift", "ignore-index", "label-smoothing", "class-weights",
-                                     "pos-weight",   "beta",  "delta",        "loss-weight",     "count-output"};
+/// The options that loss and matrix are made of.
+constexpr std::array kLossOptions = {"params",       "exclude",         "fisher-unit",   "output-index", "shift",
+                                     "ignore-index", "label-smoothing", "class-weights", "pos-weight",   "beta",
+                                     "delta",        "loss-weight",     "count-output"};
 
 /// The value of an option in a result's configuration; "not given" where it has none.
 std::string option_value(const RunResult& r, const std::string& name) {

@@ -37,7 +37,7 @@ void add_row(std::string& text, const ComparedFigure& row) {
   }
 }
 
-std::string interval(double value, double lower, double upper) {
+std::string interval_text(double value, double lower, double upper) {
   return format_number(value) + " [" + format_number(lower) + ", " + format_number(upper) + "]";
 }
 
@@ -47,10 +47,10 @@ void add_densities(std::string& text, const Comparison& c) {
   for (std::size_t i = 1; i < c.densities.size(); ++i) {
     const DensityDistance& d = c.densities[i];
     const bool differs = d.verdict.kind == Verdict::Kind::kHigher;
-    text += padded("  " + letter(i) + "  " + interval(d.value, d.lower, d.upper), kNameWidth) + "  " +
+    text += padded("  " + letter(i) + "  " + interval_text(d.value, d.lower, d.upper), kNameWidth) + "  " +
             (differs ? "they differ" : verdict_text(d.verdict)) + "\n";
     if (std::isfinite(d.shape))
-      text += "     " + interval(d.shape, d.shape_lower, d.shape_upper) +
+      text += "     " + interval_text(d.shape, d.shape_lower, d.shape_upper) +
               " after each is divided by its range's upper end\n";
   }
 }

@@ -107,6 +107,43 @@ std::vector<Definition> made() {
        "A straight line on two log axes is no proof of a power law (Clauset, Shalizi & Newman 2009, arXiv:0706.1062): "
        "see "
        "the misfit."},
+      {"sam_rise", "Rise within a ball", "max ΔL, ‖ε‖=ρ", "loss",
+       "How much the loss rises by a step of length ρ, the larger of those along the gradient and along the leading "
+       "eigenvectors, both ways: a lower bound of the largest rise within the ball.",
+       "Foret et al. 2021, arXiv:2010.01412 (SAM, whose own step is the one along the gradient)",
+       "Measured, so it holds beyond the quadratic; but ρ is a length in parameters, which rescaling moves as it moves "
+       "λ₁. Small rises went with better and with worse test errors (Andriushchenko et al. 2023, arXiv:2302.07011)."},
+      {"adaptive_rise", "Rise within an adaptive ball", "max ΔL, ‖ε/|θ|‖=ρ", "loss",
+       "The same for steps in shares of each parameter's own size, which rescaling of weights leaves as it is.",
+       "Kwon et al. 2021, arXiv:2102.11600",
+       "Of all such measures that were tried on Transformers and fine-tuned models none went well with generalisation, "
+       "and "
+       "some went against it (Andriushchenko et al. 2023, arXiv:2302.07011)."},
+      {"step_checked", "Largest stable step, checked", "η", "parameter²/loss",
+       "The largest stable step by λ₁, with what real steps 5 % below and above it do: a distance along the first "
+       "eigenvector shrinks below and grows above where the quadratic model holds.",
+       "Cohen et al. 2021, arXiv:2103.00065", kStepAgainst},
+      {"critical_sharpness", "Critical sharpness", "2/η_c", kCurvatureUnit,
+       "Two over the smallest step against the gradient that raises the loss: a sharpness by forward passes alone.",
+       "Kalra et al. 2026, arXiv:2601.16979",
+       "It mixes the curvatures that the gradient has a part of, at the distance of that step: at the edge of "
+       "stability "
+       "it is near λ₁, elsewhere below."},
+      {"basin_radius", "Radius of the basin", "r/‖θ‖", "",
+       "How far along random directions the loss stays within a tolerance, as a share of the parameters' norm: the "
+       "median "
+       "over directions.",
+       "After Chen et al. 2025, arXiv:2505.17646, who take a benchmark's score",
+       "In many dimensions a random direction meets the mean curvature, tr H/n, and next to nothing of the sharp "
+       "ones."},
+      {"input_curvature", "Curvature in the inputs", "|λ(∇²ₓℓ)|", "loss/input²",
+       "The eigenvalue of largest magnitude of a row's loss with respect to its own inputs, as a quantile over rows.",
+       "Moosavi-Dezfooli et al. 2019, arXiv:1811.09716 (CURE)",
+       "A flat loss at the inputs need not be robust: gradients can be masked (Athalye, Carlini & Wagner 2018, "
+       "arXiv:1802.00420)."},
+      {"input_change", "Change of the input gradient", "‖∇ℓ(x+hz) − ∇ℓ(x)‖²", "(loss/input)²",
+       "How much a row's gradient with respect to its inputs changes by a step of length h, as a quantile over rows.",
+       "Moosavi-Dezfooli et al. 2019, arXiv:1811.09716 (CURE's regulariser)", "As the curvature in the inputs."},
       {"layer_trace", "Trace of a parameter tensor", "tr H_l", kCurvatureUnit,
        "The sum of the diagonal over one parameter tensor: all of these sum to the trace.",
        "Dong et al. 2020, arXiv:1911.03852; samples as for the trace",

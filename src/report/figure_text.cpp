@@ -72,7 +72,8 @@ nlohmann::ordered_json definitions_json() {
 
 std::string subject_text(const RunResult& r) {
   const ProcessInfo& p = r.process;
-  std::string text = p.curvature + " of the " + (p.reduction == "sum" ? "summed " : "mean ") + "loss " + p.loss_kind;
+  std::string text = p.curvature + (r.inputs ? " in the inputs" : "") + " of the " +
+                     (p.reduction == "sum" ? "summed " : "mean ") + "loss " + p.loss_kind;
   text += ", " + format_count(r.diagnostics.parameters) + " parameters, " + format_count(r.diagnostics.rows) + " rows";
   return one_line(text);
 }

@@ -10,6 +10,7 @@
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/spectral_mean.h"
 #include "hesspect/spectrum/trace.h"
+#include "measured_figures.h"
 #include "tail.h"
 
 namespace hesspect {
@@ -52,14 +53,15 @@ Ends ends_of(const RunResult& r) {
   const EigenResult& e = *r.eigenvalues;
   ends.largest = e.top;
   if (!e.bottom.empty()) ends.smallest = e.bottom.back();
+  const bool is_whole = static_cast<std::int64_t>(e.top.size() + e.bottom.size()) == r.diagnostics.parameters;
+  if (is_whole) ends.largest.insert(ends.largest.end(), e.bottom.begin(), e.bottom.end());
   // Of the largest magnitudes the positive ones are the largest eigenvalues, and the negative ones the smallest.
   for (const EigenEstimate& one : e.magnitude)
     if (one.value > 0)
       ends.largest.push_back(one);
     else if (!ends.smallest)
       ends.smallest = one;
-  if (!ends.smallest && static_cast<std::int64_t>(e.top.size()) == r.diagnostics.parameters && !e.top.empty())
-    ends.smallest = e.top.back();
+  if (!ends.smallest && is_whole && !e.top.empty()) ends.smallest = e.top.back();
   return ends;
 }
 
@@ -166,7 +168,7 @@ Figure trace_figure(const RunResult& r) {
     figure.upper = t.value + t.half_width;
     figure.interval = percent_text(t.confidence) + ", over probes";
   }
-  const bool faster = t.method == "hutch++" || t.method == "xtrace";
+  const bool faster = t.method == "hutch++" || t.method == "xtrace" || t.method == "xnystrace";
   figure.falling = {static_cast<double>(faster ? std::max(t.products, t.samples) : t.samples), faster ? 1 : 0.5, 0};
   return figure;
 }
@@ -404,6 +406,9 @@ std::vector<Figure> figures_of(const RunResult& r, const FigureOptions& options)
   figures.push_back(negative_mass(r));
   figures.push_back(negative_share(r));
   add_bulk(figures, r);
+  // A result of another command has nothing of a spectrum, and need not say so of each.
+  if (!r.eigenvalues && !r.trace && !r.cumulative && (r.sharpness || r.inputs || r.landscape)) figures.clear();
+  for (Figure& measured : measured_figures(r)) figures.push_back(std::move(measured));
   check_finite(figures);
   return figures;
 }

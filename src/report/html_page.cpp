@@ -174,7 +174,7 @@ std::string report_html(const std::vector<NamedResult>& results, const FigureOpt
   body += element("div", element("b", "This is no grade.") + " " + escaped(why_no_grade() + "."), "caveat");
   for (const NamedResult& named : results) body += section(named, options);
   body += element("section", element("h3", "The error that the data make") + items(data_error(results)) +
-                                 element("h3", "Not measured here") + items(not_measured()));
+                                 element("h3", "Not measured here") + items(not_measured(results)));
   return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" +
          std::string("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">") +
          element("title", escaped(title)) + element("style", kPageStyle) + "</head>\n<body>" + element("main", body) +

@@ -144,12 +144,22 @@ std::vector<std::string> data_error(const std::vector<NamedResult>& results) {
   return sentences;
 }
 
-const std::vector<std::string>& not_measured() {
-  static const std::vector<std::string> all = {
-      "sharpness along found directions (SAM at a radius ρ), and stable steps checked by taking them",
-      "the largest eigenvalue preconditioned by Adam's second moments",
-      "traces weighted by the distance from initialisation, relative flatness, Fisher-Rao norm",
-      "the loss gap and calibration on a second data file"};
+std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
+  const auto any = [&](auto has) {
+    return std::ranges::any_of(results, [&](const NamedResult& one) { return has(one.result); });
+  };
+  std::vector<std::string> all;
+  if (!any([](const RunResult& r) { return r.sharpness.has_value(); }))
+    all.emplace_back(
+        "what finite steps do: SAM at a radius ρ, stable steps checked by taking them, the basin's radius "
+        "('sharpness')");
+  if (!any([](const RunResult& r) { return r.landscape.has_value(); }))
+    all.emplace_back("the loss along directions, and how far the quadratic model holds ('landscape')");
+  if (!any([](const RunResult& r) { return r.inputs.has_value(); }))
+    all.emplace_back("sharpness in the inputs ('inputs')");
+  all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments");
+  all.emplace_back("traces weighted by the distance from initialisation, relative flatness, Fisher-Rao norm");
+  all.emplace_back("the loss gap and calibration on a second data file");
   return all;
 }
 
@@ -179,7 +189,7 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
             wrapped("From: " + d.source + ".", "    ") + wrapped("Against: " + d.against, "    ");
   }
   text += "\n" + wrapped(why_no_grade() + ".", "") + "\nNot measured here\n";
-  for (const std::string& one : not_measured()) text += wrapped(one, "  ");
+  for (const std::string& one : not_measured(results)) text += wrapped(one, "  ");
   return text;
 }
 
@@ -189,7 +199,7 @@ std::string report_json(const std::vector<NamedResult>& results, const FigureOpt
   for (const NamedResult& named : results) json["results"].push_back(result_json(named, options));
   json["data_error"] = data_error(results);
   json["no_grade"] = why_no_grade();
-  json["not_measured"] = not_measured();
+  json["not_measured"] = not_measured(results);
   json["definitions"] = definitions_json();
   return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }

@@ -80,6 +80,53 @@ CumulativeDensity sample_cumulative() {
   return c;
 }
 
+BlocksResult sample_blocks() {
+  BlockResult a;
+  a.name = "layer1.0 (a)";
+  a.parameters = 100;
+  a.tensors = {"a.weight", "a.bias"};
+  EigenResult e;
+  e.top = {{3, 1e-9, 2e-9, 0.5, true}};
+  e.bottom = {{-1, 1e-9, 2e-9, 0.25, true}};
+  a.eigenvalues = e;
+  a.trace = TraceEstimate{50, 2, 3, 0.9, 6, 6, 40, 7, "deflated", true};
+  a.norm_sq = {9, 1};
+  a.cumulative = sample_cumulative();
+  a.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 0.2}, {0, 0.01, 0.02}, 0.25};
+  ProbeQuadrature q;
+  q.alpha = q.ritz = {7};
+  q.weight = {1};
+  a.quadrature = {q};
+  a.products = 120;
+  a.product_s = 0.5;
+  BlockResult b;  // of 'trace'
+  b.name = "b";
+  b.parameters = 4;
+  b.trace = TraceEstimate{8, 0, 0, 0.9, 0, 0, 8, 4, "exact", true};
+  BlocksResult blocks;
+  blocks.each = {a, b};
+  blocks.rest = 90;
+  blocks.norm_sq = {16, 2};
+  blocks.off_block_share = {0.25, 0.125};
+  blocks.js_distance = {{0, 0.75}, {0.75, 0}};
+  blocks.js_mean = 0.75;
+  blocks.js_sigma = 0.03125;
+  return blocks;
+}
+
+InputSharpness sample_inputs() {
+  InputSharpness inputs;
+  inputs.variables = {"x", "embedding_1"};
+  inputs.dimensions = 12;
+  inputs.direction = "gradient";
+  inputs.most_products = 9;
+  inputs.confidence = 0.95;
+  inputs.rows = {{0, 0.5, 1.5, 2, 0.1, -3, 0.2, true, 0.25, 4}, InputRow{.row = 1}};
+  inputs.fragile = {inputs.rows[0]};
+  inputs.quantiles = {{0.5, {1, 0.5, 2}, {3, 2.5, 4}, {5, 4.5, 6}, {7, 6.5, 8}}};
+  return inputs;
+}
+
 RunResult sample() {
   RunResult r;
   r.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 1e-300}, {0, 0.01, 0.02}, 0.25};
@@ -114,6 +161,9 @@ RunResult sample() {
   b.norm_sq = 194;
   b.breakdown = true;
   r.quadrature = {a, b};
+  r.blocks = sample_blocks();
+  r.process.selected = {"a.weight", "a.bias"};
+  r.diagnostics.model_parameters = 1000;
   r.process.command = "analyze";
   r.process.argv = {"hesspect", "analyze", "--model", "modèle.pt2"};
   r.process.config = "seed = 1\n";
@@ -133,6 +183,7 @@ RunResult sample() {
   r.diagnostics.widened_weights = {"w"};
   set_layout(r.diagnostics);
   r.process.run_id = "5eed";
+  r.inputs = sample_inputs();
   r.warnings = {"one", "two"};
   return r;
 }
@@ -235,17 +286,8 @@ TEST_F(ResultFile, TraceLayersAndCumulativeReadBackTheSame) {
 }
 
 TEST_F(ResultFile, InputsReadBackTheSame) {
-  RunResult r = sample();
-  InputSharpness inputs;
-  inputs.variables = {"x", "embedding_1"};
-  inputs.dimensions = 12;
-  inputs.direction = "gradient";
-  inputs.most_products = 9;
-  inputs.confidence = 0.95;
-  inputs.rows = {{0, 0.5, 1.5, 2, 0.1, -3, 0.2, true, 0.25, 4}, InputRow{.row = 1}};
-  inputs.fragile = {inputs.rows[0]};
-  inputs.quantiles = {{0.5, {1, 0.5, 2}, {3, 2.5, 4}, {5, 4.5, 6}, {7, 6.5, 8}}};
-  r.inputs = inputs;
+  const RunResult r = sample();
+  const InputSharpness inputs = sample_inputs();
   write_result(folder_ / "r.h5", r);
   const InputSharpness back = read_result(folder_ / "r.h5").inputs.value();
   EXPECT_EQ(back.variables, inputs.variables);

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "report/known_result.h"
 
@@ -12,6 +13,11 @@ namespace hesspect::figures_test {
 namespace {
 
 using testing::known_result;
+
+/// Not there unless the result has what they are of.
+const std::set<std::string> kOfOtherCommands = {"layer_trace",        "sam_rise",     "adaptive_rise",   "step_checked",
+                                                "critical_sharpness", "basin_radius", "input_curvature", "input_change",
+                                                "off_block_share",    "js_distance"};
 
 std::map<std::string, Figure> by_key(const RunResult& result, const FigureOptions& options = {}) {
   std::map<std::string, Figure> all;
@@ -43,7 +49,7 @@ TEST(Figures, OfAKnownSpectrum) {
   EXPECT_NEAR(f["negative_mass"].value, 0.2, 1e-15);
   EXPECT_NEAR(f["negative_share"].value, 1.25 / (30.5 + 1.25), 1e-12);
   for (const Definition& definition : definitions())
-    if (definition.key != "layer_trace") {
+    if (!kOfOtherCommands.contains(definition.key)) {
       EXPECT_TRUE(f.contains(definition.key)) << definition.key;
     }
 }
@@ -109,6 +115,28 @@ TEST(Figures, WhatTheResultLacksSaysWhy) {
   r.eigenvalues->magnitude = {{-5, 0, 0, 0.1, true}};
   EXPECT_FALSE(by_key(r)["lambda_1"].known());  // it is somewhere below 5
   EXPECT_FALSE(by_key(r)["step_gd"].known());
+}
+
+TEST(Figures, WhatWasMeasuredByTheLossItself) {
+  RunResult r;
+  Sharpness s;
+  s.ascents = {{0.05, false, 0.2, 0.3, 0.1}, {0.5, true, 0.7, NAN, 0.4}};
+  s.steps = {{"gradient descent", 0.2, 0.9, 1.1, 0.9, 1.1}};
+  s.critical = {0.5, 4, 3.5};
+  s.basin = {0.1, {0.3, 0.1, 0.2}};
+  r.sharpness = s;
+  auto f = by_key(r);
+  EXPECT_EQ(f.size(), 5U);  // and no line for each of a spectrum's that it lacks
+  EXPECT_EQ(f["sam_rise"].value, 0.3);
+  EXPECT_EQ(f["sam_rise"].of, "ρ = 0.05");
+  EXPECT_EQ(f["adaptive_rise"].value, 0.7);
+  EXPECT_TRUE(f["step_checked"].note.starts_with("confirmed"));
+  EXPECT_EQ(f["critical_sharpness"].value, 4);
+  EXPECT_EQ(f["basin_radius"].value, 0.2);
+  r.inputs.emplace().quantiles = {{0.5, {}, {}, {3, 2, 4}, {0.1, 0.05, 0.2}}};
+  f = by_key(r);
+  EXPECT_EQ(f["input_curvature"].upper, 4);
+  EXPECT_EQ(f["input_change"].lower, 0.05);
 }
 
 /// A definition without a source, or without what speaks against it, is none.

@@ -19,7 +19,7 @@ std::string report_html(const std::vector<NamedResult>& results, const FigureOpt
 /// rows, or one that says that it is not measured.
 std::vector<std::string> data_error(const std::vector<NamedResult>& results);
 
-/// What this version does not measure, and a reader might look for.
-const std::vector<std::string>& not_measured();
+/// What none of them has, and a reader might look for.
+std::vector<std::string> not_measured(const std::vector<NamedResult>& results);
 
 }  // namespace hesspect

@@ -1,0 +1,77 @@
+#include "measured_figures.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "hesspect/core/text.h"
+
+namespace hesspect {
+namespace {
+
+Figure measured(const std::string& key, const std::string& of, double value, const std::string& note) {
+  Figure figure;
+  figure.key = key;
+  figure.of = of;
+  figure.value = value;
+  figure.note = note;
+  return figure;
+}
+
+Figure rise_of(const Ascent& a) {
+  std::string note = format_number(a.gradient) + " along the gradient";
+  if (std::isfinite(a.eigenvector)) note += ", " + format_number(a.eigenvector) + " along eigenvectors";
+  note += "; the gradient alone says " + format_number(a.first_order);
+  return measured(a.adaptive ? "adaptive_rise" : "sam_rise", "ρ = " + format_number(a.rho), a.worst(), note);
+}
+
+Figure check_of(const StepCheck& c) {
+  const std::string note = std::string(c.confirmed() ? "confirmed" : "not confirmed") + ": growth a step " +
+                           format_number(c.below) + " below, " + format_number(c.above) +
+                           " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
+                           format_number(c.expected_above) + ")";
+  return measured("step_checked", c.optimizer, c.largest_step, note);
+}
+
+void add_sharpness(std::vector<Figure>& figures, const Sharpness& s) {
+  for (const Ascent& ascent : s.ascents) figures.push_back(rise_of(ascent));
+  for (const StepCheck& check : s.steps) figures.push_back(check_of(check));
+  if (std::isfinite(s.critical.sharpness))
+    figures.push_back(measured(
+        "critical_sharpness", "", s.critical.sharpness,
+        "step " + format_number(s.critical.step) + "; a quadratic loss: " + format_number(s.critical.directional)));
+  if (s.basin.radius.empty()) return;
+  std::vector<double> radius = s.basin.radius;
+  std::ranges::sort(radius);
+  const auto told = [](double r) { return std::isfinite(r) ? format_number(r) : std::string("beyond 10"); };
+  Figure basin =
+      measured("basin_radius", "", radius[radius.size() / 2],
+               "from " + told(radius.front()) + " to " + told(radius.back()) + " in " + std::to_string(radius.size()) +
+                   " directions, to a rise of " + format_number(s.basin.tolerance));
+  if (!std::isfinite(basin.value)) basin.missing = "the loss stays within the tolerance as far as was looked";
+  figures.push_back(basin);
+}
+
+Figure quantile_figure(const std::string& key, double share, const Quantile& q, double confidence) {
+  Figure figure = measured(key, "quantile " + format_number(share), q.value, "");
+  if (std::isfinite(q.lower) && std::isfinite(q.upper)) {
+    figure.lower = q.lower;
+    figure.upper = q.upper;
+    figure.interval = format_number(100 * confidence) + " %, order statistics of the rows: the data's error is in it";
+  }
+  return figure;
+}
+
+}  // namespace
+
+std::vector<Figure> measured_figures(const RunResult& r) {
+  std::vector<Figure> figures;
+  if (r.sharpness) add_sharpness(figures, *r.sharpness);
+  if (!r.inputs) return figures;
+  for (const InputQuantiles& q : r.inputs->quantiles)
+    figures.push_back(quantile_figure("input_curvature", q.share, q.magnitude, r.inputs->confidence));
+  for (const InputQuantiles& q : r.inputs->quantiles)
+    figures.push_back(quantile_figure("input_change", q.share, q.change, r.inputs->confidence));
+  return figures;
+}
+
+}  // namespace hesspect
