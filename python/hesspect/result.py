@@ -18,9 +18,15 @@ class ResultError(Exception):
 
 
 #: /entry/GROUP/NAME is the attribute NAME, with _ for the / of groups within, but that these groups put something before and behind it
-_AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", ""), "inputs": ("input_", "")}
+_AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", ""), "inputs": ("input_", ""),
+            "block_summary": ("block_", "")}
 #: and that these are more than the rule would say, or another group has the name
 _NAMES = {
+    **{f"block_summary/{name}": name for name in (
+        "off_block_share", "off_block_share_error", "off_block_obstacle", "js_distance", "js_distance_mean",
+        "js_sigma")},
+    "block_summary/norm_sq": "matrix_norm_sq",
+    "block_summary/norm_sq_error": "matrix_norm_sq_error",
     "density/lambda": "lambdas",
     "cumulative/lambda": "cumulative_lambdas",
     "cumulative/confidence": "density_confidence",
@@ -53,9 +59,12 @@ def _attribute(path):
     return _NAMES.get(path, before + name.replace("/", "_") + behind)
 
 
+_BLOCK = "blocks/<name>/"
+_SCHEMA = json.loads(Path(__file__).with_name("schema.json").read_text())
 #: the schema's fields by the attribute of Result
-_FIELDS = {_attribute(field["path"]): field for field in json.loads(Path(__file__).with_name("schema.json").read_text())
-           if not field["path"].startswith(_PRODUCTS)}
+_FIELDS = {_attribute(field["path"]): field for field in _SCHEMA if not field["path"].startswith((_PRODUCTS, _BLOCK))}
+#: those of a diagonal block, by their path below it
+_BLOCK_FIELDS = {field["path"].removeprefix(_BLOCK): field for field in _SCHEMA if field["path"].startswith(_BLOCK)}
 
 
 def _kind(field):
@@ -72,7 +81,8 @@ def _line(name, field):
 
 _Fields = dataclasses.make_dataclass("_Fields", [
     ("path", Path), *((name, *_kind(field)) for name, field in _FIELDS.items()),
-    ("products", dict[str, int], dataclasses.field(default_factory=dict))], frozen=True)
+    ("products", dict[str, int], dataclasses.field(default_factory=dict)),
+    ("blocks", dict[str, dict], dataclasses.field(default_factory=dict))], frozen=True)
 
 
 class Result(_Fields):
@@ -84,7 +94,8 @@ class Result(_Fields):
 
 Result.__doc__ = "\n".join([
     "What one run found out.\n", *(_line(name, field) for name, field in _FIELDS.items()),
-    "products: Hessian-vector products by what they were taken for, and \"total\""])
+    "products: Hessian-vector products by what they were taken for, and \"total\"",
+    "blocks: of each diagonal block by its name, a dict by path as \"trace/value\", of what it has"])
 
 
 def by_path(result: Result, path: str):
@@ -114,6 +125,15 @@ def _value(entry, field):
     return _SCALARS[field["type"]](values.reshape(-1)[0]) if values.size else missing
 
 
+def _blocks(entry):
+    """Of each block what it has, in the order of the summary."""
+    found = {}
+    for name in _texts(entry["block_summary/name"]) if "block_summary" in entry else ():
+        block = entry.get(f"blocks/{name}", {})
+        found[name] = {path: _value(block, {**field, "path": path}) for path, field in _BLOCK_FIELDS.items() if path in block}
+    return found
+
+
 def read(path: str | os.PathLike) -> Result:
     """Reads a result file.
 
@@ -133,7 +153,7 @@ def read(path: str | os.PathLike) -> Result:
             if not isinstance(entry, h5py.Group) or not any(k in entry for k in _PARTS):
                 raise ResultError(f"{path}: HDF5, but not a result of hesspect (it has no /entry with a spectrum or a landscape)")
             products = {name: int(node[()]) for name, node in entry.get(_PRODUCTS, {}).items()}
-            result = Result(path, products=products, **{name: _value(entry, field) for name, field in _FIELDS.items()})
+            result = Result(path, products=products, blocks=_blocks(entry), **{name: _value(entry, field) for name, field in _FIELDS.items()})
     except OSError as error:
         reason = "not readable" if not os.access(path, os.R_OK) else "not an HDF5 file, or a broken one"
         raise ResultError(f"{path}: {reason}") from error

@@ -29,6 +29,7 @@ Diagnostics diagnostics(const Problem& problem, const Group& group, Communicator
   d.gradient_norm = std::sqrt(group.comm->sum(norm_sq(op.gradient())));
   d.gradient_s = stats.gradient_s;
   d.parameters = problem.program->layout().model_size();
+  d.model_parameters = problem.model_parameters;
   d.parameters_in_use = problem.program->layout().size();
   d.rows_in_use = tables_in_use(problem.program->layout());
   d.rows = problem.rows;
@@ -65,6 +66,7 @@ ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& 
   p.seed = config.quadrature.seed;
   p.weights_format = problem.weights_format;
   p.weights_changes = problem.weights_changes;
+  p.selected = problem.selected;
   p.weights_not_covered = problem.overlay.not_covered;
   p.ranks = layout.world;
   p.threads = layout.threads;

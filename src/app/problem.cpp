@@ -141,6 +141,22 @@ void lay_weights_over(const ModelConfig& config, LoadedProgram& loaded) {
   if (!loaded.overlay.ignored.empty()) loaded.changes.push_back("ignored: " + format_names(loaded.overlay.ignored));
 }
 
+/// Holds what --params and --exclude don't choose fixed, of a program that is laid out.
+void select_parameters(const PartsConfig& config, Problem& problem) {
+  Program& program = *problem.program;
+  const ParameterLayout& layout = program.layout();
+  problem.model_parameters = layout.model_size();
+  if (!config.chooses()) return;
+  std::vector<bool> chosen = config.params.empty() ? std::vector<bool>(layout.entries().size(), true)
+                                                   : matching(layout, "params", config.params);
+  const std::vector<bool> excluded = matching(layout, "exclude", config.exclude);
+  for (std::size_t i = 0; i < chosen.size(); ++i) chosen[i] = chosen[i] && !excluded[i];
+  const Part part = part_of(layout, "", chosen);
+  if (part.size() == 0) throw InputError("--params and --exclude leave no parameter of the model");
+  problem.selected = part.tensors;
+  program.select_parameters(chosen);
+}
+
 /// All but the parameters' values, which lay_out reads.
 LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarType dtype, at::Device device) {
   LoadedProgram loaded;
@@ -236,8 +252,13 @@ void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Probl
 void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   Program& program = *problem.program;
   const PhaseTimer phase(problem.options.phases, Phase::kFiles, "parameters");
-  if (config.compute.rows_in_use) problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
-  agree(world, [&] { lay_out(config, weights, problem.rows_in_use, program); });
+  // A block's figures are of all its parameters, those without any curvature too.
+  if (config.compute.rows_in_use && !config.parts.wants_blocks())
+    problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
+  agree(world, [&] {
+    lay_out(config, weights, problem.rows_in_use, program);
+    select_parameters(config.parts, problem);
+  });
   const ParameterLayout& layout = program.layout();
   for (const std::string& table : tables_in_use(layout)) log_info("rows in use: " + table);
 }
@@ -298,6 +319,11 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
+}
+
+std::vector<Part> blocks_of(const PartsConfig& config, const ParameterLayout& layout) {
+  if (!config.blocks.empty()) return named_parts(layout, config.blocks);
+  return grouped_parts(layout, config.grouping);
 }
 
 ParameterParts parameter_parts(const Program& program) {

@@ -10,6 +10,7 @@
 #include "hesspect/comm/communicator.h"
 #include "hesspect/config/run_config.h"
 #include "hesspect/curvature/hessian.h"
+#include "hesspect/curvature/parts.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/model/program.h"
 #include "hesspect/plan/plan.h"
@@ -25,6 +26,8 @@ struct Problem {
   at::Device device = at::kCPU;
   std::int64_t process_bytes = 0;  // resident before the model was read
   std::unique_ptr<Program> program;
+  std::int64_t model_parameters = 0;                // of the program before --params and --exclude chose
+  std::vector<std::string> selected;                // parameter tensors that they chose; none: all
   std::vector<std::filesystem::path> weight_files;  // of the state dict, if there was one
   std::string weights_format;
   std::vector<std::string> weights_changes;  // a sentence each: what was done to make the state dicts' names fit
@@ -47,6 +50,9 @@ enum class Weights { kRequired, kStandIns };
 /// @param phases   the rank's clock, which the operator will use too; nullptr: none
 /// @throws the same error on every rank
 Problem read_problem(const RunConfig& config, int threads, Weights weights, Phases* phases, Communicator& world);
+
+/// The diagonal blocks that the user asks for. @throws InputError for one that matches nothing
+std::vector<Part> blocks_of(const PartsConfig& config, const ParameterLayout& layout);
 
 /// Where the parameter tensors lie in the flat vector, and their names.
 ParameterParts parameter_parts(const Program& program);

@@ -24,6 +24,7 @@ class SharpnessRun {
  public:
   SharpnessRun(const Invocation& run, const std::vector<std::string>& argv, Communicator& world)
       : config_(run.config.sharpness),
+        momentum_(run.config.report.momentum),
         run_(run, argv, std::max<std::int64_t>(1, config_.eigenvectors), 0, world),
         surface_(run_.op()) {}
 
@@ -92,7 +93,7 @@ class SharpnessRun {
 
   void check(const at::Tensor& eigenvector) {
     std::vector<double> momenta{0};
-    if (config_.momentum > 0) momenta.push_back(config_.momentum);
+    if (momentum_ > 0) momenta.push_back(momentum_);
     result_.steps = check_steps(around_, result_.lambda_1, eigenvector, momenta);
     for (const StepCheck& step : result_.steps)
       if (!step.confirmed())
@@ -109,6 +110,7 @@ class SharpnessRun {
   }
 
   const SharpnessConfig& config_;
+  const double momentum_;
   OneGroup run_;
   LossSurface surface_;
   LossAround around_;

@@ -93,7 +93,9 @@ std::string describe(const Problem& p, const RunLayout& layout, const Group& gro
   const std::int64_t unit_rows = p.options.units.rows;
   const ParameterLayout& parameters = p.program->layout();
   const bool is_whole = parameters.size() == parameters.model_size();
-  return format_count(parameters.model_size()) + " parameters" +
+  const std::string of_model =
+      p.selected.empty() ? "" : " of the model's " + format_count(p.model_parameters) + " (--params, --exclude)";
+  return format_count(parameters.model_size()) + of_model + " parameters" +
          (is_whole ? "" : ", " + format_count(parameters.size()) + " of them in use") + ", " + format_count(p.rows) +
          " rows " + (unit_rows > 1 ? "in units of " + format_count(unit_rows) + ", " : "") + "in micro-batches of " +
          std::to_string(group.op->stats().micro_batch) +
@@ -182,6 +184,10 @@ class Run {
     const ParameterLayout& parameters = problem_.program->layout();
     goals_ = goals_of(run_.command, config_, parameters.size());
     goals_.zeros = parameters.model_size() - parameters.size();
+    agree(world_, [&] {
+      if (config_.parts.wants_blocks())
+        set_blocks(goals_, blocks_of(config_.parts, parameters), parameters, config_.parts.block_hvps);
+    });
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
     if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
       layout_ = *kept;

@@ -48,10 +48,10 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) 
     if (work != Command::kEigs) throw UsageError("--method power belongs to 'eigs', not to '" + to_string(work) + "'");
     if (c.magnitude == 0)
       throw UsageError("--method power finds the largest |eigenvalues|: ask with --magnitude, not --top and --bottom");
-    if (c.block > 1 || c.max_basis > 0) throw UsageError("--block and --max-basis belong to --method lanczos");
+    if (c.block > 1 || c.max_basis > 0) throw UsageError("--block-size and --max-basis belong to --method lanczos");
   } else if (!reorthogonalize) {
     const std::string without = " needs --reorthogonalization full: without it the Lanczos vectors are not kept";
-    if (c.block > 1) throw UsageError("--block above 1" + without);
+    if (c.block > 1) throw UsageError("--block-size above 1" + without);
     if (c.max_basis > 0) throw UsageError("--max-basis" + without);
     if (c.true_residuals) throw UsageError("--true-residuals" + without);
     if (!c.eigenvectors.empty()) throw UsageError("--eigenvectors" + without);
@@ -59,12 +59,23 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) 
   if (c.max_steps == 1) throw UsageError("--max-steps 1 is too few: at least 2, or 0 for as many as are usual");
   const std::int64_t most = most_steps(c, std::numeric_limits<std::int64_t>::max());
   if (c.block > most)
-    throw UsageError("--block " + std::to_string(c.block) + " is more than --max-steps " + std::to_string(most) +
+    throw UsageError("--block-size " + std::to_string(c.block) + " is more than --max-steps " + std::to_string(most) +
                      ": a block takes a step for each of its vectors");
   const std::int64_t least = wanted(c) + (c.block > 1 ? 2 * c.block : kLeastRoom);
   if (c.max_basis > 0 && c.max_basis < std::min(least, most + 1))
     throw UsageError("--max-basis " + std::to_string(c.max_basis) + " is too small for " + std::to_string(wanted(c)) +
                      " eigenvalues: at least " + std::to_string(least) + ", better twice that");
+}
+
+/// A block's name is that of a group in the result.
+void check_parts(const RunConfig& c) {
+  if (!c.parts.blocks.empty() && c.parts.grouping != ParameterGrouping::kNone)
+    throw UsageError("--block and --blocks say twice what the blocks are: give one of them");
+  for (const auto& [name, pattern] : c.parts.blocks)
+    if (name.find('/') != std::string::npos || name == "." || name == "..")
+      throw UsageError("--block " + name + "=" + pattern + ": a block's name must not hold a '/', nor be '.' or '..'");
+  if (c.parts.wants_blocks() && !c.quadrature.reorthogonalize)
+    throw UsageError("blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
 void check_vectors_file(const std::string& option, const std::string& file, const OutputConfig& output) {
@@ -209,6 +220,7 @@ void check_whole(const Invocation& run) {
   check_landscape(c, work);
   check_one_group(c, work);
   check_rows_options(c);
+  check_parts(c);
 }
 
 }  // namespace hesspect

@@ -83,10 +83,11 @@ std::string help_text(Command command) {
   if (command == Command::kInputs)
     return text + block(inputs_options(config.inputs)) + block(compute_options(config.compute)) +
            block(output_options(config.output)) + block(general_options(run, ini_file));
-  text += block(curvature_options(config.curvature));
+  text += block(curvature_options(config.curvature)) + block(parts_options(config.parts, config.eigs));
   const bool landscape = command == Command::kLandscape || command == Command::kSharpness;
   if (command == Command::kLandscape) text += block(landscape_options(config.landscape));
-  if (command == Command::kSharpness) text += block(sharpness_options(config.sharpness));
+  if (command == Command::kSharpness)
+    text += block(sharpness_options(config.sharpness)) + block(report_options(config.report));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
   if (command != Command::kDensity && command != Command::kEigs && !landscape)
     text += block(trace_options(config.trace));

@@ -88,6 +88,47 @@ OptionGroup curvature_options(CurvatureConfig& c) {
   return group;
 }
 
+/// --block was the number of start vectors before it named blocks, and still is where it gets a number.
+OptionGroup parts_options(PartsConfig& c, EigsConfig& eigs) {
+  OptionGroup group{"Parts", {}};
+  group.texts("params", c.params, "REGEX",
+              "the matrix of these parameters alone, all others held fixed: those in whose name any expression finds "
+              "something (repeatable)");
+  group.texts("exclude", c.exclude, "REGEX", "the same without these (repeatable)");
+  OptionGroup number;
+  number.integer("block", eigs.block, 1, 1'000, "");
+  group.options.push_back(
+      {"block", "NAME=REGEX",
+       "a diagonal block's own eigenvalues, trace and density, beside the whole matrix's: of the parameters in whose "
+       "name the expression finds something (repeatable, also for one block)",
+       true,
+       [&c, count = number.options.front().set](const std::vector<std::string>& values) {
+         std::vector<std::pair<std::string, std::string>> blocks;
+         for (const std::string& value : values) {
+           const std::size_t equals = value.find('=');
+           if (!value.empty() && value.find_first_not_of("0123456789") == std::string::npos)
+             count({value});
+           else if (equals == std::string::npos || equals == 0 || equals + 1 == value.size())
+             throw UsageError("expected NAME=REGEX, got '" + value + "'");
+           else
+             blocks.emplace_back(value.substr(0, equals), value.substr(equals + 1));
+         }
+         c.blocks = std::move(blocks);
+       },
+       [&c] {
+         std::vector<std::string> values;
+         for (const auto& [name, pattern] : c.blocks) values.push_back(name + "=" + pattern);
+         return values;
+       }});
+  group.choice(
+      "blocks", c.grouping,
+      {ParameterGrouping::kNone, ParameterGrouping::kTensor, ParameterGrouping::kLayer, ParameterGrouping::kModule},
+      "blocks that together are the whole: every parameter tensor; every layer's; every stage's or repeated "
+      "module's (layer1, transformer.h.0)");
+  group.integer("block-hvps", c.block_hvps, 10, 1'000'000, "products with each block at most, beside --max-hvps");
+  return group;
+}
+
 OptionGroup eigs_options(EigsConfig& c) {
   OptionGroup group{"Eigenvalues (analyze, eigs)", {}};
   group.integer("top", c.top, 0, 10'000, "how many of the largest eigenvalues");
@@ -99,7 +140,7 @@ OptionGroup eigs_options(EigsConfig& c) {
                 "Lanczos steps at most; 0: 200, or n in models of n <= 1,000 parameters");
   group.real("rtol-eigs", c.rtol_eigs, 0, 1, false,
              "an eigenvalue has converged when its residual is below this share of the largest |eigenvalue|");
-  group.integer("block", c.block, 1, 1'000,
+  group.integer("block-size", c.block, 1, 1'000,
                 "start vectors; above 1: a block run of its own, which finds clusters and multiplicities up to this");
   group.integer("max-basis", c.max_basis, 0, 1'000'000,
                 "Lanczos vectors kept, then a thick restart; 0: as many as there are steps, or as fit");
@@ -257,7 +298,6 @@ OptionGroup sharpness_options(SharpnessConfig& c) {
                 "how many leading eigenvectors ascent steps are taken along, both ways, besides the gradient");
   group.flag("step-check", c.step_check,
              "take steps of gradient descent and momentum just below and above the largest stable one");
-  group.real("momentum", c.momentum, 0, 1, true, "of the second optimiser of --step-check; 0: none");
   group.integer("basin-directions", c.basin_directions, 0, 10'000, "random directions for the basin's radius");
   group.real("basin-rise", c.basin_rise, 0, kLargest, false, "how far the loss may rise within it, over its size");
   return group;
@@ -279,7 +319,8 @@ OptionGroup report_options(ReportConfig& c) {
   OptionGroup group{"Report (report, compare)", {}};
   group.choice("format", c.format, {ReportFormat::kText, ReportFormat::kJson, ReportFormat::kHtml},
                "html: one page with its pictures in it (report)");
-  group.real("momentum", c.momentum, 0, 1, true, "of the largest stable steps with momentum");
+  group.real("momentum", c.momentum, 0, 1, true,
+             "of the largest stable steps with momentum (report, and sharpness, where 0 leaves them out)");
   group.real("damping", c.damping, 0, kLargest, true,
              "a constant c of the effective dimension, in units of the eigenvalues, besides the usual ones; 0: none");
   return group;
@@ -296,11 +337,11 @@ OptionGroup general_options(Invocation& run, std::string& ini_file) {
 
 OptionTable run_options(RunConfig& c) {
   return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
-                      curvature_options(c.curvature), eigs_options(c.eigs), trace_options(c.trace),
-                      accuracy_options(c.accuracy), quadrature_options(c.quadrature), compute_options(c.compute),
-                      layout_options(c.layout), checkpoint_options(c.checkpoint), inputs_options(c.inputs),
-                      plan_options(c.plan), landscape_options(c.landscape), sharpness_options(c.sharpness),
-                      output_options(c.output), report_options(c.report)}};
+                      curvature_options(c.curvature), parts_options(c.parts, c.eigs), eigs_options(c.eigs),
+                      trace_options(c.trace), accuracy_options(c.accuracy), quadrature_options(c.quadrature),
+                      compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint),
+                      inputs_options(c.inputs), plan_options(c.plan), landscape_options(c.landscape),
+                      sharpness_options(c.sharpness), output_options(c.output), report_options(c.report)}};
 }
 
 }  // namespace hesspect

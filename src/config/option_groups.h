@@ -13,6 +13,7 @@ OptionGroup model_options(ModelConfig& config);
 OptionGroup data_options(DataConfig& config);
 OptionGroup loss_options(LossConfig& config);
 OptionGroup curvature_options(CurvatureConfig& config);
+OptionGroup parts_options(PartsConfig& config, EigsConfig& eigs);
 OptionGroup eigs_options(EigsConfig& config);
 OptionGroup trace_options(TraceConfig& config);
 OptionGroup accuracy_options(AccuracyConfig& config);

@@ -12,9 +12,15 @@ namespace hesspect {
 namespace {
 
 /// Each parameter's entries of K vectors [K, n], any stride between them: views [K, shape].
-std::vector<at::Tensor> stacked_views(const ParameterLayout& layout, const at::Tensor& vectors) {
+/// @param chosen  where given, the others are left undefined
+std::vector<at::Tensor> stacked_views(const ParameterLayout& layout, const at::Tensor& vectors,
+                                      const std::vector<bool>* chosen = nullptr) {
   std::vector<at::Tensor> views;
   for (const ParameterEntry& entry : layout.entries()) {
+    if (chosen != nullptr && !(*chosen)[views.size()]) {
+      views.emplace_back();
+      continue;
+    }
     std::vector<std::int64_t> sizes{vectors.size(0)}, strides(entry.shape.size() + 1, 1);
     sizes.insert(sizes.end(), entry.shape.begin(), entry.shape.end());
     strides[0] = vectors.stride(0);
@@ -50,6 +56,10 @@ class TangentProducts final : public BatchProducts {
     else
       add_products(v, sums);
   }
+  /// Launched kernel by kernel: a recorded graph is of whole vectors.
+  void add_part(const at::Tensor& v, const at::Tensor& sums, const std::vector<bool>& chosen) override {
+    add_products(v, sums, &chosen);
+  }
   double add_gradient(const at::Tensor& sum) override {
     replayed_.reset();
     return sweeps_.add_gradient(local_.program().layout().views(sum), cuts());
@@ -65,10 +75,11 @@ class TangentProducts final : public BatchProducts {
 
  private:
   Cuts cuts() const { return local_.choice().segments ? local_.cuts(batch_) : Cuts{}; }
-  void add_products(const at::Tensor& v, const at::Tensor& sums) {
+  void add_products(const at::Tensor& v, const at::Tensor& sums, const std::vector<bool>* chosen = nullptr) {
     const ParameterLayout& layout = local_.program().layout();
     const PrecisionScope scope(local_.choice().precision);
-    sweeps_.add_products(stacked_views(layout, v), stacked_views(layout, sums), local_.choice().gauss_newton(), cuts());
+    sweeps_.add_products(stacked_views(layout, v, chosen), stacked_views(layout, sums, chosen),
+                         local_.choice().gauss_newton(), cuts());
   }
 
   LocalLoss& local_;
@@ -96,6 +107,16 @@ class AutogradProducts final : public BatchProducts {
     for (std::int64_t k = 0; k < v.size(0); ++k)
       local_.add_product(graph_ ? *graph_ : built, layout.views(v[k]), graph_ || k + 1 < v.size(0),
                          layout.views(sums[k]));
+  }
+  /// Its own gradients alone are pulled back, to themselves alone.
+  void add_part(const at::Tensor& v, const at::Tensor& sums, const std::vector<bool>& chosen) override {
+    at::AutoGradMode grad(true);
+    const PrecisionScope scope(local_.choice().precision);
+    const ParameterLayout& layout = local_.program().layout();
+    const GradientGraph built = graph_ ? GradientGraph{} : local_.gradient_graph(batch_);
+    for (std::int64_t k = 0; k < v.size(0); ++k)
+      local_.add_product(graph_ ? *graph_ : built, layout.views(v[k]), graph_ || k + 1 < v.size(0),
+                         layout.views(sums[k]), &chosen);
   }
   double add_gradient(const at::Tensor& sum) override {
     at::AutoGradMode grad(true);

@@ -34,6 +34,10 @@ class BatchProducts {
   /// sums[k] += ∇(∇ℓ_sum · v[k]). Where it throws, some of the sums may have been added to.
   /// @param v, sums  [K, n], any stride between vectors
   virtual void add(const at::Tensor& v, const at::Tensor& sums) = 0;
+  /// The same where v is zero outside some of the parameter tensors, and only their sums are wanted: what lies outside
+  /// is neither read nor written.
+  /// @param chosen  [tensors], one at least
+  virtual void add_part(const at::Tensor& v, const at::Tensor& sums, const std::vector<bool>& chosen) = 0;
   /// sum [n] += ∇ℓ_sum. @return ℓ_sum
   virtual double add_gradient(const at::Tensor& sum) = 0;
   /// Whether add() replays recorded launches; they read and write the v and sums that they were recorded with.

@@ -16,6 +16,7 @@
 #include "hesspect/core/random_probe.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
+#include "hesspect/curvature/parts.h"
 #include "local_loss.h"
 #include "operator_parts.h"
 #include "product_trials.h"
@@ -172,12 +173,13 @@ struct HessianOperator::Impl {
     for (at::Tensor& product : y) product.div_(divisor);
   }
 
-  /// local_products, and which of its seconds went into which sweep.
-  void timed_local_products(std::int64_t k) {
+  /// Local products, and which of their seconds went into which sweep.
+  template <class Work>
+  void timed(Work&& products) {
     Phases* phases = options.phases;
-    if (phases == nullptr || !local.choice().tangent) return local_products(k);
+    if (phases == nullptr || !local.choice().tangent) return products();
     const SweepSeconds before = local.tangent_program().sweep_seconds();
-    local_products(k);
+    products();
     const SweepSeconds after = local.tangent_program().sweep_seconds();
     phases->move(Phase::kProducts, Phase::kValues, after.value_s - before.value_s);
     phases->move(Phase::kProducts, Phase::kTangents, after.tangent_s - before.tangent_s);
@@ -198,7 +200,7 @@ struct HessianOperator::Impl {
       const Timer gathering;
       gather(x);
       communication_s += gathering.elapsed_s();
-      agree(comm, [&] { timed_local_products(k); });
+      agree(comm, [&] { timed([&] { local_products(k); }); });
     }
     const Timer scattering;
     scatter(y);
@@ -211,6 +213,72 @@ struct HessianOperator::Impl {
     if (alone()) return;
     stats.collectives += 3;
     stats.message_bytes += k * 2 * (comm.size() - 1) * shard.chunk * static_cast<std::int64_t>(sums.element_size());
+  }
+
+  // --- parts --------------------------------------------------------------------------------------------------------
+
+  /// The part's tensors, and what of `inputs` and `sums` a product with it touches: all of them.
+  struct PartTensors {
+    std::vector<bool> chosen;
+    std::vector<IndexRange> ranges;
+  };
+  PartTensors tensors_of(const Part& part) const {
+    PartTensors tensors;
+    std::size_t next = 0;
+    for (const ParameterEntry& entry : local.program().layout().entries()) {
+      const std::int64_t end = entry.offset + entry.numel;
+      while (next < part.ranges.size() && part.ranges[next].end <= entry.offset) ++next;
+      const bool is_chosen = entry.numel > 0 && next < part.ranges.size() && part.ranges[next].begin < end;
+      tensors.chosen.push_back(is_chosen);
+      if (is_chosen) tensors.ranges.push_back({entry.offset, end});
+    }
+    return tensors;
+  }
+
+  /// Calls use(entries of a whole vector, entries of the part's).
+  template <class Use>
+  static void for_each_range(const Part& part, const at::Tensor& whole, const at::Tensor& of_part, Use&& use) {
+    std::int64_t at = 0;
+    for (const IndexRange& range : part.ranges) {
+      use(whole.narrow(0, range.begin, range.size()), of_part.narrow(0, at, range.size()));
+      at += range.size();
+    }
+  }
+
+  void apply_part(const Part& part, std::span<const at::Tensor> x, std::span<at::Tensor> y) {
+    const PhaseTimer phase(options.phases, Phase::kProducts, "product of a part");
+    known_product_s = -1;
+    const auto k = static_cast<std::int64_t>(x.size());
+    const Shard cut = Shard::of(part.size(), comm.size(), comm.rank());
+    const PartTensors tensors = tensors_of(part);
+    if (k > capacity) make_room_beside_graphs(k);
+    at::Tensor padded = agreed(comm, [&] { return at::zeros({cut.padded()}, local.tensor_options()); });
+    for (std::int64_t i = 0; i < k; ++i) {
+      const at::Tensor& shard_of_x = x[static_cast<std::size_t>(i)];
+      if (!alone()) comm.all_gather(shard_of_x, padded);
+      for (const IndexRange& range : tensors.ranges) inputs[i].narrow(0, range.begin, range.size()).zero_();
+      for_each_range(part, inputs[i], alone() ? shard_of_x : padded,
+                     [](const at::Tensor& whole, const at::Tensor& of_part) { whole.copy_(of_part); });
+    }
+    agree(comm, [&] {
+      const at::Tensor v = inputs.narrow(0, 0, k), products = sums.narrow(0, 0, k);
+      with_room([&] {
+        for (const IndexRange& range : tensors.ranges) products.narrow(1, range.begin, range.size()).zero_();
+        timed([&] {
+          for (const std::unique_ptr<BatchProducts>& batch : batch_products)
+            batch->add_part(v, products, tensors.chosen);
+        });
+      });
+    });
+    padded.zero_();
+    for (std::int64_t i = 0; i < k; ++i) {
+      at::Tensor& shard_of_y = y[static_cast<std::size_t>(i)];
+      for_each_range(part, sums[i], alone() ? shard_of_y : padded,
+                     [](const at::Tensor& whole, const at::Tensor& of_part) { of_part.copy_(whole); });
+      if (!alone()) comm.reduce_scatter_sum(padded, shard_of_y);
+      shard_of_y.div_(divisor);
+    }
+    if (k > 0) finish_device_work(y.back());
   }
 
   // --- precision ----------------------------------------------------------------------------------------------------
@@ -504,6 +572,10 @@ OperatorParts HessianOperator::parts() { return {impl_->local, impl_->batches, i
 
 void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
   impl_->apply(std::span<const at::Tensor>(&x_local, 1), std::span<at::Tensor>(&y_local, 1));
+}
+
+void HessianOperator::apply_part(const Part& part, std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) {
+  impl_->apply_part(part, x_local, y_local);
 }
 
 void HessianOperator::explain_non_finite(const at::Tensor& x_local) {

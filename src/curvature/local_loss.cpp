@@ -278,18 +278,32 @@ GradientGraph LocalLoss::gradient_graph(const MicroBatch& batch) const {
   return graph;
 }
 
-std::vector<at::Tensor> LocalLoss::product(const GradientGraph& graph, const std::vector<at::Tensor>& v,
-                                           bool keep) const {
-  if (graph.gradients.empty()) return {};  // the loss is linear in the parameters
-  std::vector<at::Tensor> weights;
-  for (const std::size_t parameter : graph.parameters) weights.push_back(v[parameter]);
-  return torch::autograd::grad(graph.gradients, program_.parameters(), weights, keep, /*create_graph=*/false,
-                               /*allow_unused=*/true);
+/// @return for each parameter, undefined where zero or not chosen
+std::vector<at::Tensor> LocalLoss::product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep,
+                                           const std::vector<bool>* chosen) const {
+  const auto is_chosen = [&](std::size_t parameter) { return chosen == nullptr || (*chosen)[parameter]; };
+  std::vector<at::Tensor> of, weights, in, result(v.size());
+  std::vector<std::size_t> places;
+  for (std::size_t i = 0; i < graph.gradients.size(); ++i) {
+    if (!is_chosen(graph.parameters[i])) continue;
+    of.push_back(graph.gradients[i]);
+    weights.push_back(v[graph.parameters[i]]);
+  }
+  if (of.empty()) return result;  // the loss is linear in these parameters
+  for (std::size_t p = 0; p < v.size(); ++p) {
+    if (!is_chosen(p)) continue;
+    in.push_back(program_.parameters()[p]);
+    places.push_back(p);
+  }
+  const std::vector<at::Tensor> products =
+      torch::autograd::grad(of, in, weights, keep, /*create_graph=*/false, /*allow_unused=*/true);
+  for (std::size_t i = 0; i < places.size(); ++i) result[places[i]] = products[i];
+  return result;
 }
 
 void LocalLoss::add_product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep,
-                            const std::vector<at::Tensor>& sums) const {
-  add_to(sums, product(graph, v, keep));
+                            const std::vector<at::Tensor>& sums, const std::vector<bool>* chosen) const {
+  add_to(sums, product(graph, v, keep, chosen));
 }
 
 MicroBatch LocalLoss::trial_batch() const {

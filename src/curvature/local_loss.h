@@ -120,9 +120,10 @@ class LocalLoss {
   const Cuts& cuts(const MicroBatch& batch);
   GradientGraph gradient_graph(const MicroBatch& batch) const;
   /// sums += ∇(∇ℓ_sum · v).
-  /// @param keep  the graph will be used again
+  /// @param keep    the graph will be used again
+  /// @param chosen  where given, the parameters outside of which v is zero, and only whose sums are wanted
   void add_product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep,
-                   const std::vector<at::Tensor>& sums) const;
+                   const std::vector<at::Tensor>& sums, const std::vector<bool>* chosen = nullptr) const;
 
  private:
   std::int64_t padded_rows(RowRange range) const;
@@ -133,7 +134,8 @@ class LocalLoss {
   /// Whether the outer products are of a scalar output: then a micro-batch must be a row.
   bool squares_scalar() const;
   bool is_output() const { return options_.kind == LossKind::kOutput; }
-  std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep) const;
+  std::vector<at::Tensor> product(const GradientGraph& graph, const std::vector<at::Tensor>& v, bool keep,
+                                  const std::vector<bool>* chosen = nullptr) const;
 
   Program& program_;
   DataShard data_;

@@ -13,6 +13,9 @@
 //   v.table(name, rows, [field,] label)     [rows, longest row], NaN beyond a row's end
 //   v.derived…(name, value, label)          written for people, and never read
 //   v.group(name, class, struct)            a group within; an optional or a list is not there where it is empty
+//   v.groups(name, class, object, list, field)  a group of groups, one for each of the object's list, with the name
+//   that
+//                                           the field says; not there where the object is not
 //   v.plot(signal, axes, title)             what viewers draw of the group; "{matrix}" is the run's curvature
 // A label's third part is the layout from which on all results have the field; earlier ones are read without it. A new
 // field has kVersion + 1: it is written, and results of this layout that lack it stay readable.
@@ -137,7 +140,7 @@ void fields(auto& v, T& t) {
   v("products", t.products, {"Products that were taken for the trace alone", "", 2});
   v("captured", t.captured, {"Part of the trace that the deflated space has, exactly", kCurvature, 2});
   v("deflated", t.deflated, {"Dimensions of the deflated space", "", 2});
-  v("method", t.method, {"Method: deflated, hutchinson, hutch++, xtrace or xnystrace", "", 2});
+  v("method", t.method, {"Method: deflated, hutchinson, hutch++, xtrace or xnystrace; of a block also exact", "", 2});
   v("converged", t.converged, {"1 where the half width is what was asked for", "", 2});
   if constexpr (kRead<T>)
     if (v.layout() < 2) {  // Hutchinson's, and 0 where the error was not known
@@ -294,6 +297,7 @@ void fields(auto& v, Is<ProcessInfo> auto& p) {
   fields_of_sources(v, "data", p.data);
   v("weights_format", p.weights_format, {"Format of the weights"});
   v("weights_changes", p.weights_changes, {"What was done to make the weights' names fit", "", 3});
+  v("selected", p.selected, {"Parameter tensors that --params and --exclude chose; empty: all", "", kVersion + 1});
   v("weights_not_covered", p.weights_not_covered, {"Names that kept what the model had", "", 3});
   v("model_torch_version", p.model_torch_version, {"PyTorch's version that exported the model"});
   v("dtype", p.dtype, {"Type of parameters and vectors"});
@@ -415,6 +419,8 @@ void fields(auto& v, Is<Diagnostics> auto& d) {
   v("loss", d.loss, {"Mean loss", "loss"});
   v("gradient_norm", d.gradient_norm, {"Norm of the gradient of the mean loss", "loss/parameter"});
   v("n_parameters", d.parameters, {"Parameters, tied ones once"});
+  v("n_model_parameters", d.model_parameters,
+    {"Parameters of the model, those included that --params and --exclude hold fixed", "", kVersion + 1});
   v("n_parameters_in_use", d.parameters_in_use,
     {"Parameters that vectors held; the others are in rows of tables that the data don't use, and exact zero "
      "eigenvalues",
@@ -470,6 +476,70 @@ void fields(auto& v, Is<ProductCount> auto& c) {
             {"All of these products", "", 2});
 }
 
+template <Is<BlockResult> B>
+void fields(auto& v, B& b) {
+  v("parameters", b.parameters, {"Parameters of the block", "", kVersion + 1});
+  v("tensors", b.tensors, {"Parameter tensors that the block has entries of", "", kVersion + 1});
+  v("norm_sq", b.norm_sq.value, {"Squared Frobenius norm of the block; NaN: not known", kCurvatureSq, kVersion + 1});
+  v("norm_sq_error", b.norm_sq.standard_error,
+    {"Standard error of that norm over samples; NaN: not known", kCurvatureSq, kVersion + 1});
+  v("products", b.products, {"Products with the block", "", kVersion + 1});
+  v("seconds", b.product_s, {"Wall time in them", "s", kVersion + 1});
+  v.group("density", "NXdata", b.density);
+  v.group("cumulative", "NXdata", b.cumulative);
+  v.group("eigenvalues", "NXdata", b.eigenvalues);
+  v.group("trace", "NXcollection", b.trace);
+  v.group("quadrature", "NXdata", b.quadrature);
+}
+
+/// What the blocks have, side by side, and what they are together.
+template <Is<BlocksResult> B>
+void fields(auto& v, B& b) {
+  v.plot("largest", {"index"}, "Largest eigenvalue of each diagonal block of the {matrix}");
+  v.index("index", b.each, {"Position in the list", "", kVersion + 1});
+  v.column("name", b.each, &BlockResult::name, {"Block: the name of its group under blocks/", "", kVersion + 1});
+  v.column("parameters", b.each, &BlockResult::parameters, {"Parameters of the block", "", kVersion + 1});
+  const auto derived = [&](const std::string& name, auto get, const std::string& what, const std::string& error) {
+    std::vector<double> values, errors;
+    for (const BlockResult& block : b.each) {
+      const Estimate one = get(block);
+      values.push_back(one.value);
+      errors.push_back(one.standard_error);
+    }
+    v.derived_column(name, values, {what + "; NaN: not asked for", kCurvature, kVersion + 1});
+    v.derived_column(name + "_error", errors, {error, kCurvature, kVersion + 1});
+  };
+  derived(
+      "largest", [](const BlockResult& r) { return r.largest(); }, "Largest eigenvalue", "Bound of its error");
+  derived(
+      "smallest", [](const BlockResult& r) { return r.smallest(); }, "Smallest eigenvalue", "Bound of its error");
+  derived(
+      "trace", [](const BlockResult& r) { return r.trace_estimate(); }, "Trace", "Standard error of the trace");
+  derived(
+      "mean", [](const BlockResult& r) { return r.mean(); }, "Mean of the diagonal: trace over parameters",
+      "Standard error of that mean");
+  v("rest_parameters", b.rest, {"Parameters that are in no block", "", kVersion + 1});
+  v("norm_sq", b.norm_sq.value,
+    {"Squared Frobenius norm of the whole matrix; NaN: not known", kCurvatureSq, kVersion + 1});
+  v("norm_sq_error", b.norm_sq.standard_error,
+    {"Standard error of that norm over samples; NaN: not known", kCurvatureSq, kVersion + 1});
+  v("off_block_share", b.off_block_share.value,
+    {"Share of the squared Frobenius norm that lies outside the blocks; NaN: not known", "", kVersion + 1});
+  v("off_block_share_error", b.off_block_share.standard_error,
+    {"Standard error of that share over samples; NaN: not known", "", kVersion + 1});
+  v("off_block_obstacle", b.off_block_obstacle, {"Why that share is not known; empty: it is", "", kVersion + 1});
+  const std::vector<std::int64_t> lengths(b.each.size(), std::ssize(b.each));
+  v.second_axis("other", lengths, {"Position of the other block", "", kVersion + 1});
+  v.table("js_distance", b.js_distance,
+          {"Jensen-Shannon distance between two blocks' densities, from 0 (alike) to 1 (nothing in common); NaN: no "
+           "densities",
+           "", kVersion + 1});
+  v("js_distance_mean", b.js_mean, {"Its mean over pairs of blocks; NaN: no densities", "", kVersion + 1});
+  v("js_sigma", b.js_sigma,
+    {"Standard deviation of the Gaussian kernel that smooths all blocks' densities alike for it", kCurvature,
+     kVersion + 1});
+}
+
 void fields(auto& v, Is<RunResult> auto& r) {
   v.group("density", "NXdata", r.density);
   v.group("cumulative", "NXdata", r.cumulative);
@@ -477,6 +547,8 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
   v.group("layers", "NXdata", r.layers);
   v.group("quadrature", "NXdata", r.quadrature);
+  v.group("block_summary", "NXdata", r.blocks);
+  v.groups("blocks", "NXcollection", r.blocks, &BlocksResult::each, &BlockResult::name);
   v.group("inputs", "NXcollection", r.inputs);
   v.group("landscape", "NXdata", r.landscape);
   v.group("sharpness", "NXcollection", r.sharpness);

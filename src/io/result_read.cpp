@@ -114,6 +114,12 @@ class ResultReader {
     schema::fields(reader, content);
     (more(reader, content), ...);
   }
+  template <class T>
+  void groups(const std::string& name, const std::string& nx_class, std::optional<T>& object, auto list, auto field) {
+    if (!object) return;
+    ResultReader reader(file_, layout_, group_ + name + "/");
+    for (auto& one : std::invoke(list, *object)) reader.group(std::invoke(field, one), nx_class, one);
+  }
 
  private:
   bool lacks(const std::string& name, const Label& label) const {

@@ -83,6 +83,12 @@ class Printer {
     const T empty;
     group(name, nx_class, empty, more...);
   }
+  template <class T, class Row>
+  void groups(const std::string& name, const std::string& nx_class, const std::optional<T>&, std::vector<Row> T::*,
+              auto) {
+    Printer inner(lines_, group_ + name + "/");
+    inner.group("<name>", nx_class, Row());
+  }
 
  private:
   void line(const std::string& name, const char* type, const std::vector<std::string>& shape,

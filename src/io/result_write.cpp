@@ -115,6 +115,14 @@ class ResultWriter {
     schema::fields(writer, content(object));
     (more(writer, content(object)), ...);
   }
+  template <class T>
+  void groups(const std::string& name, const std::string& nx_class, const std::optional<T>& object, auto list,
+              auto field) {
+    if (!object) return;
+    const hdf5::Group all = hdf5::make_group(group_, name, nx_class);
+    ResultWriter writer(all.get(), matrix_);
+    for (const auto& one : std::invoke(list, *object)) writer.group(std::invoke(field, one), nx_class, one);
+  }
 
  private:
   hid_t group_;

@@ -182,6 +182,44 @@ void Program::use_stand_ins() {
   if (impl_->flat.is_meta()) make_real(*impl_, impl_->owners, /*parameters=*/true);
 }
 
+void Program::select_parameters(const std::vector<bool>& chosen) {
+  const at::NoGradGuard no_grad;
+  Impl& impl = *impl_;
+  const std::vector<at::Tensor> values = impl.layout.views(impl.flat);
+  ParameterLayout layout;
+  std::vector<std::size_t> places;  // of each entry: among the chosen ones, or among the tensors
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const ParameterEntry& entry = impl.layout.entries()[i];
+    if (chosen.at(i)) {
+      places.push_back(layout.entries().size());
+      layout.add(entry);
+      continue;
+    }
+    places.push_back(impl.tensors.size());
+    impl.tensors.push_back({.name = entry.name,
+                            .aliases = entry.aliases,
+                            .tensor = entry.is_complex() ? as_complex(values[i]) : values[i].clone(),
+                            .persistent = true,
+                            .is_parameter = true});
+  }
+  for (Impl::Feed& feed : impl.feeds) {
+    if (feed.kind != Impl::Feed::Kind::kParameter) continue;
+    if (!chosen[feed.index]) feed.kind = Impl::Feed::Kind::kTensor;
+    feed.index = places[feed.index];
+  }
+  at::Tensor whole = at::empty({layout.size()}, impl.flat.options());
+  const std::vector<at::Tensor> views = layout.views(whole);
+  impl.leaves.clear();
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!chosen[i]) continue;
+    const at::Tensor& view = views[places[i]];
+    view.copy_(values[i]);
+    impl.leaves.push_back(view.detach().requires_grad_(true));
+  }
+  impl.layout = std::move(layout);
+  impl.flat = std::move(whole);
+}
+
 OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool partial) {
   const at::NoGradGuard no_grad;
   std::vector<std::string> warnings;

@@ -8,10 +8,20 @@
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/run/answers.h"
+#include "hesspect/spectrum/analysis.h"
+#include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/density.h"
 
 namespace hesspect {
 namespace {
+
+/// Points of a block's cumulative density over all probes: there may be many blocks.
+constexpr std::int64_t kBlockPoints = 4'000;
+
+/// What decides how a run ends. A block's density takes what its products give.
+bool converged(const BlockResult& b) {
+  return (!b.eigenvalues || b.eigenvalues->converged) && (!b.trace || b.trace->converged);
+}
 
 void add_layout(Diagnostics& d, const Plan& plan) {
   d.groups = plan.groups;
@@ -153,6 +163,101 @@ ProductCount counts_of(const RunResult& r, const LedgerState& state) {
   return counts;
 }
 
+// --- blocks ---
+
+BlockResult block_result(const Part& part, const FinishedBlock& finished, const Goals& goals) {
+  const Analysis& a = finished.analysis;
+  const std::int64_t n = part.size();
+  BlockResult b;
+  b.name = part.name;
+  b.parameters = n;
+  b.tensors = part.tensors;
+  b.products = a.products;
+  b.product_s = finished.product_s;
+  b.eigenvalues = a.eigenvalues;
+  b.quadrature = a.quadratures;
+  std::erase_if(b.quadrature, [](const ProbeQuadrature& q) { return q.alpha.empty(); });
+  if (goals.trace) {
+    b.trace = trace_of(a, n, goals.trace->rule, goals.rounding);
+    b.norm_sq = norm_sq_of(a, n);
+  }
+  if (goals.density) {
+    b.cumulative = cumulative_density(
+        b.quadrature, n, {.confidence = goals.confidence, .moved = goals.density_error, .most_points = kBlockPoints});
+    b.cumulative->converged = goals.density->w1 <= 0 ||
+                              b.cumulative->w1 <= goals.density->w1 * (b.cumulative->range_hi - b.cumulative->range_lo);
+  }
+  return b;
+}
+
+/// ‖H‖²_F of the whole, from the trace's samples.
+Estimate whole_norm_sq(const RunResult& r, const Goals& goals, const LedgerState& state) {
+  if (r.cumulative && r.cumulative->band == "exact")
+    return {static_cast<double>(goals.n) * r.cumulative->moments.at(1).value, 0};
+  return norm_sq_of(goals.deflates() && state.deflation ? state.deflation->captured_sq : 0, r.samples);
+}
+
+/// The densities of all blocks with one kernel, and how far they are from each other. The kernel is as wide as the
+/// widest that any of them needs by itself, but for those that are known exactly: a narrower one would tell one comb of
+/// nodes from another.
+void compare_densities(BlocksResult& blocks, double sigma_asked) {
+  double widest = 0, widest_exact = 0;
+  for (const BlockResult& b : blocks.each)
+    (b.cumulative->band == "exact" ? widest_exact : widest) =
+        std::max(b.cumulative->band == "exact" ? widest_exact : widest, default_sigma(b.quadrature));
+  blocks.js_sigma = sigma_asked > 0 ? sigma_asked : widest > 0 ? widest : widest_exact;
+  std::vector<Density> densities;
+  for (const BlockResult& b : blocks.each)
+    densities.push_back(density(b.quadrature, {.sigma = blocks.js_sigma, .n = b.parameters}));
+  double sum = 0;
+  const std::size_t count = densities.size();
+  for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t j = 0; j < i; ++j) {
+      blocks.js_distance[i][j] = blocks.js_distance[j][i] = js_distance(densities[i], densities[j]);
+      sum += blocks.js_distance[i][j];
+    }
+  for (std::size_t i = 0; i < count; ++i) blocks.js_distance[i][i] = 0;
+  if (count > 1) blocks.js_mean = 2 * sum / static_cast<double>(count * (count - 1));
+}
+
+void draw_block_densities(RunResult& r, const Goals& goals) {
+  BlocksResult& blocks = *r.blocks;
+  try {
+    for (BlockResult& b : blocks.each)
+      b.density = density(b.quadrature, {.sigma = goals.density->sigma, .n = b.parameters});
+    compare_densities(blocks, goals.density->sigma);
+  } catch (const UsageError& error) {  // of a width that the user gave
+    say(r, std::string(error.what()) + "; blocks have no smoothed density, and there are no distances between them");
+  }
+}
+
+void add_blocks(RunResult& r, const Goals& goals, const Ledger& ledger, const LedgerState& state) {
+  const BlocksGoal& goal = *goals.blocks;
+  BlocksResult& blocks = r.blocks.emplace();
+  blocks.rest = goal.rest;
+  blocks.off_block_obstacle = goal.off_block_obstacle;
+  std::vector<std::string> short_of;
+  std::vector<Estimate> norms;
+  for (const Part& part : goal.parts) {
+    const FinishedBlock* finished = ledger.block(part.name);
+    if (finished == nullptr) continue;
+    const BlockResult& b = blocks.each.emplace_back(block_result(part, *finished, goals));
+    norms.push_back(b.norm_sq);
+    if (!converged(b)) short_of.push_back(quote(b.name));
+  }
+  blocks.js_distance.assign(blocks.each.size(), std::vector<double>(blocks.each.size(), BlockResult::kUnknown));
+  if (goals.density) draw_block_densities(r, goals);
+  if (blocks.off_block_obstacle.empty()) {
+    blocks.norm_sq = whole_norm_sq(r, goals, state);
+    blocks.off_block_share = off_block_share(blocks.norm_sq, norms);
+  }
+  if (!short_of.empty())
+    say(r, "eigenvalues or trace of " + format_count(std::ssize(short_of)) + " of " +
+               format_count(std::ssize(blocks.each)) +
+               " blocks are not known as well as asked: " + format_names(short_of, 3) + "; raise --block-hvps " +
+               std::to_string(goal.max_products) + ", --rtol-eigs or --rtol-trace");
+}
+
 }  // namespace
 
 RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, double elapsed_s, double product_s) {
@@ -195,6 +300,7 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
     }
     r.samples = std::move(trace.samples);
   }
+  if (goals.blocks) add_blocks(r, goals, ledger, state);
   r.counts = counts_of(r, state);
   warn(r, goals, floor, facts.symmetry_bound);
   return r;
@@ -202,7 +308,9 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
 
 bool converged(const RunResult& result) {
   return (!result.eigenvalues || result.eigenvalues->converged) && (!result.trace || result.trace->converged) &&
-         (!result.cumulative || result.cumulative->converged);
+         (!result.cumulative || result.cumulative->converged) &&
+         (!result.blocks ||
+          std::ranges::all_of(result.blocks->each, [](const BlockResult& b) { return converged(b); }));
 }
 
 }  // namespace hesspect

@@ -16,6 +16,7 @@ namespace {
 constexpr int kColumns = 72;
 constexpr int kMostDecades = 7;
 constexpr std::size_t kMostLayers = 8;
+constexpr std::size_t kMostBlocks = 60;
 
 /// Mass of a piecewise linear density between a and b, over b − a.
 std::vector<double> column_means(const Density& d) {
@@ -86,9 +87,9 @@ std::string forecast_text(const Diagnostics& d) {
          format_duration(d.product_s / static_cast<double>(std::max<std::int64_t>(d.products, 1))) + ")";
 }
 
-std::string short_number(double value) {
+std::string short_number(double value, int digits = 2) {
   char text[32];
-  std::snprintf(text, sizeof text, "%.2g", value);
+  std::snprintf(text, sizeof text, "%.*g", digits, value);
   return text;
 }
 
@@ -174,6 +175,64 @@ void add_layers(std::vector<std::string>& lines, std::vector<LayerEstimate> laye
                     format_number(l.trace.value) + plus_minus(l.trace.standard_error) + " of " + format_count(l.size) +
                     (l.size == 1 ? " entry" : " entries"));
   }
+}
+
+std::string padded(const std::string& text, std::size_t width) {
+  return text + std::string(text.size() < width ? width - text.size() : 1, ' ');
+}
+
+/// A number with its error, "" where it was not asked for.
+std::string with_error(const Estimate& e) {
+  return std::isfinite(e.value) ? short_number(e.value, 4) + plus_minus(e.standard_error) : "";
+}
+
+/// Of each block: parameters, extreme eigenvalues, trace, mean of the diagonal.
+void add_block_table(std::vector<std::string>& lines, const std::vector<BlockResult>& blocks) {
+  std::vector<std::array<std::string, 6>> rows{{"block", "parameters", "largest", "smallest", "trace", "trace/n"}};
+  for (std::size_t i = 0; i < std::min(blocks.size(), kMostBlocks); ++i) {
+    const BlockResult& b = blocks[i];
+    rows.push_back({one_line(b.name), format_count(b.parameters), with_error(b.largest()), with_error(b.smallest()),
+                    with_error(b.trace_estimate()), with_error(b.mean())});
+  }
+  std::array<std::size_t, 6> widths{};  // 0: nobody asked for it
+  for (std::size_t c = 0; c < widths.size(); ++c) {
+    if (std::ranges::all_of(rows.begin() + 1, rows.end(), [&](const auto& row) { return row[c].empty(); })) continue;
+    for (const auto& row : rows) widths[c] = std::max(widths[c], row[c].size() + 2);
+  }
+  for (const auto& row : rows) {
+    std::string text = "    ";
+    for (std::size_t c = 0; c < row.size(); ++c)
+      if (widths[c] > 0) text += padded(row[c], widths[c]);
+    text.erase(text.find_last_not_of(' ') + 1);
+    lines.push_back(text);
+  }
+  if (blocks.size() > kMostBlocks)
+    lines.push_back("    … and " + std::to_string(blocks.size() - kMostBlocks) + " more, in the result");
+}
+
+void add_block_lines(std::vector<std::string>& lines, const BlocksResult& blocks) {
+  std::int64_t products = 0;
+  double product_s = 0;
+  for (const BlockResult& b : blocks.each) {
+    products += b.products;
+    product_s += b.product_s;
+  }
+  line(lines, "blocks",
+       format_count(std::ssize(blocks.each)) + (blocks.each.size() == 1 ? " block" : " blocks") +
+           (blocks.rest > 0 ? ", " + format_count(blocks.rest) + " parameters in none of them" : "") + "; " +
+           format_count(products) + " products in " + format_duration(product_s));
+  add_block_table(lines, blocks.each);
+  if (!blocks.off_block_obstacle.empty())
+    line(lines, "off the blocks", "not known: " + blocks.off_block_obstacle);
+  else
+    line(lines, "off the blocks",
+         format_number(100 * blocks.off_block_share.value) + plus_minus(100 * blocks.off_block_share.standard_error) +
+             " % of the squared norm " + with_error(blocks.norm_sq) + " (standard errors)" +
+             (blocks.rest > 0 ? ", what is in no block included" : ""));
+  if (std::isfinite(blocks.js_mean))
+    line(lines, "distance",
+         "Jensen-Shannon, mean over pairs of blocks " + short_number(blocks.js_mean, 3) + ", kernel " +
+             short_number(blocks.js_sigma));
 }
 
 /// By what they were taken for. Nothing for results of versions that did not count so.
@@ -263,6 +322,9 @@ std::vector<std::string> findings(const RunResult& r) {
   line(lines, "loss",
        format_number(d.loss) + ", gradient norm " + format_number(d.gradient_norm) + ", " + format_count(d.parameters) +
            " parameters" +
+           (d.model_parameters > d.parameters
+                ? " of the model's " + format_count(d.model_parameters) + ", the others held fixed"
+                : "") +
            (d.parameters_in_use < d.parameters ? ", " + format_count(d.parameters_in_use) + " of them in use" : ""));
   if (r.eigenvalues) add_eigenvalues(lines, *r.eigenvalues);
   if (r.landscape)
@@ -273,6 +335,7 @@ std::vector<std::string> findings(const RunResult& r) {
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));
   add_layers(lines, r.layers);
+  if (r.blocks) add_block_lines(lines, *r.blocks);
   if (r.process.precision != "fp32") line(lines, "precision", precision_text(r));
   line(lines, "products", products_text(r.counts));
   line(lines, "cost", cost_text(d));

@@ -99,6 +99,7 @@ void perform(Context& context, const CorrectSamples& task);
 void perform(Context& context, const SolveEigen& task);
 void perform(Context& context, const EstimateTrace& task);
 void perform(Context& context, const WriteDiagonal& task);
+void perform(Context& context, const AnalyseBlock& task);
 
 /// Measures the true residuals of pairs and writes their vectors, as far as they are asked for and there are any.
 /// @return the eigenvalues of all parameters, those that vectors leave out included

@@ -50,6 +50,7 @@ Reply Dealer::reply_to(Message message) {
     progress_.set_expected(expected.least, expected.most);
   }
   progress_.update(ledger_.products());
+  if (schedule_.whole_done(ledger_)) progress_.finish();  // products with blocks are not counted, a line tells of each
   return {stop_, std::move(task)};
 }
 
@@ -83,6 +84,10 @@ void Dealer::take(Report& report) {
                         },
                         [&](EigenSolved& r) {
                           ledger_.set_eigenvalues(std::move(r.result));
+                          news(true);
+                        },
+                        [&](BlockAnalysed& r) {
+                          ledger_.add(std::move(r.block));
                           news(true);
                         },
                         [&](DiagonalWritten&) { ledger_.set_diagonal_written(); },

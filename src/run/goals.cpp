@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/spectrum/analysis.h"
 
 namespace hesspect {
 namespace {
@@ -141,6 +142,22 @@ Goals goals_of(Command command, const RunConfig& config, std::int64_t n) {
   set_steps(g, config);
   if (g.estimates_trace_by_itself()) set_own_products(g, config);
   return g;
+}
+
+void set_blocks(Goals& goals, std::vector<Part> parts, const ParameterLayout& layout, std::int64_t max_products) {
+  BlocksGoal blocks;
+  blocks.max_products = max_products;
+  blocks.rest = count_outside(layout, parts, blocks.overlap);
+  blocks.parts = std::move(parts);
+  if (!blocks.overlap.empty())
+    blocks.off_block_obstacle = "blocks overlap in '" + blocks.overlap + "'";
+  else if (!goals.samples_trace())
+    blocks.off_block_obstacle =
+        "the norm of the whole matrix takes samples of the trace, which 'eigs' and --trace-method hutch++ and xtrace "
+        "don't have";
+  else
+    goals.trace->rule.min_samples = std::max(goals.trace->rule.min_samples, kNormSamples);
+  goals.blocks = std::move(blocks);
 }
 
 void set_precision(Goals& goals, const PrecisionEffect& effect) {

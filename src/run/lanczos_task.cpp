@@ -268,7 +268,7 @@ void LanczosTask::keep_for_deflation(std::unique_ptr<Lanczos> run) {
   context_.deflation =
       std::make_unique<DeflationBasis>(DeflationBasis{std::move(run), KrylovDeflation(op_, kept, context_.layers)});
   const KrylovDeflation& space = context_.deflation->space;
-  context_.report(BasisReady{{space.rank(), space.captured(), space.captured_layers()}});
+  context_.report(BasisReady{{space.rank(), space.captured(), space.captured_sq(), space.captured_layers()}});
 }
 
 }  // namespace

@@ -138,6 +138,11 @@ const DeflatedSample* Ledger::deflated(std::int64_t probe) const {
   return at_number(deflated_at_, state_.deflated, probe);
 }
 
+const FinishedBlock* Ledger::block(const std::string& name) const {
+  const auto found = std::ranges::find(state_.blocks, name, &FinishedBlock::name);
+  return found == state_.blocks.end() ? nullptr : &*found;
+}
+
 std::int64_t Ledger::products_of_runs(std::int64_t runs) const {
   std::int64_t products = 0;
   for (const FinishedProbe& one : state_.finished)

@@ -15,7 +15,17 @@ void fields(auto& v, Is<FinishedProbe> auto& probe) {
 }
 
 void fields(auto& v, Is<DeflationState> auto& deflation) {
-  v("rank", deflation.rank, "captured", deflation.captured, "layers", deflation.layers);
+  v("rank", deflation.rank, "captured", deflation.captured, "captured_sq", deflation.captured_sq, "layers",
+    deflation.layers);
+}
+
+void fields(auto& v, Is<Analysis> auto& a) {
+  v("quadratures", a.quadratures, "eigenvalues", a.eigenvalues, "samples", a.samples, "captured", a.captured,
+    "captured_sq", a.captured_sq, "deflated", a.deflated, "all_found", a.all_found, "products", a.products);
+}
+
+void fields(auto& v, Is<FinishedBlock> auto& block) {
+  v("name", block.name, "analysis", block.analysis, "product_s", block.product_s);
 }
 
 void fields(auto& v, Is<PlanBytes> auto& bytes) {
@@ -47,9 +57,9 @@ void fields(auto& v, Is<RunLayout> auto& layout) {
 void fields(auto& v, Is<LedgerState> auto& s) {
   v("run_id", s.run_id, "config", s.config, "model", s.model, "weights", s.weights, "data", s.data, "layout", s.layout,
     "finished", s.finished, "samples", s.samples, "deflated", s.deflated, "deflation", s.deflation, "trace", s.trace,
-    "eigenvalues", s.eigenvalues, "symmetry_error", s.symmetry_error, "curvature_scale", s.curvature_scale, "products",
-    s.products, "product_s", s.product_s, "communication_s", s.communication_s, "elapsed_s", s.elapsed_s, "starts",
-    s.starts, "overwrite", s.overwrite);
+    "eigenvalues", s.eigenvalues, "blocks", s.blocks, "symmetry_error", s.symmetry_error, "curvature_scale",
+    s.curvature_scale, "products", s.products, "product_s", s.product_s, "communication_s", s.communication_s,
+    "elapsed_s", s.elapsed_s, "starts", s.starts, "overwrite", s.overwrite);
 }
 
 }  // namespace hesspect

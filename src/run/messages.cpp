@@ -13,6 +13,7 @@ void fields(auto& v, Is<RunLanczos> auto& task) { v("probes", task.probes, "know
 void fields(auto& v, Is<RebuildBasis> auto& task) { v("known", task.known); }
 void fields(auto& v, Is<SampleTrace> auto& task) { v("probes", task.probes); }
 void fields(auto& v, Is<CorrectSamples> auto& task) { v("samples", task.samples); }
+void fields(auto& v, Is<AnalyseBlock> auto& task) { v("part", task.part); }
 
 void fields(auto& v, Is<ProbeFinished> auto& report) { v("probe", report.probe); }
 void fields(auto& v, Is<Sampled> auto& report) { v("sample", report.sample); }
@@ -20,6 +21,7 @@ void fields(auto& v, Is<Corrected> auto& report) { v("samples", report.samples);
 void fields(auto& v, Is<BasisReady> auto& report) { v("deflation", report.deflation); }
 void fields(auto& v, Is<TraceEstimated> auto& report) { v("estimate", report.estimate); }
 void fields(auto& v, Is<EigenSolved> auto& report) { v("result", report.result); }
+void fields(auto& v, Is<BlockAnalysed> auto& report) { v("block", report.block); }
 void fields(auto& v, Is<SymmetryMeasured> auto& report) {
   v("error", report.error, "curvature_scale", report.curvature_scale);
 }

@@ -38,11 +38,15 @@ struct CorrectSamples {
 struct SolveEigen {};     // by a block run or power iterations
 struct EstimateTrace {};  // by Hutch++ or XTrace
 struct WriteDiagonal {};
+/// Eigenvalues, trace and density of a diagonal block: one of the goals' parts.
+struct AnalyseBlock {
+  std::int64_t part = 0;
+};
 
 using Task = std::variant<Wait, Done, RunLanczos, RebuildBasis, SampleTrace, CorrectSamples, SolveEigen, EstimateTrace,
-                          WriteDiagonal>;
-constexpr std::array<const char*, 9> names_of(const Task&) {
-  return {"wait", "done", "lanczos", "rebuild", "sample", "correct", "eigenvalues", "trace", "diagonal"};
+                          WriteDiagonal, AnalyseBlock>;
+constexpr std::array<const char*, 10> names_of(const Task&) {
+  return {"wait", "done", "lanczos", "rebuild", "sample", "correct", "eigenvalues", "trace", "diagonal", "block"};
 }
 
 // --- reports ---
@@ -69,6 +73,9 @@ struct EigenSolved {
   EigenResult result;
 };
 struct DiagonalWritten {};
+struct BlockAnalysed {
+  FinishedBlock block;
+};
 struct SymmetryMeasured {
   double error = 0;
   double curvature_scale = 0;
@@ -86,11 +93,12 @@ struct Said {
   bool warning = false;
 };
 
-using Report = std::variant<AskForTask, StillAtWork, ProbeFinished, Sampled, Corrected, BasisReady, TraceEstimated,
-                            EigenSolved, DiagonalWritten, SymmetryMeasured, Checkpointed, Stopping, GroupFailed, Said>;
-constexpr std::array<const char*, 14> names_of(const Report&) {
-  return {"next",        "progress", "finished", "sample",       "corrected", "deflation", "trace",
-          "eigenvalues", "diagonal", "symmetry", "checkpointed", "stopping",  "failed",    "said"};
+using Report =
+    std::variant<AskForTask, StillAtWork, ProbeFinished, Sampled, Corrected, BasisReady, TraceEstimated, EigenSolved,
+                 DiagonalWritten, BlockAnalysed, SymmetryMeasured, Checkpointed, Stopping, GroupFailed, Said>;
+constexpr std::array<const char*, 15> names_of(const Report&) {
+  return {"next",     "progress", "finished", "sample",       "corrected", "deflation", "trace", "eigenvalues",
+          "diagonal", "block",    "symmetry", "checkpointed", "stopping",  "failed",    "said"};
 }
 
 /// A report on its way.

@@ -99,6 +99,20 @@ class DensityPolicy {
   mutable std::map<std::int64_t, CumulativeDensity> cumulative_;  // by the number of runs
 };
 
+/// Diagonal blocks, one after the other, the largest first.
+class BlockPolicy {
+ public:
+  explicit BlockPolicy(const Goals& goals);
+
+  std::optional<Task> next(const Ledger& ledger);
+  bool done(const Ledger& ledger) const;
+
+ private:
+  const Goals& goals_;
+  std::vector<std::size_t> order_;
+  std::set<std::size_t> dealt_;  // in this start
+};
+
 /// Eigenvalues by a run of their own. Those of probe 0's run come with it.
 class EigenPolicy {
  public:

@@ -12,6 +12,9 @@ Task Schedule::next(const Ledger& ledger, int group) {
   // Further runs for the density take the place of probe 0's basis: only when it is not needed any more.
   if (group != 0 || trace_.sampled_enough(ledger))
     if (auto task = density_.next(ledger, group)) return *task;
+  // Blocks come last: a group is away for the whole of one, and group 0 gives up probe 0's basis for it.
+  if (group != 0 || trace_.done(ledger))
+    if (auto task = blocks_.next(ledger)) return *task;
   if (done(ledger)) return Done{};
   return Wait{};
 }

@@ -137,6 +137,13 @@ double KrylovDeflation::entry(std::int64_t i, std::int64_t j) const {
   return projection_.t[static_cast<std::size_t>(i * projection_.rows + j)];
 }
 
+double KrylovDeflation::captured_sq() const {
+  double sum = 0;
+  for (std::int64_t i = 0; i < taken_rows(); ++i)
+    for (std::int64_t j = 0; j < rank_; ++j) sum += (i < rank_ ? 1 : 2) * entry(i, j) * entry(i, j);
+  return sum;
+}
+
 template <class Use>
 void KrylovDeflation::for_each_piece(Use&& use) const {
   const at::NoGradGuard no_grad;

@@ -47,6 +47,8 @@ struct Sweeps::Impl {
   std::vector<Again> again;        // per node of a segment that is run twice; none where nothing is cut
   std::vector<at::Tensor> shapes;  // per slot of these: of the value's shape and dtype, but without memory
   std::int64_t count = 1;          // K
+  /// Per slot of a product of some parameters alone: it depends on one of them. Empty: all active slots do.
+  std::vector<bool> reached;
   bool gauss_newton = false;
   bool kept = false;
   bool fused = false;                 // the head is that of a linear layer
@@ -71,7 +73,34 @@ struct Sweeps::Impl {
     head = nullptr;
   }
 
-  /// @param v  [K, shape] of each parameter
+  /// Which slots depend on the parameters whose products are wanted.
+  void find_reached(const std::vector<at::Tensor>& products) {
+    reached.clear();
+    if (std::ranges::all_of(products, [](const at::Tensor& t) { return t.defined(); })) return;
+    reached.assign(index(list.slots), false);
+    const auto parameters = program.program.parameter_inputs();
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      if (parameters[i] && products[*parameters[i]].defined()) reached[index(list.inputs[i])] = true;
+    for (const Node& node : list.nodes) {
+      if (!node.active() || !is_reached(node)) continue;
+      for (const int slot : node.outputs)
+        if (slot >= 0) reached[index(slot)] = true;
+    }
+  }
+
+  bool is_reached(std::span<const Source> sources) const {
+    return reached.empty() ||
+           std::ranges::any_of(sources, [&](const Source& source) { return reached[index(source.slot)]; });
+  }
+  bool is_reached(const Node& node) const { return is_reached(node.sources); }
+  bool is_reached(int slot) const { return reached.empty() || (slot >= 0 && reached[index(slot)]); }
+  bool is_reached(std::size_t begin, std::size_t end) const {
+    for (std::size_t n = begin; n < end; ++n)
+      if (is_reached(list.nodes[n])) return true;
+    return false;
+  }
+
+  /// @param v  [K, shape] of each parameter; undefined ones are zero
   void begin_dots(const std::vector<at::Tensor>& v) {
     dots.assign(index(list.slots), at::Tensor());
     const auto parameters = program.program.parameter_inputs();
@@ -79,19 +108,21 @@ struct Sweeps::Impl {
       if (!parameters[i] || !list.active[index(list.inputs[i])]) continue;
       const bool is_complex = program.program.layout().entries()[*parameters[i]].is_complex();
       const at::Tensor& t = v[*parameters[i]];
+      if (!t.defined()) continue;
       dots[index(list.inputs[i])] = is_complex ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
     }
   }
 
-  /// @param sums  [K, shape] of each parameter, to be added to; none: adjoints of parameters are not wanted
+  /// @param sums  [K, shape] of each parameter, to be added to; none, and undefined ones: its adjoints are not wanted
   std::vector<Sum> new_sums(const std::vector<at::Tensor>& sums) const {
     std::vector<Sum> frame(index(list.slots));
+    for (std::size_t slot = 0; slot < reached.size(); ++slot) frame[slot].wanted = reached[slot];
     const auto parameters = program.program.parameter_inputs();
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       if (!parameters[i]) continue;
       Sum& sum = frame[index(list.inputs[i])];
-      sum.wanted = !sums.empty();
-      if (sums.empty() || program.program.layout().entries()[*parameters[i]].is_complex()) continue;
+      sum.wanted = !sums.empty() && sums[*parameters[i]].defined();
+      if (!sum.wanted || program.program.layout().entries()[*parameters[i]].is_complex()) continue;
       sum.value = sums[*parameters[i]];
       sum.own = sum.fixed = true;
     }
@@ -265,7 +296,7 @@ struct Sweeps::Impl {
         if (pass.again && again[n] != Again::kAll) return run_again(n, pass);
         if (pass.first && !node.active()) timed(n, 0, [&] { run_plainly(n); });
         if (pass.first && node.active()) timed(n, 0, [&] { run_by_rule(n); });
-        if (pass.second && node.active()) timed(n, 1, [&] { carry_tangents(n); });
+        if (pass.second && node.active() && is_reached(node)) timed(n, 1, [&] { carry_tangents(n); });
       });
       if (!shapes.empty() && !pass.again) note_shapes(node);
       if (!pass.hold) runs[n].reset();
@@ -290,7 +321,7 @@ struct Sweeps::Impl {
   void backward(std::size_t begin, std::size_t end, Pass pass) {
     for (std::size_t n = end; n-- > begin;) {
       const Node& node = list.nodes[n];
-      if (!node.active() || is_head(n)) continue;
+      if (!node.active() || is_head(n) || !is_reached(node)) continue;
       at_node(n, [&] {
         if (pass.first) {
           const std::vector<at::Tensor> y_bar = taken(node, bars);
@@ -363,6 +394,10 @@ struct Sweeps::Impl {
     for (std::size_t s = 0; s < last; ++s) forward(bounds[s], bounds[s + 1], forwards);
     if (last > 0) find_what_is_run_again(cuts);
     for (std::size_t s = last + 1; s-- > 0;) {
+      if (s < last && !is_reached(bounds[s], bounds[s + 1])) {
+        forget(bounds[s], bounds[s + 1]);
+        continue;
+      }
       forwards.hold = true;
       forwards.again = s < last;
       forward(bounds[s], bounds[s + 1], forwards);
@@ -397,6 +432,7 @@ struct Sweeps::Impl {
   void keep(bool for_gauss_newton) {
     kept = false;
     gauss_newton = for_gauss_newton;
+    reached.clear();
     begin_run({});
     forward(0, size(), {true, false, true});
     make_head({true, false, true});
@@ -415,6 +451,7 @@ struct Sweeps::Impl {
   double add_gradient(const std::vector<at::Tensor>& sums, const Cuts& cuts) {
     kept = false;
     gauss_newton = false;
+    reached.clear();
     begin_run(cuts);
     std::vector<at::Tensor> stacked;
     for (const at::Tensor& sum : sums) stacked.push_back(sum.unsqueeze(0));
@@ -428,8 +465,10 @@ struct Sweeps::Impl {
 
   void add_products(const std::vector<at::Tensor>& v, const std::vector<at::Tensor>& products, bool for_gauss_newton,
                     const Cuts& cuts) {
-    count = v.front().size(0);
+    count = std::ranges::find_if(v, [](const at::Tensor& t) { return t.defined(); })->size(0);
     gauss_newton = for_gauss_newton;
+    find_reached(products);
+    if (!is_reached(program.output)) return;  // the objective does not depend on any of them
     if (!kept) begin_run(cuts);
     begin_dots(v);
     bar_dots = new_sums(products);

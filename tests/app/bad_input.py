@@ -325,10 +325,10 @@ class Usage(Bad):
                 (["--magnitude", "--top"], "eigs", {"magnitude": 3, "top": 3}),
                 (["'eigs' needs --top"], "eigs", {"top": 0, "bottom": 0}),
                 (["--max-basis 20", "13 eigenvalues", "21"], "analyze", {"max_basis": 20}),
-                (["--block 9", "--max-steps 8"], "eigs", {"block": 9, "max_steps": 8}),
+                (["--block-size 9", "--max-steps 8"], "eigs", {"block": 9, "max_steps": 8}),
                 (["--method power", "'eigs'"], "analyze", {"method": "power"}),
                 (["--method power", "--magnitude"], "eigs", {"method": "power", "top": 2}),
-                (["--block above 1", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "block": 2}),
+                (["--block-size above 1", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "block": 2}),
                 (["--eigenvectors", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "eigenvectors": "v.h5"})):
             self.refused(USAGE, words, *self.mlp(**options), command=command, both="--magnitude" in words[0])
 

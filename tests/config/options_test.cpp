@@ -1,7 +1,10 @@
 #include "hesspect/config/options.h"
 
 #include <gtest/gtest.h>
+
 #include <unistd.h>
+#include <set>
+#include <sstream>
 
 #include <cstdio>
 #include <fstream>
@@ -252,6 +255,17 @@ TEST(Options, WhatReadsResultsTakesFilesAndLittleElse) {
     EXPECT_NE(help_text(c).find("--format text|json|html"), std::string::npos);
 }
 
+// The command line, the environment and the ini file have one name space.
+TEST(Options, NoTwoHaveOneName) {
+  std::istringstream lines(to_ini(RunConfig{}));
+  std::set<std::string> names;
+  for (std::string line; std::getline(lines, line);)
+    if (const auto equals = line.find(" = "); equals != std::string::npos) {
+      EXPECT_TRUE(names.insert(line.substr(0, equals)).second) << line;
+    }
+  EXPECT_GT(names.size(), 50u);
+}
+
 TEST(Options, IniMayBeginWithAByteOrderMark) {
   const IniFile ini("\xEF\xBB\xBFsteps = 7\n");
   EXPECT_EQ(parse_command_line(with({"--config", ini.path()}), {}).config.quadrature.steps, 7);
@@ -400,7 +414,7 @@ TEST(Options, EigenvaluesWithoutReorthogonalisation) {
   EXPECT_EQ(refused({"--true-residuals"}), "--true-residuals" + why);
   EXPECT_EQ(refused({"--true-residuals=false"}), "");
   EXPECT_EQ(refused({"--eigenvectors", "v.h5"}), "--eigenvectors" + why);
-  EXPECT_EQ(refused({"--block", "2"}), "--block above 1" + why);
+  EXPECT_EQ(refused({"--block", "2"}), "--block-size above 1" + why);
   EXPECT_EQ(refused({"--max-basis", "99"}), "--max-basis" + why);
   EXPECT_EQ(refused({"--trace-method", "deflated"}),
             "--trace-method deflated needs --reorthogonalization full; without it, hutchinson");
@@ -420,9 +434,9 @@ TEST(Options, PowerIterationAsksForMagnitudes) {
             "--method power finds the largest |eigenvalues|: ask with --magnitude, not --top and --bottom");
   EXPECT_EQ(usage_error(with({"--method", "power"})), "--method power belongs to 'eigs', not to 'analyze'");
   EXPECT_EQ(usage_error(eigs({"--method", "power", "--block", "2"})),
-            "--block and --max-basis belong to --method lanczos");
+            "--block-size and --max-basis belong to --method lanczos");
   EXPECT_EQ(usage_error(eigs({"--method", "power", "--max-basis", "100"})),
-            "--block and --max-basis belong to --method lanczos");
+            "--block-size and --max-basis belong to --method lanczos");
   EXPECT_EQ(usage_error(eigs({"--method", "power", "--reorthogonalization", "none", "--eigenvectors", "v.h5"})), "");
   EXPECT_EQ(usage_error({"plan", "--for", "eigs", "--model", "m", "--data", "d", "--loss", "mse", "--method", "power"}),
             "");
@@ -438,9 +452,9 @@ TEST(Options, BasisAndBlockFitWhatIsWanted) {
   EXPECT_EQ(usage_error(with({"--max-steps", "1"})),
             "--max-steps 1 is too few: at least 2, or 0 for as many as are usual");
   EXPECT_EQ(usage_error(with({"--block", "201"})),
-            "--block 201 is more than --max-steps 200: a block takes a step for each of its vectors");
+            "--block-size 201 is more than --max-steps 200: a block takes a step for each of its vectors");
   EXPECT_EQ(usage_error(with({"--max-steps", "4", "--block", "5"})),
-            "--block 5 is more than --max-steps 4: a block takes a step for each of its vectors");
+            "--block-size 5 is more than --max-steps 4: a block takes a step for each of its vectors");
   EXPECT_EQ(usage_error(with({"--block", "1001"})), "--block 1001: expected an integer from 1 to 1000");
 }
 
@@ -499,11 +513,34 @@ TEST(Options, Accuracy) {
       "--trace-method hutchpp: expected deflated, hutchinson, hutch++, xtrace or xnystrace (did you mean 'hutch++'?)");
   const std::string help = help_text(Command::kAnalyze);
   for (const char* option :
-       {"--magnitude", "--method", "--block", "--max-basis", "--true-residuals", "--eigenvectors", "--trace-method",
-        "--layers", "--diagonal", "--rtol-trace", "--density-w1", "--confidence", "--max-hvps"})
+       {"--magnitude", "--method", "--block-size", "--max-basis", "--true-residuals", "--eigenvectors",
+        "--trace-method", "--layers", "--diagonal", "--rtol-trace", "--density-w1", "--confidence", "--max-hvps"})
     EXPECT_NE(help.find(option), std::string::npos) << option;
   EXPECT_NE(help.find("--layers=false"), std::string::npos);  // how to turn off what is on
   EXPECT_EQ(help.find("--force=false"), std::string::npos);
+}
+
+TEST(Options, Parts) {
+  const RunConfig c = parse_command_line(with({"--params", "a{1,2}", "--params", "b", "--exclude", "bias$", "--block",
+                                               "x=w{1,2}=.", "--block", "x=b", "--block", "4", "--block-hvps", "50"}),
+                                         {})
+                          .config;
+  using Pairs = std::vector<std::pair<std::string, std::string>>;
+  EXPECT_EQ(c.parts.params, (std::vector<std::string>{"a{1,2}", "b"}));
+  EXPECT_EQ(c.parts.exclude, std::vector<std::string>{"bias$"});
+  EXPECT_EQ(c.parts.blocks, (Pairs{{"x", "w{1,2}=."}, {"x", "b"}}));
+  EXPECT_EQ(c.parts.block_hvps, 50);
+  EXPECT_EQ(c.eigs.block, 4);  // a number says how many start vectors, as --block-size does
+  EXPECT_EQ(from_ini(to_ini(c), "config").parts.blocks, c.parts.blocks);
+  EXPECT_EQ(from_ini(to_ini(c), "config").eigs.block, 4);
+  EXPECT_EQ(parse_command_line(with({"--blocks", "per-module"}), {}).config.parts.grouping, ParameterGrouping::kModule);
+  EXPECT_EQ(usage_error(with({"--block", "weight"})), "--block weight: expected NAME=REGEX, got 'weight'");
+  EXPECT_EQ(usage_error(with({"--block", "a/b=c"})),
+            "--block a/b=c: a block's name must not hold a '/', nor be '.' or '..'");
+  EXPECT_EQ(usage_error(with({"--block", "a=c", "--blocks", "per-layer"})),
+            "--block and --blocks say twice what the blocks are: give one of them");
+  EXPECT_EQ(usage_error(with({"--blocks", "per-layer", "--reorthogonalization", "none"})),
+            "blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
 std::vector<std::string> with_loss(const std::string& loss, std::vector<std::string> more) {

@@ -77,7 +77,8 @@ TEST_P(RowsInUseOf, ProductsAndRandomVectorsAreThoseOfAllParameters) {
   auto world = MpiCommunicator::world();
   const auto data = [&] { return fixture.shard(whole, world->size(), world->rank()); };
   const at::Tensor v = fixture.flat(whole, at::kDouble, "v");
-  for (const ProductMode mode : {ProductMode::kKept, ProductMode::kAutograd}) {
+  for (const ProductMode mode :
+       {ProductMode::kKept, ProductMode::kRebuilt, ProductMode::kSegments, ProductMode::kAutograd}) {
     HessianOperator all(whole, data(), *world, options_for(fixture, mode));
     HessianOperator in_use(some, data(), *world, options_for(fixture, mode));
     const at::Tensor expected = product(all, v), found = product(in_use, entries_in_use(layout, v));

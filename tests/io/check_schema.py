@@ -3,6 +3,7 @@ second file is what hesspect writes of that result after it has read it."""
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -56,6 +57,20 @@ with h5py.File(path) as f:
         "symmetry": 2, "first_probe": 80, "density": 40, "trace": 5, "eigenvalues": 6, "residuals": 3, "surplus": 1,
         "total": 137}
 
+    summary, block = entry["block_summary"], entry["blocks/layer1.0 (a)"]
+    assert list(summary["name"].asstr()) == ["layer1.0 (a)", "b"] == sorted(entry["blocks"], reverse=True)
+    for name, values in {"parameters": [100, 4], "largest": [3, np.nan], "largest_error": [0.5, np.nan], "smallest": [-1, np.nan],
+                         "smallest_error": [0.25, np.nan], "trace": [50, 8], "trace_error": [2, 0], "mean": [0.5, 2],
+                         "mean_error": [0.02, 0], "js_distance": [[0, 0.75], [0.75, 0]]}.items():
+        np.testing.assert_array_equal(summary[name], values, err_msg=name)
+    for name, value in {"rest_parameters": 90, "norm_sq": 16, "norm_sq_error": 2, "off_block_share": 0.25, "off_block_share_error": 0.125,
+                        "js_distance_mean": 0.75, "js_sigma": 0.03125}.items():
+        assert summary[name][()] == value, name
+    assert block["norm_sq"][()] == 9 and block["products"][()] == 120 and block["seconds"][()] == 0.5
+    assert list(block["tensors"].asstr()) == ["a.weight", "a.bias"] and list(entry["blocks/b"]) == [
+        "norm_sq", "norm_sq_error", "parameters", "products", "seconds", "tensors", "trace"]
+    assert list(entry["process/selected"].asstr()) == ["a.weight", "a.bias"] and entry["diagnostics/n_model_parameters"][()] == 1000
+
     process = entry["process"]
     assert process.attrs["NX_class"] == "NXprocess" and process["program"].asstr()[()] == "hesspect"
     assert list(process["argv"].asstr()) == ["hesspect", "analyze", "--model", "modèle.pt2"]
@@ -87,6 +102,9 @@ with h5py.File(path) as f:
     # and nothing but what the schema names, as it names it
     found = {}
     entry.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
+    for name in [name for name in found if name.startswith("blocks/b/")]:  # it has not all that the other has
+        del found[name]
+    found = {re.sub("^blocks/[^/]+/", "blocks/<name>/", name): item for name, item in found.items()}
     beside = {"start_time", "end_time", *(name for name in found if name.rpartition("/")[2] == "title")}
     schema = {field["path"]: field for field in json.loads((PYTHON / "hesspect/schema.json").read_text())}
     assert found.keys() - beside == schema.keys(), found.keys() - beside ^ schema.keys()
@@ -98,11 +116,12 @@ with h5py.File(path) as f:
         for number, axis in enumerate(field["shape"]):
             coordinate = f"{Path(name).parent}/{axis}"
             if coordinate in found and coordinate != name:
-                assert item.dims[number][0].name == f"/entry/{coordinate}", name
+                assert item.dims[number][0].name == found[coordinate].name, name
 
     with h5py.File(sys.argv[2]) as again:
         for name, item in found.items():
-            np.testing.assert_array_equal(again[f"entry/{name}"][()], item[()], err_msg=name)
+            np.testing.assert_array_equal(again[item.name][()], item[()], err_msg=name)
+        assert again["entry/blocks/b/trace/method"].asstr()[()] == "exact"
 
     # the package's reader sees the same numbers
     sys.path.insert(0, str(PYTHON))
@@ -114,6 +133,9 @@ with h5py.File(path) as f:
     assert read.which == ("top", "top", "bottom") and read.eigenvalue_errors[2] == 4e-8 and read.true_residuals[0] == 2e-9
     assert read.trace_half_width == 0.9 and read.trace_sample.mean() == read.trace and read.trace_converged is False
     assert read.w1 == 0.75 and read.band == "jackknife" and read.cumulative_upper[1] == 1 and read.density_converged is False
+    assert read.block_name == ("layer1.0 (a)", "b") and read.off_block_share == 0.25 and read.js_distance[0, 1] == 0.75
+    assert read.blocks["layer1.0 (a)"]["eigenvalues/eigenvalue"][1] == -1 and read.blocks["b"]["trace/value"] == 8
+    assert "density/density" not in read.blocks["b"]
     for name in ("peak_memory_bytes", "peak_device_bytes", "groups", "data_ranks", "lock_step", "basis_bytes",
                  "micro_batches", "kept_graphs", "messages_per_step", "message_bytes_per_step", "starts",
                  "forecast_memory_bytes", "forecast_seconds", "forecast_hvp_seconds", "gradient_seconds",
@@ -127,7 +149,7 @@ if importlib.util.find_spec("silx"):
         plot = nxdata.get_default(f)
         assert plot is not None and plot.is_valid and plot.is_curve and plot.signal.name == "/entry/density/density"
         assert plot.plot_style.signal_scale_type == "log" and plot.errors is not None
-        for group in ("eigenvalues", "quadrature", "cumulative", "layers"):
+        for group in ("eigenvalues", "quadrature", "cumulative", "layers", "block_summary"):
             assert nxdata.NXdata(f["entry"][group]).is_valid, group
         assert len(nxdata.NXdata(f["entry/cumulative"]).auxiliary_signals) == 2
 

@@ -80,6 +80,40 @@ CumulativeDensity sample_cumulative() {
   return c;
 }
 
+BlocksResult sample_blocks() {
+  BlockResult a;
+  a.name = "layer1.0 (a)";
+  a.parameters = 100;
+  a.tensors = {"a.weight", "a.bias"};
+  EigenResult e;
+  e.top = {{3, 1e-9, 2e-9, 0.5, true}};
+  e.bottom = {{-1, 1e-9, 2e-9, 0.25, true}};
+  a.eigenvalues = e;
+  a.trace = TraceEstimate{50, 2, 3, 0.9, 6, 6, 40, 7, "deflated", true};
+  a.norm_sq = {9, 1};
+  a.cumulative = sample_cumulative();
+  a.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 0.2}, {0, 0.01, 0.02}, 0.25};
+  ProbeQuadrature q;
+  q.alpha = q.ritz = {7};
+  q.weight = {1};
+  a.quadrature = {q};
+  a.products = 120;
+  a.product_s = 0.5;
+  BlockResult b;  // of 'trace'
+  b.name = "b";
+  b.parameters = 4;
+  b.trace = TraceEstimate{8, 0, 0, 0.9, 0, 0, 8, 4, "exact", true};
+  BlocksResult blocks;
+  blocks.each = {a, b};
+  blocks.rest = 90;
+  blocks.norm_sq = {16, 2};
+  blocks.off_block_share = {0.25, 0.125};
+  blocks.js_distance = {{0, 0.75}, {0.75, 0}};
+  blocks.js_mean = 0.75;
+  blocks.js_sigma = 0.03125;
+  return blocks;
+}
+
 RunResult sample() {
   RunResult r;
   r.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 1e-300}, {0, 0.01, 0.02}, 0.25};
@@ -114,6 +148,9 @@ RunResult sample() {
   b.norm_sq = 194;
   b.breakdown = true;
   r.quadrature = {a, b};
+  r.blocks = sample_blocks();
+  r.process.selected = {"a.weight", "a.bias"};
+  r.diagnostics.model_parameters = 1000;
   r.process.command = "analyze";
   r.process.argv = {"hesspect", "analyze", "--model", "modèle.pt2"};
   r.process.config = "seed = 1\n";

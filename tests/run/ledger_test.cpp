@@ -58,13 +58,23 @@ LedgerState sample(std::int64_t products = 7) {
   s.finished = {a, b};
   s.samples = {{9, -1.0 / 3, 5e-324, {}}, {std::int64_t{1} << 62, -0.0, std::nan("2"), {1.0 / 7}}};
   s.deflated = {{4, 1.0 / 9, 0.7, {std::nan("")}}};
-  s.deflation = DeflationState{17, 2.0 / 3, {0.1, -std::numeric_limits<double>::infinity()}};
+  s.deflation = DeflationState{17, 2.0 / 3, 1.0 / 13, {0.1, -std::numeric_limits<double>::infinity()}};
   s.trace = TraceEstimate{1.0 / 11, std::nan(""), 0.1, 0.95, 12, 30, 0.2, 6, "xtrace", false};
   s.eigenvalues = EigenResult{};
   s.eigenvalues->magnitude = {{-7, 0.1, 0.2, 0.3, true}};
   s.eigenvalues->thick_restarts = 2;
   s.eigenvalues->method = "block lanczos";
   s.eigenvalues->converged = true;
+  FinishedBlock block{"layer1.0", {}, 0.25};
+  block.analysis.quadratures = {a.quadrature};
+  block.analysis.eigenvalues = e;
+  block.analysis.samples = {{4, 1.0 / 9, 0.7, {}}};
+  block.analysis.captured = 1.0 / 7;
+  block.analysis.captured_sq = 5e-324;
+  block.analysis.deflated = 20;
+  block.analysis.all_found = true;
+  block.analysis.products = 33;
+  s.blocks = {block};
   s.symmetry_error = -std::nan("");
   s.curvature_scale = 1.0 / 3;
   s.products = products;
@@ -255,7 +265,7 @@ TEST(Ledger, ThePrefixGrowsWithoutGaps) {
   for (const std::int64_t i : {0, 1, 3}) ledger.add(TraceSample{trace_probe(i), 1, 1, {}});
   for (const std::int64_t i : {0, 3}) ledger.add(DeflatedSample{trace_probe(i), 0.5 + static_cast<double>(i), 1, {}});
   EXPECT_TRUE(ledger.prefix().samples.empty());  // none counts before the space is known
-  ledger.set_deflation({10, 2.5, {}});
+  ledger.set_deflation({10, 2.5, 0, {}});
   ASSERT_EQ(ledger.prefix().samples.size(), 1U);
   ledger.add(DeflatedSample{trace_probe(1), 0.25, 1, {}});
   ASSERT_EQ(ledger.prefix().samples.size(), 2U);
@@ -263,7 +273,7 @@ TEST(Ledger, ThePrefixGrowsWithoutGaps) {
   ASSERT_EQ(ledger.prefix().samples.size(), 4U);
   EXPECT_EQ(ledger.prefix().samples[3].quadratic_form, 3.5);
   // Another space makes all corrections void.
-  ledger.set_deflation({11, 2.5, {}});
+  ledger.set_deflation({11, 2.5, 0, {}});
   EXPECT_TRUE(ledger.prefix().samples.empty());
   EXPECT_EQ(ledger.prefix().generation, 1);
   EXPECT_EQ(ledger.deflated(trace_probe(0)), nullptr);

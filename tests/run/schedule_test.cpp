@@ -21,7 +21,7 @@ struct Wish {
   std::optional<TraceMethod> trace = TraceMethod::kDeflated;
   double rtol = 0.02, w1 = 0;
   std::int64_t probes = 1, steps = 20, max_products = 0;
-  bool diagonal = false, block = false;
+  bool diagonal = false, block = false, parts = false;
 };
 
 Goals goals_for(const Wish& wish) {
@@ -40,6 +40,11 @@ Goals goals_for(const Wish& wish) {
   if (wish.block) {
     goals.eigen = EigenGoal{};
     goals.eigen->solver = EigenSolver::kBlock;
+  }
+  if (wish.parts) {
+    goals.blocks = BlocksGoal{};
+    for (std::int64_t i = 0; i < 5; ++i)
+      goals.blocks->parts.push_back({std::to_string(i), {{100 * i, 101 * i + 1}}, {}});
   }
   return goals;
 }
@@ -104,7 +109,8 @@ class World {
 
   Ledger ledger;
   std::int64_t products = 0;
-  ProductRange first_range;  // what was expected at first
+  std::vector<std::int64_t> blocks;  // in the order of their ends
+  ProductRange first_range;          // what was expected at first
 
  private:
   void take(std::int64_t probe) { ledger.add(TraceSample{probe, 100 + noise(probe), 2, {}}); }
@@ -133,7 +139,14 @@ class World {
                           },
                           [&](const SolveEigen&) { ledger.set_eigenvalues({}); },
                           [&](const EstimateTrace&) { ledger.set_trace({}); },
-                          [&](const WriteDiagonal&) { ledger.set_diagonal_written(); }, [](const auto&) {}},
+                          [&](const WriteDiagonal&) { ledger.set_diagonal_written(); },
+                          [&](const AnalyseBlock& block) {
+                            const Part& part = goals_.blocks->parts.at(static_cast<std::size_t>(block.part));
+                            EXPECT_EQ(ledger.block(part.name), nullptr);
+                            blocks.push_back(block.part);
+                            ledger.add(FinishedBlock{part.name, {}, 0});
+                          },
+                          [](const auto&) {}},
                task);
     ledger.set_tally(0, {products, 0, 0});
   }
@@ -157,7 +170,7 @@ class World {
   void deflate(std::size_t group) {
     if (!goals_.deflates()) return;
     EXPECT_EQ(group, 0U);
-    ledger.set_deflation({19, 90, {}});
+    ledger.set_deflation({19, 90, 0, {}});
   }
 
   const Goals goals_;
@@ -182,7 +195,7 @@ std::vector<Wish> wishes() {
           wish.probes = probes;
           all.push_back(wish);
           wish.max_products = 120;
-          wish.block = true;
+          wish.block = wish.parts = true;
           all.push_back(wish);
           if (trace == TraceMethod::kDeflated || trace == TraceMethod::kHutchinson) {
             wish.diagonal = true;
@@ -204,6 +217,8 @@ TEST(Schedule, EndsAndDependsOnNoGroups) {
     if (wish.max_products > 0) {
       EXPECT_LE(one.products, wish.max_products);
     }
+    // The largest first; and with blocks or without, the whole's work is the same.
+    EXPECT_EQ(one.blocks, wish.parts ? (std::vector<std::int64_t>{4, 3, 2, 1, 0}) : std::vector<std::int64_t>());
     const auto samples = one.samples_used();
     several += samples.size() > 4;
     for (int groups = 2; groups <= 4; ++groups)
@@ -212,6 +227,7 @@ TEST(Schedule, EndsAndDependsOnNoGroups) {
         many.run();
         if (HasFatalFailure()) return;
         EXPECT_EQ(many.runs_used(), one.runs_used());
+        EXPECT_EQ(many.blocks.size(), one.blocks.size());
         if (wish.max_products == 0) {
           EXPECT_EQ(many.samples_used(), samples);
         }

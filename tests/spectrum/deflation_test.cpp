@@ -47,6 +47,8 @@ void expect_as_dense(const at::Tensor& a, testing::DenseOperator& op, const Lanc
   const at::Tensor left = p.matmul(a).matmul(p);
   const at::Tensor rest = a.diagonal() - left.diagonal();
   EXPECT_NEAR(deflation.captured(), rest.sum().item<double>(), 1e-10);
+  const double whole_sq = a.square().sum().item<double>();
+  EXPECT_NEAR(deflation.captured_sq(), whole_sq - left.square().sum().item<double>(), 1e-11 * whole_sq);
   EXPECT_TRUE(at::allclose(deflation.captured_diagonal(), rest, 0, 1e-11));
   const std::vector<double> layers = over_layers(rest);
   for (std::size_t l = 0; l < layers.size(); ++l) EXPECT_NEAR(deflation.captured_layers()[l], layers[l], 1e-10);

@@ -13,6 +13,7 @@
 #include "hesspect/core/element_type.h"
 #include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
+#include "hesspect/core/parameter_grouping.h"
 #include "hesspect/core/product_mode.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/core/reduction.h"
@@ -95,6 +96,16 @@ struct LossConfig {
 struct CurvatureConfig {
   Curvature curvature = Curvature::kHessian;
   FisherUnit fisher_unit = FisherUnit::kTerm;  // empirical_fisher
+};
+
+/// Of which parameters, and of which of them apart. Regular expressions on parameters' names.
+struct PartsConfig {
+  std::vector<std::string> params, exclude;                 // none: all parameters
+  std::vector<std::pair<std::string, std::string>> blocks;  // name -> expression
+  ParameterGrouping grouping = ParameterGrouping::kNone;    // of blocks
+  std::int64_t block_hvps = 200;                            // products with each block, at most
+  bool chooses() const { return !params.empty() || !exclude.empty(); }
+  bool wants_blocks() const { return !blocks.empty() || grouping != ParameterGrouping::kNone; }
 };
 
 struct EigsConfig {
@@ -228,6 +239,7 @@ struct RunConfig {
   DataConfig data;
   LossConfig loss;
   CurvatureConfig curvature;
+  PartsConfig parts;
   EigsConfig eigs;
   TraceConfig trace;
   AccuracyConfig accuracy;

@@ -27,6 +27,7 @@
 namespace hesspect {
 
 struct OperatorParts;  // of room curvature alone
+struct Part;           // hesspect/curvature/parts.h
 struct OpSeconds;      // hesspect/tangent/tangent_program.h
 struct WarmProducts;   // what measure_batch_cost leaves
 
@@ -94,6 +95,11 @@ class HessianOperator final : public LinearOperator {
   void apply(const at::Tensor& x_local, at::Tensor& y_local) override;
   /// Takes room for 2 K vectors of shard().padded() entries at the first call with K vectors, and keeps it.
   void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) override;
+
+  /// y_i := H_pp x_i, H_pp the diagonal block of a part (PartOperator has it as an operator of its own). Vectors are
+  /// the part's, cut over the ranks as Shard::of(part.size(), ranks, rank) says. Tangents flow only where the part's
+  /// parameters lead, and what is kept between products serves these too. No part of stats(). Collective.
+  void apply_part(const Part& part, std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local);
 
   /// Takes products in another precision from here on: what is kept is made again. Collective.
   void set_precision(MatrixPrecision precision);

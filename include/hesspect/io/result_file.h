@@ -15,6 +15,7 @@
 #include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
+#include "hesspect/io/block_result.h"
 #include "hesspect/spectrum/estimates.h"
 #include "hesspect/spectrum/landscape.h"
 #include "hesspect/spectrum/sharpness.h"
@@ -41,6 +42,7 @@ struct ProcessInfo {
   std::string weights_format;
   std::vector<std::string> weights_changes;      // what was done to make their names fit, a sentence each
   std::vector<std::string> weights_not_covered;  // names that kept what the model had
+  std::vector<std::string> selected;             // parameter tensors, where --params or --exclude chose
   std::int64_t ranks = 1;
   std::int64_t threads = 1;  // a rank
   std::string dtype, device, distribution, curvature, loss_kind;
@@ -63,8 +65,9 @@ struct Diagnostics {
   double elapsed_s = 0;           // of the whole run
   double loss = 0;                // mean over all terms
   double gradient_norm = 0;
-  std::int64_t parameters = 0;  // n, tied ones once
-  /// Of them, those that vectors hold: the others are in rows of tables that the data don't use. 0: not written
+  std::int64_t parameters = 0;        // n, tied ones once: of those selected
+  std::int64_t model_parameters = 0;  // all that the model has to train
+  /// Of `parameters`, those that vectors hold: the others are in rows of tables that the data don't use. 0: not written
   /// (older).
   std::int64_t parameters_in_use = 0;
   std::vector<std::string> rows_in_use;  // tables of which rows were left out: "name: 12 of 1,000 rows"
@@ -113,6 +116,7 @@ struct RunResult {
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
   std::optional<InputSharpness> inputs;
+  std::optional<BlocksResult> blocks;
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;

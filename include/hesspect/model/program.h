@@ -129,6 +129,10 @@ class Program {
   void require_data() const;
   /// Gives what is lacking() made-up values, so that time and memory can be measured.
   void use_stand_ins();
+  /// Holds all but the chosen parameters fixed: they are constants from here on, and layout() has the chosen alone.
+  /// After overlay and use_stand_ins, before anything takes the parameters.
+  /// @param chosen  for each entry of layout(), one at least
+  void select_parameters(const std::vector<bool>& chosen);
   /// Checks that frozen weights are finite. @throws InputError naming the first parameter or buffer with NaN or
   /// infinity
   void check_finite() const;

@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "hesspect/config/options.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/random_probe.h"
+#include "hesspect/curvature/parts.h"
 #include "hesspect/plan/plan.h"
 #include "hesspect/spectrum/trace.h"
 
@@ -57,6 +59,15 @@ struct DensityGoal {
   double sigma = 0;  // of the kernel; 0: chosen
 };
 
+/// Diagonal blocks of the matrix, each with an analysis of its own (hesspect/spectrum/analysis.h).
+struct BlocksGoal {
+  std::vector<Part> parts;
+  std::int64_t max_products = 0;   // of each
+  std::int64_t rest = 0;           // entries in none of them
+  std::string overlap;             // a tensor that is in two of them; "": none is
+  std::string off_block_obstacle;  // why their share of ‖H‖²_F can't be told; "": it can
+};
+
 struct Goals {
   Command command = Command::kAnalyze;
   std::int64_t n = 0;      // entries of a vector: parameters in use
@@ -81,6 +92,7 @@ struct Goals {
   std::optional<EigenGoal> eigen;
   std::optional<TraceGoal> trace;
   std::optional<DensityGoal> density;
+  std::optional<BlocksGoal> blocks;  // set_blocks
 
   /// Of all parameters, those in use.
   double share_in_use() const { return static_cast<double>(n) / (static_cast<double>(n) + static_cast<double>(zeros)); }
@@ -100,6 +112,9 @@ struct Goals {
 /// @param n        parameters in use
 /// @throws UsageError where --max-hvps is too few for what the command cannot do with fewer
 Goals goals_of(Command command, const RunConfig& config, std::int64_t n);
+
+/// Asks for blocks too. The share of ‖H‖²_F off them is from the trace's samples, of which a few more are taken then.
+void set_blocks(Goals& goals, std::vector<Part> parts, const ParameterLayout& layout, std::int64_t max_products);
 
 /// Takes into account what the precision of products was found to change: twice that, for it is one measurement.
 void set_precision(Goals& goals, const PrecisionEffect& effect);

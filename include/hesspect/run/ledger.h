@@ -12,6 +12,7 @@
 #include "hesspect/io/result_file.h"
 #include "hesspect/plan/plan.h"
 #include "hesspect/run/goals.h"
+#include "hesspect/spectrum/analysis.h"
 #include "hesspect/spectrum/estimates.h"
 
 namespace hesspect {
@@ -22,10 +23,18 @@ struct FinishedProbe {
   std::optional<EigenResult> eigenvalues;  // of probe 0's run
 };
 
+/// A diagonal block that has been analysed.
+struct FinishedBlock {
+  std::string name;
+  Analysis analysis;
+  double product_s = 0;  // wall time inside its products
+};
+
 /// The Krylov space that the trace's samples are corrected by.
 struct DeflationState {
   std::int64_t rank = 0;
   double captured = 0;         // of the trace
+  double captured_sq = 0;      // of the matrix's squared norm
   std::vector<double> layers;  // of each layer's
 };
 
@@ -60,6 +69,7 @@ struct LedgerState {
   std::optional<DeflationState> deflation;
   std::optional<TraceEstimate> trace;      // of a method that chooses its own vectors
   std::optional<EigenResult> eigenvalues;  // of a block or power run
+  std::vector<FinishedBlock> blocks;
   double symmetry_error = 0;
   double curvature_scale = 0;  // mean of ‖Hz‖ / ‖z‖ over the symmetry check's products; 0: not checked yet
   std::int64_t products = 0;   // Hessian-vector products so far, all groups
@@ -112,6 +122,7 @@ class Ledger {
   void set_deflation(DeflationState deflation);
   void set_trace(TraceEstimate trace);
   void set_eigenvalues(EigenResult eigenvalues);
+  void add(FinishedBlock block) { state_.blocks.push_back(std::move(block)); }
   void set_symmetry(double error, double curvature_scale);
   void set_sources(std::vector<SourceFile> model, std::vector<SourceFile> weights, std::vector<SourceFile> data);
   void set_tally(int group, const Tally& tally);
@@ -127,6 +138,8 @@ class Ledger {
   const std::optional<DeflationState>& deflation() const { return state_.deflation; }
   const std::optional<TraceEstimate>& trace() const { return state_.trace; }
   const std::optional<EigenResult>& eigenvalues() const { return state_.eigenvalues; }
+  /// nullptr where it is not finished.
+  const FinishedBlock* block(const std::string& name) const;
   /// Group 0 holds probe 0's basis, in this start.
   bool has_basis() const { return has_basis_; }
   bool diagonal_written() const { return diagonal_written_; }

@@ -46,6 +46,8 @@ class KrylovDeflation {
   std::int64_t rank() const { return rank_; }
   /// tr(VᵀHV), of the rows as they are stored.
   double captured() const { return captured_; }
+  /// What the space knows of ‖H‖²_F = ‖VᵀHV‖²_F + 2 ‖PHV‖²_F + ‖PHP‖²_F: the first two, by T alone.
+  double captured_sq() const;
   /// [layers] diag(V T_V Vᵀ) + 2 diag(q_r (Vt)ᵀ), summed over each layer.
   const std::vector<double>& captured_layers() const { return layers_; }
 

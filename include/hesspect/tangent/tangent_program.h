@@ -108,7 +108,9 @@ class Sweeps {
   /// @return the sum of terms
   double add_gradient(const std::vector<at::Tensor>& sums, const Cuts& cuts = {});
   /// products += H v for K vectors.
-  /// @param v, products  [K, shape] for each parameter
+  /// @param v, products  [K, shape] for each parameter. Where both of a parameter are undefined, v is zero there and
+  /// the
+  ///                     product is not wanted: sweeps pass over what lies before the first defined one, both ways
   /// @param cuts         where nothing is kept
   void add_products(const std::vector<at::Tensor>& v, const std::vector<at::Tensor>& products,
                     bool gauss_newton = false, const Cuts& cuts = {});

@@ -1,0 +1,50 @@
+// Parts of a model: some entries of the flat vector of its parameters, and how they are chosen by name.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "hesspect/core/parameter_grouping.h"
+#include "hesspect/model/parameter_layout.h"
+
+namespace hesspect {
+
+struct IndexRange {
+  std::int64_t begin = 0, end = 0;
+  std::int64_t size() const { return end - begin; }
+};
+
+/// Entry i of a part's vectors is the i-th entry of its ranges, in order.
+struct Part {
+  std::string name;
+  std::vector<IndexRange> ranges;    // of the flat vector: ascending, none empty, none touching the next
+  std::vector<std::string> tensors;  // names of the parameter tensors that it has entries of
+  std::int64_t size() const;
+};
+
+/// Which of the layout's tensors any of the regular expressions (ECMAScript) finds in its name or an alias.
+/// @param option  for messages
+/// @throws UsageError for one that is no regular expression; InputError for one that finds nothing, with near names
+std::vector<bool> matching(const ParameterLayout& layout, const std::string& option,
+                           const std::vector<std::string>& patterns);
+
+/// The part of whole tensors. @param chosen  [tensors]
+Part part_of(const ParameterLayout& layout, std::string name, const std::vector<bool>& chosen);
+
+/// One part for each name, of the tensors that its expressions find. @throws as matching
+std::vector<Part> named_parts(const ParameterLayout& layout,
+                              const std::vector<std::pair<std::string, std::string>>& patterns);
+
+/// Parts that together are the whole, each with the name of what it stands for. Of a tied weight its first name counts.
+///
+/// A module is what stands before the last dot of a tensor's name. kModule groups them by their path's first components
+/// up to the first that ends in a digit ("layer1.0.conv1": "layer1"; "transformer.h.0.attn": "transformer.h.0"), and
+/// those without such a component as kLayer does.
+std::vector<Part> grouped_parts(const ParameterLayout& layout, ParameterGrouping grouping);
+
+/// Entries that are in no part. @param overlap  set to an entry's tensor that is in two of them; "" where none is
+std::int64_t count_outside(const ParameterLayout& layout, const std::vector<Part>& parts, std::string& overlap);
+
+}  // namespace hesspect
