@@ -132,10 +132,10 @@ class ResultWriter {
 };
 
 std::string default_plot(const RunResult& r) {
-  if (r.inputs) return "inputs";
   if (r.density) return "density";
   if (r.landscape) return "landscape";
   if (r.eigenvalues) return "eigenvalues";
+  if (r.inputs) return "inputs";
   return r.quadrature.empty() && !r.layers.empty() ? "layers" : "quadrature";
 }
 

@@ -114,6 +114,19 @@ BlocksResult sample_blocks() {
   return blocks;
 }
 
+InputSharpness sample_inputs() {
+  InputSharpness inputs;
+  inputs.variables = {"x", "embedding_1"};
+  inputs.dimensions = 12;
+  inputs.direction = "gradient";
+  inputs.most_products = 9;
+  inputs.confidence = 0.95;
+  inputs.rows = {{0, 0.5, 1.5, 2, 0.1, -3, 0.2, true, 0.25, 4}, InputRow{.row = 1}};
+  inputs.fragile = {inputs.rows[0]};
+  inputs.quantiles = {{0.5, {1, 0.5, 2}, {3, 2.5, 4}, {5, 4.5, 6}, {7, 6.5, 8}}};
+  return inputs;
+}
+
 RunResult sample() {
   RunResult r;
   r.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 1e-300}, {0, 0.01, 0.02}, 0.25};
@@ -170,6 +183,7 @@ RunResult sample() {
   r.diagnostics.widened_weights = {"w"};
   set_layout(r.diagnostics);
   r.process.run_id = "5eed";
+  r.inputs = sample_inputs();
   r.warnings = {"one", "two"};
   return r;
 }
@@ -272,17 +286,8 @@ TEST_F(ResultFile, TraceLayersAndCumulativeReadBackTheSame) {
 }
 
 TEST_F(ResultFile, InputsReadBackTheSame) {
-  RunResult r = sample();
-  InputSharpness inputs;
-  inputs.variables = {"x", "embedding_1"};
-  inputs.dimensions = 12;
-  inputs.direction = "gradient";
-  inputs.most_products = 9;
-  inputs.confidence = 0.95;
-  inputs.rows = {{0, 0.5, 1.5, 2, 0.1, -3, 0.2, true, 0.25, 4}, InputRow{.row = 1}};
-  inputs.fragile = {inputs.rows[0]};
-  inputs.quantiles = {{0.5, {1, 0.5, 2}, {3, 2.5, 4}, {5, 4.5, 6}, {7, 6.5, 8}}};
-  r.inputs = inputs;
+  const RunResult r = sample();
+  const InputSharpness inputs = sample_inputs();
   write_result(folder_ / "r.h5", r);
   const InputSharpness back = read_result(folder_ / "r.h5").inputs.value();
   EXPECT_EQ(back.variables, inputs.variables);
