@@ -142,6 +142,25 @@ std::vector<ComparedFigure> compared_layers(const std::vector<NamedResult>& resu
   return rows;
 }
 
+/// Each block's figures, of blocks and figures that all have.
+std::vector<ComparedFigure> compared_blocks(const std::vector<NamedResult>& results) {
+  std::vector<std::vector<Figure>> all;
+  for (const NamedResult& one : results) {
+    all.emplace_back();
+    for (const auto& block : block_figures(one.result)) std::ranges::copy(block, std::back_inserter(all.back()));
+  }
+  std::vector<ComparedFigure> rows;
+  for (const Figure& first : all.front()) {
+    if (!first.known()) continue;
+    std::vector<Figure> figures{first};
+    for (std::size_t i = 1; i < all.size(); ++i)
+      for (const Figure& other : all[i])
+        if (other.key == first.key && other.of == first.of && other.known()) figures.push_back(other);
+    if (figures.size() == all.size()) rows.push_back(side_by_side(figures));
+  }
+  return rows;
+}
+
 DensityDistance distance_between(const RunResult& a, const RunResult& b) {
   const CumulativeDensity &f = *a.cumulative, &g = *b.cumulative;
   DensityDistance distance;
@@ -218,6 +237,7 @@ Comparison compare(const std::vector<NamedResult>& results, const FigureOptions&
   }
   comparison.figures = compared_figures(results, options);
   comparison.layers = compared_layers(results);
+  comparison.blocks = compared_blocks(results);
   const bool densities = std::ranges::all_of(
       results, [](const NamedResult& one) { return one.result.cumulative && !one.result.cumulative->lambda.empty(); });
   if (densities)

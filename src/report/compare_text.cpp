@@ -101,6 +101,8 @@ std::string comparison_text(const Comparison& c) {
       why_no_grade() + ".\n";
   for (const ComparedFigure& row : c.figures) add_row(text, row);
   add_densities(text, c);
+  if (!c.blocks.empty()) text += "\nDiagonal blocks\n";
+  for (const ComparedFigure& row : c.blocks) add_row(text, row);
   add_compared_layers(text, c);
   return text;
 }
@@ -122,6 +124,7 @@ std::string comparison_json(const Comparison& c) {
     one.update(verdict_json(d.verdict));
     json["densities"].push_back(one);
   }
+  json["blocks"] = rows_json(c.blocks);
   json["layers"] = rows_json(c.layers);
   json["definitions"] = definitions_json();
   return json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

@@ -144,6 +144,20 @@ std::vector<Definition> made() {
       {"input_change", "Change of the input gradient", "‖∇ℓ(x+hz) − ∇ℓ(x)‖²", "(loss/input)²",
        "How much a row's gradient with respect to its inputs changes by a step of length h, as a quantile over rows.",
        "Moosavi-Dezfooli et al. 2019, arXiv:1811.09716 (CURE's regulariser)", "As the curvature in the inputs."},
+      {"off_block_share", "Share off the blocks", "‖H−D‖²/‖H‖²", "",
+       "How much of the squared Frobenius norm lies outside the diagonal blocks D that were asked for: 0 where these "
+       "are "
+       "all there is.",
+       "Samples of products; the picture of a block-diagonal Hessian: Zhang et al. 2024, arXiv:2402.16788",
+       "A Frobenius norm is made by the largest entries: a small share does not say that small eigenvalues are those "
+       "of "
+       "the blocks."},
+      {"js_distance", "Distance between blocks' spectra", "mean JS", "",
+       "The Jensen-Shannon distance between the densities of two blocks, from 0 (alike) to 1 (nothing in common), mean "
+       "over pairs.",
+       "Zhang et al. 2024, arXiv:2402.16788, who find it large in Transformers and small in CNNs",
+       "It depends on the kernel's width. That it explains why Adam beats gradient descent is an argument from "
+       "examples. Blocks of other sizes have other resolutions."},
       {"layer_trace", "Trace of a parameter tensor", "tr H_l", kCurvatureUnit,
        "The sum of the diagonal over one parameter tensor: all of these sum to the trace.",
        "Dong et al. 2020, arXiv:1911.03852; samples as for the trace",

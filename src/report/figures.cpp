@@ -312,7 +312,49 @@ void add_bulk(std::vector<Figure>& figures, const RunResult& r) {
   figures.push_back(bulk_exponent(*r.cumulative, r.diagnostics.parameters, edge, noise_floor(r)));
 }
 
+/// What the blocks are together.
+void add_block_figures(std::vector<Figure>& figures, const RunResult& r) {
+  if (!r.blocks) return;
+  Figure share = missing("off_block_share", r.blocks->off_block_obstacle);
+  share.value = r.blocks->off_block_share.value;
+  const double error = r.blocks->off_block_share.standard_error;
+  if (share.known() && std::isfinite(error)) {
+    const double width = normal_quantile(0.9) * error;
+    share.lower = std::max(0.0, share.value - width);
+    share.upper = std::min(1.0, share.value + width);
+    share.interval = "90 %, over samples";
+  }
+  share.note = std::to_string(r.blocks->each.size()) + " blocks";
+  figures.push_back(share);
+  Figure distance = missing("js_distance", std::isfinite(r.blocks->js_mean) ? "" : "the blocks have no densities");
+  distance.value = r.blocks->js_mean;
+  if (distance.known()) distance.note = "kernel of standard deviation " + format_number(r.blocks->js_sigma);
+  figures.push_back(distance);
+}
+
 }  // namespace
+
+std::vector<std::vector<Figure>> block_figures(const RunResult& r) {
+  std::vector<std::vector<Figure>> all;
+  if (!r.blocks) return all;
+  for (const BlockResult& block : r.blocks->each) {
+    RunResult alone;  // the block as a matrix of its own
+    alone.eigenvalues = block.eigenvalues;
+    alone.trace = block.trace;
+    alone.diagnostics.parameters = block.parameters;
+    alone.process.dtype = r.process.dtype;
+    std::vector<Figure> figures;
+    for (Figure& figure : figures_of(alone, {}))
+      for (const char* key : {"lambda_1", "lambda_min", "step_gd", "trace", "mean_eigenvalue"})
+        if (figure.key == key) {
+          figure.of = block.name;
+          figures.push_back(std::move(figure));
+          break;
+        }
+    all.push_back(std::move(figures));
+  }
+  return all;
+}
 
 double noise_floor(const RunResult& r) {
   double floor = kZeroWidth * largest_magnitude(r);
@@ -409,6 +451,7 @@ std::vector<Figure> figures_of(const RunResult& r, const FigureOptions& options)
   // A result of another command has nothing of a spectrum, and need not say so of each.
   if (!r.eigenvalues && !r.trace && !r.cumulative && (r.sharpness || r.inputs || r.landscape)) figures.clear();
   for (Figure& measured : measured_figures(r)) figures.push_back(std::move(measured));
+  add_block_figures(figures, r);
   check_finite(figures);
   return figures;
 }

@@ -100,6 +100,31 @@ std::string layer_table(const RunResult& r) {
          table(heads({"tensor", "entries", "trace", "interval", "mean of the diagonal"}), rows) + "</details>";
 }
 
+std::string block_table(const RunResult& r) {
+  const auto blocks = block_figures(r);
+  if (blocks.empty()) return "";
+  std::string rows;
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    std::string row = element("td", escaped(r.blocks->each[b].name)) +
+                      element("td", format_count(r.blocks->each[b].parameters), "number");
+    for (const Figure& figure : blocks[b])
+      row += element("td",
+                     figure.known()
+                         ? value_html(figure) +
+                               (figure.has_interval() ? "<br>" + element("span", interval_html(figure), "soft") : "")
+                         : "–",
+                     "number");
+    rows += element("tr", row);
+  }
+  return element("h3", "Diagonal blocks") +
+         element(
+             "p",
+             escaped("Each block is the curvature with respect to its own parameters alone, the others held fixed: its "
+                     "largest eigenvalue is at most that of the whole."),
+             "soft") +
+         table(heads({"block", "parameters", "λ₁", "λₙ", "largest stable step", "trace", "mean eigenvalue"}), rows);
+}
+
 std::string picture(const std::string& svg, const std::string& title, const std::string& caption) {
   if (svg.empty()) return "";
   return element("figure", element("b", escaped(title)) + svg + element("figcaption", escaped(caption)));
@@ -121,6 +146,8 @@ std::string pictures(const RunResult& r) {
   if (!layers.empty())
     text += picture(layers, "Traces of parameter tensors",
                     r.layers.size() > 40 ? "The 40 of largest trace, in the model's order." : "In the model's order.");
+  text += picture(block_chart(r), "How unlike the blocks' spectra are",
+                  "Jensen-Shannon distance between the densities of two blocks: the darker, the less alike.");
   if (r.landscape)
     text += picture(landscape_chart(r), "The loss around the parameters",
                     r.landscape->directions.size() > 1
@@ -152,7 +179,7 @@ std::string section(const NamedResult& named, const FigureOptions& options) {
   std::string rows;
   for (const Figure& figure : figures) rows += figure_row(figure);
   text += table(heads({"figure", "", "value", "interval", "the interval is"}), rows);
-  return element("section", text + layer_table(r));
+  return element("section", text + block_table(r) + layer_table(r));
 }
 
 std::string items(const std::vector<std::string>& sentences) {

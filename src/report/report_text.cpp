@@ -53,6 +53,14 @@ void add_figures(std::string& text, const RunResult& r, const FigureOptions& opt
   }
 }
 
+void add_blocks_listed(std::string& text, const RunResult& r) {
+  for (const auto& block : block_figures(r)) {
+    text += "\n  block " + one_line(block.front().of) + "\n";
+    for (const Figure& figure : block)
+      if (figure.known()) text += "    " + padded(definition_of(figure.key).name, 44) + " " + value_text(figure) + "\n";
+  }
+}
+
 void add_layers_listed(std::string& text, const RunResult& r) {
   const std::vector<Figure> layers = layer_figures(r);
   if (layers.empty()) return;
@@ -104,6 +112,15 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
     layer["size"] = r.layers[l].size;
     layer["mean"] = number_json(r.layers[l].mean().value);
     json["layers"].push_back(layer);
+  }
+  json["blocks"] = nlohmann::ordered_json::array();
+  const auto blocks = block_figures(r);
+  for (std::size_t b = 0; b < blocks.size(); ++b) {
+    nlohmann::ordered_json block{{"name", one_line(r.blocks->each[b].name)},
+                                 {"n_parameters", r.blocks->each[b].parameters}};
+    block["figures"] = nlohmann::ordered_json::array();
+    for (const Figure& figure : blocks[b]) block["figures"].push_back(figure_json(figure));
+    json["blocks"].push_back(block);
   }
   if (r.landscape) json["landscape"] = landscape_json(*r.landscape);
   return json;
@@ -176,6 +193,7 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
     for (const std::string& warning : r.warnings) text += "  warning: " + one_line(warning) + "\n";
     text += "\n";
     add_figures(text, r, options);
+    add_blocks_listed(text, r);
     add_layers_listed(text, r);
     if (r.landscape)
       for (const auto& [name, value] : landscape_lines(*r.landscape))

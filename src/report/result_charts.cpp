@@ -164,6 +164,16 @@ std::string layer_chart(const RunResult& r) {
                    "trace of the tensor's diagonal block  [loss/parameter²]");
 }
 
+std::string block_chart(const RunResult& r) {
+  if (!r.blocks || !std::isfinite(r.blocks->js_mean)) return "";
+  std::vector<std::string> names;
+  for (const BlockResult& block : r.blocks->each) names.push_back(block.name);
+  std::vector<double> values;
+  for (const auto& row : r.blocks->js_distance) values.insert(values.end(), row.begin(), row.end());
+  if (names.size() < 2 || values.size() != names.size() * names.size()) return "";
+  return heat_chart("Distances between blocks' densities", names, names, values);
+}
+
 std::string dimension_chart(const RunResult& r) {
   if (r.quadrature.empty() || !r.cumulative || r.diagnostics.parameters < 1) return "";
   const double top = r.cumulative->range_hi;

@@ -117,6 +117,24 @@ class Reporting(Case):
         layers = report["results"][0]["layers"]
         self.assertAlmostEqual(sum(layer["value"] for layer in layers), f["trace"]["value"], delta=1e-6 * abs(f["trace"]["value"]))
 
+    def test_blocks_against_those_of_the_dense_hessian(self):
+        """A block's eigenvalues, and that nothing but its own parameters is in them."""
+        blocked = self.run_of("mlp_ce", "cross_entropy", "blocks.h5", blocks="per-tensor", rtol_eigs=1e-9)
+        with h5py.File(FIXTURES / "mlp_ce.ref.h5") as file:
+            dense = file["f64/dense_hessian"][()]
+        with h5py.File(blocked) as file:
+            sizes = file["entry/layers/size"][()]
+        blocks = self.report(blocked)["results"][0]["blocks"]
+        self.assertEqual([block["n_parameters"] for block in blocks], list(sizes))
+        for block, end, size in zip(blocks, np.cumsum(sizes), sizes):
+            exact = np.linalg.eigvalsh(dense[end - size : end, end - size : end])
+            figures = {figure["key"]: figure for figure in block["figures"]}
+            self.assertAlmostEqual(figures["lambda_1"]["value"], exact[-1], delta=1e-7 * abs(exact[-1]))
+            self.assertAlmostEqual(figures["step_gd"]["value"], 2 / exact[-1], delta=1e-7 / abs(exact[-1]))
+        _, page = self.page(blocked)
+        self.assertIn("Diagonal blocks", page)
+        self.assertEqual(Page(page).wrong, [])
+
     def test_two_halves_tell_of_the_data(self):
         report = self.report(self.ce, self.half)
         self.assertIn("same weights on other rows", report["data_error"][0])

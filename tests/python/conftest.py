@@ -99,3 +99,16 @@ def write_landscape(path, directions=1):
         group["valid_below"], group["valid_above"] = np.full(directions, 0.3), np.full(directions, 0.3)
         group["tolerance"], group["loss_at_start"] = 0.1, 0.5
     return path
+
+
+def write_blocks(path):
+    """A result with three blocks, the last of which has no eigenvalues."""
+    write_result(path, layout=2)
+    with h5py.File(path, "r+") as f:
+        group = f.create_group("entry/block_summary")
+        group["name"], group["parameters"] = ["embed", "layer.0", "head"], np.array([100, 50, 10])
+        group["largest"], group["largest_error"] = np.array([3.0, 12.0, np.nan]), np.array([1e-3, 1e-3, np.nan])
+        group["mean"], group["mean_error"] = np.array([0.1, 0.5, 0.01]), np.array([0.01, 0.02, np.nan])
+        group["js_distance"] = np.array([[0, 0.4, 0.9], [0.4, 0, 0.7], [0.9, 0.7, 0]])
+        group["js_distance_mean"] = 2 / 3
+    return path

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import hesspect
-from conftest import write_landscape, write_result
+from conftest import write_blocks, write_landscape, write_result
 from hesspect import plot
 from hesspect.theme import THEMES
 
@@ -145,3 +145,14 @@ def test_a_landscape_beside_its_quadratic_model(tmp_path, capsys):
     capsys.readouterr()
     assert plot.main([str(write_result(tmp_path / "r.h5")), "--what", "landscape"]) == 4
     assert "no landscape" in capsys.readouterr().err
+
+
+def test_blocks_and_their_distances(tmp_path):
+    path = write_blocks(tmp_path / "b.h5")
+    bars, heat, *_ = plot.draw_part(hesspect.read(path), "blocks").axes
+    assert [text.get_text() for text in bars.get_yticklabels()] == ["embed", "layer.0", "head"]
+    largest = bars.lines[0]
+    assert largest.get_xdata().tolist() == [3.0, 12.0] and largest.get_ydata().tolist() == [0, 1]
+    assert heat.images[0].get_array()[0, 2] == 0.9 and "mean 0.6667" in heat.get_title(loc="left")
+    assert plot.main([str(path), "--what", "blocks", "--theme", "dark"]) == 0
+    assert is_png(tmp_path / "b-blocks.png")

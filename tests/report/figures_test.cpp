@@ -139,6 +139,36 @@ TEST(Figures, WhatWasMeasuredByTheLossItself) {
   EXPECT_EQ(f["input_change"].lower, 0.05);
 }
 
+TEST(Figures, OfBlocks) {
+  RunResult r = known_result({10, 8, 6, 4, 2, 0.5, -1});
+  BlockResult head, bias;
+  head.name = "head";
+  head.parameters = 2;
+  head.eigenvalues.emplace().top = {{8, 0, 0, 0.5, true}, {-2, 0, 0, 0.5, true}};  // all there are
+  head.trace = TraceEstimate{6, 0.1, 0.2, 0.9, 4, 2, 0, 0, "hutchinson", true};
+  bias.name = "bias";
+  bias.parameters = 5;
+  r.blocks.emplace().each = {head, bias};
+  r.blocks->off_block_share = {0.25, 0.1};
+  const auto blocks = block_figures(r);
+  ASSERT_EQ(blocks.size(), 2U);
+  std::map<std::string, Figure> of_head;
+  for (const Figure& figure : blocks[0]) of_head[figure.key] = figure;
+  EXPECT_EQ(of_head["lambda_1"].value, 8);
+  EXPECT_EQ(of_head["lambda_1"].of, "head");
+  EXPECT_EQ(of_head["lambda_min"].value, -2);
+  EXPECT_EQ(of_head["step_gd"].value, 0.25);
+  EXPECT_EQ(of_head["mean_eigenvalue"].value, 3);
+  EXPECT_EQ(of_head["trace"].upper, 6.2);
+  for (const Figure& figure : blocks[1]) EXPECT_FALSE(figure.known()) << figure.key;
+  auto f = by_key(r);
+  EXPECT_EQ(f["off_block_share"].value, 0.25);
+  EXPECT_NEAR(f["off_block_share"].upper, 0.25 + 1.6448536 * 0.1, 1e-6);
+  EXPECT_FALSE(f["js_distance"].known());
+  r.blocks->off_block_obstacle = "they overlap";
+  EXPECT_EQ(by_key(r)["off_block_share"].missing, "they overlap");
+}
+
 /// A definition without a source, or without what speaks against it, is none.
 TEST(Figures, EveryDefinitionIsWhole) {
   for (const Definition& d : definitions())

@@ -47,6 +47,7 @@ struct Comparison {
   std::vector<std::string> warnings;  // what makes the numbers less comparable
   std::vector<ComparedFigure> figures;
   std::vector<ComparedFigure> layers;      // those that all have
+  std::vector<ComparedFigure> blocks;      // the same: a figure of a block each
   std::vector<DensityDistance> densities;  // [results], to the first; empty where one has none
 };
 

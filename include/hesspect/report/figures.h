@@ -74,6 +74,10 @@ Figure effective_dimension(const RunResult& result, double c);
 /// The traces of the parameter tensors, as figures "layer_trace" of their names.
 std::vector<Figure> layer_figures(const RunResult& result);
 
+/// What each diagonal block has of λ₁, λₙ, the stable step, trace and mean eigenvalue, with the block's name in `of`.
+/// @return [blocks], in the result's order
+std::vector<std::vector<Figure>> block_figures(const RunResult& result);
+
 /// The eigenvalues that are known from the largest on, without a gap: computed ones, or the first probe's exact points
 /// where these are more. Positive ones alone, largest first.
 std::vector<double> leading_eigenvalues(const RunResult& result);
