@@ -97,7 +97,7 @@ void print_share(Program& program, DataShard shard, const HessianOptions& option
   LocalLoss local(program, std::move(shard), options.loss, 0);
   local.choose({.tangent = true,
                 .segments = options.product == ProductMode::kSegments,
-                .gauss_newton = options.gauss_newton,
+                .curvature = options.curvature,
                 .precision = options.precision});
   const MicroBatch batch = local.batch({0, options.micro_batch});
   const std::unique_ptr<BatchProducts> products = local.products(batch);
@@ -136,7 +136,7 @@ void serve(int argc, char** argv) {
   options.loss.shift = 0;
   options.micro_batch = std::atoll(argv[6]);
   options.product = mode_from(mode);
-  options.gauss_newton = mode == "ggn";
+  if (mode == "ggn") options.curvature = Curvature::kGgn;
   if (mode == "bf16") options.precision = MatrixPrecision::kBf16;
   require_units(options.precision, matrix_units(at::kCPU));
   if (needs_target(options.loss.kind)) spec.target = "target";

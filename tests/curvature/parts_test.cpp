@@ -114,7 +114,7 @@ TEST_P(Products, GaussNewton) {
   auto world = MpiCommunicator::world();
   for (const std::int64_t budget : {std::int64_t{0}, std::int64_t{1} << 30}) {
     HessianOptions options = options_for(fixture, ProductMode::kAuto, budget);
-    options.gauss_newton = true;
+    options.curvature = Curvature::kGgn;
     HessianOperator whole(program, fixture.shard(program, world->size(), world->rank()), *world, options);
     for (const Part& part : grouped_parts(program.layout(), ParameterGrouping::kModule))
       expect_block(whole, part, std::string(GetParam()) + ", Gauss-Newton");

@@ -116,7 +116,9 @@ TEST(DensityWithZeros, AnExactOneIsThatOfAllEigenvalues) {
       EXPECT_NEAR(found.cumulative[i], share_up_to(eigenvalues, found.lambda[i] + 1e-9), 1e-12);
       EXPECT_LE(found.lower[i], found.cumulative[i] + 1e-15);
       EXPECT_GE(found.upper[i], found.cumulative[i] - 1e-15);
-      if (i > 0) EXPECT_LT(found.lambda[i - 1], found.lambda[i]);
+      if (i > 0) {
+        EXPECT_LT(found.lambda[i - 1], found.lambda[i]);
+      }
     }
     EXPECT_NEAR(found.weight_at_zero.value, 0.6, 1e-12);
     double mean = 0, square = 0;
