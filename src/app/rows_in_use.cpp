@@ -57,7 +57,8 @@ void mark_share(RowMarks& marks, const Program& program, const ArrayFile& file, 
   for (const RowRange& range : micro_batches(share, block)) {
     std::vector<std::int64_t> numbers(static_cast<std::size_t>(range.size()));
     std::iota(numbers.begin(), numbers.end(), range.begin);
-    if (program.static_batch()) numbers.resize(static_cast<std::size_t>(block), numbers.back());  // as a run fills it up
+    if (program.static_batch())
+      numbers.resize(static_cast<std::size_t>(block), numbers.back());  // as a run fills it up
     const DataShard some = load_rows(file, narrow, numbers);
     auto given = some.inputs.begin();
     for (std::size_t i = 0; i < wanted.size(); ++i)

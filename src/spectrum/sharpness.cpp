@@ -11,7 +11,7 @@
 namespace hesspect {
 namespace {
 
-constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 double norm_of(const LossAround& around, const at::Tensor& v) { return std::sqrt(around.dot(v, v)); }
@@ -51,7 +51,7 @@ std::vector<Ascent> ascents(const LossAround& around, const std::vector<double>&
     a.rho = r;
     a.first_order = r * norm;
     if (norm > 0) a.gradient = change(around, around.gradient_at_start, r / norm);
-    a.eigenvector = eigenvectors.empty() ? kNaN : -kInfinity;
+    a.eigenvector = eigenvectors.empty() ? kUnknown : -kInfinity;
     for (const at::Tensor& v : eigenvectors)
       for (const double sign : {1.0, -1.0}) a.eigenvector = std::max(a.eigenvector, change(around, v, sign * r));
     all.push_back(a);
@@ -71,7 +71,7 @@ std::vector<Ascent> adaptive_ascents(const LossAround& around, const std::vector
     a.adaptive = true;
     a.first_order = r * norm;
     if (norm > 0) a.gradient = change(around, direction, r / norm);
-    a.eigenvector = kNaN;
+    a.eigenvector = kUnknown;
     all.push_back(a);
   }
   return all;
@@ -137,7 +137,7 @@ std::vector<StepCheck> check_steps(const LossAround& around, double lambda_1, co
 
 CriticalStep critical_step(const LossAround& around, double bend) {
   constexpr double kRoundings = 4, kWidth = 0.02, kMostDoublings = 40;
-  CriticalStep found{kNaN, kNaN, kNaN};
+  CriticalStep found{kUnknown, kUnknown, kUnknown};
   const at::Tensor& g = around.gradient_at_start;
   const double square = around.dot(g, g);
   if (!(square > 0)) return found;
