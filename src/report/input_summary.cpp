@@ -32,7 +32,7 @@ Quantile quantile_of(const std::vector<double>& values, double share, double nor
   return q;
 }
 
-std::string interval(const Quantile& q) {
+std::string quantile_interval(const Quantile& q) {
   return std::isnan(q.lower) || std::isnan(q.upper)
              ? ""
              : " [" + format_number(q.lower) + ", " + format_number(q.upper) + "]";
@@ -93,7 +93,7 @@ std::vector<std::string> input_lines(const InputSharpness& sharpness) {
       if (q.share != 0.05 && q.share != 0.5 && q.share != 0.95 && q.share != 1) continue;
       text += (text.empty() ? "" : ", ") +
               (q.share == 1 ? std::string("largest") : format_number(100 * q.share) + " %") + ": " +
-              format_number((q.*what).value) + interval(q.*what);
+              format_number((q.*what).value) + quantile_interval(q.*what);
     }
     if (!text.empty()) line(name, text);
   };
