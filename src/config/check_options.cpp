@@ -68,12 +68,17 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) 
 }
 
 /// A block's name is that of a group in the result.
-void check_parts(const RunConfig& c) {
+void check_parts(const RunConfig& c, Command work) {
   if (!c.parts.blocks.empty() && c.parts.grouping != ParameterGrouping::kNone)
     throw UsageError("--block and --blocks say twice what the blocks are: give one of them");
   for (const auto& [name, pattern] : c.parts.blocks)
     if (name.find('/') != std::string::npos || name == "." || name == "..")
       throw UsageError("--block " + name + "=" + pattern + ": a block's name must not hold a '/', nor be '.' or '..'");
+  const bool has_blocks =
+      work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs || work == Command::kTrace;
+  if (c.parts.wants_blocks() && !has_blocks)
+    throw UsageError("--block and --blocks belong to 'analyze', 'density', 'eigs' and 'trace', not to '" +
+                     to_string(work) + "'");
   if (c.parts.wants_blocks() && !c.quadrature.reorthogonalize)
     throw UsageError("blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
@@ -220,7 +225,7 @@ void check_whole(const Invocation& run) {
   check_landscape(c, work);
   check_one_group(c, work);
   check_rows_options(c);
-  check_parts(c);
+  check_parts(c, work);
 }
 
 }  // namespace hesspect

@@ -79,6 +79,84 @@ std::string group_of(const std::string& name, ParameterGrouping grouping) {
   return stage_of(module);
 }
 
+/// The part of ranges in any order, which may overlap.
+Part assembled(const ParameterLayout& layout, std::string name, std::vector<IndexRange> ranges) {
+  Part part{std::move(name), {}, {}};
+  std::ranges::sort(ranges, {}, &IndexRange::begin);
+  for (const IndexRange& range : ranges) {
+    if (range.size() == 0) continue;
+    if (!part.ranges.empty() && part.ranges.back().end >= range.begin)
+      part.ranges.back().end = std::max(part.ranges.back().end, range.end);
+    else
+      part.ranges.push_back(range);
+  }
+  std::size_t next = 0;
+  for (const ParameterEntry& entry : layout.entries()) {
+    while (next < part.ranges.size() && part.ranges[next].end <= entry.offset) ++next;
+    if (entry.numel > 0 && next < part.ranges.size() && part.ranges[next].begin < entry.offset + entry.numel)
+      part.tensors.push_back(entry.name);
+  }
+  return part;
+}
+
+/// "wte@rows=3,10-19": the tensors that an expression finds, and which indices of their first or second dimension.
+struct Selection {
+  std::string pattern;
+  std::size_t dimension = 0;
+  std::vector<IndexRange> indices;  // none: all
+};
+
+constexpr const char* kDimensionNames[] = {"rows", "columns"};
+
+Selection selection_from(const std::string& block, const std::string& text) {
+  Selection selection{text, 0, {}};
+  for (std::size_t d = 0; d < std::size(kDimensionNames); ++d) {
+    const std::string mark = std::string("@") + kDimensionNames[d] + "=";
+    const std::size_t at = text.rfind(mark);
+    if (at == std::string::npos) continue;
+    selection.pattern = text.substr(0, at);
+    selection.dimension = d;
+    static const std::regex kItem("(\\d{1,15})(?:-(\\d{1,15}))?");
+    for (std::size_t begin = at + mark.size(); begin <= text.size();) {
+      const std::size_t end = std::min(text.find(',', begin), text.size());
+      const std::string item = text.substr(begin, end - begin);
+      std::smatch found;
+      if (!std::regex_match(item, found, kItem))
+        throw UsageError("--block " + block + ": expected " + mark + "3,10-19 after the expression, got " +
+                         quote(item));
+      const std::int64_t first = std::stoll(found[1]), last = found[2].matched ? std::stoll(found[2]) : first;
+      if (last < first) throw UsageError("--block " + block + ": " + mark + item + " ends before it begins");
+      selection.indices.push_back({first, last + 1});
+      begin = end + 1;
+    }
+  }
+  return selection;
+}
+
+/// The entries of one tensor that are selected.
+/// @throws InputError for an index that it does not have
+void add_ranges(const std::string& block, const ParameterEntry& entry, const Selection& selection,
+                std::vector<IndexRange>& ranges) {
+  if (selection.indices.empty()) {
+    ranges.push_back({entry.offset, entry.offset + entry.numel});
+    return;
+  }
+  const std::size_t d = selection.dimension;
+  const std::int64_t size = d < entry.shape.size() ? entry.shape[d] : 0;
+  for (const IndexRange& index : selection.indices)
+    if (index.end > size)
+      throw InputError("--block " + block + ": parameter " + quote(entry.name) + " of shape " +
+                       format_shape(entry.shape) + " has no " + kDimensionNames[d] + " " +
+                       std::to_string(std::max(index.begin, size)) +
+                       (size > 0 ? ": they are numbered 0 to " + std::to_string(size - 1) : ""));
+  std::int64_t outer = 1, inner = 1;
+  for (std::size_t i = 0; i < entry.shape.size(); ++i) (i < d ? outer : inner) *= i == d ? 1 : entry.shape[i];
+  for (std::int64_t o = 0; o < outer; ++o)
+    for (const IndexRange& index : selection.indices)
+      ranges.push_back(
+          {entry.offset + (o * size + index.begin) * inner, entry.offset + (o * size + index.end) * inner});
+}
+
 }  // namespace
 
 std::int64_t Part::size() const {
@@ -108,31 +186,27 @@ std::vector<bool> matching(const ParameterLayout& layout, const std::string& opt
 }
 
 Part part_of(const ParameterLayout& layout, std::string name, const std::vector<bool>& chosen) {
-  Part part{std::move(name), {}, {}};
+  std::vector<IndexRange> ranges;
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const ParameterEntry& entry = layout.entries()[i];
-    if (!chosen[i]) continue;
-    part.tensors.push_back(entry.name);
-    if (entry.numel == 0) continue;
-    if (!part.ranges.empty() && part.ranges.back().end == entry.offset)
-      part.ranges.back().end += entry.numel;
-    else
-      part.ranges.push_back({entry.offset, entry.offset + entry.numel});
+    if (chosen[i]) ranges.push_back({entry.offset, entry.offset + entry.numel});
   }
-  return part;
+  return assembled(layout, std::move(name), std::move(ranges));
 }
 
 std::vector<Part> named_parts(const ParameterLayout& layout,
                               const std::vector<std::pair<std::string, std::string>>& patterns) {
   std::vector<std::string> names;
-  std::map<std::string, std::vector<std::string>> by_name;
+  std::map<std::string, std::vector<IndexRange>> by_name;
   for (const auto& [name, pattern] : patterns) {
     if (!by_name.contains(name)) names.push_back(name);
-    by_name[name].push_back(pattern);
+    const Selection selection = selection_from(name, pattern);
+    const std::vector<bool> chosen = matching(layout, "block " + name, {selection.pattern});
+    for (std::size_t i = 0; i < chosen.size(); ++i)
+      if (chosen[i]) add_ranges(name, layout.entries()[i], selection, by_name[name]);
   }
   std::vector<Part> parts;
-  for (const std::string& name : names)
-    parts.push_back(part_of(layout, name, matching(layout, "block " + name, by_name[name])));
+  for (const std::string& name : names) parts.push_back(assembled(layout, name, std::move(by_name[name])));
   return parts;
 }
 

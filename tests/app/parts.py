@@ -136,6 +136,16 @@ class Blocks(Case):
         self.assertEqual(group["parameters"][()], weight.numel())
         np.testing.assert_allclose(group["eigenvalues/eigenvalue"][:3], np.sort(expected[0])[::-1], rtol=1e-8)
 
+    def test_rows_of_a_table(self):
+        entry = self.run_it("--block", "rare=embed.weight@rows=2,5-6", "--block", "inputs=head[.]weight@columns=1", case="written_attention",
+                            loss="causal_lm")
+        matrix, places = dense("written_attention")
+        table = places["embed.weight"].reshape(13, -1)
+        for name, at in (("rare", table[[2, 5, 6]].ravel()), ("inputs", places["head.weight"].reshape(13, -1)[:, 1])):
+            expected = matrix[np.ix_(at, at)]
+            np.testing.assert_allclose(entry["blocks"][name]["eigenvalues/eigenvalue"][:3], np.linalg.eigvalsh(expected)[::-1][:3], atol=1e-9)
+            np.testing.assert_allclose(entry["blocks"][name]["trace/value"][()], np.trace(expected), atol=1e-9)
+
     def test_estimates(self):
         options = dict(case="written_attention", loss="causal_lm", block_hvps=70, steps=30, density_w1=0, rtol_eigs=1e-5, rtol_trace=0.5,
                        max_steps=60, bottom=0)
@@ -209,6 +219,7 @@ class Selected(Case):
         self.refused(BAD_INPUT, ["--params 'wieght' matches none of the model's", "near it:", "weight'"], "--params", "wieght")
         self.refused(BAD_INPUT, ["--exclude 'zzz' matches none"], "--exclude", "zzz")
         self.refused(BAD_INPUT, ["--block a 'zzz' matches none"], "--block", "a=zzz")
+        self.refused(BAD_INPUT, ["'layers.0.weight' of shape [10, 6] has no columns 6"], "--block", "a=layers.0.weight@columns=6")
         self.refused(BAD_INPUT, ["leave no parameter"], "--exclude", ".")
         self.refused(USAGE, ["'(' is no regular expression"], "--params", "(")
         self.refused(USAGE, ["expected NAME=REGEX, got 'weight'"], "--block", "weight")

@@ -211,6 +211,37 @@ TEST(Names, AreMatchedByRegularExpressions) {
   count_outside(layout, named_parts(layout, {{"a", "^h"}, {"b", "attn.bias"}}), overlap);
   EXPECT_EQ(overlap, "h.0.attn.bias");
 
+  // Some rows and columns of tables
+  ParameterLayout tables;
+  tables.add({.name = "embed.weight", .aliases = {}, .shape = {4, 3}, .stored_dtype = at::kFloat, .numel = 12});
+  tables.add({.name = "wide.weight", .aliases = {}, .shape = {2, 5}, .stored_dtype = at::kFloat, .numel = 10});
+  const auto entries_of = [&](const std::vector<std::pair<std::string, std::string>>& patterns) {
+    std::vector<std::int64_t> entries;
+    const Part part_of_tables = named_parts(tables, patterns).at(0);
+    for (const IndexRange& range : part_of_tables.ranges)
+      for (std::int64_t i = range.begin; i < range.end; ++i) entries.push_back(i);
+    return entries;
+  };
+  using Entries = std::vector<std::int64_t>;
+  EXPECT_EQ(entries_of({{"a", "embed@rows=3,0-1"}}), (Entries{0, 1, 2, 3, 4, 5, 9, 10, 11}));
+  EXPECT_EQ(entries_of({{"a", "wide@columns=1-2"}}), (Entries{13, 14, 18, 19}));
+  EXPECT_EQ(entries_of({{"a", "embed@rows=1"}, {"a", "wide@columns=0"}, {"a", "embed@rows=1-1"}}),
+            (Entries{3, 4, 5, 12, 17}));
+  EXPECT_EQ(named_parts(tables, {{"a", "embed@rows=3"}, {"a", "wide@columns=0"}}).at(0).tensors,
+            (Names{"embed.weight", "wide.weight"}));
+  const auto wrong = [&](const std::string& pattern) -> std::string {
+    try {
+      named_parts(tables, {{"a", pattern}});
+    } catch (const Error& e) {
+      return std::to_string(static_cast<int>(e.exit_code())) + " " + e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(wrong("embed@rows=2-4"),
+            "4 --block a: parameter 'embed.weight' of shape [4, 3] has no rows 4: they are numbered 0 to 3");
+  EXPECT_EQ(wrong("embed@rows=2,,3"), "2 --block a: expected @rows=3,10-19 after the expression, got ''");
+  EXPECT_EQ(wrong("embed@columns=2-1"), "2 --block a: @columns=2-1 ends before it begins");
+
   const auto refused = [&](const std::string& pattern) -> std::string {
     try {
       matching(layout, "params", {pattern});

@@ -33,7 +33,9 @@ std::vector<bool> matching(const ParameterLayout& layout, const std::string& opt
 /// The part of whole tensors. @param chosen  [tensors]
 Part part_of(const ParameterLayout& layout, std::string name, const std::vector<bool>& chosen);
 
-/// One part for each name, of the tensors that its expressions find. @throws as matching
+/// One part for each name, of the tensors that its expressions find. An expression may end in "@rows=3,10-19" or
+/// "@columns=…": of these tensors it has only these indices of the first or second dimension.
+/// @throws as matching; UsageError for indices that can't be read, InputError for those that a tensor does not have
 std::vector<Part> named_parts(const ParameterLayout& layout,
                               const std::vector<std::pair<std::string, std::string>>& patterns);
 
