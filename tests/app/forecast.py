@@ -2,8 +2,8 @@
 """What the plan says a run takes in memory, against what it took: for every kind of run that holds vectors of its own, and
 for each way to take products.
 
-One model has 3 million parameters and next to no activations, so that vectors are all that counts; of the other, a small
-Transformer, activations are.
+One model has 3 million parameters and next to no activations, so that vectors are all that counts, where they hold all rows
+of its table; of the other, a small Transformer, activations are.
 """
 
 import unittest
@@ -80,7 +80,7 @@ class Forecast(Case):
 
     def check(self, command, *more, ranks=1):
         output = self.folder / "r.h5"
-        ended = hesspect(command, *self.given, "--output", output, *more, ranks=ranks, timeout=300)
+        ended = hesspect(command, *self.given, "--rows-in-use", "off", "--output", output, *more, ranks=ranks, timeout=300)
         self.assertIn(ended.code, (0, 3), ended.err)
         with h5py.File(output) as f:
             measured, forecast = (int(f[f"entry/diagnostics/{name}"][()]) for name in ("peak_memory_bytes", "forecast_memory_bytes"))
@@ -115,7 +115,7 @@ class Forecast(Case):
         # What a process had before it began to run this program is not the run's.
         ballast = np.ones(1 << 27)
         output = self.folder / "r.h5"
-        ended = hesspect("eigs", *self.given, "--output", output, "--top", 1, "--bottom", 0, "--max-steps", 4, "--rtol-eigs", 0.5)
+        ended = hesspect("eigs", *self.given, "--rows-in-use", "off", "--output", output, "--top", 1, "--bottom", 0, "--max-steps", 4, "--rtol-eigs", 0.5)
         self.assertIn(ended.code, (0, 3), ended.err)
         with h5py.File(output) as f:
             self.assertLess(int(f["entry/diagnostics/peak_memory_bytes"][()]), ballast.nbytes)
@@ -137,7 +137,7 @@ class ForecastOfProducts(Case):
             export(module, (words,), model)
             with h5py.File(data, "w") as f:
                 f["words"], f["target"] = words.numpy(), target.numpy()
-        ended = hesspect("trace", "--model", model, "--data", data, "--loss", loss, "--seed", 1, "--product", product, "--steps", 6,
+        ended = hesspect("trace", "--model", model, "--data", data, "--loss", loss, "--rows-in-use", "off", "--seed", 1, "--product", product, "--steps", 6,
                          "--max-steps", 6, "--rtol-trace", 1e-3, "--output", output, "--force", *more, timeout=300)
         self.assertIn(ended.code, (0, 3), ended.err)
         with h5py.File(output) as f:

@@ -126,6 +126,23 @@ class RowsInUse(Case):
         np.testing.assert_allclose(entry["eigenvalues/eigenvalue"][()], expected, atol=1e-10 * spectrum[-1])
         self.assertEqual(entry["diagnostics/n_parameters_in_use"][()], self.n)
 
+    def test_parameters_that_are_chosen(self):
+        """--params and --exclude beside tables of which rows are left out: one chosen, the others held fixed."""
+        self.recommender()
+        chosen = np.concatenate([np.full(p.numel(), k.startswith(("user", "net"))) for k, p in self.model.named_parameters()])
+        spectrum = np.linalg.eigvalsh(self.hessian[np.ix_(chosen, chosen)])
+        expected = [*spectrum[::-1][:4], *spectrum[:2][::-1]]
+        for ranks, mode in ((1, "auto"), (2, "auto"), (1, "off")):
+            entry, _ = self.run_it("eigs", "--params", "^(user|net|rows)", "--exclude", "rows", "--top", 4, "--bottom", 2, "--rtol-eigs", 1e-10,
+                                   ranks=ranks, mode=mode)
+            np.testing.assert_allclose(entry["eigenvalues/eigenvalue"][()], expected, atol=1e-10 * spectrum[-1])
+            self.assertEqual(entry["diagnostics/n_parameters"][()], chosen.sum())
+            self.assertEqual(entry["diagnostics/n_model_parameters"][()], self.n)
+            self.assertEqual(entry["diagnostics/n_parameters_in_use"][()], chosen.sum() - (36 * 3 if mode == "auto" else 0))
+        options = ("--params", "^(user|net)", "--trace-method", "hutchinson", "--probes", 6, "--rtol-trace", 0)
+        held, whole = self.both("trace", *options)
+        np.testing.assert_allclose(held["trace/sample"][()], whole["trace/sample"][()], rtol=1e-11)
+
     def test_whole_spectrum_with_its_zeros(self):
         self.recommender()
         spectrum = np.linalg.eigvalsh(self.hessian)

@@ -114,6 +114,34 @@ BlocksResult sample_blocks() {
   return blocks;
 }
 
+Landscape sample_landscape() {
+  Landscape l;
+  l.directions = {{"eigenvector of 3", 1, 0.5, 3, -1, 1, 0.25, 0.5, 1, std::numeric_limits<double>::infinity()},
+                  {"random 0", 2, -0.5, 1, -2, 2, 0, 0.125, 0.5, 0.75}};
+  l.loss_at_start = 1.5;
+  l.cross = 0.0625;
+  l.alpha = {-1, 0, 1};
+  l.beta = {-2, 2};
+  l.loss = {{4, 5}, {2, 3}, {std::nan(""), 6}};
+  l.quadratic = {{4, 4}, {2, 2}, {5, 5}};
+  l.rounding = 1e-7;
+  return l;
+}
+
+Sharpness sample_sharpness() {
+  Sharpness s;
+  s.loss = 1.5;
+  s.gradient_norm = 0.5;
+  s.parameter_norm = 20;
+  s.lambda_1 = 3;
+  s.lambda_1_error = 1e-9;
+  s.ascents = {{0.05, false, 0.1, 0.2, 0.025}, {0.5, true, 0.3, std::nan(""), 0.25}};
+  s.steps = {{"gradient descent", 0.625, 0.9, 1.1, 0.91, 1.12}};
+  s.critical = {0.75, 2.5, 2.25};
+  s.basin = {0.15, {0.5, std::numeric_limits<double>::infinity()}};
+  return s;
+}
+
 InputSharpness sample_inputs() {
   InputSharpness inputs;
   inputs.variables = {"x", "embedding_1"};
@@ -184,6 +212,8 @@ RunResult sample() {
   set_layout(r.diagnostics);
   r.process.run_id = "5eed";
   r.inputs = sample_inputs();
+  r.landscape = sample_landscape();
+  r.sharpness = sample_sharpness();
   r.warnings = {"one", "two"};
   return r;
 }
@@ -555,6 +585,33 @@ TEST_F(ResultFile, MoreEntriesThanTheFileCanHoldAreRefused) {
 }
 
 /// The schema as its readers see it: h5py, xarray where it is installed, silx where it is installed.
+TEST_F(ResultFile, LandscapesAndStepsComeBack) {
+  const RunResult r = sample();
+  write_result(folder_ / "r.h5", r);
+  const RunResult back = read_result(folder_ / "r.h5");
+  const Landscape &l = *r.landscape, &found = *back.landscape;
+  EXPECT_EQ(found.alpha, l.alpha);
+  EXPECT_EQ(found.beta, l.beta);
+  ASSERT_EQ(found.loss.size(), 3u);
+  EXPECT_EQ(found.loss[1], l.loss[1]);
+  EXPECT_TRUE(std::isnan(found.loss[2][0]));
+  EXPECT_EQ(found.quadratic, l.quadratic);
+  ASSERT_EQ(found.directions.size(), 2u);
+  EXPECT_EQ(found.directions[1].name, "random 0");
+  EXPECT_EQ(found.directions[1].bend, 1);
+  EXPECT_TRUE(std::isinf(found.directions[0].valid_above_fails));
+  EXPECT_EQ(found.cross, l.cross);
+  const Sharpness& s = *back.sharpness;
+  ASSERT_EQ(s.ascents.size(), 2u);
+  EXPECT_TRUE(s.ascents[1].adaptive);
+  EXPECT_EQ(s.ascents[0].eigenvector, 0.2);
+  EXPECT_EQ(s.steps.at(0).optimizer, "gradient descent");
+  EXPECT_EQ(s.steps.at(0).expected_above, 1.12);
+  EXPECT_EQ(s.critical.sharpness, 2.5);
+  EXPECT_EQ(s.basin.radius, r.sharpness->basin.radius);
+  EXPECT_EQ(s.lambda_1_error, 1e-9);
+}
+
 TEST_F(ResultFile, OpensInPython) {
   const char* python = std::getenv("HESSPECT_PYTHON");
   const char* source = std::getenv("HESSPECT_SOURCE");
