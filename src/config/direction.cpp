@@ -47,6 +47,7 @@ std::vector<DirectionName> directions_from(const std::vector<std::string>& texts
   if (texts.size() == 2 && texts[0] == texts[1])
     throw UsageError("--direction " + texts[0] + " is given twice: a surface needs two directions");
   std::vector<DirectionName> names;
+  names.reserve(texts.size());
   for (const std::string& text : texts) names.push_back(direction_from(text));
   return names;
 }

@@ -336,7 +336,7 @@ void fields(auto& v, L& l) {
   v("rounding", l.rounding, {"What losses are exact to, at best", "loss", kVersion + 1});
   auto& d = l.directions;
   using D = LandscapeDirection;
-  v.dimension("direction");
+  v.dimension("directions");
   v.column("direction", d, &D::name, {"Directions", "", kVersion + 1});
   v.column("norm", d, &D::norm, {"Length of the direction", "parameter", kVersion + 1});
   v.column("slope", d, &D::slope, {"g'd: the loss's change a length of the direction", "loss", kVersion + 1});
@@ -370,7 +370,7 @@ void fields(auto& v, S& s) {
   v.column("rise_eigenvector", s.ascents, &Ascent::eigenvector,
            {"Largest rise by such a step along the eigenvectors, both ways; NaN: not tried", "loss", kNew});
   v.column("rise_first_order", s.ascents, &Ascent::first_order, {"What the gradient alone says of it", "loss", kNew});
-  v.dimension("optimizer");
+  v.dimension("optimizers");
   v.column("optimizer", s.steps, &StepCheck::optimizer, {"Optimisers whose largest stable step was checked", "", kNew});
   v.column("largest_step", s.steps, &StepCheck::largest_step,
            {"Largest stable learning rate by the largest eigenvalue", "parameter^2/loss", kNew});
