@@ -7,6 +7,7 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
+#include "hesspect/model/parameter_layout.h"
 
 namespace hesspect {
 namespace {

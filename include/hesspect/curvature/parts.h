@@ -7,9 +7,10 @@
 #include <vector>
 
 #include "hesspect/core/parameter_grouping.h"
-#include "hesspect/model/parameter_layout.h"
 
 namespace hesspect {
+
+class ParameterLayout;  // hesspect/model/parameter_layout.h
 
 struct IndexRange {
   std::int64_t begin = 0, end = 0;
