@@ -8,7 +8,7 @@
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
 #include "hesspect/run/answers.h"
-#include "hesspect/spectrum/analysis.h"
+#include "hesspect/spectrum/analysis_figures.h"
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/density.h"
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "hesspect/core/errors.h"
-#include "hesspect/spectrum/analysis.h"
+#include "hesspect/spectrum/analysis_figures.h"
 
 namespace hesspect {
 namespace {

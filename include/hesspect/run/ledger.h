@@ -12,7 +12,7 @@
 #include "hesspect/io/result_file.h"
 #include "hesspect/plan/plan.h"
 #include "hesspect/run/goals.h"
-#include "hesspect/spectrum/analysis.h"
+#include "hesspect/spectrum/analysis_figures.h"
 #include "hesspect/spectrum/estimates.h"
 
 namespace hesspect {
