@@ -80,6 +80,12 @@ ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& 
   return p;
 }
 
+void set_sources(ProcessInfo& process, const Sources& sources) {
+  process.model = sources.model;
+  process.weights = sources.weights;
+  process.data = sources.data;
+}
+
 RunFacts run_facts(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem,
                    const RunLayout& layout, const Group& group, const std::string& start_time, Communicator& world) {
   RunFacts facts;

@@ -7,6 +7,7 @@
 #include "hesspect/config/options.h"
 #include "hesspect/report/assemble.h"
 #include "hesspect/run/group.h"
+#include "hesspect/run/sources.h"
 #include "problem.h"
 
 namespace hesspect {
@@ -14,6 +15,9 @@ namespace hesspect {
 /// What was run, by what, on what, but for the times.
 ProcessInfo process_info(const Invocation& run, const std::vector<std::string>& argv, const Problem& problem,
                          const RunLayout& layout);
+
+/// The files that went into the run, hashed.
+void set_sources(ProcessInfo& process, const Sources& sources);
 
 /// Warns of what is not in the ledger and not told yet. Collective over world and the group; of use on rank 0.
 /// @param argv  for the record

@@ -13,7 +13,6 @@
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/input_curvature.h"
-#include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
 #include "hesspect/report/input_summary.h"
 #include "hesspect/report/text.h"
@@ -82,11 +81,7 @@ int run_inputs(const Invocation& run, const std::vector<std::string>& argv, Comm
   Phases phases(nullptr);
   const std::string start_time = utc_time();
   agree(world, [&] {
-    if (world.rank() != 0) return;
-    std::vector<std::filesystem::path> files{config.model.model, config.data.data};
-    files.insert(files.end(), config.model.weights.begin(), config.model.weights.end());
-    require_no_input(config.output.output, files);
-    check_output(config.output.output, config.output.force);
+    if (world.rank() == 0) check_new_outputs(config, {config.output.output});
   });
   Problem problem = read_problem(config, 0, Weights::kRequired, &phases, world);
   InputSharpness sharpness = agreed(world, [&] {
@@ -117,10 +112,7 @@ int run_inputs(const Invocation& run, const std::vector<std::string>& argv, Comm
     result.process.start_time = start_time;
     result.process.end_time = utc_time();
     const SourceHashing hashing(config.model.model, problem.weight_files, config.data.data);
-    const Sources sources = hashing.sources().get();
-    result.process.model = sources.model;
-    result.process.weights = sources.weights;
-    result.process.data = sources.data;
+    set_sources(result.process, hashing.sources().get());
     for (const std::string& line : findings(result)) log_info(line);
     write_result(config.output.output, result);
     log_info("  result          " + quote(config.output.output));

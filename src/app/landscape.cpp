@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <tuple>
 #include <utility>
 
@@ -16,7 +15,6 @@
 #include "hesspect/core/text.h"
 #include "hesspect/curvature/directions.h"
 #include "hesspect/curvature/loss_surface.h"
-#include "hesspect/io/atomic_file.h"
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/run/write_vectors.h"
 #include "hesspect/spectrum/landscape.h"
@@ -42,10 +40,6 @@ class LandscapeRun {
         run_(run, argv, wanted(names_, 1), wanted(names_, -1), world) {}
 
   int go() {
-    agree(run_.world(), [&] {
-      const std::string& file = config_.directions_file;
-      if (run_.world().rank() == 0 && !file.empty()) check_output(file, run_.config().output.force);
-    });
     run_.find_eigenpairs();
     for (const DirectionName& name : names_) add_direction(name);
     measure_curvature();
@@ -128,9 +122,7 @@ class LandscapeRun {
 
   void choose_spans() {
     landscape_.loss_at_start = op().loss();
-    landscape_.rounding = std::numeric_limits<float>::epsilon() * std::abs(op().loss());
-    if (run_.config().compute.dtype == ElementType::kF64)
-      landscape_.rounding = std::numeric_limits<double>::epsilon() * std::abs(op().loss());
+    landscape_.rounding = run_.rounding_of(op().loss());
     for (std::size_t i = 0; i < names_.size(); ++i) {
       LandscapeDirection& d = landscape_.directions[i];
       if (i < config_.spans.size()) {

@@ -1,12 +1,15 @@
 #include "one_group.h"
 
+#include <cmath>
+#include <limits>
+
 #include "facts.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
-#include "hesspect/io/atomic_file.h"
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/report/text.h"
+#include "hesspect/run/solver_options.h"
 #include "hesspect/spectrum/probe.h"
 #include "hesspect/spectrum/zero_eigenvalues.h"
 #include "planning.h"
@@ -33,7 +36,7 @@ OneGroup::OneGroup(const Invocation& run, const std::vector<std::string>& argv, 
                    Communicator& world)
     : run_(run), argv_(argv), world_(world), config_(configured(run.config, top, bottom)), start_time_(utc_time()) {
   agree(world_, [&] {
-    if (world_.rank() == 0) check_output(config_.output.output, config_.output.force);
+    if (world_.rank() == 0) check_new_outputs(config_, {config_.output.output, config_.landscape.directions_file});
   });
   problem_ = read_problem(config_, 0, Weights::kRequired, nullptr, world_);
   agree(world_, [&] {
@@ -53,15 +56,9 @@ double OneGroup::dot(const at::Tensor& a, const at::Tensor& b) { return group_.c
 
 const EigenPairs& OneGroup::find_eigenpairs() {
   if (lanczos_ || config_.eigs.top + config_.eigs.bottom == 0) return pairs_;
-  lanczos_ = std::make_unique<Lanczos>(op(), probe_vector(op(), goals_.distribution, goals_.seed, 0), LanczosOptions{});
-  EigenOptions options;
-  options.top = config_.eigs.top;
-  options.bottom = config_.eigs.bottom;
-  options.max_steps = goals_.most_steps;
-  options.max_basis = config_.eigs.max_basis > 0 ? config_.eigs.max_basis : layout_.plan.max_basis;
-  options.rtol = config_.eigs.rtol_eigs;
-  options.seed = goals_.seed;
-  pairs_ = eigenvalues(op(), *lanczos_, options, [this](const Lanczos& run) {
+  lanczos_ = std::make_unique<Lanczos>(op(), probe_vector(op(), goals_.distribution, goals_.seed, 0),
+                                       lanczos_options(goals_, layout_.plan));
+  pairs_ = eigenvalues(op(), *lanczos_, eigen_options(goals_, layout_.plan), [this](const Lanczos& run) {
     tell("eigenvectors: " + format_count(run.steps()) + " Lanczos steps");
   });
   eigenvectors_ = eigenvectors(*lanczos_, pairs_);
@@ -73,6 +70,11 @@ const EigenPairs& OneGroup::find_eigenpairs() {
 
 at::Tensor OneGroup::eigenvector(std::size_t place) {
   return agreed(*group_.comm, [&] { return eigenvectors_(place); });
+}
+
+double OneGroup::rounding_of(double loss) const {
+  const bool is_double = config_.compute.dtype == ElementType::kF64;
+  return std::abs(loss) * (is_double ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon());
 }
 
 void OneGroup::warn(const std::string& text) {
@@ -105,10 +107,7 @@ int OneGroup::finish(const std::function<void(RunResult&)>& add) {
 
 /// Rank 0.
 void OneGroup::write(RunResult& r, const std::function<void(RunResult&)>& add) {
-  const Sources sources = hashing_->sources().get();
-  r.process.model = sources.model;
-  r.process.weights = sources.weights;
-  r.process.data = sources.data;
+  set_sources(r.process, hashing_->sources().get());
   r.diagnostics.data_ranks = world_.size();
   r.diagnostics.products = op().stats().products;
   r.diagnostics.product_s = op().stats().product_s;

@@ -35,6 +35,8 @@ class OneGroup {
   std::uint64_t seed() const { return goals_.seed; }
   /// a·b of shards. Collective.
   double dot(const at::Tensor& a, const at::Tensor& b);
+  /// What a loss of this size is exact to, at best, in the run's dtype.
+  double rounding_of(double loss) const;
 
   /// By a Lanczos run, once. Collective.
   const EigenPairs& find_eigenpairs();

@@ -80,6 +80,16 @@ void require_no_input(const std::string& output, const std::vector<std::filesyst
   }
 }
 
+void check_new_outputs(const RunConfig& config, const std::vector<std::string>& files) {
+  std::vector<std::filesystem::path> inputs{config.model.model, config.data.data};
+  inputs.insert(inputs.end(), config.model.weights.begin(), config.model.weights.end());
+  for (const std::string& file : files) {
+    if (file.empty()) continue;
+    require_no_input(file, inputs);
+    check_output(file, config.output.force);
+  }
+}
+
 int exit_code_of(const RunResult& result) {
   return static_cast<int>(converged(result) ? ExitCode::kDone : ExitCode::kNotConverged);
 }

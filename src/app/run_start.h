@@ -28,6 +28,10 @@ RunStart shared(const RunStart& start, Communicator& world);
 /// @throws UsageError if the output is the same file as one of these
 void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs);
 
+/// Of a run that is not resumed: none is an input, and each may be written. @param files  empty ones are left out
+/// @throws UsageError for the first that is or may not
+void check_new_outputs(const RunConfig& config, const std::vector<std::string>& files);
+
 /// Done, or not converged.
 int exit_code_of(const RunResult& result);
 

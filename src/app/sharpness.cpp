@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -61,22 +60,23 @@ class SharpnessRun {
   LossAround loss_around() {
     LossAround around;
     around.loss = [this](const at::Tensor& step) {
-      run_.tell("sharpness: " + format_count(surface_.losses()) + " losses, " + format_count(surface_.gradients()) +
-                " gradients");
+      tell();
       return surface_.loss(step);
     };
     around.gradient = [this](const at::Tensor& step, at::Tensor& gradient) {
-      run_.tell("sharpness: " + format_count(surface_.losses()) + " losses, " + format_count(surface_.gradients()) +
-                " gradients");
+      tell();
       surface_.gradient(step, gradient);
     };
     around.dot = [this](const at::Tensor& a, const at::Tensor& b) { return run_.dot(a, b); };
     around.gradient_at_start = run_.op().gradient();
     around.at_start = surface_.loss(at::zeros_like(around.gradient_at_start));  // as the others are added up
-    const bool is_double = run_.config().compute.dtype == ElementType::kF64;
-    around.rounding = std::abs(around.at_start) *
-                      (is_double ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon());
+    around.rounding = run_.rounding_of(around.at_start);
     return around;
+  }
+
+  void tell() {
+    run_.tell("sharpness: " + format_count(surface_.losses()) + " losses, " + format_count(surface_.gradients()) +
+              " gradients");
   }
 
   void ascend(const std::vector<at::Tensor>& vectors, const at::Tensor& theta) {

@@ -99,24 +99,10 @@ class AutogradProducts final : public BatchProducts {
   }
   void drop() override { graph_.reset(); }
   bool is_kept() const override { return graph_.has_value(); }
-  void add(const at::Tensor& v, const at::Tensor& sums) override {
-    at::AutoGradMode grad(true);
-    const PrecisionScope scope(local_.choice().precision);
-    const ParameterLayout& layout = local_.program().layout();
-    const GradientGraph built = graph_ ? GradientGraph{} : local_.gradient_graph(batch_);
-    for (std::int64_t k = 0; k < v.size(0); ++k)
-      local_.add_product(graph_ ? *graph_ : built, layout.views(v[k]), graph_ || k + 1 < v.size(0),
-                         layout.views(sums[k]));
-  }
+  void add(const at::Tensor& v, const at::Tensor& sums) override { add_products(v, sums, nullptr); }
   /// Its own gradients alone are pulled back, to themselves alone.
   void add_part(const at::Tensor& v, const at::Tensor& sums, const std::vector<bool>& chosen) override {
-    at::AutoGradMode grad(true);
-    const PrecisionScope scope(local_.choice().precision);
-    const ParameterLayout& layout = local_.program().layout();
-    const GradientGraph built = graph_ ? GradientGraph{} : local_.gradient_graph(batch_);
-    for (std::int64_t k = 0; k < v.size(0); ++k)
-      local_.add_product(graph_ ? *graph_ : built, layout.views(v[k]), graph_ || k + 1 < v.size(0),
-                         layout.views(sums[k]), &chosen);
+    add_products(v, sums, &chosen);
   }
   double add_gradient(const at::Tensor& sum) override {
     at::AutoGradMode grad(true);
@@ -124,6 +110,16 @@ class AutogradProducts final : public BatchProducts {
   }
 
  private:
+  void add_products(const at::Tensor& v, const at::Tensor& sums, const std::vector<bool>* chosen) {
+    at::AutoGradMode grad(true);
+    const PrecisionScope scope(local_.choice().precision);
+    const ParameterLayout& layout = local_.program().layout();
+    const GradientGraph built = graph_ ? GradientGraph{} : local_.gradient_graph(batch_);
+    for (std::int64_t k = 0; k < v.size(0); ++k)
+      local_.add_product(graph_ ? *graph_ : built, layout.views(v[k]), graph_ || k + 1 < v.size(0),
+                         layout.views(sums[k]), chosen);
+  }
+
   LocalLoss& local_;
   const MicroBatch& batch_;
   std::optional<GradientGraph> graph_;

@@ -223,14 +223,11 @@ struct HessianOperator::Impl {
     std::vector<IndexRange> ranges;
   };
   PartTensors tensors_of(const Part& part) const {
-    PartTensors tensors;
-    std::size_t next = 0;
-    for (const ParameterEntry& entry : local.program().layout().entries()) {
-      const std::int64_t end = entry.offset + entry.numel;
-      while (next < part.ranges.size() && part.ranges[next].end <= entry.offset) ++next;
-      const bool is_chosen = entry.numel > 0 && next < part.ranges.size() && part.ranges[next].begin < end;
-      tensors.chosen.push_back(is_chosen);
-      if (is_chosen) tensors.ranges.push_back({entry.offset, end});
+    const ParameterLayout& layout = local.program().layout();
+    PartTensors tensors{tensors_in(layout, part.ranges), {}};
+    for (std::size_t i = 0; i < tensors.chosen.size(); ++i) {
+      const ParameterEntry& entry = layout.entries()[i];
+      if (tensors.chosen[i]) tensors.ranges.push_back({entry.offset, entry.offset + entry.numel});
     }
     return tensors;
   }

@@ -91,12 +91,9 @@ Part assembled(const ParameterLayout& layout, std::string name, std::vector<Inde
     else
       part.ranges.push_back(range);
   }
-  std::size_t next = 0;
-  for (const ParameterEntry& entry : layout.entries()) {
-    while (next < part.ranges.size() && part.ranges[next].end <= entry.offset) ++next;
-    if (entry.numel > 0 && next < part.ranges.size() && part.ranges[next].begin < entry.offset + entry.numel)
-      part.tensors.push_back(entry.name);
-  }
+  const std::vector<bool> chosen = tensors_in(layout, part.ranges);
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    if (chosen[i]) part.tensors.push_back(layout.entries()[i].name);
   return part;
 }
 
@@ -164,6 +161,16 @@ std::int64_t Part::size() const {
   std::int64_t size = 0;
   for (const IndexRange& range : ranges) size += range.size();
   return size;
+}
+
+std::vector<bool> tensors_in(const ParameterLayout& layout, const std::vector<IndexRange>& ranges) {
+  std::vector<bool> chosen;
+  std::size_t next = 0;
+  for (const ParameterEntry& entry : layout.entries()) {
+    while (next < ranges.size() && ranges[next].end <= entry.offset) ++next;
+    chosen.push_back(entry.numel > 0 && next < ranges.size() && ranges[next].begin < entry.offset + entry.numel);
+  }
+  return chosen;
 }
 
 std::vector<bool> matching(const ParameterLayout& layout, const std::string& option,

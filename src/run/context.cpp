@@ -6,6 +6,7 @@
 
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/run/solver_options.h"
 #include "hesspect/run/write_vectors.h"
 #include "hesspect/spectrum/probe.h"
 
@@ -83,30 +84,8 @@ at::Tensor Context::probe(std::int64_t number) const {
   return probe_vector(op, goals.distribution, goals.seed, static_cast<std::uint64_t>(number));
 }
 
-LanczosOptions Context::lanczos_options() const {
-  LanczosOptions options;
-  if (!goals.reorthogonalize) options.reorthogonalisation = Reorthogonalisation::kNone;
-  options.basis.storage = plan.basis_dtype == ElementType::kF64    ? at::kDouble
-                          : plan.basis_dtype == ElementType::kBF16 ? at::kBFloat16
-                                                                   : at::kFloat;
-  options.basis.on_host = plan.basis_memory == BasisMemory::kHost;
-  return options;
-}
-
-EigenOptions Context::eigen_options() const {
-  const EigenGoal goal = goals.eigen.value_or(EigenGoal{});
-  EigenOptions options;
-  options.top = goal.top;
-  options.bottom = goal.bottom;
-  options.magnitude = goal.magnitude;
-  options.max_steps = std::max(goals.most_steps, goals.steps);
-  options.max_basis = goal.max_basis > 0 ? goal.max_basis : plan.max_basis;
-  options.rtol = goal.rtol;
-  options.product_error = goals.eigen_error;
-  options.seed = goals.seed;
-  options.block = goal.block;
-  return options;
-}
+LanczosOptions Context::lanczos_options() const { return hesspect::lanczos_options(goals, plan); }
+EigenOptions Context::eigen_options() const { return hesspect::eigen_options(goals, plan); }
 
 void Context::write_vectors(const std::string& path, VectorsInfo info,
                             std::span<const std::optional<std::size_t>> which, const VectorSource& vectors) const {

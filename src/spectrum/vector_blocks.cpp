@@ -82,4 +82,12 @@ TraceEstimate SketchingEstimator::finished(TraceEstimate trace, const char* meth
   return trace;
 }
 
+at::Tensor matrix_of(const std::vector<std::vector<double>>& columns, std::int64_t rows) {
+  at::Tensor transposed = at::zeros({static_cast<std::int64_t>(columns.size()), rows}, at::kDouble);
+  double* out = transposed.mutable_data_ptr<double>();
+  for (std::size_t j = 0; j < columns.size(); ++j)
+    std::copy(columns[j].begin(), columns[j].end(), out + j * static_cast<std::size_t>(rows));
+  return transposed.t();
+}
+
 }  // namespace hesspect

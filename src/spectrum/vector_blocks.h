@@ -70,4 +70,7 @@ TraceEstimate estimate_in_rounds(Estimator&& run, const TraceMethodOptions& opti
   return trace;
 }
 
+/// Columns of different lengths as a matrix [rows, columns] in double, zeros below.
+at::Tensor matrix_of(const std::vector<std::vector<double>>& columns, std::int64_t rows);
+
 }  // namespace hesspect

@@ -105,15 +105,6 @@ class XNysTrace : public SketchingEstimator {
     }
   }
 
-  /// Columns of different lengths as a matrix [rows, columns], zeros below.
-  static at::Tensor matrix_of(const std::vector<std::vector<double>>& columns, std::int64_t rows) {
-    at::Tensor transposed = at::zeros({static_cast<std::int64_t>(columns.size()), rows}, at::kDouble);
-    double* out = transposed.mutable_data_ptr<double>();
-    for (std::size_t j = 0; j < columns.size(); ++j)
-      std::copy(columns[j].begin(), columns[j].end(), out + j * static_cast<std::size_t>(rows));
-    return transposed.t();
-  }
-
   /// The mean of the estimates, its standard error, and tr A⟨Ω⟩; nothing where no shift makes H_ν positive definite.
   /// Local.
   std::vector<double> leave_one_out() const {

@@ -120,15 +120,6 @@ class XTrace : public SketchingEstimator {
     take(old, all, q_.head(q_.rows()));
   }
 
-  /// Columns of different lengths as a matrix [rows, columns], zeros below.
-  static at::Tensor matrix_of(const std::vector<std::vector<double>>& columns, std::int64_t rows) {
-    at::Tensor transposed = at::zeros({static_cast<std::int64_t>(columns.size()), rows}, at::kDouble);
-    double* out = transposed.mutable_data_ptr<double>();
-    for (std::size_t j = 0; j < columns.size(); ++j)
-      std::copy(columns[j].begin(), columns[j].end(), out + j * static_cast<std::size_t>(rows));
-    return transposed.t();
-  }
-
   /// H, of whose entries right of the diagonal those of earlier rounds are known by symmetry.
   at::Tensor projected() const {
     const at::Tensor upper = at::triu(matrix_of(h_, q_.rows()));

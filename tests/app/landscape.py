@@ -55,13 +55,18 @@ class OfPyTorch:
                         p.copy_(value)
 
 
+def measured(test, command, name, *more, ranks=1):
+    """What a command writes into the group of its own name, and how it ended."""
+    result = test.folder / f"{ranks}.h5"
+    ended = hesspect(command, *arguments(name, result, "cross_entropy", dtype="float64"), *more, "--force", ranks=ranks)
+    test.assertDone(ended)
+    with h5py.File(result) as f:
+        return {k: v[()] for k, v in f[f"entry/{command}"].items()}, ended
+
+
 class Landscape(Case):
-    def look(self, name, *more, ranks=1, loss="cross_entropy", **options):
-        result = self.folder / f"{ranks}.h5"
-        ended = hesspect("landscape", *arguments(name, result, loss, dtype="float64", **options), *more, "--force", ranks=ranks)
-        self.assertDone(ended)
-        with h5py.File(result) as f:
-            return {k: v[()] for k, v in f["entry/landscape"].items()}, ended
+    def look(self, name, *more, ranks=1):
+        return measured(self, "landscape", name, *more, ranks=ranks)
 
     def check(self, found, model, directions):
         for i, a in enumerate(found["alpha"]):
@@ -136,6 +141,13 @@ class Landscape(Case):
             for word in words:
                 self.assertIn(word, ended.errors[0])
             self.assertFalse((self.folder / "r.h5").exists())
+        model = self.folder / "model.h5"  # that a slip names as an output
+        model.write_bytes((FIXTURES / "mlp_ce.pt2").read_bytes())
+        for command, output, more in (("landscape", model, ()), ("sharpness", model, ()), ("landscape", self.folder / "r.h5", ("--directions-file", model))):
+            ended = hesspect(command, *arguments("mlp_ce", output, "cross_entropy", model=model), *more, "--force")
+            self.assertEqual(ended.code, USAGE, ended.err)
+            self.assertIn("is the input", ended.errors[0])
+            self.assertEqual(model.read_bytes(), (FIXTURES / "mlp_ce.pt2").read_bytes())
         ended = hesspect("eigs", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy"), "--direction", "gradient")
         self.assertEqual(ended.code, USAGE)
         self.assertIn("'landscape'", ended.errors[0])

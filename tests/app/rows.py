@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from dense import hessian_of
 from harness import Case, hesspect
 
 warnings.filterwarnings("ignore")
@@ -36,13 +37,7 @@ def first(arrays, rows=4):
 
 def dense(loss, model):
     """Eigenvalues of the Hessian of a scalar over the model's parameters, ascending; float64."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)])
-    rows = []
-    for entry in gradient:
-        row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-        rows.append(torch.cat([r.reshape(-1) for r in row]))
-    return np.linalg.eigvalsh(torch.stack(rows).detach().numpy())
+    return np.linalg.eigvalsh(hessian_of(loss, model))
 
 
 def doubled(arrays):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from dense import hessian_of
 from harness import BIN, Case, environment, hesspect
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
@@ -71,17 +72,6 @@ def save(folder, model, inputs, target, name="model"):
             f[key] = value.numpy()
 
 
-def dense(loss, model):
-    """The Hessian of a scalar over the model's parameters [n, n]; float64."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)])
-    rows = []
-    for entry in gradient:
-        row = torch.autograd.grad(entry, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
-        rows.append(torch.cat([r.reshape(-1) for r in row]))
-    return torch.stack(rows).detach().numpy()
-
-
 class RowsInUse(Case):
     def setUp(self):
         super().setUp()
@@ -93,7 +83,7 @@ class RowsInUse(Case):
         target = torch.rand(ROWS, dtype=torch.float64)
         save(self.folder, self.model, self.data, target)
         self.model.spelled_out = True
-        self.hessian = dense(F.mse_loss(self.model(**self.data), target), self.model)
+        self.hessian = hessian_of(F.mse_loss(self.model(**self.data), target), self.model)
         self.n = self.hessian.shape[0]
         sizes = {k: v.numel() // v.shape[0] for k, v in self.model.named_parameters()}
         rows = in_use(self.data)
@@ -297,7 +287,7 @@ class RowsInUse(Case):
             target = torch.randint(0, 3, (ROWS,))
             save(self.folder, model, {"ids": ids}, target, name)
             entry, _ = self.run_it("eigs", "--top", 3, "--bottom", 2, "--rtol-eigs", 1e-10, name=name, loss="cross_entropy")
-            spectrum = np.linalg.eigvalsh(dense(F.cross_entropy(model(ids), target), model))
+            spectrum = np.linalg.eigvalsh(hessian_of(F.cross_entropy(model(ids), target), model))
             np.testing.assert_allclose(entry["eigenvalues/eigenvalue"][()], [*spectrum[::-1][:3], *spectrum[:2][::-1]], atol=1e-9 * spectrum[-1])
             self.assertEqual(entry["diagnostics/n_parameters_in_use"][()], used)
 

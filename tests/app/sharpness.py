@@ -3,20 +3,15 @@
 
 import unittest
 
-import h5py
 import numpy as np
 import torch
 from harness import Case, arguments, hesspect
-from landscape import OfPyTorch
+from landscape import OfPyTorch, measured
 
 
 class Sharpness(Case):
-    def measure(self, name, *more, ranks=1, loss="cross_entropy", **options):
-        result = self.folder / f"{ranks}.h5"
-        ended = hesspect("sharpness", *arguments(name, result, loss, dtype="float64", **options), *more, "--force", ranks=ranks)
-        self.assertDone(ended)
-        with h5py.File(result) as f:
-            return {k: v[()] for k, v in f["entry/sharpness"].items()}, ended
+    def measure(self, name, *more, ranks=1):
+        return measured(self, "sharpness", name, *more, ranks=ranks)
 
     def test_a_smooth_model(self):
         model = OfPyTorch("mlp_ce")

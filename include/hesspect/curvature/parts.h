@@ -25,6 +25,9 @@ struct Part {
   std::int64_t size() const;
 };
 
+/// Which of the layout's tensors have entries in these ranges, which ascend and don't overlap.
+std::vector<bool> tensors_in(const ParameterLayout& layout, const std::vector<IndexRange>& ranges);
+
 /// Which of the layout's tensors any of the regular expressions (ECMAScript) finds in its name or an alias.
 /// @param option  for messages
 /// @throws UsageError for one that is no regular expression; InputError for one that finds nothing, with near names

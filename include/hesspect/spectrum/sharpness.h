@@ -1,14 +1,13 @@
 // Sharpness as the loss itself shows it: what finite steps of a known kind do to it.
 //
-//   SAM at ρ     L(θ + ε) − L(θ), ‖ε‖ = ρ: along the gradient, and along the leading eigenvectors, the worst of which
-//   is a lower bound
-//                of the maximum over the ball (Foret, Kleiner, Mobahi & Neyshabur, 2010.01412)
-//   adaptive     the same with ‖ε ⊘ |θ|‖ = ρ (Kwon, Kim, Park & Choi, 2102.11600; Andriushchenko et al., 2302.07011)
-//   stable step  gradient descent with a step just below 2/λ₁ contracts along the leading eigenvector, just above it
-//   grows critical     the smallest step η along −g that raises the loss; 2/η is the critical sharpness (Kalra et al.,
-//   2601.16979) basin        how far the loss stays within a tolerance along random directions (after Chen et al.,
-//   2505.17646, who
-//                take a benchmark's score)
+// * SAM at ρ: L(θ + ε) − L(θ), ‖ε‖ = ρ, along the gradient and along the leading eigenvectors. The worst of these is a
+//   lower bound of the maximum over the ball (Foret, Kleiner, Mobahi & Neyshabur, 2010.01412).
+// * Adaptive: the same with ‖ε ⊘ |θ|‖ = ρ (Kwon, Kim, Park & Choi, 2102.11600; Andriushchenko et al., 2302.07011).
+// * Stable steps: gradient descent just below 2/λ₁ contracts along the leading eigenvector, just above it grows.
+// * Critical step: the smallest η along −g that raises the loss; 2/η is the critical sharpness (Kalra et al.,
+//   2601.16979).
+// * Basin: how far the loss stays within a tolerance along random directions (after Chen et al., 2505.17646, who take a
+//   benchmark's score).
 #pragma once
 
 #include <string>
