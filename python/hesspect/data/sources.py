@@ -44,6 +44,17 @@ class Rows(Protocol):
         """The batch of these rows, `numbers` ascending."""
 
 
+@dataclasses.dataclass
+class Lazy:
+    """A batch whose rows are made when they are asked for: those that a sample leaves out never are."""
+
+    rows: int
+    make: Callable[[Array], Any]  # of ascending row numbers of the batch
+
+    def whole(self) -> Any:
+        return self.make(np.arange(self.rows))
+
+
 # ---------------------------------------------------------------- what comes as batches
 
 

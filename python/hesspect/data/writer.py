@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hesspect.data.sources import Array, Batch, DataError, Naming, Stream, as_numbers, notes_on, open_source
+from hesspect.data.sources import Array, Batch, DataError, Lazy, Naming, Stream, as_numbers, notes_on, open_source
 
 if TYPE_CHECKING:
     import h5py
@@ -165,6 +165,8 @@ class _Checks:
 
     def __call__(self, raw: Any) -> Batch:
         """The next batch, rows first."""
+        if isinstance(raw, Lazy):
+            raw = raw.whole()
         try:
             named = self._naming(raw)
         except DataError as error:
@@ -455,8 +457,16 @@ def _write_reservoir(columns: _Columns, source: Any, checks: _Checks, rows: int,
     slots: dict[str, Array] = {}
     with contextlib.ExitStack() as files:
         for raw in source.batches():
-            batch = checks(raw)
-            chosen, at = reservoir.offer(len(next(iter(batch.values()))))
+            if isinstance(raw, Lazy):
+                chosen, at = reservoir.offer(raw.rows)
+                if not chosen:
+                    continue
+                ascending = np.argsort(chosen)
+                batch, at = checks(raw.make(np.array(chosen)[ascending])), [at[i] for i in ascending]
+                chosen = list(range(len(at)))
+            else:
+                batch = checks(raw)
+                chosen, at = reservoir.offer(len(next(iter(batch.values()))))
             for name, values in batch.items() if chosen else ():
                 if name not in slots:
                     slots[name] = np.memmap(files.enter_context(tempfile.TemporaryFile(dir=folder)), values.dtype, "w+", shape=(rows, *values.shape[1:]))
@@ -477,7 +487,7 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
                targets: str | int | bool | None = None, rows: int | None = None, seed: int | None = None,
                dtypes: Mapping[str, Any] | None = None, batch_dims: Mapping[str, int] | None = None,
                source: str | Sequence[str] = (), attributes: Mapping[str, Any] | None = None,
-               compression: str | None = None, warn: bool = True) -> DataFile:
+               compression: str | None = None, notes: Callable[[], Sequence[str]] | None = None, warn: bool = True) -> DataFile:
     """Writes rows to the HDF5 file that `hesspect --data` reads.
 
     :param batches: an iterable of batches (a torch DataLoader, a list, a generator), each an array, a tuple or list of arrays
@@ -494,6 +504,7 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
     :param source: where the rows are from, for the file's attributes
     :param attributes: more of them: numbers and texts
     :param compression: gzip or lzf; hesspect reads both
+    :param notes: called at the end: what the caller has to say of the rows, for the file and the user
     :param warn: whether what should be looked at is a UserWarning too; it always stands in the file and in `DataFile.notes`
     :raises DataError: what can't be written, with the array and the batch (counted from 0)
     """
@@ -521,13 +532,13 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
                 else:
                     seen = _write_reservoir(columns, opened, checks, rows, seed, path.parent)
                 arrays = columns.finish()
-                notes = [*notes_on(batches), *checks.notes()]
-                written = DataFile(path, arrays[0].shape[(batch_dims or {}).get(arrays[0].name, 0)], seen, arrays, _digest(arrays), tuple(notes))
+                said = [*notes_on(batches), *checks.notes(), *(notes() if notes is not None else ())]
+                written = DataFile(path, arrays[0].shape[(batch_dims or {}).get(arrays[0].name, 0)], seen, arrays, _digest(arrays), tuple(said))
                 _describe(file, written, seed, source, attributes, by_number)
     except OSError as error:
         raise DataError(f"{path}: can't be written: {error.strerror or error}") from error
     if warn:
-        for note in notes:
+        for note in said:
             warnings.warn(note, stacklevel=2)
     return written
 
