@@ -391,7 +391,7 @@ def write_text(path: str | os.PathLike[str], folder: str | os.PathLike[str], fil
             found.append("rows are packed: attention goes over the ends of texts")
         return [*(tokens.notes if not packed else []), *found]
 
-    return write_data(path, batches, rows=rows, seed=None if first or rows is None else options.seed, source=[str(p) for p in paths], compression=compression,
+    return write_data(path, batches, targets="target", rows=rows, seed=None if first or rows is None else options.seed, source=[str(p) for p in paths], compression=compression,
                       attributes={"loss": loss, "checkpoint": str(folder), "tokenizer_sha256": tokens.sha256(), "options": dataclasses.asdict(options)},
                       notes=notes, warn=False)
 
