@@ -26,7 +26,7 @@ positive = yes
 
 [age]
 kind = numerical
-missing = mean
+missing = mean   # of all rows
 standardise = yes
 input = dense
 

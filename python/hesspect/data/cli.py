@@ -1,4 +1,4 @@
-"""Command line: python -m hesspect data text|table|check ..."""
+"""Command line: python -m hesspect data text|table|images|check ..."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from hesspect.data.sources import DataError
 from hesspect.data.writer import DataFile, verify_data
 
-_KINDS = ("text", "table")
+_KINDS = ("text", "table", "images")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

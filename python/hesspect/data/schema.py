@@ -175,7 +175,7 @@ def _fits(where: str, column: Column, given: set[str]) -> None:
 
 
 def _ini(path: Path) -> dict[str, Any]:
-    parser = configparser.ConfigParser(interpolation=None, default_section="\0")
+    parser = configparser.ConfigParser(interpolation=None, default_section="\0", inline_comment_prefixes=("#",))
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     try:
         parser.read_string(path.read_text(encoding="utf-8"), str(path))

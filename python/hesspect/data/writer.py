@@ -543,6 +543,11 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
     return written
 
 
+def _short(text: str) -> str:
+    """An attribute holds at most 64 KiB."""
+    return text if len(text.encode()) < 60_000 else f"{text[:15_000]} ... ({len(text):,} characters)"
+
+
 def _describe(file: h5py.File, written: DataFile, seed: int | None, source: str | Sequence[str], attributes: Mapping[str, Any] | None,
               known: bool) -> None:
     versions = _versions()
@@ -560,11 +565,11 @@ def _describe(file: h5py.File, written: DataFile, seed: int | None, source: str 
         file.attrs["seed"] = str(seed)
     sources = [source] if isinstance(source, str) else list(source)
     if sources:
-        file.attrs["source"] = "\n".join(map(str, sources))
+        file.attrs["source"] = _short("\n".join(map(str, sources)))
     if written.notes:
-        file.attrs["notes"] = "\n".join(written.notes)
+        file.attrs["notes"] = _short("\n".join(written.notes))
     for name, value in (attributes or {}).items():
-        file.attrs[name] = value if isinstance(value, (str, int, float, bool)) else json.dumps(value)
+        file.attrs[name] = _short(value) if isinstance(value, str) else value if isinstance(value, (int, float, bool)) else _short(json.dumps(value))
 
 
 def verify_data(path: str | os.PathLike[str]) -> DataFile:
