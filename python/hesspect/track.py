@@ -163,15 +163,15 @@ def to_mlflow(found: Sequence[tuple[int, Result]], folder: Path, name: str) -> P
     folder.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(tracking_uri=folder.resolve().as_uri())
     experiment = client.get_experiment_by_name("hesspect")
-    number = experiment.experiment_id if experiment is not None else client.create_experiment("hesspect")
-    run = client.create_run(number, run_name=name).info.run_id
+    kept_under = experiment.experiment_id if experiment is not None else client.create_experiment("hesspect")
+    run = client.create_run(kept_under, run_name=name).info.run_id
     status = "FAILED"
     try:
-        for key, value in settings(found[-1][1]).items():
-            client.log_param(run, key, value[:6000])
+        for key, text in settings(found[-1][1]).items():
+            client.log_param(run, key, text[:6000])
         for step, result in found:
-            for key, value in metrics(result).items():
-                client.log_metric(run, _mlflow_name(key), value, step=step)
+            for key, number in metrics(result).items():
+                client.log_metric(run, _mlflow_name(key), number, step=step)
             with tempfile.TemporaryDirectory() as made:
                 base = Path(made) / str(step)
                 write_tables(result, base)
@@ -183,7 +183,7 @@ def to_mlflow(found: Sequence[tuple[int, Result]], folder: Path, name: str) -> P
         status = "FINISHED"
     finally:
         client.set_terminated(run, status)
-    return folder / number / run
+    return folder / str(kept_under) / str(run)
 
 
 def _mlflow_name(name: str) -> str:

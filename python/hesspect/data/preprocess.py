@@ -13,7 +13,7 @@ import numpy as np
 from hesspect.data.sources import Array, DataError
 
 INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}  # numbers as in PIL
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Preprocessing:
 
 
 PRESETS = {
-    "imagenet": Preprocessing(256, "bilinear", (224, 224), **_IMAGENET),
-    "imagenet-v2": Preprocessing(232, "bilinear", (224, 224), **_IMAGENET),
+    "imagenet": Preprocessing(256, "bilinear", (224, 224), mean=_MEAN, std=_STD),
+    "imagenet-v2": Preprocessing(232, "bilinear", (224, 224), mean=_MEAN, std=_STD),
     "clip": Preprocessing(224, "bicubic", (224, 224), mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)),
     "cifar10": Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
     "mnist": Preprocessing(mean=(0.1307,), std=(0.3081,), mode="L"),

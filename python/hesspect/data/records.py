@@ -7,7 +7,7 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hesspect.data.sources import DataError
 
@@ -25,7 +25,7 @@ def kind_of(path: Path) -> str:
     return suffixes[-1].removeprefix(".") if suffixes else ""
 
 
-def _open(path: Path, **how: Any) -> TextIO:
+def _open(path: Path, **how: Any) -> Any:
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", encoding="utf-8", **how)
     return open(path, encoding="utf-8", **how)

@@ -131,7 +131,10 @@ class _Table:
             row += length
             self.dropped += length - len(keep)
             if len(keep):
-                yield Lazy(len(keep), lambda rows, block=block, keep=keep: self._encode(block, keep[rows]))
+                yield self._lazy(block, keep)
+
+    def _lazy(self, block: dict[str, Any], keep: Array) -> Lazy:
+        return Lazy(len(keep), lambda rows: self._encode(block, keep[rows]))
 
     def _encode(self, block: dict[str, Any], rows: Array) -> Batch:
         import pyarrow

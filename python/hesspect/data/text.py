@@ -105,7 +105,8 @@ class Tokens:
         for name in ("max_position_embeddings", "n_positions"):
             positions = self.texts.get(name)
             if isinstance(positions, int) and 0 < positions < max(options.seq, options.target_seq) + used:
-                raise DataError(f"{self.folder}: the model has {positions:,} positions{f', {used} of them for padding' if used else ''}, fewer than --seq {max(options.seq, options.target_seq):,}")
+                padding = f", {used} of them for padding" if used else ""
+                raise DataError(f"{self.folder}: the model has {positions:,} positions{padding}, fewer than --seq {max(options.seq, options.target_seq):,}")
         if options.form == "masked-lm" and self.own.mask_token_id is None:
             raise DataError(f"{self.folder}: the tokenizer has no mask token, which masked-lm needs")
         if options.form == "token-classification" and not self.own.is_fast:
@@ -253,8 +254,11 @@ class _Padded:
     def batches(self, paths: Sequence[Path]) -> Iterator[Lazy]:
         first = 0
         for piece in _pieces(_texts(paths, self._options, self.columns, self._counts)):
-            yield Lazy(len(piece), lambda rows, piece=piece, first=first: self._make([piece[i] for i in rows], [first + int(i) for i in rows]))
+            yield self._lazy(piece, first)
             first += len(piece)
+
+    def _lazy(self, piece: list[tuple[str, Record]], first: int) -> Lazy:
+        return Lazy(len(piece), lambda rows: self._make([piece[i] for i in rows], [first + int(i) for i in rows]))
 
     def _encode(self, texts: Sequence[Any], seq: int, pairs: Sequence[str] | None = None, **how: Any) -> Any:
         encoded = self._tokens.own(list(texts), pairs, truncation=False, verbose=False, **how)
@@ -397,7 +401,7 @@ def write_text(path: str | os.PathLike[str], folder: str | os.PathLike[str], fil
 
 
 def add_parser(commands: Any) -> None:
-    parser = commands.add_parser("text", help="texts, with a checkpoint's tokenizer", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser: argparse.ArgumentParser = commands.add_parser("text", help="texts, with a checkpoint's tokenizer", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a Hugging Face checkpoint: its tokenizer and config.json are read")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=KINDS)
     parser.add_argument("--form", choices=FORMS, default="causal-lm")

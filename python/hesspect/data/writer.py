@@ -79,28 +79,30 @@ class DataFile:
 # ---------------------------------------------------------------- which rows
 
 
-def row_keys(seed: int, first: int, count: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def row_keys(seed: int, first: int, count: int) -> Array:
     """A random number for each of the rows first, first + 1, ..., made of the seed and its number alone (SplitMix64)."""
     with np.errstate(over="ignore"):
         start = _mix(np.array([seed % 2**64], np.uint64))
         return _mix(start + np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
 
-def _mix(z: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+def _mix(z: Array) -> Array:
     # Steele, Lea & Flood, Fast splittable pseudorandom number generators (2014), variant 13 of Stafford's mixers
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z ^= z >> np.uint64(31)
+    return z
 
 
-def sample_rows(n: int, rows: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def sample_rows(n: int, rows: int, seed: int) -> Array:
     """The numbers of `rows` of n rows, in the order that `write_data` writes them.
 
     :raises DataError: there are fewer
     """
     if rows > n:
         raise DataError(f"there are {n:,} rows, fewer than the {rows:,} asked for")
-    best_keys, best = np.empty(0, np.uint64), np.empty(0, np.int64)
+    best_keys: Array = np.empty(0, np.uint64)
+    best: Array = np.empty(0, np.int64)
     for first in range(0, n, 1 << 20):  # keys of 10^9 rows at once would be 8 GB
         count = min(1 << 20, n - first)
         best_keys = np.concatenate([best_keys, row_keys(seed, first, count)])
@@ -610,7 +612,8 @@ def _verified(path: Path, name: str, dataset: h5py.Dataset) -> ArrayInfo:
     digest, rows = _hasher(dataset.dtype, row_shape), dataset.shape[dim]
     step = _step(dataset.dtype.itemsize * int(np.prod(row_shape, dtype=np.int64)))
     for begin in range(0, rows, step):
-        part = dataset[(*(slice(None),) * dim, slice(begin, begin + step))]
+        slab = (*(slice(None),) * dim, slice(begin, begin + step))
+        part = dataset[slab]
         digest.update(np.ascontiguousarray(np.moveaxis(part, dim, 0)).data)
     if digest.hexdigest() != dataset.attrs.get("sha256"):
         raise DataError(f"{path}: array {name!r} does not have the values that were written")
