@@ -13,6 +13,7 @@ draws a result, `python -m hesspect.workloads` makes three real models to try it
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hesspect.data import DataError, verify_data, write_data
 from hesspect.errors import (CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped,
                              UsageError)
 from hesspect.result import Result, ResultError, read
@@ -30,9 +31,9 @@ _LATER = {"Inputs": "exporting.call", "Exported": "exporting.model_export", "exp
           "export_hf": "exporting.huggingface", "export_lightning": "exporting.lightning", "export_peft": "exporting.peft",
           "export_timm": "exporting.vision", "export_torchvision": "exporting.vision"}
 
-__all__ = ["CommError", "Error", "Exported", "InputError", "Inputs", "InternalError", "MemoryLimitError", "ProgramNotFound", "Result",
-           "ResultError", "Stopped", "UsageError", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
-           "export_torchvision", "read"]
+__all__ = ["CommError", "DataError", "Error", "Exported", "InputError", "Inputs", "InternalError", "MemoryLimitError", "ProgramNotFound",
+           "Result", "ResultError", "Stopped", "UsageError", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
+           "export_torchvision", "read", "verify_data", "write_data"]
 __version__ = "0.1.0"
 
 
