@@ -8,6 +8,7 @@
 #include "hesspect/report/report.h"
 #include "page_style.h"
 #include "result_charts.h"
+#include "surface_script.h"
 
 namespace hesspect {
 namespace {
@@ -153,6 +154,13 @@ std::string pictures(const RunResult& r) {
                     r.landscape->directions.size() > 1
                         ? "Over two directions, in lengths of these; the darker, the higher the loss."
                         : "Along one direction, in lengths of it, with the quadratic model that the curvature makes.");
+  if (const std::string surface = landscape_surface(r); !surface.empty())
+    text += "<figure class=\"surface\" hidden>" + element("b", "The loss and its quadratic model, to be turned") +
+            surface +
+            element("figcaption",
+                    "Drag it, or use the arrow keys; a pointer near a point reads it. The dot is where the parameters "
+                    "are; the model is cut off where it leaves the picture.") +
+            "</figure>";
   return element("div", text, "figures");
 }
 
@@ -205,6 +213,7 @@ std::string report_html(const std::vector<NamedResult>& results, const FigureOpt
   return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" +
          std::string("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">") +
          element("title", escaped(title)) + element("style", kPageStyle) + "</head>\n<body>" + element("main", body) +
+         (body.find("class=\"surface\"") == std::string::npos ? "" : element("script", kSurfaceScript)) +
          "</body></html>\n";
 }
 
