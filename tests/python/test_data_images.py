@@ -70,7 +70,7 @@ def test_sample_and_command(folder, tmp_path, capsys):
     assert np.array_equal(few["img"], whole["x"][few["source_row"]]) and np.array_equal(few["target"], whole["target"][few["source_row"]])
     assert json.loads(attributes["preprocessing"])["resize"] == [16, 16] and attributes["classes"] == 3
     (tmp_path / "classes.txt").write_text("dog\nfish\ncat\nbird\n")
-    assert cli.main([*arguments, "--mode", "L", "--classes", str(tmp_path / "classes.txt"), "--mean", "0.5", "--std", "0.25", "--crop", "8"]) == 0
+    assert cli.main([*arguments, "--force", "--mode", "L", "--classes", str(tmp_path / "classes.txt"), "--mean", "0.5", "--std", "0.25", "--crop", "8"]) == 0
     grey, _ = arrays(tmp_path / "e.h5")
     assert grey["img"].shape == (18, 1, 8, 8) and sorted(set(grey["target"])) == [0, 2, 3] and grey["img"].min() < -0.5
     assert "no image" not in capsys.readouterr().out

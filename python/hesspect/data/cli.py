@@ -16,6 +16,7 @@ _KINDS = ("text", "table", "images")
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATA.h5")
+    parser.add_argument("--force", action="store_true", help="write over a file that is there already")
     parser.add_argument("--rows", type=int, metavar="N", help="a random sample of N rows (default: all rows)")
     parser.add_argument("--first", action="store_true", help="the first N rows instead")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of masks (default: 0)")
@@ -56,6 +57,9 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if getattr(args, "first", False) and args.rows is None:
         print("hesspect data: --first without --rows", file=sys.stderr)
+        return 2
+    if getattr(args, "output", None) is not None and args.output.is_file() and not args.force:
+        print(f"hesspect data: {args.output} is there already; --force writes over it", file=sys.stderr)
         return 2
     try:
         _tell(args.run(args), args.kind)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hesspect.data.columns import Encoder, MultiHot, make_encoder
+from hesspect.data.columns import Encoder, MultiHot, make_encoder, numbers_of
 from hesspect.data.records import kind_of
 from hesspect.data.schema import Column, Schema, make_schema, read_schema
 from hesspect.data.sources import Array, Batch, DataError, Lazy
@@ -95,11 +95,15 @@ class _Table:
     def kept(self, block: dict[str, Any], row: int) -> Array:
         """Row numbers of a block that are not dropped; `row`: the number of its first row.
 
-        :raises DataError: a missing value where none may be
+        :raises DataError: a missing value where none may be, or an infinite one
         """
         length = len(next(iter(block.values())))
         keep = np.ones(length, bool)
         for column, encoder in self.encoders:
+            if column.kind in ("numerical", "weight", "number"):
+                infinite = np.flatnonzero(np.isinf(numbers_of(column, block[column.name])))
+                if len(infinite):
+                    raise DataError(f"column {column.name!r} holds an infinite value in row {row + int(infinite[0])}")
             if column.missing not in ("refuse", "drop"):
                 continue
             absent = encoder.absent(block[column.name])

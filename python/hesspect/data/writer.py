@@ -104,9 +104,9 @@ def sample_rows(n: int, rows: int, seed: int) -> Array:
     best_keys: Array = np.empty(0, np.uint64)
     best: Array = np.empty(0, np.int64)
     for first in range(0, n, 1 << 20):  # keys of 10^9 rows at once would be 8 GB
-        count = min(1 << 20, n - first)
-        best_keys = np.concatenate([best_keys, row_keys(seed, first, count)])
-        best = np.concatenate([best, np.arange(first, first + count, dtype=np.int64)])
+        keys = row_keys(seed, first, min(1 << 20, n - first))
+        near = np.flatnonzero(keys <= best_keys[-1]) if len(best_keys) == rows else np.arange(len(keys))
+        best_keys, best = np.concatenate([best_keys, keys[near]]), np.concatenate([best, first + near])
         order = np.argsort(best_keys, kind="stable")[:rows]
         best_keys, best = best_keys[order], best[order]
     return best
@@ -515,6 +515,9 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path}: is a directory")
+    sources = [source] if isinstance(source, str) and source else list(source)
+    if any(Path(one).is_file() and path.is_file() and path.samefile(one) for one in sources):
+        raise DataError(f"{path}: is what the rows are read from")
     if rows is not None and rows < 1:
         raise DataError(f"rows is {rows}: at least 1 is needed")
     if seed is not None and rows is None:
@@ -536,7 +539,7 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
                 arrays = columns.finish()
                 said = [*notes_on(batches), *checks.notes(), *(notes() if notes is not None else ())]
                 written = DataFile(path, arrays[0].shape[(batch_dims or {}).get(arrays[0].name, 0)], seen, arrays, _digest(arrays), tuple(said))
-                _describe(file, written, seed, source, attributes, by_number)
+                _describe(file, written, seed, sources, attributes, by_number)
     except OSError as error:
         raise DataError(f"{path}: can't be written: {error.strerror or error}") from error
     if warn:
@@ -550,8 +553,7 @@ def _short(text: str) -> str:
     return text if len(text.encode()) < 60_000 else f"{text[:15_000]} ... ({len(text):,} characters)"
 
 
-def _describe(file: h5py.File, written: DataFile, seed: int | None, source: str | Sequence[str], attributes: Mapping[str, Any] | None,
-              known: bool) -> None:
+def _describe(file: h5py.File, written: DataFile, seed: int | None, sources: Sequence[str], attributes: Mapping[str, Any] | None, known: bool) -> None:
     versions = _versions()
     file.attrs["written_by"] = f"hesspect.write_data {versions['hesspect']}"
     file.attrs["format"] = _FORMAT
@@ -565,7 +567,6 @@ def _describe(file: h5py.File, written: DataFile, seed: int | None, source: str 
     file.attrs["rows_chosen"] = "all" if seed is None and written.rows == written.rows_seen else "first" if seed is None else "sampled"
     if seed is not None:
         file.attrs["seed"] = str(seed)
-    sources = [source] if isinstance(source, str) else list(source)
     if sources:
         file.attrs["source"] = _short("\n".join(map(str, sources)))
     if written.notes:
