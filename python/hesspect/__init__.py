@@ -8,7 +8,8 @@ The computation itself is the C++ program `hesspect`. `python -m hesspect.plot` 
 `python -m hesspect.workloads` makes three real models to try it on.
 """
 
+from hesspect.data import DataError, verify_data, write_data
 from hesspect.result import Result, ResultError, read
 
-__all__ = ["Result", "ResultError", "read"]
+__all__ = ["DataError", "Result", "ResultError", "read", "verify_data", "write_data"]
 __version__ = "0.1.0"
