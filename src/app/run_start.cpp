@@ -67,7 +67,7 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
   return to_ini_of_result(then) == to_ini_of_result(c) && then.model.model == c.model.model &&
          then.model.weights == c.model.weights && then.data.data == c.data.data &&
          older(c.model.model, c.output.output) && all_older(c.model.weights, c.output.output) &&
-         older(c.data.data, c.output.output);
+         all_older({c.model.initial_weights}, c.output.output) && older(c.data.data, c.output.output);
 }
 
 }  // namespace

@@ -83,6 +83,14 @@ void check_parts(const RunConfig& c, Command work) {
     throw UsageError("blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
+void check_initial_weights(const RunConfig& c, Command work) {
+  const bool measures =
+      work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs || work == Command::kTrace;
+  if (!c.model.initial_weights.empty() && !measures)
+    throw UsageError("--initial-weights belongs to 'analyze', 'density', 'eigs' and 'trace', not to '" +
+                     to_string(work) + "'");
+}
+
 void check_vectors_file(const std::string& option, const std::string& file, const OutputConfig& output) {
   if (!file.ends_with(".h5") && !file.ends_with(".hdf5") && !file.ends_with(".safetensors"))
     throw UsageError("--" + option + " " + file + ": expected a name that ends in .h5, .hdf5 or .safetensors");
@@ -226,6 +234,7 @@ void check_whole(const Invocation& run) {
   check_one_group(c, work);
   check_rows_options(c);
   check_parts(c, work);
+  check_initial_weights(c, work);
 }
 
 }  // namespace hesspect

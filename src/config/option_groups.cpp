@@ -22,6 +22,9 @@ OptionGroup model_options(ModelConfig& c) {
   group.flag("weights-partial", c.weights_partial, "leave what no state dict holds as it is in the .pt2 (adapters)");
   group.text("weights-key", c.weights_key, "KEY",
              "where a PyTorch file keeps the state dict, as swa_state_dict or ema.model; default: the usual keys");
+  group.text("initial-weights", c.initial_weights, "FILE|FOLDER",
+             "a state dict of the parameters before training, read as --weights is: how far each tensor has moved, and "
+             "its trace weighted by that (analyze, trace; distances alone: density, eigs)");
   group.integer("output-index", c.output_index, 0, 1'000'000, "which of the program's outputs the loss takes");
   return group;
 }

@@ -185,6 +185,34 @@ void fields(auto& v, Is<std::vector<LayerEstimate>> auto& layers) {
   v.derived_column("mean_error", mean_error, {"Standard error of that mean; NaN: not known", kCurvature});
 }
 
+void fields(auto& v, Is<InitialDistance> auto& d) {
+  constexpr int kNew = kVersion + 1;
+  constexpr const char* kWeighted = "loss";
+  auto& layers = d.layers;
+  v.plot("weighted_trace_of_layer", {"index"}, "Traces of the {matrix} by parameter tensor, weighted by the distance");
+  v.index("index", layers, {"Position in the model", "", kNew});
+  v.column("name", layers, &LayerDistance::name, {"Parameter tensor", "", kNew});
+  v.column("entries", layers, &LayerDistance::entries,
+           {"Entries of the tensor that the distance is over: those that vectors hold", "", kNew});
+  v.column("distance_of_layer", layers, &LayerDistance::distance,
+           {"Distance of the tensor from its initial values", "parameter", kNew});
+  const auto value = [](auto& layer) -> auto& { return layer.weighted.value; };
+  const auto error = [](auto& layer) -> auto& { return layer.weighted.standard_error; };
+  v.column("weighted_trace_of_layer", layers, value,
+           {"Trace of the tensor's diagonal block times the squared distance; NaN: no trace", kWeighted, kNew});
+  v.column("weighted_trace_of_layer_error", layers, error, {"Its standard error; NaN: not known", kWeighted, kNew});
+  v("distance", d.distance, {"Distance of all parameters from the initial ones", "parameter", kNew});
+  v("weighted_trace", d.weighted_trace.value,
+    {"Sum over tensors of trace times squared distance; NaN: no traces", kWeighted, kNew});
+  v("weighted_trace_error", d.weighted_trace.standard_error,
+    {"Its standard error over samples; NaN: not known", kWeighted, kNew});
+  v("half_width", d.half_width, {"Half width of its confidence interval; NaN: not known", kWeighted, kNew});
+  v("confidence", d.confidence, {"Probability that the interval claims", "", kNew});
+  v("samples", d.samples, {"Random vectors that it is from", "", kNew});
+  v("files", d.files, {"Files of the initial weights", "", kNew});
+  v("files_sha256", d.sha256, {"SHA-256 of these files", "", kNew});
+}
+
 template <Is<std::vector<ProbeQuadrature>> P>
 void fields(auto& v, P& probes) {
   v.plot("ritz", {"probe", "step"}, "Gauss quadrature of each probe");
@@ -546,6 +574,7 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("eigenvalues", "NXdata", r.eigenvalues);
   v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
   v.group("layers", "NXdata", r.layers);
+  v.group("initial_weights", "NXdata", r.initial);
   v.group("quadrature", "NXdata", r.quadrature);
   v.group("block_summary", "NXdata", r.blocks);
   v.groups("blocks", "NXcollection", r.blocks, &BlocksResult::each, &BlockResult::name);

@@ -163,6 +163,22 @@ std::vector<Definition> made() {
        "Dong et al. 2020, arXiv:1911.03852; samples as for the trace",
        kReparametrised + "Between layers that is just what such a rescaling moves: traces of layers are not comparable "
                          "without the size of their weights."},
+      {"distance", "Distance from the initial weights", "‖θ − θ₀‖", "parameter",
+       "How far training has moved the parameters; rows of look-up tables that the data don't use are left out, unless "
+       "--rows-in-use is off.",
+       "As a measure of capacity: Nagarajan & Kolter 2019, arXiv:1901.01672",
+       "It grows with the number of steps and with the learning rate, and scaling one layer up and the next one down "
+       "changes it while the function stays the same (Dinh et al. 2017, arXiv:1703.04933)."},
+      {"weighted_trace", "Traces weighted by distance", "Σ tr(H_l) ‖θ_l − θ₀_l‖²", "loss",
+       "The trace of each parameter tensor's diagonal block times the squared distance that training has moved the "
+       "tensor, summed over tensors.",
+       "After Ju, Li & Zhang 2022, arXiv:2206.02659, who weigh each layer's Hessian by the step from the initial "
+       "weights, along that step. Here the trace stands for it: every direction counts alike",
+       "Theirs went with the gap of fine-tuned models; it is part of a bound, not an estimate of the gap, and this is "
+       "not it. A step along flat directions alone has the same weighted trace as one along the sharpest. The distance "
+       "grows with every step of training."},
+      {"layer_weighted_trace", "Trace of a parameter tensor, weighted by distance", "tr(H_l) ‖θ_l − θ₀_l‖²", "loss",
+       "One tensor's term of the sum: where the model has both moved and is curved.", "As the sum", "As the sum."},
   };
 }
 

@@ -155,6 +155,19 @@ InputSharpness sample_inputs() {
   return inputs;
 }
 
+InitialDistance sample_initial() {
+  InitialDistance initial;
+  initial.files = {"start.safetensors"};
+  initial.sha256 = {"abc"};
+  initial.layers = {{"a.weight", 6, 1.5, {2.25, 0.5}}, {"a.bias", 94, 2}};
+  initial.distance = 2.5;
+  initial.weighted_trace = {7, 0.25};
+  initial.half_width = 0.5;
+  initial.confidence = 0.95;
+  initial.samples = 3;
+  return initial;
+}
+
 RunResult sample() {
   RunResult r;
   r.density = Density{{-1, 0, 1.5}, {0.1, 0.7, 1e-300}, {0, 0.01, 0.02}, 0.25};
@@ -214,6 +227,7 @@ RunResult sample() {
   r.inputs = sample_inputs();
   r.landscape = sample_landscape();
   r.sharpness = sample_sharpness();
+  r.initial = sample_initial();
   r.warnings = {"one", "two"};
   return r;
 }
@@ -610,6 +624,16 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.critical.sharpness, 2.5);
   EXPECT_EQ(s.basin.radius, r.sharpness->basin.radius);
   EXPECT_EQ(s.lambda_1_error, 1e-9);
+  const InitialDistance& initial = *back.initial;
+  EXPECT_EQ(initial.files, r.initial->files);
+  ASSERT_EQ(initial.layers.size(), 2u);
+  EXPECT_EQ(initial.layers[0].name, "a.weight");
+  EXPECT_EQ(initial.layers[0].distance, 1.5);
+  EXPECT_EQ(initial.layers[0].weighted.standard_error, 0.5);
+  EXPECT_TRUE(std::isnan(initial.layers[1].weighted.value));
+  EXPECT_EQ(initial.weighted_trace.value, 7);
+  EXPECT_EQ(initial.half_width, 0.5);
+  EXPECT_EQ(initial.samples, 3);
 }
 
 TEST_F(ResultFile, OpensInPython) {

@@ -56,6 +56,7 @@ struct ModelConfig {
   bool weights_partial = false;      // what they don't hold keeps what the .pt2 has
   std::string weights_key;           // where a PyTorch file keeps the state dict, dotted; empty: the usual keys
   std::int64_t output_index = 0;
+  std::string initial_weights;  // a state dict of the parameters before training; empty: not given
 };
 
 struct DataConfig {
