@@ -123,6 +123,24 @@ std::vector<Definition> made() {
        "The largest stable step by λ₁, with what real steps 5 % below and above it do: a distance along the first "
        "eigenvector shrinks below and grows above where the quadratic model holds.",
        "Cohen et al. 2021, arXiv:2103.00065", kStepAgainst},
+      {"adam_lambda_1", "Largest eigenvalue as Adam sees it", "λ₁(D⁻¹H)", "1/parameter",
+       "The largest eigenvalue of D^-1/2 H D^-1/2, D = √v̂ + ε with the second moments of a checkpoint, corrected for "
+       "their bias, held fixed.",
+       "Cohen et al. 2022, arXiv:2207.14484 (preconditioned sharpness)",
+       "The moments are those of the training's own batches at its own time, and move with the parameters: at the edge "
+       "Adam goes on into sharper regions by adapting them (Cohen et al. 2022). Between checkpoints with other moments "
+       "it compares optimisers, not minima."},
+      {"adam_rate", "Largest stable learning rate, Adam", "2(1+β₁)/((1−β₁)λ₁)", "parameter",
+       "Adam with D held fixed and a larger learning rate grows without bound along that eigenvector, as far as the "
+       "loss "
+       "is quadratic; with β₁ = 0.9 it is 38 over the eigenvalue. Checked by steps of real gradients where the note "
+       "says "
+       "so.",
+       "Cohen et al. 2022, arXiv:2207.14484",
+       "Full-batch Adam trains at about this rate's edge without diverging, since D adapts (Cohen et al. 2022). With "
+       "mini-batches the limit lies elsewhere. Weight decay and the bias of the first moment in the first steps are "
+       "left "
+       "out."},
       {"critical_sharpness", "Critical sharpness", "2/η_c", kCurvatureUnit,
        "Two over the smallest step against the gradient that raises the loss: a sharpness by forward passes alone.",
        "Kalra et al. 2026, arXiv:2601.16979",

@@ -195,7 +195,8 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
     all.emplace_back("the loss along directions, and how far the quadratic model holds ('landscape')");
   if (!any([](const RunResult& r) { return r.inputs.has_value(); }))
     all.emplace_back("sharpness in the inputs ('inputs')");
-  all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments");
+  if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->adam; }))
+    all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments ('sharpness --second-moments')");
   if (!any([](const RunResult& r) { return r.initial.has_value(); }))
     all.emplace_back("traces weighted by the distance from initialisation ('analyze --initial-weights')");
   all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion");

@@ -137,6 +137,11 @@ Sharpness sample_sharpness() {
   s.lambda_1_error = 1e-9;
   s.ascents = {{0.05, false, 0.1, 0.2, 0.025}, {0.5, true, 0.3, std::nan(""), 0.25}};
   s.steps = {{"gradient descent", 0.625, 0.9, 1.1, 0.91, 1.12}};
+  s.adam.emplace();
+  s.adam->lambda_1 = 40;
+  s.adam->steps = {{"Adam", 0.95, 0.9, 1.1, 0.91, 1.12}};
+  s.adam->step_most = 17;
+  s.adam->file = "adam.pt";
   s.critical = {0.75, 2.5, 2.25};
   s.basin = {0.15, {0.5, std::numeric_limits<double>::infinity()}};
   return s;
@@ -621,6 +626,10 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.ascents[0].eigenvector, 0.2);
   EXPECT_EQ(s.steps.at(0).optimizer, "gradient descent");
   EXPECT_EQ(s.steps.at(0).expected_above, 1.12);
+  EXPECT_EQ(s.adam->lambda_1, 40);
+  EXPECT_EQ(s.adam->steps.at(0).above, 1.1);
+  EXPECT_EQ(s.adam->step_most, 17);
+  EXPECT_EQ(s.adam->file, "adam.pt");
   EXPECT_EQ(s.critical.sharpness, 2.5);
   EXPECT_EQ(s.basin.radius, r.sharpness->basin.radius);
   EXPECT_EQ(s.lambda_1_error, 1e-9);
