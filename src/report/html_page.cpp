@@ -101,6 +101,21 @@ std::string layer_table(const RunResult& r) {
          table(heads({"tensor", "entries", "trace", "interval", "mean of the diagonal"}), rows) + "</details>";
 }
 
+std::string distance_table(const RunResult& r) {
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  if (weighted.empty()) return "";
+  std::string rows;
+  for (std::size_t l = 0; l < weighted.size(); ++l) {
+    const LayerDistance& layer = r.initial->layers[l];
+    rows += element("tr", element("td", escaped(layer.name)) + element("td", format_count(layer.entries), "number") +
+                              element("td", number_html(layer.distance), "number") +
+                              element("td", value_html(weighted[l]), "number") +
+                              element("td", interval_html(weighted[l]), "number"));
+  }
+  return "<details><summary>How far each tensor has moved from the initial weights</summary>" +
+         table(heads({"tensor", "entries", "distance", "trace × distance²", "interval"}), rows) + "</details>";
+}
+
 std::string block_table(const RunResult& r) {
   const auto blocks = block_figures(r);
   if (blocks.empty()) return "";
@@ -187,7 +202,7 @@ std::string section(const NamedResult& named, const FigureOptions& options) {
   std::string rows;
   for (const Figure& figure : figures) rows += figure_row(figure);
   text += table(heads({"figure", "", "value", "interval", "the interval is"}), rows);
-  return element("section", text + block_table(r) + layer_table(r));
+  return element("section", text + block_table(r) + layer_table(r) + distance_table(r));
 }
 
 std::string items(const std::vector<std::string>& sentences) {
