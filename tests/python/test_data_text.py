@@ -105,6 +105,17 @@ def test_padded(folders, tmp_path):
     assert np.array_equal(head["target"], data["target"][:7])
 
 
+def test_prompts(folders, tmp_path):
+    """Of a question and its answer the answer alone is a target."""
+    folder, own = folders["gpt"]
+    file = jsonl(tmp_path / "a.jsonl", [{"q": "the cat", "text": "sees a dog"}, {"q": "one of the red", "text": "likes a house"}, {"q": "a a a a a a a", "text": "cat"}])
+    data, attributes = arrays(write_text(tmp_path / "d.h5", folder, [file], Options(seq=7, padded=True, prompt="q")).path)
+    ids = [own(q)["input_ids"] for q in ("the cat sees a dog <eos>", "one of the red likes a house", "a a a a a a a")]
+    assert data["input_ids"].tolist() == [[*ids[0], 0], ids[1], ids[2]] and data["attention_mask"].sum(1).tolist() == [6, 7, 7]
+    assert data["target"].tolist() == [[-100] * 2 + ids[0][2:] + [-100], [-100] * 4 + ids[1][4:], [-100] * 7]
+    assert "1 of 3 texts that were tokenised had to be cut" in attributes["notes"] and "of 1 of them nothing but prompt is left" in attributes["notes"]
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_masked(folders, tmp_path, padded, monkeypatch):
     folder, own = folders["bert"]
@@ -146,7 +157,7 @@ def test_classification(folders, tmp_path):
     expected = own(texts, pairs, padding="max_length", truncation=True, max_length=20)
     for name in ("input_ids", "attention_mask", "token_type_ids"):
         assert np.array_equal(data[name], expected[name]), name
-    assert data["target"].tolist() == [i % 3 for i in range(30)] and attributes["loss"] == "cross_entropy"
+    assert data["target"].tolist() == [i % 3 for i in range(30)] and attributes["loss"] == "cross_entropy" and "token_type_ids among its inputs" in attributes["notes"]
     (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"{t}\t{i % 3}\n" for i, t in enumerate(texts)))
     data, _ = arrays(write_text(tmp_path / "d.h5", folder, [tmp_path / "a.tsv"], Options(form="classification", seq=20)).path)
     assert data["target"].tolist() == [i % 3 for i in range(30)] and np.array_equal(data["input_ids"], own(texts, padding="max_length", max_length=20)["input_ids"])
@@ -218,7 +229,7 @@ def test_refused(folders, tmp_path, capsys):
             ([str(tmp_path / "none"), text], "none: no such folder"), ([str(tmp_path), text], "its tokenizer can't be read"),
             ([str(small), label, "--seq", "8", "--padded"], "the tokenizer gives id 3, but the model's vocabulary has 2"),
             ([t5, label, "--form", "seq2seq", "--seq", "8"], "record 1: no 'target'"),
-            ([gpt, text, "--seq", "1"], "--seq 1: at least 2 tokens"),
+            ([gpt, text, "--seq", "1"], "--seq 1: at least 2 tokens"), ([gpt, text, "--prompt", "text"], "--prompt belongs to causal-lm with --padded"),
             ([gpt, label, "--rows", "9", "--seq", "8", "--padded"], "there are 1 rows, fewer than the 9 asked for")):
         assert cli.main(["text", *arguments, "-o", str(tmp_path / "d.h5")]) == 4, arguments
         said = capsys.readouterr().err

@@ -260,6 +260,20 @@ def test_sample(tmp_path):
             write_data(tmp_path / "e.h5", rows, **options)
 
 
+def test_units(tmp_path):
+    """Rows that belong together are drawn together and stay in their order."""
+    data = {"x": np.arange(60), "target": np.arange(60) // 4}
+    whole = write_data(tmp_path / "a.h5", data, rows=20, seed=2, unit_rows=4)
+    with h5py.File(whole.path) as file:
+        rows = file["source_row"][()].reshape(-1, 4)
+        assert np.array_equal(rows, rows[:, :1] + np.arange(4)) and (rows[:, 0] % 4 == 0).all() and len(set(rows[:, 0])) == 5 and file.attrs["unit_rows"] == 4
+    for size in (1, 3, 7):
+        assert write_data(tmp_path / "b.h5", iter(pieces(data, size)), rows=20, seed=2, unit_rows=4).sha256 == whole.sha256
+    for arguments, line in (({"rows": 18, "seed": 2}, "18 rows are no whole number of units of 4"), ({"unit_rows": 0}, "unit_rows is 0"), ({"unit_rows": 7}, "60 rows, no whole number")):
+        with pytest.raises(DataError, match=line):
+            write_data(tmp_path / "e.h5", data, **{"unit_rows": 4, **arguments})
+
+
 def test_every_row_is_as_likely():
     """1,000 seeds, 5 of 50 rows: each row is drawn 100 times, give or take; and pairs as independent draws have it."""
     drawn = np.array([np.isin(np.arange(50), sample_rows(50, 5, seed)) for seed in range(1000)], float)

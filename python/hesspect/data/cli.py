@@ -42,7 +42,7 @@ def _tell(written: DataFile, kind: str) -> None:
     for note in written.notes:
         print(f"note: {note}")
     with h5py.File(written.path, "r") as file:
-        loss = file.attrs.get("loss")
+        loss, weight = file.attrs.get("loss"), file.attrs.get("loss_weight")
         chosen = file.attrs["rows_chosen"]
     if kind == "check":
         print("all arrays are as they were written")
@@ -50,7 +50,7 @@ def _tell(written: DataFile, kind: str) -> None:
     if chosen == "first":
         print("note: the rows that come first; a sample of all says more of them")
     if loss:
-        print(f"for the run: hesspect analyze --model MODEL.pt2 --data {written.path} --loss {loss} --output RESULT.h5")
+        print(f"for the run: hesspect analyze --model MODEL.pt2 --data {written.path} --loss {loss}{f' --loss-weight {weight}' if weight else ''} --output RESULT.h5")
 
 
 def main(argv: list[str] | None = None) -> int:
