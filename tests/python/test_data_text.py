@@ -233,7 +233,7 @@ def test_refused(folders, tmp_path, capsys):
             ([gpt, label, "--rows", "9", "--seq", "8", "--padded"], "there are 1 rows, fewer than the 9 asked for")):
         assert cli.main(["text", *arguments, "-o", str(tmp_path / "d.h5")]) == 4, arguments
         said = capsys.readouterr().err
-        assert line in said and said.count("\n") == 1 and said.startswith("hesspect data: "), (line, said)
+        assert line in said and said.count("\n") == 1 and said.startswith("hesspect: error: "), (line, said)
     assert cli.main(["text", gpt, text, "-o", "d.h5", "--first"]) == 2
     with pytest.raises(DataError, match="no form 'rhyme'"):
         write_text(tmp_path / "d.h5", gpt, [text], Options(form="rhyme"))

@@ -173,6 +173,7 @@ def test_names(tmp_path):
             write_data(tmp_path / "e.h5", batches, **options)
         assert line in str(error.value), error.value
     assert [p.name for p in tmp_path.iterdir()] == ["d.h5"]
+    assert isinstance(error.value, (hesspect.InputError, ValueError)) and error.value.code == 4 and error.value.line == str(error.value)
 
 
 def test_refused(tmp_path):

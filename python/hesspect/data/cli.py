@@ -56,15 +56,15 @@ def _tell(written: DataFile, kind: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if getattr(args, "first", False) and args.rows is None:
-        print("hesspect data: --first without --rows", file=sys.stderr)
+        print("hesspect: error: --first without --rows", file=sys.stderr)
         return 2
     if getattr(args, "output", None) is not None and args.output.is_file() and not args.force:
-        print(f"hesspect data: {args.output} is there already; --force writes over it", file=sys.stderr)
+        print(f"hesspect: error: {args.output} is there already; --force writes over it", file=sys.stderr)
         return 2
     try:
         _tell(args.run(args), args.kind)
     except DataError as error:
-        print(f"hesspect data: {error}", file=sys.stderr)
+        print(f"hesspect: error: {error}", file=sys.stderr)
         return 4
     return 0
 
