@@ -280,3 +280,35 @@ def test_the_program_reads_it(folders, tmp_path, capsys):
 
     dense = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, flat)).flip(0)[:3].numpy()
     assert np.allclose(hesspect.read(tmp_path / "r.h5").eigenvalues[:3], dense, rtol=1e-9)
+
+
+@pytest.mark.skipif(not os.environ.get("HESSPECT_BIN"), reason="HESSPECT_BIN does not say where the program is")
+@pytest.mark.parametrize("kind, form", [("bert", "masked-lm"), ("t5", "seq2seq")])
+def test_from_a_folder_to_its_own_loss(folders, tmp_path, kind, form):
+    """A checkpoint's folder exported, its texts as rows: the run's loss is what Hugging Face's model says of the same rows."""
+    import torch
+
+    import hesspect
+
+    torch.manual_seed(0)
+    folder, own = folders[kind]
+    made = {"bert": lambda: transformers.BertForMaskedLM(transformers.BertConfig(
+                vocab_size=len(own), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16)),
+            "t5": lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(
+                vocab_size=len(own), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0, pad_token_id=0))}[kind]
+    model = made().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "folder")
+    own.save_pretrained(tmp_path / "folder")
+    file = jsonl(tmp_path / "a.jsonl", [{"text": s, "target": t} for s, t in zip(sentences(40), sentences(40, 1))])
+    hesspect.export_hf(tmp_path / "folder", tmp_path / "m.pt2", form, seq=10, target_seq=8)
+    options = Options(form=form, seq=10, target_seq=8 if kind == "t5" else 0, padded=True)
+    write_text(tmp_path / "d.h5", tmp_path / "folder", [file], options, rows=24)
+    data, attributes = arrays(tmp_path / "d.h5")
+    subprocess.run([os.environ["HESSPECT_BIN"], "eigs", "--model", "m.pt2", "--weights", "folder", "--data", "d.h5", "--loss", attributes["loss"], "--dtype", "float64",
+                    "--top", "1", "--rtol-eigs", "0.1", "--output", "r.h5"], cwd=tmp_path, check=True, capture_output=True)
+    rows = {k: torch.as_tensor(v) for k, v in data.items() if k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        loss = float(model.double()(**rows, labels=torch.as_tensor(data["target"])).loss)
+    assert abs(hesspect.read(tmp_path / "r.h5").loss / loss - 1) < (1e-12 if kind == "bert" else 1e-6)  # T5's own loss is of float32 logits
