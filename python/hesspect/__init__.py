@@ -14,8 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hesspect.data import DataError, verify_data, write_data
-from hesspect.errors import (CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped,
-                             UsageError)
+from hesspect.errors import CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped, UsageError
 from hesspect.result import Result, ResultError, read
 
 if TYPE_CHECKING:

@@ -207,10 +207,12 @@ def write_table(path: str | os.PathLike[str], files: Sequence[str | os.PathLike[
     table.fit()
     beside = path.with_suffix(".columns.json")
     target = table.schema.target
+    hints = {"loss": LOSSES[target.kind]} if target else {}
+    hints.update(("loss_weight", c.input) for c in table.schema.columns if c.kind == "weight")
     text = json.dumps(table.as_json(), indent=1, ensure_ascii=False)
     written = write_data(path, table.batches(paths), targets="target" if target else False, rows=rows, seed=None if first or rows is None else seed, source=[str(p) for p in paths],
                          compression=compression, notes=table.notes, warn=False,
-                         attributes={"columns": beside.name, "schema": json.dumps(table.schema.as_json()), **({"loss": LOSSES[target.kind]} if target else {})})
+                         attributes={"columns": beside.name, "schema": json.dumps(table.schema.as_json()), **hints})
     with atomic(beside) as part:
         part.write_text(text + "\n", encoding="utf-8")
     return written

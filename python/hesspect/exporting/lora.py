@@ -27,7 +27,7 @@ class LoraLayer(nn.Module):
         self.base_layer = base_layer
         for parameter in base_layer.parameters():
             parameter.requires_grad_(train_base)
-        weight: torch.Tensor = base_layer.weight  # type: ignore[assignment]
+        weight: torch.Tensor = base_layer.weight
         self.scale, self.is_embedding = scale, isinstance(base_layer, nn.Embedding)
         rows, columns = (weight.shape[1], weight.shape[0]) if isinstance(base_layer, nn.Embedding) or _is_conv1d(base_layer) else weight.shape
         if self.is_embedding:
@@ -77,8 +77,12 @@ def read_adapter(folder: Path) -> dict[str, Any]:
 def _is_target(name: str, config: dict[str, Any]) -> bool:
     """As PEFT decides: a pattern of the whole name, or a list of its endings; of the layers that are listed."""
     targets, excluded = config.get("target_modules"), config.get("exclude_modules") or []
-    within = lambda wanted: (re.fullmatch(wanted, name) is not None if isinstance(wanted, str)
-                             else any(name == one or name.endswith(f".{one}") for one in wanted))
+
+    def within(wanted: Any) -> bool:
+        if isinstance(wanted, str):
+            return re.fullmatch(wanted, name) is not None
+        return any(name == one or name.endswith(f".{one}") for one in wanted)
+
     if not targets or (excluded and within(excluded)) or not within(targets):
         return False
     layers = config.get("layers_to_transform")
