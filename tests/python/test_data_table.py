@@ -223,6 +223,9 @@ def test_refused(table, tmp_path, capsys):
         said = capsys.readouterr().err
         assert line in said and said.count("\n") == 1, (line, said)
     assert not (tmp_path / "d.h5").exists() and not (tmp_path / "d.columns.json").exists()
+    with pytest.raises(DataError, match="is what the rows are read from"):
+        write_table(tmp_path / "t.parquet", files, {"columns": {"f": {"kind": "numerical"}}})
+    assert cli.main(["table", *files, "--schema", str(tmp_path / "s.json"), "-o", files[0]]) == 2 and "--force writes over it" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not os.environ.get("HESSPECT_BIN"), reason="HESSPECT_BIN does not say where the program is")

@@ -58,8 +58,6 @@ def numbers_of(column: Column, values: Any) -> Array:
         if not pyarrow.types.is_null(kind):
             raise DataError(f"column {column.name!r} holds {kind}, where numbers are wanted")
     numbers: Array = pyarrow.compute.cast(values, pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
-    if np.isinf(numbers).any():
-        raise DataError(f"column {column.name!r} holds an infinite value in row {int(np.flatnonzero(np.isinf(numbers))[0])} of its block")
     return numbers
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hesspect.data.columns import Encoder, MultiHot, make_encoder
+from hesspect.data.columns import Encoder, MultiHot, make_encoder, numbers_of
 from hesspect.data.records import kind_of
 from hesspect.data.schema import Column, Schema, make_schema, read_schema
 from hesspect.data.sources import Array, Batch, DataError, Lazy
@@ -95,11 +95,15 @@ class _Table:
     def kept(self, block: dict[str, Any], row: int) -> Array:
         """Row numbers of a block that are not dropped; `row`: the number of its first row.
 
-        :raises DataError: a missing value where none may be
+        :raises DataError: a missing value where none may be, or an infinite one
         """
         length = len(next(iter(block.values())))
         keep = np.ones(length, bool)
         for column, encoder in self.encoders:
+            if column.kind in ("numerical", "weight", "number"):
+                infinite = np.flatnonzero(np.isinf(numbers_of(column, block[column.name])))
+                if len(infinite):
+                    raise DataError(f"column {column.name!r} holds an infinite value in row {row + int(infinite[0])}")
             if column.missing not in ("refuse", "drop"):
                 continue
             absent = encoder.absent(block[column.name])
@@ -203,10 +207,12 @@ def write_table(path: str | os.PathLike[str], files: Sequence[str | os.PathLike[
     table.fit()
     beside = path.with_suffix(".columns.json")
     target = table.schema.target
+    hints = {"loss": LOSSES[target.kind]} if target else {}
+    hints.update(("loss_weight", c.input) for c in table.schema.columns if c.kind == "weight")
     text = json.dumps(table.as_json(), indent=1, ensure_ascii=False)
     written = write_data(path, table.batches(paths), targets="target" if target else False, rows=rows, seed=None if first or rows is None else seed, source=[str(p) for p in paths],
                          compression=compression, notes=table.notes, warn=False,
-                         attributes={"columns": beside.name, "schema": json.dumps(table.schema.as_json()), **({"loss": LOSSES[target.kind]} if target else {})})
+                         attributes={"columns": beside.name, "schema": json.dumps(table.schema.as_json()), **hints})
     with atomic(beside) as part:
         part.write_text(text + "\n", encoding="utf-8")
     return written

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hesspect.exporting.outputs import Choice
 
 log = logging.getLogger("hesspect")
-_COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "inputs")
+_COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "inputs", "features")
 
 
 def _check(command: str, ranks: int, options: Mapping[str, Any]) -> None:
@@ -116,7 +116,7 @@ def _write_inputs(model: "nn.Module", loader: Any, loss: str, made: Path, inputs
     """
     import itertools
 
-    from hesspect.data import DataError, write_data
+    from hesspect.data import write_data
     from hesspect.exporting.model_export import export
     from hesspect.running.batches import BatchReader, batches_of
 
@@ -137,10 +137,7 @@ def _write_inputs(model: "nn.Module", loader: Any, loss: str, made: Path, inputs
             yield found
 
     has_target = target is not False and not (loss == "output" and target is None)
-    try:
-        written = write_data(made / "data.h5", arrays(), targets="target" if has_target else False, rows=rows, seed=seed)
-    except DataError as error:
-        raise InputError(str(error)) from error
+    written = write_data(made / "data.h5", arrays(), targets="target" if has_target else False, rows=rows, seed=seed)
     if reader.said:
         log.warning("%s", reader.said)
     return [exported.digest, written.sha256]
