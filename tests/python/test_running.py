@@ -79,7 +79,7 @@ def test_errors_of_the_program_are_exceptions_without_the_launchers_frame(tmp_pa
     assert caught.value.code == 4 and "\n" not in caught.value.line
     with pytest.raises(hesspect.InputError, match="no such file"):
         hesspect.analyze(tmp_path / "none.pt2", data=tmp_path / "none.h5", loss="mse")
-    with pytest.warns(UserWarning, match="not as good"):
+    with pytest.warns(UserWarning, match="3 of 3 eigenvalues have not converged"):
         result = hesspect.spectrum(small(), batches(), folder=tmp_path, command="eigs", max_steps=3, top=5, progress=False)
     assert not result.converged.all()
 

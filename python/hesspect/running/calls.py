@@ -36,10 +36,23 @@ def _run(command: str, inputs: Mapping[str, Any], output: Path, ranks: int, opti
     force = bool(options.get("force"))
     given = [text for name, value in inputs.items() if value is not None for text in (f"--{name}", os.fspath(value))]
     rest = command_line.arguments(command, options)
-    code, line = process.run([command, *given, "--output", str(output), *rest, *([] if force else ["--resume"])], ranks, progress)
+    code = process.run([command, *given, "--output", str(output), *rest, *([] if force else ["--resume"])], ranks, progress)
+    result = read(output)
     if code != 0:
-        warnings.warn(f"not as good as was asked for: {line}" if line else "not as good as was asked for", stacklevel=3)
-    return read(output)
+        warnings.warn(f"not as good as was asked for: {_shortfall(result)}", stacklevel=3)
+    return result
+
+
+def _shortfall(result: Result) -> str:
+    """What a run that ended with code 3 did not reach."""
+    found = []
+    if result.converged is not None and not result.converged.all():
+        found.append(f"{int((~result.converged).sum())} of {result.converged.size} eigenvalues have not converged")
+    if result.trace_converged is False:
+        found.append("the trace's interval is wider than rtol_trace")
+    if result.density_converged is False:
+        found.append("the density's bound is above density_w1")
+    return "; ".join(found) or "see the result's fields on convergence, and its warnings"
 
 
 def analyze(model: str | os.PathLike[str], *, data: str | os.PathLike[str], loss: str, weights: str | os.PathLike[str] | Sequence[Any] | None = None,

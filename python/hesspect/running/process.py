@@ -83,20 +83,22 @@ class _Terminal:
         if _BAR.sub("", text).lstrip("\r").startswith(_ERROR):
             self._lines.take(_BAR.sub("", text).lstrip("\r"))
             return
+        self._lines.last = _BAR.sub("", text).strip() or self._lines.last
         sys.stderr.write(text + end)
         sys.stderr.flush()
 
 
 def _read_pipe(pipe: TextIO, lines: Lines) -> None:
-    for line in pipe:
-        lines.take(line)
+    with pipe:
+        for line in pipe:
+            lines.take(line)
 
 
-def run(arguments: Sequence[str], ranks: int, progress: bool) -> tuple[int, str]:
+def run(arguments: Sequence[str], ranks: int, progress: bool) -> int:
     """Runs `hesspect ARGUMENTS` on so many ranks, and waits.
 
     :param progress: pass on what it says: to the terminal, or plainly to a notebook
-    :return: the exit code, 0 or 3, and with 3 what was not reached
+    :return: the exit code, 0, or 3 where the result is not as good as was asked for
     :raises Error: of the class of any other exit code
     :raises KeyboardInterrupt: Ctrl-C; a checkpoint is there if the run had begun
     """
@@ -124,7 +126,7 @@ def run(arguments: Sequence[str], ranks: int, progress: bool) -> tuple[int, str]
         saved = "stopped with a checkpoint: the same call goes on from it" if code == 75 else "stopped before there was a checkpoint"
         raise KeyboardInterrupt(saved)
     if code in (0, _NOT_CONVERGED):
-        return code, lines.errors[0] if lines.errors else lines.last
+        return code
     raise by_code(code, lines.errors[0] if lines.errors else lines.last)
 
 
