@@ -74,16 +74,17 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _within(name: str, wanted: str | list[str]) -> bool:
+    """A pattern of the whole name, or a list of its endings."""
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, name) is not None
+    return any(name == one or name.endswith(f".{one}") for one in wanted)
+
+
 def _is_target(name: str, config: dict[str, Any]) -> bool:
-    """As PEFT decides: a pattern of the whole name, or a list of its endings; of the layers that are listed."""
+    """As PEFT decides: by the name, and of the layers that are listed."""
     targets, excluded = config.get("target_modules"), config.get("exclude_modules") or []
-
-    def within(wanted: Any) -> bool:
-        if isinstance(wanted, str):
-            return re.fullmatch(wanted, name) is not None
-        return any(name == one or name.endswith(f".{one}") for one in wanted)
-
-    if not targets or (excluded and within(excluded)) or not within(targets):
+    if not targets or (excluded and _within(name, excluded)) or not _within(name, targets):
         return False
     layers = config.get("layers_to_transform")
     if layers is None:

@@ -81,7 +81,7 @@ class Chooser:
             self._function = choice
         else:
             self.paths = [str(one) for one in choice]
-        for path, value in zip(self.paths or ["output(...)"], self.all(example), strict=False):
+        for path, value in zip(self.paths or ["output(...)"], self.all(example), strict=True):
             if not isinstance(value, torch.Tensor):
                 raise UsageError(f"output {path!r} is no tensor but {type(value).__name__}; the model has {_listed(example)}")
 
