@@ -2,7 +2,7 @@
 
     python -m hesspect.plot RESULT.h5 [-o PICTURE.png] [--what PART] [--theme light|dark] [--title TITLE]
 
-PART is density, cumulative (how many eigenvalues lie beyond λ), eigenvalues (by rank), layers, quadrature, blocks or landscape; `all` writes
+PART is density, cumulative (how many eigenvalues lie beyond λ), eigenvalues (by rank), layers, quadrature, blocks, features or landscape; `all` writes
 one picture for each part that the result has, named RESULT-PART.png. Without --what the picture is an overview.
 
 The format follows the picture's suffix (png, pdf, svg). Exit codes: 0 done; 2 usage; 4 no such file, not a result, or the
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hesspect import panels
+from hesspect import feature_panels, panels
 from hesspect.panels import number
 from hesspect.result import Result, ResultError, read
 from hesspect.theme import LIGHT, THEMES, Theme
@@ -130,6 +130,18 @@ def _blocks(result: Result, title: str | None, theme: Theme) -> Any:
     return figure
 
 
+def _features(result: Result, title: str | None, theme: Theme) -> Any:
+    wide = feature_panels.has_changes(result)
+    plt = _pyplot()
+    with plt.rc_context(theme.style()):
+        figure, axes = plt.subplots(1, 2 if wide else 1, figsize=(14 if wide else 8, 5.6), constrained_layout=True, squeeze=False)
+        feature_panels.largest_over_frequency(axes[0][0], result, theme)
+        if wide:
+            feature_panels.change_over_largest(axes[0][1], result, theme)
+        _head(figure, result, title, "by feature")
+    return figure
+
+
 def _landscape(result: Result, title: str | None, theme: Theme) -> Any:
     surface = panels.landscape_is_surface(result)
     panel = panels.landscape_surface if surface else panels.landscape_line
@@ -145,6 +157,7 @@ PARTS = {
     "layers": _one_panel(panels.layers, "by layer", _rows_size),
     "quadrature": _one_panel(panels.quadrature, "quadrature"),
     "blocks": _blocks,
+    "features": _features,
     "landscape": _landscape,
 }
 
@@ -245,7 +258,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.what == "all":
             written = _write_all(result, args, theme)
         else:
-            what = args.what or ("landscape" if panels.is_landscape(result) else None)
+            what = args.what or ("landscape" if panels.is_landscape(result) else "features" if result.feature_name else None)
             save(draw(result, args.title, theme) if what is None else draw_part(result, what, args.title, theme), output)
             written = [output]
     except ResultError as error:

@@ -16,9 +16,10 @@ using testing::known_result;
 
 /// Not there unless the result has what they are of.
 const std::set<std::string> kOfOtherCommands = {
-    "layer_trace",  "sam_rise",        "adaptive_rise",        "step_checked",    "critical_sharpness",
-    "basin_radius", "input_curvature", "input_change",         "off_block_share", "js_distance",
-    "distance",     "weighted_trace",  "layer_weighted_trace", "adam_lambda_1",   "adam_rate"};
+    "layer_trace",     "sam_rise",        "adaptive_rise",        "step_checked",       "critical_sharpness",
+    "basin_radius",    "input_curvature", "input_change",         "off_block_share",    "js_distance",
+    "distance",        "weighted_trace",  "layer_weighted_trace", "adam_lambda_1",      "adam_rate",
+    "feature_largest", "feature_mean",    "feature_change",       "feature_correlation"};
 
 std::map<std::string, Figure> by_key(const RunResult& result, const FigureOptions& options = {}) {
   std::map<std::string, Figure> all;

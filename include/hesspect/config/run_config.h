@@ -31,6 +31,7 @@ enum class Command {
   kLandscape,
   kSharpness,
   kInputs,
+  kFeatures,
   kReport,
   kCompare
 };
@@ -223,6 +224,17 @@ struct SharpnessConfig {
   std::int64_t adam_step = 0;  // updates so far, where the file does not say; 0: not known
 };
 
+/// What the command `features` takes as features, and what it measures of them.
+struct FeaturesConfig {
+  std::string from;                                        // "auto", or a file of JSON; empty: none
+  std::vector<std::pair<std::string, std::string>> named;  // name -> expression
+  std::int64_t buckets = 0;                                // auto: of each table's rows, by frequency; 0: none
+  std::int64_t rows = 0;                                   // auto: single rows of each table
+  std::vector<double> rho{0.1};                            // of the loss's changes, relative to the feature's norm
+  std::int64_t draws = 8;                                  // random directions of each
+  bool wanted() const { return !from.empty() || !named.empty(); }
+};
+
 struct OutputConfig {
   std::string output;
   std::string from;  // density: an earlier result
@@ -256,6 +268,7 @@ struct RunConfig {
   PlanConfig plan;
   LandscapeConfig landscape;
   SharpnessConfig sharpness;
+  FeaturesConfig features;
   OutputConfig output;
   ReportConfig report;
 };
