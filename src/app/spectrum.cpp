@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "facts.h"
+#include "features.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/heartbeat.h"
 #include "hesspect/core/errors.h"
@@ -155,6 +156,7 @@ class Run {
     std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
     inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
     if (!config_.model.initial_weights.empty()) inputs.emplace_back(config_.model.initial_weights);
+    if (!config_.features.from.empty() && config_.features.from != "auto") inputs.push_back(config_.features.from);
     for (const std::string& output : outputs()) require_no_input(output, inputs);
     for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal, config_.output.trace_json})
       if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
@@ -194,6 +196,7 @@ class Run {
       if (config_.parts.wants_blocks())
         set_blocks(goals_, blocks_of(config_.parts, parameters), parameters, config_.parts.block_hvps);
     });
+    if (run_.command == Command::kFeatures) set_features_of(config_, problem_, goals_, world_);
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
     if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
       layout_ = *kept;

@@ -173,6 +173,26 @@ void check_sharpness(const SharpnessConfig& c, Command work) {
         "not given");
 }
 
+void check_features(const RunConfig& c, Command work) {
+  const FeaturesConfig& features = c.features;
+  if (work != Command::kFeatures) {
+    const FeaturesConfig usual;
+    if (features.wanted() || features.buckets > 0 || features.rows > 0 || features.rho != usual.rho ||
+        features.draws != usual.draws)
+      throw UsageError(
+          "--features, --feature, --frequency-buckets, --feature-rows, --feature-rho and --feature-draws belong to "
+          "'features', not to '" +
+          to_string(work) + "'");
+    return;
+  }
+  if (!features.wanted()) throw UsageError("'features' needs --features auto, --features FILE or --feature NAME=REGEX");
+  if (features.from != "auto" && features.buckets > 0)
+    throw UsageError("--frequency-buckets belongs to --features auto");
+  if (features.from != "auto" && features.rows > 0) throw UsageError("--feature-rows belongs to --features auto");
+  if (!c.quadrature.reorthogonalize)
+    throw UsageError("'features' needs --reorthogonalization full: without it the Lanczos vectors are not kept");
+}
+
 /// Of the commands that look at the loss itself.
 void check_one_group(const RunConfig& c, Command work) {
   if (work != Command::kLandscape && work != Command::kSharpness) return;
@@ -249,6 +269,7 @@ void check_whole(const Invocation& run) {
   check_files(c, eigenvalues, trace, work);
   check_curvature(c, trace);
   check_landscape(c, work);
+  check_features(c, work);
   check_one_group(c, work);
   check_rows_options(c);
   check_parts(c, work);

@@ -325,6 +325,42 @@ OptionGroup sharpness_options(SharpnessConfig& c) {
   return group;
 }
 
+OptionGroup features_options(FeaturesConfig& c) {
+  OptionGroup group{"Features (features)", {}};
+  group.text(
+      "features", c.from, "auto|FILE",
+      "auto: every table that is only looked up; or a JSON file of features by name, parameter, rows and columns");
+  group.options.push_back(
+      {"feature", "NAME=REGEX",
+       "a feature: the parameters in whose name the expression finds something, of them @rows=3,10-19 or @columns=… "
+       "alone (repeatable, also for one feature)",
+       true,
+       [&c](const std::vector<std::string>& values) {
+         std::vector<std::pair<std::string, std::string>> named;
+         for (const std::string& value : values) {
+           const std::size_t equals = value.find('=');
+           if (equals == std::string::npos || equals == 0 || equals + 1 == value.size())
+             throw UsageError("expected NAME=REGEX, got '" + value + "'");
+           named.emplace_back(value.substr(0, equals), value.substr(equals + 1));
+         }
+         c.named = std::move(named);
+       },
+       [&c] {
+         std::vector<std::string> values;
+         for (const auto& [name, pattern] : c.named) values.push_back(name + "=" + pattern);
+         return values;
+       }});
+  group.integer("frequency-buckets", c.buckets, 0, 1'000,
+                "auto: also each table's rows in so many buckets by how often the data look them up");
+  group.integer("feature-rows", c.rows, 0, 100'000,
+                "auto: also so many single rows of each table, spread from the most frequent to the rarest");
+  group.numbers("feature-rho", c.rho,
+                "lengths of the steps that the loss's change is measured at, relative to the "
+                "norm of the feature's parameters");
+  group.integer("feature-draws", c.draws, 2, 100'000, "random directions of these steps, both ways each");
+  return group;
+}
+
 OptionGroup output_options(OutputConfig& c) {
   OptionGroup group{"Output", {}};
   group.text("output", c.output, "FILE", "the result, HDF5");
@@ -363,7 +399,8 @@ OptionTable run_options(RunConfig& c) {
                       trace_options(c.trace), accuracy_options(c.accuracy), quadrature_options(c.quadrature),
                       compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint),
                       inputs_options(c.inputs), plan_options(c.plan), landscape_options(c.landscape),
-                      sharpness_options(c.sharpness), output_options(c.output), report_options(c.report)}};
+                      sharpness_options(c.sharpness), features_options(c.features), output_options(c.output),
+                      report_options(c.report)}};
 }
 
 }  // namespace hesspect

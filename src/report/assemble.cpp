@@ -7,6 +7,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
+#include "hesspect/report/feature_summary.h"
 #include "hesspect/run/answers.h"
 #include "hesspect/spectrum/analysis_figures.h"
 #include "hesspect/spectrum/cumulative.h"
@@ -303,9 +304,14 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
     }
     r.samples = std::move(trace.samples);
   }
-  if (goals.blocks) add_blocks(r, goals, ledger, state);
+  if (goals.blocks && !goals.blocks->features.empty())
+    r.features = features_of(goals, ledger, r.diagnostics);
+  else if (goals.blocks)
+    add_blocks(r, goals, ledger, state);
   r.counts = counts_of(r, state);
   warn(r, goals, floor, facts.symmetry_bound);
+  if (r.features)
+    for (const std::string& warning : feature_warnings(*r.features, goals.blocks->max_products)) say(r, warning);
   return r;
 }
 
@@ -313,6 +319,7 @@ bool converged(const RunResult& result) {
   return (!result.eigenvalues || result.eigenvalues->converged) && (!result.trace || result.trace->converged) &&
          (!result.cumulative || result.cumulative->converged) &&
          (!result.sharpness || !result.sharpness->adam || result.sharpness->adam->converged) &&
+         (!result.features || std::ranges::all_of(result.features->each, &FeatureResult::converged)) &&
          (!result.blocks ||
           std::ranges::all_of(result.blocks->each, [](const BlockResult& b) { return converged(b); }));
 }

@@ -246,6 +246,38 @@ std::vector<Definition> made() {
       {"input_change", "Change of the input gradient", "‖∇ℓ(x+hz) − ∇ℓ(x)‖²", "(loss/input)²",
        "How much a row's gradient with respect to its inputs changes by a step of length h, as a quantile over rows.",
        "Moosavi-Dezfooli et al. 2019, arXiv:1811.09716 (CURE's regulariser)", "As the curvature in the inputs."},
+      {"feature_largest", "Largest eigenvalue of a feature", "λ₁(H_gg)", kCurvatureUnit,
+       "The largest eigenvalue of the diagonal block of a feature's parameters that the data use: an embedding table, "
+       "rows of one, columns that multiply an input.",
+       "Helen: Chen et al. 2024, arXiv:2403.00798, who find it rising with a feature's frequency",
+       "Of a mean loss the block of an embedding row is its share of the data times the mean curvature in the rows "
+       "that "
+       "touch it: it rises with frequency also where no such row is sharper than another (see its correlation per "
+       "touch). " +
+           kReparametrised},
+      {"feature_mean", "Trace per parameter in use", "tr H_gg/n_g", kCurvatureUnit,
+       "The mean of the diagonal over the feature's parameters that the data use.",
+       "Samples as for the trace; parameters that no row of the data uses have no curvature, and don't count",
+       "As the largest eigenvalue of a feature."},
+      {"feature_change", "Change of the loss by a feature", "E ΔL, ‖s‖=ρ‖θ_g‖", "loss",
+       "How much the loss changes by a step within the feature of a length relative to its norm, mean over all "
+       "directions; measured by pairs of opposite steps, so that the gradient's part cancels, with a Student interval.",
+       "Forward passes; the quadratic model's part from the trace where that takes out variance (control variates: "
+       "Owen 2013, Monte Carlo theory, methods and examples, §8.9)",
+       "Relative to the norm it is the scale of the weights as much as the curvature that is seen: weight decay "
+       "shrinks "
+       "rare rows. Random directions meet the mean curvature, not the largest, and few of them miss a rare direction "
+       "in which the "
+       "loss is far from quadratic: the interval is then too narrow. It says what the trained loss does, not "
+       "how the feature will do on other data."},
+      {"feature_correlation", "Rank correlation over features", "Spearman ρ", "",
+       "How far two figures order the features alike, by ranks; partial: with what the ranks of frequency explain "
+       "taken "
+       "out of both.",
+       "Interval by Fisher's z with the variance of Bonett & Wright 2000, Psychometrika 65",
+       "Features are no independent draws: they share data and the network behind them, so that the interval is too "
+       "narrow for what another training would give. Frequency per row and curvature go together by definition of the "
+       "mean loss."},
       {"off_block_share", "Share off the blocks", "‖H−D‖²/‖H‖²", "",
        "How much of the squared Frobenius norm lies outside the diagonal blocks D that were asked for: 0 where these "
        "are "

@@ -497,7 +497,8 @@ std::vector<Figure> figures_of(const RunResult& r, const FigureOptions& options)
   figures.push_back(negative_share(r));
   add_bulk(figures, r);
   // A result of another command has nothing of a spectrum, and need not say so of each.
-  if (!r.eigenvalues && !r.trace && !r.cumulative && (r.sharpness || r.inputs || r.landscape)) figures.clear();
+  if (!r.eigenvalues && !r.trace && !r.cumulative && (r.sharpness || r.inputs || r.landscape || r.features))
+    figures.clear();
   add_distance(figures, r);
   for (Figure& measured : measured_figures(r)) figures.push_back(std::move(measured));
   add_block_figures(figures, r);

@@ -168,12 +168,27 @@ Figure quantile_figure(const std::string& key, double share, const Quantile& q, 
   return figure;
 }
 
+void add_correlations(std::vector<Figure>& figures, const FeaturesResult& features) {
+  for (const FeatureCorrelation& c : features.correlations) {
+    Figure figure = measured("feature_correlation", c.what, c.found.value, "");
+    figure.missing = c.missing;
+    if (c.missing.empty()) {
+      figure.lower = c.found.lower;
+      figure.upper = c.found.upper;
+      figure.interval =
+          format_number(100 * features.confidence) + " %, Fisher's z over " + format_count(c.found.count) + " features";
+    }
+    figures.push_back(figure);
+  }
+}
+
 }  // namespace
 
 std::vector<Figure> measured_figures(const RunResult& r) {
   std::vector<Figure> figures;
   if (r.sharpness) add_sharpness(figures, *r.sharpness);
   if (r.quality) add_quality(figures, *r.quality);
+  if (r.features) add_correlations(figures, *r.features);
   if (!r.inputs) return figures;
   for (const InputQuantiles& q : r.inputs->quantiles)
     figures.push_back(quantile_figure("input_curvature", q.share, q.magnitude, r.inputs->confidence));

@@ -3,9 +3,11 @@
 #include <cmath>
 #include <sstream>
 
+#include "feature_json.h"
 #include "figure_text.h"
 #include "hesspect/core/text.h"
 #include "hesspect/report/compare.h"
+#include "hesspect/report/feature_summary.h"
 #include "hesspect/report/report.h"
 #include "landscape_text.h"
 
@@ -143,6 +145,7 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
     for (const Figure& figure : blocks[b]) block["figures"].push_back(figure_json(figure));
     json["blocks"].push_back(block);
   }
+  if (r.features) json["features"] = features_json(*r.features);
   if (r.landscape) json["landscape"] = landscape_json(*r.landscape);
   return json;
 }
@@ -203,6 +206,9 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
     all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion ('sharpness --measure-probes')");
   if (!any([](const RunResult& r) { return r.quality.has_value(); }))
     all.emplace_back("the loss gap and calibration on a second data file ('sharpness --other-data')");
+  if (!any([](const RunResult& r) { return r.features.has_value(); }))
+    all.emplace_back(
+        "curvature, frequency and sensitivity of features: tables, their rows, input columns ('features')");
   return all;
 }
 
@@ -222,6 +228,8 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
     add_blocks_listed(text, r);
     add_layers_listed(text, r);
     add_distances_listed(text, r);
+    if (r.features)
+      for (const std::string& line : feature_table(*r.features)) text += line + "\n";
     if (r.landscape)
       for (const auto& [name, value] : landscape_lines(*r.landscape))
         text += "  " + padded(name, 46) + " " + value + "\n";

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "hesspect/core/text.h"
+#include "hesspect/report/feature_summary.h"
 #include "hesspect/report/input_summary.h"
 #include "landscape_text.h"
 
@@ -349,6 +350,8 @@ std::vector<std::string> findings(const RunResult& r) {
   add_layers(lines, r.layers);
   if (r.initial) line(lines, "moved", distance_text(*r.initial));
   if (r.blocks) add_block_lines(lines, *r.blocks);
+  if (r.features)
+    for (const std::string& one : feature_lines(*r.features)) lines.push_back(one);
   if (r.process.precision != "fp32") line(lines, "precision", precision_text(r));
   line(lines, "products", products_text(r.counts));
   line(lines, "cost", cost_text(d));

@@ -114,6 +114,45 @@ BlocksResult sample_blocks() {
   return blocks;
 }
 
+FeaturesResult sample_features() {
+  FeatureResult table;
+  table.name = "film.weight";
+  table.kind = "table";
+  table.tensors = {"film.weight"};
+  table.parameters = 30;
+  table.in_use = 12;
+  table.look_ups = 9;
+  table.rows = 7;
+  table.nested = true;
+  table.largest = {3, 1e-9};
+  table.trace = 6;
+  table.trace_half_width = 0.5;
+  table.norm = 2;
+  table.changes = {{0.25, 0.125, 0.5, 0.0625, 0.75, 1, true}, {2, std::nan(""), 3, 4, 5, std::nan(""), false}};
+  table.products = 40;
+  table.product_s = 0.5;
+  table.converged = false;
+  FeatureResult bias;  // of which the data tell no frequency
+  bias.name = "bias";
+  bias.kind = "tensors";
+  bias.tensors = {"a.bias", "b.bias"};
+  bias.parameters = bias.in_use = 4;
+  bias.largest = {1, 0};
+  bias.trace = 2;
+  bias.trace_half_width = 0;
+  bias.norm = 1;
+  bias.changes = {{0.5, 0, 0.5, 0, 0.5, 0.5}, {1, 0, 1, 0, 1, 1}};
+  FeaturesResult f;
+  f.each = {table, bias};
+  f.rho = {0.125, 1};
+  f.draws = 8;
+  f.loss = 0.5;
+  f.rounding = 1e-16;
+  f.data_rows = 14;
+  f.correlations = {{"frequency and largest eigenvalue", {0.5, -0.25, 0.75, 6}, ""}, {"other", {}, "too few features"}};
+  return f;
+}
+
 Landscape sample_landscape() {
   Landscape l;
   l.directions = {{"eigenvector of 3", 1, 0.5, 3, -1, 1, 0.25, 0.5, 1, std::numeric_limits<double>::infinity()},
@@ -213,6 +252,7 @@ RunResult sample() {
   b.breakdown = true;
   r.quadrature = {a, b};
   r.blocks = sample_blocks();
+  r.features = sample_features();
   r.process.selected = {"a.weight", "a.bias"};
   r.diagnostics.model_parameters = 1000;
   r.process.command = "analyze";
@@ -662,6 +702,40 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(initial.weighted_trace.value, 7);
   EXPECT_EQ(initial.half_width, 0.5);
   EXPECT_EQ(initial.samples, 3);
+}
+
+TEST_F(ResultFile, FeaturesComeBack) {
+  const RunResult r = sample();
+  write_result(folder_ / "r.h5", r);
+  const RunResult back = read_result(folder_ / "r.h5");
+  const FeaturesResult &f = *r.features, &found = *back.features;
+  ASSERT_EQ(found.each.size(), 2u);
+  EXPECT_EQ(found.rho, f.rho);
+  const FeatureResult &a = f.each[0], &b = found.each[0];
+  EXPECT_EQ(b.name, a.name);
+  EXPECT_EQ(b.in_use, a.in_use);
+  EXPECT_EQ(b.look_ups, a.look_ups);
+  EXPECT_TRUE(b.nested);
+  EXPECT_FALSE(b.converged);
+  EXPECT_EQ(b.largest.standard_error, a.largest.standard_error);
+  EXPECT_EQ(b.trace_half_width, a.trace_half_width);
+  ASSERT_EQ(b.changes.size(), 2u);
+  EXPECT_EQ(b.changes[0].predicted_half_width, 0.0625);
+  EXPECT_EQ(b.changes[0].along, 1);
+  EXPECT_TRUE(std::isnan(b.changes[1].half_width));
+  EXPECT_EQ(b.changes[1].largest, 5);
+  EXPECT_EQ(found.each[1].tensors, (std::vector<std::string>{"a.bias, b.bias"}));
+  EXPECT_TRUE(std::isnan(found.each[1].rows));
+  EXPECT_EQ(found.frequency(b), 0.5);
+  ASSERT_EQ(found.correlations.size(), 2u);
+  EXPECT_EQ(found.correlations[0].found.lower, -0.25);
+  EXPECT_EQ(found.correlations[0].found.count, 6);
+  EXPECT_EQ(found.correlations[1].missing, "too few features");
+  RunResult without = sample();  // without --feature-rho
+  without.features->rho.clear();
+  for (FeatureResult& one : without.features->each) one.changes.clear();
+  write_result(folder_ / "w.h5", without);
+  EXPECT_TRUE(read_result(folder_ / "w.h5").features->each[0].changes.empty());
 }
 
 TEST_F(ResultFile, OpensInPython) {

@@ -31,6 +31,7 @@ enum class Command {
   kLandscape,
   kSharpness,
   kInputs,
+  kFeatures,
   kReport,
   kCompare
 };
@@ -227,6 +228,17 @@ struct SharpnessConfig {
   std::int64_t other_samples = 0;    // the first so many of them; 0: all
 };
 
+/// What the command `features` takes as features, and what it measures of them.
+struct FeaturesConfig {
+  std::string from;                                        // "auto", or a file of JSON; empty: none
+  std::vector<std::pair<std::string, std::string>> named;  // name -> expression
+  std::int64_t buckets = 0;                                // auto: of each table's rows, by frequency; 0: none
+  std::int64_t rows = 0;                                   // auto: single rows of each table
+  std::vector<double> rho{0.1};                            // of the loss's changes, relative to the feature's norm
+  std::int64_t draws = 8;                                  // random directions of each
+  bool wanted() const { return !from.empty() || !named.empty(); }
+};
+
 struct OutputConfig {
   std::string output;
   std::string from;  // density: an earlier result
@@ -260,6 +272,7 @@ struct RunConfig {
   PlanConfig plan;
   LandscapeConfig landscape;
   SharpnessConfig sharpness;
+  FeaturesConfig features;
   OutputConfig output;
   ReportConfig report;
 };
