@@ -20,7 +20,8 @@ class ResultError(Exception):
 
 #: /entry/GROUP/NAME is the attribute NAME, with _ for the / of groups within, but that these groups put something before and behind it
 _AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", ""), "inputs": ("input_", ""),
-            "block_summary": ("block_", ""), "initial_weights": ("initial_", ""), "features": ("feature_", "")}
+            "block_summary": ("block_", ""), "initial_weights": ("initial_", ""), "features": ("feature_", ""),
+            "quality": ("quality_", "")}
 #: and that these are more than the rule would say, or another group has the name
 _NAMES = {
     **{f"block_summary/{name}": name for name in (

@@ -311,6 +311,16 @@ OptionGroup sharpness_options(SharpnessConfig& c) {
   group.real("adam-eps", c.adam_eps, -1, kLargest, true, "of Adam; -1: as that file has it, else 1e-8");
   group.integer("adam-step", c.adam_step, 0, kNoLimit,
                 "updates that Adam has taken, where that file does not say; 0: its moments are corrected already");
+  group.integer("measure-probes", c.measure_probes, 0, 1'000'000,
+                "random vectors for the traces of Fisher, empirical Fisher and this matrix, and for relative flatness: "
+                "each takes a product with every one of them; 0 leaves these figures out");
+  group.text(
+      "flatness-layer", c.flatness_layer, "NAME",
+      "the parameter tensor, of two dimensions, whose relative flatness is measured; default: the last one with a "
+      "row for each of the output's classes");
+  group.text("other-data", c.other_data, "FILE",
+             "a data file of further rows, as --data has them: loss, accuracy and calibration on both side by side");
+  group.integer("other-samples", c.other_samples, 0, kNoLimit, "use the first so many of its rows; 0: all");
   group.real("basin-rise", c.basin_rise, 0, kLargest, false, "how far the loss may rise within it, over its size");
   return group;
 }

@@ -411,6 +411,66 @@ void fields(auto& v, Is<AdamSharpness> auto& a) {
   v("format", a.format, {"Its format", "", kNew});
 }
 
+/// A number with its interval, as three fields.
+void interval(auto& v, const std::string& name, auto& i, const std::string& what, const std::string& units) {
+  v(name, i.value, {what + "; NaN: not known", units, kVersion + 1});
+  v(name + "_lower", i.lower, {what + ": lower end of its interval", units, kVersion + 1});
+  v(name + "_upper", i.upper, {what + ": upper end of its interval", units, kVersion + 1});
+}
+
+void fields(auto& v, Is<Information> auto& i) {
+  constexpr int kNew = kVersion + 1;
+  v("obstacle", i.obstacle, {"Why nothing was measured; empty: it was", "", kNew});
+  v("fisher_rao", i.fisher_rao,
+    {"Squared Fisher-Rao norm of the parameters, of the model's own distribution", "loss", kNew});
+  v("empirical_fisher_rao", i.empirical_fisher_rao, {"The same with the data's targets", "loss", kNew});
+  interval(v, "trace", i.trace, "Trace of the run's matrix", kCurvature);
+  interval(v, "fisher_trace", i.fisher_trace, "Trace of the Fisher matrix", kCurvature);
+  interval(v, "empirical_trace", i.empirical_trace, "Trace of the empirical Fisher matrix, of terms", kCurvature);
+  interval(v, "empirical_over_fisher", i.empirical_over_fisher, "Empirical Fisher's trace over Fisher's", "");
+  interval(v, "empirical_over_matrix", i.empirical_over_hessian, "Empirical Fisher's trace over the run's matrix's",
+           "");
+  v("confidence", i.confidence, {"Probability that the intervals claim", "", kNew});
+  v("samples", i.samples, {"Random vectors that the traces are from", "", kNew});
+  v("products", i.products, {"Products that all of this took", "", kNew});
+}
+
+void fields(auto& v, Is<RelativeFlatness> auto& f) {
+  constexpr int kNew = kVersion + 1;
+  v("obstacle", f.obstacle, {"Why it was not measured; empty: it was", "", kNew});
+  v("layer", f.layer, {"Parameter tensor", "", kNew});
+  v("rows", f.rows, {"Rows of its weights", "", kNew});
+  v("columns", f.columns, {"Columns of its weights", "", kNew});
+  interval(v, "value", f.value, "Relative flatness", "loss");
+  v("confidence", f.confidence, {"Probability that the interval claims", "", kNew});
+  v("samples", f.samples, {"Random vectors that it is from", "", kNew});
+}
+
+void fields(auto& v, Is<DataQuality> auto& q) {
+  constexpr int kNew = kVersion + 1;
+  v("file", q.file, {"Data file", "", kNew});
+  v("file_sha256", q.sha256, {"SHA-256 of it", "", kNew});
+  v("rows", q.rows, {"Rows", "", kNew});
+  v("terms", q.terms, {"Terms of the loss that are classified", "", kNew});
+  interval(v, "loss", q.loss, "Mean loss", "loss");
+  interval(v, "accuracy", q.accuracy, "Share of terms whose most likely class is the target", "");
+  interval(v, "nll", q.nll, "Mean negative log-likelihood of the targets, unweighted", "nat");
+  interval(v, "ece", q.ece, "Expected calibration error, 15 bins of equal width", "");
+  interval(v, "brier", q.brier, "Brier score", "");
+  v("calibrated_ece", q.calibrated_ece,
+    {"What a calibrated model of these confidences would show as calibration error, in the mean", "", kNew});
+}
+
+void fields(auto& v, Is<DataComparison> auto& c) {
+  constexpr int kNew = kVersion + 1;
+  interval(v, "gap", c.gap, "Mean loss on the other data less that on the own", "loss");
+  v("obstacle", c.obstacle, {"Why nothing was classified; empty: it was", "", kNew});
+  v("confidence", c.confidence, {"Probability that the intervals claim", "", kNew});
+  v("resamples", c.resamples, {"How many times the bootstrap drew rows anew, of the own data", "", kNew});
+  v.group("own", "NXcollection", c.own);
+  v.group("other", "NXcollection", c.other);
+}
+
 template <Is<Sharpness> S>
 void fields(auto& v, S& s) {
   constexpr int kNew = kVersion + 1;
@@ -438,6 +498,8 @@ void fields(auto& v, S& s) {
   v.column("expected_below", s.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
   v.column("expected_above", s.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
   v.group("adam", "NXcollection", s.adam);
+  v.group("information", "NXcollection", s.information);
+  v.group("relative_flatness", "NXcollection", s.flatness);
   v("critical_step", s.critical.step,
     {"Smallest step along the gradient that raises the loss; NaN: not found", "parameter^2/loss", kNew});
   v("critical_sharpness", s.critical.sharpness, {"2 over that step", kCurvature, kNew});
@@ -717,6 +779,7 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("inputs", "NXcollection", r.inputs);
   v.group("landscape", "NXdata", r.landscape);
   v.group("sharpness", "NXcollection", r.sharpness);
+  v.group("quality", "NXcollection", r.quality);
   v.group("process", "NXprocess", r.process);
   v.group("diagnostics", "NXcollection", r.diagnostics, [&](auto& g, auto&) {
     g("warnings", r.warnings, {"Warnings of the run"});

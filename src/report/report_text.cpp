@@ -202,11 +202,13 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
     all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments ('sharpness --second-moments')");
   if (!any([](const RunResult& r) { return r.initial.has_value(); }))
     all.emplace_back("traces weighted by the distance from initialisation ('analyze --initial-weights')");
+  if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->information; }))
+    all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion ('sharpness --measure-probes')");
+  if (!any([](const RunResult& r) { return r.quality.has_value(); }))
+    all.emplace_back("the loss gap and calibration on a second data file ('sharpness --other-data')");
   if (!any([](const RunResult& r) { return r.features.has_value(); }))
     all.emplace_back(
         "curvature, frequency and sensitivity of features: tables, their rows, input columns ('features')");
-  all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion");
-  all.emplace_back("the loss gap and calibration on a second data file");
   return all;
 }
 

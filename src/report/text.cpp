@@ -342,6 +342,8 @@ std::vector<std::string> findings(const RunResult& r) {
     for (const auto& [name, text] : landscape_lines(*r.landscape)) line(lines, name, text);
   if (r.sharpness)
     for (const auto& [name, text] : sharpness_lines(*r.sharpness)) line(lines, name, text);
+  if (r.quality)
+    for (const auto& [name, text] : quality_lines(*r.quality)) line(lines, name, text);
   if (r.trace) line(lines, "trace", trace_text(*r.trace));
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));

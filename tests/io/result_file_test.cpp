@@ -181,6 +181,11 @@ Sharpness sample_sharpness() {
   s.adam->steps = {{"Adam", 0.95, 0.9, 1.1, 0.91, 1.12}};
   s.adam->step_most = 17;
   s.adam->file = "adam.pt";
+  s.information.emplace();
+  s.information->fisher_rao = 3.5;
+  s.information->empirical_over_fisher = {1.5, 1.25, 1.75};
+  s.information->samples = 10;
+  s.flatness = RelativeFlatness{"", "head.weight", 4, 8, {2, 1, 3}, 0.9, 10};
   s.critical = {0.75, 2.5, 2.25};
   s.basin = {0.15, {0.5, std::numeric_limits<double>::infinity()}};
   return s;
@@ -273,6 +278,11 @@ RunResult sample() {
   r.landscape = sample_landscape();
   r.sharpness = sample_sharpness();
   r.initial = sample_initial();
+  r.quality.emplace();
+  r.quality->own.file = "train.h5";
+  r.quality->other.file = "test.h5";
+  r.quality->other.accuracy = {0.75, 0.5, 0.875};
+  r.quality->gap = {0.5, 0.25, 0.75};
   r.warnings = {"one", "two"};
   return r;
 }
@@ -670,6 +680,15 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.adam->steps.at(0).above, 1.1);
   EXPECT_EQ(s.adam->step_most, 17);
   EXPECT_EQ(s.adam->file, "adam.pt");
+  EXPECT_EQ(s.information->fisher_rao, 3.5);
+  EXPECT_EQ(s.information->empirical_over_fisher.upper, 1.75);
+  EXPECT_TRUE(std::isnan(s.information->trace.value));
+  EXPECT_EQ(s.flatness->layer, "head.weight");
+  EXPECT_EQ(s.flatness->value.lower, 1);
+  EXPECT_EQ(back.quality->own.file, "train.h5");
+  EXPECT_EQ(back.quality->other.accuracy.upper, 0.875);
+  EXPECT_EQ(back.quality->gap.lower, 0.25);
+  EXPECT_TRUE(std::isnan(back.quality->own.ece.value));
   EXPECT_EQ(s.critical.sharpness, 2.5);
   EXPECT_EQ(s.basin.radius, r.sharpness->basin.radius);
   EXPECT_EQ(s.lambda_1_error, 1e-9);

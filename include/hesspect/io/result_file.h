@@ -20,6 +20,7 @@
 #include "hesspect/spectrum/distance.h"
 #include "hesspect/spectrum/estimates.h"
 #include "hesspect/spectrum/landscape.h"
+#include "hesspect/spectrum/measures.h"
 #include "hesspect/spectrum/sharpness.h"
 
 namespace hesspect {
@@ -115,6 +116,7 @@ struct RunResult {
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
   std::optional<Landscape> landscape;
   std::optional<Sharpness> sharpness;
+  std::optional<DataComparison> quality;  // where --other-data was given
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
   std::optional<InputSharpness> inputs;
