@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/row_groups.h"
 #include "hesspect/io/result_file.h"
 #include "hesspect/run/ledger.h"
 
@@ -18,6 +19,7 @@ struct RunFacts {
   std::vector<std::int64_t> layer_sizes;
   std::vector<std::string> warnings;  // told already
   double symmetry_bound = 0;          // above it a product is not symmetric to rounding
+  RowGroups row_groups;               // that products were told apart by
 };
 
 /// Draws eigenvalues, trace and density from the ledger, and warns, in the result and on stderr, of what is not as it
