@@ -47,24 +47,8 @@ std::int64_t rows_of_block(const Program& program, std::int64_t row_bytes, std::
 
 void mark_share(RowMarks& marks, const Program& program, const ArrayFile& file, const DatasetSpec& spec,
                 const Communicator& world) {
-  const std::vector<bool>& wanted = marks.inputs();
-  std::vector<at::Tensor> inputs(wanted.size());
-  const DatasetSpec narrow = narrowed(spec, wanted);
-  if (narrow.inputs.empty()) return marks.mark(inputs);
-  const std::int64_t rows = count_rows(file, narrow);
-  const std::int64_t block = rows_of_block(program, bytes_of_row(file, narrow), spec.unit_rows);
-  const RowRange share = shard_rows(rows, world.size(), world.rank(), spec.unit_rows);
-  for (const RowRange& range : micro_batches(share, block)) {
-    std::vector<std::int64_t> numbers(static_cast<std::size_t>(range.size()));
-    std::iota(numbers.begin(), numbers.end(), range.begin);
-    if (program.static_batch())
-      numbers.resize(static_cast<std::size_t>(block), numbers.back());  // as a run fills it up
-    const DataShard some = load_rows(file, narrow, numbers);
-    auto given = some.inputs.begin();
-    for (std::size_t i = 0; i < wanted.size(); ++i)
-      if (wanted[i]) inputs[i] = *given++;
-    marks.mark(inputs);
-  }
+  for_each_block(program, file, spec, marks.inputs(), world,
+                 [&](const std::vector<at::Tensor>& inputs, std::int64_t) { marks.mark(inputs); });
 }
 
 /// The rows that any rank has marked, ascending; none where one of them can't tell. Collective.
@@ -84,6 +68,27 @@ std::vector<std::int64_t> united(const std::optional<std::vector<std::int64_t>>&
 }
 
 }  // namespace
+
+void for_each_block(const Program& program, const ArrayFile& file, const DatasetSpec& spec,
+                    const std::vector<bool>& wanted, const Communicator& world, const BlockOfRows& f) {
+  std::vector<at::Tensor> inputs(wanted.size());
+  const DatasetSpec narrow = narrowed(spec, wanted);
+  if (narrow.inputs.empty()) return f(inputs, 0);
+  const std::int64_t rows = count_rows(file, narrow);
+  const std::int64_t block = rows_of_block(program, bytes_of_row(file, narrow), spec.unit_rows);
+  const RowRange share = shard_rows(rows, world.size(), world.rank(), spec.unit_rows);
+  for (const RowRange& range : micro_batches(share, block)) {
+    std::vector<std::int64_t> numbers(static_cast<std::size_t>(range.size()));
+    std::iota(numbers.begin(), numbers.end(), range.begin);
+    if (program.static_batch())
+      numbers.resize(static_cast<std::size_t>(block), numbers.back());  // as a run fills it up
+    const DataShard some = load_rows(file, narrow, numbers);
+    auto given = some.inputs.begin();
+    for (std::size_t i = 0; i < wanted.size(); ++i)
+      if (wanted[i]) inputs[i] = *given++;
+    f(inputs, range.size());
+  }
+}
 
 RowsInUse find_rows_in_use(const Program& program, const ArrayFile& file, const DatasetSpec& spec,
                            Communicator& world) {

@@ -8,6 +8,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/sha256.h"
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
@@ -26,8 +27,21 @@ std::string new_run_id() {
   return text.str();
 }
 
+/// The file that says what features are; empty: there is none.
+std::string features_file(const RunConfig& config) {
+  return config.features.from == "auto" ? std::string() : config.features.from;
+}
+
+/// What decides the result, a file of features by its content.
 std::string config_of(const Invocation& run) {
-  return "# command " + to_string(run.command) + "\n" + to_ini_of_result(run.config);
+  std::string text = "# command " + to_string(run.command) + "\n" + to_ini_of_result(run.config);
+  const std::string file = features_file(run.config);
+  if (file.empty()) return text;
+  try {
+    return text + "# features file of SHA-256 " + sha256_file(file) + "\n";
+  } catch (const InputError&) {  // whoever reads it will say so
+    return text;
+  }
 }
 
 /// The first line in which two configurations differ, as "steps = 80 there, steps = 40 here".
@@ -67,7 +81,8 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
   return to_ini_of_result(then) == to_ini_of_result(c) && then.model.model == c.model.model &&
          then.model.weights == c.model.weights && then.data.data == c.data.data &&
          older(c.model.model, c.output.output) && all_older(c.model.weights, c.output.output) &&
-         older(c.data.data, c.output.output);
+         all_older({c.model.initial_weights}, c.output.output) && older(c.data.data, c.output.output) &&
+         older(features_file(c), c.output.output);
 }
 
 }  // namespace
@@ -83,6 +98,7 @@ void require_no_input(const std::string& output, const std::vector<std::filesyst
 void check_new_outputs(const RunConfig& config, const std::vector<std::string>& files) {
   std::vector<std::filesystem::path> inputs{config.model.model, config.data.data};
   inputs.insert(inputs.end(), config.model.weights.begin(), config.model.weights.end());
+  if (!config.sharpness.second_moments.empty()) inputs.emplace_back(config.sharpness.second_moments);
   for (const std::string& file : files) {
     if (file.empty()) continue;
     require_no_input(file, inputs);

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "facts.h"
+#include "features.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/heartbeat.h"
 #include "hesspect/core/errors.h"
@@ -24,6 +25,7 @@
 #include "hesspect/report/text.h"
 #include "hesspect/run/work.h"
 #include "hesspect/tangent/tangent_program.h"
+#include "initial_weights.h"
 #include "planning.h"
 #include "process.h"
 #include "run_start.h"
@@ -153,6 +155,8 @@ class Run {
   void check_outputs() const {
     std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
     inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
+    if (!config_.model.initial_weights.empty()) inputs.emplace_back(config_.model.initial_weights);
+    if (!config_.features.from.empty() && config_.features.from != "auto") inputs.push_back(config_.features.from);
     for (const std::string& output : outputs()) require_no_input(output, inputs);
     for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal, config_.output.trace_json})
       if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
@@ -181,6 +185,10 @@ class Run {
       hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
       if (start_.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
     });
+    if (!config_.model.initial_weights.empty())
+      agree(world_, [&] {
+        if (first()) initial_ = distance_from(config_, problem_);
+      });
     const ParameterLayout& parameters = problem_.program->layout();
     goals_ = goals_of(run_.command, config_, parameters.size());
     goals_.zeros = parameters.model_size() - parameters.size();
@@ -189,6 +197,7 @@ class Run {
         set_blocks(goals_, blocks_of(config_.parts, parameters), parameters, config_.parts.block_hvps);
     });
     problem_.options.row_groups = kept ? kept->row_groups : config_.accuracy.data_error;
+    if (run_.command == Command::kFeatures) set_features_of(config_, problem_, goals_, world_);
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
     if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
       layout_ = *kept;
@@ -287,6 +296,7 @@ class Run {
   int write(RunFacts facts, const Ledger& ledger) {
     const double product_s = ledger.state(0).product_s - start_.state.product_s;
     facts.diagnostics.phases = phases_.seconds();
+    facts.initial = std::move(initial_);
     const RunResult result = assemble(std::move(facts), goals_, ledger, timer_.elapsed_s(), product_s);
     for (const auto& line : findings(result)) log_info(line);  // before a write that may fail
     try {
@@ -342,6 +352,7 @@ class Run {
   Problem problem_;
   Goals goals_;
   RunLayout layout_;
+  std::optional<InitialDistance> initial_;  // rank 0's
   std::unique_ptr<SourceHashing> hashing_;  // rank 0's
   Group group_;
   bool begun_ = false;

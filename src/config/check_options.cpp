@@ -83,6 +83,14 @@ void check_parts(const RunConfig& c, Command work) {
     throw UsageError("blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
+void check_initial_weights(const RunConfig& c, Command work) {
+  const bool measures =
+      work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs || work == Command::kTrace;
+  if (!c.model.initial_weights.empty() && !measures)
+    throw UsageError("--initial-weights belongs to 'analyze', 'density', 'eigs' and 'trace', not to '" +
+                     to_string(work) + "'");
+}
+
 void check_vectors_file(const std::string& option, const std::string& file, const OutputConfig& output) {
   if (!file.ends_with(".h5") && !file.ends_with(".hdf5") && !file.ends_with(".safetensors"))
     throw UsageError("--" + option + " " + file + ": expected a name that ends in .h5, .hdf5 or .safetensors");
@@ -145,6 +153,40 @@ void check_landscape(const RunConfig& c, Command work) {
     throw UsageError("--span is given " + std::to_string(landscape.spans.size()) + " times, for " +
                      std::to_string(directions) + (directions == 1 ? " direction" : " directions"));
   if (!landscape.directions_file.empty()) check_vectors_file("directions-file", landscape.directions_file, c.output);
+}
+
+void check_adam(const SharpnessConfig& c, Command work) {
+  if (!c.second_moments.empty() && work != Command::kSharpness)
+    throw UsageError("--second-moments belongs to 'sharpness', not to '" + to_string(work) + "'");
+  for (const auto& [name, value] :
+       {std::pair("adam-beta1", c.adam_beta1), {"adam-beta2", c.adam_beta2}, {"adam-eps", c.adam_eps}})
+    if (value < 0 && value != -1)
+      throw UsageError(std::string("--") + name + " is below 0, and not -1, which stands for what the file has");
+  const bool given = c.adam_beta1 >= 0 || c.adam_beta2 >= 0 || c.adam_eps >= 0 || c.adam_step > 0;
+  if (given && c.second_moments.empty())
+    throw UsageError(
+        "--adam-beta1, --adam-beta2, --adam-eps and --adam-step say how --second-moments is read, which is "
+        "not given");
+}
+
+void check_features(const RunConfig& c, Command work) {
+  const FeaturesConfig& features = c.features;
+  if (work != Command::kFeatures) {
+    const FeaturesConfig usual;
+    if (features.wanted() || features.buckets > 0 || features.rows > 0 || features.rho != usual.rho ||
+        features.draws != usual.draws)
+      throw UsageError(
+          "--features, --feature, --frequency-buckets, --feature-rows, --feature-rho and --feature-draws belong to "
+          "'features', not to '" +
+          to_string(work) + "'");
+    return;
+  }
+  if (!features.wanted()) throw UsageError("'features' needs --features auto, --features FILE or --feature NAME=REGEX");
+  if (features.from != "auto" && features.buckets > 0)
+    throw UsageError("--frequency-buckets belongs to --features auto");
+  if (features.from != "auto" && features.rows > 0) throw UsageError("--feature-rows belongs to --features auto");
+  if (!c.quadrature.reorthogonalize)
+    throw UsageError("'features' needs --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
 /// Of the commands that look at the loss itself.
@@ -223,9 +265,12 @@ void check_whole(const Invocation& run) {
   check_files(c, eigenvalues, trace, work);
   check_curvature(c, trace);
   check_landscape(c, work);
+  check_features(c, work);
   check_one_group(c, work);
   check_rows_options(c);
   check_parts(c, work);
+  check_initial_weights(c, work);
+  check_adam(c.sharpness, work);
 }
 
 }  // namespace hesspect

@@ -60,10 +60,17 @@ std::string help_text(Command command) {
            "  inputs    how sharp the loss is in each row's inputs, and which rows are the most fragile\n"
            "  landscape the loss along eigenvectors, random directions or the way to another checkpoint\n"
            "  sharpness what ascent steps, steps of an optimiser and random steps do to the loss\n"
+           "  features  curvature, frequency and sensitivity of embedding tables, their rows, and input columns\n"
            "  plan      what a run would take in memory, messages and time, and its layout over ranks\n"
            "  inspect   what a .pt2, a state dict, a data file or a result holds\n"
            "  report    what results say of their models, with intervals, sources and objections\n"
            "  compare   like-trained models side by side\n\n"
+           "in Python:\n"
+           "  export    a Hugging Face folder or another model to the program that hesspect reads\n"
+           "  data      text, tables or images to the data file that hesspect reads\n"
+           "  plot      a picture of a result\n"
+           "  tables    the tables of a result as CSV or JSON\n"
+           "  track     a result for TensorBoard, Weights & Biases or MLflow\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
   if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, state dict, data file or result)\n";
   Invocation run;
@@ -85,11 +92,13 @@ std::string help_text(Command command) {
            block(output_options(config.output)) + block(general_options(run, ini_file));
   text += block(curvature_options(config.curvature)) + block(parts_options(config.parts, config.eigs));
   const bool landscape = command == Command::kLandscape || command == Command::kSharpness;
+  const bool features = command == Command::kFeatures;
+  if (features) text += block(features_options(config.features));
   if (command == Command::kLandscape) text += block(landscape_options(config.landscape));
   if (command == Command::kSharpness)
     text += block(sharpness_options(config.sharpness)) + block(report_options(config.report));
   if (command != Command::kDensity && command != Command::kTrace) text += block(eigs_options(config.eigs));
-  if (command != Command::kDensity && command != Command::kEigs && !landscape)
+  if (command != Command::kDensity && command != Command::kEigs && !landscape && !features)
     text += block(trace_options(config.trace));
   if (!landscape) text += block(accuracy_options(config.accuracy));
   text += block(quadrature_options(config.quadrature)) + block(compute_options(config.compute)) +

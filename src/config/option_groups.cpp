@@ -23,6 +23,9 @@ OptionGroup model_options(ModelConfig& c) {
   group.flag("weights-partial", c.weights_partial, "leave what no state dict holds as it is in the .pt2 (adapters)");
   group.text("weights-key", c.weights_key, "KEY",
              "where a PyTorch file keeps the state dict, as swa_state_dict or ema.model; default: the usual keys");
+  group.text("initial-weights", c.initial_weights, "FILE|FOLDER",
+             "a state dict of the parameters before training, read as --weights is: how far each tensor has moved, and "
+             "its trace weighted by that (analyze, trace; distances alone: density, eigs)");
   group.integer("output-index", c.output_index, 0, 1'000'000, "which of the program's outputs the loss takes");
   return group;
 }
@@ -321,7 +324,52 @@ OptionGroup sharpness_options(SharpnessConfig& c) {
   group.flag("step-check", c.step_check,
              "take steps of gradient descent and momentum just below and above the largest stable one");
   group.integer("basin-directions", c.basin_directions, 0, 10'000, "random directions for the basin's radius");
+  group.text(
+      "second-moments", c.second_moments, "FILE",
+      "Adam's second moments: an optimiser's state dict (torch.save), or .safetensors or .h5 with an array of each "
+      "parameter's name; gives the largest eigenvalue as Adam sees it, and its largest stable learning rate");
+  group.real("adam-beta1", c.adam_beta1, -1, 1, true, "of Adam; -1: as that file has it, else 0.9");
+  group.real("adam-beta2", c.adam_beta2, -1, 1, true, "of Adam; -1: as that file has it, else 0.999");
+  group.real("adam-eps", c.adam_eps, -1, kLargest, true, "of Adam; -1: as that file has it, else 1e-8");
+  group.integer("adam-step", c.adam_step, 0, kNoLimit,
+                "updates that Adam has taken, where that file does not say; 0: its moments are corrected already");
   group.real("basin-rise", c.basin_rise, 0, kLargest, false, "how far the loss may rise within it, over its size");
+  return group;
+}
+
+OptionGroup features_options(FeaturesConfig& c) {
+  OptionGroup group{"Features (features)", {}};
+  group.text(
+      "features", c.from, "auto|FILE",
+      "auto: every table that is only looked up; or a JSON file of features by name, parameter, rows and columns");
+  group.options.push_back(
+      {"feature", "NAME=REGEX",
+       "a feature: the parameters in whose name the expression finds something, of them @rows=3,10-19 or @columns=… "
+       "alone (repeatable, also for one feature)",
+       true,
+       [&c](const std::vector<std::string>& values) {
+         std::vector<std::pair<std::string, std::string>> named;
+         for (const std::string& value : values) {
+           const std::size_t equals = value.find('=');
+           if (equals == std::string::npos || equals == 0 || equals + 1 == value.size())
+             throw UsageError("expected NAME=REGEX, got '" + value + "'");
+           named.emplace_back(value.substr(0, equals), value.substr(equals + 1));
+         }
+         c.named = std::move(named);
+       },
+       [&c] {
+         std::vector<std::string> values;
+         for (const auto& [name, pattern] : c.named) values.push_back(name + "=" + pattern);
+         return values;
+       }});
+  group.integer("frequency-buckets", c.buckets, 0, 1'000,
+                "auto: also each table's rows in so many buckets by how often the data look them up");
+  group.integer("feature-rows", c.rows, 0, 100'000,
+                "auto: also so many single rows of each table, spread from the most frequent to the rarest");
+  group.numbers("feature-rho", c.rho,
+                "lengths of the steps that the loss's change is measured at, relative to the "
+                "norm of the feature's parameters");
+  group.integer("feature-draws", c.draws, 2, 100'000, "random directions of these steps, both ways each");
   return group;
 }
 
@@ -363,7 +411,8 @@ OptionTable run_options(RunConfig& c) {
                       trace_options(c.trace), accuracy_options(c.accuracy), quadrature_options(c.quadrature),
                       compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint),
                       inputs_options(c.inputs), plan_options(c.plan), landscape_options(c.landscape),
-                      sharpness_options(c.sharpness), output_options(c.output), report_options(c.report)}};
+                      sharpness_options(c.sharpness), features_options(c.features), output_options(c.output),
+                      report_options(c.report)}};
 }
 
 }  // namespace hesspect

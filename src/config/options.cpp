@@ -26,8 +26,8 @@ namespace po = boost::program_options;
 constexpr std::string_view kPrefix = "HESSPECT_";
 
 constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Command::kEigs,   Command::kTrace,
-                                 Command::kLandscape, Command::kSharpness, Command::kInputs, Command::kPlan,
-                                 Command::kInspect,   Command::kReport,    Command::kCompare};
+                                 Command::kLandscape, Command::kSharpness, Command::kInputs, Command::kFeatures,
+                                 Command::kPlan,      Command::kInspect,   Command::kReport, Command::kCompare};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",

@@ -15,7 +15,7 @@ std::string name_of(Enum value, const char* const (&names)[count]) {
 
 std::string to_string(Command command) {
   return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "landscape", "sharpness",
-                           "inputs", "report", "compare"});
+                           "inputs", "features", "report", "compare"});
 }
 
 std::string to_string(EigenMethod method) { return name_of(method, {"lanczos", "power"}); }

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <cmath>
 #include <vector>
 
 #include "hesspect/comm/agree.h"
@@ -58,6 +59,18 @@ struct LossSurface::Impl {
       op.comm().all_gather(step, whole);
   }
 
+  /// The mean loss at θ + `whole`. Collective.
+  double loss_moved() {
+    double sum = 0;
+    agree(op.comm(), [&] {
+      const Moved moved(*this);
+      at::NoGradGuard no_grad;
+      for (const MicroBatch& batch : parts.batches) sum += parts.local.loss(batch).sum.to(at::kDouble).item<double>();
+    });
+    ++losses;
+    return mean(sum);
+  }
+
   double mean(double local_sum) { return op.comm().sum(local_sum) / parts.divisor; }
 };
 
@@ -66,15 +79,33 @@ LossSurface::~LossSurface() = default;
 
 double LossSurface::loss(const at::Tensor& step_local) {
   impl_->gather(step_local);
-  double sum = 0;
-  agree(impl_->op.comm(), [&] {
-    const Impl::Moved moved(*impl_);
-    at::NoGradGuard no_grad;
-    for (const MicroBatch& batch : impl_->parts.batches)
-      sum += impl_->parts.local.loss(batch).sum.to(at::kDouble).item<double>();
-  });
-  ++impl_->losses;
-  return impl_->mean(sum);
+  return impl_->loss_moved();
+}
+
+double LossSurface::loss(const Part& part, const at::Tensor& step_local) {
+  Communicator& comm = impl_->op.comm();
+  const Shard cut = Shard::of(part.size(), comm.size(), comm.rank());
+  at::Tensor of_part = step_local;
+  if (comm.size() > 1) {
+    of_part = agreed(comm, [&] { return at::empty({cut.padded()}, step_local.options()); });
+    comm.all_gather(step_local, of_part);
+  }
+  at::NoGradGuard no_grad;
+  impl_->whole.zero_();
+  std::int64_t at = 0;
+  for (const IndexRange& range : part.ranges) {
+    impl_->whole.narrow(0, range.begin, range.size()).copy_(of_part.narrow(0, at, range.size()));
+    at += range.size();
+  }
+  return impl_->loss_moved();
+}
+
+double LossSurface::parameter_norm(const Part& part) const {
+  at::NoGradGuard no_grad;
+  double square = 0;
+  for (const IndexRange& range : part.ranges)
+    square += impl_->trained.narrow(0, range.begin, range.size()).to(at::kDouble).square().sum().item<double>();
+  return std::sqrt(square);
 }
 
 double LossSurface::gradient(const at::Tensor& step_local, at::Tensor& gradient_local) {

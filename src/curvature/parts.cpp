@@ -8,6 +8,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "hesspect/model/parameter_layout.h"
+#include "part_selection.h"
 
 namespace hesspect {
 namespace {
@@ -80,57 +81,6 @@ std::string group_of(const std::string& name, ParameterGrouping grouping) {
   return stage_of(module);
 }
 
-/// The part of ranges in any order, which may overlap.
-Part assembled(const ParameterLayout& layout, std::string name, std::vector<IndexRange> ranges) {
-  Part part{std::move(name), {}, {}};
-  std::ranges::sort(ranges, {}, &IndexRange::begin);
-  for (const IndexRange& range : ranges) {
-    if (range.size() == 0) continue;
-    if (!part.ranges.empty() && part.ranges.back().end >= range.begin)
-      part.ranges.back().end = std::max(part.ranges.back().end, range.end);
-    else
-      part.ranges.push_back(range);
-  }
-  const std::vector<bool> chosen = tensors_in(layout, part.ranges);
-  for (std::size_t i = 0; i < chosen.size(); ++i)
-    if (chosen[i]) part.tensors.push_back(layout.entries()[i].name);
-  return part;
-}
-
-/// "wte@rows=3,10-19": the tensors that an expression finds, and which indices of their first or second dimension.
-struct Selection {
-  std::string pattern;
-  std::size_t dimension = 0;
-  std::vector<IndexRange> indices;  // none: all
-};
-
-constexpr const char* kDimensionNames[] = {"rows", "columns"};
-
-Selection selection_from(const std::string& block, const std::string& text) {
-  Selection selection{text, 0, {}};
-  for (std::size_t d = 0; d < std::size(kDimensionNames); ++d) {
-    const std::string mark = std::string("@") + kDimensionNames[d] + "=";
-    const std::size_t at = text.rfind(mark);
-    if (at == std::string::npos) continue;
-    selection.pattern = text.substr(0, at);
-    selection.dimension = d;
-    static const std::regex kItem("(\\d{1,15})(?:-(\\d{1,15}))?");
-    for (std::size_t begin = at + mark.size(); begin <= text.size();) {
-      const std::size_t end = std::min(text.find(',', begin), text.size());
-      const std::string item = text.substr(begin, end - begin);
-      std::smatch found;
-      if (!std::regex_match(item, found, kItem))
-        throw UsageError("--block " + block + ": expected " + mark + "3,10-19 after the expression, got " +
-                         quote(item));
-      const std::int64_t first = std::stoll(found[1]), last = found[2].matched ? std::stoll(found[2]) : first;
-      if (last < first) throw UsageError("--block " + block + ": " + mark + item + " ends before it begins");
-      selection.indices.push_back({first, last + 1});
-      begin = end + 1;
-    }
-  }
-  return selection;
-}
-
 /// The entries of one tensor that are selected.
 /// @throws InputError for an index that it does not have
 void add_ranges(const std::string& block, const ParameterEntry& entry, const Selection& selection,
@@ -156,6 +106,46 @@ void add_ranges(const std::string& block, const ParameterEntry& entry, const Sel
 }
 
 }  // namespace
+
+Part assembled(const ParameterLayout& layout, std::string name, std::vector<IndexRange> ranges) {
+  Part part{std::move(name), {}, {}};
+  std::ranges::sort(ranges, {}, &IndexRange::begin);
+  for (const IndexRange& range : ranges) {
+    if (range.size() == 0) continue;
+    if (!part.ranges.empty() && part.ranges.back().end >= range.begin)
+      part.ranges.back().end = std::max(part.ranges.back().end, range.end);
+    else
+      part.ranges.push_back(range);
+  }
+  const std::vector<bool> chosen = tensors_in(layout, part.ranges);
+  for (std::size_t i = 0; i < chosen.size(); ++i)
+    if (chosen[i]) part.tensors.push_back(layout.entries()[i].name);
+  return part;
+}
+
+Selection selection_from(const std::string& option, const std::string& text) {
+  Selection selection{text, 0, {}};
+  for (std::size_t d = 0; d < std::size(kDimensionNames); ++d) {
+    const std::string mark = std::string("@") + kDimensionNames[d] + "=";
+    const std::size_t at = text.rfind(mark);
+    if (at == std::string::npos) continue;
+    selection.pattern = text.substr(0, at);
+    selection.dimension = d;
+    static const std::regex kItem("(\\d{1,15})(?:-(\\d{1,15}))?");
+    for (std::size_t begin = at + mark.size(); begin <= text.size();) {
+      const std::size_t end = std::min(text.find(',', begin), text.size());
+      const std::string item = text.substr(begin, end - begin);
+      std::smatch found;
+      if (!std::regex_match(item, found, kItem))
+        throw UsageError(option + ": expected " + mark + "3,10-19 after the expression, got " + quote(item));
+      const std::int64_t first = std::stoll(found[1]), last = found[2].matched ? std::stoll(found[2]) : first;
+      if (last < first) throw UsageError(option + ": " + mark + item + " ends before it begins");
+      selection.indices.push_back({first, last + 1});
+      begin = end + 1;
+    }
+  }
+  return selection;
+}
 
 std::int64_t Part::size() const {
   std::int64_t size = 0;
@@ -208,7 +198,7 @@ std::vector<Part> named_parts(const ParameterLayout& layout,
   std::map<std::string, std::vector<IndexRange>> by_name;
   for (const auto& [name, pattern] : patterns) {
     if (!by_name.contains(name)) names.push_back(name);
-    const Selection selection = selection_from(name, pattern);
+    const Selection selection = selection_from("--block " + name, pattern);
     const std::vector<bool> chosen = matching(layout, "block " + name, {selection.pattern});
     for (std::size_t i = 0; i < chosen.size(); ++i)
       if (chosen[i]) add_ranges(name, layout.entries()[i], selection, by_name[name]);

@@ -185,6 +185,34 @@ void fields(auto& v, Is<std::vector<LayerEstimate>> auto& layers) {
   v.derived_column("mean_error", mean_error, {"Standard error of that mean; NaN: not known", kCurvature});
 }
 
+void fields(auto& v, Is<InitialDistance> auto& d) {
+  constexpr int kNew = kVersion + 1;
+  constexpr const char* kWeighted = "loss";
+  auto& layers = d.layers;
+  v.plot("weighted_trace_of_layer", {"index"}, "Traces of the {matrix} by parameter tensor, weighted by the distance");
+  v.index("index", layers, {"Position in the model", "", kNew});
+  v.column("name", layers, &LayerDistance::name, {"Parameter tensor", "", kNew});
+  v.column("entries", layers, &LayerDistance::entries,
+           {"Entries of the tensor that the distance is over: those that vectors hold", "", kNew});
+  v.column("distance_of_layer", layers, &LayerDistance::distance,
+           {"Distance of the tensor from its initial values", "parameter", kNew});
+  const auto value = [](auto& layer) -> auto& { return layer.weighted.value; };
+  const auto error = [](auto& layer) -> auto& { return layer.weighted.standard_error; };
+  v.column("weighted_trace_of_layer", layers, value,
+           {"Trace of the tensor's diagonal block times the squared distance; NaN: no trace", kWeighted, kNew});
+  v.column("weighted_trace_of_layer_error", layers, error, {"Its standard error; NaN: not known", kWeighted, kNew});
+  v("distance", d.distance, {"Distance of all parameters from the initial ones", "parameter", kNew});
+  v("weighted_trace", d.weighted_trace.value,
+    {"Sum over tensors of trace times squared distance; NaN: no traces", kWeighted, kNew});
+  v("weighted_trace_error", d.weighted_trace.standard_error,
+    {"Its standard error over samples; NaN: not known", kWeighted, kNew});
+  v("half_width", d.half_width, {"Half width of its confidence interval; NaN: not known", kWeighted, kNew});
+  v("confidence", d.confidence, {"Probability that the interval claims", "", kNew});
+  v("samples", d.samples, {"Random vectors that it is from", "", kNew});
+  v("files", d.files, {"Files of the initial weights", "", kNew});
+  v("files_sha256", d.sha256, {"SHA-256 of these files", "", kNew});
+}
+
 template <Is<std::vector<ProbeQuadrature>> P>
 void fields(auto& v, P& probes) {
   v.plot("ritz", {"probe", "step"}, "Gauss quadrature of each probe");
@@ -430,6 +458,36 @@ void fields(auto& v, L& l) {
            {"The next step out, at which it fails; infinite: none as far as high", kLength, kVersion + 1});
 }
 
+void fields(auto& v, Is<AdamSharpness> auto& a) {
+  constexpr int kNew = kVersion + 1;
+  constexpr const char* kScaled = "1/parameter";
+  v("lambda_1", a.lambda_1,
+    {"Largest eigenvalue of D^-1/2 H D^-1/2, D = sqrt(second moment, corrected) + eps", kScaled, kNew});
+  v("lambda_1_error", a.lambda_1_error, {"Bound of its error", kScaled, kNew});
+  v("converged", a.converged, {"1 where the residual met the tolerance", "", kNew});
+  v("products", a.products, {"Products that it took", "", kNew});
+  v("largest_rate", a.largest_rate,
+    {"Largest stable learning rate of Adam with these moments: 2 (1 + beta1) / ((1 - beta1) lambda_1)", "parameter",
+     kNew});
+  v.dimension("checks");
+  v.column("growth_below", a.steps, &StepCheck::below,
+           {"Growth a step of Adam with D held fixed along the eigenvector, measured, 5 % below that rate", "", kNew});
+  v.column("growth_above", a.steps, &StepCheck::above, {"The same 5 % above it", "", kNew});
+  v.column("expected_below", a.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
+  v.column("expected_above", a.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
+  v("beta1", a.beta1, {"Adam's beta1", "", kNew});
+  v("beta2", a.beta2, {"Adam's beta2, by which moments are corrected for their bias", "", kNew});
+  v("eps_least", a.eps_least, {"Adam's eps, the least of the parameter groups", "loss/parameter", kNew});
+  v("eps_most", a.eps_most, {"The largest", "loss/parameter", kNew});
+  v("step_fewest", a.step_fewest,
+    {"Updates so far, the fewest of all parameters; 0: not known, and moments taken as corrected", "", kNew});
+  v("step_most", a.step_most, {"The most", "", kNew});
+  v("amsgrad", a.largest, {"1 where the moments are the largest so far (amsgrad)", "", kNew});
+  v("file", a.file, {"File of the second moments", "", kNew});
+  v("file_sha256", a.sha256, {"SHA-256 of it", "", kNew});
+  v("format", a.format, {"Its format", "", kNew});
+}
+
 template <Is<Sharpness> S>
 void fields(auto& v, S& s) {
   constexpr int kNew = kVersion + 1;
@@ -456,6 +514,7 @@ void fields(auto& v, S& s) {
   v.column("growth_above", s.steps, &StepCheck::above, {"The same 5 % above it", "", kNew});
   v.column("expected_below", s.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
   v.column("expected_above", s.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
+  v.group("adam", "NXcollection", s.adam);
   v("critical_step", s.critical.step,
     {"Smallest step along the gradient that raises the loss; NaN: not found", "parameter^2/loss", kNew});
   v("critical_sharpness", s.critical.sharpness, {"2 over that step", kCurvature, kNew});
@@ -626,6 +685,110 @@ void fields(auto& v, B& b) {
      kVersion + 1});
 }
 
+/// Tables by feature and size of the steps.
+template <Is<FeaturesResult> F>
+void feature_changes(auto& v, F& f) {
+  constexpr int kNew = kVersion + 1;
+  if (!v.there("rho", f.rho)) return;
+  v.second_grid("rho", f.rho,
+                {"Length of the steps that the loss's change is measured at, over the norm of the feature's parameters "
+                 "in use",
+                 "", kNew});
+  const auto table = [&](const std::string& name, double FeatureChange::*field, const std::string& what) {
+    std::vector<std::vector<double>> values;
+    if constexpr (!kRead<F>)
+      for (const FeatureResult& feature : f.each) {
+        auto& row = values.emplace_back();
+        for (const FeatureChange& change : feature.changes) row.push_back(change.*field);
+      }
+    v.table(name, values, {what, "loss", kNew});
+    if constexpr (kRead<F>)
+      for (std::size_t i = 0; i < f.each.size(); ++i) {
+        f.each[i].changes.resize(f.rho.size());
+        for (std::size_t k = 0; k < f.rho.size(); ++k) f.each[i].changes[k].*field = values.at(i).at(k);
+      }
+  };
+  table("change", &FeatureChange::value,
+        "Change of the loss by a step of that length within the feature, mean over all directions");
+  table("change_half_width", &FeatureChange::half_width, "Half width of its confidence interval; NaN: not known");
+  table("change_predicted", &FeatureChange::predicted, "The same by the quadratic model: rho^2 norm^2 trace / 2n");
+  table("change_predicted_half_width", &FeatureChange::predicted_half_width, "Half width of its interval");
+  table("change_largest", &FeatureChange::largest, "The largest change of any direction that was drawn, either way");
+  table("change_along", &FeatureChange::along,
+        "The change along the feature's first eigenvector, the larger of both ways; NaN: not measured");
+}
+
+template <Is<FeaturesResult> F>
+void fields(auto& v, F& f) {
+  constexpr int kNew = kVersion + 1;
+  using R = FeatureResult;
+  v.plot("largest", {"index"}, "Largest eigenvalue of each feature's block of the {matrix}");
+  v.index("index", f.each, {"Position in the list", "", kNew});
+  v.column("name", f.each, &R::name, {"Features, of largest eigenvalue first", "", kNew});
+  v.column("kind", f.each, &R::kind,
+           {"What the feature is: table, bucket, row, rows, columns, tensors or group", "", kNew});
+  std::vector<std::string> tensors;
+  for (const R& feature : f.each) {
+    std::string text;
+    for (const std::string& tensor : feature.tensors) text += (text.empty() ? "" : ", ") + tensor;
+    tensors.push_back(text);
+  }
+  v.column("tensors", tensors, {"Parameter tensors that it has entries of", "", kNew});
+  if constexpr (kRead<F>)
+    for (std::size_t i = 0; i < f.each.size(); ++i) f.each[i].tensors = {tensors.at(i)};
+  v.column("parameters", f.each, &R::parameters,
+           {"Parameters of the feature, those included that no row of the data uses", "", kNew});
+  v.column("in_use", f.each, &R::in_use, {"Parameters of it that the data use: n of its block", "", kNew});
+  v.column("look_ups", f.each, &R::look_ups,
+           {"How often the data look up a row of it; NaN: it is not of looked-up tables alone", "", kNew});
+  v.column("rows", f.each, &R::rows,
+           {"Rows of the data that touch it: look up a row of it, or have an input that its columns multiply and that "
+            "is not zero; NaN: can't be told",
+            "", kNew});
+  std::vector<double> shares;
+  for (const R& feature : f.each) shares.push_back(f.frequency(feature));
+  v.derived_column("frequency", shares, {"Share of the rows of the data that touch it; NaN: can't be told", "", kNew});
+  v.column("nested", f.each, &R::nested,
+           {"1 where it shares parameters with a smaller feature, and is in no correlation", "", kNew});
+  v.column("largest", f.each, [](auto& r) -> auto& { return r.largest.value; },
+           {"Largest eigenvalue of the feature's block", kCurvature, kNew});
+  v.column("largest_error", f.each, [](auto& r) -> auto& { return r.largest.standard_error; },
+           {"Bound of its error", kCurvature, kNew});
+  v.column("trace", f.each, &R::trace, {"Trace of the feature's block", kCurvature, kNew});
+  v.column("trace_half_width", f.each, &R::trace_half_width,
+           {"Half width of the trace's confidence interval; NaN: not known", kCurvature, kNew});
+  std::vector<double> means, mean_half_widths;
+  for (const R& feature : f.each) {
+    means.push_back(feature.mean());
+    mean_half_widths.push_back(feature.mean_half_width());
+  }
+  v.derived_column("mean", means, {"Trace per parameter in use", kCurvature, kNew});
+  v.derived_column("mean_half_width", mean_half_widths, {"Half width of its confidence interval", kCurvature, kNew});
+  v.column("norm", f.each, &R::norm, {"Norm of the feature's parameters in use", "parameter", kNew});
+  v.column("products", f.each, &R::products, {"Products with the feature's block", "", kNew});
+  v.column("seconds", f.each, &R::product_s, {"Wall time in them", "s", kNew});
+  v.column("converged", f.each, &R::converged, {"1 where eigenvalue and trace are as accurate as was asked", "", kNew});
+  feature_changes(v, f);
+  v.dimension("correlations");
+  auto& c = f.correlations;
+  using C = FeatureCorrelation;
+  v.column("correlation_of", c, &C::what,
+           {"What was correlated by ranks over the features that are not nested; given what", "", kNew});
+  v.column("correlation", c, [](auto& one) -> auto& { return one.found.value; },
+           {"Spearman's rank correlation, plain or partial; NaN: not known", "", kNew});
+  v.column("correlation_lower", c, [](auto& one) -> auto& { return one.found.lower; },
+           {"Lower end of its confidence interval (Fisher's z), features taken as independent draws", "", kNew});
+  v.column("correlation_upper", c, [](auto& one) -> auto& { return one.found.upper; }, {"Upper end of it", "", kNew});
+  v.column("correlation_features", c, [](auto& one) -> auto& { return one.found.count; },
+           {"Features that it is over", "", kNew});
+  v.column("correlation_missing", c, &C::missing, {"Why it is not known; empty: it is", "", kNew});
+  v("draws", f.draws, {"Random directions, both ways each, that changes are from", "", kNew});
+  v("confidence", f.confidence, {"Probability that intervals claim", "", kNew});
+  v("loss", f.loss, {"Mean loss at the parameters", "loss", kNew});
+  v("rounding", f.rounding, {"What losses are exact to, at best", "loss", kNew});
+  v("data_rows", f.data_rows, {"Rows of the data", "", kNew});
+}
+
 void fields(auto& v, Is<RunResult> auto& r) {
   v.group("density", "NXdata", r.density);
   v.group("cumulative", "NXdata", r.cumulative);
@@ -633,9 +796,11 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
   v.group("layers", "NXdata", r.layers);
   v.group("data_error", "NXdata", r.data_error);
+  v.group("initial_weights", "NXdata", r.initial);
   v.group("quadrature", "NXdata", r.quadrature);
   v.group("block_summary", "NXdata", r.blocks);
   v.groups("blocks", "NXcollection", r.blocks, &BlocksResult::each, &BlockResult::name);
+  v.group("features", "NXdata", r.features);
   v.group("inputs", "NXcollection", r.inputs);
   v.group("landscape", "NXdata", r.landscape);
   v.group("sharpness", "NXcollection", r.sharpness);

@@ -134,6 +134,7 @@ class ResultWriter {
 std::string default_plot(const RunResult& r) {
   if (r.density) return "density";
   if (r.landscape) return "landscape";
+  if (r.features) return "features";
   if (r.eigenvalues) return "eigenvalues";
   if (r.inputs) return "inputs";
   return r.quadrature.empty() && !r.layers.empty() ? "layers" : "quadrature";

@@ -239,8 +239,9 @@ void look_up_held_rows(Program::Impl& impl) {
 struct RowMarks::Impl {
   const Program::Impl& program;
   std::vector<RowTable> tables;
-  std::vector<std::vector<LookUp>> look_ups;     // of each
-  std::vector<std::vector<std::uint64_t>> bits;  // of each: a bit for every row
+  std::vector<std::shared_ptr<const std::vector<std::int64_t>>> held;  // of each: rows that indices count, if not all
+  std::vector<std::vector<LookUp>> look_ups;                           // of each
+  std::vector<std::vector<std::uint64_t>> bits;                        // of each: a bit for every row
   std::vector<bool> whole;
   std::set<std::size_t> makers;  // of all indices
   std::vector<bool> inputs;
@@ -250,7 +251,13 @@ struct RowMarks::Impl {
     for (std::size_t s = 0; s < reads.size(); ++s) {
       if (!reads[s].only_looked_up()) continue;
       const ParameterEntry& entry = program.stored[s].entry;
-      tables.push_back({entry.name, entry.shape.front(), entry.numel / entry.shape.front()});
+      const std::size_t owner = program.owners[s];
+      bool alone = true;
+      for (std::size_t i = 0; i < reads.size(); ++i)
+        alone = alone && (program.owners[i] != owner || !reads[i].otherwise);
+      tables.push_back({entry.name, entry.shape.front(), entry.numel / entry.shape.front(),
+                        program.stored[owner].entry.name, alone});
+      held.push_back(program.stored[owner].rows);
       look_ups.push_back(std::move(reads[s].look_ups));
       bits.emplace_back(static_cast<std::size_t>((entry.shape.front() + 63) / 64));
       for (const LookUp& look_up : look_ups.back()) makers.insert(look_up.makers.begin(), look_up.makers.end());
@@ -300,17 +307,26 @@ struct RowMarks::Impl {
     return frame;
   }
 
-  bool mark(std::size_t table, const LookUp& look_up, const IValue& value) {
+  /// The rows of the whole table that an index names; undefined where it is no index, or of other rows.
+  at::Tensor rows_named(std::size_t table, const LookUp& look_up, const IValue& value) const {
     if (!value.isTensor() || !at::isIntegralType(value.toTensor().scalar_type(), /*includeBool=*/false) ||
         value.toTensor().scalar_type() == at::kByte)
-      return false;
-    const at::Tensor index = value.toTensor().to(at::kCPU, at::kLong).contiguous();
-    const std::int64_t all = tables[table].rows, *row = index.const_data_ptr<std::int64_t>();
-    for (std::int64_t i = 0; i < index.numel(); ++i) {
-      const std::int64_t at = look_up.from_end && row[i] < 0 ? row[i] + all : row[i];
-      if (at < 0 || at >= all) return false;
-      bits[table][static_cast<std::size_t>(at / 64)] |= std::uint64_t{1} << (at % 64);
-    }
+      return {};
+    at::Tensor index = value.toTensor().to(at::kCPU, at::kLong).contiguous();
+    const std::int64_t all = held[table] ? std::ssize(*held[table]) : tables[table].rows;
+    if (look_up.from_end) index = at::where(index < 0, index + all, index);
+    if (index.numel() > 0 && (index.min().item<std::int64_t>() < 0 || index.max().item<std::int64_t>() >= all))
+      return {};
+    if (!held[table]) return index;
+    return at::tensor(*held[table], at::TensorOptions().dtype(at::kLong)).take(index);
+  }
+
+  bool mark(std::size_t table, const LookUp& look_up, const IValue& value) {
+    const at::Tensor rows = rows_named(table, look_up, value);
+    if (!rows.defined()) return false;
+    const std::int64_t* row = rows.const_data_ptr<std::int64_t>();
+    for (std::int64_t i = 0; i < rows.numel(); ++i)
+      bits[table][static_cast<std::size_t>(row[i] / 64)] |= std::uint64_t{1} << (row[i] % 64);
     return true;
   }
 };
@@ -332,6 +348,19 @@ void RowMarks::mark(const std::vector<at::Tensor>& inputs) {
     }
 }
 
+std::vector<LookedUp> RowMarks::look_ups(const std::vector<at::Tensor>& inputs) const {
+  const at::NoGradGuard no_grad;
+  const DefaultDtypeScope default_dtype(impl_->program.map_dtype(at::kFloat));
+  const Frame frame = impl_->indices(inputs);
+  std::vector<LookedUp> all;
+  for (std::size_t t = 0; t < impl_->tables.size(); ++t)
+    for (const LookUp& look_up : impl_->look_ups[t]) {
+      const int slot = index_of(impl_->program.graph, look_up).slot;
+      all.push_back({t, impl_->rows_named(t, look_up, frame[static_cast<std::size_t>(slot)])});
+    }
+  return all;
+}
+
 std::optional<std::vector<std::int64_t>> RowMarks::rows(std::size_t table) const {
   if (impl_->whole[table]) return std::nullopt;
   std::vector<std::int64_t> rows;
@@ -339,6 +368,40 @@ std::optional<std::vector<std::int64_t>> RowMarks::rows(std::size_t table) const
     for (std::uint64_t left = impl_->bits[table][word]; left != 0; left &= left - 1)
       rows.push_back(static_cast<std::int64_t>(64 * word) + std::countr_zero(left));
   return rows;
+}
+
+// --- columns of inputs ----------------------------------------------------------------------------------------------
+
+std::vector<InputColumns> input_columns(const Program& program) {
+  const Program::Impl& impl = *program.impl_;
+  const Graph& graph = impl.graph;
+  std::map<int, std::size_t> parameters, inputs;  // slots -> stored, user inputs
+  for (std::size_t i = 0; i < impl.feeds.size(); ++i) {
+    const Program::Impl::Feed& feed = impl.feeds[i];
+    if (feed.kind == Program::Impl::Feed::Kind::kParameter) parameters[graph.inputs[i]] = feed.stored;
+    if (feed.kind == Program::Impl::Feed::Kind::kUserInput) inputs[graph.inputs[i]] = feed.index;
+  }
+  std::vector<int> reads(impl.stored.size(), 0);
+  std::vector<std::optional<std::size_t>> multiplies(impl.stored.size());
+  const auto read = [&](int slot) {
+    if (const auto found = parameters.find(slot); found != parameters.end()) ++reads[impl.owners[found->second]];
+  };
+  for (const Instruction& instruction : graph.instructions) {
+    for (const Operand& operand : instruction.operands) for_each_slot(operand, read);
+    if (!instruction.op || instruction.op->schema().name() != "aten::linear" || instruction.operands.size() < 2)
+      continue;
+    const Operand &x = instruction.operands[0], &weight = instruction.operands[1];
+    if (x.kind != Operand::Kind::kSlot || weight.kind != Operand::Kind::kSlot) continue;
+    const auto input = inputs.find(x.slot), parameter = parameters.find(weight.slot);
+    if (input != inputs.end() && parameter != parameters.end())
+      multiplies[impl.owners[parameter->second]] = input->second;
+  }
+  for (const Operand& output : graph.outputs) for_each_slot(output, read);
+  std::vector<InputColumns> all;
+  for (std::size_t s = 0; s < impl.stored.size(); ++s)
+    if (multiplies[s] && reads[s] == 1 && impl.stored[s].entry.shape.size() == 2)
+      all.push_back({impl.stored[s].entry.name, *multiplies[s]});
+  return all;
 }
 
 }  // namespace hesspect

@@ -8,6 +8,7 @@
 #include "hesspect/core/log.h"
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/text.h"
+#include "hesspect/report/feature_summary.h"
 #include "hesspect/run/answers.h"
 #include "hesspect/spectrum/analysis_figures.h"
 #include "hesspect/spectrum/cumulative.h"
@@ -296,6 +297,7 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
   r.process.weights = state.weights;
   r.process.data = state.data;
   r.diagnostics = std::move(facts.diagnostics);
+  r.initial = std::move(facts.initial);
   add_layout(r.diagnostics, state.layout.plan);
   add_spent(r.diagnostics, state);
   r.diagnostics.product_share = product_s / (state.layout.plan.groups * elapsed_s);
@@ -321,21 +323,30 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
     r.trace = std::move(trace.estimate);
     if (goals.trace->layers) {
       const bool deflated = goals.deflates() && state.deflation;
-      r.layers = layer_estimates(facts.layer_names, facts.layer_sizes,
-                                 deflated ? state.deflation->layers : std::vector<double>(), trace.samples);
+      const std::vector<double> captured = deflated ? state.deflation->layers : std::vector<double>();
+      r.layers = layer_estimates(facts.layer_names, facts.layer_sizes, captured, trace.samples);
+      if (r.initial)
+        weigh_by_distance(*r.initial, r.layers, captured, trace.samples, goals.trace->rule.confidence, goals.rounding);
     }
     r.samples = std::move(trace.samples);
   }
   add_data_error(r, facts, goals, state);
-  if (goals.blocks) add_blocks(r, goals, ledger, state);
+  if (goals.blocks && !goals.blocks->features.empty())
+    r.features = features_of(goals, ledger, r.diagnostics);
+  else if (goals.blocks)
+    add_blocks(r, goals, ledger, state);
   r.counts = counts_of(r, state);
   warn(r, goals, floor, facts.symmetry_bound);
+  if (r.features)
+    for (const std::string& warning : feature_warnings(*r.features, goals.blocks->max_products)) say(r, warning);
   return r;
 }
 
 bool converged(const RunResult& result) {
   return (!result.eigenvalues || result.eigenvalues->converged) && (!result.trace || result.trace->converged) &&
          (!result.cumulative || result.cumulative->converged) &&
+         (!result.sharpness || !result.sharpness->adam || result.sharpness->adam->converged) &&
+         (!result.features || std::ranges::all_of(result.features->each, &FeatureResult::converged)) &&
          (!result.blocks ||
           std::ranges::all_of(result.blocks->each, [](const BlockResult& b) { return converged(b); }));
 }

@@ -123,6 +123,24 @@ std::vector<Definition> made() {
        "The largest stable step by λ₁, with what real steps 5 % below and above it do: a distance along the first "
        "eigenvector shrinks below and grows above where the quadratic model holds.",
        "Cohen et al. 2021, arXiv:2103.00065", kStepAgainst},
+      {"adam_lambda_1", "Largest eigenvalue as Adam sees it", "λ₁(D⁻¹H)", "1/parameter",
+       "The largest eigenvalue of D^-1/2 H D^-1/2, D = √v̂ + ε with the second moments of a checkpoint, corrected for "
+       "their bias, held fixed.",
+       "Cohen et al. 2022, arXiv:2207.14484 (preconditioned sharpness)",
+       "The moments are those of the training's own batches at its own time, and move with the parameters: at the edge "
+       "Adam goes on into sharper regions by adapting them (Cohen et al. 2022). Between checkpoints with other moments "
+       "it compares optimisers, not minima."},
+      {"adam_rate", "Largest stable learning rate, Adam", "2(1+β₁)/((1−β₁)λ₁)", "parameter",
+       "Adam with D held fixed and a larger learning rate grows without bound along that eigenvector, as far as the "
+       "loss "
+       "is quadratic; with β₁ = 0.9 it is 38 over the eigenvalue. Checked by steps of real gradients where the note "
+       "says "
+       "so.",
+       "Cohen et al. 2022, arXiv:2207.14484",
+       "Full-batch Adam trains at about this rate's edge without diverging, since D adapts (Cohen et al. 2022). With "
+       "mini-batches the limit lies elsewhere. Weight decay and the bias of the first moment in the first steps are "
+       "left "
+       "out."},
       {"critical_sharpness", "Critical sharpness", "2/η_c", kCurvatureUnit,
        "Two over the smallest step against the gradient that raises the loss: a sharpness by forward passes alone.",
        "Kalra et al. 2026, arXiv:2601.16979",
@@ -144,6 +162,38 @@ std::vector<Definition> made() {
       {"input_change", "Change of the input gradient", "‖∇ℓ(x+hz) − ∇ℓ(x)‖²", "(loss/input)²",
        "How much a row's gradient with respect to its inputs changes by a step of length h, as a quantile over rows.",
        "Moosavi-Dezfooli et al. 2019, arXiv:1811.09716 (CURE's regulariser)", "As the curvature in the inputs."},
+      {"feature_largest", "Largest eigenvalue of a feature", "λ₁(H_gg)", kCurvatureUnit,
+       "The largest eigenvalue of the diagonal block of a feature's parameters that the data use: an embedding table, "
+       "rows of one, columns that multiply an input.",
+       "Helen: Chen et al. 2024, arXiv:2403.00798, who find it rising with a feature's frequency",
+       "Of a mean loss the block of an embedding row is its share of the data times the mean curvature in the rows "
+       "that "
+       "touch it: it rises with frequency also where no such row is sharper than another (see its correlation per "
+       "touch). " +
+           kReparametrised},
+      {"feature_mean", "Trace per parameter in use", "tr H_gg/n_g", kCurvatureUnit,
+       "The mean of the diagonal over the feature's parameters that the data use.",
+       "Samples as for the trace; parameters that no row of the data uses have no curvature, and don't count",
+       "As the largest eigenvalue of a feature."},
+      {"feature_change", "Change of the loss by a feature", "E ΔL, ‖s‖=ρ‖θ_g‖", "loss",
+       "How much the loss changes by a step within the feature of a length relative to its norm, mean over all "
+       "directions; measured by pairs of opposite steps, so that the gradient's part cancels, with a Student interval.",
+       "Forward passes; the quadratic model's part from the trace where that takes out variance (control variates: "
+       "Owen 2013, Monte Carlo theory, methods and examples, §8.9)",
+       "Relative to the norm it is the scale of the weights as much as the curvature that is seen: weight decay "
+       "shrinks "
+       "rare rows. Random directions meet the mean curvature, not the largest, and few of them miss a rare direction "
+       "in which the "
+       "loss is far from quadratic: the interval is then too narrow. It says what the trained loss does, not "
+       "how the feature will do on other data."},
+      {"feature_correlation", "Rank correlation over features", "Spearman ρ", "",
+       "How far two figures order the features alike, by ranks; partial: with what the ranks of frequency explain "
+       "taken "
+       "out of both.",
+       "Interval by Fisher's z with the variance of Bonett & Wright 2000, Psychometrika 65",
+       "Features are no independent draws: they share data and the network behind them, so that the interval is too "
+       "narrow for what another training would give. Frequency per row and curvature go together by definition of the "
+       "mean loss."},
       {"off_block_share", "Share off the blocks", "‖H−D‖²/‖H‖²", "",
        "How much of the squared Frobenius norm lies outside the diagonal blocks D that were asked for: 0 where these "
        "are "
@@ -163,6 +213,22 @@ std::vector<Definition> made() {
        "Dong et al. 2020, arXiv:1911.03852; samples as for the trace",
        kReparametrised + "Between layers that is just what such a rescaling moves: traces of layers are not comparable "
                          "without the size of their weights."},
+      {"distance", "Distance from the initial weights", "‖θ − θ₀‖", "parameter",
+       "How far training has moved the parameters; rows of look-up tables that the data don't use are left out, unless "
+       "--rows-in-use is off.",
+       "As a measure of capacity: Nagarajan & Kolter 2019, arXiv:1901.01672",
+       "It grows with the number of steps and with the learning rate, and scaling one layer up and the next one down "
+       "changes it while the function stays the same (Dinh et al. 2017, arXiv:1703.04933)."},
+      {"weighted_trace", "Traces weighted by distance", "Σ tr(H_l) ‖θ_l − θ₀_l‖²", "loss",
+       "The trace of each parameter tensor's diagonal block times the squared distance that training has moved the "
+       "tensor, summed over tensors.",
+       "After Ju, Li & Zhang 2022, arXiv:2206.02659, who weigh each layer's Hessian by the step from the initial "
+       "weights, along that step. Here the trace stands for it: every direction counts alike",
+       "Theirs went with the gap of fine-tuned models; it is part of a bound, not an estimate of the gap, and this is "
+       "not it. A step along flat directions alone has the same weighted trace as one along the sharpest. The distance "
+       "grows with every step of training."},
+      {"layer_weighted_trace", "Trace of a parameter tensor, weighted by distance", "tr(H_l) ‖θ_l − θ₀_l‖²", "loss",
+       "One tensor's term of the sum: where the model has both moved and is curved.", "As the sum", "As the sum."},
   };
 }
 

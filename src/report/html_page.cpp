@@ -9,6 +9,7 @@
 #include "page_style.h"
 #include "population.h"
 #include "result_charts.h"
+#include "surface_script.h"
 
 namespace hesspect {
 namespace {
@@ -102,6 +103,21 @@ std::string layer_table(const RunResult& r) {
          table(heads({"tensor", "entries", "trace", "interval", "mean of the diagonal"}), rows) + "</details>";
 }
 
+std::string distance_table(const RunResult& r) {
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  if (weighted.empty()) return "";
+  std::string rows;
+  for (std::size_t l = 0; l < weighted.size(); ++l) {
+    const LayerDistance& layer = r.initial->layers[l];
+    rows += element("tr", element("td", escaped(layer.name)) + element("td", format_count(layer.entries), "number") +
+                              element("td", number_html(layer.distance), "number") +
+                              element("td", value_html(weighted[l]), "number") +
+                              element("td", interval_html(weighted[l]), "number"));
+  }
+  return "<details><summary>How far each tensor has moved from the initial weights</summary>" +
+         table(heads({"tensor", "entries", "distance", "trace × distance²", "interval"}), rows) + "</details>";
+}
+
 std::string block_table(const RunResult& r) {
   const auto blocks = block_figures(r);
   if (blocks.empty()) return "";
@@ -127,6 +143,34 @@ std::string block_table(const RunResult& r) {
          table(heads({"block", "parameters", "λ₁", "λₙ", "largest stable step", "trace", "mean eigenvalue"}), rows);
 }
 
+std::string measured_html(double value, double half_width) {
+  if (!std::isfinite(value)) return "–";
+  const std::string width = std::isfinite(half_width) ? number_html(half_width) : "not known";
+  return number_html(value) + "<br>" + element("span", "± " + width, "soft");
+}
+
+std::string feature_rows_table(const RunResult& r) {
+  if (!r.features) return "";
+  const FeaturesResult& all = *r.features;
+  std::string rows;
+  for (const FeatureResult& f : all.each) {
+    std::string row = element("td", escaped(one_line(f.name))) +
+                      element("td", number_html(all.frequency(f)), "number") +
+                      element("td", format_count(f.in_use), "number") +
+                      element("td", measured_html(f.largest.value, f.largest.standard_error), "number") +
+                      element("td", measured_html(f.mean(), f.mean_half_width()), "number") +
+                      element("td", number_html(f.norm), "number");
+    for (const FeatureChange& c : f.changes)
+      row += element("td", measured_html(c.value, c.half_width), "number") +
+             element("td", measured_html(c.predicted, c.predicted_half_width), "number");
+    rows += element("tr", row);
+  }
+  std::string head = heads({"feature", "share of rows", "parameters in use", "λ₁", "trace per parameter", "norm"});
+  for (const double rho : all.rho)
+    head += element("th", "loss change, ρ = " + number_html(rho)) + element("th", "by the quadratic model");
+  return element("h3", "Features, of largest eigenvalue first") + table(head, rows);
+}
+
 std::string picture(const std::string& svg, const std::string& title, const std::string& caption) {
   if (svg.empty()) return "";
   return element("figure", element("b", escaped(title)) + svg + element("figcaption", escaped(caption)));
@@ -150,11 +194,22 @@ std::string pictures(const RunResult& r) {
                     r.layers.size() > 40 ? "The 40 of largest trace, in the model's order." : "In the model's order.");
   text += picture(block_chart(r), "How unlike the blocks' spectra are",
                   "Jensen-Shannon distance between the densities of two blocks: the darker, the less alike.");
+  text +=
+      picture(feature_chart(r), "Features: curvature over frequency",
+              "Each dot is a feature's own block. Of a mean loss such a block grows with the share of the rows that "
+              "touch it even where each of these rows is as sharp as any other.");
   if (r.landscape)
     text += picture(landscape_chart(r), "The loss around the parameters",
                     r.landscape->directions.size() > 1
                         ? "Over two directions, in lengths of these; the darker, the higher the loss."
                         : "Along one direction, in lengths of it, with the quadratic model that the curvature makes.");
+  if (const std::string surface = landscape_surface(r); !surface.empty())
+    text += "<figure class=\"surface\" hidden>" + element("b", "The loss and its quadratic model, to be turned") +
+            surface +
+            element("figcaption",
+                    "Drag it, or use the arrow keys; a pointer near a point reads it. The dot is where the parameters "
+                    "are; the model is cut off where it leaves the picture.") +
+            "</figure>";
   return element("div", text, "figures");
 }
 
@@ -181,7 +236,7 @@ std::string section(const NamedResult& named, const FigureOptions& options) {
   std::string rows;
   for (const Figure& figure : figures) rows += figure_row(figure);
   text += table(heads({"figure", "", "value", "interval", "the interval is"}), rows);
-  return element("section", text + block_table(r) + layer_table(r));
+  return element("section", text + feature_rows_table(r) + block_table(r) + layer_table(r) + distance_table(r));
 }
 
 std::string items(const std::vector<std::string>& sentences) {
@@ -207,6 +262,7 @@ std::string report_html(const std::vector<NamedResult>& results, const FigureOpt
   return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" +
          std::string("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">") +
          element("title", escaped(title)) + element("style", kPageStyle) + "</head>\n<body>" + element("main", body) +
+         (body.find("class=\"surface\"") == std::string::npos ? "" : element("script", kSurfaceScript)) +
          "</body></html>\n";
 }
 

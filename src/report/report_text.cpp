@@ -3,9 +3,11 @@
 #include <cmath>
 #include <sstream>
 
+#include "feature_json.h"
 #include "figure_text.h"
 #include "hesspect/core/text.h"
 #include "hesspect/report/compare.h"
+#include "hesspect/report/feature_summary.h"
 #include "hesspect/report/report.h"
 #include "landscape_text.h"
 #include "population.h"
@@ -77,6 +79,20 @@ void add_layers_listed(std::string& text, const RunResult& r) {
   }
 }
 
+void add_distances_listed(std::string& text, const RunResult& r) {
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  if (weighted.empty()) return;
+  text += "\n  " + padded("moved from the initial weights", 46) + " distance, and the trace times its square\n";
+  for (std::size_t l = 0; l < weighted.size(); ++l) {
+    if (l == kMostLayersListed) {
+      text += "  ... and " + format_count(static_cast<std::int64_t>(weighted.size() - l)) + " more\n";
+      break;
+    }
+    text += "  " + padded(one_line(weighted[l].of), 46) + " " +
+            padded(format_number(r.initial->layers[l].distance), 14) + " " + value_text(weighted[l]) + "\n";
+  }
+}
+
 nlohmann::ordered_json landscape_json(const Landscape& l) {
   nlohmann::ordered_json json{{"loss_at_start", number_json(l.loss_at_start)}, {"tolerance", number_json(l.tolerance)}};
   json["directions"] = nlohmann::ordered_json::array();
@@ -115,6 +131,13 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
     layer["mean"] = number_json(r.layers[l].mean().value);
     json["layers"].push_back(layer);
   }
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  for (std::size_t l = 0; l < weighted.size(); ++l) {
+    nlohmann::ordered_json moved = figure_json(weighted[l]);
+    moved["entries"] = r.initial->layers[l].entries;
+    moved["distance"] = number_json(r.initial->layers[l].distance);
+    json["moved"].push_back(moved);
+  }
   json["blocks"] = nlohmann::ordered_json::array();
   const auto blocks = block_figures(r);
   for (std::size_t b = 0; b < blocks.size(); ++b) {
@@ -124,6 +147,7 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
     for (const Figure& figure : blocks[b]) block["figures"].push_back(figure_json(figure));
     json["blocks"].push_back(block);
   }
+  if (r.features) json["features"] = features_json(*r.features);
   if (r.landscape) json["landscape"] = landscape_json(*r.landscape);
   return json;
 }
@@ -178,8 +202,14 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
     all.emplace_back("the loss along directions, and how far the quadratic model holds ('landscape')");
   if (!any([](const RunResult& r) { return r.inputs.has_value(); }))
     all.emplace_back("sharpness in the inputs ('inputs')");
-  all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments");
-  all.emplace_back("traces weighted by the distance from initialisation, relative flatness, Fisher-Rao norm");
+  if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->adam; }))
+    all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments ('sharpness --second-moments')");
+  if (!any([](const RunResult& r) { return r.initial.has_value(); }))
+    all.emplace_back("traces weighted by the distance from initialisation ('analyze --initial-weights')");
+  if (!any([](const RunResult& r) { return r.features.has_value(); }))
+    all.emplace_back(
+        "curvature, frequency and sensitivity of features: tables, their rows, input columns ('features')");
+  all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion");
   all.emplace_back("the loss gap and calibration on a second data file");
   return all;
 }
@@ -199,6 +229,9 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
     add_figures(text, r, options);
     add_blocks_listed(text, r);
     add_layers_listed(text, r);
+    add_distances_listed(text, r);
+    if (r.features)
+      for (const std::string& line : feature_table(*r.features)) text += line + "\n";
     if (r.landscape)
       for (const auto& [name, value] : landscape_lines(*r.landscape))
         text += "  " + padded(name, 46) + " " + value + "\n";

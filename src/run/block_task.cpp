@@ -1,16 +1,29 @@
 // A group's analysis of one diagonal block, from its first product to its last: what a stop interrupts is made again.
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "context.h"
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/text.h"
 #include "hesspect/curvature/part_operator.h"
+#include "hesspect/krylov/vector_math.h"
+#include "hesspect/run/solver_options.h"
 #include "hesspect/spectrum/analysis.h"
+#include "hesspect/spectrum/probe.h"
 
 namespace hesspect {
 namespace {
 
 /// Of the run that the trace is deflated by, where nothing else asks for steps.
 constexpr std::int64_t kStepsOfTrace = 40;
+
+/// Of blocks and features; of more, each gets no line of its own in the log.
+constexpr std::int64_t kMostTold = 60;
 
 /// Of a block's own probes: its vectors have nothing to do with the whole's, nor with another block's, whichever blocks
 /// there are. FNV-1a.
@@ -22,29 +35,75 @@ std::uint64_t seed_of(std::uint64_t seed, const std::string& name) {
 
 AnalysisOptions options_for(const Context& context, const Part& part) {
   const Goals& goals = context.goals;
+  const BlocksGoal& blocks = *goals.blocks;
   AnalysisOptions options;
-  options.eigenvalues = goals.eigen.has_value();
-  options.trace = goals.trace.has_value();
-  options.density = goals.density.has_value();
+  options.eigenvalues = blocks.eigen.has_value();
+  options.trace = blocks.trace.has_value();
+  options.density = blocks.density.has_value();
   // They are of the matrix itself: products in low precision measure none.
   options.true_residuals =
-      goals.eigen && goals.eigen->true_residuals && context.op.precision() == MatrixPrecision::kFp32;
-  options.eigen = context.eigen_options();
+      blocks.eigen && blocks.eigen->true_residuals && context.op.precision() == MatrixPrecision::kFp32;
+  options.eigen = eigen_options(goals, blocks.eigen.value_or(EigenGoal{}), context.plan);
   // The plan's basis has room for so many rows of the whole's length.
   const std::int64_t rows = options.eigen.max_basis;
   const std::int64_t wanted = options.eigen.top + options.eigen.bottom + options.eigen.magnitude;
   if (rows > 0) options.eigen.max_basis = std::max(rows * goals.n / part.size(), 2 * wanted + 8);
-  options.probes = goals.density ? std::max<std::int64_t>(1, goals.runs) : 1;
+  options.probes = blocks.density ? std::max<std::int64_t>(1, goals.runs) : 1;
   options.steps = goals.steps > 0 ? goals.steps : kStepsOfTrace;
-  options.density_w1 = goals.density ? goals.density->w1 : 0;
+  options.density_w1 = blocks.density ? blocks.density->w1 : 0;
   options.density_error = goals.density_error;
-  if (goals.trace) options.rule = goals.trace->rule;
+  if (blocks.trace) options.rule = blocks.trace->rule;
   options.rule.confidence = goals.confidence;
   options.lanczos = context.lanczos_options();
   options.distribution = goals.distribution;
   options.seed = seed_of(goals.seed, part.name);
-  options.max_products = goals.blocks->max_products;
+  options.max_products = blocks.max_products;
   return options;
+}
+
+/// What random steps within the part do to the loss, and steps along its first eigenvector. Collective over the group.
+/// @param eigenvector  [chunk] of the part; undefined: none is known
+LossChanges measure_changes(Context& context, PartOperator& op, const Part& part, const ChangesGoal& goal,
+                            std::uint64_t seed, const at::Tensor& eigenvector) {
+  if (!context.surface) context.surface = std::make_unique<LossSurface>(context.op);
+  LossSurface& surface = *context.surface;
+  const at::NoGradGuard no_grad;
+  at::Tensor step = agreed(op.comm(), [&] { return at::zeros({op.shard().chunk}, op.options()); });
+  at::Tensor product = agreed(op.comm(), [&] { return at::zeros_like(step); });
+  const auto dot = [&](const at::Tensor& a, const at::Tensor& b) { return op.comm().sum(dot_product(a, b)); };
+  const std::int64_t losses = surface.losses();
+  const auto loss = [&](const at::Tensor& direction, double length) {
+    at::mul_out(step, direction, at::scalar_tensor(length, step.options()));
+    const double value = surface.loss(part, step);
+    context.between_products();
+    return value;
+  };
+  LossChanges changes;
+  changes.norm = surface.parameter_norm(part);
+  changes.loss = loss(step.clone(), 0);
+  for (const double rho : goal.rho) changes.at.push_back({rho, {}, -std::numeric_limits<double>::infinity()});
+  const std::int64_t draws = op.shard().n == 1 ? 1 : goal.draws;
+  for (std::int64_t i = 0; i < draws; ++i) {
+    at::Tensor u =
+        probe_vector(op, ProbeDistribution::kGaussian, seed, kDirectionProbes + static_cast<std::uint64_t>(i));
+    const double norm = std::sqrt(dot(u, u));
+    scale_into(u, 1 / norm, u);
+    op.apply(u, product);
+    changes.curvature.push_back(dot(u, product));
+    context.between_products();
+    for (RelativeChange& one : changes.at) {
+      const double up = loss(u, one.rho * changes.norm) - changes.loss;
+      const double down = loss(u, -one.rho * changes.norm) - changes.loss;
+      one.change.push_back((up + down) / 2);
+      one.largest = std::max({one.largest, up, down});
+    }
+  }
+  for (RelativeChange& one : changes.at)
+    if (eigenvector.defined())
+      one.along = std::max(loss(eigenvector, one.rho * changes.norm), loss(eigenvector, -one.rho * changes.norm)) -
+                  changes.loss;
+  changes.losses = surface.losses() - losses;
+  return changes;
 }
 
 }  // namespace
@@ -53,10 +112,20 @@ void perform(Context& context, const AnalyseBlock& task) {
   const Part& part = context.goals.blocks->parts.at(static_cast<std::size_t>(task.part));
   context.deflation.reset();  // its vectors make room
   PartOperator op(context.op, part);
-  Analysis analysis = analyse(op, options_for(context, part), [&] { context.between_products(); });
-  context.say("block " + quote(part.name) + ": " + format_count(part.size()) + " parameters, " +
-              format_count(analysis.products) + " products in " + format_duration(op.product_s()));
-  context.report(BlockAnalysed{{part.name, std::move(analysis), op.product_s()}});
+  const AnalysisOptions options = options_for(context, part);
+  const auto& changes_goal = context.goals.blocks->changes;
+  at::Tensor eigenvector;
+  FinishedBlock done{part.name, {}, 0, {}};
+  done.analysis = analyse(
+      op, options, [&] { context.between_products(); }, changes_goal ? &eigenvector : nullptr);
+  if (changes_goal) done.changes = measure_changes(context, op, part, *changes_goal, options.seed, eigenvector);
+  done.product_s = op.product_s();
+  const BlocksGoal& goal = *context.goals.blocks;
+  if (std::ssize(goal.parts) <= kMostTold)
+    context.say((goal.features.empty() ? "block " : "feature ") + quote(part.name) + ": " + format_count(part.size()) +
+                (part.size() == 1 ? " parameter, " : " parameters, ") + format_count(op.products()) + " products in " +
+                format_duration(op.product_s()));
+  context.report(BlockAnalysed{std::move(done)});
 }
 
 }  // namespace hesspect

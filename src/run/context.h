@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "hesspect/comm/desk.h"
+#include "hesspect/curvature/loss_surface.h"
 #include "hesspect/io/vectors_file.h"
 #include "hesspect/krylov/lanczos.h"
 #include "hesspect/run/work.h"
@@ -55,6 +56,7 @@ class Context {
   std::vector<ActiveRun> active;
   std::unique_ptr<DeflationBasis> deflation;
   DiagonalSums diagonal;
+  std::unique_ptr<LossSurface> surface;  // once the loss beside the parameters is asked for
 
   /// Whether this rank speaks for the group.
   bool leads() const { return comm.rank() == 0; }

@@ -1,6 +1,7 @@
 #include "hesspect/run/goals.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "hesspect/core/errors.h"
@@ -30,7 +31,7 @@ std::optional<EigenGoal> eigen_goal(Command command, const RunConfig& config) {
 }
 
 std::optional<TraceGoal> trace_goal(Command command, const RunConfig& config) {
-  if (command == Command::kEigs) return std::nullopt;
+  if (command == Command::kEigs || command == Command::kFeatures) return std::nullopt;
   const bool asked = command != Command::kDensity;  // a density has samples of the trace that cost nothing
   TraceGoal goal;
   goal.method = config.trace.trace_method;
@@ -108,6 +109,20 @@ std::int64_t rows_for_trace(const Goals& g) {
   return rows;
 }
 
+/// Features are dealt one by one, as probes are. Their vectors are as short as they: a basis takes the memory of fewer
+/// rows of the whole's length.
+void add_features(Demand& d, const Goals& g) {
+  std::int64_t largest = 1;
+  for (const Part& part : g.blocks->parts) largest = std::max(largest, part.size());
+  const double share = static_cast<double>(largest) / static_cast<double>(std::max<std::int64_t>(1, g.n));
+  const auto rows = [&](std::int64_t count) {
+    return static_cast<std::int64_t>(std::ceil(share * static_cast<double>(count))) + 1;
+  };
+  d.probes = std::max<std::int64_t>(1, std::ssize(g.blocks->parts));
+  d.steps = std::min(rows(g.blocks->max_products), std::max<std::int64_t>(1, g.n));
+  d.other_rows += rows(4 * kTraceTogether) + 2;  // and the loss's steps: the parameters again, and a step
+}
+
 }  // namespace
 
 std::int64_t Goals::products_left(std::int64_t used) const {
@@ -158,6 +173,30 @@ void set_blocks(Goals& goals, std::vector<Part> parts, const ParameterLayout& la
         "don't have";
   else
     goals.trace->rule.min_samples = std::max(goals.trace->rule.min_samples, kNormSamples);
+  blocks.eigen = goals.eigen;
+  blocks.trace = goals.trace;
+  blocks.density = goals.density;
+  goals.blocks = std::move(blocks);
+}
+
+void set_features(Goals& goals, const RunConfig& config, std::vector<FeatureResult> features, std::vector<Part> parts) {
+  BlocksGoal blocks;
+  blocks.max_products = config.parts.block_hvps;
+  blocks.features = std::move(features);
+  blocks.parts = std::move(parts);
+  EigenGoal& eigen = blocks.eigen.emplace();
+  eigen.top = 1;
+  eigen.rtol = config.eigs.rtol_eigs;
+  eigen.true_residuals = config.eigs.true_residuals;
+  blocks.trace = TraceGoal{};
+  blocks.trace->rule.confidence = config.accuracy.confidence;
+  blocks.trace->rule.rtol = config.accuracy.rtol_trace;
+  blocks.trace->rule.min_samples = kNormSamples;
+  ChangesGoal changes{config.features.rho, config.features.draws, std::numeric_limits<double>::epsilon()};
+  if (config.compute.dtype != ElementType::kF64) changes.epsilon = std::numeric_limits<float>::epsilon();
+  std::ranges::sort(changes.rho);
+  changes.rho.erase(std::unique(changes.rho.begin(), changes.rho.end()), changes.rho.end());
+  if (!changes.rho.empty()) blocks.changes = std::move(changes);
   goals.blocks = std::move(blocks);
 }
 
@@ -182,6 +221,7 @@ Demand demand_of(const Goals& g) {
   d.adaptive = refined || adaptive_trace;
   d.max_products = g.max_products;
   d.other_products = kSymmetryProbes;
+  if (g.blocks && !g.blocks->features.empty()) add_features(d, g);
   if (g.eigen) {
     if (g.eigen->true_residuals) {
       d.other_products += std::min(g.eigen->wanted(), g.n);

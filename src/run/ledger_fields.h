@@ -24,8 +24,16 @@ void fields(auto& v, Is<Analysis> auto& a) {
     "captured_sq", a.captured_sq, "deflated", a.deflated, "all_found", a.all_found, "products", a.products);
 }
 
+void fields(auto& v, Is<RelativeChange> auto& c) {
+  v("rho", c.rho, "change", c.change, "largest", c.largest, "along", c.along);
+}
+
+void fields(auto& v, Is<LossChanges> auto& c) {
+  v("loss", c.loss, "norm", c.norm, "curvature", c.curvature, "at", c.at, "losses", c.losses);
+}
+
 void fields(auto& v, Is<FinishedBlock> auto& block) {
-  v("name", block.name, "analysis", block.analysis, "product_s", block.product_s);
+  v("name", block.name, "analysis", block.analysis, "product_s", block.product_s, "changes", block.changes);
 }
 
 void fields(auto& v, Is<PlanBytes> auto& bytes) {

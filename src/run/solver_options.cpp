@@ -15,7 +15,10 @@ LanczosOptions lanczos_options(const Goals& goals, const Plan& plan) {
 }
 
 EigenOptions eigen_options(const Goals& goals, const Plan& plan) {
-  const EigenGoal goal = goals.eigen.value_or(EigenGoal{});
+  return eigen_options(goals, goals.eigen.value_or(EigenGoal{}), plan);
+}
+
+EigenOptions eigen_options(const Goals& goals, const EigenGoal& goal, const Plan& plan) {
   EigenOptions options;
   options.top = goal.top;
   options.bottom = goal.bottom;

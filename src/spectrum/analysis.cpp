@@ -21,8 +21,9 @@ constexpr std::int64_t kWindow = 8;
 
 class Analyst {
  public:
-  Analyst(LinearOperator& op, const AnalysisOptions& options, const std::function<void()>& on_product)
-      : op_(op), options_(options), on_product_(on_product), n_(op.shard().n) {}
+  Analyst(LinearOperator& op, const AnalysisOptions& options, const std::function<void()>& on_product,
+          at::Tensor* first_eigenvector)
+      : op_(op), options_(options), on_product_(on_product), first_eigenvector_(first_eigenvector), n_(op.shard().n) {}
 
   Analysis go() {
     Lanczos run(op_, probe(0), options_.lanczos);
@@ -67,6 +68,10 @@ class Analyst {
     // A run that restarted thick has no finer quadrature of its start vector.
     if (run.t().thick_restarts.empty()) done_.quadratures = {quadrature_of(run.t(), 0)};
     done_.all_found = all_found(run.t());
+    if (first_eigenvector_ != nullptr && !pairs_.indices.empty()) {
+      const VectorSource vectors = eigenvectors(run, pairs_);
+      *first_eigenvector_ = agreed(op_.comm(), [&] { return vectors(0); });
+    }
     if (done_.eigenvalues && options_.true_residuals) {
       EigenPairs& pairs = pairs_;
       measure_residuals(op_, eigenvectors(run, pairs), pairs, 1, [this] { count(); });
@@ -146,6 +151,7 @@ class Analyst {
   LinearOperator& op_;
   const AnalysisOptions& options_;
   const std::function<void()>& on_product_;
+  at::Tensor* first_eigenvector_;
   std::int64_t n_;
   EigenPairs pairs_;
   Analysis done_;
@@ -159,8 +165,9 @@ double exact_moment(const Analysis& analysis, std::int64_t n, std::size_t power)
 
 }  // namespace
 
-Analysis analyse(LinearOperator& op, const AnalysisOptions& options, const std::function<void()>& on_product) {
-  return Analyst(op, options, on_product).go();
+Analysis analyse(LinearOperator& op, const AnalysisOptions& options, const std::function<void()>& on_product,
+                 at::Tensor* first_eigenvector) {
+  return Analyst(op, options, on_product, first_eigenvector).go();
 }
 
 TraceEstimate trace_of(const Analysis& analysis, std::int64_t n, TraceRule rule, double rounding) {

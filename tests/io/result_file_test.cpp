@@ -133,6 +133,45 @@ DataError sample_data_error() {
   return e;
 }
 
+FeaturesResult sample_features() {
+  FeatureResult table;
+  table.name = "film.weight";
+  table.kind = "table";
+  table.tensors = {"film.weight"};
+  table.parameters = 30;
+  table.in_use = 12;
+  table.look_ups = 9;
+  table.rows = 7;
+  table.nested = true;
+  table.largest = {3, 1e-9};
+  table.trace = 6;
+  table.trace_half_width = 0.5;
+  table.norm = 2;
+  table.changes = {{0.25, 0.125, 0.5, 0.0625, 0.75, 1, true}, {2, std::nan(""), 3, 4, 5, std::nan(""), false}};
+  table.products = 40;
+  table.product_s = 0.5;
+  table.converged = false;
+  FeatureResult bias;  // of which the data tell no frequency
+  bias.name = "bias";
+  bias.kind = "tensors";
+  bias.tensors = {"a.bias", "b.bias"};
+  bias.parameters = bias.in_use = 4;
+  bias.largest = {1, 0};
+  bias.trace = 2;
+  bias.trace_half_width = 0;
+  bias.norm = 1;
+  bias.changes = {{0.5, 0, 0.5, 0, 0.5, 0.5}, {1, 0, 1, 0, 1, 1}};
+  FeaturesResult f;
+  f.each = {table, bias};
+  f.rho = {0.125, 1};
+  f.draws = 8;
+  f.loss = 0.5;
+  f.rounding = 1e-16;
+  f.data_rows = 14;
+  f.correlations = {{"frequency and largest eigenvalue", {0.5, -0.25, 0.75, 6}, ""}, {"other", {}, "too few features"}};
+  return f;
+}
+
 Landscape sample_landscape() {
   Landscape l;
   l.directions = {{"eigenvector of 3", 1, 0.5, 3, -1, 1, 0.25, 0.5, 1, std::numeric_limits<double>::infinity()},
@@ -156,6 +195,11 @@ Sharpness sample_sharpness() {
   s.lambda_1_error = 1e-9;
   s.ascents = {{0.05, false, 0.1, 0.2, 0.025}, {0.5, true, 0.3, std::nan(""), 0.25}};
   s.steps = {{"gradient descent", 0.625, 0.9, 1.1, 0.91, 1.12}};
+  s.adam.emplace();
+  s.adam->lambda_1 = 40;
+  s.adam->steps = {{"Adam", 0.95, 0.9, 1.1, 0.91, 1.12}};
+  s.adam->step_most = 17;
+  s.adam->file = "adam.pt";
   s.critical = {0.75, 2.5, 2.25};
   s.basin = {0.15, {0.5, std::numeric_limits<double>::infinity()}};
   return s;
@@ -172,6 +216,19 @@ InputSharpness sample_inputs() {
   inputs.fragile = {inputs.rows[0]};
   inputs.quantiles = {{0.5, {1, 0.5, 2}, {3, 2.5, 4}, {5, 4.5, 6}, {7, 6.5, 8}}};
   return inputs;
+}
+
+InitialDistance sample_initial() {
+  InitialDistance initial;
+  initial.files = {"start.safetensors"};
+  initial.sha256 = {"abc"};
+  initial.layers = {{"a.weight", 6, 1.5, {2.25, 0.5}}, {"a.bias", 94, 2}};
+  initial.distance = 2.5;
+  initial.weighted_trace = {7, 0.25};
+  initial.half_width = 0.5;
+  initial.confidence = 0.95;
+  initial.samples = 3;
+  return initial;
 }
 
 RunResult sample() {
@@ -210,6 +267,7 @@ RunResult sample() {
   r.quadrature = {a, b};
   r.blocks = sample_blocks();
   r.data_error = sample_data_error();
+  r.features = sample_features();
   r.process.selected = {"a.weight", "a.bias"};
   r.diagnostics.model_parameters = 1000;
   r.process.command = "analyze";
@@ -234,6 +292,7 @@ RunResult sample() {
   r.inputs = sample_inputs();
   r.landscape = sample_landscape();
   r.sharpness = sample_sharpness();
+  r.initial = sample_initial();
   r.warnings = {"one", "two"};
   return r;
 }
@@ -644,9 +703,57 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.ascents[0].eigenvector, 0.2);
   EXPECT_EQ(s.steps.at(0).optimizer, "gradient descent");
   EXPECT_EQ(s.steps.at(0).expected_above, 1.12);
+  EXPECT_EQ(s.adam->lambda_1, 40);
+  EXPECT_EQ(s.adam->steps.at(0).above, 1.1);
+  EXPECT_EQ(s.adam->step_most, 17);
+  EXPECT_EQ(s.adam->file, "adam.pt");
   EXPECT_EQ(s.critical.sharpness, 2.5);
   EXPECT_EQ(s.basin.radius, r.sharpness->basin.radius);
   EXPECT_EQ(s.lambda_1_error, 1e-9);
+  const InitialDistance& initial = *back.initial;
+  EXPECT_EQ(initial.files, r.initial->files);
+  ASSERT_EQ(initial.layers.size(), 2u);
+  EXPECT_EQ(initial.layers[0].name, "a.weight");
+  EXPECT_EQ(initial.layers[0].distance, 1.5);
+  EXPECT_EQ(initial.layers[0].weighted.standard_error, 0.5);
+  EXPECT_TRUE(std::isnan(initial.layers[1].weighted.value));
+  EXPECT_EQ(initial.weighted_trace.value, 7);
+  EXPECT_EQ(initial.half_width, 0.5);
+  EXPECT_EQ(initial.samples, 3);
+}
+
+TEST_F(ResultFile, FeaturesComeBack) {
+  const RunResult r = sample();
+  write_result(folder_ / "r.h5", r);
+  const RunResult back = read_result(folder_ / "r.h5");
+  const FeaturesResult &f = *r.features, &found = *back.features;
+  ASSERT_EQ(found.each.size(), 2u);
+  EXPECT_EQ(found.rho, f.rho);
+  const FeatureResult &a = f.each[0], &b = found.each[0];
+  EXPECT_EQ(b.name, a.name);
+  EXPECT_EQ(b.in_use, a.in_use);
+  EXPECT_EQ(b.look_ups, a.look_ups);
+  EXPECT_TRUE(b.nested);
+  EXPECT_FALSE(b.converged);
+  EXPECT_EQ(b.largest.standard_error, a.largest.standard_error);
+  EXPECT_EQ(b.trace_half_width, a.trace_half_width);
+  ASSERT_EQ(b.changes.size(), 2u);
+  EXPECT_EQ(b.changes[0].predicted_half_width, 0.0625);
+  EXPECT_EQ(b.changes[0].along, 1);
+  EXPECT_TRUE(std::isnan(b.changes[1].half_width));
+  EXPECT_EQ(b.changes[1].largest, 5);
+  EXPECT_EQ(found.each[1].tensors, (std::vector<std::string>{"a.bias, b.bias"}));
+  EXPECT_TRUE(std::isnan(found.each[1].rows));
+  EXPECT_EQ(found.frequency(b), 0.5);
+  ASSERT_EQ(found.correlations.size(), 2u);
+  EXPECT_EQ(found.correlations[0].found.lower, -0.25);
+  EXPECT_EQ(found.correlations[0].found.count, 6);
+  EXPECT_EQ(found.correlations[1].missing, "too few features");
+  RunResult without = sample();  // without --feature-rho
+  without.features->rho.clear();
+  for (FeatureResult& one : without.features->each) one.changes.clear();
+  write_result(folder_ / "w.h5", without);
+  EXPECT_TRUE(read_result(folder_ / "w.h5").features->each[0].changes.empty());
 }
 
 TEST_F(ResultFile, OpensInPython) {

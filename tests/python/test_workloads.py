@@ -83,6 +83,18 @@ def test_widedeep(tmp_path):
 
 
 @needs_widedeep
+def test_movielens(tmp_path):
+    from hesspect.workloads import movielens
+
+    inputs, target, sizes = movielens.load()
+    assert len(target) == 100_000 and 0.5 < target.mean() < 0.6 and sizes == {"user": 943, "film": 1682, "occupation": 21}
+    for name, size in sizes.items():
+        assert inputs[name].dtype == np.int64 and np.unique(inputs[name]).size == size and inputs[name].max() < size
+    assert inputs["genres"].shape == (100_000, len(movielens.GENRES)) and set(np.unique(inputs["genres"])) == {0, 1}
+    check_files(movielens.make(0, epochs=1, rows=1500), tmp_path / "movielens")
+
+
+@needs_widedeep
 @needs_minilm
 def test_minilm(tmp_path):
     pytest.importorskip("transformers")

@@ -69,7 +69,7 @@ LedgerState sample(std::int64_t products = 7) {
   s.eigenvalues->thick_restarts = 2;
   s.eigenvalues->method = "block lanczos";
   s.eigenvalues->converged = true;
-  FinishedBlock block{"layer1.0", {}, 0.25};
+  FinishedBlock block{"layer1.0", {}, 0.25, {}};
   block.analysis.quadratures = {a.quadrature};
   block.analysis.eigenvalues = e;
   block.analysis.samples = {{4, 1.0 / 9, 0.7, {}}};
@@ -78,6 +78,7 @@ LedgerState sample(std::int64_t products = 7) {
   block.analysis.deflated = 20;
   block.analysis.all_found = true;
   block.analysis.products = 33;
+  block.changes = LossChanges{0.5, 1.0 / 3, {1.0 / 7, -2}, {{0.1, {1e-9, std::nan("")}, 0.25, std::nan("")}}, 33};
   s.blocks = {block};
   s.symmetry_error = -std::nan("");
   s.curvature_scale = 1.0 / 3;
@@ -111,6 +112,10 @@ TEST(LedgerState, ComesBackBitForBit) {
   EXPECT_EQ(back->layout.device, "cuda");
   EXPECT_EQ(back->model[0].path, s.model[0].path);
   EXPECT_TRUE(back->weights.empty());
+  ASSERT_TRUE(back->blocks.at(0).changes);
+  EXPECT_EQ(back->blocks[0].changes->norm, 1.0 / 3);
+  EXPECT_EQ(back->blocks[0].changes->at.at(0).change.front(), 1e-9);
+  EXPECT_TRUE(std::isnan(back->blocks[0].changes->at[0].along));
   ASSERT_EQ(back->data.size(), 2u);
   EXPECT_EQ(back->data[0].path, s.data[0].path);
   EXPECT_EQ(back->data[1].sha256, "22");

@@ -144,7 +144,7 @@ class World {
                             const Part& part = goals_.blocks->parts.at(static_cast<std::size_t>(block.part));
                             EXPECT_EQ(ledger.block(part.name), nullptr);
                             blocks.push_back(block.part);
-                            ledger.add(FinishedBlock{part.name, {}, 0});
+                            ledger.add(FinishedBlock{part.name, {}, 0, {}});
                           },
                           [](const auto&) {}},
                task);

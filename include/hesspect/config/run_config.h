@@ -31,6 +31,7 @@ enum class Command {
   kLandscape,
   kSharpness,
   kInputs,
+  kFeatures,
   kReport,
   kCompare
 };
@@ -56,6 +57,7 @@ struct ModelConfig {
   bool weights_partial = false;      // what they don't hold keeps what the .pt2 has
   std::string weights_key;           // where a PyTorch file keeps the state dict, dotted; empty: the usual keys
   std::int64_t output_index = 0;
+  std::string initial_weights;  // a state dict of the parameters before training; empty: not given
 };
 
 struct DataConfig {
@@ -218,7 +220,22 @@ struct SharpnessConfig {
   bool step_check = true;                 // takes gradient steps below and above the largest stable one
   double momentum = 0.9;
   std::int64_t basin_directions = 5;
-  double basin_rise = 0.1;  // of the loss, over its size
+  double basin_rise = 0.1;     // of the loss, over its size
+  std::string second_moments;  // of Adam; empty: not given
+  /// -1: as that file has it, else PyTorch's default.
+  double adam_beta1 = -1, adam_beta2 = -1, adam_eps = -1;
+  std::int64_t adam_step = 0;  // updates so far, where the file does not say; 0: not known
+};
+
+/// What the command `features` takes as features, and what it measures of them.
+struct FeaturesConfig {
+  std::string from;                                        // "auto", or a file of JSON; empty: none
+  std::vector<std::pair<std::string, std::string>> named;  // name -> expression
+  std::int64_t buckets = 0;                                // auto: of each table's rows, by frequency; 0: none
+  std::int64_t rows = 0;                                   // auto: single rows of each table
+  std::vector<double> rho{0.1};                            // of the loss's changes, relative to the feature's norm
+  std::int64_t draws = 8;                                  // random directions of each
+  bool wanted() const { return !from.empty() || !named.empty(); }
 };
 
 struct OutputConfig {
@@ -254,6 +271,7 @@ struct RunConfig {
   PlanConfig plan;
   LandscapeConfig landscape;
   SharpnessConfig sharpness;
+  FeaturesConfig features;
   OutputConfig output;
   ReportConfig report;
 };

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "hesspect/curvature/hessian.h"
+#include "hesspect/curvature/parts.h"
 
 namespace hesspect {
 
@@ -23,6 +24,10 @@ class LossSurface {
   /// @param step_local  this rank's shard of s [chunk], padding zero
   /// @throws InputError (agreed) where an op of the program fails there
   double loss(const at::Tensor& step_local);
+  /// The same for a step of one part of the parameters. @param step_local  [chunk] of the part's own cut (PartOperator)
+  double loss(const Part& part, const at::Tensor& step_local);
+  /// The norm of the part's parameters. Local, the same on all ranks.
+  double parameter_norm(const Part& part) const;
   /// The gradient of the mean loss at θ + s. Collective.
   /// @param gradient_local  [chunk], overwritten; not the same storage as step_local
   /// @return the mean loss there

@@ -17,6 +17,8 @@
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/io/block_result.h"
+#include "hesspect/io/feature_result.h"
+#include "hesspect/spectrum/distance.h"
 #include "hesspect/spectrum/estimates.h"
 #include "hesspect/spectrum/landscape.h"
 #include "hesspect/spectrum/sharpness.h"
@@ -119,6 +121,8 @@ struct RunResult {
   std::vector<ProbeQuadrature> quadrature;
   std::optional<InputSharpness> inputs;
   std::optional<BlocksResult> blocks;
+  std::optional<InitialDistance> initial;  // where --initial-weights was given
+  std::optional<FeaturesResult> features;
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;

@@ -35,7 +35,8 @@ struct Dimension {
   bool is_static() const { return size >= 0; }
 };
 
-struct Graph;  // hesspect/model/graph.h
+struct Graph;         // hesspect/model/graph.h
+struct InputColumns;  // hesspect/model/rows_in_use.h
 
 /// A tensor that the caller must supply, by its name in the exported signature.
 struct InputSpec {
@@ -173,6 +174,7 @@ class Program {
  private:
   friend class NodeRecord;
   friend class RowMarks;
+  friend std::vector<InputColumns> input_columns(const Program& program);
   explicit Program(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -28,6 +28,8 @@ struct RowTable {
   std::string name;
   std::int64_t rows = 0;
   std::int64_t width = 0;  // entries of a row
+  std::string parameter;   // the layout's name: another one where tables are tied
+  bool alone = true;       // whatever is tied to it is only looked up too
 };
 
 /// Rows of a table, ascending; at least one.
@@ -36,6 +38,21 @@ struct TableRows {
   std::vector<std::int64_t> rows;
 };
 using RowsInUse = std::vector<TableRows>;
+
+/// What one look-up of a table asked for.
+struct LookedUp {
+  std::size_t table = 0;  // of RowMarks::tables()
+  at::Tensor rows;        // int64 on the CPU, of the whole table; undefined where they can't be told
+};
+
+/// A matrix that only multiplies an input of the program: column j of it is what feature j of the input is weighed by.
+struct InputColumns {
+  std::string parameter;
+  std::size_t input = 0;
+};
+/// Those that the program has: weights of linear layers, read nowhere else, whose input is the program's own. For a
+/// program that has been laid out or not.
+std::vector<InputColumns> input_columns(const Program& program);
 
 /// Collects the rows that a program's tables are looked up at.
 class RowMarks {
@@ -52,6 +69,8 @@ class RowMarks {
   /// @param inputs  in the program's order, rows first, of as many rows as the program takes; undefined where inputs()
   ///                says that they are not needed
   void mark(const std::vector<at::Tensor>& inputs);
+  /// The look-ups that these inputs make, in the program's order. @param inputs  as of mark
+  std::vector<LookedUp> look_ups(const std::vector<at::Tensor>& inputs) const;
   /// Of a table: the rows marked so far, ascending; nothing where it counts as whole.
   std::optional<std::vector<std::int64_t>> rows(std::size_t table) const;
 

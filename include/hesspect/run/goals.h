@@ -12,6 +12,7 @@
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/curvature/parts.h"
+#include "hesspect/io/feature_result.h"
 #include "hesspect/plan/plan.h"
 #include "hesspect/spectrum/trace.h"
 
@@ -59,9 +60,22 @@ struct DensityGoal {
   double sigma = 0;  // of the kernel; 0: chosen
 };
 
+/// What random steps within each block do to the loss.
+struct ChangesGoal {
+  std::vector<double> rho;  // relative to the norm of the block's parameters
+  std::int64_t draws = 0;
+  double epsilon = 0;  // of the run's dtype, which losses are exact to at best
+};
+
 /// Diagonal blocks of the matrix, each with an analysis of its own (hesspect/spectrum/analysis.h).
 struct BlocksGoal {
   std::vector<Part> parts;
+  std::optional<EigenGoal> eigen;  // of each: the whole's, where these are beside it
+  std::optional<TraceGoal> trace;
+  std::optional<DensityGoal> density;
+  std::optional<ChangesGoal> changes;
+  std::vector<FeatureResult>
+      features;                    // what is known before: the parts are their parameters in use; none: no features
   std::int64_t max_products = 0;   // of each
   std::int64_t rest = 0;           // entries in none of them
   std::string overlap;             // a tensor that is in two of them; "": none is
@@ -109,13 +123,18 @@ struct Goals {
   std::int64_t products_left(std::int64_t used) const;
 };
 
-/// @param command  analyze, density, eigs or trace
+/// @param command  analyze, density, eigs, trace or features
 /// @param n        parameters in use
 /// @throws UsageError where --max-hvps is too few for what the command cannot do with fewer
 Goals goals_of(Command command, const RunConfig& config, std::int64_t n);
 
 /// Asks for blocks too. The share of ‖H‖²_F off them is from the trace's samples, of which a few more are taken then.
 void set_blocks(Goals& goals, std::vector<Part> parts, const ParameterLayout& layout, std::int64_t max_products);
+
+/// Asks for features instead of anything of the whole matrix: λ₁ and trace of each one's block, and the loss's changes.
+/// @param features  what is known of them before
+/// @param parts     of those that have parameters in use, by their names
+void set_features(Goals& goals, const RunConfig& config, std::vector<FeatureResult> features, std::vector<Part> parts);
 
 /// Takes into account what the precision of products was found to change: twice that, for it is one measurement.
 void set_precision(Goals& goals, const PrecisionEffect& effect);

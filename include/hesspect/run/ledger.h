@@ -14,6 +14,7 @@
 #include "hesspect/run/goals.h"
 #include "hesspect/spectrum/analysis_figures.h"
 #include "hesspect/spectrum/estimates.h"
+#include "hesspect/spectrum/loss_changes.h"
 
 namespace hesspect {
 
@@ -27,7 +28,8 @@ struct FinishedProbe {
 struct FinishedBlock {
   std::string name;
   Analysis analysis;
-  double product_s = 0;  // wall time inside its products
+  double product_s = 0;                // wall time inside its products
+  std::optional<LossChanges> changes;  // where they are asked for
 };
 
 /// The Krylov space that the trace's samples are corrected by.

@@ -10,5 +10,7 @@ namespace hesspect {
 
 LanczosOptions lanczos_options(const Goals& goals, const Plan& plan);
 EigenOptions eigen_options(const Goals& goals, const Plan& plan);
+/// The same for another goal: a block's.
+EigenOptions eigen_options(const Goals& goals, const EigenGoal& goal, const Plan& plan);
 
 }  // namespace hesspect

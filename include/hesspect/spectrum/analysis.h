@@ -32,7 +32,10 @@ struct AnalysisOptions {
 
 /// Collective over op.comm().
 /// @param on_product  called on every rank between products
+/// @param first_eigenvector  set to that of the first eigenvalue that is listed, this rank's shard [chunk]; left
+///                           undefined where none is
 /// @throws as Lanczos::extend
-Analysis analyse(LinearOperator& op, const AnalysisOptions& options, const std::function<void()>& on_product = {});
+Analysis analyse(LinearOperator& op, const AnalysisOptions& options, const std::function<void()>& on_product = {},
+                 at::Tensor* first_eigenvector = nullptr);
 
 }  // namespace hesspect
