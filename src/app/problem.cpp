@@ -321,6 +321,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     problem.rows = count_rows(*problem.file, problem.spec);
     options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
     problem.spec.unit_rows = options.units.rows;
+    problem.spec.row_groups = std::max<std::int64_t>(0, config.accuracy.data_error);
     if (!config.loss.count_output.empty())
       options.loss.count_output = output_index_from(config.loss.count_output, *problem.program);
     const std::int64_t first = 0;

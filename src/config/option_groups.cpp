@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/row_groups.h"
 
 namespace hesspect {
 namespace {
@@ -171,6 +172,27 @@ OptionGroup accuracy_options(AccuracyConfig& c) {
              "bound of the density's Wasserstein-1 distance over the spectrum's width; 0: --probes runs of --steps");
   group.real("confidence", c.confidence, 0.5, kLargestConfidence, true, "of intervals, bands and bounds");
   group.integer("max-hvps", c.max_hvps, 0, kNoLimit, "Hessian-vector products at most; 0: no limit");
+  group.options.push_back(
+      {"data-error", "auto|off|GROUPS",
+       "tell, by the spread over groups of rows, how far trace and eigenvalues would be off on other rows, at no "
+       "product; micro-batches end with a group; auto: where they are many anyway",
+       false,
+       [&c](const std::vector<std::string>& v) {
+         const std::string& text = v.back();
+         if (text == "auto" || text == "off") {
+           c.data_error = text == "off" ? 0 : kAutoRowGroups;
+           return;
+         }
+         const bool is_number = !text.empty() && text.size() < 7 && text.find_first_not_of("0123456789") == text.npos;
+         if (!is_number || std::stoll(text) < kFewestRowGroups)
+           throw UsageError("expected auto, off or a number of groups of at least " + std::to_string(kFewestRowGroups));
+         c.data_error = std::stoll(text);
+       },
+       [&c] {
+         return std::vector<std::string>{c.data_error == 0  ? "off"
+                                         : c.data_error < 0 ? "auto"
+                                                            : std::to_string(c.data_error)};
+       }});
   return group;
 }
 

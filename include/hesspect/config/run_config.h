@@ -143,6 +143,9 @@ struct AccuracyConfig {
   double density_w1 = 0.01;      // bound of the Wasserstein-1 distance over the width of the spectrum
   double confidence = 0.9;       // of intervals, bands and bounds
   std::int64_t max_hvps = 2000;  // products at most; 0: no limit
+  /// Groups of rows, by whose spread the error is told that the data make; 0: none, -1: as many as cost next to
+  /// nothing.
+  std::int64_t data_error = -1;
 };
 
 struct QuadratureConfig {

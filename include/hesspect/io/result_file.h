@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/data_error.h"
 #include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
@@ -113,6 +114,7 @@ struct RunResult {
   std::optional<TraceEstimate> trace;
   std::optional<CumulativeDensity> cumulative;
   std::vector<LayerEstimate> layers;
+  std::optional<DataError> data_error;
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
   std::optional<Landscape> landscape;
   std::optional<Sharpness> sharpness;
