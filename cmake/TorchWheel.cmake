@@ -1,7 +1,7 @@
 # LibTorch, the CUDA runtime's headers and NCCL as imported targets, made from the `torch` Python wheel and the
 # NVIDIA wheels beside it. No CUDA toolkit is needed (find_package(Torch) on a CUDA wheel demands one).
 #
-#   hesspect::torch       libtorch_cpu, libc10, libtorch                         (always)
+#   hesspect::torch       libtorch_cpu, libc10                                   (always)
 #   hesspect::torch_cuda  libtorch_cuda, libc10_cuda, libcudart                  (CUDA wheels; HESSPECT_HAVE_CUDA)
 #   hesspect::nccl        libnccl                                                (CUDA wheels)
 #
@@ -45,7 +45,8 @@ target_link_directories(hesspect_torch INTERFACE "${TORCH_WHEEL_DIR}/lib")
 # std::filesystem::remove_all that calls a null pointer.
 target_link_options(hesspect_torch INTERFACE "SHELL:-Wl,--push-state,--no-as-needed -lstdc++ -Wl,--pop-state")
 target_link_libraries(hesspect_torch INTERFACE
-  "${TORCH_WHEEL_DIR}/lib/libtorch.so" "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")
+  "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")
+# libtorch.so is left out: it holds nothing, and takes the libraries for GPUs in with it.
 set(HESSPECT_RPATH "${TORCH_WHEEL_DIR}/lib")
 
 # Wheels for x86 hold MKL and export its products of batches, which src/tangent/strided.cpp calls without LibTorch between.

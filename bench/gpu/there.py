@@ -15,9 +15,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 TREE = ROOT / "build" / "gpu"  # prefix, site and build
-TARGETS = ["hesspect", "comm_tests", "comm_mpi_tests", "krylov_mpi_tests", "tangent_tests", "curvature_tests"]
+TARGETS = ["hesspect", "gpu_tests", "comm_tests", "comm_mpi_tests", "krylov_mpi_tests", "tangent_tests", "curvature_tests"]
 FIXTURES = ["mlp_ce", "cnn_bn", "gpt2", "fourier"]  # models of the tests below, by tests/fixtures
 TESTS = [  # every test with a part that wants a GPU or NCCL, and the kernels' own, which go to the GPU where there is one
+    ("the library for GPUs", [], "gpu_tests", []),
     ("NCCL and CUDA, alone", [], "comm_tests", []),
     ("communicators on one rank", ["-n", "1"], "comm_mpi_tests", ["communicator_test"]),
     ("communicators on two ranks", ["-n", "2"], "comm_mpi_tests", ["communicator_test", "agree_test"]),

@@ -1,5 +1,7 @@
 """What `hesspect features` found, drawn on axes of matplotlib: curvature over frequency, and the loss's change over curvature."""
 
+from typing import Any
+
 import numpy as np
 
 from hesspect.result import Result, ResultError
@@ -8,17 +10,17 @@ from hesspect.theme import Theme
 _NAMED = 12  #: features that have their name beside them
 
 
-def _features(result):
+def _features(result: Result) -> Any:
     if not result.feature_name or result.feature_largest is None:
         raise ResultError(f"{result.path}: nothing to draw: it holds no features")
     return np.asarray(result.feature_name)
 
 
-def has_changes(result: Result):
+def has_changes(result: Result) -> bool:
     return result.feature_change is not None and result.feature_change.size > 0
 
 
-def _marks(axes, result, x, y, low, high, theme):
+def _marks(axes: Any, result: Result, x: Any, y: Any, low: Any, high: Any, theme: Theme) -> bool:
     """Dots with error bars where both are above zero; nested features are open. The first ones are named."""
     nested = np.zeros(x.shape, bool) if result.feature_nested is None else result.feature_nested
     shown = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
@@ -39,7 +41,7 @@ def _marks(axes, result, x, y, low, high, theme):
     return True
 
 
-def largest_over_frequency(axes, result: Result, theme: Theme):
+def largest_over_frequency(axes: Any, result: Result, theme: Theme) -> None:
     """λ₁ of each feature's block over the share of the rows that touch it; where that is not known, by rank."""
     _features(result)
     value, error = result.feature_largest, np.abs(result.feature_largest_error)
@@ -52,7 +54,7 @@ def largest_over_frequency(axes, result: Result, theme: Theme):
     axes.set_ylabel("λ₁ of the feature's block  [loss / parameter²]")
 
 
-def change_over_largest(axes, result: Result, theme: Theme):
+def change_over_largest(axes: Any, result: Result, theme: Theme) -> None:
     """The mean change of the loss at the first relative size over λ₁, with what the quadratic model says."""
     change, half = result.feature_change[:, 0], result.feature_change_half_width[:, 0]
     if _marks(axes, result, result.feature_largest, change, half, half, theme):

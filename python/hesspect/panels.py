@@ -4,6 +4,8 @@ Scales: eigenvalues span many decades on both sides of zero, and most of them li
 threshold (the kernel's width, or the noise floor) and logarithmic beyond it, so that bulk and outliers are seen at once.
 """
 
+from typing import Any
+
 import numpy as np
 
 from hesspect.result import Result, ResultError, by_path
@@ -14,13 +16,13 @@ _LAMBDA = "eigenvalue λ  [loss / parameter²]"
 _MOST_ROWS = 120  #: of layers in one picture: those of largest |mean|
 
 
-def number(x):
+def number(x: float) -> str:
     """A number in four significant digits, as a person would write it."""
     text = f"{x:#.4g}" if x == 0 or 1e-3 <= abs(x) < 1e5 else f"{x:.3e}"
     return text.rstrip(".").replace("-", "−")
 
 
-def noise_floor(result: Result):
+def noise_floor(result: Result) -> float:
     """Below it an eigenvalue can't be told from zero."""
     values = [v for v in (result.lambdas, result.cumulative_lambdas, result.eigenvalues) if v is not None and v.size]
     reach = max(float(np.nanmax(np.abs(v))) for v in values) if values else 1.0
@@ -29,13 +31,13 @@ def noise_floor(result: Result):
     return floor if np.isfinite(floor) and floor > 0 else 1.0
 
 
-def _decades(threshold, reach, every):
+def _decades(threshold: float, reach: float, every: int) -> Any:
     """Every so many powers of ten, from the end down to well outside the linear part."""
     first, last = int(np.ceil(np.log10(2 * threshold))), int(np.floor(np.log10(max(reach, threshold))))
     return 10.0 ** np.arange(last, first - 1, -every)
 
 
-def _symlog(axis, threshold, low, high):
+def _symlog(axis: Any, threshold: float, low: float, high: float) -> None:
     """A symmetric log scale whose linear part is as wide as a decade, and whose ticks don't crowd."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
@@ -49,21 +51,21 @@ def _symlog(axis, threshold, low, high):
     axis.axes.set_xlim(min(low * pad, -threshold) if low < 0 else -0.3 * threshold, max(high * pad, threshold))
 
 
-def _zero(axes, theme):
+def _zero(axes: Any, theme: Theme) -> None:
     axes.axvline(0, color=theme.soft, linewidth=0.8, linestyle=_DASHES, zorder=0)
     axes.grid(True, which="major", color=theme.soft, alpha=0.18, linewidth=0.7)
 
 
-def _density_floor(result, density):
+def _density_floor(result: Result, density: Any) -> float:
     """Where the log axis ends below: well below what one single eigenvalue shows, or 10 decades."""
     top = density.max()
     floor = top * 1e-10
     if result.n_parameters and result.sigma:
         floor = max(floor, 0.02 / (result.n_parameters * result.sigma * np.sqrt(2 * np.pi)))
-    return min(floor, top * 1e-2)
+    return float(min(floor, top * 1e-2))
 
 
-def _marks(axes, result, theme):
+def _marks(axes: Any, result: Result, theme: Theme) -> None:
     """Each computed eigenvalue: a short stem at the foot of the picture, a mark with its error as an error bar."""
     theta = result.eigenvalues
     bound = result.eigenvalue_errors if result.eigenvalue_errors is not None else result.residuals
@@ -81,7 +83,7 @@ def _marks(axes, result, theme):
                               color=colour, markerfacecolor=face, elinewidth=1, capsize=2, label=label, zorder=4)
 
 
-def density(axes, result: Result, theme: Theme):
+def density(axes: Any, result: Result, theme: Theme) -> None:
     """The smoothed density on two log axes, λ's linear within two widths of the kernel, and the computed eigenvalues."""
     has_density = result.density is not None and result.density.size > 1
     has_eigenvalues = result.eigenvalues is not None and result.eigenvalues.size > 0
@@ -113,7 +115,7 @@ def density(axes, result: Result, theme: Theme):
     axes.legend(loc="upper right", frameon=False, fontsize=9.5)
 
 
-def cumulative(axes, result: Result, theme: Theme):
+def cumulative(axes: Any, result: Result, theme: Theme) -> None:
     """How many eigenvalues lie beyond λ, away from zero: above it on the right, up to it on the left; with the band of F."""
     lam, share, n = result.cumulative_lambdas, result.cumulative, result.n_parameters
     if share is None or lam is None or not lam.size:
@@ -128,13 +130,17 @@ def cumulative(axes, result: Result, theme: Theme):
         inside = lam >= 0 if right else lam < 0
         if not inside.any():
             continue
-        beyond = (lambda f: np.maximum(foot, scale * (1 - f))) if right else (lambda f: np.maximum(foot, scale * f))
-        at = np.append(lam[inside], lam[-1] if right else 0.0)
-        ends = lambda f: np.append(beyond(f[inside]), beyond(f[inside])[-1])
-        if right:  # up to the first point right of zero it is what F has there from the left
-            first = np.flatnonzero(inside)[0]
-            at = np.append(0.0, at)
-            ends = lambda f, inner=ends, edge=beyond: np.append(edge(np.append(0.0, f)[first:first + 1]), inner(f))
+        at = np.append(np.append(0.0, lam[inside]) if right else lam[inside], lam[-1] if right else 0.0)
+
+        def ends(f: Any, right: bool = right, inside: Any = inside) -> Any:
+            beyond = np.maximum(foot, scale * ((1 - f) if right else f))
+            steps = np.append(beyond[inside], beyond[inside][-1])
+            if not right:
+                return steps
+            # up to the first point right of zero it is what F has there from the left
+            before = np.append(0.0, f)[np.flatnonzero(inside)[0]]
+            return np.append(np.maximum(foot, scale * (1 - before)), steps)
+
         if band:
             text = f"{100 * result.density_confidence:g} % band" if result.density_confidence else "band"
             axes.fill_between(at, ends(result.cumulative_lower), ends(result.cumulative_upper), step="post", color=theme.line, alpha=0.25,
@@ -151,7 +157,7 @@ def cumulative(axes, result: Result, theme: Theme):
                        color=theme.soft, loc="left")
 
 
-def eigenvalues(axes, result: Result, theme: Theme):
+def eigenvalues(axes: Any, result: Result, theme: Theme) -> None:
     """|λ| by rank on two log axes, above and below zero apart."""
     theta = result.eigenvalues
     if theta is None or not theta.size:
@@ -178,7 +184,7 @@ def eigenvalues(axes, result: Result, theme: Theme):
     axes.legend(loc="upper right", frameon=False, fontsize=9.5)
 
 
-def layer_rows(result: Result):
+def layer_rows(result: Result) -> Any:
     """Which layers are drawn, in the model's order: all, or those of largest |mean|."""
     if result.layer_means is None or not result.layer_names:
         raise ResultError(f"{result.path}: nothing to draw: it holds no layers")
@@ -186,7 +192,7 @@ def layer_rows(result: Result):
     return np.sort(np.argsort(-size, kind="stable")[:_MOST_ROWS])
 
 
-def layers(axes, result: Result, theme: Theme):
+def layers(axes: Any, result: Result, theme: Theme) -> None:
     """The mean of the diagonal of every parameter tensor with its standard error, on a symmetric log axis."""
     rows = layer_rows(result)
     mean = result.layer_means[rows]
@@ -205,7 +211,7 @@ def layers(axes, result: Result, theme: Theme):
     axes.set_xlabel("mean of the diagonal ± standard error  [loss / parameter²]")
 
 
-def quadrature(axes, result: Result, theme: Theme):
+def quadrature(axes: Any, result: Result, theme: Theme) -> None:
     """The nodes of every probe's quadrature with their weights: what the density is made of."""
     ritz, weight = result.ritz, result.weight
     if ritz is None or weight is None or not np.size(ritz):
@@ -230,23 +236,23 @@ def quadrature(axes, result: Result, theme: Theme):
     axes.legend(loc="upper right", frameon=False, fontsize=9)
 
 
-def _landscape(result):
+def _landscape(result: Result) -> tuple[Any, Any, Any, Any]:
     loss = by_path(result, "landscape/loss")
     if loss is None or not np.isfinite(loss).any():
         raise ResultError(f"{result.path}: nothing to draw: it holds no landscape")
     return loss, by_path(result, "landscape/quadratic"), by_path(result, "landscape/alpha"), by_path(result, "landscape/beta")
 
 
-def is_landscape(result: Result):
+def is_landscape(result: Result) -> bool:
     """Whether there is a landscape and no spectrum."""
     return by_path(result, "landscape/loss") is not None and result.density is None and result.eigenvalues is None
 
 
-def landscape_is_surface(result: Result):
-    return _landscape(result)[0].shape[1] > 1
+def landscape_is_surface(result: Result) -> bool:
+    return bool(_landscape(result)[0].shape[1] > 1)
 
 
-def landscape_line(axes, result: Result, theme: Theme):
+def landscape_line(axes: Any, result: Result, theme: Theme) -> None:
     """The loss along one direction, its quadratic model, and how far that holds."""
     loss, quadratic, alpha, _ = _landscape(result)
     names = by_path(result, "landscape/direction") or ("direction",)
@@ -266,7 +272,7 @@ def landscape_line(axes, result: Result, theme: Theme):
     axes.legend(loc="upper center", frameon=False, fontsize=9.5)
 
 
-def landscape_surface(axes, result: Result, theme: Theme):
+def landscape_surface(axes: Any, result: Result, theme: Theme) -> None:
     """Contours of the loss over two directions, the quadratic model's dashed."""
     loss, quadratic, alpha, beta = _landscape(result)
     names = by_path(result, "landscape/direction") or ("first direction", "second direction")
@@ -293,14 +299,14 @@ def landscape_surface(axes, result: Result, theme: Theme):
     axes.legend(loc="upper left", bbox_to_anchor=(0, 1.09), ncols=3, frameon=False, fontsize=9.5)
 
 
-def block_names(result: Result):
+def block_names(result: Result) -> tuple[str, ...]:
     names = by_path(result, "block_summary/name")
     if not names:
         raise ResultError(f"{result.path}: nothing to draw: it holds no blocks")
-    return names
+    return tuple(names)
 
 
-def block_bars(axes, result: Result, theme: Theme):
+def block_bars(axes: Any, result: Result, theme: Theme) -> None:
     """Each diagonal block's largest eigenvalue and mean of its diagonal, on a log axis."""
     names = block_names(result)
     at = np.arange(len(names))
@@ -325,7 +331,7 @@ def block_bars(axes, result: Result, theme: Theme):
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
 
 
-def block_distances(axes, result: Result, theme: Theme):
+def block_distances(axes: Any, result: Result, theme: Theme) -> None:
     """The Jensen-Shannon distances between blocks' densities as a heat map."""
     names, matrix = block_names(result), by_path(result, "block_summary/js_distance")
     shades = axes.imshow(np.ma.masked_invalid(matrix), vmin=0, vmax=1, cmap=theme.shades, aspect="auto")
@@ -339,6 +345,6 @@ def block_distances(axes, result: Result, theme: Theme):
                    fontsize=9.5, color=theme.soft, loc="left")
 
 
-def has_block_distances(result: Result):
+def has_block_distances(result: Result) -> bool:
     matrix = by_path(result, "block_summary/js_distance")
-    return matrix is not None and np.isfinite(matrix).any()
+    return matrix is not None and bool(np.isfinite(matrix).any())

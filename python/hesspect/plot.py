@@ -12,7 +12,9 @@ picture can't be written.
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from hesspect.theme import LIGHT, THEMES, Theme
 _LISTED_TOP, _LISTED_BOTTOM = 10, 3
 
 
-def _listing(result):
+def _listing(result: Result) -> str:
     """The column of numbers beside the plot."""
     lines = []
     if result.n_parameters:
@@ -47,7 +49,10 @@ def _listing(result):
         sure = np.ones(theta.shape, bool) if result.converged is None else result.converged
         total = theta.size
         n_top = total if result.n_top is None or result.n_magnitude else min(result.n_top, total)
-        row = lambda i, n: f"{n:>4} {number(theta[i]):>11}{'' if sure[i] else ' ?'}"
+
+        def row(i: int, n: int) -> str:
+            return f"{n:>4} {number(theta[i]):>11}{'' if sure[i] else ' ?'}"
+
         if n_top:
             lines += ["largest |λ|" if result.n_magnitude else "largest"] + [row(i, i + 1) for i in range(min(_LISTED_TOP, n_top))]
             lines += [f"{'⋮':>4}"] if n_top > _LISTED_TOP else []
@@ -58,7 +63,7 @@ def _listing(result):
     return "\n".join(lines)
 
 
-def _subtitle(result):
+def _subtitle(result: Result) -> str:
     """What the run was over, in one grey line."""
     parts = []
     if result.loss is not None and np.isfinite(result.loss):
@@ -72,11 +77,11 @@ def _subtitle(result):
     return "  ·  ".join(parts)
 
 
-def _matrix(result):
+def _matrix(result: Result) -> str:
     return {"hessian": "Hessian", "ggn": "Gauss-Newton", "fisher": "Fisher", "empirical_fisher": "Empirical Fisher"}.get(result.curvature, "Curvature")
 
 
-def _pyplot():
+def _pyplot() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -85,14 +90,18 @@ def _pyplot():
     return matplotlib.pyplot
 
 
-def _head(figure, result, title, what):
+def _head(figure: Any, result: Result, title: str | None, what: str) -> None:
     """The title over the whole figure."""
     figure.suptitle(title if title is not None else f"{_matrix(result)} {what}: {result.path.stem}", x=0.01, ha="left", fontsize=13,
                     fontweight="bold", parse_math=False)
 
 
-def _one_panel(panel, what, size=(9.6, 5.4)):
-    def drawn(result, title, theme):
+Size = tuple[float, float]
+Drawn = Callable[[Result, str | None, Theme], Any]
+
+
+def _one_panel(panel: Callable[[Any, Result, Theme], None], what: str, size: Size | Callable[[Result], Size] = (9.6, 5.4)) -> Drawn:
+    def drawn(result: Result, title: str | None, theme: Theme) -> Any:
         plt = _pyplot()
         with plt.rc_context(theme.style()):
             figure, axes = plt.subplots(figsize=size(result) if callable(size) else size, constrained_layout=True)
@@ -103,11 +112,11 @@ def _one_panel(panel, what, size=(9.6, 5.4)):
     return drawn
 
 
-def _rows_size(result):
+def _rows_size(result: Result) -> Size:
     return 9.6, min(max(3.0, 0.24 * panels.layer_rows(result).size + 1.6), 60.0)
 
 
-def _blocks(result, title, theme):
+def _blocks(result: Result, title: str | None, theme: Theme) -> Any:
     names = panels.block_names(result)
     plt = _pyplot()
     wide = panels.has_block_distances(result)
@@ -121,7 +130,7 @@ def _blocks(result, title, theme):
     return figure
 
 
-def _features(result, title, theme):
+def _features(result: Result, title: str | None, theme: Theme) -> Any:
     wide = feature_panels.has_changes(result)
     plt = _pyplot()
     with plt.rc_context(theme.style()):
@@ -133,7 +142,7 @@ def _features(result, title, theme):
     return figure
 
 
-def _landscape(result, title, theme):
+def _landscape(result: Result, title: str | None, theme: Theme) -> Any:
     surface = panels.landscape_is_surface(result)
     panel = panels.landscape_surface if surface else panels.landscape_line
     figure = _one_panel(panel, "", (8.4, 6.6) if surface else (9.0, 5.2))(result, title or f"Loss around the parameters: {result.path.stem}", theme)
@@ -153,7 +162,7 @@ PARTS = {
 }
 
 
-def draw_part(result: Result, what: str, title: str | None = None, theme: Theme = LIGHT):
+def draw_part(result: Result, what: str, title: str | None = None, theme: Theme = LIGHT) -> Any:
     """A matplotlib figure of one part of a result.
 
     :param what: one of PARTS
@@ -162,7 +171,7 @@ def draw_part(result: Result, what: str, title: str | None = None, theme: Theme 
     return PARTS[what](result, title, theme)
 
 
-def draw_layers(result: Result, title: str | None = None, theme: Theme = LIGHT):
+def draw_layers(result: Result, title: str | None = None, theme: Theme = LIGHT) -> Any:
     """A matplotlib figure of the mean of the diagonal of every parameter tensor, in the model's order.
 
     :raises ResultError: the result has no layers
@@ -170,7 +179,7 @@ def draw_layers(result: Result, title: str | None = None, theme: Theme = LIGHT):
     return draw_part(result, "layers", title, theme)
 
 
-def draw(result: Result, title: str | None = None, theme: Theme = LIGHT):
+def draw(result: Result, title: str | None = None, theme: Theme = LIGHT) -> Any:
     """A matplotlib figure of a result.
 
     :param title: above the plot; None names the matrix and the file
@@ -196,7 +205,7 @@ def draw(result: Result, title: str | None = None, theme: Theme = LIGHT):
     return figure
 
 
-def save(figure, path):
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
     """Writes the picture under a temporary name first, so that a broken run leaves none half-written."""
     path = Path(path)
     suffix = path.suffix or ".png"
@@ -208,12 +217,12 @@ def save(figure, path):
         temporary.unlink(missing_ok=True)
 
 
-def _named(path, what):
+def _named(path: Path, what: str) -> Path:
     """PICTURE-PART.png"""
     return path.with_name(f"{path.stem}-{what}{path.suffix or '.png'}")
 
 
-def _write_all(result, args, theme):
+def _write_all(result: Result, args: argparse.Namespace, theme: Theme) -> list[Path]:
     """One picture for each part that the result has."""
     base, drawn = args.output or args.result.with_suffix(".png"), []
     for what in PARTS:
@@ -231,7 +240,7 @@ def _write_all(result, args, theme):
     return drawn
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hesspect.plot", description=__doc__.splitlines()[0])
     parser.add_argument("result", type=Path, metavar="RESULT.h5")
     parser.add_argument("-o", "--output", type=Path, metavar="PICTURE",

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class ResultError(Exception):
 
 #: /entry/GROUP/NAME is the attribute NAME, with _ for the / of groups within, but that these groups put something before and behind it
 _AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", ""), "inputs": ("input_", ""),
-            "block_summary": ("block_", ""), "features": ("feature_", "")}
+            "block_summary": ("block_", ""), "features": ("feature_", ""), "initial_weights": ("initial_", "")}
 #: and that these are more than the rule would say, or another group has the name
 _NAMES = {
     **{f"block_summary/{name}": name for name in (
@@ -53,7 +54,7 @@ _PARTS = ("density", "eigenvalues", "trace", "quadrature", "landscape", "inputs"
 _SCALARS = {"float64": float, "int64": int, "uint64": int, "bool": bool}
 
 
-def _attribute(path):
+def _attribute(path: str) -> str:
     group, _, name = path.partition("/")
     before, behind = _AFFIXES.get(group, ("", ""))
     return _NAMES.get(path, before + name.replace("/", "_") + behind)
@@ -67,22 +68,33 @@ _FIELDS = {_attribute(field["path"]): field for field in _SCHEMA if not field["p
 _BLOCK_FIELDS = {field["path"].removeprefix(_BLOCK): field for field in _SCHEMA if field["path"].startswith(_BLOCK)}
 
 
-def _kind(field):
+def _kind(field: dict[str, Any]) -> tuple[Any, Any]:
     """The type of an attribute, and its value where the file has none."""
     if field["type"] == "text":
         return (tuple[str, ...], ()) if field["shape"] else (str, "")
     return (np.ndarray if field["shape"] else _SCALARS[field["type"]]) | None, None
 
 
-def _line(name, field):
+def _line(name: str, field: dict[str, Any]) -> str:
     shape, units = ", ".join(field["shape"]), field["units"]
     return f"{name}: {f'[{shape}], ' if shape else ''}{field['long_name']}{f', in {units}' if units else ''}"
 
 
-_Fields = dataclasses.make_dataclass("_Fields", [
-    ("path", Path), *((name, *_kind(field)) for name, field in _FIELDS.items()),
-    ("products", dict[str, int], dataclasses.field(default_factory=dict)),
-    ("blocks", dict[str, dict], dataclasses.field(default_factory=dict))], frozen=True)
+if TYPE_CHECKING:
+    class _Fields:
+        """What a type checker sees: the fields of the schema are known when it is read."""
+
+        path: Path
+        products: dict[str, int]
+        blocks: dict[str, dict[str, Any]]
+
+        def __init__(self, path: Path, **fields: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+else:
+    _Fields = dataclasses.make_dataclass("_Fields", [
+        ("path", Path), *((name, *_kind(field)) for name, field in _FIELDS.items()),
+        ("products", dict[str, int], dataclasses.field(default_factory=dict)),
+        ("blocks", dict[str, dict], dataclasses.field(default_factory=dict))], frozen=True)
 
 
 class Result(_Fields):
@@ -98,20 +110,20 @@ Result.__doc__ = "\n".join([
     "blocks: of each diagonal block by its name, a dict by path as \"trace/value\", of what it has"])
 
 
-def by_path(result: Result, path: str):
+def by_path(result: Result, path: str) -> Any:
     """The value of /entry/PATH, or None where neither the result nor the schema has it."""
     name = _attribute(path)
     value = getattr(result, name, None) if name in _FIELDS else None
     return None if isinstance(value, tuple) and not value else value
 
 
-def _texts(node):
+def _texts(node: Any) -> tuple[str, ...]:
     if node.dtype.kind not in "OS":
         return ()
     return tuple(t.decode(errors="replace") if isinstance(t, bytes) else str(t) for t in np.asarray(node[()]).reshape(-1))
 
 
-def _value(entry, field):
+def _value(entry: Any, field: dict[str, Any]) -> Any:
     node = entry.get(field["path"])
     missing = _kind(field)[1]
     if node is None:
@@ -125,7 +137,7 @@ def _value(entry, field):
     return _SCALARS[field["type"]](values.reshape(-1)[0]) if values.size else missing
 
 
-def _blocks(entry):
+def _blocks(entry: Any) -> dict[str, dict[str, Any]]:
     """Of each block what it has, in the order of the summary."""
     found = {}
     for name in _texts(entry["block_summary/name"]) if "block_summary" in entry else ():
@@ -134,7 +146,7 @@ def _blocks(entry):
     return found
 
 
-def read(path: str | os.PathLike) -> Result:
+def read(path: str | os.PathLike[str]) -> Result:
     """Reads a result file.
 
     :param path: the file that `hesspect ... --output` wrote
@@ -163,16 +175,16 @@ def read(path: str | os.PathLike) -> Result:
     return result
 
 
-def _check(result):
+def _check(result: Result) -> None:
     """Arrays of a group with an axis of the same name have the same length along it."""
     if (result.lambdas is None) != (result.density is None):
         raise ResultError(f"{result.path}: a broken result: density and lambda must come together")
-    first = {}
+    first: dict[tuple[str, str], tuple[str, int]] = {}
     for name, field in _FIELDS.items():
         value = getattr(result, name)
         if isinstance(value, tuple) and not value:  # a list of texts that is not there
             continue
-        for axis, length in zip(field["shape"], np.shape(value)):
+        for axis, length in zip(field["shape"], np.shape(value), strict=False):  # a scalar where there should be an axis is let be
             group = field["path"].rpartition("/")[0]
             other, expected = first.setdefault((group, axis), (name, length))
             if length != expected:

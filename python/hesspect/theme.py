@@ -1,6 +1,7 @@
 """How pictures look: light and dark, in Okabe and Ito's colours, which colour-blind eyes tell apart too."""
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Theme:
     series: tuple[str, ...]  #: several curves side by side
     shades: str  #: matplotlib's name of a colour map for matrices
 
-    def style(self):
+    def style(self) -> dict[str, Any]:
         """Settings of matplotlib."""
         return {"font.size": 10.5, "axes.edgecolor": self.soft, "axes.labelcolor": self.ink, "xtick.color": self.ink, "ytick.color": self.ink,
                 "text.color": self.ink, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": self.paper,

@@ -14,6 +14,7 @@
 #include "hesspect/core/stop_signal.h"
 #include "process.h"
 #include "program.h"
+#include "python_commands.h"
 
 namespace {
 
@@ -62,4 +63,7 @@ int leave(int code) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return leave(run_process(argc, argv)); }
+int main(int argc, char** argv) {
+  const int code = hesspect::go_over_to_python(argc, argv);
+  return leave(code >= 0 ? code : run_process(argc, argv));
+}

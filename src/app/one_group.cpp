@@ -55,7 +55,8 @@ OneGroup::OneGroup(const Invocation& run, const std::vector<std::string>& argv, 
 double OneGroup::dot(const at::Tensor& a, const at::Tensor& b) { return group_.comm->sum(dot_product(a, b)); }
 
 const EigenPairs& OneGroup::find_eigenpairs() {
-  if (lanczos_ || config_.eigs.top + config_.eigs.bottom == 0) return pairs_;
+  if (searched_ || config_.eigs.top + config_.eigs.bottom == 0) return pairs_;
+  searched_ = true;
   lanczos_ = std::make_unique<Lanczos>(op(), probe_vector(op(), goals_.distribution, goals_.seed, 0),
                                        lanczos_options(goals_, layout_.plan));
   pairs_ = eigenvalues(op(), *lanczos_, eigen_options(goals_, layout_.plan), [this](const Lanczos& run) {
@@ -70,6 +71,22 @@ const EigenPairs& OneGroup::find_eigenpairs() {
 
 at::Tensor OneGroup::eigenvector(std::size_t place) {
   return agreed(*group_.comm, [&] { return eigenvectors_(place); });
+}
+
+EigenPairs OneGroup::leading_pair(LinearOperator& op, at::Tensor& vector) {
+  eigenvectors_ = nullptr;
+  lanczos_.reset();
+  Lanczos run(op, probe_vector(op, goals_.distribution, goals_.seed, 0), lanczos_options(goals_, layout_.plan));
+  EigenOptions options = eigen_options(goals_, layout_.plan);
+  options.top = 1;
+  options.bottom = 0;
+  EigenPairs pairs = eigenvalues(op, run, options, [this](const Lanczos& r) {
+    tell("preconditioned eigenvalue: " + format_count(r.steps()) + " Lanczos steps");
+  });
+  if (pairs.top.empty()) return pairs;
+  const VectorSource vectors = eigenvectors(run, pairs);
+  vector = agreed(*group_.comm, [&] { return vectors(0); });
+  return pairs;
 }
 
 double OneGroup::rounding_of(double loss) const {
@@ -95,7 +112,7 @@ int OneGroup::finish(const std::function<void(RunResult&)>& add) {
   r.process = std::move(facts.process);
   r.diagnostics = std::move(facts.diagnostics);
   const ParameterLayout& parameters = problem_.program->layout();
-  if (lanczos_)
+  if (searched_)
     r.eigenvalues = with_zeros(pairs_, {config_.eigs.top, config_.eigs.bottom, 0}, parameters.size(),
                                parameters.model_size() - parameters.size())
                         .result;

@@ -43,6 +43,10 @@ class OneGroup {
   /// This rank's shard of the eigenvector at a place in the lists, top first. Collective.
   at::Tensor eigenvector(std::size_t place);
 
+  /// The leading eigenpair of another operator on the same vectors, in no more steps than the own ones may take. Gives
+  /// up what the own eigenvectors are made of: those that are wanted are taken before. Collective.
+  EigenPairs leading_pair(LinearOperator& op, at::Tensor& vector);
+
   /// A warning for log and result. All ranks.
   void warn(const std::string& text);
   /// "what: …" at most every half minute.
@@ -68,6 +72,7 @@ class OneGroup {
   std::unique_ptr<SourceHashing> hashing_;  // rank 0's
   Group group_;
   std::unique_ptr<Lanczos> lanczos_;
+  bool searched_ = false;  // for eigenpairs
   EigenPairs pairs_;
   VectorSource eigenvectors_;
 };

@@ -342,6 +342,12 @@ StepToWeights step_to_weights(const RunConfig& config, const std::string& weight
   const at::ScalarType dtype = problem.program->options().dtype;
   const LoadedProgram other = load_program(other_config, Weights::kRequired, dtype, at::kCPU);
   lay_out(other_config, Weights::kRequired, problem.rows_in_use, *other.program);
+  if (!problem.selected.empty()) {
+    std::vector<bool> chosen;
+    for (const ParameterEntry& entry : other.program->layout().entries())
+      chosen.push_back(std::ranges::find(problem.selected, entry.name) != problem.selected.end());
+    other.program->select_parameters(chosen);
+  }
   const auto& own_entries = problem.program->layout().entries();
   const auto& other_entries = other.program->layout().entries();
   const bool same = std::ranges::equal(own_entries, other_entries, [](const auto& a, const auto& b) {
@@ -352,7 +358,7 @@ StepToWeights step_to_weights(const RunConfig& config, const std::string& weight
                      " ties other parameters than the model's own weights: there is no line between them");
   at::NoGradGuard no_grad;
   return {other.program->flat_parameters() - problem.program->flat_parameters().cpu(),
-          problem.program->unlike(*other.program)};
+          problem.program->unlike(*other.program), other.files};
 }
 
 DataShard first_rows(const Problem& problem, std::int64_t rows) {

@@ -61,6 +61,7 @@ ParameterParts parameter_parts(const Program& program);
 struct StepToWeights {
   at::Tensor step;
   std::vector<std::string> other_buffers;  // which the state dict has other numbers for, and the program keeps its own
+  std::vector<std::filesystem::path> files;
 };
 /// @throws InputError as a run with these weights, or where they tie other parameters
 StepToWeights step_to_weights(const RunConfig& config, const std::string& weights, const Problem& problem);

@@ -81,7 +81,8 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
   return to_ini_of_result(then) == to_ini_of_result(c) && then.model.model == c.model.model &&
          then.model.weights == c.model.weights && then.data.data == c.data.data &&
          older(c.model.model, c.output.output) && all_older(c.model.weights, c.output.output) &&
-         older(c.data.data, c.output.output) && older(features_file(c), c.output.output);
+         all_older({c.model.initial_weights}, c.output.output) && older(c.data.data, c.output.output) &&
+         older(features_file(c), c.output.output);
 }
 
 }  // namespace
@@ -97,6 +98,7 @@ void require_no_input(const std::string& output, const std::vector<std::filesyst
 void check_new_outputs(const RunConfig& config, const std::vector<std::string>& files) {
   std::vector<std::filesystem::path> inputs{config.model.model, config.data.data};
   inputs.insert(inputs.end(), config.model.weights.begin(), config.model.weights.end());
+  if (!config.sharpness.second_moments.empty()) inputs.emplace_back(config.sharpness.second_moments);
   for (const std::string& file : files) {
     if (file.empty()) continue;
     require_no_input(file, inputs);

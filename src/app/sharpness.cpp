@@ -7,11 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "adam.h"
 #include "hesspect/comm/agree.h"
+#include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/text.h"
 #include "hesspect/curvature/directions.h"
 #include "hesspect/curvature/loss_surface.h"
+#include "hesspect/krylov/scaled_operator.h"
+#include "hesspect/model/optimizer_state.h"
 #include "hesspect/spectrum/loss_around.h"
 #include "hesspect/spectrum/probe.h"
 #include "one_group.h"
@@ -25,7 +29,9 @@ class SharpnessRun {
       : config_(run.config.sharpness),
         momentum_(run.config.report.momentum),
         run_(run, argv, std::max<std::int64_t>(1, config_.eigenvectors), 0, world),
-        surface_(run_.op()) {}
+        surface_(run_.op()) {
+    if (!config_.second_moments.empty()) read_moments();
+  }
 
   int go() {
     const EigenPairs& pairs = run_.find_eigenpairs();
@@ -44,6 +50,7 @@ class SharpnessRun {
     ascend(vectors, theta);
     if (config_.step_check && !vectors.empty()) check(vectors[0]);
     result_.critical = critical_step(around_, bend_along_gradient());
+    if (result_.adam) precondition();
     run_.tell("sharpness: the basin");
     if (config_.basin_directions > 0)
       result_.basin = basin(
@@ -96,11 +103,57 @@ class SharpnessRun {
     if (momentum_ > 0) momenta.push_back(momentum_);
     result_.steps = check_steps(around_, result_.lambda_1, eigenvector, momenta);
     for (const StepCheck& step : result_.steps)
-      if (!step.confirmed())
-        run_.warn(step.optimizer + ": growth a step is " + format_number(step.below) +
-                  " below the largest stable step and " + format_number(step.above) +
-                  " above it, where 1 lies between them for a quadratic loss: the loss is not "
-                  "quadratic so near");
+      if (!step.confirmed()) warn_of(step);
+  }
+
+  void read_moments() {
+    Communicator& world = run_.world();
+    agree(world, [&] {
+      if (world.rank() == 0 && !is_torch_archive(config_.second_moments)) try_hdf5_file(config_.second_moments);
+    });
+    AdamPreconditioner adam = agreed(world, [&] { return read_adam(config_, run_.problem()); });
+    for (const std::string& warning : adam.warnings) run_.warn(warning);
+    adam_scale_ = agreed(world, [&] { return shard_of(run_.op(), adam.inverse_root); });
+    result_.adam = std::move(adam.found);
+  }
+
+  /// The largest eigenvalue of D^-1/2 H D^-1/2, and steps of Adam with D held fixed: heavy ball in D^1/2 θ, of rate
+  /// η (1 − β₁).
+  void precondition() {
+    AdamSharpness& adam = *result_.adam;
+    ScaledOperator scaled(run_.op(), adam_scale_);
+    at::Tensor vector;
+    const EigenPairs pairs = run_.leading_pair(scaled, vector);
+    adam.products = pairs.steps;
+    adam.converged = pairs.converged;
+    if (pairs.top.empty()) return;
+    adam.lambda_1 = pairs.top[0].value;
+    adam.lambda_1_error = pairs.top[0].error;
+    if (!adam.converged)
+      run_.warn("the eigenvalue as Adam sees it did not converge in " + std::to_string(pairs.steps) +
+                " products: raise --max-steps or --rtol-eigs");
+    adam.largest_rate = 2 * (1 + adam.beta1) / ((1 - adam.beta1) * adam.lambda_1);
+    if (!config_.step_check) return;
+    LossAround around = around_;
+    const auto step_of = [&](const at::Tensor& v) { return agreed(run_.world(), [&] { return v * adam_scale_; }); };
+    around.loss = [&](const at::Tensor& step) { return around_.loss(step_of(step)); };
+    around.gradient = [&](const at::Tensor& step, at::Tensor& gradient) {
+      around_.gradient(step_of(step), gradient);
+      gradient.mul_(adam_scale_);
+    };
+    around.gradient_at_start = step_of(around_.gradient_at_start);
+    adam.steps = check_steps(around, adam.lambda_1, vector, {adam.beta1});
+    for (StepCheck& step : adam.steps) {
+      step.optimizer = "Adam";
+      step.largest_step = adam.largest_rate;
+      if (!step.confirmed()) warn_of(step);
+    }
+  }
+
+  void warn_of(const StepCheck& step) {
+    run_.warn(step.optimizer + ": growth a step is " + format_number(step.below) +
+              " below the largest stable step and " + format_number(step.above) +
+              " above it, where 1 lies between them for a quadratic loss: the loss is not quadratic so near");
   }
 
   double bend_along_gradient() {
@@ -114,6 +167,7 @@ class SharpnessRun {
   OneGroup run_;
   LossSurface surface_;
   LossAround around_;
+  at::Tensor adam_scale_;  // [chunk] D^-1/2
   Sharpness result_;
 };
 

@@ -25,6 +25,7 @@
 #include "hesspect/report/text.h"
 #include "hesspect/run/work.h"
 #include "hesspect/tangent/tangent_program.h"
+#include "initial_weights.h"
 #include "planning.h"
 #include "process.h"
 #include "run_start.h"
@@ -155,6 +156,7 @@ class Run {
     std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
     inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
     if (!config_.features.from.empty() && config_.features.from != "auto") inputs.push_back(config_.features.from);
+    if (!config_.model.initial_weights.empty()) inputs.emplace_back(config_.model.initial_weights);
     for (const std::string& output : outputs()) require_no_input(output, inputs);
     for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal, config_.output.trace_json})
       if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
@@ -183,6 +185,10 @@ class Run {
       hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
       if (start_.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
     });
+    if (!config_.model.initial_weights.empty())
+      agree(world_, [&] {
+        if (first()) initial_ = distance_from(config_, problem_);
+      });
     const ParameterLayout& parameters = problem_.program->layout();
     goals_ = goals_of(run_.command, config_, parameters.size());
     goals_.zeros = parameters.model_size() - parameters.size();
@@ -288,6 +294,7 @@ class Run {
   int write(RunFacts facts, const Ledger& ledger) {
     const double product_s = ledger.state(0).product_s - start_.state.product_s;
     facts.diagnostics.phases = phases_.seconds();
+    facts.initial = std::move(initial_);
     const RunResult result = assemble(std::move(facts), goals_, ledger, timer_.elapsed_s(), product_s);
     for (const auto& line : findings(result)) log_info(line);  // before a write that may fail
     try {
@@ -343,6 +350,7 @@ class Run {
   Problem problem_;
   Goals goals_;
   RunLayout layout_;
+  std::optional<InitialDistance> initial_;  // rank 0's
   std::unique_ptr<SourceHashing> hashing_;  // rank 0's
   Group group_;
   bool begun_ = false;

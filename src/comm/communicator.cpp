@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "tensor_checks.h"
+#include "hesspect/comm/tensor_checks.h"
 
 namespace hesspect {
 

@@ -10,11 +10,9 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
+#include "hesspect/core/gpu_support.h"
 #include "hesspect/core/host.h"
-#ifdef HESSPECT_HAVE_CUDA
-#include "cuda_devices.h"
-#include "nccl_communicator.h"
-#endif
+#include "hesspect/core/log.h"
 
 namespace hesspect {
 namespace {
@@ -33,8 +31,7 @@ HostPlace host_place(Communicator& comm) {
 
 /// Two ranks of one GPU, of the same probe group or not, would hang in NCCL or run out of its memory. Collective.
 void refuse_shared_gpus(Communicator& host, int device_index) {
-#ifdef HESSPECT_HAVE_CUDA
-  const std::string mine = agreed(host, [&] { return cuda_device_identity(device_index); });
+  const std::string mine = agreed(host, [&] { return gpu_library().support->device_identity(device_index); });
   std::map<std::string, int> seen;
   const std::vector<std::string> all = host.all_gather_bytes(mine);
   for (std::size_t r = 0; r < all.size(); ++r) {
@@ -43,16 +40,14 @@ void refuse_shared_gpus(Communicator& host, int device_index) {
       throw UsageError("ranks " + std::to_string(other->second) + " and " + std::to_string(r) + " use the same GPU (" +
                        all[r] + "): start at most one rank per GPU, or use --device cpu");
   }
-#else
-  static_cast<void>(host), static_cast<void>(device_index);
-#endif
 }
 
 }  // namespace
 
-#ifndef HESSPECT_HAVE_CUDA
-int cuda_device_count() { return 0; }  // with CUDA: cuda_devices.cpp
-#endif
+int cuda_device_count() {
+  const GpuSupport* const gpu = gpu_library().support;
+  return gpu == nullptr ? 0 : gpu->device_count();
+}
 
 std::unique_ptr<Communicator> make_host_communicator() {
   int initialised = 0;
@@ -77,10 +72,14 @@ c10::Device choose_device(std::string_view request, Communicator& host) {
   if (request != "auto" && request != "cuda")
     throw UsageError("unknown device '" + std::string(request) + "': auto, cpu or cuda");
   const int count = cuda_device_count();
+  const GpuLibrary& gpu = gpu_library();
+  if (request == "auto" && gpu.is_broken) log_warning("no GPU is used: " + gpu.lack);
   if (host.any(count == 0)) {
     if (request == "auto") return c10::Device(c10::kCPU);
     agree(host, [&] {
-      if (count == 0) throw UsageError("--device cuda: no usable CUDA device on rank " + std::to_string(host.rank()));
+      if (count == 0)
+        throw UsageError("--device cuda: no usable CUDA device on rank " + std::to_string(host.rank()) +
+                         (gpu.lack.empty() ? "" : " (" + gpu.lack + ")"));
     });
   }
   const HostPlace place = host_place(host);
@@ -98,11 +97,9 @@ c10::Device choose_device(std::string_view request, Communicator& host) {
 std::unique_ptr<Communicator> make_communicator(c10::Device device, std::unique_ptr<Communicator> host) {
   if (device.is_cpu()) return host;
   if (host->size() == 1) return std::make_unique<LocalCommunicator>();
-#ifdef HESSPECT_HAVE_CUDA
-  return make_nccl_communicator(device, std::move(host));
-#else
-  throw UsageError("this hesspect was built without CUDA: use --device cpu, or build with a CUDA torch wheel");
-#endif
+  const GpuLibrary& gpu = gpu_library();
+  if (gpu.support == nullptr) throw UsageError("no device of CUDA can be used: " + gpu.lack);
+  return gpu.support->make_nccl_communicator(device.index(), std::move(host));
 }
 
 }  // namespace hesspect

@@ -8,9 +8,9 @@
 #include <climits>
 #include <exception>
 
+#include "hesspect/comm/tensor_checks.h"
 #include "hesspect/core/buffer_sizes.h"
 #include "mpi_calls.h"
-#include "tensor_checks.h"
 
 namespace hesspect {
 

@@ -83,6 +83,14 @@ void check_parts(const RunConfig& c, Command work) {
     throw UsageError("blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
+void check_initial_weights(const RunConfig& c, Command work) {
+  const bool measures =
+      work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs || work == Command::kTrace;
+  if (!c.model.initial_weights.empty() && !measures)
+    throw UsageError("--initial-weights belongs to 'analyze', 'density', 'eigs' and 'trace', not to '" +
+                     to_string(work) + "'");
+}
+
 void check_vectors_file(const std::string& option, const std::string& file, const OutputConfig& output) {
   if (!file.ends_with(".h5") && !file.ends_with(".hdf5") && !file.ends_with(".safetensors"))
     throw UsageError("--" + option + " " + file + ": expected a name that ends in .h5, .hdf5 or .safetensors");
@@ -167,6 +175,20 @@ void check_features(const RunConfig& c, Command work) {
     throw UsageError("'features' needs --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
+void check_adam(const SharpnessConfig& c, Command work) {
+  if (!c.second_moments.empty() && work != Command::kSharpness)
+    throw UsageError("--second-moments belongs to 'sharpness', not to '" + to_string(work) + "'");
+  for (const auto& [name, value] :
+       {std::pair("adam-beta1", c.adam_beta1), {"adam-beta2", c.adam_beta2}, {"adam-eps", c.adam_eps}})
+    if (value < 0 && value != -1)
+      throw UsageError(std::string("--") + name + " is below 0, and not -1, which stands for what the file has");
+  const bool given = c.adam_beta1 >= 0 || c.adam_beta2 >= 0 || c.adam_eps >= 0 || c.adam_step > 0;
+  if (given && c.second_moments.empty())
+    throw UsageError(
+        "--adam-beta1, --adam-beta2, --adam-eps and --adam-step say how --second-moments is read, which is "
+        "not given");
+}
+
 /// Of the commands that look at the loss itself.
 void check_one_group(const RunConfig& c, Command work) {
   if (work != Command::kLandscape && work != Command::kSharpness) return;
@@ -247,6 +269,8 @@ void check_whole(const Invocation& run) {
   check_one_group(c, work);
   check_rows_options(c);
   check_parts(c, work);
+  check_initial_weights(c, work);
+  check_adam(c.sharpness, work);
 }
 
 }  // namespace hesspect

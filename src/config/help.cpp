@@ -65,6 +65,12 @@ std::string help_text(Command command) {
            "  inspect   what a .pt2, a state dict, a data file or a result holds\n"
            "  report    what results say of their models, with intervals, sources and objections\n"
            "  compare   like-trained models side by side\n\n"
+           "in Python:\n"
+           "  export    a Hugging Face folder or another model to the program that hesspect reads\n"
+           "  data      text, tables or images to the data file that hesspect reads\n"
+           "  plot      a picture of a result\n"
+           "  tables    the tables of a result as CSV or JSON\n"
+           "  track     a result for TensorBoard, Weights & Biases or MLflow\n\n"
            "hesspect COMMAND --help lists its options; hesspect --version says what this is built with.\n";
   if (command == Command::kInspect) return "usage: hesspect inspect FILE    (.pt2, state dict, data file or result)\n";
   Invocation run;

@@ -22,6 +22,9 @@ OptionGroup model_options(ModelConfig& c) {
   group.flag("weights-partial", c.weights_partial, "leave what no state dict holds as it is in the .pt2 (adapters)");
   group.text("weights-key", c.weights_key, "KEY",
              "where a PyTorch file keeps the state dict, as swa_state_dict or ema.model; default: the usual keys");
+  group.text("initial-weights", c.initial_weights, "FILE|FOLDER",
+             "a state dict of the parameters before training, read as --weights is: how far each tensor has moved, and "
+             "its trace weighted by that (analyze, trace; distances alone: density, eigs)");
   group.integer("output-index", c.output_index, 0, 1'000'000, "which of the program's outputs the loss takes");
   return group;
 }
@@ -299,6 +302,15 @@ OptionGroup sharpness_options(SharpnessConfig& c) {
   group.flag("step-check", c.step_check,
              "take steps of gradient descent and momentum just below and above the largest stable one");
   group.integer("basin-directions", c.basin_directions, 0, 10'000, "random directions for the basin's radius");
+  group.text(
+      "second-moments", c.second_moments, "FILE",
+      "Adam's second moments: an optimiser's state dict (torch.save), or .safetensors or .h5 with an array of each "
+      "parameter's name; gives the largest eigenvalue as Adam sees it, and its largest stable learning rate");
+  group.real("adam-beta1", c.adam_beta1, -1, 1, true, "of Adam; -1: as that file has it, else 0.9");
+  group.real("adam-beta2", c.adam_beta2, -1, 1, true, "of Adam; -1: as that file has it, else 0.999");
+  group.real("adam-eps", c.adam_eps, -1, kLargest, true, "of Adam; -1: as that file has it, else 1e-8");
+  group.integer("adam-step", c.adam_step, 0, kNoLimit,
+                "updates that Adam has taken, where that file does not say; 0: its moments are corrected already");
   group.real("basin-rise", c.basin_rise, 0, kLargest, false, "how far the loss may rise within it, over its size");
   return group;
 }

@@ -185,6 +185,34 @@ void fields(auto& v, Is<std::vector<LayerEstimate>> auto& layers) {
   v.derived_column("mean_error", mean_error, {"Standard error of that mean; NaN: not known", kCurvature});
 }
 
+void fields(auto& v, Is<InitialDistance> auto& d) {
+  constexpr int kNew = kVersion + 1;
+  constexpr const char* kWeighted = "loss";
+  auto& layers = d.layers;
+  v.plot("weighted_trace_of_layer", {"index"}, "Traces of the {matrix} by parameter tensor, weighted by the distance");
+  v.index("index", layers, {"Position in the model", "", kNew});
+  v.column("name", layers, &LayerDistance::name, {"Parameter tensor", "", kNew});
+  v.column("entries", layers, &LayerDistance::entries,
+           {"Entries of the tensor that the distance is over: those that vectors hold", "", kNew});
+  v.column("distance_of_layer", layers, &LayerDistance::distance,
+           {"Distance of the tensor from its initial values", "parameter", kNew});
+  const auto value = [](auto& layer) -> auto& { return layer.weighted.value; };
+  const auto error = [](auto& layer) -> auto& { return layer.weighted.standard_error; };
+  v.column("weighted_trace_of_layer", layers, value,
+           {"Trace of the tensor's diagonal block times the squared distance; NaN: no trace", kWeighted, kNew});
+  v.column("weighted_trace_of_layer_error", layers, error, {"Its standard error; NaN: not known", kWeighted, kNew});
+  v("distance", d.distance, {"Distance of all parameters from the initial ones", "parameter", kNew});
+  v("weighted_trace", d.weighted_trace.value,
+    {"Sum over tensors of trace times squared distance; NaN: no traces", kWeighted, kNew});
+  v("weighted_trace_error", d.weighted_trace.standard_error,
+    {"Its standard error over samples; NaN: not known", kWeighted, kNew});
+  v("half_width", d.half_width, {"Half width of its confidence interval; NaN: not known", kWeighted, kNew});
+  v("confidence", d.confidence, {"Probability that the interval claims", "", kNew});
+  v("samples", d.samples, {"Random vectors that it is from", "", kNew});
+  v("files", d.files, {"Files of the initial weights", "", kNew});
+  v("files_sha256", d.sha256, {"SHA-256 of these files", "", kNew});
+}
+
 template <Is<std::vector<ProbeQuadrature>> P>
 void fields(auto& v, P& probes) {
   v.plot("ritz", {"probe", "step"}, "Gauss quadrature of each probe");
@@ -353,6 +381,36 @@ void fields(auto& v, L& l) {
            {"The next step out, at which it fails; infinite: none as far as high", kLength, kVersion + 1});
 }
 
+void fields(auto& v, Is<AdamSharpness> auto& a) {
+  constexpr int kNew = kVersion + 1;
+  constexpr const char* kScaled = "1/parameter";
+  v("lambda_1", a.lambda_1,
+    {"Largest eigenvalue of D^-1/2 H D^-1/2, D = sqrt(second moment, corrected) + eps", kScaled, kNew});
+  v("lambda_1_error", a.lambda_1_error, {"Bound of its error", kScaled, kNew});
+  v("converged", a.converged, {"1 where the residual met the tolerance", "", kNew});
+  v("products", a.products, {"Products that it took", "", kNew});
+  v("largest_rate", a.largest_rate,
+    {"Largest stable learning rate of Adam with these moments: 2 (1 + beta1) / ((1 - beta1) lambda_1)", "parameter",
+     kNew});
+  v.dimension("checks");
+  v.column("growth_below", a.steps, &StepCheck::below,
+           {"Growth a step of Adam with D held fixed along the eigenvector, measured, 5 % below that rate", "", kNew});
+  v.column("growth_above", a.steps, &StepCheck::above, {"The same 5 % above it", "", kNew});
+  v.column("expected_below", a.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
+  v.column("expected_above", a.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
+  v("beta1", a.beta1, {"Adam's beta1", "", kNew});
+  v("beta2", a.beta2, {"Adam's beta2, by which moments are corrected for their bias", "", kNew});
+  v("eps_least", a.eps_least, {"Adam's eps, the least of the parameter groups", "loss/parameter", kNew});
+  v("eps_most", a.eps_most, {"The largest", "loss/parameter", kNew});
+  v("step_fewest", a.step_fewest,
+    {"Updates so far, the fewest of all parameters; 0: not known, and moments taken as corrected", "", kNew});
+  v("step_most", a.step_most, {"The most", "", kNew});
+  v("amsgrad", a.largest, {"1 where the moments are the largest so far (amsgrad)", "", kNew});
+  v("file", a.file, {"File of the second moments", "", kNew});
+  v("file_sha256", a.sha256, {"SHA-256 of it", "", kNew});
+  v("format", a.format, {"Its format", "", kNew});
+}
+
 template <Is<Sharpness> S>
 void fields(auto& v, S& s) {
   constexpr int kNew = kVersion + 1;
@@ -379,6 +437,7 @@ void fields(auto& v, S& s) {
   v.column("growth_above", s.steps, &StepCheck::above, {"The same 5 % above it", "", kNew});
   v.column("expected_below", s.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
   v.column("expected_above", s.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
+  v.group("adam", "NXcollection", s.adam);
   v("critical_step", s.critical.step,
     {"Smallest step along the gradient that raises the loss; NaN: not found", "parameter^2/loss", kNew});
   v("critical_sharpness", s.critical.sharpness, {"2 over that step", kCurvature, kNew});
@@ -650,6 +709,7 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("eigenvalues", "NXdata", r.eigenvalues);
   v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
   v.group("layers", "NXdata", r.layers);
+  v.group("initial_weights", "NXdata", r.initial);
   v.group("quadrature", "NXdata", r.quadrature);
   v.group("block_summary", "NXdata", r.blocks);
   v.groups("blocks", "NXcollection", r.blocks, &BlocksResult::each, &BlockResult::name);

@@ -2,17 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <limits>
-#include <map>
 #include <set>
 
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
-#include "hesspect/core/zip_archive.h"
 #include "state_dict_formats.h"
-#include "unpickle.h"
+#include "torch_archive.h"
 
 namespace hesspect {
 namespace {
@@ -25,122 +21,12 @@ constexpr std::array<std::string_view, 8> kStateDictKeys{"state_dict", "model_st
                                                          "net",        "network",          "weights", "params"};
 constexpr int kMaxLevels = 2;
 
-/// The archive's folder, with its '/'. PyTorch names it after the file it first wrote.
-std::string state_dict_folder(const ZipArchive& archive, const std::string& file) {
-  const std::string folder = archive.root().empty() ? "" : archive.root() + "/";
-  if (archive.find(folder + "constants.pkl") != nullptr)
-    throw InputError(file + " is a TorchScript program, not a state dict; save torch.save(model.state_dict(), FILE)");
-  if (archive.find(folder + "archive_format") != nullptr || archive.find(folder + "models/model.json") != nullptr)
-    throw InputError(file + " is an exported program (.pt2), not a state dict; give it as the model, not as weights");
-  if (archive.find(folder + "data.pkl") == nullptr)
-    throw InputError(file + " is a zip archive, but not one of torch.save: it lacks " + quote(folder + "data.pkl"));
-  if (const ZipEntry* order = archive.find(folder + "byteorder")) {
-    const std::string text(reinterpret_cast<const char*>(order->data.data()),
-                           std::min<std::size_t>(order->data.size(), 32));
-    if (text != "little")
-      throw InputError(file + " was written with byte order " + quote(text) + "; only little-endian files are read");
-  }
-  return folder;
-}
-
-/// An archive of torch.save, and the tensors over its storages' bytes.
-class TensorArchive {
- public:
-  TensorArchive(const std::filesystem::path& path, std::string file)
-      : archive_(path), file_(std::move(file)), folder_(state_dict_folder(archive_, file_)) {}
-
-  std::span<const std::byte> pickle() const { return archive_.find(folder_ + "data.pkl")->data; }
-
-  at::Tensor place(const std::string& name, const Value& tensor) {
-    const std::string what = file_ + ": tensor " + quote(name);
-    const Value& storage = *tensor.items.at(0);
-    const auto bytes = storage_bytes(storage, what);
-    // The index of the last element and their number may neither overflow nor leave the storage.
-    std::int64_t last = tensor.number;
-    std::int64_t numel = 1;
-    bool empty = false;
-    bool fits = true;
-    std::vector<std::int64_t> strides = tensor.strides;
-    for (std::size_t d = 0; d < strides.size(); ++d) {
-      const std::int64_t size = tensor.sizes[d];
-      empty = empty || size == 0;
-      if (size <= 1) {
-        strides[d] = 1;  // never used
-        continue;
-      }
-      std::int64_t step = 0;
-      fits = fits && !__builtin_mul_overflow(strides[d], size - 1, &step) &&
-             !__builtin_add_overflow(last, step, &last) && !__builtin_mul_overflow(numel, size, &numel) &&
-             numel < std::numeric_limits<std::int64_t>::max() / 16;
-    }
-    if (!fits || (!empty && last >= storage.number))
-      throw InputError(what + " of shape " + format_shape(tensor.sizes) + ", strides " + format_shape(tensor.strides) +
-                       " and offset " + std::to_string(tensor.number) + " reaches beyond the " +
-                       std::to_string(storage.number) + " elements of its storage");
-    const auto type = at::TensorOptions(to_scalar_type(tensor.type));
-    if (empty) return at::empty(tensor.sizes, type);
-    const auto offset = static_cast<std::size_t>(tensor.number) * element_size(tensor.type);
-    return tensor_over(bytes.data() + offset, tensor.type, tensor.sizes, strides);
-  }
-
- private:
-  /// The record of a storage, aligned, and long enough for its elements.
-  std::span<const std::byte> storage_bytes(const Value& storage, const std::string& what) {
-    const std::string record = folder_ + "data/" + storage.text;
-    const ZipEntry* entry = archive_.find(record);
-    if (entry == nullptr) throw InputError(what + ": the archive lacks its storage " + quote(record));
-    const std::size_t size = element_size(storage.type);
-    if (static_cast<std::uint64_t>(storage.number) > entry->data.size() / size)
-      throw InputError(what + ": its storage should hold " + std::to_string(storage.number) + " elements of " +
-                       to_string(storage.type) + ", but has " + std::to_string(entry->data.size()) + " bytes");
-    const bool aligned = reinterpret_cast<std::uintptr_t>(entry->data.data()) % size == 0;
-    if (aligned || entry->data.empty()) return entry->data;
-    at::Tensor& copy = copies_[record];
-    if (!copy.defined()) {
-      copy = at::empty({static_cast<std::int64_t>(entry->data.size())}, at::kByte);
-      std::memcpy(copy.data_ptr(), entry->data.data(), entry->data.size());
-    }
-    return {static_cast<const std::byte*>(copy.const_data_ptr()), entry->data.size()};
-  }
-
-  ZipArchive archive_;
-  std::string file_;
-  std::string folder_;
-  std::map<std::string, at::Tensor> copies_;  // of storages that the archive does not align
-};
-
-/// Dicts, and objects of unknown classes that were given items as a dict is.
-bool has_items(const Value& value) {
-  return value.kind == Kind::kDict || (value.kind == Kind::kObject && !value.items.empty());
-}
-
 bool holds_tensors(const Value& value) {
   if (!has_items(value)) return false;
   for (std::size_t i = 1; i < value.items.size(); i += 2) {
     if (value.items[i]->kind == Kind::kTensor) return true;
   }
   return false;
-}
-
-std::string key_name(const Value& key) {
-  if (key.kind == Kind::kText) return key.text;
-  return key.kind == Kind::kInt ? std::to_string(key.number) : "(a key that is no text)";
-}
-
-std::vector<std::string> keys_of(const Value& dict) {
-  std::vector<std::string> keys;
-  if (!has_items(dict)) return keys;
-  for (std::size_t i = 0; i < dict.items.size(); i += 2) keys.push_back(key_name(*dict.items[i]));
-  return keys;
-}
-
-const Value* item_of(const Value& dict, std::string_view key) {
-  const Value* found = nullptr;
-  for (std::size_t i = 0; i + 1 < dict.items.size(); i += 2) {
-    if (dict.items[i]->kind == Kind::kText && dict.items[i]->text == key)
-      found = dict.items[i + 1];  // the last one wins
-  }
-  return found;
 }
 
 /// Whether a state dict lies here or under the known keys; bounded in depth, for dicts may hold themselves.

@@ -271,6 +271,7 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
   r.process.weights = state.weights;
   r.process.data = state.data;
   r.diagnostics = std::move(facts.diagnostics);
+  r.initial = std::move(facts.initial);
   add_layout(r.diagnostics, state.layout.plan);
   add_spent(r.diagnostics, state);
   r.diagnostics.product_share = product_s / (state.layout.plan.groups * elapsed_s);
@@ -296,8 +297,10 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
     r.trace = std::move(trace.estimate);
     if (goals.trace->layers) {
       const bool deflated = goals.deflates() && state.deflation;
-      r.layers = layer_estimates(facts.layer_names, facts.layer_sizes,
-                                 deflated ? state.deflation->layers : std::vector<double>(), trace.samples);
+      const std::vector<double> captured = deflated ? state.deflation->layers : std::vector<double>();
+      r.layers = layer_estimates(facts.layer_names, facts.layer_sizes, captured, trace.samples);
+      if (r.initial)
+        weigh_by_distance(*r.initial, r.layers, captured, trace.samples, goals.trace->rule.confidence, goals.rounding);
     }
     r.samples = std::move(trace.samples);
   }
@@ -316,6 +319,7 @@ bool converged(const RunResult& result) {
   return (!result.eigenvalues || result.eigenvalues->converged) && (!result.trace || result.trace->converged) &&
          (!result.cumulative || result.cumulative->converged) &&
          (!result.features || std::ranges::all_of(result.features->each, &FeatureResult::converged)) &&
+         (!result.sharpness || !result.sharpness->adam || result.sharpness->adam->converged) &&
          (!result.blocks ||
           std::ranges::all_of(result.blocks->each, [](const BlockResult& b) { return converged(b); }));
 }

@@ -123,6 +123,24 @@ std::vector<Definition> made() {
        "The largest stable step by λ₁, with what real steps 5 % below and above it do: a distance along the first "
        "eigenvector shrinks below and grows above where the quadratic model holds.",
        "Cohen et al. 2021, arXiv:2103.00065", kStepAgainst},
+      {"adam_lambda_1", "Largest eigenvalue as Adam sees it", "λ₁(D⁻¹H)", "1/parameter",
+       "The largest eigenvalue of D^-1/2 H D^-1/2, D = √v̂ + ε with the second moments of a checkpoint, corrected for "
+       "their bias, held fixed.",
+       "Cohen et al. 2022, arXiv:2207.14484 (preconditioned sharpness)",
+       "The moments are those of the training's own batches at its own time, and move with the parameters: at the edge "
+       "Adam goes on into sharper regions by adapting them (Cohen et al. 2022). Between checkpoints with other moments "
+       "it compares optimisers, not minima."},
+      {"adam_rate", "Largest stable learning rate, Adam", "2(1+β₁)/((1−β₁)λ₁)", "parameter",
+       "Adam with D held fixed and a larger learning rate grows without bound along that eigenvector, as far as the "
+       "loss "
+       "is quadratic; with β₁ = 0.9 it is 38 over the eigenvalue. Checked by steps of real gradients where the note "
+       "says "
+       "so.",
+       "Cohen et al. 2022, arXiv:2207.14484",
+       "Full-batch Adam trains at about this rate's edge without diverging, since D adapts (Cohen et al. 2022). With "
+       "mini-batches the limit lies elsewhere. Weight decay and the bias of the first moment in the first steps are "
+       "left "
+       "out."},
       {"critical_sharpness", "Critical sharpness", "2/η_c", kCurvatureUnit,
        "Two over the smallest step against the gradient that raises the loss: a sharpness by forward passes alone.",
        "Kalra et al. 2026, arXiv:2601.16979",
@@ -195,6 +213,22 @@ std::vector<Definition> made() {
        "Dong et al. 2020, arXiv:1911.03852; samples as for the trace",
        kReparametrised + "Between layers that is just what such a rescaling moves: traces of layers are not comparable "
                          "without the size of their weights."},
+      {"distance", "Distance from the initial weights", "‖θ − θ₀‖", "parameter",
+       "How far training has moved the parameters; rows of look-up tables that the data don't use are left out, unless "
+       "--rows-in-use is off.",
+       "As a measure of capacity: Nagarajan & Kolter 2019, arXiv:1901.01672",
+       "It grows with the number of steps and with the learning rate, and scaling one layer up and the next one down "
+       "changes it while the function stays the same (Dinh et al. 2017, arXiv:1703.04933)."},
+      {"weighted_trace", "Traces weighted by distance", "Σ tr(H_l) ‖θ_l − θ₀_l‖²", "loss",
+       "The trace of each parameter tensor's diagonal block times the squared distance that training has moved the "
+       "tensor, summed over tensors.",
+       "After Ju, Li & Zhang 2022, arXiv:2206.02659, who weigh each layer's Hessian by the step from the initial "
+       "weights, along that step. Here the trace stands for it: every direction counts alike",
+       "Theirs went with the gap of fine-tuned models; it is part of a bound, not an estimate of the gap, and this is "
+       "not it. A step along flat directions alone has the same weighted trace as one along the sharpest. The distance "
+       "grows with every step of training."},
+      {"layer_weighted_trace", "Trace of a parameter tensor, weighted by distance", "tr(H_l) ‖θ_l − θ₀_l‖²", "loss",
+       "One tensor's term of the sum: where the model has both moved and is curved.", "As the sum", "As the sum."},
   };
 }
 

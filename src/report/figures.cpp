@@ -312,6 +312,31 @@ void add_bulk(std::vector<Figure>& figures, const RunResult& r) {
   figures.push_back(bulk_exponent(*r.cumulative, r.diagnostics.parameters, edge, noise_floor(r)));
 }
 
+/// How far training has moved the parameters, and the layers' traces weighted by it.
+void add_distance(std::vector<Figure>& figures, const RunResult& r) {
+  if (!r.initial) return;
+  const InitialDistance& initial = *r.initial;
+  Figure distance = missing("distance", "");
+  distance.value = initial.distance;
+  if (r.diagnostics.parameters_in_use < r.diagnostics.parameters)
+    distance.note = "over the " + format_number(static_cast<double>(r.diagnostics.parameters_in_use)) +
+                    " parameters in use alone: the others have no curvature";
+  figures.push_back(distance);
+  const bool weighted = !r.layers.empty() && std::isfinite(initial.weighted_trace.value);
+  Figure sum = missing("weighted_trace", weighted ? "" : "no traces of parameter tensors: 'trace' or 'analyze'");
+  if (weighted) {
+    sum.value = initial.weighted_trace.value;
+    if (std::isfinite(initial.half_width)) {
+      sum.lower = sum.value - initial.half_width;
+      sum.upper = sum.value + initial.half_width;
+      sum.interval = percent_text(checked(initial.confidence)) + ", over " +
+                     format_number(static_cast<double>(initial.samples)) + " probes";
+    }
+    sum.falling = {static_cast<double>(initial.samples), 0.5, 0};
+  }
+  figures.push_back(sum);
+}
+
 /// What the blocks are together.
 void add_block_figures(std::vector<Figure>& figures, const RunResult& r) {
   if (!r.blocks) return;
@@ -418,6 +443,29 @@ std::vector<Figure> layer_figures(const RunResult& r) {
   return figures;
 }
 
+std::vector<Figure> weighted_layer_figures(const RunResult& r) {
+  std::vector<Figure> figures;
+  if (!r.initial) return figures;
+  const std::vector<Figure> traces = layer_figures(r);
+  for (const LayerDistance& layer : r.initial->layers) {
+    const auto same = std::ranges::find(traces, layer.name, &Figure::of);
+    if (same == traces.end()) {
+      figures.push_back(missing("layer_weighted_trace", "no traces of parameter tensors: 'trace' or 'analyze'"));
+      figures.back().of = layer.name;
+      continue;
+    }
+    Figure figure = *same;
+    const double weight = layer.distance * layer.distance;
+    figure.key = "layer_weighted_trace";
+    figure.value *= weight;
+    figure.lower *= weight;
+    figure.upper *= weight;
+    figures.push_back(figure);
+  }
+  check_finite(figures);
+  return figures;
+}
+
 std::vector<Figure> figures_of(const RunResult& r, const FigureOptions& options) {
   const Ends ends = ends_of(r);
   std::vector<Figure> figures;
@@ -451,6 +499,7 @@ std::vector<Figure> figures_of(const RunResult& r, const FigureOptions& options)
   // A result of another command has nothing of a spectrum, and need not say so of each.
   if (!r.eigenvalues && !r.trace && !r.cumulative && (r.sharpness || r.inputs || r.landscape || r.features))
     figures.clear();
+  add_distance(figures, r);
   for (Figure& measured : measured_figures(r)) figures.push_back(std::move(measured));
   add_block_figures(figures, r);
   check_finite(figures);

@@ -8,6 +8,7 @@
 #include "hesspect/report/report.h"
 #include "page_style.h"
 #include "result_charts.h"
+#include "surface_script.h"
 
 namespace hesspect {
 namespace {
@@ -100,6 +101,21 @@ std::string layer_table(const RunResult& r) {
          table(heads({"tensor", "entries", "trace", "interval", "mean of the diagonal"}), rows) + "</details>";
 }
 
+std::string distance_table(const RunResult& r) {
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  if (weighted.empty()) return "";
+  std::string rows;
+  for (std::size_t l = 0; l < weighted.size(); ++l) {
+    const LayerDistance& layer = r.initial->layers[l];
+    rows += element("tr", element("td", escaped(layer.name)) + element("td", format_count(layer.entries), "number") +
+                              element("td", number_html(layer.distance), "number") +
+                              element("td", value_html(weighted[l]), "number") +
+                              element("td", interval_html(weighted[l]), "number"));
+  }
+  return "<details><summary>How far each tensor has moved from the initial weights</summary>" +
+         table(heads({"tensor", "entries", "distance", "trace × distance²", "interval"}), rows) + "</details>";
+}
+
 std::string block_table(const RunResult& r) {
   const auto blocks = block_figures(r);
   if (blocks.empty()) return "";
@@ -185,6 +201,13 @@ std::string pictures(const RunResult& r) {
                     r.landscape->directions.size() > 1
                         ? "Over two directions, in lengths of these; the darker, the higher the loss."
                         : "Along one direction, in lengths of it, with the quadratic model that the curvature makes.");
+  if (const std::string surface = landscape_surface(r); !surface.empty())
+    text += "<figure class=\"surface\" hidden>" + element("b", "The loss and its quadratic model, to be turned") +
+            surface +
+            element("figcaption",
+                    "Drag it, or use the arrow keys; a pointer near a point reads it. The dot is where the parameters "
+                    "are; the model is cut off where it leaves the picture.") +
+            "</figure>";
   return element("div", text, "figures");
 }
 
@@ -211,7 +234,7 @@ std::string section(const NamedResult& named, const FigureOptions& options) {
   std::string rows;
   for (const Figure& figure : figures) rows += figure_row(figure);
   text += table(heads({"figure", "", "value", "interval", "the interval is"}), rows);
-  return element("section", text + feature_rows_table(r) + block_table(r) + layer_table(r));
+  return element("section", text + feature_rows_table(r) + block_table(r) + layer_table(r) + distance_table(r));
 }
 
 std::string items(const std::vector<std::string>& sentences) {
@@ -237,6 +260,7 @@ std::string report_html(const std::vector<NamedResult>& results, const FigureOpt
   return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" +
          std::string("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">") +
          element("title", escaped(title)) + element("style", kPageStyle) + "</head>\n<body>" + element("main", body) +
+         (body.find("class=\"surface\"") == std::string::npos ? "" : element("script", kSurfaceScript)) +
          "</body></html>\n";
 }
 

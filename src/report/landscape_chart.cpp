@@ -1,7 +1,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include <nlohmann/json.hpp>
+
 #include "chart.h"
+#include "figure_text.h"
 #include "hesspect/core/text.h"
 #include "result_charts.h"
 
@@ -74,17 +77,56 @@ std::string surface_of(const Landscape& l) {
   return chart.svg();
 }
 
-}  // namespace
-
-std::string landscape_chart(const RunResult& r) {
-  if (!r.landscape || r.landscape->directions.empty() || r.landscape->alpha.size() < 2) return "";
-  const Landscape& l = *r.landscape;
+bool is_drawable(const Landscape& l) {
+  if (l.directions.empty() || l.alpha.size() < 2) return false;
   const auto fits = [&](const std::vector<std::vector<double>>& table) {
     return table.size() == l.alpha.size() &&
            std::ranges::all_of(table, [&](const auto& row) { return !row.empty() && row.size() == l.beta.size(); });
   };
-  if (!fits(l.loss) || !fits(l.quadratic) || !std::isfinite(losses_of(l).low)) return "";
-  return l.directions.size() > 1 && l.beta.size() > 1 ? surface_of(l) : line_of(l);
+  return fits(l.loss) && fits(l.quadratic) && std::isfinite(losses_of(l).low);
+}
+
+bool has_two_directions(const Landscape& l) { return l.directions.size() > 1 && l.beta.size() > 1; }
+
+nlohmann::ordered_json numbers_json(const std::vector<std::vector<double>>& table) {
+  nlohmann::ordered_json rows = nlohmann::ordered_json::array();
+  for (const auto& row : table) {
+    rows.push_back(nlohmann::ordered_json::array());
+    for (const double x : row) rows.back().push_back(number_json(x));
+  }
+  return rows;
+}
+
+}  // namespace
+
+std::string landscape_chart(const RunResult& r) {
+  if (!r.landscape || !is_drawable(*r.landscape)) return "";
+  return has_two_directions(*r.landscape) ? surface_of(*r.landscape) : line_of(*r.landscape);
+}
+
+std::string landscape_surface(const RunResult& r) {
+  if (!r.landscape || !is_drawable(*r.landscape) || !has_two_directions(*r.landscape)) return "";
+  const Landscape& l = *r.landscape;
+  const Range range = losses_of(l);
+  if (!(range.high > range.low)) return "";
+  const nlohmann::ordered_json data{
+      {"alpha", l.alpha},
+      {"beta", l.beta},
+      {"loss", numbers_json(l.loss)},
+      {"quadratic", numbers_json(l.quadratic)},
+      {"start", number_json(l.loss_at_start)},
+      {"names", {one_line(l.directions.front().name), one_line(l.directions.back().name)}}};
+  std::string text = data.dump();
+  for (std::size_t at = 0; (at = text.find('<', at)) != std::string::npos;) text.replace(at, 1, "\\u003c");
+  const bool spans_decades = range.low > 0 && range.high / range.low > 30;
+  const auto choice = [](const char* name, bool is_on, bool can_be = true) {
+    return std::string("<label><input type=\"checkbox\"") + (is_on ? " checked" : "") + (can_be ? "" : " disabled") +
+           "> " + name + "</label> ";
+  };
+  return "<canvas tabindex=\"0\" role=\"img\" aria-label=\"The loss over two directions as a "
+         "surface; arrow keys turn it\"></canvas><p>" +
+         choice("loss", true) + choice("quadratic model", true) + choice("logarithmic", spans_decades, range.low > 0) +
+         "<output class=\"soft\"></output></p><script type=\"application/json\">" + text + "</script>";
 }
 
 }  // namespace hesspect

@@ -56,6 +56,17 @@ std::vector<std::pair<std::string, std::string>> sharpness_lines(const Sharpness
                                            format_number(c.below) + " a step below it, " + format_number(c.above) +
                                            " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
                                            format_number(c.expected_above) + ")");
+  if (s.adam) {
+    const AdamSharpness& a = *s.adam;
+    lines.emplace_back("as Adam sees it", "largest eigenvalue " + format_number(a.lambda_1) + " +- " +
+                                              format_number(a.lambda_1_error) + (a.converged ? "" : ", not converged") +
+                                              "; largest stable rate " + format_number(a.largest_rate) + " at beta1 " +
+                                              format_number(a.beta1));
+    for (const StepCheck& c : a.steps)
+      lines.emplace_back("", "growth " + format_number(c.below) + " a step below that rate, " + format_number(c.above) +
+                                 " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
+                                 format_number(c.expected_above) + ")");
+  }
   if (std::isfinite(s.critical.step))
     lines.emplace_back("critical step", format_number(s.critical.step) +
                                             " along the gradient raises the loss: sharpness " +

@@ -24,17 +24,52 @@ Figure rise_of(const Ascent& a) {
   return measured(a.adaptive ? "adaptive_rise" : "sam_rise", "ρ = " + format_number(a.rho), a.worst(), note);
 }
 
-Figure check_of(const StepCheck& c) {
-  const std::string note = std::string(c.confirmed() ? "confirmed" : "not confirmed") + ": growth a step " +
-                           format_number(c.below) + " below, " + format_number(c.above) +
-                           " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
-                           format_number(c.expected_above) + ")";
-  return measured("step_checked", c.optimizer, c.largest_step, note);
+std::string check_note(const StepCheck& c) {
+  return std::string(c.confirmed() ? "confirmed" : "not confirmed") + ": growth a step " + format_number(c.below) +
+         " below, " + format_number(c.above) + " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
+         format_number(c.expected_above) + ")";
+}
+
+Figure check_of(const StepCheck& c) { return measured("step_checked", c.optimizer, c.largest_step, check_note(c)); }
+
+void add_adam(std::vector<Figure>& figures, const AdamSharpness& a) {
+  std::string note =
+      "ε " + format_number(a.eps_least) + (a.eps_most > a.eps_least ? " to " + format_number(a.eps_most) : "") + ", ";
+  if (a.step_most > 0) {
+    note += "after " + format_number(a.step_fewest) +
+            (a.step_most > a.step_fewest ? " to " + format_number(a.step_most) : "") + " steps, β₂ " +
+            format_number(a.beta2);
+  } else {
+    note += "moments as they are in the file";
+  }
+  if (a.largest) note += ", amsgrad's";
+  if (!a.converged) note += "; not converged";
+  const bool has_error = std::isfinite(a.lambda_1_error);
+  const double low = a.lambda_1 - a.lambda_1_error, high = a.lambda_1 + a.lambda_1_error;
+  Figure largest = measured("adam_lambda_1", "", a.lambda_1, note);
+  if (has_error) {
+    largest.lower = low;
+    largest.upper = high;
+    largest.interval = "Lanczos error bound";
+  }
+  figures.push_back(largest);
+  Figure rate = measured("adam_rate", "β₁ = " + format_number(a.beta1), a.largest_rate, "not checked by steps");
+  if (!(a.lambda_1 > 0)) {
+    rate.missing = "no eigenvalue is above zero: no rate is too large";
+    rate.value = Figure::kUnknown;
+  } else if (has_error) {
+    rate.lower = a.largest_rate * a.lambda_1 / high;
+    rate.upper = low > 0 ? a.largest_rate * a.lambda_1 / low : Figure::kUnknown;
+    rate.interval = "from that of the eigenvalue";
+  }
+  for (const StepCheck& check : a.steps) rate.note = check_note(check);
+  figures.push_back(rate);
 }
 
 void add_sharpness(std::vector<Figure>& figures, const Sharpness& s) {
   for (const Ascent& ascent : s.ascents) figures.push_back(rise_of(ascent));
   for (const StepCheck& check : s.steps) figures.push_back(check_of(check));
+  if (s.adam) add_adam(figures, *s.adam);
   if (std::isfinite(s.critical.sharpness))
     figures.push_back(measured(
         "critical_sharpness", "", s.critical.sharpness,

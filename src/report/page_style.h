@@ -20,7 +20,7 @@ p { margin: .4rem 0; }
 .caveat { border-left: 4px solid var(--orange); background: var(--card); padding: .8rem 1.1rem; margin: 1.2rem 0; border-radius: 0 8px 8px 0; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: .8rem; margin: 1.2rem 0; }
 .card { background: var(--card); border-radius: 10px; padding: .8rem 1rem; }
-.card b { display: block; font-size: 1.45rem; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.card b { display: block; font-size: 1.45rem; overflow-wrap: anywhere; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .card span { color: var(--soft); font-size: .86rem; display: block; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 1.4rem 1.6rem; }
 figure { margin: 0; }
@@ -34,6 +34,10 @@ td:first-child { min-width: 15rem; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
 summary { cursor: pointer; }
 details p { font-size: .88rem; max-width: 44rem; }
+.surface { grid-column: 1 / -1; }
+.surface canvas { width: 100%; height: 460px; touch-action: none; cursor: grab; }
+.surface label { margin-right: .8rem; }
+.surface output { display: block; min-height: 1.6em; }
 svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--ink); font-size: 13.5px; }
 svg text.tick { fill: var(--soft); font-size: 13px; }

@@ -77,6 +77,20 @@ void add_layers_listed(std::string& text, const RunResult& r) {
   }
 }
 
+void add_distances_listed(std::string& text, const RunResult& r) {
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  if (weighted.empty()) return;
+  text += "\n  " + padded("moved from the initial weights", 46) + " distance, and the trace times its square\n";
+  for (std::size_t l = 0; l < weighted.size(); ++l) {
+    if (l == kMostLayersListed) {
+      text += "  ... and " + format_count(static_cast<std::int64_t>(weighted.size() - l)) + " more\n";
+      break;
+    }
+    text += "  " + padded(one_line(weighted[l].of), 46) + " " +
+            padded(format_number(r.initial->layers[l].distance), 14) + " " + value_text(weighted[l]) + "\n";
+  }
+}
+
 nlohmann::ordered_json landscape_json(const Landscape& l) {
   nlohmann::ordered_json json{{"loss_at_start", number_json(l.loss_at_start)}, {"tolerance", number_json(l.tolerance)}};
   json["directions"] = nlohmann::ordered_json::array();
@@ -114,6 +128,13 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
     layer["size"] = r.layers[l].size;
     layer["mean"] = number_json(r.layers[l].mean().value);
     json["layers"].push_back(layer);
+  }
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  for (std::size_t l = 0; l < weighted.size(); ++l) {
+    nlohmann::ordered_json moved = figure_json(weighted[l]);
+    moved["entries"] = r.initial->layers[l].entries;
+    moved["distance"] = number_json(r.initial->layers[l].distance);
+    json["moved"].push_back(moved);
   }
   json["blocks"] = nlohmann::ordered_json::array();
   const auto blocks = block_figures(r);
@@ -180,8 +201,11 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
   if (!any([](const RunResult& r) { return r.features.has_value(); }))
     all.emplace_back(
         "curvature, frequency and sensitivity of features: tables, their rows, input columns ('features')");
-  all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments");
-  all.emplace_back("traces weighted by the distance from initialisation, relative flatness, Fisher-Rao norm");
+  if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->adam; }))
+    all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments ('sharpness --second-moments')");
+  if (!any([](const RunResult& r) { return r.initial.has_value(); }))
+    all.emplace_back("traces weighted by the distance from initialisation ('analyze --initial-weights')");
+  all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion");
   all.emplace_back("the loss gap and calibration on a second data file");
   return all;
 }
@@ -203,6 +227,7 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
     add_layers_listed(text, r);
     if (r.features)
       for (const std::string& line : feature_table(*r.features)) text += line + "\n";
+    add_distances_listed(text, r);
     if (r.landscape)
       for (const auto& [name, value] : landscape_lines(*r.landscape))
         text += "  " + padded(name, 46) + " " + value + "\n";

@@ -20,5 +20,7 @@ std::string block_chart(const RunResult& result);
 std::string feature_chart(const RunResult& result);
 /// The loss along one direction with its quadratic model, or over two.
 std::string landscape_chart(const RunResult& result);
+/// Of a landscape over two directions, what the page's script (surface_script.h) draws; hidden where no script runs.
+std::string landscape_surface(const RunResult& result);
 
 }  // namespace hesspect

@@ -178,6 +178,16 @@ void add_layers(std::vector<std::string>& lines, std::vector<LayerEstimate> laye
   }
 }
 
+std::string distance_text(const InitialDistance& initial) {
+  std::string text = format_number(initial.distance) + " from the initial weights";
+  if (std::isfinite(initial.weighted_trace.value)) {
+    text += "; traces of layers times squared distances " + format_number(initial.weighted_trace.value);
+    if (std::isfinite(initial.half_width))
+      text += " +- " + short_number(initial.half_width) + " at " + percent(initial.confidence);
+  }
+  return text;
+}
+
 std::string padded(const std::string& text, std::size_t width) {
   return text + std::string(text.size() < width ? width - text.size() : 1, ' ');
 }
@@ -336,6 +346,7 @@ std::vector<std::string> findings(const RunResult& r) {
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));
   add_layers(lines, r.layers);
+  if (r.initial) line(lines, "moved", distance_text(*r.initial));
   if (r.blocks) add_block_lines(lines, *r.blocks);
   if (r.features)
     for (const std::string& one : feature_lines(*r.features)) lines.push_back(one);

@@ -12,11 +12,9 @@
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
-#ifdef HESSPECT_HAVE_CUDA
-#include <cuda_runtime_api.h>
-#endif
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/gpu_support.h"
 #include "hesspect/core/host.h"
 #include "rounded_products.h"
 
@@ -74,13 +72,10 @@ MatrixUnits cpu_units() {
   return units;
 }
 
-MatrixUnits gpu_units([[maybe_unused]] int index) {
-  int major = 0, minor = 0;
-#ifdef HESSPECT_HAVE_CUDA
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
-  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
-#endif
-  const std::string capability = std::to_string(major) + "." + std::to_string(minor);
+MatrixUnits gpu_units(int index) {
+  const GpuSupport* const gpu = gpu_library().support;
+  const int known = gpu == nullptr ? 0 : gpu->compute_capability(index), major = known / 10;
+  const std::string capability = std::to_string(major) + "." + std::to_string(known % 10);
   MatrixUnits units{.device = "the GPU of " + host_name()};
   units.tf32 = units.bf16 = major >= 8;
   units.lack = units.lack_of_tf32 = "has compute capability " + capability + ", and 8.0 is the first with such units";

@@ -11,6 +11,7 @@ from pathlib import Path
 
 BIN = os.environ["HESSPECT_BIN"]
 FIXTURES = Path(os.environ["HESSPECT_FIXTURES"])
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--quiet"]
 
 
@@ -52,6 +53,14 @@ def arguments(case, output, loss, **options):
         if value is not None:
             args += [f"--{key.replace('_', '-')}", value]
     return args
+
+
+def screenshot(browser, page, picture, folder, *options):
+    """Of a file, as a browser without a window shows it."""
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
+               f"--screenshot={picture}", *options, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, timeout=100, env={**os.environ, "HOME": str(folder)})
+    assert picture.exists(), done.stderr
 
 
 class Case(unittest.TestCase):

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """hesspect landscape against losses, gradients and curvatures that PyTorch computes in float64 along the same directions."""
 
+import json
+import re
 import unittest
 
 import h5py
+import matplotlib.image
 import numpy as np
 import torch
-from harness import FIXTURES, Case, arguments, hesspect
+from harness import BROWSER, FIXTURES, Case, arguments, hesspect, screenshot
 from oracles import flat, rebuilt, reference
 from safetensors.torch import save_file
 
@@ -91,9 +94,29 @@ class Landscape(Case):
         self.assertEqual(found["alpha"][2], 0)
         self.assertAlmostEqual(found["quadratic"][2, 2], found["loss_at_start"], delta=1e-14)
         self.assertIn("direction", ended.err)
+        self.see_the_surface(found)
         several, _ = self.look("cnn_bn", *options, ranks=2)
         for key in ("alpha", "beta", "loss", "quadratic", "slope", "bend", "norm"):
             np.testing.assert_allclose(several[key], found[key], rtol=1e-7, atol=1e-9, err_msg=key)
+
+    def see_the_surface(self, found):
+        """The page's script draws it, and what it reads is what the file holds."""
+        page = self.folder / "report.html"
+        self.assertDone(hesspect("report", self.folder / "1.h5", "--format", "html", "--output", page))
+        text = page.read_text()
+        data = json.loads(re.search(r'<script type="application/json">(.*?)</script>', text).group(1))
+        for key in ("alpha", "beta", "loss", "quadratic"):
+            np.testing.assert_array_equal(data[key], found[key])
+        for word in ("http:", "https:", "import ", "fetch"):
+            self.assertNotIn(word, text.split("<script", 1)[1])
+        if BROWSER is None:
+            return
+        picture = self.folder / "page.png"
+        screenshot(BROWSER, page, picture, self.folder, "--window-size=1000,3600")
+        pixels = (255 * matplotlib.image.imread(picture)[..., :3]).round().astype(int)
+        # Orange surfaces are nowhere else on this page: the model's, shaded over the paper.
+        orange = (pixels[..., 0] > 220) & (pixels[..., 2] < 215) & (pixels[..., 0] - pixels[..., 2] > 40)
+        self.assertGreater(orange.sum(), 3000)
 
     def test_line_to_other_weights(self):
         model = OfPyTorch("mlp_ce")

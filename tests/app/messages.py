@@ -2,6 +2,7 @@
 """What a run says where the model's derivatives are not what its user thinks: gradients that stop on their way, numbers
 that are not finite, and a trace of zero. The models are exported here, by PyTorch alone."""
 
+import re
 import unittest
 import warnings
 
@@ -302,6 +303,29 @@ class ZeroTrace(Messages):
             if command in ("analyze", "trace"):
                 with h5py.File(self.result) as f:
                     self.assertEqual(f["entry/trace/value"][()], 0)
+
+
+class Python(Case):
+    """The commands that live in the Python package are the program's too."""
+
+    def test_one_help(self):
+        from hesspect.__main__ import COMMANDS
+
+        ended = hesspect("--help")
+        self.assertDone(ended)
+        listed = dict(re.findall(r"^  (\S+) +(\S.*)$", ended.out.split("in Python:")[1], re.M))
+        self.assertEqual(listed, {name: about for name, (_, about) in COMMANDS.items() if name != "workloads"})
+        for name in listed:
+            self.assertIn("usage:", hesspect(name, "--help").out, name)
+
+    def test_where_it_cannot_be(self):
+        ended = hesspect("tables", "--help", env={"HESSPECT_PYTHON": "/no/such/python"})
+        self.assertEqual(ended.code, 4)
+        self.assertEqual(len(ended.errors), 1)
+        self.assertIn("HESSPECT_PYTHON", ended.errors[0])
+        ended = hesspect("tables", "--help", ranks=2)
+        self.assertEqual(ended.code, 2)
+        self.assertIn("run it without mpirun", ended.err)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 
 import html.parser
 import json
-import os
 import shutil
-import subprocess
 import tempfile
 import unittest
 import xml.etree.ElementTree
@@ -13,10 +11,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from harness import FIXTURES, Case, arguments, hesspect
+from harness import BROWSER, FIXTURES, Case, arguments, hesspect, screenshot
 
 USAGE, BAD_INPUT = 2, 4
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 REFERENCES = {"src", "href", "srcset", "data", "action", "xlink:href", "poster", "background"}
 
@@ -169,12 +166,8 @@ class Reporting(Case):
         output, _ = self.page(self.ce)
         for dark, paper, curve in ((False, (255, 255, 255), (0, 0x72, 0xB2)), (True, (0x12, 0x16, 0x1C), (0x56, 0xB4, 0xE9))):
             picture = self.folder / f"dark{dark}.png"
-            command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,2600",
-                       f"--user-data-dir={self.folder / 'profile'}", f"--screenshot={picture}", output.as_uri()]
-            if dark:
-                command.insert(1, "--blink-settings=preferredColorScheme=0")
-            done = subprocess.run(command, capture_output=True, timeout=100, env={**os.environ, "HOME": str(self.folder)})
-            self.assertTrue(picture.exists(), done.stderr)
+            screenshot(BROWSER, output, picture, self.folder, "--window-size=1000,2600",
+                       *(["--blink-settings=preferredColorScheme=0"] if dark else []))
             import matplotlib.image
 
             pixels = (255 * matplotlib.image.imread(picture)[..., :3]).round().astype(int)

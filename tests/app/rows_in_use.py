@@ -3,11 +3,15 @@
 dense Hessian that PyTorch computes in float64 by its own double reverse mode has it, and as the same run with
 --rows-in-use off has it."""
 
+import copy
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import unittest
 import warnings
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -73,17 +77,26 @@ def save(folder, model, inputs, target, name="model"):
 
 
 class RowsInUse(Case):
+    @classmethod
+    def setUpClass(cls):
+        """The recommender's files, its Hessian and state: exported and differentiated once for all tests."""
+        cls.made = Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="hesspect_rows_")))
+        torch.manual_seed(20261129)
+        cls.whole, cls.data = Recommender().double(), recommender_data()
+        target = torch.rand(ROWS, dtype=torch.float64)
+        save(cls.made, cls.whole, cls.data, target)
+        cls.whole.spelled_out = True
+        cls.hessian = hessian_of(F.mse_loss(cls.whole(**cls.data), target), cls.whole)
+        cls.target = target
+
     def setUp(self):
         super().setUp()
         torch.manual_seed(20261129)
 
     def recommender(self):
-        self.model = Recommender().double()
-        self.data = recommender_data()
-        target = torch.rand(ROWS, dtype=torch.float64)
-        save(self.folder, self.model, self.data, target)
-        self.model.spelled_out = True
-        self.hessian = hessian_of(F.mse_loss(self.model(**self.data), target), self.model)
+        for name in ("model.pt2", "model.h5"):
+            shutil.copy(self.made / name, self.folder)
+        self.model = copy.deepcopy(self.whole)
         self.n = self.hessian.shape[0]
         sizes = {k: v.numel() // v.shape[0] for k, v in self.model.named_parameters()}
         rows = in_use(self.data)

@@ -3,10 +3,12 @@
 
 import unittest
 
+import h5py
 import numpy as np
 import torch
 from harness import Case, arguments, hesspect
 from landscape import OfPyTorch, measured
+from safetensors.torch import save_file
 
 
 class Sharpness(Case):
@@ -56,6 +58,37 @@ class Sharpness(Case):
             return np.stack([np.concatenate([h.reshape(-1).numpy() for h in torch.autograd.grad(one, parameters, retain_graph=True)]) for one in flat])
 
         return model.run(rows, np.zeros(n))
+
+    def test_the_edge_of_stability(self):
+        """Full-batch gradient descent on a tanh network raises the largest eigenvalue to 2/step and keeps it about there
+        (Cohen et al. 2021, arXiv:2103.00065): known without any second derivative."""
+        step = 0.06
+        torch.manual_seed(0)
+        x = torch.linspace(-1, 1, 64, dtype=torch.float64)[:, None]
+        y = torch.sin(6 * x) + 0.5 * torch.sin(15 * x)
+        widths = [torch.nn.Linear(1, 24), torch.nn.Tanh(), torch.nn.Linear(24, 24), torch.nn.Tanh(), torch.nn.Linear(24, 1)]
+        model = torch.nn.Sequential(*widths).double()
+        program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("rows", min=2, max=4096)},))
+        torch.export.save(program, self.folder / "model.pt2")
+        with h5py.File(self.folder / "data.h5", "w") as f:
+            f["input"], f["target"] = x.numpy(), y.numpy()
+        found = []
+        for count in range(1, 5201):
+            gradients = torch.autograd.grad(torch.nn.functional.mse_loss(model(x), y), list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients):
+                    parameter -= step * gradient
+            if count in (1, 4400, 4800, 5200):
+                save_file(model.state_dict(), self.folder / "weights.safetensors")
+                ended = hesspect("eigs", "--model", self.folder / "model.pt2", "--weights", self.folder / "weights.safetensors",
+                                 "--data", self.folder / "data.h5", "--loss", "mse", "--dtype", "float64", "--top", 1,
+                                 "--bottom", 0, "--output", self.folder / f"{count}.h5")
+                self.assertDone(ended)
+                with h5py.File(self.folder / f"{count}.h5") as f:
+                    found.append(f["entry/eigenvalues/eigenvalue"][0] * step / 2)
+        self.assertLess(found[0], 0.7)  # where training began
+        self.assertTrue(0.97 < np.mean(found[1:]) < 1.15, found)
+        self.assertTrue(all(0.9 < each < 1.25 for each in found[1:]), found)
 
     def test_what_is_left_out_and_what_cannot_be(self):
         found, _ = self.measure("mlp_ce", "--rho", "none", "--step-check=false", "--eigenvectors-tried", 0, "--basin-directions", 0)

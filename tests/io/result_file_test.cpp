@@ -176,6 +176,11 @@ Sharpness sample_sharpness() {
   s.lambda_1_error = 1e-9;
   s.ascents = {{0.05, false, 0.1, 0.2, 0.025}, {0.5, true, 0.3, std::nan(""), 0.25}};
   s.steps = {{"gradient descent", 0.625, 0.9, 1.1, 0.91, 1.12}};
+  s.adam.emplace();
+  s.adam->lambda_1 = 40;
+  s.adam->steps = {{"Adam", 0.95, 0.9, 1.1, 0.91, 1.12}};
+  s.adam->step_most = 17;
+  s.adam->file = "adam.pt";
   s.critical = {0.75, 2.5, 2.25};
   s.basin = {0.15, {0.5, std::numeric_limits<double>::infinity()}};
   return s;
@@ -192,6 +197,19 @@ InputSharpness sample_inputs() {
   inputs.fragile = {inputs.rows[0]};
   inputs.quantiles = {{0.5, {1, 0.5, 2}, {3, 2.5, 4}, {5, 4.5, 6}, {7, 6.5, 8}}};
   return inputs;
+}
+
+InitialDistance sample_initial() {
+  InitialDistance initial;
+  initial.files = {"start.safetensors"};
+  initial.sha256 = {"abc"};
+  initial.layers = {{"a.weight", 6, 1.5, {2.25, 0.5}}, {"a.bias", 94, 2}};
+  initial.distance = 2.5;
+  initial.weighted_trace = {7, 0.25};
+  initial.half_width = 0.5;
+  initial.confidence = 0.95;
+  initial.samples = 3;
+  return initial;
 }
 
 RunResult sample() {
@@ -254,6 +272,7 @@ RunResult sample() {
   r.inputs = sample_inputs();
   r.landscape = sample_landscape();
   r.sharpness = sample_sharpness();
+  r.initial = sample_initial();
   r.warnings = {"one", "two"};
   return r;
 }
@@ -647,9 +666,23 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.ascents[0].eigenvector, 0.2);
   EXPECT_EQ(s.steps.at(0).optimizer, "gradient descent");
   EXPECT_EQ(s.steps.at(0).expected_above, 1.12);
+  EXPECT_EQ(s.adam->lambda_1, 40);
+  EXPECT_EQ(s.adam->steps.at(0).above, 1.1);
+  EXPECT_EQ(s.adam->step_most, 17);
+  EXPECT_EQ(s.adam->file, "adam.pt");
   EXPECT_EQ(s.critical.sharpness, 2.5);
   EXPECT_EQ(s.basin.radius, r.sharpness->basin.radius);
   EXPECT_EQ(s.lambda_1_error, 1e-9);
+  const InitialDistance& initial = *back.initial;
+  EXPECT_EQ(initial.files, r.initial->files);
+  ASSERT_EQ(initial.layers.size(), 2u);
+  EXPECT_EQ(initial.layers[0].name, "a.weight");
+  EXPECT_EQ(initial.layers[0].distance, 1.5);
+  EXPECT_EQ(initial.layers[0].weighted.standard_error, 0.5);
+  EXPECT_TRUE(std::isnan(initial.layers[1].weighted.value));
+  EXPECT_EQ(initial.weighted_trace.value, 7);
+  EXPECT_EQ(initial.half_width, 0.5);
+  EXPECT_EQ(initial.samples, 3);
 }
 
 TEST_F(ResultFile, FeaturesComeBack) {

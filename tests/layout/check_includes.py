@@ -23,6 +23,7 @@ ROOMS = {
     "comm": set(),
     "model": set(),
     "tangent": {"model"},
+    "gpu": {"comm", "tangent"},
     "data": set(),
     "krylov": {"comm"},
     "curvature": {"tangent", "model", "data", "comm", "krylov"},
@@ -32,7 +33,7 @@ ROOMS = {
     "run": {"config", "comm", "krylov", "curvature", "spectrum", "plan", "io"},
     "report": {"spectrum", "plan", "io", "run"},
 }
-ROOMS["app"] = set(ROOMS)
+ROOMS["app"] = set(ROOMS) - {"gpu"}  # which is a library of its own, loaded by core
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 SUFFIXES = {".h", ".hpp", ".cpp", ".cc", ".cu", ".cuh"}

@@ -16,9 +16,10 @@ using testing::known_result;
 
 /// Not there unless the result has what they are of.
 const std::set<std::string> kOfOtherCommands = {
-    "layer_trace",     "sam_rise",        "adaptive_rise",  "step_checked",       "critical_sharpness",
-    "basin_radius",    "input_curvature", "input_change",   "off_block_share",    "js_distance",
-    "feature_largest", "feature_mean",    "feature_change", "feature_correlation"};
+    "layer_trace",     "sam_rise",        "adaptive_rise",        "step_checked",       "critical_sharpness",
+    "basin_radius",    "input_curvature", "input_change",         "off_block_share",    "js_distance",
+    "distance",        "weighted_trace",  "layer_weighted_trace", "adam_lambda_1",      "adam_rate",
+    "feature_largest", "feature_mean",    "feature_change",       "feature_correlation"};
 
 std::map<std::string, Figure> by_key(const RunResult& result, const FigureOptions& options = {}) {
   std::map<std::string, Figure> all;
@@ -138,6 +139,32 @@ TEST(Figures, WhatWasMeasuredByTheLossItself) {
   f = by_key(r);
   EXPECT_EQ(f["input_curvature"].upper, 4);
   EXPECT_EQ(f["input_change"].lower, 0.05);
+}
+
+TEST(Figures, OfTheDistanceFromTheInitialWeights) {
+  RunResult r = known_result({10, 8, 6});
+  r.diagnostics.parameters_in_use = 3;
+  r.initial.emplace().layers = {{"w", 2, 3}, {"b", 1, 0.5}};
+  r.initial->distance = std::sqrt(9.25);
+  auto f = by_key(r);
+  EXPECT_EQ(f["distance"].value, std::sqrt(9.25));
+  EXPECT_TRUE(f["distance"].note.empty());
+  EXPECT_FALSE(f["weighted_trace"].known());
+  EXPECT_FALSE(weighted_layer_figures(r).at(0).known());
+  r.trace = TraceEstimate{24, 0.1, 0.2, 0.9, 5, 5, 0, 0, "hutchinson", true};
+  r.layers = {{"w", 2, {16, 0.5}}, {"b", 1, {8, 0.25}}};
+  r.initial->weighted_trace = {146, 4};
+  r.initial->half_width = 11;
+  r.initial->samples = 5;
+  r.diagnostics.parameters_in_use = 2;
+  f = by_key(r);
+  EXPECT_EQ(f["weighted_trace"].value, 146);
+  EXPECT_EQ(f["weighted_trace"].upper, 157);
+  EXPECT_FALSE(f["distance"].note.empty());
+  const std::vector<Figure> layers = weighted_layer_figures(r);
+  EXPECT_EQ(layers[0].value, 144);
+  EXPECT_NEAR(layers[0].upper, 144 + 9 * 2.131847 * 0.5, 1e-4);  // Student's, 4 degrees of freedom
+  EXPECT_EQ(layers[1].value, 2);
 }
 
 TEST(Figures, OfBlocks) {

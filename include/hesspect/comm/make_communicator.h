@@ -10,7 +10,7 @@
 
 namespace hesspect {
 
-/// CUDA devices that this process sees; 0 without a driver, and in builds without CUDA.
+/// CUDA devices that this process sees; 0 without a driver, and in builds without CUDA (hesspect/core/gpu_support.h).
 int cuda_device_count();
 
 /// The host communicator of all ranks: MPI where there are several, else the local one. Needs a live MpiSession.

@@ -57,6 +57,7 @@ struct ModelConfig {
   bool weights_partial = false;      // what they don't hold keeps what the .pt2 has
   std::string weights_key;           // where a PyTorch file keeps the state dict, dotted; empty: the usual keys
   std::int64_t output_index = 0;
+  std::string initial_weights;  // a state dict of the parameters before training; empty: not given
 };
 
 struct DataConfig {
@@ -216,7 +217,11 @@ struct SharpnessConfig {
   bool step_check = true;                 // takes gradient steps below and above the largest stable one
   double momentum = 0.9;
   std::int64_t basin_directions = 5;
-  double basin_rise = 0.1;  // of the loss, over its size
+  double basin_rise = 0.1;     // of the loss, over its size
+  std::string second_moments;  // of Adam; empty: not given
+  /// -1: as that file has it, else PyTorch's default.
+  double adam_beta1 = -1, adam_beta2 = -1, adam_eps = -1;
+  std::int64_t adam_step = 0;  // updates so far, where the file does not say; 0: not known
 };
 
 /// What the command `features` takes as features, and what it measures of them.

@@ -17,6 +17,7 @@
 #include "hesspect/core/phases.h"
 #include "hesspect/io/block_result.h"
 #include "hesspect/io/feature_result.h"
+#include "hesspect/spectrum/distance.h"
 #include "hesspect/spectrum/estimates.h"
 #include "hesspect/spectrum/landscape.h"
 #include "hesspect/spectrum/sharpness.h"
@@ -119,6 +120,7 @@ struct RunResult {
   std::optional<InputSharpness> inputs;
   std::optional<BlocksResult> blocks;
   std::optional<FeaturesResult> features;
+  std::optional<InitialDistance> initial;  // where --initial-weights was given
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,9 @@ struct RunFacts {
   Diagnostics diagnostics;               // of problem, operator and machine; the ledger has the rest
   std::vector<std::string> layer_names;  // of the parameter tensors
   std::vector<std::int64_t> layer_sizes;
-  std::vector<std::string> warnings;  // told already
-  double symmetry_bound = 0;          // above it a product is not symmetric to rounding
+  std::vector<std::string> warnings;       // told already
+  std::optional<InitialDistance> initial;  // without what is weighted by it
+  double symmetry_bound = 0;               // above it a product is not symmetric to rounding
 };
 
 /// Draws eigenvalues, trace and density from the ledger, and warns, in the result and on stderr, of what is not as it

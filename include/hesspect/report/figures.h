@@ -74,6 +74,10 @@ Figure effective_dimension(const RunResult& result, double c);
 /// The traces of the parameter tensors, as figures "layer_trace" of their names.
 std::vector<Figure> layer_figures(const RunResult& result);
 
+/// The traces of the parameter tensors weighted by how far these have moved, as figures "layer_weighted_trace" of their
+/// names; nothing where the result has no initial weights. @return [tensors], in the order of result.initial
+std::vector<Figure> weighted_layer_figures(const RunResult& result);
+
 /// What each diagonal block has of λ₁, λₙ, the stable step, trace and mean eigenvalue, with the block's name in `of`.
 /// @return [blocks], in the result's order
 std::vector<std::vector<Figure>> block_figures(const RunResult& result);

@@ -10,6 +10,8 @@
 //   benchmark's score).
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +39,21 @@ struct StepCheck {
 /// Of the step that is tried below and above the largest stable one.
 inline constexpr double kStepMargin = 0.05;
 
+/// The Hessian as Adam sees it: D^-1/2 H D^-1/2 with D = √v̂ + ε, held fixed. Its largest eigenvalue is that of D^-1 H.
+/// Source: Cohen et al., Adaptive Gradient Methods at the Edge of Stability, 2207.14484, §2
+struct AdamSharpness {
+  double lambda_1 = 0, lambda_1_error = 0;
+  bool converged = false;
+  std::int64_t products = 0;
+  double largest_rate = 0;                // 2 (1 + β₁) / ((1 − β₁) λ₁)
+  std::vector<StepCheck> steps;           // by real gradients: none where they were not asked for
+  double beta1 = 0, beta2 = 0;            // as they were taken
+  double eps_least = 0, eps_most = 0;     // over parameter groups
+  double step_fewest = 0, step_most = 0;  // updates so far; 0: not known, v̂ = v
+  bool largest = false;                   // amsgrad's v̂, the largest so far
+  std::string file, sha256, format;
+};
+
 struct CriticalStep {
   double step = 0;         // between the last that lowered the loss and the first that did not; NaN: not found
   double sharpness = 0;    // 2/step; NaN
@@ -54,6 +71,7 @@ struct Sharpness {
   double lambda_1 = 0, lambda_1_error = 0;
   std::vector<Ascent> ascents;
   std::vector<StepCheck> steps;
+  std::optional<AdamSharpness> adam;  // where second moments were given
   CriticalStep critical;
   Basin basin;
 };

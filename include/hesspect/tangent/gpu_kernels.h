@@ -3,8 +3,12 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace hesspect::fused {
+
+/// Each is there twice, as NAME_float and NAME_double.
+std::vector<const char*> gpu_kernel_names();
 
 /// Compiles the kernels; needs no GPU.
 /// @param capability  of the GPU, 80 for 8.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from hesspect.workloads import FILES, NAMES
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hesspect.workloads", description="Trains a small real model and writes what hesspect reads.")
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("dir", type=Path, metavar="DIR", help="folder for model.pt2, weights.safetensors and data.h5")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +25,13 @@ class Workload:
 
     title: str
     model: torch.nn.Module
-    inputs: dict  # name -> numpy array [rows, ...], in the order of the model's forward arguments
-    target: np.ndarray  # [rows, ...]
+    inputs: dict[str, Any]  # name -> numpy array [rows, ...], in the order of the model's forward arguments
+    target: Any  # numpy array [rows, ...]
     loss: str
     report: str  # one line on accuracy, for the user
 
 
-def packaged(package, *parts):
+def packaged(package: str, *parts: str) -> Path:
     """A file inside an installed wheel, which is not imported: its own dependencies need not be there."""
     spec = importlib.util.find_spec(package)
     path = Path(spec.submodule_search_locations[0]).joinpath(*parts) if spec and spec.submodule_search_locations else None
@@ -39,13 +40,13 @@ def packaged(package, *parts):
     return path
 
 
-def batches(rows, size, generator):
+def batches(rows: int, size: int, generator: torch.Generator) -> list[torch.Tensor]:
     """Row numbers of one epoch, shuffled, in pieces of `size`; a last piece of one row is left out (batch norm)."""
     order = torch.randperm(rows, generator=generator)
     return [piece for piece in order.split(size) if len(piece) > 1]
 
 
-def export(model, inputs):
+def export(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:
     """The model as a torch.export program whose first dimension is free."""
     example = {k: torch.as_tensor(v[:3]) for k, v in inputs.items()}
     shapes = {k: {0: torch.export.Dim("batch")} for k in inputs}
@@ -54,7 +55,7 @@ def export(model, inputs):
         return torch.export.export(model.eval(), args=(), kwargs=example, dynamic_shapes=shapes, strict=False)
 
 
-def _check(model, program, inputs):
+def _check(model: torch.nn.Module, program: Any, inputs: dict[str, Any]) -> None:
     """The saved program gives what the model gives, at another batch size than it was traced with."""
     part = {k: torch.as_tensor(v[:5]) for k, v in inputs.items()}
     with torch.no_grad():
@@ -63,7 +64,7 @@ def _check(model, program, inputs):
         raise WorkloadError(f"the exported program differs from the model by {difference:g}")
 
 
-def write(workload, folder):
+def write(workload: Workload, folder: str | os.PathLike[str]) -> None:
     """Writes model.pt2, weights.safetensors and data.h5; each appears under its name only when it is whole."""
     import h5py
     from safetensors.torch import save_file
@@ -89,12 +90,12 @@ def write(workload, folder):
         shutil.rmtree(making, ignore_errors=True)
 
 
-def size_text(path):
+def size_text(path: Path) -> str:
     size = path.stat().st_size
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.0f} KiB"
 
 
-def report(workload, name, folder, seconds):
+def report(workload: Workload, name: str, folder: str | os.PathLike[str], seconds: float) -> None:
     """What was made, and what to do with it."""
     folder = Path(folder)
     n = sum(p.numel() for p in workload.model.parameters())

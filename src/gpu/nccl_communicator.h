@@ -1,7 +1,5 @@
-// Ranks that talk through NCCL; tensors on CUDA devices, one device per rank. Only in builds with CUDA.
+// Ranks that talk through NCCL; tensors on CUDA devices, one device per rank.
 #pragma once
-
-#include <c10/core/Device.h>
 
 #include <memory>
 
@@ -13,8 +11,8 @@ namespace hesspect {
 /// and returns when its message is through; while waiting it polls ncclCommGetAsyncError, so that a peer's failure ends
 /// in CommError{call, rank} (the communicator aborted) and not in a hang. Host values go through `host`. Collective
 /// over host.
-/// @param device  this rank's own CUDA device, which choose_device has seen to
+/// @param device  this rank's own CUDA device, its CUDA index, which choose_device has seen to
 /// @throws CommError where NCCL can't be set up
-std::unique_ptr<Communicator> make_nccl_communicator(c10::Device device, std::unique_ptr<Communicator> host);
+std::unique_ptr<Communicator> make_nccl_communicator(int device, std::unique_ptr<Communicator> host);
 
 }  // namespace hesspect

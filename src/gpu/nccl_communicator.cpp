@@ -11,8 +11,8 @@
 #include <thread>
 
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/tensor_checks.h"
 #include "hesspect/core/timer.h"
-#include "tensor_checks.h"
 
 namespace hesspect {
 namespace {
@@ -200,8 +200,9 @@ class NcclCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(c10::Device device, std::unique_ptr<Communicator> host) {
-  auto comm = std::make_unique<NcclCommunicator>(device, std::move(host));
+std::unique_ptr<Communicator> make_nccl_communicator(int device, std::unique_ptr<Communicator> host) {
+  auto comm = std::make_unique<NcclCommunicator>(c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(device)),
+                                                 std::move(host));
   comm->set_up();
   return comm;
 }

@@ -4,20 +4,26 @@
 
 #include <span>
 
-#include "hesspect/comm/make_communicator.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hex.h"
 #include "hesspect/core/host.h"
 
 namespace hesspect {
 
-int cuda_device_count() {
+int count_devices() {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess) {
     cudaGetLastError();  // no driver is no error here, and must not surface in a later call
     return 0;
   }
   return count;
+}
+
+int cuda_compute_capability(int index) {
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index);
+  return 10 * major + minor;
 }
 
 std::string cuda_device_identity(int index) {

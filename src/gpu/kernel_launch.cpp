@@ -1,8 +1,11 @@
 // Loads the kernels onto each GPU at first use, and launches them on the current stream.
+#include "kernel_launch.h"
+
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <stdexcept>
@@ -10,9 +13,8 @@
 #include <utility>
 
 #include "hesspect/tangent/gpu_kernels.h"
-#include "launch.h"
 
-namespace hesspect::fused {
+namespace hesspect {
 namespace {
 
 void check(cudaError_t result, const char* call) {
@@ -26,12 +28,10 @@ class GpuKernels {
     int major = 0, minor = 0;
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
     check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
-    const std::string image = gpu_image(10 * major + minor, gpu_cache_folder());
+    const std::string image = fused::gpu_image(10 * major + minor, fused::gpu_cache_folder());
     check(cudaLibraryLoadData(&library_, image.data(), nullptr, nullptr, 0, nullptr, nullptr, 0),
           "cudaLibraryLoadData");
-#define HESSPECT_ADD(name, Arguments) add(#name, "_float"), add(#name, "_double");
-    HESSPECT_FUSED_KERNELS(HESSPECT_ADD)
-#undef HESSPECT_ADD
+    for (const char* name : fused::gpu_kernel_names()) add(name, "_float"), add(name, "_double");
   }
 
   const void* get(const char* name, bool in_double) const { return kernels_.at({name, in_double}); }
@@ -56,23 +56,23 @@ const GpuKernels& kernels_of(int device) {
 }
 
 /// A warp takes 128 columns, a block has up to 512 threads.
-unsigned threads_for(Index columns) {
-  const Index warps = (columns + 127) / 128;
-  return static_cast<unsigned>(32 * std::clamp<Index>(warps, 1, columns > 16384 ? 16 : 8));
+unsigned threads_for(std::int64_t columns) {
+  const std::int64_t warps = (columns + 127) / 128;
+  return static_cast<unsigned>(32 * std::clamp<std::int64_t>(warps, 1, columns > 16384 ? 16 : 8));
 }
 
 }  // namespace
 
-void run_on_gpu(const char* kernel, bool in_double, const void* arguments, Index units, Index columns,
-                c10::Device device) {
-  const c10::cuda::CUDAGuard guard(device);
-  const void* function = kernels_of(device.index()).get(kernel, in_double);
-  constexpr Index kBlocks = 1 << 20;
+void launch_kernel(const char* kernel, bool in_double, const void* arguments, std::int64_t units, std::int64_t columns,
+                   int device) {
+  const auto index = static_cast<c10::DeviceIndex>(device);
+  const c10::cuda::CUDAGuard guard(index);
+  const void* function = kernels_of(device).get(kernel, in_double);
+  constexpr std::int64_t kBlocks = 1 << 20;
   const dim3 grid(static_cast<unsigned>(std::min(units, kBlocks))), block(threads_for(columns));
   void* parameters[] = {const_cast<void*>(arguments), &units};
-  check(
-      cudaLaunchKernel(function, grid, block, parameters, 0, c10::cuda::getCurrentCUDAStream(device.index()).stream()),
-      kernel);
+  check(cudaLaunchKernel(function, grid, block, parameters, 0, c10::cuda::getCurrentCUDAStream(index).stream()),
+        kernel);
 }
 
-}  // namespace hesspect::fused
+}  // namespace hesspect

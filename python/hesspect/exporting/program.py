@@ -1,0 +1,150 @@
+"""From a module to an exported program whose weights have the module's own names.
+
+What is exported is the module itself, with a `forward` that returns the chosen output alone, so that no wrapper puts a word before the names:
+a state dict of the model fits the program as it is.
+"""
+
+import contextlib
+import functools
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+
+from hesspect.errors import InputError
+from hesspect.exporting.call import Inputs, Rows, free_rows
+
+
+@contextlib.contextmanager
+def returning(model: nn.Module, choose: Callable[[Any], Any], around: Callable[[], Any] = contextlib.nullcontext) -> Iterator[None]:
+    """The model with a `forward` that returns the chosen output, of the same signature.
+
+    :param around: a context in which the model's own `forward` runs
+    """
+    own = model.forward
+
+    @functools.wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with around():
+            return choose(own(*args, **kwargs))
+
+    before = vars(model).get("forward")
+    vars(model)["forward"] = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del vars(model)["forward"]
+        else:
+            vars(model)["forward"] = before
+
+
+def _line_of(error: BaseException) -> str:
+    """The first line of an error that says something, shortened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) < 400 else text[:400] + "…"
+
+
+def traced(model: nn.Module, inputs: Inputs, rows: Rows) -> torch.export.ExportedProgram:
+    """The program, with a free number of rows unless they are fixed.
+
+    :raises InputError: torch.export cannot take the model
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            shapes = rows.dynamic_shapes(inputs, free_rows())
+            # kwargs in the order of a dictionary must be the shapes' too
+            dynamic = None if shapes is None else _by_argument(model, inputs, shapes)
+            return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=dynamic, strict=False)
+        except Exception as error:  # torch.export raises what the model does
+            advice = ""
+            if not rows.fixed and "dynamic" in str(error).lower() and "batch" in str(error):
+                advice = "; the model takes one number of rows only: batch_dim=None exports it with that of the example"
+            raise InputError(f"the model cannot be exported: {type(error).__name__}: {_line_of(error)}{advice}") from error
+
+
+def _by_argument(model: nn.Module, inputs: Inputs, shapes: tuple[Any, Any]) -> Any:
+    """Dynamic shapes as torch.export wants them where there are positional and keyword arguments: by the names of `forward`."""
+    import inspect
+
+    args, kwargs = shapes
+    if not args:
+        return dict(kwargs)
+    if not kwargs:
+        return tuple(args)
+    bound = inspect.signature(model.forward).bind(*inputs.args, **inputs.kwargs)
+    by_name: dict[str, Any] = {}
+    position = iter(args)
+    for name, value in bound.arguments.items():
+        kind = inspect.signature(model.forward).parameters[name].kind
+        if kind == inspect.Parameter.VAR_POSITIONAL:
+            by_name[name] = tuple(next(position) for _ in value)
+        elif kind == inspect.Parameter.VAR_KEYWORD:
+            by_name[name] = {key: kwargs[key] for key in value}
+        else:
+            by_name[name] = kwargs[name] if name in kwargs else next(position)
+    return by_name
+
+
+def rename(program: torch.export.ExportedProgram, names: dict[str, str]) -> None:
+    """Gives parameters and buffers other names, in place."""
+    for spec in program.graph_signature.input_specs:
+        if spec.target in names:
+            spec.target = names[spec.target]
+    for table in (program.state_dict, program.constants):
+        for old in [name for name in table if name in names]:
+            table[names[old]] = table.pop(old)
+
+
+def drop(program: torch.export.ExportedProgram, names: set[str]) -> None:
+    """Takes parameters out that the graph does not use."""
+    specs = program.graph_signature.input_specs
+    gone = {spec.arg.name for spec in specs if spec.target in names}
+    for node in list(program.graph.nodes):
+        if node.op == "placeholder" and node.name in gone:
+            if node.users:
+                raise InputError(f"{node.name} is used and cannot be left out")
+            program.graph.erase_node(node)
+    specs[:] = [spec for spec in specs if spec.target not in names]
+    for name in names:
+        program.state_dict.pop(name, None)
+    program.graph_module.recompile()
+
+
+def merge(program: torch.export.ExportedProgram, names: list[str]) -> str | None:
+    """Makes the graph use one name of a tied weight.
+
+    :return: the one that it uses; None where it uses none
+    """
+    at = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target in names}
+    used = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in at and node.users]
+    for other in used[1:]:
+        other.replace_all_uses_with(used[0])
+    if len(used) > 1:
+        program.graph_module.recompile()
+    return at[used[0].name] if used else None
+
+
+def save(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Writes the `.pt2`; it appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, making = tempfile.mkstemp(prefix=".making-", suffix=".pt2", dir=path.parent)
+    os.close(handle)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.export.save(program, making)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(making, 0o666 & ~umask)
+        os.replace(making, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(making)
