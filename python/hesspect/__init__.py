@@ -14,8 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hesspect.data import DataError, verify_data, write_data
-from hesspect.errors import (CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped,
-                             UsageError)
+from hesspect.errors import CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped, UsageError
 from hesspect.result import Result, ResultError, read
 
 if TYPE_CHECKING:
@@ -25,15 +24,16 @@ if TYPE_CHECKING:
     from hesspect.exporting.model_export import Exported, export
     from hesspect.exporting.peft import export_peft
     from hesspect.exporting.vision import export_timm, export_torchvision
+    from hesspect.running.calls import analyze, spectrum
 
 #: What needs torch or the program is imported only where it is used.
 _LATER = {"Inputs": "exporting.call", "Exported": "exporting.model_export", "export": "exporting.model_export",
           "export_hf": "exporting.huggingface", "export_lightning": "exporting.lightning", "export_peft": "exporting.peft",
-          "export_timm": "exporting.vision", "export_torchvision": "exporting.vision"}
+          "export_timm": "exporting.vision", "export_torchvision": "exporting.vision", "analyze": "running.calls", "spectrum": "running.calls"}
 
 __all__ = ["CommError", "DataError", "Error", "Exported", "InputError", "Inputs", "InternalError", "MemoryLimitError", "ProgramNotFound",
-           "Result", "ResultError", "Stopped", "UsageError", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
-           "export_torchvision", "read", "verify_data", "write_data"]
+           "Result", "ResultError", "Stopped", "UsageError", "analyze", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
+           "export_torchvision", "read", "spectrum", "verify_data", "write_data"]
 __version__ = "0.1.0"
 
 

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"hesspect: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"hesspect: error: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     return int(importlib.import_module(COMMANDS[name][0]).main(rest) or 0)
 

@@ -84,7 +84,8 @@ def _matrix(result: Result) -> str:
 def _pyplot() -> Any:
     import matplotlib
 
-    matplotlib.use("Agg")
+    if "IPython" not in sys.modules:  # a notebook has a backend of its own
+        matplotlib.use("Agg")
     import matplotlib.pyplot
 
     return matplotlib.pyplot

@@ -20,7 +20,7 @@ class ResultError(Exception):
 
 #: /entry/GROUP/NAME is the attribute NAME, with _ for the / of groups within, but that these groups put something before and behind it
 _AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", ""), "inputs": ("input_", ""),
-            "block_summary": ("block_", ""), "features": ("feature_", ""), "initial_weights": ("initial_", "")}
+            "block_summary": ("block_", ""), "initial_weights": ("initial_", ""), "features": ("feature_", "")}
 #: and that these are more than the rule would say, or another group has the name
 _NAMES = {
     **{f"block_summary/{name}": name for name in (
@@ -103,11 +103,52 @@ class Result(_Fields):
         """The model's file."""
         return "".join(self.models[:1])
 
+    def plot(self, what: str | None = None, *, title: str | None = None, theme: str = "light") -> Any:
+        """A matplotlib figure: an overview, or one part, as "density", "cumulative", "eigenvalues", "layers", "blocks"."""
+        from hesspect import views
+
+        return views.plot(self, what, title, theme)
+
+    def report(self, format: str = "text", **options: Any) -> str:
+        """What `hesspect report` says of it: as "text", "json" or "html"; options are that command's, with underscores."""
+        from hesspect import views
+
+        return views.report(self, format, options)
+
+    def to_xarray(self) -> Any:
+        """An xarray Dataset: all arrays with axes, units and long names; single values are its attributes."""
+        from hesspect import views
+
+        return views.to_xarray(self)
+
+    def to_pandas(self) -> dict[str, Any]:
+        """A DataFrame for each of the result's tables, by their names."""
+        from hesspect import views
+
+        return views.to_pandas(self)
+
+    def __repr__(self) -> str:
+        found = [f"{self.n_parameters:,} parameters"] if self.n_parameters else []
+        found += [f"trace {self.trace:.6g}"] if self.trace is not None else []
+        found += [f"{self.eigenvalues.size} eigenvalues from {self.eigenvalues.max():.6g} to {self.eigenvalues.min():.6g}"] \
+            if self.eigenvalues is not None and self.eigenvalues.size else []
+        return f"Result({', '.join([str(self.path), *found])})"
+
+    def _repr_html_(self) -> str:
+        from hesspect import views
+
+        return views.to_html(self)
+
 
 Result.__doc__ = "\n".join([
     "What one run found out.\n", *(_line(name, field) for name, field in _FIELDS.items()),
     "products: Hessian-vector products by what they were taken for, and \"total\"",
     "blocks: of each diagonal block by its name, a dict by path as \"trace/value\", of what it has"])
+
+
+def fields() -> dict[str, dict[str, Any]]:
+    """The schema's fields by the attributes of Result: path, type, shape (names of axes), units and long_name."""
+    return dict(_FIELDS)
 
 
 def by_path(result: Result, path: str) -> Any:

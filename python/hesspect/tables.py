@@ -215,10 +215,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         written = write_tables(read(args.result), folder, args.format)
     except ResultError as error:
-        print(f"hesspect tables: {error}", file=sys.stderr)
+        print(f"hesspect: error: {error}", file=sys.stderr)
         return 4
     except OSError as error:
-        print(f"hesspect tables: {folder}: can't be written: {error.strerror or error}", file=sys.stderr)
+        print(f"hesspect: error: {folder}: can't be written: {error.strerror or error}", file=sys.stderr)
         return 4
     print(*written, sep="\n")
     return 0

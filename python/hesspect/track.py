@@ -214,10 +214,10 @@ def main(argv: list[str] | None = None) -> int:
         found = [(step, read(path)) for step, path in zip(steps, args.results, strict=True)]
         where = TRACKERS[tracker](found, folder, args.name or args.results[-1].stem)
     except ResultError as error:
-        print(f"hesspect track: {error}", file=sys.stderr)
+        print(f"hesspect: error: {error}", file=sys.stderr)
         return 4
     except OSError as error:
-        print(f"hesspect track: {folder}: can't be written: {error.strerror or error}", file=sys.stderr)
+        print(f"hesspect: error: {folder}: can't be written: {error.strerror or error}", file=sys.stderr)
         return 4
     print(where)
     return 0

@@ -155,8 +155,8 @@ class Run {
   void check_outputs() const {
     std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
     inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
-    if (!config_.features.from.empty() && config_.features.from != "auto") inputs.push_back(config_.features.from);
     if (!config_.model.initial_weights.empty()) inputs.emplace_back(config_.model.initial_weights);
+    if (!config_.features.from.empty() && config_.features.from != "auto") inputs.push_back(config_.features.from);
     for (const std::string& output : outputs()) require_no_input(output, inputs);
     for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal, config_.output.trace_json})
       if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);

@@ -155,6 +155,20 @@ void check_landscape(const RunConfig& c, Command work) {
   if (!landscape.directions_file.empty()) check_vectors_file("directions-file", landscape.directions_file, c.output);
 }
 
+void check_adam(const SharpnessConfig& c, Command work) {
+  if (!c.second_moments.empty() && work != Command::kSharpness)
+    throw UsageError("--second-moments belongs to 'sharpness', not to '" + to_string(work) + "'");
+  for (const auto& [name, value] :
+       {std::pair("adam-beta1", c.adam_beta1), {"adam-beta2", c.adam_beta2}, {"adam-eps", c.adam_eps}})
+    if (value < 0 && value != -1)
+      throw UsageError(std::string("--") + name + " is below 0, and not -1, which stands for what the file has");
+  const bool given = c.adam_beta1 >= 0 || c.adam_beta2 >= 0 || c.adam_eps >= 0 || c.adam_step > 0;
+  if (given && c.second_moments.empty())
+    throw UsageError(
+        "--adam-beta1, --adam-beta2, --adam-eps and --adam-step say how --second-moments is read, which is "
+        "not given");
+}
+
 void check_features(const RunConfig& c, Command work) {
   const FeaturesConfig& features = c.features;
   if (work != Command::kFeatures) {
@@ -173,20 +187,6 @@ void check_features(const RunConfig& c, Command work) {
   if (features.from != "auto" && features.rows > 0) throw UsageError("--feature-rows belongs to --features auto");
   if (!c.quadrature.reorthogonalize)
     throw UsageError("'features' needs --reorthogonalization full: without it the Lanczos vectors are not kept");
-}
-
-void check_adam(const SharpnessConfig& c, Command work) {
-  if (!c.second_moments.empty() && work != Command::kSharpness)
-    throw UsageError("--second-moments belongs to 'sharpness', not to '" + to_string(work) + "'");
-  for (const auto& [name, value] :
-       {std::pair("adam-beta1", c.adam_beta1), {"adam-beta2", c.adam_beta2}, {"adam-eps", c.adam_eps}})
-    if (value < 0 && value != -1)
-      throw UsageError(std::string("--") + name + " is below 0, and not -1, which stands for what the file has");
-  const bool given = c.adam_beta1 >= 0 || c.adam_beta2 >= 0 || c.adam_eps >= 0 || c.adam_step > 0;
-  if (given && c.second_moments.empty())
-    throw UsageError(
-        "--adam-beta1, --adam-beta2, --adam-eps and --adam-step say how --second-moments is read, which is "
-        "not given");
 }
 
 /// Of the commands that look at the loss itself.

@@ -318,8 +318,8 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
 bool converged(const RunResult& result) {
   return (!result.eigenvalues || result.eigenvalues->converged) && (!result.trace || result.trace->converged) &&
          (!result.cumulative || result.cumulative->converged) &&
-         (!result.features || std::ranges::all_of(result.features->each, &FeatureResult::converged)) &&
          (!result.sharpness || !result.sharpness->adam || result.sharpness->adam->converged) &&
+         (!result.features || std::ranges::all_of(result.features->each, &FeatureResult::converged)) &&
          (!result.blocks ||
           std::ranges::all_of(result.blocks->each, [](const BlockResult& b) { return converged(b); }));
 }

@@ -198,13 +198,13 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
     all.emplace_back("the loss along directions, and how far the quadratic model holds ('landscape')");
   if (!any([](const RunResult& r) { return r.inputs.has_value(); }))
     all.emplace_back("sharpness in the inputs ('inputs')");
-  if (!any([](const RunResult& r) { return r.features.has_value(); }))
-    all.emplace_back(
-        "curvature, frequency and sensitivity of features: tables, their rows, input columns ('features')");
   if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->adam; }))
     all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments ('sharpness --second-moments')");
   if (!any([](const RunResult& r) { return r.initial.has_value(); }))
     all.emplace_back("traces weighted by the distance from initialisation ('analyze --initial-weights')");
+  if (!any([](const RunResult& r) { return r.features.has_value(); }))
+    all.emplace_back(
+        "curvature, frequency and sensitivity of features: tables, their rows, input columns ('features')");
   all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion");
   all.emplace_back("the loss gap and calibration on a second data file");
   return all;
@@ -225,9 +225,9 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
     add_figures(text, r, options);
     add_blocks_listed(text, r);
     add_layers_listed(text, r);
+    add_distances_listed(text, r);
     if (r.features)
       for (const std::string& line : feature_table(*r.features)) text += line + "\n";
-    add_distances_listed(text, r);
     if (r.landscape)
       for (const auto& [name, value] : landscape_lines(*r.landscape))
         text += "  " + padded(name, 46) + " " + value + "\n";

@@ -21,7 +21,7 @@ for (const box of document.querySelectorAll(".surface")) {
   };
   const project = (x, y, z) => {
     const u = x * Math.cos(turn) - y * Math.sin(turn), v = x * Math.sin(turn) + y * Math.cos(turn);
-    const depth = v * Math.sin(tilt) - (z - 0.5) * Math.cos(tilt), scale = 1.25 / (4.4 + depth);
+    const depth = v * Math.sin(tilt) - (z - 0.5) * Math.cos(tilt), scale = 1.1 / (4.4 + depth);
     const unit = Math.min(canvas.width, canvas.height * 1.25);
     return [canvas.width / 2 + u * scale * unit,
             canvas.height / 2 - ((z - 0.5) * Math.sin(tilt) + v * Math.cos(tilt)) * scale * unit, depth];

@@ -114,9 +114,9 @@ class Landscape(Case):
         picture = self.folder / "page.png"
         screenshot(BROWSER, page, picture, self.folder, "--window-size=1000,3600")
         pixels = (255 * matplotlib.image.imread(picture)[..., :3]).round().astype(int)
-        # Orange surfaces are nowhere else on this page: the model's, shaded over the paper.
-        orange = (pixels[..., 0] > 220) & (pixels[..., 2] < 215) & (pixels[..., 0] - pixels[..., 2] > 40)
-        self.assertGreater(orange.sum(), 3000)
+        # The model's orange, thin over the paper: without the script some 50 points are like it.
+        orange = (pixels[..., 0] > 225) & (pixels[..., 0] - pixels[..., 2] > 25) & (pixels[..., 0] - pixels[..., 2] < 170)
+        self.assertGreater(orange.sum(), 250)
 
     def test_line_to_other_weights(self):
         model = OfPyTorch("mlp_ce")

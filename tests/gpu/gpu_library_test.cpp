@@ -5,6 +5,7 @@
 
 #include "hesspect/comm/make_communicator.h"
 #include "hesspect/core/gpu_support.h"
+#include "hesspect/tangent/launch_graph.h"
 
 namespace hesspect::gpu_library_test {
 namespace {

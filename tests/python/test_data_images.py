@@ -108,12 +108,15 @@ def test_refused(folder, tmp_path, capsys):
     (tmp_path / "empty" / "a").mkdir(parents=True)
     (tmp_path / "broken" / "a").mkdir(parents=True)
     (tmp_path / "broken" / "a" / "b.png").write_text("no")
+    (tmp_path / "deep" / "a").mkdir(parents=True)
+    image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "deep" / "a" / "b.png")
     (tmp_path / "pad.json").write_text(json.dumps({"do_resize": False, "do_pad": True}))
     (tmp_path / "other.json").write_text("[]")
     (tmp_path / "size.json").write_text(json.dumps({"do_resize": True, "size": {"longest_edge": 3}, "image_mean": [0], "image_std": [1]}))
     (tmp_path / "classes.txt").write_text("dog\ncat\n")
     for arguments, line in (([tmp_path / "none"], "none: no such folder"), ([tmp_path / "flat"], "flat: has no folders"), ([tmp_path / "empty"], "has no images (.jpg"),
                             ([tmp_path / "broken"], "b.png: not an image, or a broken one"), ([folder, "--preset", "raw"], "pixels, "),
+                            ([tmp_path / "deep"], "more than 8 bits each"),
                             ([folder, "--config", tmp_path / "pad.json"], "do_pad is on, which is not done here"), ([folder, "--config", tmp_path / "other.json"], "neither a preprocessor"),
                             ([folder, "--config", tmp_path / "size.json"], "a size of {'longest_edge': 3} is not known here"), ([folder, "--config", tmp_path / "no.json"], "no such file"),
                             ([folder, "--classes", tmp_path / "classes.txt"], "folder 'bird' is not one of the 2 classes"), ([folder, "--mode", "L"], "3 means and 3 deviations for 1 channel"),

@@ -147,6 +147,29 @@ def test_again_with_the_same_columns(table, tmp_path):
     assert read_schema(folder / "s.ini") == make_schema(json.loads((tmp_path / "d.columns.json").read_text())["schema"])
 
 
+def test_arrow_files(table, tmp_path):
+    """Streams, as Hugging Face's data sets are kept, and files: the rows of the same table in Parquet."""
+    from pyarrow import ipc
+
+    from hesspect.data.records import records
+
+    folder, frame = table
+    schema, arrow = {"columns": {"slot": {"kind": "categorical"}}}, pyarrow.Table.from_pandas(frame)
+    frame.to_parquet(tmp_path / "a.parquet")
+    expected = write_table(tmp_path / "p.h5", [tmp_path / "a.parquet"], schema).sha256
+    for name, writer in (("s.arrow", ipc.new_stream), ("f.feather", ipc.new_file)):
+        with writer(tmp_path / name, arrow.schema) as file:
+            file.write_table(arrow, max_chunksize=90)
+        assert write_table(tmp_path / "d.h5", [tmp_path / name], schema).sha256 == expected
+        found = list(records([tmp_path / name], ["tags", "slot"]))
+        assert [r["tags"] for _, r in found] == frame["tags"].tolist() and found[0][0].endswith(f"{name}, record 1")
+    (tmp_path / "no.arrow").write_text("no")
+    for bad, line in ((lambda: list(records([tmp_path / "no.arrow"], ["a"])), "not an Arrow file"), (lambda: list(records([tmp_path / "s.arrow"], ["a"])), "no column 'a'"),
+                      (lambda: write_table(tmp_path / "d.h5", [tmp_path / "no.arrow"], schema), "can't be read")):
+        with pytest.raises(DataError, match=line):
+            bad()
+
+
 def test_missing_and_classes(tmp_path):
     frame = pandas.DataFrame({"y": ["b", "a", None, "c", "b"], "n": [1.0, None, 3.0, 4.0, 5.0], "k": [7.0, 7.0, 3.0, None, 3.0]})
     frame.to_parquet(tmp_path / "t.parquet")

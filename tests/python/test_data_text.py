@@ -105,6 +105,17 @@ def test_padded(folders, tmp_path):
     assert np.array_equal(head["target"], data["target"][:7])
 
 
+def test_prompts(folders, tmp_path):
+    """Of a question and its answer the answer alone is a target."""
+    folder, own = folders["gpt"]
+    file = jsonl(tmp_path / "a.jsonl", [{"q": "the cat", "text": "sees a dog"}, {"q": "one of the red", "text": "likes a house"}, {"q": "a a a a a a a", "text": "cat"}])
+    data, attributes = arrays(write_text(tmp_path / "d.h5", folder, [file], Options(seq=7, padded=True, prompt="q")).path)
+    ids = [own(q)["input_ids"] for q in ("the cat sees a dog <eos>", "one of the red likes a house", "a a a a a a a")]
+    assert data["input_ids"].tolist() == [[*ids[0], 0], ids[1], ids[2]] and data["attention_mask"].sum(1).tolist() == [6, 7, 7]
+    assert data["target"].tolist() == [[-100] * 2 + ids[0][2:] + [-100], [-100] * 4 + ids[1][4:], [-100] * 7]
+    assert "1 of 3 texts that were tokenised had to be cut" in attributes["notes"] and "of 1 of them nothing but prompt is left" in attributes["notes"]
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_masked(folders, tmp_path, padded, monkeypatch):
     folder, own = folders["bert"]
@@ -146,7 +157,7 @@ def test_classification(folders, tmp_path):
     expected = own(texts, pairs, padding="max_length", truncation=True, max_length=20)
     for name in ("input_ids", "attention_mask", "token_type_ids"):
         assert np.array_equal(data[name], expected[name]), name
-    assert data["target"].tolist() == [i % 3 for i in range(30)] and attributes["loss"] == "cross_entropy"
+    assert data["target"].tolist() == [i % 3 for i in range(30)] and attributes["loss"] == "cross_entropy" and "token_type_ids among its inputs" in attributes["notes"]
     (tmp_path / "a.tsv").write_text("text\tlabel\n" + "".join(f"{t}\t{i % 3}\n" for i, t in enumerate(texts)))
     data, _ = arrays(write_text(tmp_path / "d.h5", folder, [tmp_path / "a.tsv"], Options(form="classification", seq=20)).path)
     assert data["target"].tolist() == [i % 3 for i in range(30)] and np.array_equal(data["input_ids"], own(texts, padding="max_length", max_length=20)["input_ids"])
@@ -218,11 +229,11 @@ def test_refused(folders, tmp_path, capsys):
             ([str(tmp_path / "none"), text], "none: no such folder"), ([str(tmp_path), text], "its tokenizer can't be read"),
             ([str(small), label, "--seq", "8", "--padded"], "the tokenizer gives id 3, but the model's vocabulary has 2"),
             ([t5, label, "--form", "seq2seq", "--seq", "8"], "record 1: no 'target'"),
-            ([gpt, text, "--seq", "1"], "--seq 1: at least 2 tokens"),
+            ([gpt, text, "--seq", "1"], "--seq 1: at least 2 tokens"), ([gpt, text, "--prompt", "text"], "--prompt belongs to causal-lm with --padded"),
             ([gpt, label, "--rows", "9", "--seq", "8", "--padded"], "there are 1 rows, fewer than the 9 asked for")):
         assert cli.main(["text", *arguments, "-o", str(tmp_path / "d.h5")]) == 4, arguments
         said = capsys.readouterr().err
-        assert line in said and said.count("\n") == 1 and said.startswith("hesspect data: "), (line, said)
+        assert line in said and said.count("\n") == 1 and said.startswith("hesspect: error: "), (line, said)
     assert cli.main(["text", gpt, text, "-o", "d.h5", "--first"]) == 2
     with pytest.raises(DataError, match="no form 'rhyme'"):
         write_text(tmp_path / "d.h5", gpt, [text], Options(form="rhyme"))
@@ -269,3 +280,35 @@ def test_the_program_reads_it(folders, tmp_path, capsys):
 
     dense = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, flat)).flip(0)[:3].numpy()
     assert np.allclose(hesspect.read(tmp_path / "r.h5").eigenvalues[:3], dense, rtol=1e-9)
+
+
+@pytest.mark.skipif(not os.environ.get("HESSPECT_BIN"), reason="HESSPECT_BIN does not say where the program is")
+@pytest.mark.parametrize("kind, form", [("bert", "masked-lm"), ("t5", "seq2seq")])
+def test_from_a_folder_to_its_own_loss(folders, tmp_path, kind, form):
+    """A checkpoint's folder exported, its texts as rows: the run's loss is what Hugging Face's model says of the same rows."""
+    import torch
+
+    import hesspect
+
+    torch.manual_seed(0)
+    folder, own = folders[kind]
+    made = {"bert": lambda: transformers.BertForMaskedLM(transformers.BertConfig(
+                vocab_size=len(own), hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=16)),
+            "t5": lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(
+                vocab_size=len(own), d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0, pad_token_id=0))}[kind]
+    model = made().eval()
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "folder")
+    own.save_pretrained(tmp_path / "folder")
+    file = jsonl(tmp_path / "a.jsonl", [{"text": s, "target": t} for s, t in zip(sentences(40), sentences(40, 1))])
+    hesspect.export_hf(tmp_path / "folder", tmp_path / "m.pt2", form, seq=10, target_seq=8)
+    options = Options(form=form, seq=10, target_seq=8 if kind == "t5" else 0, padded=True)
+    write_text(tmp_path / "d.h5", tmp_path / "folder", [file], options, rows=24)
+    data, attributes = arrays(tmp_path / "d.h5")
+    subprocess.run([os.environ["HESSPECT_BIN"], "eigs", "--model", "m.pt2", "--weights", "folder", "--data", "d.h5", "--loss", attributes["loss"], "--dtype", "float64",
+                    "--top", "1", "--rtol-eigs", "0.1", "--output", "r.h5"], cwd=tmp_path, check=True, capture_output=True)
+    rows = {k: torch.as_tensor(v) for k, v in data.items() if k in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        loss = float(model.double()(**rows, labels=torch.as_tensor(data["target"])).loss)
+    assert abs(hesspect.read(tmp_path / "r.h5").loss / loss - 1) < (1e-12 if kind == "bert" else 1e-6)  # T5's own loss is of float32 logits

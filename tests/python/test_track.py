@@ -43,7 +43,7 @@ def test_refused(two, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for tracker in track.TRACKERS:
         assert track.main([str(two[0]), "--to", tracker, str(tmp_path / "t")]) == 4
-        assert capsys.readouterr().err == f"hesspect track: --to {tracker} needs its library: pip install {tracker}\n"
+        assert capsys.readouterr().err == f"hesspect: error: --to {tracker} needs its library: pip install {tracker}\n"
 
 
 def test_tensorboard(two, tmp_path, capsys):

@@ -173,6 +173,7 @@ def test_names(tmp_path):
             write_data(tmp_path / "e.h5", batches, **options)
         assert line in str(error.value), error.value
     assert [p.name for p in tmp_path.iterdir()] == ["d.h5"]
+    assert isinstance(error.value, (hesspect.InputError, ValueError)) and error.value.code == 4 and error.value.line == str(error.value)
 
 
 def test_refused(tmp_path):
@@ -258,6 +259,20 @@ def test_sample(tmp_path):
                                 (data, {"rows": 0}, "at least 1 is needed"), (data, {"seed": 1}, "a seed without a number of rows")):
         with pytest.raises(DataError, match=line):
             write_data(tmp_path / "e.h5", rows, **options)
+
+
+def test_units(tmp_path):
+    """Rows that belong together are drawn together and stay in their order."""
+    data = {"x": np.arange(60), "target": np.arange(60) // 4}
+    whole = write_data(tmp_path / "a.h5", data, rows=20, seed=2, unit_rows=4)
+    with h5py.File(whole.path) as file:
+        rows = file["source_row"][()].reshape(-1, 4)
+        assert np.array_equal(rows, rows[:, :1] + np.arange(4)) and (rows[:, 0] % 4 == 0).all() and len(set(rows[:, 0])) == 5 and file.attrs["unit_rows"] == 4
+    for size in (1, 3, 7):
+        assert write_data(tmp_path / "b.h5", iter(pieces(data, size)), rows=20, seed=2, unit_rows=4).sha256 == whole.sha256
+    for arguments, line in (({"rows": 18, "seed": 2}, "18 rows are no whole number of units of 4"), ({"unit_rows": 0}, "unit_rows is 0"), ({"unit_rows": 7}, "60 rows, no whole number")):
+        with pytest.raises(DataError, match=line):
+            write_data(tmp_path / "e.h5", data, **{"unit_rows": 4, **arguments})
 
 
 def test_every_row_is_as_likely():

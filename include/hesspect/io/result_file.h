@@ -119,8 +119,8 @@ struct RunResult {
   std::vector<ProbeQuadrature> quadrature;
   std::optional<InputSharpness> inputs;
   std::optional<BlocksResult> blocks;
-  std::optional<FeaturesResult> features;
   std::optional<InitialDistance> initial;  // where --initial-weights was given
+  std::optional<FeaturesResult> features;
   ProcessInfo process;
   Diagnostics diagnostics;
   std::vector<std::string> warnings;

@@ -42,7 +42,7 @@ def _tell(written: DataFile, kind: str) -> None:
     for note in written.notes:
         print(f"note: {note}")
     with h5py.File(written.path, "r") as file:
-        loss = file.attrs.get("loss")
+        loss, weight = file.attrs.get("loss"), file.attrs.get("loss_weight")
         chosen = file.attrs["rows_chosen"]
     if kind == "check":
         print("all arrays are as they were written")
@@ -50,21 +50,21 @@ def _tell(written: DataFile, kind: str) -> None:
     if chosen == "first":
         print("note: the rows that come first; a sample of all says more of them")
     if loss:
-        print(f"for the run: hesspect analyze --model MODEL.pt2 --data {written.path} --loss {loss} --output RESULT.h5")
+        print(f"for the run: hesspect analyze --model MODEL.pt2 --data {written.path} --loss {loss}{f' --loss-weight {weight}' if weight else ''} --output RESULT.h5")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if getattr(args, "first", False) and args.rows is None:
-        print("hesspect data: --first without --rows", file=sys.stderr)
+        print("hesspect: error: --first without --rows", file=sys.stderr)
         return 2
     if getattr(args, "output", None) is not None and args.output.is_file() and not args.force:
-        print(f"hesspect data: {args.output} is there already; --force writes over it", file=sys.stderr)
+        print(f"hesspect: error: {args.output} is there already; --force writes over it", file=sys.stderr)
         return 2
     try:
         _tell(args.run(args), args.kind)
     except DataError as error:
-        print(f"hesspect data: {error}", file=sys.stderr)
+        print(f"hesspect: error: {error}", file=sys.stderr)
         return 4
     return 0
 

@@ -31,6 +31,8 @@ class Preprocessing:
 
     def __call__(self, image: Any) -> Array:
         """A PIL image as [channels, height, width] float32."""
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(f"pixels of mode {image.mode}, more than 8 bits each, which Pillow would cut off: write them with hesspect.write_data")
         image = image.convert(self.mode)
         if self.resize is not None:
             height, width = self._resized(image.height, image.width)

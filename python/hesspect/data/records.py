@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hesspect.data.sources import DataError
 
 Record = dict[str, Any]
 SPLITS = ("line", "paragraph", "file")
-KINDS = "txt, jsonl, csv, tsv (also .gz) and parquet"
+KINDS = "txt, jsonl, csv, tsv (also .gz), parquet and arrow"
 _ROWS = 1024
 
 
@@ -86,6 +87,39 @@ def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Record]:
             yield from batch.to_pylist()
 
 
+@contextmanager
+def arrow_batches(path: Path) -> Iterator[tuple[list[str], Iterator[Any]]]:
+    """Columns and record batches of an Arrow file, as `save_to_disk` of Hugging Face's data sets writes them (stream) or as Feather (file)."""
+    import pyarrow
+    import pyarrow.ipc
+
+    with pyarrow.memory_map(str(path)) as source:
+        try:
+            stream = pyarrow.ipc.open_stream(source)
+            yield stream.schema.names, iter(stream)
+            return
+        except pyarrow.ArrowInvalid:
+            source.seek(0)
+        file = pyarrow.ipc.open_file(source)
+        yield file.schema.names, (file.get_batch(i) for i in range(file.num_record_batches))
+
+
+def _arrow(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    try:
+        import pyarrow
+    except ImportError:
+        raise DataError(f"{path}: Arrow files need pyarrow: pip install pyarrow") from None
+    try:
+        with arrow_batches(path) as (names, batches):
+            for column in columns:
+                if column not in names:
+                    raise DataError(f"{path}: no column {column!r}; it has {', '.join(names)}")
+            for batch in batches:
+                yield from batch.select(list(columns)).to_pylist()
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{path}: not an Arrow file, or a broken one ({str(error).splitlines()[0]})") from None
+
+
 def records(paths: Sequence[Path], columns: Sequence[str], split: str = "line") -> Iterator[tuple[str, Record]]:
     """Each record, with where it stands; a text file's documents are under the first of the columns.
 
@@ -108,6 +142,8 @@ def records(paths: Sequence[Path], columns: Sequence[str], split: str = "line") 
                 found = _separated(path, "\t" if kind == "tsv" else ",")
             elif kind in ("parquet", "pq", "brotli"):
                 found = _parquet(path, columns)
+            elif kind in ("arrow", "feather"):
+                found = _arrow(path, columns)
             else:
                 raise DataError(f"{path}: not known by its name; there are {KINDS}")
             for number, record in enumerate(found, 1):

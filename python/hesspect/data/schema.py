@@ -233,6 +233,8 @@ def make_schema(given: dict[str, Any], where: str = "the schema") -> Schema:
         target = _column(f"{where}, target", name, keys, True)
     schema = Schema(columns, target, tuple(map(str, missing)), {"\\t": "\t", "tab": "\t"}.get(str(delimiter), str(delimiter)))
     _check_inputs(schema, where)
+    if sum(c.kind == "weight" for c in columns) > 1:
+        raise DataError(f"{where}: more than one column is a weight")
     return schema
 
 

@@ -12,6 +12,8 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
+from hesspect.errors import InputError
+
 #: names of a batch's target, the first that is there, where the caller names none
 TARGET_NAMES = ("target", "targets", "labels", "label", "y")
 TARGET = "target"
@@ -22,10 +24,8 @@ Array = np.ndarray[Any, Any]
 Batch = dict[str, Array]
 
 
-class DataError(ValueError):
+class DataError(InputError, ValueError):
     """The data can't be written, or read. The message is one line for the user."""
-
-    exit_code = 4
 
 
 class Source(Protocol):

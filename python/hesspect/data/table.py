@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hesspect.data.columns import Encoder, MultiHot, make_encoder, numbers_of
-from hesspect.data.records import kind_of
+from hesspect.data.records import arrow_batches, kind_of
 from hesspect.data.schema import Column, Schema, make_schema, read_schema
 from hesspect.data.sources import Array, Batch, DataError, Lazy
 from hesspect.data.writer import DataFile, atomic, write_data
@@ -67,13 +67,20 @@ def blocks(paths: Sequence[Path], schema: Schema) -> Iterator[dict[str, Any]]:
                     _require(path, names, file.schema_arrow.names)
                     for batch in file.iter_batches(batch_size=_ROWS, columns=names):
                         yield {name: batch.column(batch.schema.get_field_index(name)) for name in names}
+            elif kind in ("arrow", "feather"):
+                with arrow_batches(path) as (known, batches):
+                    _require(path, names, known)
+                    for batch in batches:
+                        for begin in range(0, batch.num_rows, _ROWS):
+                            part = batch.slice(begin, _ROWS)
+                            yield {name: part.column(part.schema.get_field_index(name)) for name in names}
             elif kind in ("csv", "tsv"):
                 for batch in _csv(arrow, path, schema, names):
                     for begin in range(0, batch.num_rows, _ROWS):
                         part = batch.slice(begin, _ROWS)
                         yield {name: part.column(part.schema.get_field_index(name)) for name in names}
             else:
-                raise DataError(f"{path}: not known by its name; there are parquet, csv and tsv (also .gz)")
+                raise DataError(f"{path}: not known by its name; there are parquet, arrow, csv and tsv (also .gz)")
         except (arrow.ArrowInvalid, arrow.ArrowKeyError, OSError) as error:
             raise DataError(f"{path}: can't be read: {_one_line(error)}") from None
 
@@ -207,10 +214,12 @@ def write_table(path: str | os.PathLike[str], files: Sequence[str | os.PathLike[
     table.fit()
     beside = path.with_suffix(".columns.json")
     target = table.schema.target
+    hints = {"loss": LOSSES[target.kind]} if target else {}
+    hints.update(("loss_weight", c.input) for c in table.schema.columns if c.kind == "weight")
     text = json.dumps(table.as_json(), indent=1, ensure_ascii=False)
     written = write_data(path, table.batches(paths), targets="target" if target else False, rows=rows, seed=None if first or rows is None else seed, source=[str(p) for p in paths],
                          compression=compression, notes=table.notes, warn=False,
-                         attributes={"columns": beside.name, "schema": json.dumps(table.schema.as_json()), **({"loss": LOSSES[target.kind]} if target else {})})
+                         attributes={"columns": beside.name, "schema": json.dumps(table.schema.as_json()), **hints})
     with atomic(beside) as part:
         part.write_text(text + "\n", encoding="utf-8")
     return written
@@ -218,7 +227,7 @@ def write_table(path: str | os.PathLike[str], files: Sequence[str | os.PathLike[
 
 def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser("table", help="tables, for recommenders", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="parquet, csv or tsv (also .gz)")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="parquet, arrow, csv or tsv (also .gz)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--schema", type=Path, metavar="SCHEMA", help="JSON or ini: what the columns are")
     what.add_argument("--columns", type=Path, metavar="DATA.columns.json", help="vocabularies and constants of an earlier call, as the model was trained with")

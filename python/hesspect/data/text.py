@@ -38,6 +38,7 @@ class Options:
     padded: bool = False
     text: str = "text"
     pair: str | None = None
+    prompt: str | None = None
     label: str = "label"
     target: str = "target"
     target_seq: int = 0
@@ -134,12 +135,13 @@ class Counts:
     """What was left out or cut."""
 
     def __init__(self) -> None:
-        self.blank = self.tokenised = self.cut = self.tokens_left = 0
+        self.blank = self.tokenised = self.cut = self.without = self.tokens_left = 0
 
     def notes(self) -> list[str]:
         return [text for count, text in (
             (self.blank, f"{self.blank:,} texts that are missing or blank were left out"),
             (self.cut, f"{self.cut:,} of {self.tokenised:,} texts that were tokenised had to be cut"),
+            (self.without, f"of {self.without:,} of them nothing but prompt is left, which adds nothing to the loss"),
             (self.tokens_left, f"the last {self.tokens_left:,} tokens fill no row and were left out")) if count]
 
 
@@ -247,7 +249,7 @@ class _Padded:
         self._make = {"causal-lm": self._model, "masked-lm": self._model, "seq2seq": self._translation, "classification": self._classes,
                       "token-classification": self._words}[options.form]
         self._label_ids = _label_ids(tokens.config)
-        self.columns = {"causal-lm": [options.text], "masked-lm": [options.text], "seq2seq": [options.text, options.target],
+        self.columns = {"causal-lm": [options.text, *([options.prompt] if options.prompt else [])], "masked-lm": [options.text], "seq2seq": [options.text, options.target],
                         "classification": [options.text, *([options.pair] if options.pair else []), options.label],
                         "token-classification": [options.text, options.label]}[options.form]
 
@@ -282,14 +284,32 @@ class _Padded:
     def _model(self, piece: list[tuple[str, Record]], numbers: list[int]) -> Batch:
         options, own = self._options, self._tokens.own
         end = own.eos_token_id if options.eos and options.form == "causal-lm" else None
-        encoded = self._encode([record[options.text] for _, record in piece], options.seq)
+        texts = [record[options.text] for _, record in piece]
+        rows: list[list[int]]
+        if options.prompt:
+            prompts, rows = self._prompted([record[options.prompt] for _, record in piece], texts)
+        else:
+            prompts, rows = [0] * len(piece), self._encode(texts, options.seq)["input_ids"]
         if end is not None:
-            for ids in encoded["input_ids"]:
-                if len(ids) < options.seq and ids[-1:] != [end]:
-                    ids.append(end)
-        ids, mask, _ = self._arrays(encoded, options.seq)
+            for row in rows:
+                if len(row) < options.seq and row[-1:] != [end]:
+                    row.append(end)
+        ids, mask, _ = self._arrays({"input_ids": rows}, options.seq)
         types = np.zeros_like(ids) if "token_type_ids" in own.model_input_names else None
-        return _language_model(self._tokens, options, ids, mask.astype(bool), numbers, types)
+        batch = _language_model(self._tokens, options, ids, mask.astype(bool), numbers, types)
+        batch["target"][np.arange(options.seq) < np.array(prompts)[:, None]] = IGNORED
+        return batch
+
+    def _prompted(self, prompts: list[str], texts: list[str]) -> tuple[list[int], list[list[int]]]:
+        """Of each row the length of its prompt, and its ids: the prompt's with the tokens that go before a text, and the text's."""
+        before = self._tokens.before
+        own, seq = self._tokens.own, self._options.seq
+        heads = [[*before, *ids] for ids in own(prompts, add_special_tokens=False, verbose=False)["input_ids"]]
+        rows = [[*head, *ids] for head, ids in zip(heads, own(texts, add_special_tokens=False, verbose=False)["input_ids"], strict=True)]
+        self._counts.tokenised += len(rows)
+        self._counts.cut += sum(len(row) > seq for row in rows)
+        self._counts.without += sum(len(head) >= seq for head in heads)
+        return [len(head) for head in heads], [row[:seq] for row in rows]
 
     def _translation(self, piece: list[tuple[str, Record]], _: list[int]) -> Batch:
         options, own = self._options, self._tokens.own
@@ -380,6 +400,10 @@ def write_text(path: str | os.PathLike[str], folder: str | os.PathLike[str], fil
         raise DataError(f"no form {options.form!r}; there are {', '.join(FORMS)}")
     if options.seq < 2:
         raise DataError(f"--seq {options.seq}: at least 2 tokens are needed")
+    if options.prompt and (options.form != "causal-lm" or not options.padded):
+        raise DataError("--prompt belongs to causal-lm with --padded")
+    if options.pair and options.form != "classification":
+        raise DataError("--pair belongs to classification")
     if not 0 < options.mask_share <= 1:
         raise DataError(f"--mask-share {options.mask_share:g} is not above 0 and at most 1")
     tokens, counts = Tokens(Path(folder)), Counts()
@@ -393,6 +417,8 @@ def write_text(path: str | os.PathLike[str], folder: str | os.PathLike[str], fil
         found = counts.notes()
         if packed:
             found.append("rows are packed: attention goes over the ends of texts")
+        if options.pair and "token_type_ids" in tokens.own.model_input_names:
+            found.append("the second texts have tokens of type 1: export the model with token_type_ids among its inputs")
         return [*(tokens.notes if not packed else []), *found]
 
     return write_data(path, batches, targets="target", rows=rows, seed=None if first or rows is None else options.seed, source=[str(p) for p in paths], compression=compression,
@@ -409,6 +435,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--padded", action="store_true", help="one row a text, padded or cut, for causal-lm and masked-lm; default: packed, no padding")
     parser.add_argument("--text", default="text", metavar="COLUMN", help="the text (default: text); of token-classification a list of words")
     parser.add_argument("--pair", metavar="COLUMN", help="a second text of classification")
+    parser.add_argument("--prompt", metavar="COLUMN", help="what stands before the text, for causal-lm with --padded: no target")
     parser.add_argument("--label", default="label", metavar="COLUMN", help="the class, a name or number; of token-classification a list (default: label)")
     parser.add_argument("--target", default="target", metavar="COLUMN", help="the text that seq2seq is to write (default: target)")
     parser.add_argument("--target-seq", type=int, default=0, metavar="N", help="its tokens (default: --seq)")

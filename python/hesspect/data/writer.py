@@ -79,8 +79,13 @@ class DataFile:
 # ---------------------------------------------------------------- which rows
 
 
-def row_keys(seed: int, first: int, count: int) -> Array:
-    """A random number for each of the rows first, first + 1, ..., made of the seed and its number alone (SplitMix64)."""
+def row_keys(seed: int, first: int, count: int, unit_rows: int = 1) -> Array:
+    """A random number for each of the rows first, first + 1, ..., made of the seed and its number alone (SplitMix64); rows of one unit have
+    the same, so that they are drawn together."""
+    if unit_rows > 1:
+        units = np.arange(first, first + count) // unit_rows
+        keys: Array = row_keys(seed, int(units[0]), int(units[-1] - units[0]) + 1)[units - units[0]]
+        return keys
     with np.errstate(over="ignore"):
         start = _mix(np.array([seed % 2**64], np.uint64))
         return _mix(start + np.arange(first + 1, first + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
@@ -94,8 +99,8 @@ def _mix(z: Array) -> Array:
     return z
 
 
-def sample_rows(n: int, rows: int, seed: int) -> Array:
-    """The numbers of `rows` of n rows, in the order that `write_data` writes them.
+def sample_rows(n: int, rows: int, seed: int, unit_rows: int = 1) -> Array:
+    """The numbers of `rows` of n rows, in the order that `write_data` writes them; whole units of `unit_rows` each.
 
     :raises DataError: there are fewer
     """
@@ -104,7 +109,7 @@ def sample_rows(n: int, rows: int, seed: int) -> Array:
     best_keys: Array = np.empty(0, np.uint64)
     best: Array = np.empty(0, np.int64)
     for first in range(0, n, 1 << 20):  # keys of 10^9 rows at once would be 8 GB
-        keys = row_keys(seed, first, min(1 << 20, n - first))
+        keys = row_keys(seed, first, min(1 << 20, n - first), unit_rows)
         near = np.flatnonzero(keys <= best_keys[-1]) if len(best_keys) == rows else np.arange(len(keys))
         best_keys, best = np.concatenate([best_keys, keys[near]]), np.concatenate([best, first + near])
         order = np.argsort(best_keys, kind="stable")[:rows]
@@ -115,14 +120,14 @@ def sample_rows(n: int, rows: int, seed: int) -> Array:
 class _Reservoir:
     """The rows with the smallest keys so far, each in a slot that it keeps."""
 
-    def __init__(self, rows: int, seed: int) -> None:
-        self._rows, self._seed = rows, seed
+    def __init__(self, rows: int, seed: int, unit_rows: int) -> None:
+        self._rows, self._seed, self._unit_rows = rows, seed, unit_rows
         self._worst: list[tuple[int, int, int]] = []  # -key, -row, slot: the largest key first
         self.seen = 0
 
     def offer(self, count: int) -> tuple[list[int], list[int]]:
         """Which of the next `count` rows enter, and their slots; of two that share a slot the later one stays."""
-        keys = row_keys(self._seed, self.seen, count)
+        keys = row_keys(self._seed, self.seen, count, self._unit_rows)
         limit = -self._worst[0][0] if len(self._worst) == self._rows else 2**64
         taken: dict[int, int] = {}
         for i in np.flatnonzero(keys <= np.uint64(min(limit, 2**64 - 1))):
@@ -444,18 +449,18 @@ def _write_all(columns: _Columns, source: Any, checks: _Checks, rows: int | None
     return seen
 
 
-def _write_numbers(columns: _Columns, source: Any, checks: _Checks, rows: int, seed: int) -> int:
+def _write_numbers(columns: _Columns, source: Any, checks: _Checks, rows: int, seed: int, unit_rows: int) -> int:
     """A sample of a source that gives rows by number."""
-    order = sample_rows(len(source), rows, seed)
+    order = sample_rows(len(source), rows, seed, unit_rows)
     step = _step(_row_bytes(checks(source.take(order[:1]))))
     for numbers in (order[i:i + step] for i in range(0, rows, step)):
         columns.append({**_in_order(numbers, lambda n: checks(source.take(n))), SOURCE_ROW: numbers})
     return len(source)
 
 
-def _write_reservoir(columns: _Columns, source: Any, checks: _Checks, rows: int, seed: int, folder: Path) -> int:
+def _write_reservoir(columns: _Columns, source: Any, checks: _Checks, rows: int, seed: int, unit_rows: int, folder: Path) -> int:
     """A sample of a source that gives its rows once: they wait in slots of a file, not in memory."""
-    reservoir = _Reservoir(rows, seed)
+    reservoir = _Reservoir(rows, seed, unit_rows)
     slots: dict[str, Array] = {}
     with contextlib.ExitStack() as files:
         for raw in source.batches():
@@ -487,6 +492,7 @@ def _write_reservoir(columns: _Columns, source: Any, checks: _Checks, rows: int,
 
 def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[str] | Mapping[str, Any] | None = None,
                targets: str | int | bool | None = None, rows: int | None = None, seed: int | None = None,
+               unit_rows: int = 1,
                dtypes: Mapping[str, Any] | None = None, batch_dims: Mapping[str, int] | None = None,
                source: str | Sequence[str] = (), attributes: Mapping[str, Any] | None = None,
                compression: str | None = None, notes: Callable[[], Sequence[str]] | None = None, warn: bool = True) -> DataFile:
@@ -501,6 +507,7 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
         and y that a dictionary has and that is no input; False: there is none, as for `--loss output`
     :param rows: how many rows; all, if not given. Without `seed` the first ones
     :param seed: draws them at random instead, in random order, and adds an array `source_row` with their numbers
+    :param unit_rows: so many rows belong together, as in `--unit-rows`: a sample has whole units
     :param dtypes: what an array is written as, by its name in the file; a float that is no integer is refused where one is wanted
     :param batch_dims: the dimension of an array, in batches and in the file, that its rows lie along, where it is not the first
     :param source: where the rows are from, for the file's attributes
@@ -520,6 +527,8 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
         raise DataError(f"{path}: is what the rows are read from")
     if rows is not None and rows < 1:
         raise DataError(f"rows is {rows}: at least 1 is needed")
+    if unit_rows < 1 or (rows or 0) % unit_rows:
+        raise DataError(f"{rows:,} rows are no whole number of units of {unit_rows:,}" if rows and unit_rows > 0 else f"unit_rows is {unit_rows}: at least 1 is needed")
     if seed is not None and rows is None:
         raise DataError("a seed without a number of rows: give rows too")
     # arrays whose rows lie elsewhere are one batch: they can't be cut without knowing the names
@@ -533,13 +542,15 @@ def write_data(path: str | os.PathLike[str], batches: Any, *, inputs: Sequence[s
                 if rows is None or seed is None:
                     seen = _write_all(columns, opened, checks, rows)
                 elif by_number and not batch_dims:
-                    seen = _write_numbers(columns, opened, checks, rows, seed)
+                    seen = _write_numbers(columns, opened, checks, rows, seed, unit_rows)
                 else:
-                    seen = _write_reservoir(columns, opened, checks, rows, seed, path.parent)
+                    seen = _write_reservoir(columns, opened, checks, rows, seed, unit_rows, path.parent)
+                if (rows is None or seed is not None) and seen % unit_rows:
+                    raise DataError(f"there are {seen:,} rows, no whole number of units of {unit_rows:,}")
                 arrays = columns.finish()
                 said = [*notes_on(batches), *checks.notes(), *(notes() if notes is not None else ())]
                 written = DataFile(path, arrays[0].shape[(batch_dims or {}).get(arrays[0].name, 0)], seen, arrays, _digest(arrays), tuple(said))
-                _describe(file, written, seed, sources, attributes, by_number)
+                _describe(file, written, seed, sources, {**({"unit_rows": unit_rows} if unit_rows > 1 else {}), **(attributes or {})}, by_number)
     except OSError as error:
         raise DataError(f"{path}: can't be written: {error.strerror or error}") from error
     if warn:
@@ -553,7 +564,7 @@ def _short(text: str) -> str:
     return text if len(text.encode()) < 60_000 else f"{text[:15_000]} ... ({len(text):,} characters)"
 
 
-def _describe(file: h5py.File, written: DataFile, seed: int | None, sources: Sequence[str], attributes: Mapping[str, Any] | None, known: bool) -> None:
+def _describe(file: h5py.File, written: DataFile, seed: int | None, sources: Sequence[str], attributes: Mapping[str, Any], known: bool) -> None:
     versions = _versions()
     file.attrs["written_by"] = f"hesspect.write_data {versions['hesspect']}"
     file.attrs["format"] = _FORMAT
@@ -571,7 +582,7 @@ def _describe(file: h5py.File, written: DataFile, seed: int | None, sources: Seq
         file.attrs["source"] = _short("\n".join(map(str, sources)))
     if written.notes:
         file.attrs["notes"] = _short("\n".join(written.notes))
-    for name, value in (attributes or {}).items():
+    for name, value in attributes.items():
         file.attrs[name] = _short(value) if isinstance(value, str) else value if isinstance(value, (int, float, bool)) else _short(json.dumps(value))
 
 

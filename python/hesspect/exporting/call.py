@@ -183,4 +183,4 @@ def input_names(program: torch.export.ExportedProgram, inputs: Inputs) -> dict[s
     leaves = ordered.leaves()
     if len(leaves) != len(names):
         raise InputError(f"the program takes {len(names)} inputs where the example has {len(leaves)}")
-    return {path: name for (path, value), name in zip(leaves, names) if isinstance(value, torch.Tensor)}
+    return {path: name for (path, value), name in zip(leaves, names, strict=True) if isinstance(value, torch.Tensor)}

@@ -67,7 +67,10 @@ def _choose(indexes: list[Path], files: list[Path], usual: str) -> list[Path]:
 def weight_files(folder: Path) -> list[Path]:
     """The files that the program reads where it is given the folder; [] where there are none, or several sets."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(("training_args", "optimizer", "scheduler")))
-    with_end = lambda *ends: [path for path in files if path.name.endswith(ends)]
+
+    def with_end(*ends: str) -> list[Path]:
+        return [path for path in files if path.name.endswith(ends)]
+
     safetensors, indexes = with_end(".safetensors"), with_end(".safetensors.index.json")
     if safetensors or indexes:
         return _choose(indexes, safetensors, "model.safetensors")

@@ -27,7 +27,7 @@ class LoraLayer(nn.Module):
         self.base_layer = base_layer
         for parameter in base_layer.parameters():
             parameter.requires_grad_(train_base)
-        weight: torch.Tensor = base_layer.weight  # type: ignore[assignment]
+        weight: torch.Tensor = base_layer.weight
         self.scale, self.is_embedding = scale, isinstance(base_layer, nn.Embedding)
         rows, columns = (weight.shape[1], weight.shape[0]) if isinstance(base_layer, nn.Embedding) or _is_conv1d(base_layer) else weight.shape
         if self.is_embedding:
@@ -74,12 +74,17 @@ def read_adapter(folder: Path) -> dict[str, Any]:
     return config
 
 
+def _within(name: str, wanted: str | list[str]) -> bool:
+    """A pattern of the whole name, or a list of its endings."""
+    if isinstance(wanted, str):
+        return re.fullmatch(wanted, name) is not None
+    return any(name == one or name.endswith(f".{one}") for one in wanted)
+
+
 def _is_target(name: str, config: dict[str, Any]) -> bool:
-    """As PEFT decides: a pattern of the whole name, or a list of its endings; of the layers that are listed."""
+    """As PEFT decides: by the name, and of the layers that are listed."""
     targets, excluded = config.get("target_modules"), config.get("exclude_modules") or []
-    within = lambda wanted: (re.fullmatch(wanted, name) is not None if isinstance(wanted, str)
-                             else any(name == one or name.endswith(f".{one}") for one in wanted))
-    if not targets or (excluded and within(excluded)) or not within(targets):
+    if not targets or (excluded and _within(name, excluded)) or not _within(name, targets):
         return False
     layers = config.get("layers_to_transform")
     if layers is None:

@@ -33,6 +33,7 @@ class Exported:
     warnings: tuple[str, ...]  #: what a run will not like
     parameters: int  #: trainable numbers, tied ones once
     forward: Callable[..., Any] = dataclasses.field(repr=False, compare=False)  #: the model's, whose arguments name the inputs
+    digest: str = dataclasses.field(default="", repr=False)  #: SHA-256 of graph and weights; "" where there are none
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.parameters:,} parameters",
@@ -93,7 +94,7 @@ def export(model: nn.Module, example: Any, path: str | os.PathLike[str], *, outp
     path = Path(path)
     program.save(made, path)
     exported = Exported(path, input_names(made, inputs), choose.paths[0] if choose.paths else "", _shape(chosen, rows),
-                        tuple(losses.fitting(model, chosen)), tuple(notes), tuple(warnings), parameters_of(model), model.forward)
+                        tuple(losses.fitting(model, chosen)), tuple(notes), tuple(warnings), parameters_of(model), model.forward, program.digest(made))
     tell(exported)
     return exported
 

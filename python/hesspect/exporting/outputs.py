@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from hesspect.text import did_you_mean
 from hesspect.errors import UsageError
+from hesspect.text import did_you_mean
 
 Choice = str | int | Callable[[Any], torch.Tensor] | Sequence[str | int] | None
 _USUAL = ("logits", "out", "prediction_logits", "last_hidden_state")  #: in this order
@@ -81,7 +81,7 @@ class Chooser:
             self._function = choice
         else:
             self.paths = [str(one) for one in choice]
-        for path, value in zip(self.paths or ["output(...)"], self.all(example)):
+        for path, value in zip(self.paths or ["output(...)"], self.all(example), strict=True):
             if not isinstance(value, torch.Tensor):
                 raise UsageError(f"output {path!r} is no tensor but {type(value).__name__}; the model has {_listed(example)}")
 

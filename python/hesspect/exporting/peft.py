@@ -15,9 +15,10 @@ from hesspect.errors import InputError, UsageError
 from hesspect.exporting import folder as folders
 from hesspect.exporting import program
 from hesspect.exporting.call import Inputs
-from hesspect.exporting.huggingface import TASKS, constructor, example, export_skeleton, likely_loss, read_config
+from hesspect.exporting.huggingface import TASKS, constructor, example, likely_loss, read_config
 from hesspect.exporting.lora import add_adapter, read_adapter
 from hesspect.exporting.model_export import Exported
+from hesspect.exporting.skeleton_export import export_skeleton
 from hesspect.text import did_you_mean
 
 _BEFORE = "base_model.model."  #: every name in a PEFT model

@@ -6,6 +6,7 @@ a state dict of the model fits the program as it is.
 
 import contextlib
 import functools
+import hashlib
 import os
 import tempfile
 import warnings
@@ -130,6 +131,17 @@ def merge(program: torch.export.ExportedProgram, names: list[str]) -> str | None
     if len(used) > 1:
         program.graph_module.recompile()
     return at[used[0].name] if used else None
+
+
+def digest(program: torch.export.ExportedProgram) -> str:
+    """SHA-256 of the graph and of all weights: the same for the same model, unlike that of the file, which has times in it."""
+    made = hashlib.sha256(str(program.graph_module.code).encode())
+    tables: dict[str, Any] = {**program.state_dict, **program.constants}
+    for name, value in sorted(tables.items()):
+        made.update(f"{name} {getattr(value, 'shape', '')} {getattr(value, 'dtype', '')} {getattr(value, 'requires_grad', '')}".encode())
+        if isinstance(value, torch.Tensor) and not value.is_meta and value.numel():
+            made.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def save(program: torch.export.ExportedProgram, path: Path) -> None:

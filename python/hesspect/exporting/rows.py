@@ -55,7 +55,7 @@ def _first_mixing(model: nn.Module, call: Call, together: Inputs, copies: Inputs
     with _watched(model, by_itself):
         call(copies)
     modules = dict(model.named_modules())
-    for (name, many), (_, one) in zip(with_others, by_itself):
+    for (name, many), (_, one) in zip(with_others, by_itself, strict=False):  # a model may take another way
         if many.dim() and one.dim() and many.shape[0] == count and one.shape[0] == count + 1 and _differ(one[0], many[0]):
             kind = type(modules[name]).__name__
             norm = isinstance(modules[name], nn.modules.batchnorm._BatchNorm)

@@ -65,11 +65,11 @@ def _parameters_on_meta() -> Iterator[None]:
             torch.utils.swap_tensors(param, nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad))
         usual(module, name, param)
 
-    nn.Module.register_parameter = register  # type: ignore[method-assign]
+    nn.Module.register_parameter = register
     try:
         yield
     finally:
-        nn.Module.register_parameter = usual  # type: ignore[method-assign]
+        nn.Module.register_parameter = usual
 
 
 def build(make: Callable[[], nn.Module], mode: FakeTensorMode) -> nn.Module:

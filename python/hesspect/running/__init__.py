@@ -1,0 +1,5 @@
+"""Running the program from Python: `spectrum` from a model and a loader, `analyze` from files."""
+
+from hesspect.running.calls import analyze, spectrum
+
+__all__ = ["analyze", "spectrum"]

@@ -1,0 +1,103 @@
+"""Where the compiled program and mpirun are, and what options the program has."""
+
+import dataclasses
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from hesspect.errors import ProgramNotFound
+
+_OURS = ("HESSPECT_BIN",)  #: of the environment's HESSPECT_*, for this package and not for the program
+
+
+def environment() -> dict[str, str]:
+    """The environment as the program takes it, where each HESSPECT_* is one of its options."""
+    return {name: value for name, value in os.environ.items() if name not in _OURS}
+
+
+def _places() -> list[Path]:
+    """Beside the package: in it, in its environment, and in the build tree of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    return [package / "bin" / "hesspect", Path(sys.prefix) / "bin" / "hesspect", package.parent.parent / "build" / "release" / "bin" / "hesspect"]
+
+
+def _is_program(path: Path) -> bool:
+    """Whether it is the compiled program, not a script of the same name."""
+    if not (path.is_file() and os.access(path, os.X_OK)):
+        return False
+    with open(path, "rb") as file:
+        return file.read(2) != b"#!"
+
+
+def find() -> Path:
+    """HESSPECT_BIN, else beside the package, else on the PATH.
+
+    :raises ProgramNotFound: it is nowhere
+    """
+    named = os.environ.get("HESSPECT_BIN")
+    if named:
+        if not _is_program(Path(named)):
+            raise ProgramNotFound(f"HESSPECT_BIN is {named!r}, which is no program")
+        return Path(named)
+    on_path = shutil.which("hesspect")
+    for path in [*_places(), *([Path(on_path)] if on_path else [])]:
+        if _is_program(path):
+            return path
+    raise ProgramNotFound("the compiled program hesspect is neither beside this package nor on the PATH: build it (launch/setup), or name it by "
+                          "the variable HESSPECT_BIN")
+
+
+def mpirun(ranks: int) -> tuple[list[str], dict[str, str]]:
+    """The launcher with the flags that the program wants, and what its environment needs.
+
+    :raises ProgramNotFound: no mpirun
+    """
+    path = shutil.which("mpirun")
+    if path is None:
+        raise ProgramNotFound(f"{ranks} ranks need mpirun, which is not on the PATH; ranks=1 runs without it")
+    env = environment()
+    flags = []
+    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
+    if "Open MPI" in said or "OpenRTE" in said:
+        flags = ["--oversubscribe", "--bind-to", "none", "--quiet", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
+        # Containers often forbid cross-memory attach; a host that is gone is noticed after seconds, not minutes.
+        for name, value in (("btl_vader_single_copy_mechanism", "none"), ("oob_tcp_keepalive_time", "5"), ("oob_tcp_keepalive_intvl", "3"),
+                            ("oob_tcp_keepalive_probes", "3"), ("odls_base_sigkill_timeout", "0")):
+            env.setdefault(f"OMPI_MCA_{name}", value)
+    return [path, *flags, "-n", str(ranks)], env
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One of the program's options, as its help says it."""
+
+    name: str  #: as "micro-batch"
+    takes: str  #: "" for a switch
+    repeatable: bool
+
+
+@functools.lru_cache(maxsize=8)
+def _help(path: str, command: str, changed_at: int) -> dict[str, Option]:
+    del changed_at
+    done = subprocess.run([path, command, "--help"], capture_output=True, text=True, env=environment())
+    if done.returncode != 0:
+        line = next((line for line in done.stderr.splitlines() if line), f"exit code {done.returncode}")
+        raise ProgramNotFound(f"{path} {command} --help does not run: {line.removeprefix('hesspect: error: ')}")
+    found: dict[str, Option] = {}
+    entries = re.split(r"\n(?=  (?:-\w, )?--)", done.stdout)
+    for entry in entries[1:]:
+        head = re.match(r"  (?:-\w, )?--([a-z0-9-]+)((?: [^\s,]+)?)(?:  |,|\n|$)", entry)
+        if head:
+            text = entry.split("\n\n")[0]
+            found[head[1]] = Option(head[1], head[2].strip(), "(repeatable" in " ".join(text.split()))
+    return found
+
+
+def options_of(command: str) -> dict[str, Option]:
+    """What a command takes, by name."""
+    path = find()
+    return _help(str(path), command, path.stat().st_mtime_ns)
