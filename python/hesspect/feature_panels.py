@@ -34,10 +34,12 @@ def _marks(axes: Any, result: Result, x: Any, y: Any, low: Any, high: Any, theme
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.grid(True, which="major", color=theme.soft, alpha=0.18, linewidth=0.7)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
-    names = _features(result)
-    for i in np.flatnonzero(shown)[:_NAMED] if shown.sum() <= 3 * _NAMED else ():
+    axes.legend(loc="best", frameon=False, fontsize=9)
+    names, own = _features(result), shown & ~nested
+    for i in np.flatnonzero(own if own.any() else shown)[:_NAMED] if shown.sum() <= 3 * _NAMED else ():
         axes.annotate(names[i], (x[i], y[i]), xytext=(4, 3), textcoords="offset points", fontsize=7, color=theme.soft, parse_math=False)
+    if lost := int((~shown).sum()):
+        axes.text(0.01, 0.99, f"{lost} not known, or not above zero: not drawn", transform=axes.transAxes, va="top", fontsize=8, color=theme.soft)
     return True
 
 
@@ -61,6 +63,6 @@ def change_over_largest(axes: Any, result: Result, theme: Theme) -> None:
         predicted = result.feature_change_predicted[:, 0]
         shown = (predicted > 0) & (result.feature_largest > 0)
         axes.plot(result.feature_largest[shown], predicted[shown], "x", markersize=4, color=theme.soft, label="quadratic model", zorder=1)
-        axes.legend(loc="lower right", frameon=False, fontsize=9)
+        axes.legend(loc="best", frameon=False, fontsize=9)
     axes.set_xlabel("λ₁ of the feature's block  [loss / parameter²]")
     axes.set_ylabel(f"change of the loss at ρ = {result.feature_rho[0]:g}  [loss]")
