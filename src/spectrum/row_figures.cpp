@@ -14,7 +14,7 @@ namespace {
 
 using Binomial = boost::math::binomial_distribution<>;
 
-double sum_of(std::span<const double> values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+double total_of(std::span<const double> values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
 struct Ratio {
   double value = Interval::kUnknown, error = Interval::kUnknown;
@@ -24,9 +24,9 @@ struct Ratio {
 /// By linearisation: the ratio's error is that of the mean of sums − ratio · counts. Rows without terms say nothing.
 Ratio ratio_of(std::span<const double> sums, std::span<const double> counts) {
   Ratio ratio;
-  const double count = sum_of(counts);
+  const double count = total_of(counts);
   if (!(count > 0)) return ratio;
-  ratio.value = sum_of(sums) / count;
+  ratio.value = total_of(sums) / count;
   double square = 0;
   for (std::size_t i = 0; i < sums.size(); ++i) {
     if (counts[i] == 0) continue;
@@ -132,7 +132,7 @@ class CalibrationError {
 
   /// (right − confidence) over all terms, by bin.
   std::vector<double> gaps() const {
-    const double all = sum_of(bins_.terms);
+    const double all = total_of(bins_.terms);
     std::vector<double> gaps;
     for (std::size_t b = 0; b < bins_.terms.size(); ++b) gaps.push_back((bins_.correct[b] - bins_.confidence[b]) / all);
     return gaps;
@@ -178,17 +178,17 @@ DataQuality quality_of(const RowSums& rows, double confidence, std::uint64_t see
   DataQuality quality;
   quality.rows = std::ssize(rows.loss);
   quality.loss = ratio_over_rows(rows.loss, rows.loss_count, confidence);
-  quality.terms = sum_of(rows.terms);
+  quality.terms = total_of(rows.terms);
   if (!(quality.terms > 0)) return quality;
   const bool single = std::ranges::all_of(rows.terms, [](double terms) { return terms <= 1; });
-  quality.accuracy = single ? binomial_interval(sum_of(rows.correct), quality.terms, confidence)
+  quality.accuracy = single ? binomial_interval(total_of(rows.correct), quality.terms, confidence)
                             : ratio_over_rows(rows.correct, rows.terms, confidence);
   quality.nll = ratio_over_rows(rows.nll, rows.terms, confidence);
   quality.brier = ratio_over_rows(rows.brier, rows.terms, confidence);
   CalibrationError calibration(rows, seed);
   const std::int64_t resamples = resamples_for(rows.bin.size());
   const std::vector<double> calibrated = calibration.if_calibrated(resamples);
-  quality.calibrated_ece = sum_of(calibrated) / static_cast<double>(resamples);
+  quality.calibrated_ece = total_of(calibrated) / static_cast<double>(resamples);
   quality.ece = calibration.interval(confidence, resamples, CalibrationError::quantile(calibrated, confidence));
   return quality;
 }
