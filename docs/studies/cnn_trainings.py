@@ -72,7 +72,7 @@ def main():
             given = ["--model", folder / "model.pt2", "--weights", folder / "weights.safetensors", "--data", folder / "data.h5",
                      "--loss", "cross_entropy", "--samples", "1000", "--micro-batch", "100", "--seed", "0", "--force"]
             for verb, more in (("analyze", ["--top", "6", "--bottom", "1", "--rtol-trace", "0.03", "--density-w1", "0.02"]),
-                               ("sharpness", []), ("inputs", ["--samples", "200"])):
+                               ("sharpness", []), ("inputs", [])):
                 done = subprocess.run([str(a) for a in (args.hesspect, verb, *given, *more, "--output", folder / f"{verb}.h5")],
                                       capture_output=True, text=True)
                 if done.returncode not in (0, 3):

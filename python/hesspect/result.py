@@ -20,12 +20,13 @@ class ResultError(Exception):
 
 #: /entry/GROUP/NAME is the attribute NAME, with _ for the / of groups within, but that these groups put something before and behind it
 _AFFIXES = {"trace": ("trace_", ""), "layers": ("layer_", "s"), "landscape": ("landscape_", ""), "inputs": ("input_", ""),
-            "block_summary": ("block_", ""), "initial_weights": ("initial_", ""), "features": ("feature_", "")}
+            "block_summary": ("block_", ""), "initial_weights": ("initial_", ""), "features": ("feature_", ""),
+            "quality": ("quality_", ""), "data_error": ("data_error_", "")}
 #: and that these are more than the rule would say, or another group has the name
 _NAMES = {
     **{f"block_summary/{name}": name for name in (
-        "off_block_share", "off_block_share_error", "off_block_obstacle", "js_distance", "js_distance_mean",
-        "js_sigma")},
+        "off_block_share", "off_block_share_error", "off_block_obstacle", "js_sigma",
+        *(f"js_distance{mean}{end}" for mean in ("", "_mean") for end in ("", "_error", "_lower", "_upper")))},
     "block_summary/norm_sq": "matrix_norm_sq",
     "block_summary/norm_sq_error": "matrix_norm_sq_error",
     "density/lambda": "lambdas",

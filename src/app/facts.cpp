@@ -90,6 +90,7 @@ RunFacts run_facts(const Invocation& run, const std::vector<std::string>& argv, 
                    const RunLayout& layout, const Group& group, const std::string& start_time, Communicator& world) {
   RunFacts facts;
   facts.diagnostics = diagnostics(problem, group, world);
+  facts.row_groups = group.op->row_groups();
   facts.process = process_info(run, argv, problem, layout);
   facts.process.start_time = start_time;
   facts.process.end_time = utc_time();

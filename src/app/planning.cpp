@@ -124,8 +124,13 @@ BatchCost batch_cost(Problem& problem, std::int64_t micro_batch, bool alone, std
                      WarmStart* warm) {
   HessianOptions options = problem.options;
   options.micro_batch = micro_batch;
-  const DataShard rows = first_rows(problem, std::max(micro_batch, kRowsToMeasureOn));
-  options.whole_data = alone && rows.rows.size() == problem.rows;
+  // A micro-batch reaches no further than a group of rows, but where the program has it fixed.
+  const std::int64_t groups = problem.program->static_batch() ? 1 : std::max<std::int64_t>(1, options.row_groups);
+  const std::int64_t in_group = std::max((problem.rows + groups - 1) / groups, problem.program->fewest_rows());
+  const std::int64_t most =
+      groups > 1 && micro_batch == 0 ? std::min(in_group, kRowsToMeasureOn) : std::max(micro_batch, kRowsToMeasureOn);
+  const DataShard rows = first_rows(problem, most);
+  options.whole_data = alone && options.row_groups <= 0 && rows.rows.size() == problem.rows;
   try {
     return measure_batch_cost(*problem.program, rows, options, memory_bytes, warm);
   } catch (const MemoryError&) {
@@ -253,6 +258,7 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
 
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
   Problem problem = read_problem(config, 0, Weights::kStandIns, nullptr, world);
+  problem.options.row_groups = config.accuracy.data_error;
   const Goals goals = goals_of(config.plan.work, config, problem.program->layout().size());
   PlanInputs p;
   p.problem = plan_problem(problem);

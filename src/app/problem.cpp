@@ -248,13 +248,29 @@ void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Probl
   log_debug("whether rows stand alone: " + problem.row_check + " (" + format_duration(timer.elapsed_s()) + ")");
 }
 
+/// Reads what --other-data names, as the data are read. @throws InputError as for these
+void read_other_data(const RunConfig& config, Problem& problem) {
+  RunConfig other = config;
+  other.data.data = config.sharpness.other_data;
+  other.data.samples = config.sharpness.other_samples;
+  problem.other_file = ArrayFile::open(other.data.data);
+  problem.other_spec = dataset_spec(other, *problem.other_file, *problem.program, problem.options.loss);
+  problem.other_rows = count_rows(*problem.other_file, problem.other_spec);
+  problem.other_spec.unit_rows = config.data.unit_rows < 0 ? problem.other_rows : config.data.unit_rows;
+  require_whole_units(problem.other_rows, problem.other_spec);
+}
+
 /// Finds the rows in use, and reads the parameters' values. Collective.
 void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   Program& program = *problem.program;
   const PhaseTimer phase(problem.options.phases, Phase::kFiles, "parameters");
   // A block's figures are of all its parameters, those without any curvature too.
-  if (config.compute.rows_in_use && !config.parts.wants_blocks())
+  if (config.compute.rows_in_use && !config.parts.wants_blocks()) {
     problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
+    if (problem.other_file)
+      problem.rows_in_use =
+          united(problem.rows_in_use, find_rows_in_use(program, *problem.other_file, problem.other_spec, world));
+  }
   agree(world, [&] {
     lay_out(config, weights, problem.rows_in_use, program);
     select_parameters(config.parts, problem);
@@ -274,7 +290,9 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   problem.threads = set_threads(threads > 0 ? threads : config.compute.threads, problem.placement);
 
   agree(world, [&] {
-    if (world.rank() == 0) try_hdf5_file(config.data.data);
+    if (world.rank() != 0) return;
+    try_hdf5_file(config.data.data);
+    if (!config.sharpness.other_data.empty()) try_hdf5_file(config.sharpness.other_data);
   });
   problem.file = agreed(world, [&] { return ArrayFile::open(config.data.data); });
   problem.device = choose_device(to_string(config.compute.device), world);
@@ -303,6 +321,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     problem.rows = count_rows(*problem.file, problem.spec);
     options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
     problem.spec.unit_rows = options.units.rows;
+    problem.spec.row_groups = std::max<std::int64_t>(0, config.accuracy.data_error);
     if (!config.loss.count_output.empty())
       options.loss.count_output = output_index_from(config.loss.count_output, *problem.program);
     const std::int64_t first = 0;
@@ -310,6 +329,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     for (const at::Tensor& input : one.inputs) problem.row_bytes += bytes_of(input);
     problem.row_bytes += bytes_of(one.target) + bytes_of(one.weight);
     require_whole_units(problem.rows, problem.spec);
+    if (!config.sharpness.other_data.empty()) read_other_data(config, problem);
   });
   read_parameters(config, weights, problem, world);
   for (const std::string& change : problem.weights_changes) log_info("weights: " + change);

@@ -39,7 +39,11 @@ struct Problem {
   HessianOptions options;
   std::int64_t rows = 0;       // of data, all
   std::int64_t row_bytes = 0;  // of one
-  std::string row_check;       // what the check found that the loss is a sum over rows: "passed", "assumed: …"
+  /// --other-data: rows that are compared with these.
+  std::unique_ptr<ArrayFile> other_file;
+  DatasetSpec other_spec;
+  std::int64_t other_rows = 0;
+  std::string row_check;  // what the check found that the loss is a sum over rows: "passed", "assumed: …"
 };
 
 /// What a program without weights, exported on the meta device, gets where no state dict gives them.

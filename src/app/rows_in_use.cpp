@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 
 #include "hesspect/core/errors.h"
@@ -115,6 +116,17 @@ RowsInUse find_rows_in_use(const Program& program, const ArrayFile& file, const 
   }
   log_debug("rows in use found in " + format_duration(timer.elapsed_s()));
   return static_cast<double>(left_out) < enough ? RowsInUse{} : in_use;
+}
+
+RowsInUse united(const RowsInUse& a, const RowsInUse& b) {
+  RowsInUse both;
+  for (const TableRows& table : a) {
+    const auto same = std::ranges::find(b, table.name, &TableRows::name);
+    if (same == b.end()) continue;
+    both.push_back({table.name, {}});
+    std::ranges::set_union(table.rows, same->rows, std::back_inserter(both.back().rows));
+  }
+  return both;
 }
 
 std::vector<std::string> tables_in_use(const ParameterLayout& layout) {

@@ -25,6 +25,9 @@ void for_each_block(const Program& program, const ArrayFile& file, const Dataset
 /// @param program  with its buffers' data
 RowsInUse find_rows_in_use(const Program& program, const ArrayFile& file, const DatasetSpec& spec, Communicator& world);
 
+/// The rows that either uses; a table that one of them does not name is whole, and in neither.
+RowsInUse united(const RowsInUse& a, const RowsInUse& b);
+
 /// "word_embeddings.weight: 1,203 of 30,522 rows", of every table of which rows are left out.
 std::vector<std::string> tables_in_use(const ParameterLayout& layout);
 

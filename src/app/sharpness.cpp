@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "hesspect/model/optimizer_state.h"
 #include "hesspect/spectrum/loss_around.h"
 #include "hesspect/spectrum/probe.h"
+#include "model_measures.h"
 #include "one_group.h"
 
 namespace hesspect {
@@ -50,6 +52,11 @@ class SharpnessRun {
     ascend(vectors, theta);
     if (config_.step_check && !vectors.empty()) check(vectors[0]);
     result_.critical = critical_step(around_, bend_along_gradient());
+    if (config_.measure_probes > 0) {
+      run_.tell("sharpness: information matrices");
+      result_.information = measure_information(run_, theta);
+      result_.flatness = measure_flatness(run_);
+    }
     if (result_.adam) precondition();
     run_.tell("sharpness: the basin");
     if (config_.basin_directions > 0)
@@ -60,7 +67,12 @@ class SharpnessRun {
                                 kDirectionProbes + static_cast<std::uint64_t>(i));
           },
           result_.parameter_norm);
-    return run_.finish([this](RunResult& r) { r.sharpness = std::move(result_); });
+    std::optional<DataComparison> quality;
+    if (!config_.other_data.empty()) quality = compare_data(run_);
+    return run_.finish([&](RunResult& r) {
+      r.sharpness = std::move(result_);
+      r.quality = std::move(quality);
+    });
   }
 
  private:

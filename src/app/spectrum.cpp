@@ -196,6 +196,7 @@ class Run {
       if (config_.parts.wants_blocks())
         set_blocks(goals_, blocks_of(config_.parts, parameters), parameters, config_.parts.block_hvps);
     });
+    problem_.options.row_groups = kept ? kept->row_groups : config_.accuracy.data_error;
     if (run_.command == Command::kFeatures) set_features_of(config_, problem_, goals_, world_);
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
     if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
@@ -210,6 +211,7 @@ class Run {
     layout_.device = device;
     if (kept) tell_differences(*kept);
     group_ = make_group(problem_, layout_.plan, world_);
+    layout_.row_groups = group_.op->row_groups().count();
     heed_precision();
     agree(world_, [&] {
       if (first() && !start_.resumed) folder_.clear();  // of an older run, now that this one can begin

@@ -155,9 +155,13 @@ void check_landscape(const RunConfig& c, Command work) {
   if (!landscape.directions_file.empty()) check_vectors_file("directions-file", landscape.directions_file, c.output);
 }
 
-void check_adam(const SharpnessConfig& c, Command work) {
+void check_sharpness(const SharpnessConfig& c, Command work) {
   if (!c.second_moments.empty() && work != Command::kSharpness)
     throw UsageError("--second-moments belongs to 'sharpness', not to '" + to_string(work) + "'");
+  if (!c.other_data.empty() && work != Command::kSharpness)
+    throw UsageError("--other-data belongs to 'sharpness', not to '" + to_string(work) + "'");
+  if (c.other_samples > 0 && c.other_data.empty())
+    throw UsageError("--other-samples says how much of --other-data is used, which is not given");
   for (const auto& [name, value] :
        {std::pair("adam-beta1", c.adam_beta1), {"adam-beta2", c.adam_beta2}, {"adam-eps", c.adam_eps}})
     if (value < 0 && value != -1)
@@ -270,7 +274,7 @@ void check_whole(const Invocation& run) {
   check_rows_options(c);
   check_parts(c, work);
   check_initial_weights(c, work);
-  check_adam(c.sharpness, work);
+  check_sharpness(c.sharpness, work);
 }
 
 }  // namespace hesspect

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/row_groups.h"
 
 namespace hesspect {
 namespace {
@@ -171,6 +172,27 @@ OptionGroup accuracy_options(AccuracyConfig& c) {
              "bound of the density's Wasserstein-1 distance over the spectrum's width; 0: --probes runs of --steps");
   group.real("confidence", c.confidence, 0.5, kLargestConfidence, true, "of intervals, bands and bounds");
   group.integer("max-hvps", c.max_hvps, 0, kNoLimit, "Hessian-vector products at most; 0: no limit");
+  group.options.push_back(
+      {"data-error", "auto|off|GROUPS",
+       "tell, by the spread over groups of rows, how far trace and eigenvalues would be off on other rows, at no "
+       "product; micro-batches end with a group; auto: where they are many anyway",
+       false,
+       [&c](const std::vector<std::string>& v) {
+         const std::string& text = v.back();
+         if (text == "auto" || text == "off") {
+           c.data_error = text == "off" ? 0 : kAutoRowGroups;
+           return;
+         }
+         const bool is_number = !text.empty() && text.size() < 7 && text.find_first_not_of("0123456789") == text.npos;
+         if (!is_number || std::stoll(text) < kFewestRowGroups)
+           throw UsageError("expected auto, off or a number of groups of at least " + std::to_string(kFewestRowGroups));
+         c.data_error = std::stoll(text);
+       },
+       [&c] {
+         return std::vector<std::string>{c.data_error == 0  ? "off"
+                                         : c.data_error < 0 ? "auto"
+                                                            : std::to_string(c.data_error)};
+       }});
   return group;
 }
 
@@ -311,6 +333,16 @@ OptionGroup sharpness_options(SharpnessConfig& c) {
   group.real("adam-eps", c.adam_eps, -1, kLargest, true, "of Adam; -1: as that file has it, else 1e-8");
   group.integer("adam-step", c.adam_step, 0, kNoLimit,
                 "updates that Adam has taken, where that file does not say; 0: its moments are corrected already");
+  group.integer("measure-probes", c.measure_probes, 0, 1'000'000,
+                "random vectors for the traces of Fisher, empirical Fisher and this matrix, and for relative flatness: "
+                "each takes a product with every one of them; 0 leaves these figures out");
+  group.text(
+      "flatness-layer", c.flatness_layer, "NAME",
+      "the parameter tensor, of two dimensions, whose relative flatness is measured; default: the last one with a "
+      "row for each of the output's classes");
+  group.text("other-data", c.other_data, "FILE",
+             "a data file of further rows, as --data has them: loss, accuracy and calibration on both side by side");
+  group.integer("other-samples", c.other_samples, 0, kNoLimit, "use the first so many of its rows; 0: all");
   group.real("basin-rise", c.basin_rise, 0, kLargest, false, "how far the loss may rise within it, over its size");
   return group;
 }

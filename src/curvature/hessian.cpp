@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "allocation_meter.h"
+#include "grouped_rows.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/probe_numbers.h"
@@ -41,7 +42,10 @@ struct HessianOperator::Impl {
   Shard shard;
   std::vector<MicroBatch> batches;
   std::vector<std::unique_ptr<BatchProducts>> batch_products;  // of each
-  std::size_t kept = 0;                                        // of them, the first ones
+  std::vector<std::int64_t> group_of;                          // of each, where there are groups of rows
+  RowGrouping grouping;
+  RowGroups groups;
+  std::size_t kept = 0;  // of them, the first ones
   // Room for `capacity` vectors: whole ones and local sums [capacity, stride], and the shards that are sent
   // [capacity, chunk] (not for one vector).
   std::int64_t capacity = 0;
@@ -145,11 +149,17 @@ struct HessianOperator::Impl {
 
   /// sums[i] := this rank's part of H inputs[i], not yet divided, for the first k. Where memory runs out half way, all
   /// is made again: sums may have been added to.
-  void local_products(std::int64_t k) {
+  /// @param dots  is told where a group of rows ends; or null
+  void local_products(std::int64_t k, GroupDots* dots) {
     const at::Tensor v = inputs.narrow(0, 0, k), products = sums.narrow(0, 0, k);
     with_room([&] {
       products.zero_();
-      for (const std::unique_ptr<BatchProducts>& batch : batch_products) batch->add(v, products);
+      if (dots != nullptr) dots->reset();
+      for (std::size_t i = 0; i < batch_products.size(); ++i) {
+        batch_products[i]->add(v, products);
+        const bool is_end = i + 1 == batch_products.size() || (dots != nullptr && group_of[i + 1] != group_of[i]);
+        if (dots != nullptr && is_end) dots->end(group_of[i], v, products);
+      }
     });
   }
 
@@ -188,7 +198,7 @@ struct HessianOperator::Impl {
     phases->add_matrix_products(after.matrix_products_s - before.matrix_products_s);
   }
 
-  void apply(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
+  void apply(std::span<const at::Tensor> x, std::span<at::Tensor> y, GroupDots* dots = nullptr) {
     const PhaseTimer phase(options.phases, Phase::kProducts, x.size() == 1 ? "product" : "block of products");
     const Timer total;
     const auto k = static_cast<std::int64_t>(x.size());
@@ -200,7 +210,7 @@ struct HessianOperator::Impl {
       const Timer gathering;
       gather(x);
       communication_s += gathering.elapsed_s();
-      agree(comm, [&] { timed([&] { local_products(k); }); });
+      agree(comm, [&] { timed([&] { local_products(k, dots); }); });
     }
     const Timer scattering;
     scatter(y);
@@ -213,6 +223,31 @@ struct HessianOperator::Impl {
     if (alone()) return;
     stats.collectives += 3;
     stats.message_bytes += k * 2 * (comm.size() - 1) * shard.chunk * static_cast<std::int64_t>(sums.element_size());
+  }
+
+  /// Each other whole, as far as it is not already.
+  std::vector<at::Tensor> whole_vectors(std::span<const at::Tensor> shards) {
+    std::vector<at::Tensor> whole(shards.begin(), shards.end());
+    if (alone()) return whole;
+    for (at::Tensor& vector : whole) {
+      at::Tensor full = agreed(comm, [&] { return at::zeros({shard.padded()}, local.tensor_options()); });
+      comm.all_gather(vector, full);
+      vector = full;
+    }
+    return whole;
+  }
+
+  std::vector<double> apply_in_groups(std::span<const at::Tensor> x, std::span<at::Tensor> y,
+                                      std::span<const at::Tensor> others, const std::vector<std::int64_t>& segments) {
+    if (groups.empty()) {
+      apply(x, y);
+      return {};
+    }
+    GroupDots dots(static_cast<std::int64_t>(x.size()), groups.count(), whole_vectors(others), segments);
+    apply(x, y, &dots);
+    std::vector<double> all = comm.sum(dots.sums());
+    for (double& sum : all) sum /= divisor;
+    return all;
   }
 
   // --- parts --------------------------------------------------------------------------------------------------------
@@ -387,6 +422,46 @@ struct HessianOperator::Impl {
     stats.micro_batch = *size;
   }
 
+  /// Decides on groups of rows, as soon as the micro-batch is known. Collective.
+  void choose_row_groups() {
+    if (options.row_groups == 0 || options.warm) return;
+    const auto fixed = local.program().static_batch();
+    grouping = {comm.max(local.global_rows().end), options.units.rows,
+                fixed ? *fixed : std::max<std::int64_t>(options.units.rows > 1 ? 1 : 2, local.fewest_rows()), 0};
+    const std::int64_t most = grouping.rows / std::max(grouping.unit, grouping.fewest);
+    if (options.row_groups > 0) {
+      agree(comm, [&] {
+        if (options.row_groups > most)
+          throw UsageError("--data-error " + std::to_string(options.row_groups) + ": the " +
+                           std::to_string(grouping.rows) + " rows can be cut into " + std::to_string(most) +
+                           " groups at most");
+      });
+      grouping.groups = options.row_groups;
+      return;
+    }
+    std::vector<double> counts{static_cast<double>(local.micro_batches(stats.micro_batch).size())};
+    for (grouping.groups = 1; grouping.groups <= kMostAutoGroups; ++grouping.groups)
+      counts.push_back(grouping.groups <= most ? static_cast<double>(ranges().size()) : 0.0);
+    grouping.groups = choose_groups(comm.sum(counts));
+  }
+
+  /// This rank's micro-batches. A program with a fixed batch is given whole ones, which may reach into the next group.
+  std::vector<GroupedRange> ranges() const {
+    std::vector<GroupedRange> all;
+    const std::int64_t first = local.global_rows().begin;
+    if (grouping.groups == 0 || local.program().static_batch()) {
+      for (const RowRange range : local.micro_batches(stats.micro_batch))
+        all.push_back({range, grouping.groups == 0 ? 0 : grouping.group_of(first + range.begin)});
+      return all;
+    }
+    all = cut_at_groups(grouping, local.global_rows(), stats.micro_batch);
+    for (GroupedRange& one : all) {
+      one.range.begin -= first;
+      one.range.end -= first;
+    }
+    return all;
+  }
+
   /// Takes over what trials have left of all rows. @return ℓ_sum
   double take_over(WarmProducts& warm) {
     batches = std::move(warm.batches);
@@ -413,15 +488,27 @@ struct HessianOperator::Impl {
       return check_loss(local_loss);
     }
     make_room(1);
-    for (const RowRange range : local.micro_batches(stats.micro_batch)) batches.push_back(local.batch(range));
-    for (const MicroBatch& batch : batches) {
+    for (const GroupedRange& one : ranges()) {
+      batches.push_back(local.batch(one.range));
+      group_of.push_back(one.group);
+    }
+    const auto number = static_cast<std::size_t>(grouping.groups);
+    groups = {std::vector<std::int64_t>(number), std::vector<double>(number), std::vector<double>(number)};
+    for (std::size_t i = 0; i < batches.size(); ++i) {
+      const MicroBatch& batch = batches[i];
       local.check_values(batch);
       batch_products.push_back(local.products(batch));
       const Timer timer;
-      local_loss += batch_products.back()->add_gradient(sum(0));
+      const double its_loss = batch_products.back()->add_gradient(sum(0)), its_count = local.count(batch);
       finish_device_work(sum(0));
       stats.gradient_s += timer.elapsed_s();
-      local_count += local.count(batch);
+      local_loss += its_loss;
+      local_count += its_count;
+      if (grouping.groups == 0) continue;
+      const auto group = static_cast<std::size_t>(group_of[i]);
+      groups.rows[group] += batch.rows;
+      groups.share[group] += its_count;
+      groups.loss[group] += its_loss;
     }
     check_loss(local_loss);
   }
@@ -464,6 +551,7 @@ struct HessianOperator::Impl {
     count = totals[1];
     divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
     loss = totals[0] / divisor;
+    sum_up_groups();
     if (options.warm)
       gradient.div_(divisor);
     else
@@ -475,6 +563,21 @@ struct HessianOperator::Impl {
     if (!comm.any(agreed(comm, [&] { return !is_finite(); }))) return;
     explain_non_finite("the gradient of the loss", {});
     throw InputError("the gradient of the loss is not finite");
+  }
+
+  /// What the ranks have of each group, together. Collective.
+  void sum_up_groups() {
+    if (grouping.groups == 0) return;
+    std::vector<double> rows(groups.rows.begin(), groups.rows.end());
+    rows = comm.sum(std::move(rows));
+    groups.share = comm.sum(std::move(groups.share));
+    groups.loss = comm.sum(std::move(groups.loss));
+    const bool is_sum = options.loss.reduction == Reduction::kSum;
+    for (std::size_t g = 0; g < rows.size(); ++g) {
+      groups.rows[g] = static_cast<std::int64_t>(rows[g]);
+      groups.share[g] = is_sum ? rows[g] / static_cast<double>(grouping.rows) : groups.share[g] / count;
+      groups.loss[g] /= divisor;
+    }
   }
 
   /// Where the first pass was too short to tell by itself, times the gradient, warm: the median of three on the first
@@ -529,6 +632,7 @@ HessianOperator::HessianOperator(Program& program, DataShard data, Communicator&
   if (options.phases != nullptr && options.phases->timeline() != nullptr && impl_->local.choice().tangent)
     impl_->local.tangent_program().record_in(options.phases->timeline());
   impl_->choose_micro_batch();
+  impl_->choose_row_groups();
   {
     const PhaseTimer timer(options.phases, Phase::kStart, "first gradient");
     impl_->loss_and_gradient();
@@ -578,6 +682,14 @@ void HessianOperator::apply_part(const Part& part, std::span<const at::Tensor> x
 void HessianOperator::explain_non_finite(const at::Tensor& x_local) {
   impl_->gather(std::span<const at::Tensor>(&x_local, 1));
   impl_->explain_non_finite("a product with the Hessian", impl_->views(impl_->input(0)));
+}
+
+const RowGroups& HessianOperator::row_groups() const { return impl_->groups; }
+
+std::vector<double> HessianOperator::apply_in_groups(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local,
+                                                     std::span<const at::Tensor> others,
+                                                     const std::vector<std::int64_t>& segments) {
+  return impl_->apply_in_groups(x_local, y_local, others, segments);
 }
 
 void HessianOperator::apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) {

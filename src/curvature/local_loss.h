@@ -60,6 +60,8 @@ class LocalLoss {
   LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index, RowUnits units = {});
 
   Program& program() const { return program_; }
+  /// Fitted to the output, once a micro-batch has been made.
+  const LossOptions& loss_options() const { return options_; }
   std::int64_t rows() const { return data_.rows.size(); }
   const RowRange& global_rows() const { return data_.rows; }
   at::TensorOptions tensor_options() const;

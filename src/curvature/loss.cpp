@@ -10,6 +10,7 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
+#include "loss_rows.h"
 #include "loss_shapes.h"
 
 namespace hesspect {
@@ -75,17 +76,25 @@ at::Tensor loss_terms(const LossOptions& o, const at::Tensor& output, const at::
   throw UsageError("unknown loss");
 }
 
-/// Counts target classes, each with its weight; ignored ones do not count.
-double count_classes(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
+/// What each target class counts as, with its weight; ignored ones are 0.
+at::Tensor class_counts(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
   const at::Tensor classes = shifted(options, target);
   const at::Tensor counts = classes != options.ignore_index;
-  if (!options.class_weights.defined() && !weight.defined())
-    return static_cast<double>(counts.sum().item<std::int64_t>());
   at::Tensor weights = counts.to(at::kDouble);
   if (options.class_weights.defined())
     weights.mul_(options.class_weights.to(at::kDouble).take(classes.masked_fill(counts.logical_not(), 0)));
   if (weight.defined()) weights.mul_(shifted(options, weight));
-  return weights.sum().item<double>();
+  return weights;
+}
+
+double count_classes(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
+  if (!options.class_weights.defined() && !weight.defined())
+    return static_cast<double>((shifted(options, target) != options.ignore_index).sum().item<std::int64_t>());
+  return class_counts(options, target, weight).sum().item<double>();
+}
+
+at::Tensor summed_by_row(const at::Tensor& terms, std::int64_t rows) {
+  return terms.reshape({rows, -1}).sum(1, /*keepdim=*/false, at::kDouble);
 }
 
 }  // namespace
@@ -116,5 +125,23 @@ double loss_count(const LossOptions& options, const at::Tensor& target, const at
   const std::int64_t classes = takes_classes(options.kind) ? target.size(1) : 1;
   return static_cast<double>(target.numel() / classes);
 }
+
+at::Tensor loss_by_row(const LossOptions& options, const at::Tensor& output, const at::Tensor& target,
+                       const at::Tensor& weight) {
+  at::Tensor terms = loss_terms(options, output, target, kNone);
+  if (weight.defined()) terms = terms * shifted(options, weight).reshape(terms.sizes());
+  return summed_by_row(terms, output.size(0));
+}
+
+at::Tensor count_by_row(const LossOptions& options, const at::Tensor& target, const at::Tensor& weight) {
+  const std::int64_t rows = target.size(0);
+  if (takes_classes(options.kind) && !at::isFloatingType(target.scalar_type()))
+    return summed_by_row(class_counts(options, target, weight), rows);
+  if (weight.defined()) return summed_by_row(weight, rows);
+  const std::int64_t classes = takes_classes(options.kind) ? target.size(1) : 1;
+  return at::full({rows}, static_cast<double>(target.numel() / classes / rows), at::kDouble);
+}
+
+at::Tensor moved_targets(const LossOptions& options, const at::Tensor& target) { return shifted(options, target); }
 
 }  // namespace hesspect

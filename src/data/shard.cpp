@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "array_formats.h"
 #include "hesspect/core/element_type_torch.h"
@@ -97,6 +98,17 @@ RowRange shard_rows(std::int64_t rows, int ranks, int rank, std::int64_t unit_ro
   return {unit_rows * begin, unit_rows * (begin + share + (rank < left_over ? 1 : 0))};
 }
 
+RowRange shard_rows_at_groups(std::int64_t rows, int ranks, int rank, std::int64_t groups) {
+  const auto moved = [&](std::int64_t edge) {
+    const std::int64_t near = edge * groups / rows;  // a group that the edge is in or beside
+    for (std::int64_t g = std::max<std::int64_t>(0, near - 1); g <= std::min(groups, near + 2); ++g)
+      if (const std::int64_t begin = rows * g / groups; std::abs(begin - edge) <= 1) return begin;
+    return edge;
+  };
+  const RowRange range = shard_rows(rows, ranks, rank);
+  return {moved(range.begin), moved(range.end)};
+}
+
 std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch) {
   if (micro_batch < 1) throw UsageError("a micro-batch needs at least 1 row, not " + std::to_string(micro_batch));
   std::vector<RowRange> batches;
@@ -128,7 +140,9 @@ DataShard load_shard(const ArrayFile& file, const DatasetSpec& spec, int ranks, 
   DataShard shard;
   shard.global_rows = count_rows(file, spec);
   require_whole_units(shard.global_rows, spec);
-  shard.rows = shard_rows(shard.global_rows, ranks, rank, spec.unit_rows);
+  shard.rows = spec.row_groups > 0 && spec.unit_rows == 1
+                   ? shard_rows_at_groups(shard.global_rows, ranks, rank, spec.row_groups)
+                   : shard_rows(shard.global_rows, ranks, rank, spec.unit_rows);
   fill(shard, file, spec, {shard.rows});
   return shard;
 }

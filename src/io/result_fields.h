@@ -297,6 +297,83 @@ void fields(auto& v, Is<InputSharpness> auto& s) {
   v.group("quantiles", "NXdata", s.quantiles);
 }
 
+/// Of a figure: the error that the data make, and the population's interval.
+void population(auto& v, const std::string& name, auto& interval, const std::string& what, const char* units) {
+  v(name + "_error", interval.error,
+    {"Standard error of the " + what + " over rows; NaN: not known", units, kVersion + 1});
+  v(name + "_lower", interval.lower,
+    {"Lower end of the interval for the " + what + " of the rows' population; NaN: not known", units, kVersion + 1});
+  v(name + "_upper", interval.upper, {"Upper end of that interval", units, kVersion + 1});
+}
+
+/// The same of each of several.
+void populations(auto& v, auto& rows, auto of, const std::string& what) {
+  const auto part = [&](auto field) {
+    return [ of, field ](auto& row) -> auto& { return of(row).*field; };
+  };
+  v.column("error", rows, part(&PopulationInterval::error),
+           {"Standard error of the " + what + " over rows; NaN: not known", kCurvature, kVersion + 1});
+  v.column("lower", rows, part(&PopulationInterval::lower),
+           {"Lower end of the interval for the " + what +
+                " of the rows' population, the run's own error included; NaN: "
+                "not known",
+            kCurvature, kVersion + 1});
+  v.column("upper", rows, part(&PopulationInterval::upper), {"Upper end of that interval", kCurvature, kVersion + 1});
+}
+
+template <Is<std::vector<EigenDataError>> E>
+void fields(auto& v, E& e) {
+  v.plot("error", {"index"}, "Standard errors of eigenvalues over rows");
+  v.index("index", e, {"Position in the list of eigenvalues", "", kVersion + 1});
+  populations(
+      v, e, [](auto& one) -> auto& { return one.interval; }, "eigenvalue");
+  v.column("bias", e, &EigenDataError::bias,
+           {"What an eigenvector that is fitted to these rows adds to the eigenvalue, about; NaN: not known",
+            kCurvature, kVersion + 1});
+  std::vector<double> groups;
+  for (std::size_t g = 0; !e.empty() && g < e.front().of_group.size(); ++g) groups.push_back(static_cast<double>(g));
+  v.second_grid("group", groups, {"Group of rows", "", kVersion + 1});
+  v.table(
+      "of_group", e, &EigenDataError::of_group,
+      {"u'Hu of each group's own mean loss, u the eigenvector of all rows; NaN: not known", kCurvature, kVersion + 1});
+}
+
+void fields(auto& v, Is<std::vector<PopulationInterval>> auto& layers) {
+  v.plot("error", {"index"}, "Standard errors of the parameter tensors' traces over rows");
+  v.index("index", layers, {"Position in the list of layers", "", kVersion + 1});
+  populations(
+      v, layers, [](auto& one) -> auto& { return one; }, "tensor's trace");
+}
+
+template <Is<DataError> D>
+void fields(auto& v, D& d) {
+  auto& groups = d.groups;
+  v.plot("trace", {"group"}, "Trace of the {matrix} by groups of rows");
+  v.index("group", groups.rows, {"Group of rows, in the file's order", "", kVersion + 1});
+  v.column("rows", groups.rows, {"Rows of the group", "", kVersion + 1});
+  v.column("share", groups.share, {"Share of the group in what the mean loss divides by", "", kVersion + 1});
+  v.column("loss_part", groups.loss, {"Part of the loss that the group has; they sum to it", "loss", kVersion + 1});
+  std::vector<double> traces = d.trace_of_group;
+  if (traces.empty()) traces.assign(groups.rows.size(), PopulationInterval::kUnknown);
+  v.column("trace", traces,
+           {"What the group's rows say the trace is, by eigenvectors and two probes; NaN: not known", kCurvature,
+            kVersion + 1});
+  v("confidence", d.confidence, {"Probability that the intervals claim", "", kVersion + 1});
+  v("loss", d.loss_value, {"Mean loss", "loss", kVersion + 1});
+  population(v, "loss", d.loss, "loss", "loss");
+  population(v, "trace", d.trace, "trace", kCurvature);
+  v("trace_from", d.trace_from,
+    {"What the trace's error is from: eigenvectors and probes, or probes (then it is rather too large); empty: not "
+     "known",
+     "", kVersion + 1});
+  v.group("eigenvalues", "NXdata", d.eigenvalues);
+  v.group("layers", "NXdata", d.layers);
+  if constexpr (kRead<D>) {
+    v.require(groups.rows.size() > 1, " has fewer than two groups of rows");
+    if (std::isfinite(traces.front())) d.trace_of_group = traces;
+  }
+}
+
 void fields_of_sources(auto& v, const std::string& name, auto& files) {
   v.dimension(name + "_files");
   v.column(name, files, &SourceFile::path, {"Files of the " + name});
@@ -411,6 +488,66 @@ void fields(auto& v, Is<AdamSharpness> auto& a) {
   v("format", a.format, {"Its format", "", kNew});
 }
 
+/// A number with its interval, as three fields.
+void interval(auto& v, const std::string& name, auto& i, const std::string& what, const std::string& units) {
+  v(name, i.value, {what + "; NaN: not known", units, kVersion + 1});
+  v(name + "_lower", i.lower, {what + ": lower end of its interval", units, kVersion + 1});
+  v(name + "_upper", i.upper, {what + ": upper end of its interval", units, kVersion + 1});
+}
+
+void fields(auto& v, Is<Information> auto& i) {
+  constexpr int kNew = kVersion + 1;
+  v("obstacle", i.obstacle, {"Why nothing was measured; empty: it was", "", kNew});
+  v("fisher_rao", i.fisher_rao,
+    {"Squared Fisher-Rao norm of the parameters, of the model's own distribution", "loss", kNew});
+  v("empirical_fisher_rao", i.empirical_fisher_rao, {"The same with the data's targets", "loss", kNew});
+  interval(v, "trace", i.trace, "Trace of the run's matrix", kCurvature);
+  interval(v, "fisher_trace", i.fisher_trace, "Trace of the Fisher matrix", kCurvature);
+  interval(v, "empirical_trace", i.empirical_trace, "Trace of the empirical Fisher matrix, of terms", kCurvature);
+  interval(v, "empirical_over_fisher", i.empirical_over_fisher, "Empirical Fisher's trace over Fisher's", "");
+  interval(v, "empirical_over_matrix", i.empirical_over_hessian, "Empirical Fisher's trace over the run's matrix's",
+           "");
+  v("confidence", i.confidence, {"Probability that the intervals claim", "", kNew});
+  v("samples", i.samples, {"Random vectors that the traces are from", "", kNew});
+  v("products", i.products, {"Products that all of this took", "", kNew});
+}
+
+void fields(auto& v, Is<RelativeFlatness> auto& f) {
+  constexpr int kNew = kVersion + 1;
+  v("obstacle", f.obstacle, {"Why it was not measured; empty: it was", "", kNew});
+  v("layer", f.layer, {"Parameter tensor", "", kNew});
+  v("rows", f.rows, {"Rows of its weights", "", kNew});
+  v("columns", f.columns, {"Columns of its weights", "", kNew});
+  interval(v, "value", f.value, "Relative flatness", "loss");
+  v("confidence", f.confidence, {"Probability that the interval claims", "", kNew});
+  v("samples", f.samples, {"Random vectors that it is from", "", kNew});
+}
+
+void fields(auto& v, Is<DataQuality> auto& q) {
+  constexpr int kNew = kVersion + 1;
+  v("file", q.file, {"Data file", "", kNew});
+  v("file_sha256", q.sha256, {"SHA-256 of it", "", kNew});
+  v("rows", q.rows, {"Rows", "", kNew});
+  v("terms", q.terms, {"Terms of the loss that are classified", "", kNew});
+  interval(v, "loss", q.loss, "Mean loss", "loss");
+  interval(v, "accuracy", q.accuracy, "Share of terms whose most likely class is the target", "");
+  interval(v, "nll", q.nll, "Mean negative log-likelihood of the targets, unweighted", "nat");
+  interval(v, "ece", q.ece, "Expected calibration error, 15 bins of equal width", "");
+  interval(v, "brier", q.brier, "Brier score", "");
+  v("calibrated_ece", q.calibrated_ece,
+    {"What a calibrated model of these confidences would show as calibration error, in the mean", "", kNew});
+}
+
+void fields(auto& v, Is<DataComparison> auto& c) {
+  constexpr int kNew = kVersion + 1;
+  interval(v, "gap", c.gap, "Mean loss on the other data less that on the own", "loss");
+  v("obstacle", c.obstacle, {"Why nothing was classified; empty: it was", "", kNew});
+  v("confidence", c.confidence, {"Probability that the intervals claim", "", kNew});
+  v("resamples", c.resamples, {"How many times the bootstrap drew rows anew, of the own data", "", kNew});
+  v.group("own", "NXcollection", c.own);
+  v.group("other", "NXcollection", c.other);
+}
+
 template <Is<Sharpness> S>
 void fields(auto& v, S& s) {
   constexpr int kNew = kVersion + 1;
@@ -438,6 +575,8 @@ void fields(auto& v, S& s) {
   v.column("expected_below", s.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
   v.column("expected_above", s.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
   v.group("adam", "NXcollection", s.adam);
+  v.group("information", "NXcollection", s.information);
+  v.group("relative_flatness", "NXcollection", s.flatness);
   v("critical_step", s.critical.step,
     {"Smallest step along the gradient that raises the loss; NaN: not found", "parameter^2/loss", kNew});
   v("critical_sharpness", s.critical.sharpness, {"2 over that step", kCurvature, kNew});
@@ -593,7 +732,16 @@ void fields(auto& v, B& b) {
           {"Jensen-Shannon distance between two blocks' densities, from 0 (alike) to 1 (nothing in common); NaN: no "
            "densities",
            "", kVersion + 1});
-  v("js_distance_mean", b.js_mean, {"Its mean over pairs of blocks; NaN: no densities", "", kVersion + 1});
+  v.table("js_distance_error", b.js_error,
+          {"Standard error of that distance over probes, by a given kernel; NaN: not known", "", kVersion + 1});
+  v.table("js_distance_lower", b.js_lower,
+          {"Lower end of its interval at the density's confidence; NaN: not known", "", kVersion + 1});
+  v.table("js_distance_upper", b.js_upper, {"Upper end of that interval", "", kVersion + 1});
+  v("js_distance_mean", b.js_mean, {"Mean distance over pairs of blocks; NaN: no densities", "", kVersion + 1});
+  v("js_distance_mean_error", b.js_mean_error,
+    {"Standard error of that mean over probes; NaN: not known", "", kVersion + 1});
+  v("js_distance_mean_lower", b.js_mean_lower, {"Lower end of its interval; NaN: not known", "", kVersion + 1});
+  v("js_distance_mean_upper", b.js_mean_upper, {"Upper end of that interval", "", kVersion + 1});
   v("js_sigma", b.js_sigma,
     {"Standard deviation of the Gaussian kernel that smooths all blocks' densities alike for it", kCurvature,
      kVersion + 1});
@@ -709,6 +857,7 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("eigenvalues", "NXdata", r.eigenvalues);
   v.group("trace", "NXcollection", r.trace, [&](auto& g, auto& t) { fields_of_samples(g, r.samples, t.captured); });
   v.group("layers", "NXdata", r.layers);
+  v.group("data_error", "NXdata", r.data_error);
   v.group("initial_weights", "NXdata", r.initial);
   v.group("quadrature", "NXdata", r.quadrature);
   v.group("block_summary", "NXdata", r.blocks);
@@ -717,6 +866,7 @@ void fields(auto& v, Is<RunResult> auto& r) {
   v.group("inputs", "NXcollection", r.inputs);
   v.group("landscape", "NXdata", r.landscape);
   v.group("sharpness", "NXcollection", r.sharpness);
+  v.group("quality", "NXcollection", r.quality);
   v.group("process", "NXprocess", r.process);
   v.group("diagnostics", "NXcollection", r.diagnostics, [&](auto& g, auto&) {
     g("warnings", r.warnings, {"Warnings of the run"});

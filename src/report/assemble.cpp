@@ -6,12 +6,15 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
+#include "hesspect/core/probe_numbers.h"
 #include "hesspect/core/text.h"
 #include "hesspect/report/feature_summary.h"
 #include "hesspect/run/answers.h"
 #include "hesspect/spectrum/analysis_figures.h"
 #include "hesspect/spectrum/cumulative.h"
+#include "hesspect/spectrum/data_error.h"
 #include "hesspect/spectrum/density.h"
+#include "hesspect/spectrum/js_error.h"
 
 namespace hesspect {
 namespace {
@@ -164,6 +167,24 @@ ProductCount counts_of(const RunResult& r, const LedgerState& state) {
   return counts;
 }
 
+/// Where groups of rows were told apart.
+void add_data_error(RunResult& r, const RunFacts& facts, const Goals& goals, const LedgerState& state) {
+  if (facts.row_groups.empty()) return;
+  std::vector<TraceSample> samples;  // the symmetry check's, in the order of its probes
+  for (std::int64_t i = 0; i < kSymmetryProbes; ++i)
+    for (const TraceSample& sample : state.samples)
+      if (sample.probe == trace_probe(i)) samples.push_back(sample);
+  r.data_error =
+      estimate_data_error({.groups = facts.row_groups,
+                           .confidence = goals.confidence,
+                           .loss = r.diagnostics.loss,
+                           .samples = samples,
+                           .eigenvalues = r.eigenvalues ? &*r.eigenvalues : nullptr,
+                           .ritz = r.quadrature.empty() ? std::span<const double>() : r.quadrature.front().ritz,
+                           .trace = r.trace ? &*r.trace : nullptr,
+                           .layers = r.layers});
+}
+
 // --- blocks ---
 
 BlockResult block_result(const Part& part, const FinishedBlock& finished, const Goals& goals) {
@@ -201,24 +222,28 @@ Estimate whole_norm_sq(const RunResult& r, const Goals& goals, const LedgerState
 /// The densities of all blocks with one kernel, and how far they are from each other. The kernel is as wide as the
 /// widest that any of them needs by itself, but for those that are known exactly: a narrower one would tell one comb of
 /// nodes from another.
-void compare_densities(BlocksResult& blocks, double sigma_asked) {
+void compare_densities(BlocksResult& blocks, double sigma_asked, double confidence) {
   double widest = 0, widest_exact = 0;
   for (const BlockResult& b : blocks.each)
     (b.cumulative->band == "exact" ? widest_exact : widest) =
         std::max(b.cumulative->band == "exact" ? widest_exact : widest, default_sigma(b.quadrature));
   blocks.js_sigma = sigma_asked > 0 ? sigma_asked : widest > 0 ? widest : widest_exact;
-  std::vector<Density> densities;
-  for (const BlockResult& b : blocks.each)
-    densities.push_back(density(b.quadrature, {.sigma = blocks.js_sigma, .n = b.parameters}));
-  double sum = 0;
-  const std::size_t count = densities.size();
-  for (std::size_t i = 0; i < count; ++i)
-    for (std::size_t j = 0; j < i; ++j) {
-      blocks.js_distance[i][j] = blocks.js_distance[j][i] = js_distance(densities[i], densities[j]);
-      sum += blocks.js_distance[i][j];
+  std::vector<SampledSpectrum> spectra;
+  for (const BlockResult& b : blocks.each) spectra.push_back({b.quadrature, b.parameters});
+  const JsDistances distances = js_distances(spectra, blocks.js_sigma, confidence);
+  for (std::size_t i = 0; i < spectra.size(); ++i)
+    for (std::size_t j = 0; j < spectra.size(); ++j) {
+      const JsDistance& one = distances.each[i][j];
+      blocks.js_distance[i][j] = one.value;
+      blocks.js_error[i][j] = one.standard_error;
+      blocks.js_lower[i][j] = one.lower;
+      blocks.js_upper[i][j] = one.upper;
     }
-  for (std::size_t i = 0; i < count; ++i) blocks.js_distance[i][i] = 0;
-  if (count > 1) blocks.js_mean = 2 * sum / static_cast<double>(count * (count - 1));
+  if (spectra.size() < 2) return;
+  blocks.js_mean = distances.mean.value;
+  blocks.js_mean_error = distances.mean.standard_error;
+  blocks.js_mean_lower = distances.mean.lower;
+  blocks.js_mean_upper = distances.mean.upper;
 }
 
 void draw_block_densities(RunResult& r, const Goals& goals) {
@@ -226,7 +251,7 @@ void draw_block_densities(RunResult& r, const Goals& goals) {
   try {
     for (BlockResult& b : blocks.each)
       b.density = density(b.quadrature, {.sigma = goals.density->sigma, .n = b.parameters});
-    compare_densities(blocks, goals.density->sigma);
+    compare_densities(blocks, goals.density->sigma, goals.confidence);
   } catch (const UsageError& error) {  // of a width that the user gave
     say(r, std::string(error.what()) + "; blocks have no smoothed density, and there are no distances between them");
   }
@@ -246,7 +271,8 @@ void add_blocks(RunResult& r, const Goals& goals, const Ledger& ledger, const Le
     norms.push_back(b.norm_sq);
     if (!converged(b)) short_of.push_back(quote(b.name));
   }
-  blocks.js_distance.assign(blocks.each.size(), std::vector<double>(blocks.each.size(), BlockResult::kUnknown));
+  for (auto* table : {&blocks.js_distance, &blocks.js_error, &blocks.js_lower, &blocks.js_upper})
+    table->assign(blocks.each.size(), std::vector<double>(blocks.each.size(), BlockResult::kUnknown));
   if (goals.density) draw_block_densities(r, goals);
   if (blocks.off_block_obstacle.empty()) {
     blocks.norm_sq = whole_norm_sq(r, goals, state);
@@ -304,6 +330,7 @@ RunResult assemble(RunFacts facts, const Goals& goals, const Ledger& ledger, dou
     }
     r.samples = std::move(trace.samples);
   }
+  add_data_error(r, facts, goals, state);
   if (goals.blocks && !goals.blocks->features.empty())
     r.features = features_of(goals, ledger, r.diagnostics);
   else if (goals.blocks)

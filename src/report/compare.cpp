@@ -8,6 +8,7 @@
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
+#include "population.h"
 #include "tail.h"
 
 namespace hesspect {
@@ -81,7 +82,9 @@ void add_warnings(std::vector<std::string>& warnings, const NamedResult& first, 
   const RunResult &a = first.result, &b = other.result;
   const auto warn = [&](const std::string& what) { warnings.push_back(quote(other.name) + " " + what); };
   if (files_hash(a.process.data) != files_hash(b.process.data))
-    warn("was computed on other data than " + quote(first.name) + ": a difference may be the data's");
+    warn("was computed on other data than " + quote(first.name) +
+         ": a difference may be the data's, but where "
+         "verdicts are of the rows' populations");
   else if (a.diagnostics.rows != b.diagnostics.rows)
     warn("was computed on " + format_count(b.diagnostics.rows) + " rows, " + quote(first.name) + " on " +
          format_count(a.diagnostics.rows) + ": a difference may be the data's");
@@ -96,10 +99,16 @@ void add_warnings(std::vector<std::string>& warnings, const NamedResult& first, 
          a.process.dtype + " (" + a.process.precision + ")");
 }
 
-ComparedFigure side_by_side(std::vector<Figure> figures) {
+bool on_other_rows(const RunResult& a, const RunResult& b) {
+  return files_hash(a.process.data) != files_hash(b.process.data) || a.diagnostics.rows != b.diagnostics.rows;
+}
+
+ComparedFigure side_by_side(const std::vector<NamedResult>& results, std::vector<Figure> figures) {
   ComparedFigure row{std::move(figures), {}};
-  for (std::size_t i = 0; i < row.figures.size(); ++i)
-    row.verdicts.push_back(i == 0 ? Verdict{} : verdict_of(row.figures[0], row.figures[i]));
+  for (std::size_t i = 0; i < row.figures.size(); ++i) {
+    const auto verdict = on_other_rows(results.front().result, results[i].result) ? verdict_over_rows : verdict_of;
+    row.verdicts.push_back(i == 0 ? Verdict{} : verdict(row.figures[0], row.figures[i]));
+  }
   return row;
 }
 
@@ -122,7 +131,7 @@ std::vector<ComparedFigure> compared_figures(const std::vector<NamedResult>& res
         if (effective && figures.front().known() && of_key[i].front().known())
           figures.back() = effective_dimension(results[i].result, std::strtod(figures.front().of.c_str() + 4, nullptr));
       }
-      rows.push_back(side_by_side(figures));
+      rows.push_back(side_by_side(results, figures));
     }
   }
   return rows;
@@ -137,7 +146,7 @@ std::vector<ComparedFigure> compared_layers(const std::vector<NamedResult>& resu
     for (std::size_t i = 1; i < all.size(); ++i)
       if (const auto same = std::ranges::find(all[i], layer.of, &Figure::of); same != all[i].end())
         figures.push_back(*same);
-    if (figures.size() == all.size()) rows.push_back(side_by_side(figures));
+    if (figures.size() == all.size()) rows.push_back(side_by_side(results, figures));
   }
   return rows;
 }
@@ -156,7 +165,7 @@ std::vector<ComparedFigure> compared_blocks(const std::vector<NamedResult>& resu
     for (std::size_t i = 1; i < all.size(); ++i)
       for (const Figure& other : all[i])
         if (other.key == first.key && other.of == first.of && other.known()) figures.push_back(other);
-    if (figures.size() == all.size()) rows.push_back(side_by_side(figures));
+    if (figures.size() == all.size()) rows.push_back(side_by_side(results, figures));
   }
   return rows;
 }
@@ -206,14 +215,27 @@ Verdict verdict_of(const Figure& a, const Figure& b) {
   return {Kind::kUndecided, products_to_part(a, b, width_a, width_b, std::abs(b.value - a.value))};
 }
 
+Verdict verdict_over_rows(const Figure& a, const Figure& b) {
+  const bool populations = a.has_population() && b.has_population();
+  Verdict verdict = populations ? verdict_of(of_population(a), of_population(b)) : verdict_of(a, b);
+  verdict.basis = populations ? Verdict::Basis::kPopulations : Verdict::Basis::kRowsAlone;
+  return verdict;
+}
+
 std::string verdict_text(const Verdict& verdict) {
+  using Basis = Verdict::Basis;
+  const std::string of = verdict.basis == Basis::kPopulations ? " in the rows' populations"
+                         : verdict.basis == Basis::kRowsAlone ? " on these rows; of others nothing is known"
+                                                              : "";
   switch (verdict.kind) {
     case Verdict::Kind::kNone: return "";
-    case Verdict::Kind::kEqual: return "equal";
-    case Verdict::Kind::kLower: return "lower";
-    case Verdict::Kind::kHigher: return "higher";
+    case Verdict::Kind::kEqual: return "equal" + of;
+    case Verdict::Kind::kLower: return "lower" + of;
+    case Verdict::Kind::kHigher: return "higher" + of;
     case Verdict::Kind::kUndecided: break;
   }
+  if (verdict.basis == Basis::kPopulations)
+    return "can't be told of the rows' populations: more rows would narrow them";
   if (!std::isfinite(verdict.products)) return "can't be told, and not by more products";
   if (verdict.products > 1e9) return "can't be told: more than 1e9 more products would";
   // Two digits: it is a forecast.

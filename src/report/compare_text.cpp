@@ -73,7 +73,9 @@ void add_compared_layers(std::string& text, const Comparison& c) {
 
 nlohmann::ordered_json verdict_json(const Verdict& verdict) {
   static const char* const kinds[] = {"none", "equal", "lower", "higher", "undecided"};
+  static const char* const bases[] = {"same rows", "populations", "these rows alone"};
   nlohmann::ordered_json json{{"verdict", kinds[static_cast<std::size_t>(verdict.kind)]}};
+  if (verdict.kind != Verdict::Kind::kNone) json["basis"] = bases[static_cast<std::size_t>(verdict.basis)];
   if (verdict.kind == Verdict::Kind::kUndecided) json["more_products"] = number_json(verdict.products);
   return json;
 }
@@ -97,7 +99,8 @@ std::string comparison_text(const Comparison& c) {
   for (const std::string& warning : c.warnings) text += "  warning: " + warning + "\n";
   text +=
       "\nIn brackets: what each number is known to on its data. 'lower' and 'higher' are against A, and stand only "
-      "where\nintervals do not overlap. They are no grades. " +
+      "where\nintervals do not overlap: these, where both had the same rows, and else those for the populations that "
+      "the\nrows were drawn from, where both results have them. They are no grades. " +
       why_no_grade() + ".\n";
   for (const ComparedFigure& row : c.figures) add_row(text, row);
   add_densities(text, c);

@@ -154,6 +154,90 @@ std::vector<Definition> made() {
        "After Chen et al. 2025, arXiv:2505.17646, who take a benchmark's score",
        "In many dimensions a random direction meets the mean curvature, tr H/n, and next to nothing of the sharp "
        "ones."},
+      {"fisher_rao", "Squared Fisher-Rao norm", "θᵀFθ", "loss",
+       "The parameters' squared length in the Fisher matrix: of the model's own distribution (F), and with the data's "
+       "targets (C), which is how the source defines it. Exact for these rows, but for rounding.",
+       "Liang et al. 2019, arXiv:1711.01530",
+       "Rescaling weights between the layers of a rectifier network leaves it as it is, but it falls with the loss: a "
+       "model that fits all targets with confidence, random ones too, has a small one. F and C differ away from a "
+       "perfect fit (Kunstner, Balles & Hennig 2019, arXiv:1905.12558)."},
+      {"fisher_trace", "Trace of the Fisher matrix", "tr F", kCurvatureUnit,
+       "The sum of the eigenvalues of the Fisher matrix of the model's own distribution, a term of the loss as its "
+       "unit.",
+       "Random vectors, as for the trace; Martens 2020, arXiv:1412.1193", kReparametrised},
+      {"empirical_fisher_trace", "Trace of the empirical Fisher matrix", "tr C", kCurvatureUnit,
+       "The mean squared norm of the terms' gradients at the data's targets, each about zero and not about their mean.",
+       "The same random vectors; Thomas et al. 2020, arXiv:1906.07774",
+       "It is called a Fisher matrix and is none away from a perfect fit (Kunstner, Balles & Hennig 2019, "
+       "arXiv:1905.12558). " +
+           kReparametrised},
+      {"tic", "Takeuchi's criterion, by traces", "tr C / tr F", "",
+       "Stands for tr(H⁻¹C), which over the number of rows is what Takeuchi's criterion adds to the training loss. "
+       "Once "
+       "with the Fisher matrix, once with the run's own below the line. 1 where the model's distribution is the "
+       "data's.",
+       "Thomas et al. 2020, arXiv:1906.07774, in whose experiments the criterion and such approximations went with the "
+       "generalisation gap",
+       "A ratio of traces is not the trace of a ratio: for C = F it is 1 whatever the number of parameters, where "
+       "tr(F⁻¹C) "
+       "is that number. Away from the regime of linearised networks the criterion's correlation with the gap was found "
+       "to "
+       "vanish (Naganuma et al. 2026, arXiv:2602.23219). C is of these rows: rows of the training say other things "
+       "than "
+       "held-out ones."},
+      {"relative_flatness", "Relative flatness", "κ", "loss",
+       "Σ ⟨w_s, w_s'⟩ Tr(H_{s,s'}) over pairs of rows of a layer's weights, H_{s,s'} the block of the Hessian between "
+       "them: "
+       "of the last layer, unless another one is named. From random vectors; with cross entropy it is in closed form "
+       "the "
+       "mean of ‖φ‖² (Σ p_s ‖w_s‖² − ‖Σ p_s w_s‖²), φ the layer's input.",
+       "Petzka et al. 2021, arXiv:2001.00939; of the penultimate layer's features in closed form: Walter et al. 2025, "
+       "arXiv:2510.14231",
+       "Scaling the layer and its input against each other leaves it as it is, but confidence lowers it: adversarial "
+       "examples lie in large flat regions where the model is sure and wrong (Walter et al. 2025). The theory asks for "
+       "features of which the data are representative, which is not checked here."},
+      {"loss_gap", "Loss gap", "L_other − L_own", "loss",
+       "Mean loss on the other data less that on the run's own. The interval is Student's over rows, drawn "
+       "independently.",
+       "The definition of the generalisation gap, where the own data are those of the training and the others were "
+       "never "
+       "used",
+       "It is a gap of generalisation only then, and of the same distribution only where the files are. Model and "
+       "other data "
+       "may have been chosen together: that is not in the interval."},
+      {"data_loss", "Mean loss on a data file", "L", "loss",
+       "The run's loss, its mean over terms, on the own and on the other data. Student's interval over rows.",
+       "As the gap", "As the gap."},
+      {"accuracy", "Accuracy", "#{ŷ = y}/N", "",
+       "The share of terms whose most likely class is the target; of binary targets, those on the right side of ½. "
+       "Exact "
+       "binomial interval where a row is one term, else Student's over rows.",
+       "Clopper & Pearson 1934, Biometrika 26",
+       "It says nothing of how sure the model is, nor of how the classes weigh."},
+      {"nll", "Negative log-likelihood", "−log p(y)", "nat",
+       "The mean over terms, without weights or smoothing: the loss itself where it has neither. Student's interval "
+       "over "
+       "rows.",
+       "Guo et al. 2017, arXiv:1706.04599",
+       "A few sure and wrong terms make most of it; a change of temperature alone moves it."},
+      {"ece", "Expected calibration error", "ECE", "",
+       "Σ over 15 bins of equal width, (m − 1)/15 to m/15, of |share right − mean confidence|, each bin by its share "
+       "of "
+       "terms. Confidence is the largest class's probability, of binary targets that of the likelier of both. The "
+       "interval "
+       "holds for all bins' gaps together, by a bootstrap over rows, and reaches to 0 where a calibrated model would "
+       "show as "
+       "much.",
+       "Naeini, Cooper & Hauskrecht 2015; Guo et al. 2017, arXiv:1706.04599",
+       "The estimate is biased, upwards most of all for calibrated models and few rows: what such a model of these "
+       "confidences shows stands beside it. It depends on number and kind of bins, and bins of equal mass are less "
+       "biased "
+       "(Roelofs et al. 2022, arXiv:2012.08668). It looks at the largest class alone."},
+      {"brier", "Brier score", "BS", "",
+       "The mean over terms of Σ (p_c − 1[y = c])² over classes; of binary targets (p − y)², half of that. Student's "
+       "interval over rows.",
+       "Brier 1950, Monthly Weather Review 78",
+       "It mixes calibration and discrimination: two models with the same score may differ in both."},
       {"input_curvature", "Curvature in the inputs", "|λ(∇²ₓℓ)|", "loss/input²",
        "The eigenvalue of largest magnitude of a row's loss with respect to its own inputs, as a quantile over rows.",
        "Moosavi-Dezfooli et al. 2019, arXiv:1811.09716 (CURE)",

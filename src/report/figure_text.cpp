@@ -57,6 +57,11 @@ nlohmann::ordered_json figure_json(const Figure& figure) {
   json["lower"] = number_json(figure.lower);
   json["upper"] = number_json(figure.upper);
   if (!figure.interval.empty()) json["interval"] = figure.interval;
+  if (std::isfinite(figure.data_error)) {
+    json["data_error"] = number_json(figure.data_error);
+    json["population_lower"] = number_json(figure.population_lower);
+    json["population_upper"] = number_json(figure.population_upper);
+  }
   if (!figure.note.empty()) json["note"] = figure.note;
   if (!figure.missing.empty()) json["missing"] = figure.missing;
   return json;

@@ -11,6 +11,7 @@
 #include "hesspect/spectrum/spectral_mean.h"
 #include "hesspect/spectrum/trace.h"
 #include "measured_figures.h"
+#include "population.h"
 #include "tail.h"
 
 namespace hesspect {
@@ -353,6 +354,11 @@ void add_block_figures(std::vector<Figure>& figures, const RunResult& r) {
   figures.push_back(share);
   Figure distance = missing("js_distance", std::isfinite(r.blocks->js_mean) ? "" : "the blocks have no densities");
   distance.value = r.blocks->js_mean;
+  if (distance.known() && std::isfinite(r.blocks->js_mean_lower)) {
+    distance.lower = r.blocks->js_mean_lower;
+    distance.upper = r.blocks->js_mean_upper;
+    distance.interval = "over probes, by this kernel and these steps";
+  }
   if (distance.known()) distance.note = "kernel of standard deviation " + format_number(r.blocks->js_sigma);
   figures.push_back(distance);
 }
@@ -440,6 +446,7 @@ std::vector<Figure> layer_figures(const RunResult& r) {
     figures.push_back(figure);
   }
   check_finite(figures);
+  add_layer_population(r, figures);
   return figures;
 }
 
@@ -503,6 +510,7 @@ std::vector<Figure> figures_of(const RunResult& r, const FigureOptions& options)
   for (Figure& measured : measured_figures(r)) figures.push_back(std::move(measured));
   add_block_figures(figures, r);
   check_finite(figures);
+  add_population(r, figures);
   return figures;
 }
 

@@ -7,6 +7,7 @@
 #include "hesspect/report/compare.h"
 #include "hesspect/report/report.h"
 #include "page_style.h"
+#include "population.h"
 #include "result_charts.h"
 #include "surface_script.h"
 
@@ -72,7 +73,8 @@ std::string figure_row(const Figure& figure) {
   std::string value = value_html(figure);
   if (figure.known() && !d.unit.empty()) value += " " + element("span", escaped(d.unit), "soft");
   std::string told = escaped(figure.known() ? figure.interval : figure.missing);
-  if (!figure.note.empty()) told += (told.empty() ? "" : "; ") + escaped(figure.note);
+  for (const std::string& more : {population_text(figure), figure.note})
+    if (!more.empty()) told += (told.empty() ? "" : "; ") + escaped(more);
   return element("tr", element("td", "<details><summary>" + name + "</summary>" + about + "</details>") +
                            element("td", escaped(d.symbol)) + element("td", value, "number") +
                            element("td", interval_html(figure), "number") + element("td", told, "soft"));

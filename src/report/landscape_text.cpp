@@ -67,6 +67,20 @@ std::vector<std::pair<std::string, std::string>> sharpness_lines(const Sharpness
                                  " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
                                  format_number(c.expected_above) + ")");
   }
+  const auto with = [](const Interval& i) {
+    std::string text = format_number(i.value);
+    if (std::isfinite(i.lower)) text += " [" + format_number(i.lower) + ", " + format_number(i.upper) + "]";
+    return text;
+  };
+  if (s.information && s.information->obstacle.empty()) {
+    const Information& i = *s.information;
+    lines.emplace_back("Fisher-Rao", "squared norm " + format_number(i.fisher_rao) + " of the model's targets, " +
+                                         format_number(i.empirical_fisher_rao) + " of the data's");
+    lines.emplace_back("information", "traces " + with(i.fisher_trace) + " of Fisher, " + with(i.empirical_trace) +
+                                          " of the empirical one; their ratio " + with(i.empirical_over_fisher));
+  }
+  if (s.flatness && s.flatness->obstacle.empty())
+    lines.emplace_back("rel. flatness", with(s.flatness->value) + " of " + one_line(s.flatness->layer));
   if (std::isfinite(s.critical.step))
     lines.emplace_back("critical step", format_number(s.critical.step) +
                                             " along the gradient raises the loss: sharpness " +
@@ -81,6 +95,28 @@ std::vector<std::pair<std::string, std::string>> sharpness_lines(const Sharpness
                                     " of the parameters' norm, in " + format_count(std::ssize(radius)) +
                                     " random directions");
   }
+  return lines;
+}
+
+std::vector<std::pair<std::string, std::string>> quality_lines(const DataComparison& c) {
+  std::vector<std::pair<std::string, std::string>> lines;
+  const auto with = [](const Interval& i) {
+    std::string text = format_number(i.value);
+    if (std::isfinite(i.lower)) text += " [" + format_number(i.lower) + ", " + format_number(i.upper) + "]";
+    return text;
+  };
+  lines.emplace_back("loss gap", with(c.gap) + ": " + with(c.own.loss) + " on " + format_count(c.own.rows) +
+                                     " own rows, " + with(c.other.loss) + " on " + format_count(c.other.rows) +
+                                     " others");
+  const auto add = [&](const char* name, Interval DataQuality::*of) {
+    if (std::isfinite((c.own.*of).value) && std::isfinite((c.other.*of).value))
+      lines.emplace_back(name, with(c.own.*of) + ", others " + with(c.other.*of));
+  };
+  add("accuracy", &DataQuality::accuracy);
+  add("NLL", &DataQuality::nll);
+  add("calibration", &DataQuality::ece);
+  add("Brier score", &DataQuality::brier);
+  if (!c.obstacle.empty()) lines.emplace_back("accuracy", "not measured: " + c.obstacle);
   return lines;
 }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
+#include <utility>
 
 #include "hesspect/core/text.h"
 
@@ -66,6 +68,74 @@ void add_adam(std::vector<Figure>& figures, const AdamSharpness& a) {
   figures.push_back(rate);
 }
 
+/// @param falls  how its half width falls
+Figure interval_figure(const std::string& key, const std::string& of, const Interval& i, const std::string& interval,
+                       const std::string& note, const Falling& falls) {
+  Figure figure = measured(key, of, i.value, note);
+  if (!std::isfinite(i.value)) {
+    figure.missing = "not known";
+  } else if (std::isfinite(i.lower) && std::isfinite(i.upper)) {
+    figure.lower = i.lower;
+    figure.upper = i.upper;
+    figure.interval = interval;
+  }
+  figure.falling = falls;
+  return figure;
+}
+
+std::string over(double confidence, const std::string& what) { return format_number(100 * confidence) + " %, " + what; }
+
+void add_information(std::vector<Figure>& figures, const Information& i) {
+  const auto missing = [&](const char* key) {
+    Figure figure = measured(key, "", Figure::kUnknown, "");
+    figure.missing = i.obstacle;
+    figures.push_back(figure);
+  };
+  if (!i.obstacle.empty()) return missing("fisher_rao"), missing("tic");
+  figures.push_back(measured("fisher_rao", "the model's targets", i.fisher_rao, "exact on these rows"));
+  figures.push_back(measured("fisher_rao", "the data's targets", i.empirical_fisher_rao, "exact on these rows"));
+  const Falling falls{static_cast<double>(i.samples), 0.5, 0};
+  const std::string vectors = over(i.confidence, "over " + std::to_string(i.samples) + " random vectors");
+  figures.push_back(interval_figure("fisher_trace", "", i.fisher_trace, vectors, "", falls));
+  figures.push_back(interval_figure("empirical_fisher_trace", "", i.empirical_trace, vectors, "", falls));
+  figures.push_back(interval_figure("tic", "of Fisher", i.empirical_over_fisher, vectors, "", falls));
+  Figure hessian = interval_figure("tic", "of the run's matrix", i.empirical_over_hessian, vectors,
+                                   "tr C / tr H, H of trace " + format_number(i.trace.value), falls);
+  if (!hessian.known()) hessian.missing = "the trace of the run's matrix is not known to be above zero";
+  figures.push_back(hessian);
+}
+
+void add_flatness(std::vector<Figure>& figures, const RelativeFlatness& f) {
+  Figure figure = interval_figure("relative_flatness", f.layer, f.value,
+                                  over(f.confidence, "over " + std::to_string(f.samples) + " random matrices"),
+                                  std::to_string(f.rows) + " rows of " + std::to_string(f.columns) + " weights",
+                                  {static_cast<double>(f.samples), 0.5, 0});
+  if (!f.obstacle.empty()) figure.missing = f.obstacle;
+  figures.push_back(figure);
+}
+
+void add_quality(std::vector<Figure>& figures, const DataComparison& c) {
+  const std::string rows = over(c.confidence, "over rows: the data's error is in it");
+  figures.push_back(interval_figure("loss_gap", "", c.gap, rows, "", {}));
+  const std::pair<const DataQuality*, std::string> both[] = {{&c.own, "own data"}, {&c.other, "other data"}};
+  const auto add = [&](const char* key, Interval DataQuality::*of, const std::string& interval) {
+    for (const auto& [quality, name] : both) {
+      std::string note = format_count(quality->rows) + " rows";
+      if (std::string_view(key) == "ece" && std::isfinite(quality->calibrated_ece))
+        note += "; a calibrated model of these confidences shows " + format_number(quality->calibrated_ece) +
+                " in the mean";
+      Figure figure = interval_figure(key, name, quality->*of, interval, note, {});
+      if (!figure.known() && !c.obstacle.empty()) figure.missing = c.obstacle;
+      figures.push_back(figure);
+    }
+  };
+  add("data_loss", &DataQuality::loss, rows);
+  add("accuracy", &DataQuality::accuracy, rows);
+  add("nll", &DataQuality::nll, rows);
+  add("ece", &DataQuality::ece, over(c.confidence, "bootstrap over rows, all bins together"));
+  add("brier", &DataQuality::brier, rows);
+}
+
 void add_sharpness(std::vector<Figure>& figures, const Sharpness& s) {
   for (const Ascent& ascent : s.ascents) figures.push_back(rise_of(ascent));
   for (const StepCheck& check : s.steps) figures.push_back(check_of(check));
@@ -74,6 +144,8 @@ void add_sharpness(std::vector<Figure>& figures, const Sharpness& s) {
     figures.push_back(measured(
         "critical_sharpness", "", s.critical.sharpness,
         "step " + format_number(s.critical.step) + "; a quadratic loss: " + format_number(s.critical.directional)));
+  if (s.information) add_information(figures, *s.information);
+  if (s.flatness) add_flatness(figures, *s.flatness);
   if (s.basin.radius.empty()) return;
   std::vector<double> radius = s.basin.radius;
   std::ranges::sort(radius);
@@ -115,6 +187,7 @@ void add_correlations(std::vector<Figure>& figures, const FeaturesResult& featur
 std::vector<Figure> measured_figures(const RunResult& r) {
   std::vector<Figure> figures;
   if (r.sharpness) add_sharpness(figures, *r.sharpness);
+  if (r.quality) add_quality(figures, *r.quality);
   if (r.features) add_correlations(figures, *r.features);
   if (!r.inputs) return figures;
   for (const InputQuantiles& q : r.inputs->quantiles)

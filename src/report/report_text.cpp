@@ -10,6 +10,7 @@
 #include "hesspect/report/feature_summary.h"
 #include "hesspect/report/report.h"
 #include "landscape_text.h"
+#include "population.h"
 
 namespace hesspect {
 namespace {
@@ -50,6 +51,7 @@ void add_figures(std::string& text, const RunResult& r, const FigureOptions& opt
     text += "  " + padded(name, 46) + " " + padded(d.symbol, 18) + " " + value_text(figure);
     if (figure.known() && !d.unit.empty()) text += " " + d.unit;
     if (figure.has_interval()) text += "  (" + figure.interval + ")";
+    if (const std::string rows = population_text(figure); !rows.empty()) text += "; " + rows;
     if (!figure.note.empty()) text += "; " + figure.note;
     text += "\n";
   }
@@ -154,6 +156,8 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
 
 std::vector<std::string> data_error(const std::vector<NamedResult>& results) {
   std::vector<std::string> sentences;
+  for (const NamedResult& named : results)
+    if (const std::string sentence = data_error_sentence(named); !sentence.empty()) sentences.push_back(sentence);
   for (std::size_t i = 0; i < results.size(); ++i)
     for (std::size_t j = i + 1; j < results.size(); ++j) {
       const RunResult &a = results[i].result, &b = results[j].result;
@@ -180,8 +184,8 @@ std::vector<std::string> data_error(const std::vector<NamedResult>& results) {
     }
   if (sentences.empty())
     sentences.push_back(
-        "The error that the data make is not measured: intervals are of the run on these rows. Give the results of the "
-        "same weights on halves of the data (two --data files) beside this one.");
+        "The error that the data make is not measured: intervals are of the run on these rows. Run with --data-error "
+        "16, or give the results of the same weights on halves of the data (two --data files) beside this one.");
   return sentences;
 }
 
@@ -202,11 +206,13 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
     all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments ('sharpness --second-moments')");
   if (!any([](const RunResult& r) { return r.initial.has_value(); }))
     all.emplace_back("traces weighted by the distance from initialisation ('analyze --initial-weights')");
+  if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->information; }))
+    all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion ('sharpness --measure-probes')");
+  if (!any([](const RunResult& r) { return r.quality.has_value(); }))
+    all.emplace_back("the loss gap and calibration on a second data file ('sharpness --other-data')");
   if (!any([](const RunResult& r) { return r.features.has_value(); }))
     all.emplace_back(
         "curvature, frequency and sensitivity of features: tables, their rows, input columns ('features')");
-  all.emplace_back("relative flatness, Fisher-Rao norm, Takeuchi's criterion");
-  all.emplace_back("the loss gap and calibration on a second data file");
   return all;
 }
 

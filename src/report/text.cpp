@@ -138,6 +138,16 @@ std::string trace_text(const TraceEstimate& t) {
   return text + (t.converged ? "" : ", not as good as asked for");
 }
 
+/// What other rows of the population would change.
+std::string rows_text(const DataError& e) {
+  std::string text =
+      "standard errors by " + format_count(e.groups.count()) + " groups of rows: loss " + short_number(e.loss.error);
+  if (std::isfinite(e.trace.error)) text += ", trace " + short_number(e.trace.error);
+  if (!e.eigenvalues.empty() && std::isfinite(e.eigenvalues.front().interval.error))
+    text += ", first eigenvalue " + short_number(e.eigenvalues.front().interval.error);
+  return text;
+}
+
 void add_cumulative(std::vector<std::string>& lines, const CumulativeDensity& c) {
   const std::string how = c.band == "exact"
                               ? "all eigenvalues found"
@@ -242,8 +252,8 @@ void add_block_lines(std::vector<std::string>& lines, const BlocksResult& blocks
              (blocks.rest > 0 ? ", what is in no block included" : ""));
   if (std::isfinite(blocks.js_mean))
     line(lines, "distance",
-         "Jensen-Shannon, mean over pairs of blocks " + short_number(blocks.js_mean, 3) + ", kernel " +
-             short_number(blocks.js_sigma));
+         "Jensen-Shannon, mean over pairs of blocks " + short_number(blocks.js_mean, 3) +
+             plus_minus(blocks.js_mean_error) + " (standard error), kernel " + short_number(blocks.js_sigma));
 }
 
 /// By what they were taken for. Nothing for results of versions that did not count so.
@@ -342,7 +352,10 @@ std::vector<std::string> findings(const RunResult& r) {
     for (const auto& [name, text] : landscape_lines(*r.landscape)) line(lines, name, text);
   if (r.sharpness)
     for (const auto& [name, text] : sharpness_lines(*r.sharpness)) line(lines, name, text);
+  if (r.quality)
+    for (const auto& [name, text] : quality_lines(*r.quality)) line(lines, name, text);
   if (r.trace) line(lines, "trace", trace_text(*r.trace));
+  if (r.data_error) line(lines, "over other rows", rows_text(*r.data_error));
   if (r.cumulative) add_cumulative(lines, *r.cumulative);
   if (r.density) line(lines, "kernel", "Gaussian, standard deviation " + format_number(r.density->sigma));
   add_layers(lines, r.layers);

@@ -3,6 +3,8 @@
 #include <limits>
 
 #include "context.h"
+#include "grouped_products.h"
+#include "hesspect/core/probe_numbers.h"
 #include "hesspect/spectrum/zero_eigenvalues.h"
 
 namespace hesspect {
@@ -13,7 +15,13 @@ EigenResult measured_and_written(Context& context, EigenResult result, const Vec
   if (vectors && goal.true_residuals) {
     const MatrixPrecision precision = context.op.precision();
     context.op.set_precision(MatrixPrecision::kFp32);  // of the matrix itself
-    measure_residuals(context.op, vectors, result, context.plan.lock_step, [&] { context.report(StillAtWork{}); });
+    const RowGroups& groups = context.op.row_groups();
+    std::vector<at::Tensor> probes;  // those of the symmetry check, of whose products groups of rows are known too
+    for (std::int64_t i = 0; i < kSymmetryProbes && !groups.empty(); ++i)
+      probes.push_back(context.probe(trace_probe(i)));
+    GroupedProducts op(context.op, std::move(probes), context.layers);
+    measure_residuals(op, vectors, result, context.plan.lock_step, [&] { context.report(StillAtWork{}); });
+    add_groups(op.products(), groups.share, result);
     context.op.set_precision(precision);
   }
   EigenvaluesWithZeros all =

@@ -149,6 +149,7 @@ Goals goals_of(Command command, const RunConfig& config, std::int64_t n) {
       10 * (config.compute.dtype == ElementType::kF64 ? std::numeric_limits<double>::epsilon()
                                                       : static_cast<double>(std::numeric_limits<float>::epsilon()));
   g.max_products = config.accuracy.max_hvps;
+  g.data_error = config.accuracy.data_error != 0;
   g.eigen = eigen_goal(command, config);
   g.trace = trace_goal(command, config);
   if (command == Command::kAnalyze || command == Command::kDensity)
@@ -222,7 +223,10 @@ Demand demand_of(const Goals& g) {
   d.other_products = kSymmetryProbes;
   if (g.blocks && !g.blocks->features.empty()) add_features(d, g);
   if (g.eigen) {
-    if (g.eigen->true_residuals) d.other_products += std::min(g.eigen->wanted(), g.n);
+    if (g.eigen->true_residuals) {
+      d.other_products += std::min(g.eigen->wanted(), g.n);
+      if (g.data_error && !g.trace) d.other_rows += kSymmetryProbes;  // which the trace has room for
+    }
     if (g.eigen->solver == EigenSolver::kProbe) {
       d.max_basis = g.eigen->max_basis;
       d.wanted = std::min(g.eigen->wanted(), g.n);

@@ -59,7 +59,8 @@ void fields(auto& v, Is<Plan> auto& p) {
 }
 
 void fields(auto& v, Is<RunLayout> auto& layout) {
-  v("plan", layout.plan, "world", layout.world, "threads", layout.threads, "device", layout.device);
+  v("plan", layout.plan, "world", layout.world, "threads", layout.threads, "device", layout.device, "row_groups",
+    layout.row_groups);
 }
 
 void fields(auto& v, Is<LedgerState> auto& s) {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "context.h"
+#include "grouped_products.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/probe_numbers.h"
@@ -66,7 +67,8 @@ void check_symmetry(Context& context) {
   const std::int64_t numbers[kSymmetryProbes] = {trace_probe(0), trace_probe(1)};
   Products products(context, numbers);
   // One product after the other: together they would take the room of two for good.
-  for (std::size_t i = 0; i < products.z.size(); ++i) context.op.apply(products.z[i], products.hz[i]);
+  GroupedProducts op(context.op, {}, context.layers);
+  for (std::size_t i = 0; i < products.z.size(); ++i) op.apply(products.z[i], products.hz[i]);
   const SymmetryMeasured symmetry = symmetry_of(context.comm, products.z, products.hz);
   if (!std::isfinite(symmetry.error)) {
     for (const at::Tensor& vector : products.z) context.op.explain_non_finite(vector);
@@ -80,8 +82,11 @@ void check_symmetry(Context& context) {
     throw InputError("products are not symmetric (relative error " + format_number(symmetry.error) +
                      "): an op of the model has a wrong second derivative, or the model is not deterministic");
   context.report(symmetry);
-  for (std::size_t i = 0; i < products.z.size(); ++i)
-    context.report(Sampled{trace_sample(context.op, context.layers, numbers[i], products.z[i], products.hz[i])});
+  for (std::size_t i = 0; i < products.z.size(); ++i) {
+    TraceSample sample = trace_sample(context.op, context.layers, numbers[i], products.z[i], products.hz[i]);
+    if (i < op.products().size()) sample.groups = op.products()[i].dots;
+    context.report(Sampled{std::move(sample)});
+  }
 }
 
 void perform(Context& context, const SampleTrace& task) {

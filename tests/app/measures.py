@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What needs more than the model and its data: initial weights, Adam's second moments; against distances and dense Hessians by
-PyTorch in float64 and the state dicts of its own optimisers."""
+"""What needs more than the model and its data: initial weights, Adam's second moments, Fisher matrices, other data; against
+distances and dense matrices by PyTorch in float64, the state dicts of its own optimisers, and figures over rows by numpy and scipy."""
 
 import copy
 import unittest
@@ -14,6 +14,8 @@ from landscape import OfPyTorch
 from oracles import rebuilt
 from parts import dense
 from safetensors.torch import save_file
+from scipy.stats import binomtest
+from scipy.stats import t as student
 
 USAGE, BAD_INPUT = 2, 4
 
@@ -196,6 +198,187 @@ class SecondMoments(Measures):
         refuse(["6 of the 6", "did you mean 'layers.0.weigth'"], "v.safetensors")
         refuse(["none.pt"], "none.pt")
         refuse(["-1"], "adam.pt", "--adam-eps", -0.5, code=USAGE)
+
+
+def gradient(of, parameters):
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(of, parameters, retain_graph=True)]).numpy()
+
+
+class InformationAndFlatness(Measures):
+    QUICK = ("--basin-directions", 0, "--eigenvectors-tried", 0, "--rho", "none", "--adaptive-rho", "none", "--step-check=false", "--force")
+
+    def test_against_dense_matrices(self):
+        case = rebuilt("mlp_ce")
+        model = case.model.double()
+        parameters = list(model.parameters())
+        logits = model(case.inputs["x"].double())
+        hessian = hessian_of(torch.nn.functional.cross_entropy(logits, case.target), model)
+        p, log_p, rows = logits.softmax(1).detach().numpy(), logits.log_softmax(1), len(logits)
+        fisher, empirical = np.zeros_like(hessian), np.zeros_like(hessian)
+        for i in range(rows):
+            for c in range(p.shape[1]):
+                g = gradient(log_p[i, c], parameters)
+                fisher += p[i, c] * np.outer(g, g) / rows
+                if c == case.target[i]:
+                    empirical += np.outer(g, g) / rows
+        theta = torch.cat([q.detach().reshape(-1) for q in parameters]).numpy()
+        # Of the last layer: blocks of the dense Hessian between its rows, and the closed form.
+        weight = model.layers[-1].weight.detach().numpy()
+        phi = torch.tanh(model.layers[1](torch.tanh(model.layers[0](case.inputs["x"].double())))).detach().numpy()
+        start = sum(q.numel() for q in parameters[:-2])
+        block = hessian[start:start + weight.size, start:start + weight.size].reshape(*weight.shape, *weight.shape)
+        kappa = np.einsum("si,ti,sjtj->", weight, weight, block)
+        mean = p @ weight
+        closed = np.mean((phi**2).sum(1) * (p @ (weight**2).sum(1) - (mean**2).sum(1)))
+        self.assertAlmostEqual(kappa, closed, delta=1e-12)
+        for ranks in (1, 2):
+            ended = hesspect("sharpness", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy", dtype="float64", measure_probes=300), *self.QUICK, ranks=ranks)
+            self.assertDone(ended)
+            with h5py.File(self.folder / "r.h5") as f:
+                i = {k: v[()] for k, v in f["entry/sharpness/information"].items()}
+                flat = {k: v[()] for k, v in f["entry/sharpness/relative_flatness"].items()}
+            self.assertAlmostEqual(i["fisher_rao"] / (theta @ fisher @ theta), 1, delta=1e-10)
+            self.assertAlmostEqual(i["empirical_fisher_rao"] / (theta @ empirical @ theta), 1, delta=1e-10)
+            exact = {"trace": np.trace(hessian), "fisher_trace": np.trace(fisher), "empirical_trace": np.trace(empirical),
+                     "empirical_over_fisher": np.trace(empirical) / np.trace(fisher), "empirical_over_matrix": np.trace(empirical) / np.trace(hessian)}
+            for key, value in exact.items():
+                half = (i[key + "_upper"] - i[key + "_lower"]) / 2
+                self.assertLess(abs(i[key] - value), 1.6 * half, key)  # some of five may miss at 90 %, none by far
+                self.assertLess(half, 0.2 * abs(value), key)
+            self.assertEqual(flat["layer"].decode(), "layers.2.weight")
+            half = (flat["value_upper"] - flat["value_lower"]) / 2
+            self.assertLess(abs(flat["value"] - kappa), 1.6 * half)
+            self.assertLess(half, 0.2 * kappa)
+        report = hesspect("report", self.folder / "r.h5").out
+        for piece in ("Squared Fisher-Rao norm", "Takeuchi's criterion", "Relative flatness, layers.2.weight"):
+            self.assertIn(piece, report)
+
+    def test_what_is_not_measured(self):
+        command = lambda *more, case="mlp_ce", loss="cross_entropy": ["sharpness", *arguments(case, self.folder / "r.h5", loss, dtype="float64", measure_probes=2), *self.QUICK, *more]
+        self.refused(BAD_INPUT, ["--flatness-layer", "did you mean 'layers.1.weight'"], *command("--flatness-layer", "layers.1.weigth"))
+        self.refused(BAD_INPUT, ["layers.1.bias", "no real matrix"], *command("--flatness-layer", "layers.1.bias"))
+        self.assertDone(hesspect(*command(case="deep_scalar", loss="output")))
+        with h5py.File(self.folder / "r.h5") as f:
+            self.assertIn(b"no distribution", f["entry/sharpness/information/obstacle"][()])
+            self.assertIn(b"--flatness-layer", f["entry/sharpness/relative_flatness/obstacle"][()])
+        self.assertIn("no distribution", hesspect("report", self.folder / "r.h5").out)
+
+
+def by_hand(confidence, right):
+    """Expected calibration error, a bin at a time."""
+    error = 0
+    for m in range(15):
+        inside = (confidence > m / 15) & (confidence <= (m + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return error
+
+
+class OtherData(Measures):
+    QUICK = (*InformationAndFlatness.QUICK, "--measure-probes", 0)
+
+    def compare(self, name, loss, other, *more, ranks=1):
+        with h5py.File(self.folder / "other.h5", "w") as f:
+            for key, values in other.items():
+                f[key] = values
+        ended = hesspect("sharpness", *arguments(name, self.folder / "r.h5", loss, dtype="float64", other_data=self.folder / "other.h5"), *self.QUICK, *more, ranks=ranks)
+        self.assertDone(ended)
+        with h5py.File(self.folder / "r.h5") as f:
+            group = f["entry/quality"]
+            return ({k: v[()] for k, v in group.items() if isinstance(v, h5py.Dataset)},
+                    *({k: v[()] for k, v in group[name].items()} for name in ("own", "other")))
+
+    def check(self, found, loss, nll, right, confidence, brier):
+        n = len(loss)
+        half = lambda values: student.ppf(0.95, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+        for key, values in (("loss", loss), ("nll", nll), ("brier", brier)):
+            self.assertAlmostEqual(found[key], values.mean(), delta=1e-12, msg=key)
+            by_row = values.reshape(n, -1).mean(1)
+            self.assertAlmostEqual(found[key + "_upper"], values.mean() + half(by_row), delta=1e-9, msg=key)
+        self.assertAlmostEqual(found["accuracy"], right.mean(), delta=1e-12)
+        self.assertAlmostEqual(found["ece"], by_hand(confidence.reshape(-1), right.reshape(-1)), delta=1e-12)
+        self.assertLessEqual(found["ece_lower"], found["ece"])
+        self.assertGreaterEqual(found["ece_upper"], found["ece"])
+
+    def test_of_classes(self):
+        case = rebuilt("mlp_ce")
+        model = case.model.double()
+        torch.manual_seed(8)
+        other = {"x": 2 * torch.randn(40, 6, dtype=torch.float64), "target": torch.randint(0, 4, (40,))}
+        found, own, others = self.compare("mlp_ce", "cross_entropy", {k: v.numpy() for k, v in other.items()}, ranks=3)
+        losses = []
+        for one, x, y in ((own, case.inputs["x"].double(), case.target), (others, other["x"], other["target"])):
+            with torch.no_grad():
+                log_p = model(x).log_softmax(1)
+            p, y = log_p.exp().numpy(), y.numpy()
+            nll, right = -log_p.numpy()[np.arange(len(y)), y], p.argmax(1) == y
+            losses.append(nll)
+            self.check(one, nll, nll, right, p.max(1), ((p - np.eye(4)[y])**2).sum(1))
+            exact = binomtest(int(right.sum()), len(y)).proportion_ci(0.9, "exact")
+            np.testing.assert_allclose([one["accuracy_lower"], one["accuracy_upper"]], [exact.low, exact.high], atol=1e-9)
+            self.assertEqual((one["rows"], one["terms"]), (len(y), len(y)))
+        error = np.hypot(*(values.std(ddof=1) / np.sqrt(len(values)) for values in losses))
+        self.assertAlmostEqual(found["gap"], losses[1].mean() - losses[0].mean(), delta=1e-12)
+        self.assertAlmostEqual(found["gap_upper"] - found["gap"], student.ppf(0.95, 22) * error, delta=1e-9)
+        report = hesspect("report", self.folder / "r.h5", "--format", "json").out
+        for piece in ('"loss_gap"', '"ece"', "a calibrated model of these confidences shows"):
+            self.assertIn(piece, report)
+        self.assertNotIn("--other-data')", report)
+        self.assertIn("Expected calibration error, other data", hesspect("report", self.folder / "r.h5").out)
+
+    def test_of_binary_targets(self):
+        case = rebuilt("mlp_bce")
+        model = case.model.double()
+        torch.manual_seed(9)
+        other = {"x": torch.randn(30, 4), "target": (torch.rand(30, 3) < 0.5).float()}
+        _, own, others = self.compare("mlp_bce", "bce_with_logits", {k: v.numpy() for k, v in other.items()}, "--other-samples", 20)
+        for one, x, y in ((own, case.inputs["x"], case.target), (others, other["x"][:20], other["target"][:20])):
+            with torch.no_grad():
+                p = model(x.double()).sigmoid().numpy()
+            y = y.double().numpy()
+            nll = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+            self.check(one, nll, nll, (p >= 0.5) == (y == 1), np.maximum(p, 1 - p), (p - y)**2)
+            self.assertEqual(one["terms"], 3 * len(y))
+
+    def test_of_tokens_some_ignored(self):
+        case = rebuilt("large_vocabulary")
+        _, own, _ = self.compare("large_vocabulary", "causal_lm", {"ids": case.inputs["ids"].numpy(), "target": case.target.numpy()}, ranks=2)
+        with torch.no_grad():
+            log_p = case.model.double()(case.inputs["ids"])[:, :-1].log_softmax(2)
+        target = case.target[:, 1:]
+        counts = (target != -100).numpy()
+        nll = -log_p.gather(2, target.clamp_min(0)[..., None])[..., 0].numpy()
+        right, confidence = (log_p.argmax(2) == target).numpy(), log_p.exp().amax(2).numpy()
+        self.assertEqual(own["terms"], counts.sum())
+        self.assertAlmostEqual(own["nll"], nll[counts].mean(), delta=1e-10)
+        self.assertAlmostEqual(own["loss"], nll[counts].mean(), delta=1e-10)
+        self.assertAlmostEqual(own["accuracy"], right[counts].mean(), delta=1e-12)
+        self.assertAlmostEqual(own["ece"], by_hand(confidence[counts], right[counts]), delta=1e-10)
+        # Student's interval of a ratio of sums over rows.
+        sums, terms = (nll * counts).sum(1)[counts.any(1)], counts.sum(1)[counts.any(1)]
+        off = sums - sums.sum() / terms.sum() * terms
+        error = np.sqrt((off**2).sum() * len(off) / (len(off) - 1)) / terms.sum()
+        self.assertAlmostEqual(own["nll_upper"] - own["nll"], student.ppf(0.95, len(off) - 1) * error, delta=1e-9)
+
+    def test_what_has_no_classes_and_what_cannot_be_read(self):
+        case = rebuilt("mlp_mse")
+        found, own, others = self.compare("mlp_mse", "mse", {"x": case.inputs["x"][:7].numpy(), "target": case.target[:7].numpy()})
+        self.assertIn(b"no classes", found["obstacle"])
+        self.assertTrue(np.isnan(others["accuracy"]))
+        with torch.no_grad():
+            square = (case.model.double()(case.inputs["x"].double()) - case.target.double()).pow(2).mean(1).numpy()
+        self.assertAlmostEqual(others["loss"], square[:7].mean(), delta=1e-12)
+        self.assertAlmostEqual(own["loss"], square.mean(), delta=1e-12)
+        command = lambda other, *more: ["sharpness", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy", other_data=other), *self.QUICK, *more]
+        self.refused(BAD_INPUT, ["none.h5"], *command("none.h5"))
+        bad = self.folder / "bad.h5"
+        with h5py.File(bad, "w") as f:
+            f["x"], f["target"] = np.zeros((3, 6), np.float32), np.array([0, 9, 1])
+        self.refused(BAD_INPUT, ["--other-data", "9"], *command(bad))
+        with h5py.File(bad, "w") as f:
+            f["y"] = np.zeros(3)
+        self.refused(BAD_INPUT, ["bad.h5", "'x'"], *command(bad))
+        self.refused(USAGE, ["--other-samples"], *command(None, "--other-samples", 3))
 
 
 if __name__ == "__main__":

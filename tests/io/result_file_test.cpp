@@ -109,9 +109,28 @@ BlocksResult sample_blocks() {
   blocks.norm_sq = {16, 2};
   blocks.off_block_share = {0.25, 0.125};
   blocks.js_distance = {{0, 0.75}, {0.75, 0}};
+  blocks.js_error = {{0, 0.0625}, {0.0625, 0}};
+  blocks.js_lower = {{0, 0.5}, {0.5, 0}};
+  blocks.js_upper = {{0, 0.875}, {0.875, 0}};
   blocks.js_mean = 0.75;
+  blocks.js_mean_lower = 0.5;
   blocks.js_sigma = 0.03125;
   return blocks;
+}
+
+DataError sample_data_error() {
+  DataError e;
+  e.groups = {{10, 10, 9}, {0.25, 0.5, 0.25}, {0.5, 1, 0.25}};
+  e.confidence = 0.95;
+  e.loss_value = 1.75;
+  e.loss = {0.125, 1.5, 2};
+  e.trace = {0.5, 49, 51};
+  e.trace_from = "eigenvectors and probes";
+  e.trace_of_group = {50, 49, 52};
+  const double nan = std::nan("");
+  e.eigenvalues = {{{0.25, 2, 4}, 0.0625, {3, 3.5, 2.5}}, {{nan, nan, nan}, nan, {nan, nan, nan}}};
+  e.layers = {{0.5, 1, 2}, {0.25, -1, 1}};
+  return e;
 }
 
 FeaturesResult sample_features() {
@@ -181,6 +200,11 @@ Sharpness sample_sharpness() {
   s.adam->steps = {{"Adam", 0.95, 0.9, 1.1, 0.91, 1.12}};
   s.adam->step_most = 17;
   s.adam->file = "adam.pt";
+  s.information.emplace();
+  s.information->fisher_rao = 3.5;
+  s.information->empirical_over_fisher = {1.5, 1.25, 1.75};
+  s.information->samples = 10;
+  s.flatness = RelativeFlatness{"", "head.weight", 4, 8, {2, 1, 3}, 0.9, 10};
   s.critical = {0.75, 2.5, 2.25};
   s.basin = {0.15, {0.5, std::numeric_limits<double>::infinity()}};
   return s;
@@ -247,6 +271,7 @@ RunResult sample() {
   b.breakdown = true;
   r.quadrature = {a, b};
   r.blocks = sample_blocks();
+  r.data_error = sample_data_error();
   r.features = sample_features();
   r.process.selected = {"a.weight", "a.bias"};
   r.diagnostics.model_parameters = 1000;
@@ -273,6 +298,11 @@ RunResult sample() {
   r.landscape = sample_landscape();
   r.sharpness = sample_sharpness();
   r.initial = sample_initial();
+  r.quality.emplace();
+  r.quality->own.file = "train.h5";
+  r.quality->other.file = "test.h5";
+  r.quality->other.accuracy = {0.75, 0.5, 0.875};
+  r.quality->gap = {0.5, 0.25, 0.75};
   r.warnings = {"one", "two"};
   return r;
 }
@@ -660,6 +690,23 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(found.directions[1].bend, 1);
   EXPECT_TRUE(std::isinf(found.directions[0].valid_above_fails));
   EXPECT_EQ(found.cross, l.cross);
+  const DataError& e = *back.data_error;
+  EXPECT_EQ(e.groups.rows, r.data_error->groups.rows);
+  EXPECT_EQ(e.groups.share, r.data_error->groups.share);
+  EXPECT_EQ(e.groups.loss, r.data_error->groups.loss);
+  EXPECT_EQ(e.trace_of_group, r.data_error->trace_of_group);
+  EXPECT_EQ(e.trace.upper, 51);
+  EXPECT_EQ(e.loss_value, 1.75);
+  EXPECT_EQ(e.trace_from, r.data_error->trace_from);
+  ASSERT_EQ(e.eigenvalues.size(), 2u);
+  EXPECT_EQ(e.eigenvalues[0].bias, 0.0625);
+  EXPECT_EQ(e.eigenvalues[0].interval.lower, 2);
+  EXPECT_EQ(e.eigenvalues[0].of_group, r.data_error->eigenvalues[0].of_group);
+  EXPECT_FALSE(e.eigenvalues[1].interval.known());
+  ASSERT_EQ(e.layers.size(), 2u);
+  EXPECT_EQ(e.layers[1].lower, -1);
+  EXPECT_EQ(back.blocks->js_upper, r.blocks->js_upper);
+  EXPECT_EQ(back.blocks->js_mean_lower, 0.5);
   const Sharpness& s = *back.sharpness;
   ASSERT_EQ(s.ascents.size(), 2u);
   EXPECT_TRUE(s.ascents[1].adaptive);
@@ -670,6 +717,15 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.adam->steps.at(0).above, 1.1);
   EXPECT_EQ(s.adam->step_most, 17);
   EXPECT_EQ(s.adam->file, "adam.pt");
+  EXPECT_EQ(s.information->fisher_rao, 3.5);
+  EXPECT_EQ(s.information->empirical_over_fisher.upper, 1.75);
+  EXPECT_TRUE(std::isnan(s.information->trace.value));
+  EXPECT_EQ(s.flatness->layer, "head.weight");
+  EXPECT_EQ(s.flatness->value.lower, 1);
+  EXPECT_EQ(back.quality->own.file, "train.h5");
+  EXPECT_EQ(back.quality->other.accuracy.upper, 0.875);
+  EXPECT_EQ(back.quality->gap.lower, 0.25);
+  EXPECT_TRUE(std::isnan(back.quality->own.ece.value));
   EXPECT_EQ(s.critical.sharpness, 2.5);
   EXPECT_EQ(s.basin.radius, r.sharpness->basin.radius);
   EXPECT_EQ(s.lambda_1_error, 1e-9);

@@ -15,11 +15,36 @@ namespace {
 using testing::known_result;
 
 /// Not there unless the result has what they are of.
-const std::set<std::string> kOfOtherCommands = {
-    "layer_trace",     "sam_rise",        "adaptive_rise",        "step_checked",       "critical_sharpness",
-    "basin_radius",    "input_curvature", "input_change",         "off_block_share",    "js_distance",
-    "distance",        "weighted_trace",  "layer_weighted_trace", "adam_lambda_1",      "adam_rate",
-    "feature_largest", "feature_mean",    "feature_change",       "feature_correlation"};
+const std::set<std::string> kOfOtherCommands = {"layer_trace",
+                                                "sam_rise",
+                                                "adaptive_rise",
+                                                "step_checked",
+                                                "critical_sharpness",
+                                                "basin_radius",
+                                                "input_curvature",
+                                                "input_change",
+                                                "off_block_share",
+                                                "js_distance",
+                                                "distance",
+                                                "weighted_trace",
+                                                "layer_weighted_trace",
+                                                "adam_lambda_1",
+                                                "adam_rate",
+                                                "feature_largest",
+                                                "feature_mean",
+                                                "feature_change",
+                                                "feature_correlation",
+                                                "fisher_rao",
+                                                "fisher_trace",
+                                                "empirical_fisher_trace",
+                                                "tic",
+                                                "relative_flatness",
+                                                "loss_gap",
+                                                "data_loss",
+                                                "accuracy",
+                                                "nll",
+                                                "ece",
+                                                "brier"};
 
 std::map<std::string, Figure> by_key(const RunResult& result, const FigureOptions& options = {}) {
   std::map<std::string, Figure> all;

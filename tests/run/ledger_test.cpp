@@ -25,6 +25,7 @@ LedgerState sample(std::int64_t products = 7) {
   s.config = "seed = 1\n";
   s.model = {{"modèle.pt2", "00ff"}};
   s.data = {{std::string("not UTF-8: \xff\xfe.h5"), "11"}, {"b.h5", "22"}};
+  s.layout.row_groups = 16;
   s.layout.plan.groups = 2;
   s.layout.plan.data_ranks = 3;
   s.layout.plan.basis_dtype = ElementType::kBF16;
@@ -47,16 +48,19 @@ LedgerState sample(std::int64_t products = 7) {
   a.quadrature.breakdown = true;
   a.quadrature.orthogonality_loss = std::nan("");
   EigenResult e;
-  e.top = {{3.5, 1e-9, 2e-9, 1e-17, true}, {2, -std::numeric_limits<double>::infinity(), std::nan("1"), 0.5, false}};
+  e.top = {{3.5, 1e-9, 2e-9, 1e-17, true, {1.0 / 3, -0.0}, 1.0 / 7},
+           {2, -std::numeric_limits<double>::infinity(), std::nan("1"), 0.5, false}};
   e.bottom = {{-0.5, 1e-8, 1e-8, 1e-8, true}};
   e.steps = 42;
+  e.captured = {1.0 / 3, 5e-324};
+  e.crossed = {{0.1, std::nan("")}, {}};
   e.residual_products = 3;
   e.exhausted = true;
   a.eigenvalues = e;
   FinishedProbe b;
   b.quadrature.probe = 5;
   s.finished = {a, b};
-  s.samples = {{9, -1.0 / 3, 5e-324, {}}, {std::int64_t{1} << 62, -0.0, std::nan("2"), {1.0 / 7}}};
+  s.samples = {{9, -1.0 / 3, 5e-324, {}}, {std::int64_t{1} << 62, -0.0, std::nan("2"), {1.0 / 7}, {1.0 / 11, -0.0}}};
   s.deflated = {{4, 1.0 / 9, 0.7, {std::nan("")}}};
   s.deflation = DeflationState{17, 2.0 / 3, 1.0 / 13, {0.1, -std::numeric_limits<double>::infinity()}};
   s.trace = TraceEstimate{1.0 / 11, std::nan(""), 0.1, 0.95, 12, 30, 0.2, 6, "xtrace", false};
@@ -159,6 +163,12 @@ TEST(LedgerState, WhatTheTraceNeedsComesBackBitForBit) {
   EXPECT_EQ(back->samples[0].quadratic_form, -1.0 / 3);
   EXPECT_EQ(back->samples[0].product_norm_sq, 5e-324);
   EXPECT_TRUE(back->samples[0].layers.empty());
+  EXPECT_EQ(back->samples[1].groups, s.samples[1].groups);
+  EXPECT_EQ(back->finished[0].eigenvalues->top[0].groups, s.finished[0].eigenvalues->top[0].groups);
+  EXPECT_EQ(back->finished[0].eigenvalues->top[0].data_bias, 1.0 / 7);
+  EXPECT_EQ(back->finished[0].eigenvalues->captured, s.finished[0].eigenvalues->captured);
+  EXPECT_EQ(bits(back->finished[0].eigenvalues->crossed[0][1]), bits(std::nan("")));
+  EXPECT_EQ(back->layout.row_groups, 16);
   EXPECT_EQ(back->samples[1].probe, std::int64_t{1} << 62);
   EXPECT_EQ(bits(back->samples[1].quadratic_form), bits(-0.0));
   EXPECT_EQ(bits(back->samples[1].product_norm_sq), bits(std::nan("2")));

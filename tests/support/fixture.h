@@ -98,8 +98,9 @@ class Fixture {
     return vector;
   }
 
-  DataShard shard(const Program& program, int ranks = 1, int rank = 0) const {
+  DataShard shard(const Program& program, int ranks = 1, int rank = 0, std::int64_t row_groups = 0) const {
     DatasetSpec spec;
+    spec.row_groups = row_groups;
     spec.path = path(".data.h5");
     for (const InputSpec& input : program.inputs()) spec.inputs.push_back(input.name);
     if (needs_target(loss_.kind)) spec.target = "target";

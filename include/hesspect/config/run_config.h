@@ -143,6 +143,9 @@ struct AccuracyConfig {
   double density_w1 = 0.01;      // bound of the Wasserstein-1 distance over the width of the spectrum
   double confidence = 0.9;       // of intervals, bands and bounds
   std::int64_t max_hvps = 2000;  // products at most; 0: no limit
+  /// Groups of rows, by whose spread the error is told that the data make; 0: none, -1: as many as cost next to
+  /// nothing.
+  std::int64_t data_error = -1;
 };
 
 struct QuadratureConfig {
@@ -221,7 +224,11 @@ struct SharpnessConfig {
   std::string second_moments;  // of Adam; empty: not given
   /// -1: as that file has it, else PyTorch's default.
   double adam_beta1 = -1, adam_beta2 = -1, adam_eps = -1;
-  std::int64_t adam_step = 0;  // updates so far, where the file does not say; 0: not known
+  std::int64_t adam_step = 0;        // updates so far, where the file does not say; 0: not known
+  std::int64_t measure_probes = 10;  // random vectors for traces of information matrices and relative flatness; 0: none
+  std::string flatness_layer;        // parameter tensor; empty: the last one that makes the output
+  std::string other_data;            // a file of further rows; empty: none
+  std::int64_t other_samples = 0;    // the first so many of them; 0: all
 };
 
 /// What the command `features` takes as features, and what it measures of them.

@@ -25,6 +25,8 @@ inline constexpr std::uint64_t kPowerProbes = kRestartProbes + (std::uint64_t{1}
 inline constexpr std::uint64_t kPrecisionProbe = kRestartProbes + (std::uint64_t{1} << 62);
 /// Random directions of landscapes.
 inline constexpr std::uint64_t kDirectionProbes = kRestartProbes + (std::uint64_t{3} << 61);
+/// Rows of random signs by which relative flatness is sampled.
+inline constexpr std::uint64_t kFlatnessProbes = kRestartProbes + (std::uint64_t{5} << 60);
 /// The signs by which a loss of orthogonality is measured: always of seed 0, an entry for each row of a basis.
 inline constexpr std::uint64_t kOrthogonalityProbe = 0;
 

@@ -19,6 +19,7 @@
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
 #include "hesspect/core/product_mode.h"
+#include "hesspect/core/row_groups.h"
 #include "hesspect/curvature/loss.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/krylov/linear_operator.h"
@@ -49,6 +50,9 @@ struct HessianOptions {
   /// Of matrix products within products with the matrix; all else, loss and gradient too, is in full precision. The
   /// device must have units for it (hesspect/tangent/precision.h).
   MatrixPrecision precision = MatrixPrecision::kFp32;
+  /// Groups of rows that apply_in_groups tells apart (core/row_groups.h): micro-batches are cut at their edges. 0:
+  /// none; kAutoRowGroups: as many as cost next to nothing, or none.
+  std::int64_t row_groups = 0;
   bool cuda_graphs = true;  // replay kept micro-batches' products on a GPU where that is faster
   /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on
   /// CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are kept.
@@ -100,6 +104,16 @@ class HessianOperator final : public LinearOperator {
   /// the part's, cut over the ranks as Shard::of(part.size(), ranks, rank) says. Tangents flow only where the part's
   /// parameters lead, and what is kept between products serves these too. No part of stats(). Collective.
   void apply_part(const Part& part, std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local);
+
+  /// The groups of rows that products are told apart by; none where none were asked for, or in one micro-batch.
+  const RowGroups& row_groups() const;
+  /// As apply_block, and of every product H x_k = Σ_g H_g x_k what each group of rows has of it: x_k · H_g x_k and
+  /// o · H_g x_k for others o, at no product of its own. Where there are no groups: empty. Collective.
+  /// @param others    shards [chunk] of further vectors; held whole meanwhile
+  /// @param segments  offsets in a whole vector between which the inner products are taken; the last is n
+  /// @return [K][groups][1 + others][segments], of x_k first; over all ranks, divided as products are
+  std::vector<double> apply_in_groups(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local,
+                                      std::span<const at::Tensor> others, const std::vector<std::int64_t>& segments);
 
   /// Takes products in another precision from here on: what is kept is made again. Collective.
   void set_precision(MatrixPrecision precision);

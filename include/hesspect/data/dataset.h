@@ -60,6 +60,8 @@ struct RowRange {
 /// The contiguous rows of `rank` among `ranks`, in whole units of `unit_rows`: sizes differ by one unit at most, and
 /// may be 0. @param rows  a multiple of unit_rows
 RowRange shard_rows(std::int64_t rows, int ranks, int rank, std::int64_t unit_rows = 1);
+/// The same, but that an edge which is a row away from one of `groups` equal groups of rows is moved there.
+RowRange shard_rows_at_groups(std::int64_t rows, int ranks, int rank, std::int64_t groups);
 
 /// Cuts a range into micro-batches of `micro_batch` rows; the last may be shorter. Empty for an empty range.
 std::vector<RowRange> micro_batches(RowRange range, std::int64_t micro_batch);
@@ -74,6 +76,9 @@ struct DatasetSpec {
   std::vector<std::int64_t> input_dims = {};  // where each input's rows lie in the file; 0 for inputs beyond its end
   std::int64_t target_dim = 0;                // and the target's; the weights' too, where they have as many dimensions
   std::int64_t unit_rows = 1;                 // rows that are never parted: shards are whole units
+  /// Groups that rows are told apart by (core/row_groups.h): no shard leaves a single row on one side of a group's
+  /// edge.
+  std::int64_t row_groups = 0;
 };
 
 /// One rank's rows in memory, on the CPU, in the file's dtypes.

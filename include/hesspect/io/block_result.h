@@ -62,8 +62,11 @@ struct BlocksResult {
   Estimate off_block_share{kUnknown, kUnknown};  // of it outside the blocks
   std::string off_block_obstacle;                // why that is not known; "": it is
   std::vector<std::vector<double>> js_distance;  // [blocks][blocks]; NaN where there are no densities
-  double js_mean = kUnknown;                     // over pairs
-  double js_sigma = kUnknown;                    // of the kernel
+  /// Its standard error and interval at the density's confidence, over probes; NaN: not known.
+  std::vector<std::vector<double>> js_error, js_lower, js_upper;
+  double js_mean = kUnknown;  // over pairs
+  double js_mean_error = kUnknown, js_mean_lower = kUnknown, js_mean_upper = kUnknown;
+  double js_sigma = kUnknown;  // of the kernel
 };
 
 }  // namespace hesspect

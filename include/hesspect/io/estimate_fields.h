@@ -13,13 +13,13 @@ void fields(auto& v, Is<ProbeQuadrature> auto& q) {
 
 void fields(auto& v, Is<EigenEstimate> auto& e) {
   v("value", e.value, "residual", e.residual, "true_residual", e.true_residual, "error", e.error, "converged",
-    e.converged);
+    e.converged, "groups", e.groups, "data_bias", e.data_bias);
 }
 
 void fields(auto& v, Is<EigenResult> auto& e) {
   v("top", e.top, "bottom", e.bottom, "magnitude", e.magnitude, "steps", e.steps, "residual_products",
     e.residual_products, "thick_restarts", e.thick_restarts, "method", e.method, "converged", e.converged, "exhausted",
-    e.exhausted);
+    e.exhausted, "captured", e.captured, "crossed", e.crossed);
 }
 
 /// TraceSample and DeflatedSample.
@@ -27,6 +27,7 @@ template <class Sample>
 requires Is<Sample, TraceSample> || Is<Sample, DeflatedSample>
 void fields(auto& v, Sample& s) {
   v("probe", s.probe, "quadratic_form", s.quadratic_form, "product_norm_sq", s.product_norm_sq, "layers", s.layers);
+  if constexpr (Is<Sample, TraceSample>) v("groups", s.groups);
 }
 
 void fields(auto& v, Is<TraceEstimate> auto& t) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/data_error.h"
 #include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/phases.h"
@@ -20,6 +21,7 @@
 #include "hesspect/spectrum/distance.h"
 #include "hesspect/spectrum/estimates.h"
 #include "hesspect/spectrum/landscape.h"
+#include "hesspect/spectrum/measures.h"
 #include "hesspect/spectrum/sharpness.h"
 
 namespace hesspect {
@@ -112,9 +114,11 @@ struct RunResult {
   std::optional<TraceEstimate> trace;
   std::optional<CumulativeDensity> cumulative;
   std::vector<LayerEstimate> layers;
+  std::optional<DataError> data_error;
   std::vector<DeflatedSample> samples;  // that the trace is the mean of, captured part not included; layers left out
   std::optional<Landscape> landscape;
   std::optional<Sharpness> sharpness;
+  std::optional<DataComparison> quality;  // where --other-data was given
   ProductCount counts;
   std::vector<ProbeQuadrature> quadrature;
   std::optional<InputSharpness> inputs;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/row_groups.h"
 #include "hesspect/io/result_file.h"
 #include "hesspect/run/ledger.h"
 
@@ -20,6 +21,7 @@ struct RunFacts {
   std::vector<std::string> warnings;       // told already
   std::optional<InitialDistance> initial;  // without what is weighted by it
   double symmetry_bound = 0;               // above it a product is not symmetric to rounding
+  RowGroups row_groups;                    // that products were told apart by
 };
 
 /// Draws eigenvalues, trace and density from the ledger, and warns, in the result and on stderr, of what is not as it

@@ -20,10 +20,16 @@ struct Verdict {
   Kind kind = Kind::kNone;  // kNone: one of them is not known, or it is no estimate
   /// kUndecided: so many more products, over both results, would part the intervals as they are; infinite: none would.
   double products = 0;
+  /// What the intervals are of: one set of rows that both had; the populations of other rows each; or other rows, on
+  /// which nothing is known of the populations.
+  enum class Basis { kSameRows, kPopulations, kRowsAlone };
+  Basis basis = Basis::kSameRows;
 };
 
 /// Never throws. @param first, other  figures of the same key
 Verdict verdict_of(const Figure& first, const Figure& other);
+/// The same of figures on other rows: by the intervals of the populations, where both have them.
+Verdict verdict_over_rows(const Figure& first, const Figure& other);
 
 /// "higher", "can't be told: about 120 more products would", …
 std::string verdict_text(const Verdict& verdict);

@@ -3,8 +3,8 @@
 //
 //   for (const Figure& f : figures_of(read_result("r.h5"), {})) … definition_of(f.key).against …
 //
-// Intervals are of the run (Lanczos, probes, steps, precision), on the data that the run had. None of them says how far
-// the same figure would be off on other rows.
+// Intervals are of the run (Lanczos, probes, steps, precision), on the data that the run had. How far the same figure
+// would be off on other rows stands beside them where the run has told groups of rows apart (spectrum/data_error.h).
 #pragma once
 
 #include <limits>
@@ -31,12 +31,16 @@ struct Figure {
   double value = kUnknown;
   double lower = kUnknown, upper = kUnknown;  // NaN: not known
   std::string interval;                       // what the interval is from; empty: there is none
-  std::string note;                           // what its reader should know of this one
-  std::string missing;                        // why there is no value
+  double data_error = kUnknown;               // standard error that the choice of rows makes
+  /// Of what the population has that the rows were drawn from: by both errors.
+  double population_lower = kUnknown, population_upper = kUnknown;
+  std::string note;     // what its reader should know of this one
+  std::string missing;  // why there is no value
   Falling falling;
 
   bool known() const { return missing.empty(); }
   bool has_interval() const { return lower == lower && upper == upper; }
+  bool has_population() const { return population_lower == population_lower && population_upper == population_upper; }
 };
 
 /// What a figure is, for all results alike.

@@ -100,6 +100,7 @@ struct Goals {
   double confidence = 0.9;
   double rounding = 0;            // relative, of the trace: 10 ε of the vectors' dtype, and the products' precision
   double eigen_error = 0;         // relative to the largest |λ|: what the products' precision adds to a residual
+  bool data_error = true;         // groups of rows are told apart, where there are any
   double density_error = 0;       // in loss/parameter²: what it moves eigenvalues by, in the mean
   std::int64_t max_products = 0;  // of the whole run; 0: no limit
 

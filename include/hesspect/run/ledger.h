@@ -53,6 +53,7 @@ struct RunLayout {
   int world = 1;
   int threads = 1;  // of a rank
   std::string device = "cpu";
+  std::int64_t row_groups = 0;  // that products are told apart by: as the run's first start has them
 };
 
 /// As text for messages, and back. @throws InputError for text that is none

@@ -65,6 +65,9 @@ struct EigenEstimate {
   double true_residual = kNotMeasured;  // ‖A y − θ y‖ by a product of its own
   double error = 0;                     // of the value: residual, or residual²/gap where the value stands well apart
   bool converged = false;
+  // Of groups of rows (spectrum/data_error.h), where these are told apart.
+  std::vector<double> groups = {};  // [groups] yᵀA_g y
+  double data_bias = kNotMeasured;  // what y's being fitted to these rows adds to the value, about
 };
 
 struct EigenResult {
@@ -77,14 +80,18 @@ struct EigenResult {
   std::string method = "lanczos";  // "lanczos", "block lanczos" or "power"
   bool converged = false;          // all of them
   bool exhausted = false;          // the Krylov space closed (breakdown) before as many were found
+  // Sums over the listed pairs, of groups of rows: Σ y ∘ A_g y and, for the first probes, Σ (yᵀz) z ∘ A_g y.
+  std::vector<double> captured = {};              // [groups][segments]
+  std::vector<std::vector<double>> crossed = {};  // [probes][groups][segments]
 };
 
 /// What the first product with a random vector z tells of the trace.
 struct TraceSample {
-  std::int64_t probe = 0;      // its number
-  double quadratic_form = 0;   // zᵀHz
-  double product_norm_sq = 0;  // ‖Hz‖²
-  std::vector<double> layers;  // [layers], z_l · (Hz)_l: they sum to zᵀHz; empty where not asked for
+  std::int64_t probe = 0;           // its number
+  double quadratic_form = 0;        // zᵀHz
+  double product_norm_sq = 0;       // ‖Hz‖²
+  std::vector<double> layers;       // [layers], z_l · (Hz)_l: they sum to zᵀHz; empty where not asked for
+  std::vector<double> groups = {};  // [groups][layers or 1], the same of each group of rows; empty: not told apart
 };
 
 /// The same of P H P, P the projection on what a Krylov space leaves over: its trace is the part that is estimated.

@@ -15,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/spectrum/measures.h"
+
 namespace hesspect {
 
 /// L(θ + ε) − L(θ) for steps of one size.
@@ -71,7 +73,9 @@ struct Sharpness {
   double lambda_1 = 0, lambda_1_error = 0;
   std::vector<Ascent> ascents;
   std::vector<StepCheck> steps;
-  std::optional<AdamSharpness> adam;  // where second moments were given
+  std::optional<AdamSharpness> adam;         // where second moments were given
+  std::optional<Information> information;    // where random vectors for it were asked for
+  std::optional<RelativeFlatness> flatness;  // likewise
   CriticalStep critical;
   Basin basin;
 };

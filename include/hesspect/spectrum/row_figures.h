@@ -1,0 +1,34 @@
+// Figures over the rows of a data set, with intervals that say how they would differ on other rows of the same kind.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "hesspect/core/row_sums.h"
+#include "hesspect/spectrum/measures.h"
+
+namespace hesspect {
+
+/// Σ sums / Σ counts over rows and Student's interval of that ratio, rows drawn independently. One row: no interval.
+Interval ratio_over_rows(std::span<const double> sums, std::span<const double> counts, double confidence);
+
+/// Interval of the difference b − a of two such ratios of other rows.
+Interval difference_over_rows(std::span<const double> sums_a, std::span<const double> counts_a,
+                              std::span<const double> sums_b, std::span<const double> counts_b, double confidence);
+
+/// The exact binomial interval of Clopper and Pearson.
+Interval binomial_interval(double successes, double trials, double confidence);
+
+/// How many times rows are drawn anew.
+std::int64_t resamples_for(std::size_t rows);
+
+/// Loss, accuracy, NLL, expected calibration error and Brier score. Accuracy is binomial where no row has more than one
+/// term, else a ratio over rows; the calibration error's interval holds for all bins together, by a bootstrap over
+/// rows, and goes down to zero where a calibrated model would show as much.
+/// @param seed  of the bootstrap, which depends on nothing else
+DataQuality quality_of(const RowSums& rows, double confidence, std::uint64_t seed);
+
+/// (1/P) Σ and Student's interval; of the ratio of two sums over the same random vectors, too.
+Interval mean_over_samples(std::span<const double> values, double confidence);
+
+}  // namespace hesspect
