@@ -467,6 +467,9 @@ std::vector<Figure> weighted_layer_figures(const RunResult& r) {
     figure.value *= weight;
     figure.lower *= weight;
     figure.upper *= weight;
+    figure.data_error *= weight;
+    figure.population_lower *= weight;
+    figure.population_upper *= weight;
     figures.push_back(figure);
   }
   check_finite(figures);

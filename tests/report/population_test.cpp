@@ -51,6 +51,20 @@ TEST(Population, StandsBesideTheRunsInterval) {
   EXPECT_NE(report_html({{"a.h5", result_of(10, "aa")}}, {}).find("population [9.0, 11.0]"), std::string::npos);
 }
 
+// A figure that is a layer's trace with a weight kept that trace's own interval of the population.
+TEST(Population, IsWeightedAsTheFigureIs) {
+  RunResult r = result_of(10, "aa");
+  r.initial.emplace();
+  r.initial->layers.resize(1);
+  r.initial->layers[0].name = "b";
+  r.initial->layers[0].distance = 3;
+  const std::vector<Figure> weighted = weighted_layer_figures(r);
+  ASSERT_EQ(weighted.size(), 1u);
+  EXPECT_EQ(weighted[0].population_lower, 9 * 5);
+  EXPECT_EQ(weighted[0].population_upper, 9 * 7);
+  EXPECT_EQ(weighted[0].data_error, 9 * 0.25);
+}
+
 TEST(Population, IsNoIntervalWhereEigenvaluesMix) {
   Figure figure;
   figure.value = 3;
