@@ -1,6 +1,9 @@
 // The error that the data make in report and comparison: which interval stands where, and which a verdict goes by.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "../../src/report/population.h"
 #include "hesspect/report/compare.h"
 #include "hesspect/report/report.h"
