@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Five trainings of one CNN on the same digits, their curvature, and how they bear noise (docs/studies/cnn-trainings.md).
+"""Six trainings of one CNN on the same digits, their curvature, and how they bear noise (docs/studies/cnn-trainings.md).
 
     .venv/bin/python docs/studies/cnn_trainings.py runs/cnn-study --seeds 2
 
@@ -18,7 +18,8 @@ import torch
 from hesspect.workloads import cnn, common
 
 # Trainings: batch, share of labels drawn anew, epochs.
-TRAININGS = {"plain": (64, 0, 6), "label noise": (64, 0.3, 6), "small batch": (8, 0, 6), "large batch": (1000, 0, 6), "long": (64, 0, 18)}
+TRAININGS = {"plain": (64, 0, 6), "label noise": (64, 0.3, 6), "small batch": (8, 0, 6), "large batch": (1000, 0, 6), "large batch, 40 passes": (1000, 0, 40),
+             "long": (64, 0, 18)}
 ROWS = 4000
 
 
@@ -53,12 +54,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", nargs="*", default=list(TRAININGS), help="these trainings alone, added to the table")
     parser.add_argument("--hesspect", default="build/release/bin/hesspect")
     args = parser.parse_args()
     images, labels = cnn.load()
-    table = []
+    file = args.folder / "table.json"
+    table = [row for row in (json.loads(file.read_text()) if file.exists() else []) if row["training"] not in args.only]
     for seed in range(args.seeds):
-        for name, (batch, share, epochs) in TRAININGS.items():
+        for name in args.only:
+            batch, share, epochs = TRAININGS[name]
             torch.manual_seed(seed)
             seen = labels[:ROWS].copy()
             generator = np.random.default_rng(seed)
@@ -67,7 +71,7 @@ def main():
             model = cnn.train(cnn.DigitNet(), images[:ROWS], seen, epochs, seed, batch)
             row = {"training": name, "seed": seed, "train_accuracy": cnn.accuracy(model, images[:ROWS], labels[:ROWS])}
             row["accuracy"] = {kind: cnn.accuracy(model, x, labels[ROWS:]) for kind, x in corruptions(images[ROWS:])}
-            folder = args.folder / f"{name.replace(' ', '_')}-{seed}"
+            folder = args.folder / f"{name.replace(', ', '_').replace(' ', '_')}-{seed}"
             common.write(common.Workload(name, model, {"image": images[:ROWS]}, labels[:ROWS], "cross_entropy", ""), folder)
             given = ["--model", folder / "model.pt2", "--weights", folder / "weights.safetensors", "--data", folder / "data.h5",
                      "--loss", "cross_entropy", "--samples", "500", "--micro-batch", "100", "--seed", "0", "--force"]
@@ -90,7 +94,7 @@ def main():
                 row["sharpness"] = {k: np.asarray(group[k][()]).tolist() for k in ("rho", "adaptive", "rise_gradient", "rise_eigenvector", "critical_step")
                                     if k in group}
             table.append(row)
-            (args.folder / "table.json").write_text(json.dumps(table, indent=1))
+            file.write_text(json.dumps(table, indent=1))
             print(json.dumps(row), flush=True)
 
 

@@ -133,11 +133,11 @@ TEST(Demand, OfBlocksAndPowerIterations) {
   config.eigs.block = 6;
   Demand d = demand(Command::kEigs, config);
   EXPECT_EQ(d.joint, 6);
-  EXPECT_EQ(d.other_rows, 212);      // 200 and the next block, and a block of products
+  EXPECT_EQ(d.other_rows, 214);      // 200 and the next block, a block of products, the symmetry check's probes
   EXPECT_EQ(d.other_products, 215);  // symmetry, residuals, 200
   EXPECT_EQ(d.longest_steps, 0);     // there is no single run beside it
   config.eigs.max_basis = 50;
-  EXPECT_EQ(demand(Command::kEigs, config).other_rows, 56);
+  EXPECT_EQ(demand(Command::kEigs, config).other_rows, 58);
   config = {};
   config.eigs.method = EigenMethod::kPower;
   config.eigs.magnitude = 3;
