@@ -9,32 +9,9 @@
 
 namespace hesspect {
 
-std::size_t characters(const std::string& text) {
-  std::size_t count = 0;
-  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;  // all but UTF-8's later bytes
-  return count;
-}
-
-std::string padded(const std::string& text, std::size_t width) {
-  const std::size_t length = characters(text);
-  return length < width ? text + std::string(width - length, ' ') : text;
-}
-
 std::string rounded_text(double value, const Figure& figure) {
   const double width = std::max(figure.upper - figure.value, figure.value - figure.lower);
-  const double scale = std::max(std::abs(figure.value), width);
-  if (!figure.has_interval() || !std::isfinite(width) || !std::isfinite(value) || !(width > 1e-12 * scale))
-    return format_number(value);
-  const double unit = std::pow(10.0, std::floor(std::log10(width)) - 1);
-  const double rounded = std::round(value / unit) * unit;
-  const double digits = rounded == 0 ? 1 : std::floor(std::log10(std::abs(rounded)) - std::log10(unit) + 1e-9) + 1;
-  char text[40];
-  std::snprintf(text, sizeof text, "%.*g", static_cast<int>(std::max(1.0, digits)), rounded);
-  double whole = 0;  // 1.1e+02 is 110
-  if (std::abs(rounded) < 1e6 && std::abs(rounded) >= 1 && std::string_view(text).find('e') != std::string_view::npos &&
-      std::modf(rounded, &whole) < 1e-9)
-    return std::to_string(static_cast<std::int64_t>(std::llround(rounded)));
-  return text;
+  return figure.has_interval() ? rounded_to(value, width, std::max(std::abs(figure.value), width)) : format_number(value);
 }
 
 std::string value_text(const Figure& figure) {

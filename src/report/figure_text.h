@@ -5,6 +5,8 @@
 #include <string>
 
 #include "hesspect/report/figures.h"
+#include "padded.h"
+#include "rounded.h"
 
 namespace hesspect {
 
@@ -13,10 +15,6 @@ std::string rounded_text(double value, const Figure& figure);
 
 /// "45.441373 [45.441329, 45.441417]", without brackets where the interval is not known, or "not known: why".
 std::string value_text(const Figure& figure);
-
-/// With spaces up to so many characters (not bytes) behind it.
-std::string padded(const std::string& text, std::size_t width);
-std::size_t characters(const std::string& text);
 
 /// A number, or null where it is not finite.
 nlohmann::ordered_json number_json(double value);
