@@ -11,7 +11,8 @@ namespace hesspect {
 
 std::string rounded_text(double value, const Figure& figure) {
   const double width = std::max(figure.upper - figure.value, figure.value - figure.lower);
-  return figure.has_interval() ? rounded_to(value, width, std::max(std::abs(figure.value), width)) : format_number(value);
+  return figure.has_interval() ? rounded_to(value, width, std::max(std::abs(figure.value), width))
+                               : format_number(value);
 }
 
 std::string value_text(const Figure& figure) {
