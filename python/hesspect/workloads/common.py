@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from hesspect.workloads import FILES
 
@@ -44,6 +45,30 @@ def batches(rows: int, size: int, generator: torch.Generator) -> list[torch.Tens
     """Row numbers of one epoch, shuffled, in pieces of `size`; a last piece of one row is left out (batch norm)."""
     order = torch.randperm(rows, generator=generator)
     return [piece for piece in order.split(size) if len(piece) > 1]
+
+
+def train_yes_or_no(model: torch.nn.Module, inputs: dict[str, Any], target: Any, split: int, epochs: int, batch: int, seed: int, lr: float, weight_decay: float) -> float:
+    """Trains a model of one logit a row by AdamW on the first `split` rows, in place, and leaves it in eval mode.
+
+    :return: the share of the other rows that it gets right
+    """
+    tensors, wanted = {k: torch.as_tensor(v) for k, v in inputs.items()}, torch.as_tensor(target)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    for epoch in range(epochs):
+        model.train()
+        total = 0.0
+        for part in batches(split, batch, generator):
+            loss = F.binary_cross_entropy_with_logits(model(**{k: v[part] for k, v in tensors.items()}), wanted[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(part)
+        print(f"  epoch {epoch + 1}/{epochs}: training loss {total / split:.4f}", flush=True)
+    model.eval()
+    with torch.no_grad():
+        guess = model(**{k: v[split:] for k, v in tensors.items()}) > 0
+    return float((guess == (wanted[split:] > 0.5)).float().mean().item())
 
 
 def export(model: torch.nn.Module, inputs: dict[str, Any]) -> Any:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 
-from hesspect.workloads.common import Workload, batches, packaged
+from hesspect.workloads.common import Workload, packaged, train_yes_or_no
 
 CATEGORIES = ("workclass", "education", "marital-status", "occupation", "relationship", "race", "gender", "native-country")
 CROSSES = (("education", "occupation"), ("marital-status", "occupation"))
@@ -82,22 +81,6 @@ def make(seed: int, epochs: int = 4, batch: int = 256, rows: int | None = None) 
     split = int(len(target) * (1 - _TEST_PART))
     print(f"widedeep: {split:,} people to train on, {len(target) - split:,} to test", flush=True)
     model = WideDeep(sizes, [c.replace("-", "_") for c in CATEGORIES], len(NUMBERS))
-    tensors, wanted = {k: torch.as_tensor(v) for k, v in inputs.items()}, torch.as_tensor(target)
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-4)
-    for epoch in range(epochs):
-        model.train()
-        total = 0.0
-        for part in batches(split, batch, generator):
-            loss = F.binary_cross_entropy_with_logits(model(**{k: v[part] for k, v in tensors.items()}), wanted[part])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(part)
-        print(f"  epoch {epoch + 1}/{epochs}: training loss {total / split:.4f}", flush=True)
-    model.eval()
-    with torch.no_grad():
-        guess = model(**{k: v[split:] for k, v in tensors.items()}) > 0
-    right = (guess == (wanted[split:] > 0.5)).float().mean().item()
+    right = train_yes_or_no(model, inputs, target, split, epochs, batch, seed, lr=3e-3, weight_decay=1e-4)
     return Workload("Wide & Deep on the Adult census", model, {k: v[:split] for k, v in inputs.items()}, target[:split], "bce_with_logits",
                     f"{100 * right:.1f} % of the test people right (always 'no': {100 * (1 - target[split:].mean()):.1f} %)")
