@@ -772,7 +772,11 @@ void feature_changes(auto& v, F& f) {
   };
   table("change", &FeatureChange::value,
         "Change of the loss by a step of that length within the feature, mean over all directions");
-  table("change_half_width", &FeatureChange::half_width, "Half width of its confidence interval; NaN: not known");
+  table("change_lower", &FeatureChange::lower, "Lower end of its confidence interval; NaN: not known");
+  table("change_upper", &FeatureChange::upper, "Upper end of its confidence interval; NaN: not known");
+  table("change_skewness", &FeatureChange::skewness,
+        "Skewness of what was averaged over the draws, as a share of the largest that so many draws can have: the "
+        "interval is widened on that side; NaN: not known");
   table("change_predicted", &FeatureChange::predicted, "The same by the quadratic model: rho^2 norm^2 trace / 2n");
   table("change_predicted_half_width", &FeatureChange::predicted_half_width, "Half width of its interval");
   table("change_largest", &FeatureChange::largest, "The largest change of any direction that was drawn, either way");

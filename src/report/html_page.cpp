@@ -149,6 +149,14 @@ std::string measured_html(double value, double half_width) {
   return number_html(value) + "<br>" + element("span", "± " + width, "soft");
 }
 
+std::string range_html(const FeatureChange& change) {
+  if (!std::isfinite(change.value)) return "–";
+  const bool is_known = std::isfinite(change.lower) && std::isfinite(change.upper);
+  const std::string range =
+      is_known ? "[" + number_html(change.lower) + ", " + number_html(change.upper) + "]" : "interval not known";
+  return number_html(change.value) + "<br>" + element("span", range, "soft");
+}
+
 std::string feature_rows_table(const RunResult& r) {
   if (!r.features) return "";
   const FeaturesResult& all = *r.features;
@@ -161,7 +169,7 @@ std::string feature_rows_table(const RunResult& r) {
                       element("td", measured_html(f.mean(), f.mean_half_width()), "number") +
                       element("td", number_html(f.norm), "number");
     for (const FeatureChange& c : f.changes)
-      row += element("td", measured_html(c.value, c.half_width), "number") +
+      row += element("td", range_html(c), "number") +
              element("td", measured_html(c.predicted, c.predicted_half_width), "number");
     rows += element("tr", row);
   }
