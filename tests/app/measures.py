@@ -3,6 +3,7 @@
 distances and dense matrices by PyTorch in float64, the state dicts of its own optimisers, and figures over rows by numpy and scipy."""
 
 import copy
+import json
 import unittest
 
 import h5py
@@ -146,6 +147,52 @@ class SecondMoments(Measures):
         found = self.found("--step-check=false", moments="v.h5")
         self.assertAlmostEqual(found["lambda_1"] / np.linalg.eigvalsh(s[:, None] * hessian * s)[-1], 1, delta=1e-8)
         self.assertIn("does not say how many steps", self.err)
+
+    def test_each_block_as_adam_sees_it(self):
+        model, adam, hessian = self.train()
+        s, places, at = self.root(model, adam), {}, 0
+        for name, p in model.named_parameters():
+            places[name] = np.arange(at, at + p.numel())
+            at += p.numel()
+        layer = lambda stem: np.concatenate([places[f"{stem}.weight"], places[f"{stem}.bias"]])
+        some = places["layers.0.weight"].reshape(10, 6)[:, [1, 3]].reshape(-1)
+        cases = [(["--blocks", "per-layer"], {k: layer(k) for k in ("layers.0", "layers.1", "layers.2")}, 2),
+                 (["--block", "bias=bias$", "--block", "columns=layers.0.weight@columns=1,3"],
+                  {"bias": np.concatenate([v for k, v in places.items() if k.endswith("bias")]), "columns": some}, 1)]
+        for options, expected, ranks in cases:
+            whole = self.found(*options, ranks=ranks)
+            with h5py.File(self.folder / "r.h5") as f:
+                found = {k: v.asstr()[()] if v.dtype.kind in "OS" else v[()] for k, v in f["entry/sharpness/blocks"].items()}
+            self.assertEqual(list(found["name"]), list(expected))
+            for i, entries in enumerate(expected.values()):
+                block = hessian[np.ix_(entries, entries)]
+                plain, seen = (np.linalg.eigvalsh(m)[-1] for m in (block, s[entries, None] * block * s[entries]))
+                self.assertEqual(found["parameters"][i], entries.size)
+                self.assertLessEqual(abs(found["lambda_1"][i] - plain), found["lambda_1_error"][i] + 1e-9 * plain)
+                self.assertLessEqual(abs(found["adam_lambda_1"][i] - seen), found["adam_lambda_1_error"][i] + 1e-9 * seen)
+                self.assertAlmostEqual(found["step"][i] * plain, 2, delta=1e-5)
+                self.assertAlmostEqual(found["adam_rate"][i] * seen, 38, delta=1e-4)
+                self.assertLessEqual(whole["largest_rate"], found["adam_rate"][i] * (1 + 1e-9))  # interlacing
+                # Of gradient descent on a quadratic loss |1 - 2 (1 -+ 0.05)|; of Adam as of the whole.
+                np.testing.assert_allclose([found["growth_below"][i], found["growth_above"][i]], [0.9, 1.1], atol=0.02)
+                np.testing.assert_allclose(found["adam_growth_below"][i], whole["expected_below"], atol=0.03)
+                np.testing.assert_allclose(found["adam_growth_above"][i], whole["expected_above"], atol=0.03)
+            self.assertTrue(found["converged"].all())
+            self.assertNotIn("warning", self.err)
+        self.assertIn("largest stable rate", self.err)
+        told = json.loads(hesspect("report", self.folder / "r.h5", "--format", "json").out)["results"][0]["block_steps"]
+        self.assertEqual([b["name"] for b in told], ["bias", "columns"])
+        self.assertEqual([f["key"] for f in told[0]["figures"]], ["lambda_1", "step_checked", "adam_lambda_1", "adam_rate"])
+        self.assertIn("confirmed: growth a step", hesspect("report", self.folder / "r.h5").out)
+        self.assertIn("Largest stable steps by block", hesspect("report", self.folder / "r.h5", "--format", "html").out)
+        # Without moments and without steps; and a name that nothing has.
+        self.assertDone(hesspect("sharpness", *arguments("mlp_ce", self.folder / "n.h5", "cross_entropy"), *InformationAndFlatness.QUICK,
+                                 "--blocks", "per-tensor"))
+        with h5py.File(self.folder / "n.h5") as f:
+            self.assertEqual(len(f["entry/sharpness/blocks/name"]), 6)
+            self.assertTrue(np.isnan(f["entry/sharpness/blocks/adam_rate"][()]).all() and np.isnan(f["entry/sharpness/blocks/growth_below"][()]).all())
+            self.assertTrue((f["entry/sharpness/blocks/step"][()] > 0).all())
+        self.refused(BAD_INPUT, ["layers.9"], *self.command("adam.pt", "--block", "none=layers.9"))
 
     def check_rate(self, rate, s, hessian):
         """Adam's own recursion on the quadratic model, with its D: bounded just below the rate, not just above."""

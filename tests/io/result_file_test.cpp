@@ -201,6 +201,9 @@ Sharpness sample_sharpness() {
   s.adam->steps = {{"Adam", 0.95, 0.9, 1.1, 0.91, 1.12}};
   s.adam->step_most = 17;
   s.adam->file = "adam.pt";
+  s.blocks.emplace();
+  s.blocks->each = {{"a", 12, 3, 1e-9, 2.0 / 3, 0.9, 1.1, 40, 1e-8, 0.95, 0.91, 1.12, true, 30},
+                    BlockSteps{.name = "b", .parameters = 2, .converged = false}};
   s.information.emplace();
   s.information->fisher_rao = 3.5;
   s.information->empirical_over_fisher = {1.5, 1.25, 1.75};
@@ -718,6 +721,12 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.adam->steps.at(0).above, 1.1);
   EXPECT_EQ(s.adam->step_most, 17);
   EXPECT_EQ(s.adam->file, "adam.pt");
+  ASSERT_EQ(s.blocks->each.size(), 2u);
+  EXPECT_EQ(s.blocks->each[0].step, 2.0 / 3);
+  EXPECT_EQ(s.blocks->each[0].adam_rate, 0.95);
+  EXPECT_EQ(s.blocks->each[0].adam_growth_above, 1.12);
+  EXPECT_TRUE(std::isnan(s.blocks->each[1].lambda_1));
+  EXPECT_FALSE(s.blocks->each[1].converged);
   EXPECT_EQ(s.information->fisher_rao, 3.5);
   EXPECT_EQ(s.information->empirical_over_fisher.upper, 1.75);
   EXPECT_TRUE(std::isnan(s.information->trace.value));
