@@ -76,7 +76,7 @@ TEST(RowFigures, IntervalsHoldWhatTheyClaim) {
       const RowSums all = rows_of(random, 200'000, bias);
       const double accurate = mean_of(all.correct), log_loss = mean_of(all.nll);
       int ece = 0, accuracy = 0, nll = 0;
-      constexpr int kRuns = 100;
+      constexpr int kRuns = 200;
       for (int run = 0; run < kRuns; ++run) {
         const DataQuality q = quality_of(rows_of(random, rows, bias), 0.9, static_cast<std::uint64_t>(run));
         // The model is as sure of itself in every bin as it is right, but for the bias.
@@ -84,9 +84,11 @@ TEST(RowFigures, IntervalsHoldWhatTheyClaim) {
         accuracy += q.accuracy.lower <= accurate && accurate <= q.accuracy.upper ? 1 : 0;
         nll += q.nll.lower <= log_loss && log_loss <= q.nll.upper ? 1 : 0;
       }
-      EXPECT_GE(ece, 84) << bias << " " << rows;
-      EXPECT_GE(accuracy, 84) << bias << " " << rows;
-      EXPECT_GE(nll, 80) << bias << " " << rows;
+      std::printf("bias %g, %d rows: calibration error %d, accuracy %d, NLL %d of %d\n", bias, rows, ece, accuracy, nll,
+                  kRuns);
+      EXPECT_GE(ece, 0.88 * kRuns) << bias << " " << rows;
+      EXPECT_GE(accuracy, 0.88 * kRuns) << bias << " " << rows;
+      EXPECT_GE(nll, 0.88 * kRuns) << bias << " " << rows;
     }
 }
 
