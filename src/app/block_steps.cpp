@@ -119,8 +119,9 @@ StepsByBlock steps_by_block(OneGroup& run, const std::vector<Part>& parts, const
              " blocks did not converge: " + format_names(open, 3) + "; raise --max-steps or --rtol-eigs");
   if (!unlike.empty())
     run.warn("steps along the first eigenvectors of " + format_count(std::ssize(unlike)) + " of " +
-             format_count(std::ssize(parts)) + " blocks do not shrink below the largest stable step and grow above it: " +
-             format_names(unlike, 3) + "; the loss is not quadratic so near");
+             format_count(std::ssize(parts)) +
+             " blocks do not shrink below the largest stable step and grow above it: " + format_names(unlike, 3) +
+             "; the loss is not quadratic so near");
   return all;
 }
 

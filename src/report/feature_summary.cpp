@@ -177,11 +177,12 @@ std::vector<std::string> feature_warnings(const FeaturesResult& all, std::int64_
                        " features is little more than the loss's rounding, " + format_number(all.rounding) +
                        ": take a larger --feature-rho, or --dtype float64");
   if (!skewed.empty())
-    warnings.push_back("the mean change of the loss by steps in " + format_count(std::ssize(skewed)) + " of " +
-                       format_count(std::ssize(all.each)) + " features rests on few of the directions drawn: " +
-                       format_names(skewed, 3) +
-                       "; the interval is wide on that side, and what no draw met is not in it; raise --feature-draws " +
-                       std::to_string(all.draws));
+    warnings.push_back(
+        "the mean change of the loss by steps in " + format_count(std::ssize(skewed)) + " of " +
+        format_count(std::ssize(all.each)) +
+        " features rests on few of the directions drawn: " + format_names(skewed, 3) +
+        "; the interval is wide on that side, and what no draw met is not in it; raise --feature-draws " +
+        std::to_string(all.draws));
   return warnings;
 }
 

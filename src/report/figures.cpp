@@ -251,8 +251,8 @@ Figure negative_mass(const RunResult& r) {
     figure.upper = share.upper;
   } else {
     // Over three probes and more the standard error is itself from their spread.
-    const double quantile = c.probes >= 3 ? student_quantile(checked(c.confidence), c.probes - 1)
-                                          : normal_quantile(checked(c.confidence));
+    const double quantile =
+        c.probes >= 3 ? student_quantile(checked(c.confidence), c.probes - 1) : normal_quantile(checked(c.confidence));
     const double width = quantile * c.negative_mass.standard_error;
     figure.value = c.negative_mass.value;
     figure.lower = std::max(0.0, figure.value - width);

@@ -272,7 +272,8 @@ std::string section(const NamedResult& named, const FigureOptions& options) {
   std::string rows;
   for (const Figure& figure : figures) rows += figure_row(figure);
   text += table(heads({"figure", "", "value", "interval", "the interval is"}), rows);
-  return element("section", text + feature_rows_table(r) + block_table(r) + block_steps_table(r) + layer_table(r) + distance_table(r));
+  return element("section", text + feature_rows_table(r) + block_table(r) + block_steps_table(r) + layer_table(r) +
+                                distance_table(r));
 }
 
 std::string items(const std::vector<std::string>& sentences) {

@@ -78,8 +78,8 @@ std::vector<std::pair<std::string, std::string>> sharpness_lines(const Sharpness
       lines.emplace_back(i == 0 ? "blocks" : "", text);
     }
     if (s.blocks->each.size() > kMostListed)
-      lines.emplace_back("", "... and " + format_count(std::ssize(s.blocks->each) -
-                                                       static_cast<std::int64_t>(kMostListed)) + " more");
+      lines.emplace_back(
+          "", "... and " + format_count(std::ssize(s.blocks->each) - static_cast<std::int64_t>(kMostListed)) + " more");
   }
   const auto with = [](const Interval& i) {
     std::string text = format_number(i.value);

@@ -55,14 +55,15 @@ void set_rows_of_norm(const RunResult& r, Figure& figure) {
     for (const auto* list : {&r.eigenvalues->top, &r.eigenvalues->bottom, &r.eigenvalues->magnitude})
       for (const EigenEstimate& one : *list) values.push_back(one.value);
   double captured = 0;
-  const PopulationInterval interval = norm_of_population(
-      {figure.value, figure.lower, figure.upper, r.data_error->confidence, values, r.data_error->eigenvalues,
-       r.data_error->groups.share},
-      captured);
+  const PopulationInterval interval =
+      norm_of_population({figure.value, figure.lower, figure.upper, r.data_error->confidence, values,
+                          r.data_error->eigenvalues, r.data_error->groups.share},
+                         captured);
   set_rows(figure, interval);
   if (interval.known()) return;
-  const std::string why = captured < 0.9 ? "the eigenvalues that were listed make " + two_digits(captured) + " of its square"
-                                         : "its own interval is not known";
+  const std::string why = captured < 0.9
+                              ? "the eigenvalues that were listed make " + two_digits(captured) + " of its square"
+                              : "its own interval is not known";
   figure.note += (figure.note.empty() ? "" : "; ") + ("over rows: not told, " + why);
 }
 
@@ -129,7 +130,8 @@ std::string data_error_sentence(const NamedResult& named) {
          " %. They take groups as independent: rows of one document or user that are neighbours in the file are so "
          "only within their group, and rows that are sorted make them too wide." +
          (e.trace_from == "probes" ? " The trace's is from two probes alone and rather too large." : "") +
-         " Of the density, what is drawn from it (effective dimension, negative mass, outliers, bulk) and diagonal blocks "
+         " Of the density, what is drawn from it (effective dimension, negative mass, outliers, bulk) and diagonal "
+         "blocks "
          "it is not measured: that would take products by group of rows with each of their vectors.";
 }
 

@@ -28,8 +28,8 @@ void weigh_by_distance(InitialDistance& initial, const std::vector<LayerEstimate
   initial.weighted_trace = {known + sums.mean(), sums.spread()};
   if (sums.count() < 2) return;
   // As wide for optional stopping as the trace's own interval, which decided how many samples there are.
-  initial.half_width = sampled_quantile(confidence, sums.count()) * sums.spread() +
-                       rounding * std::abs(initial.weighted_trace.value);
+  initial.half_width =
+      sampled_quantile(confidence, sums.count()) * sums.spread() + rounding * std::abs(initial.weighted_trace.value);
 }
 
 }  // namespace hesspect

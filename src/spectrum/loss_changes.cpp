@@ -57,10 +57,9 @@ ComponentRule component_rule(std::int64_t n, std::size_t nodes) {
     diagonal.push_back(i == 0 ? (b + 1) / (s + 2)
                               : (2 * k * (k + s + 1) + s * (b + 1)) / ((2 * k + s) * (2 * k + s + 2)));
     const double j = k + 1;  // to the next
-    const double square = i == 0
-                              ? 4 * (1 + a) * (1 + b) / (std::pow(s + 2, 2) * (s + 3))
-                              : 4 * j * (j + a) * (j + b) * (j + s) /
-                                    (std::pow(2 * j + s, 2) * (2 * j + s + 1) * (2 * j + s - 1));
+    const double square =
+        i == 0 ? 4 * (1 + a) * (1 + b) / (std::pow(s + 2, 2) * (s + 3))
+               : 4 * j * (j + a) * (j + b) * (j + s) / (std::pow(2 * j + s, 2) * (2 * j + s + 1) * (2 * j + s - 1));
     off.push_back(std::sqrt(square) / 2);
   }
   const TridiagonalEigen eigen = tridiagonal_eigen(diagonal, off);

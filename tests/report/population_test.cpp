@@ -68,7 +68,8 @@ TEST(Population, OfTheNormIsByTheEigenvaluesThatMakeIt) {
   ASSERT_TRUE(norm.has_population());
   EXPECT_LT(norm.population_lower, norm.value);
   EXPECT_GT(norm.population_upper, norm.value);
-  // d‖H‖_F = Σ λ_i dλ_i/‖H‖_F: parts 10·9.5 + 5·4.75 and 10·10.5 + 5·5.25, halved; a little more for what is not listed.
+  // d‖H‖_F = Σ λ_i dλ_i/‖H‖_F: parts 10·9.5 + 5·4.75 and 10·10.5 + 5·5.25, halved; a little more for what is not
+  // listed.
   const double by_hand = std::sqrt(2 * 2 * std::pow(6.25 / 2, 2)) / norm.value;
   EXPECT_NEAR(norm.data_error, by_hand, 0.02 * by_hand);
 }

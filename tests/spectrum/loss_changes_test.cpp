@@ -171,7 +171,8 @@ TEST(LossChanges, IntervalsHoldFarFromQuadratic) {
     return q;
   };
   const std::vector<Far> cases{
-      {"the form and its square", lambda, [=](const Numbers& s) { return form(lambda, s) / 2 + std::pow(form(lambda, s), 2); }},
+      {"the form and its square", lambda,
+       [=](const Numbers& s) { return form(lambda, s) / 2 + std::pow(form(lambda, s), 2); }},
       {"saturating", lambda, [=](const Numbers& s) { return 1 - std::exp(-form(lambda, s) / 2); }},
       {"growing as a logarithm", lambda, [=](const Numbers& s) { return std::log1p(form(lambda, s) / 2); }},
       {"logarithms of hyperbolic cosines", lambda,
@@ -197,7 +198,8 @@ TEST(LossChanges, IntervalsHoldFarFromQuadratic) {
     v[20] = std::sin(0.1);
     for (const int draws : {8, 16}) {
       const Coverage found = coverage(c.lambda, c.loss, truth, kDelta, draws, v, 5);
-      std::printf("%s, %d draws: %d of %d, width %.2g of %.2g\n", c.name, draws, found.held, kSeeds, found.width, truth);
+      std::printf("%s, %d draws: %d of %d, width %.2g of %.2g\n", c.name, draws, found.held, kSeeds, found.width,
+                  truth);
       EXPECT_GE(found.held, kLeast) << c.name << ", " << draws << " draws";
     }
   }

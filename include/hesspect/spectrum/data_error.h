@@ -54,9 +54,9 @@ DataError estimate_data_error(const DataErrorInputs& inputs);
 struct NormInputs {
   double value = 0, lower = 0, upper = 0;  // the run's own interval
   double confidence = 0.9;
-  std::span<const double> eigenvalues;       // listed, once each
-  std::span<const EigenDataError> errors;    // of these
-  std::span<const double> share;             // [groups]
+  std::span<const double> eigenvalues;     // listed, once each
+  std::span<const EigenDataError> errors;  // of these
+  std::span<const double> share;           // [groups]
 };
 
 /// The population's ‖H‖_F, where the listed eigenvalues make nine tenths of ‖H‖_F² and more; else nothing is known.

@@ -27,9 +27,9 @@ struct LossChanges {
   double norm = 0;                // ‖θ_g‖
   std::vector<double> curvature;  // [draws]: u'Hu
   std::vector<RelativeChange> at;
-  std::int64_t losses = 0;               // forward passes over the data
-  std::vector<double> component = {};    // [draws]: v'u; empty without v
-  double largest_curvature = 0;          // v'Hv, as it is known; any number would do
+  std::int64_t losses = 0;             // forward passes over the data
+  std::vector<double> component = {};  // [draws]: v'u; empty without v
+  double largest_curvature = 0;        // v'Hv, as it is known; any number would do
 };
 
 /// Steps along the first eigenvector that its part of the mean is from.

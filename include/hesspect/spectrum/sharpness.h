@@ -66,7 +66,7 @@ struct BlockSteps {
   std::string name;
   std::int64_t parameters = 0;
   double lambda_1 = kUnknown, lambda_1_error = kUnknown;
-  double step = kUnknown;                                    // 2/λ₁, of gradient descent; none where λ₁ is not above 0
+  double step = kUnknown;  // 2/λ₁, of gradient descent; none where λ₁ is not above 0
   double growth_below = kUnknown, growth_above = kUnknown;  // a step, by real gradients, as StepCheck
   double adam_lambda_1 = kUnknown, adam_lambda_1_error = kUnknown;
   double adam_rate = kUnknown;
