@@ -197,7 +197,8 @@ std::vector<Definition> made() {
        "examples lie in large flat regions where the model is sure and wrong (Walter et al. 2025). The theory asks for "
        "features of which the data are representative, which is not checked here."},
       {"loss_gap", "Loss gap", "L_other − L_own", "loss",
-       "Mean loss on the other data less that on the run's own. The interval is Student's over rows, drawn "
+       "Mean loss on the other data less that on the run's own. The interval is Student's over rows, with a correction "
+       "for skewed ones (Hall 1992), drawn "
        "independently.",
        "The definition of the generalisation gap, where the own data are those of the training and the others were "
        "never "

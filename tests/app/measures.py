@@ -337,15 +337,29 @@ class OtherData(Measures):
 
     def check(self, found, loss, nll, right, confidence, brier):
         n = len(loss)
-        half = lambda values: student.ppf(0.95, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
         for key, values in (("loss", loss), ("nll", nll), ("brier", brier)):
             self.assertAlmostEqual(found[key], values.mean(), delta=1e-12, msg=key)
             by_row = values.reshape(n, -1).mean(1)
-            self.assertAlmostEqual(found[key + "_upper"], values.mean() + half(by_row), delta=1e-9, msg=key)
+            self.check_interval([found[key + end] for end in ("_lower", "", "_upper")], [by_row], key)
         self.assertAlmostEqual(found["accuracy"], right.mean(), delta=1e-12)
         self.assertAlmostEqual(found["ece"], by_hand(confidence.reshape(-1), right.reshape(-1)), delta=1e-12)
         self.assertLessEqual(found["ece_lower"], found["ece"])
         self.assertGreaterEqual(found["ece_upper"], found["ece"])
+
+    def check_interval(self, found, rows, what=""):
+        """Of a mean, or of the second's less the first's."""
+        signed = list(zip((-1, 1)[-len(rows):], rows))
+        error = np.sqrt(sum(r.var(ddof=1) / len(r) for r in rows))
+        third = sum(sign * ((r - r.mean())**3).sum() / len(r)**3 for sign, r in signed)
+        self.check_ends(found, error, third, min(map(len, rows)) - 1, what)
+
+    def check_ends(self, found, error, third, degrees, what=""):
+        """Hall's cubic of the studentised mean is Student's at both ends."""
+        lower, value, upper = found
+        a, quantile = third / error**3, student.ppf(0.95, degrees)
+        for end, expected in ((lower, quantile), (upper, -quantile)):
+            t = (value - end) / error
+            self.assertAlmostEqual(t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6, expected, delta=1e-7, msg=what)
 
     def test_of_classes(self):
         case = rebuilt("mlp_ce")
@@ -364,9 +378,8 @@ class OtherData(Measures):
             exact = binomtest(int(right.sum()), len(y)).proportion_ci(0.9, "exact")
             np.testing.assert_allclose([one["accuracy_lower"], one["accuracy_upper"]], [exact.low, exact.high], atol=1e-9)
             self.assertEqual((one["rows"], one["terms"]), (len(y), len(y)))
-        error = np.hypot(*(values.std(ddof=1) / np.sqrt(len(values)) for values in losses))
         self.assertAlmostEqual(found["gap"], losses[1].mean() - losses[0].mean(), delta=1e-12)
-        self.assertAlmostEqual(found["gap_upper"] - found["gap"], student.ppf(0.95, 22) * error, delta=1e-9)
+        self.check_interval([found[key] for key in ("gap_lower", "gap", "gap_upper")], losses)
         report = hesspect("report", self.folder / "r.h5", "--format", "json").out
         for piece in ('"loss_gap"', '"ece"', "a calibrated model of these confidences shows"):
             self.assertIn(piece, report)
@@ -401,11 +414,11 @@ class OtherData(Measures):
         self.assertAlmostEqual(own["loss"], nll[counts].mean(), delta=1e-10)
         self.assertAlmostEqual(own["accuracy"], right[counts].mean(), delta=1e-12)
         self.assertAlmostEqual(own["ece"], by_hand(confidence[counts], right[counts]), delta=1e-10)
-        # Student's interval of a ratio of sums over rows.
+        # The interval of a ratio of sums over rows.
         sums, terms = (nll * counts).sum(1)[counts.any(1)], counts.sum(1)[counts.any(1)]
-        off = sums - sums.sum() / terms.sum() * terms
-        error = np.sqrt((off**2).sum() * len(off) / (len(off) - 1)) / terms.sum()
-        self.assertAlmostEqual(own["nll_upper"] - own["nll"], student.ppf(0.95, len(off) - 1) * error, delta=1e-9)
+        off = (sums - sums.sum() / terms.sum() * terms) / terms.sum()
+        error = np.sqrt((off**2).sum() * len(off) / (len(off) - 1))
+        self.check_ends([own[key] for key in ("nll_lower", "nll", "nll_upper")], error, (off**3).sum(), len(off) - 1)
 
     def test_what_has_no_classes_and_what_cannot_be_read(self):
         case = rebuilt("mlp_mse")

@@ -28,12 +28,19 @@ TEST(RowFigures, BinomialIntervals) {
   EXPECT_EQ(binomial_interval(20, 20, 0.9).upper, 1);
 }
 
-TEST(RowFigures, RatiosAreStudentsWhereEachRowIsOneTerm) {
-  const std::vector<double> sums{1, 2, 4, 9}, ones(4, 1.0);
+TEST(RowFigures, RatiosAreStudentsWhereRowsAreNotSkewed) {
+  const std::vector<double> even{1, 3, 5, 7}, sums{1, 2, 4, 9}, ones(4, 1.0);
+  const Interval symmetric = ratio_over_rows(even, ones, 0.9);
+  EXPECT_NEAR(symmetric.upper, 4 + 2.353363 * std::sqrt(20 / 3.0 / 4), 1e-5);
+  EXPECT_NEAR(symmetric.lower, 4 - 2.353363 * std::sqrt(20 / 3.0 / 4), 1e-5);
+  // Hall's transformation g(T) = T + aT²/3 + a²T³/27 + a/6 is ∓ the quantile at the ends.
   const Interval i = ratio_over_rows(sums, ones, 0.9);
-  const double error = std::sqrt((9 + 4 + 0 + 25) / 3.0 / 4);
+  const double error = std::sqrt((9 + 4 + 0 + 25) / 3.0 / 4), a = (-27 - 8 + 0 + 125) / 64.0 / std::pow(error, 3);
+  const auto g = [a](double t) { return t + a * t * t / 3 + a * a * t * t * t / 27 + a / 6; };
   EXPECT_EQ(i.value, 4);
-  EXPECT_NEAR(i.upper, 4 + 2.353363 * error, 1e-5);
+  EXPECT_NEAR(g((4 - i.upper) / error), -2.353363, 1e-5);
+  EXPECT_NEAR(g((4 - i.lower) / error), 2.353363, 1e-5);
+  EXPECT_GT(i.upper - 4, 4 - i.lower) << "the tail is above";
   EXPECT_TRUE(std::isnan(ratio_over_rows(std::vector<double>{1}, std::vector<double>{1}, 0.9).lower));
   // A row without terms is none.
   const Interval with_empty =
@@ -108,7 +115,12 @@ TEST(RowFigures, DifferencesOfTwoDataSets) {
   const Interval gap = difference_over_rows(a, ones_a, b, ones_b, 0.9);
   EXPECT_NEAR(gap.value, 3.5, 1e-12);
   const double error = std::sqrt(5.0 / 3 / 4 + 6.0 / 4 / 5);
-  EXPECT_NEAR(gap.upper, 3.5 + 2.353363 * error, 1e-5);
+  // Rows of both together are hardly skewed: 3.6 − 3 of the second alone.
+  EXPECT_NEAR(gap.upper, 3.5 + 2.353363 * error, 0.3);
+  EXPECT_GT(gap.upper - 3.5, 3.5 - gap.lower);
+  const Interval back = difference_over_rows(b, ones_b, a, ones_a, 0.9);
+  EXPECT_NEAR(back.lower, -gap.upper, 1e-12);
+  EXPECT_NEAR(back.upper, -gap.lower, 1e-12);
 }
 
 }  // namespace
