@@ -205,9 +205,17 @@ DataQuality quality_of(const RowSums& rows, double confidence, std::uint64_t see
   return quality;
 }
 
+Interval ratio_over_samples(std::span<const double> values, std::span<const double> over, double confidence) {
+  constexpr double kFewVectors = 1.25;
+  Interval interval = ratio_over_rows(values, over, confidence);
+  interval.lower = interval.value - kFewVectors * (interval.value - interval.lower);
+  interval.upper = interval.value + kFewVectors * (interval.upper - interval.value);
+  return interval;
+}
+
 Interval mean_over_samples(std::span<const double> values, double confidence) {
   const std::vector<double> ones(values.size(), 1.0);
-  return ratio_over_rows(values, ones, confidence);
+  return ratio_over_samples(values, ones, confidence);
 }
 
 }  // namespace hesspect

@@ -99,6 +99,31 @@ TEST(RowFigures, IntervalsHoldWhatTheyClaim) {
     }
 }
 
+/// Quadratic forms of ten random vectors in a matrix with one eigenvalue far out, and the ratio of two of them.
+TEST(RowFigures, MeansOverRandomVectorsHold) {
+  std::mt19937_64 random(17);
+  std::normal_distribution<double> normal;
+  constexpr int kRuns = 300, kVectors = 10, kBulk = 20;
+  int mean = 0, ratio = 0;
+  for (int run = 0; run < kRuns; ++run) {
+    std::vector<double> forms, others;
+    for (int i = 0; i < kVectors; ++i) {
+      double bulk = 0;
+      for (int k = 0; k < kBulk; ++k) bulk += std::pow(normal(random), 2);
+      const double first = std::pow(normal(random), 2);
+      forms.push_back(10 * first + bulk);
+      others.push_back(4 * first + 2 * bulk);
+    }
+    const Interval m = mean_over_samples(forms, 0.9), r = ratio_over_samples(forms, others, 0.9);
+    mean += m.lower <= 10 + kBulk && 10 + kBulk <= m.upper ? 1 : 0;
+    const double truth = (10.0 + kBulk) / (4 + 2 * kBulk);
+    ratio += r.lower <= truth && truth <= r.upper ? 1 : 0;
+  }
+  std::printf("means over ten random vectors: %d, ratios %d of %d\n", mean, ratio, kRuns);
+  EXPECT_GE(mean, 0.88 * kRuns);
+  EXPECT_GE(ratio, 0.88 * kRuns);
+}
+
 TEST(RowFigures, TheBootstrapDependsOnItsSeedAlone) {
   std::mt19937_64 random(5);
   const RowSums rows = rows_of(random, 200, 0.1);

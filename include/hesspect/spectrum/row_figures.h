@@ -30,7 +30,9 @@ std::int64_t resamples_for(std::size_t rows);
 /// @param seed  of the bootstrap, which depends on nothing else
 DataQuality quality_of(const RowSums& rows, double confidence, std::uint64_t seed);
 
-/// (1/P) Σ and the same interval; of the ratio of two sums over the same random vectors, too.
+/// Σ values / Σ over over random vectors: (1/P) Σ where all of `over` are 1. A quarter is added to the interval, for
+/// quadratic forms are skewed where few eigenvalues are most of a trace, and some ten of them don't show how much.
+Interval ratio_over_samples(std::span<const double> values, std::span<const double> over, double confidence);
 Interval mean_over_samples(std::span<const double> values, double confidence);
 
 }  // namespace hesspect
