@@ -74,10 +74,10 @@ void check_parts(const RunConfig& c, Command work) {
   for (const auto& [name, pattern] : c.parts.blocks)
     if (name.find('/') != std::string::npos || name == "." || name == "..")
       throw UsageError("--block " + name + "=" + pattern + ": a block's name must not hold a '/', nor be '.' or '..'");
-  const bool has_blocks =
-      work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs || work == Command::kTrace;
+  const bool has_blocks = work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs ||
+                          work == Command::kTrace || work == Command::kSharpness;
   if (c.parts.wants_blocks() && !has_blocks)
-    throw UsageError("--block and --blocks belong to 'analyze', 'density', 'eigs' and 'trace', not to '" +
+    throw UsageError("--block and --blocks belong to 'analyze', 'density', 'eigs', 'trace' and 'sharpness', not to '" +
                      to_string(work) + "'");
   if (c.parts.wants_blocks() && !c.quadrature.reorthogonalize)
     throw UsageError("blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
