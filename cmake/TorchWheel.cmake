@@ -53,6 +53,7 @@ endif()
 set(TORCH_VERSION "${torch_VERSION}")
 set(HESSPECT_TORCH_VERSION "${torch_VERSION}" CACHE INTERNAL "Of the torch that this tree is built against")
 set(HESSPECT_PACKAGES "${torch_PACKAGES}")
+set(HESSPECT_PACKAGES_OF_TREE "${torch_PACKAGES}" CACHE INTERNAL "Where its programs look for the environment's packages")
 message(STATUS "LibTorch ${torch_VERSION} from the torch wheel")
 
 add_library(hesspect::torch INTERFACE IMPORTED GLOBAL)

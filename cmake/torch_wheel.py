@@ -44,7 +44,7 @@ def _cuda(torch_dir, seen_by, version=None):
     if not os.path.exists(os.path.join(torch_dir, "lib", "libtorch_cuda.so")):
         return {}
     roots = _folders(os.path.join("nvidia", "cu13"), seen_by)
-    having = lambda file: [root for root in roots if os.path.exists(os.path.join(root, file))]  # noqa: E731
+    having = lambda file: [root for root in roots if os.path.exists(os.path.join(root, file))]
     libraries = having("lib/libcudart.so.13")
     nccl = [root for root in _folders(os.path.join("nvidia", "nccl"), seen_by) if os.path.exists(os.path.join(root, "include", "nccl.h"))]
     if not libraries or not nccl:
