@@ -3,36 +3,19 @@
 something is missing or another torch is in use."""
 
 import importlib.metadata
-import importlib.util
 import math
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
-SOURCE = Path(os.environ["HESSPECT_SOURCE"])
-BIN = Path(os.environ["HESSPECT_BIN"])
-TREE = BIN.parents[1]
-TORCH = Path(importlib.util.find_spec("torch").origin).parent
+from environments import BIN, MPIRUN, SITE, SOURCE, TREE, run, variables
+
+TORCH = SITE / "torch"
 TORCH_VERSION = importlib.metadata.version("torch").split("+")[0]
-MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--quiet"]
 BAD_INPUT = 4
-
-
-def environment(**extra):
-    """What a user has: no variable of the tests."""
-    return {**{k: v for k, v in os.environ.items() if not k.startswith("HESSPECT_") and k != "PYTHONPATH"}, "OMP_NUM_THREADS": "1", **extra}
-
-
-def run(*command, code=0, **more):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=more.pop("env", environment()), timeout=600, **more)
-    if code is not None and done.returncode != code:
-        raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
 
 
 class Tree(unittest.TestCase):
@@ -53,7 +36,7 @@ class Tree(unittest.TestCase):
             self.assertTrue(paths[0].startswith("$ORIGIN/../"), file)
         result = self.folder / "not_hdf5.h5"
         result.write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 600)
-        said = run(self.program, "inspect", result, code=BAD_INPUT).stderr
+        said = run(self.program, "inspect", result, codes=(BAD_INPUT,)).stderr
         self.assertEqual(len(said.splitlines()), 1, said)
         self.assertNotIn("try-hdf5", said)
 
@@ -63,11 +46,11 @@ class Tree(unittest.TestCase):
         interpreter = self.folder / "python"
         interpreter.write_text('#!/bin/sh\necho "$PYTHONPATH"\necho "$@"\n')
         interpreter.chmod(0o755)
-        said = run(self.program, "plot", "r.h5", env=environment(HESSPECT_PYTHON=str(interpreter), PYTHONPATH="/elsewhere")).stdout
+        said = run(self.program, "plot", "r.h5", env=variables(HESSPECT_PYTHON=str(interpreter), PYTHONPATH="/elsewhere")).stdout
         self.assertEqual(said, f"{package}:/elsewhere\n-m hesspect plot r.h5\n")
         self.assertIn("usage:", run(self.program, "tables", "--help").stdout)
         found = run(sys.executable, "-c", "import hesspect; from hesspect.running import binary; print(hesspect.__file__, binary.find())",
-                    env=environment(PYTHONPATH=str(package)), cwd=self.folder).stdout
+                    env=variables(PYTHONPATH=str(package)), cwd=self.folder).stdout
         self.assertEqual(found.split(), [str(package / "hesspect" / "__init__.py"), str(self.program)])
         self.assertTrue((package / "hesspect" / "schema.json").is_file())
 
@@ -112,7 +95,7 @@ class Tree(unittest.TestCase):
             (project / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.25)\nproject(mine LANGUAGES {languages})\n"
                                                     f"find_package(hesspect REQUIRED COMPONENTS {room})\n")
             shutil.rmtree(project / "build", ignore_errors=True)
-            said = run("cmake", "-S", project, "-B", project / "build", f"-DCMAKE_PREFIX_PATH={self.prefix}", *options, code=1).stderr
+            said = run("cmake", "-S", project, "-B", project / "build", f"-DCMAKE_PREFIX_PATH={self.prefix}", *options, codes=(1,)).stderr
             self.assertIn(words, " ".join(said.split()))
 
     def other_python(self):
@@ -134,13 +117,13 @@ class Tree(unittest.TestCase):
     def test_another_torch_at_run_time(self):
         """The same libraries under another version's name: the program ends before it calls them, in a line, once for all ranks of a host."""
         self.other_python()
-        env = environment(LD_LIBRARY_PATH=str(self.folder / "other_torch" / "torch" / "lib"), OMPI_MCA_odls_base_sigkill_timeout="0")
+        env = variables(LD_LIBRARY_PATH=str(self.folder / "other_torch" / "torch" / "lib"), OMPI_MCA_odls_base_sigkill_timeout="0")
         ours = re.escape(TORCH_VERSION)
         expected = rf"hesspect: error: built against torch {ours}, but torch 2\.11\.7 is in use \({re.escape(str(self.folder))}/other_torch/torch\): .*install.*"
-        said = run(self.program, "--version", code=BAD_INPUT, env=env)
+        said = run(self.program, "--version", codes=(BAD_INPUT,), env=env)
         self.assertRegex(said.stderr, rf"^{expected}\n$")
         self.assertEqual(said.stdout, "")
-        said = run(*MPIRUN, "-n", "2", self.program, "--version", code=BAD_INPUT, env=env).stderr
+        said = run(*MPIRUN, "-n", "2", self.program, "--version", codes=(BAD_INPUT,), env=env).stderr
         self.assertEqual(len(re.findall(expected, said)), 1, said)
         # Libraries alone, as a container has them, say nothing of their version.
         (self.folder / "other_torch" / "torch" / "version.py").rename(self.folder / "version.py")
@@ -154,7 +137,7 @@ class Missing(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
     def said(self, *options, **env):
-        done = run("cmake", "-S", SOURCE, "-B", self.folder / "build", *options, code=1, env=environment(**env))
+        done = run("cmake", "-S", SOURCE, "-B", self.folder / "build", *options, codes=(1,), env=variables(**env))
         self.assertEqual(done.stderr.count("CMake Error"), 1, done.stderr)
         return done.stderr
 

@@ -10,48 +10,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import unittest
 import zipfile
 from pathlib import Path
 
-SOURCE = Path(os.environ["HESSPECT_SOURCE"])
-BIN = Path(os.environ["HESSPECT_BIN"])
-TREE = BIN.parents[1]
-LONG = os.environ.get("HESSPECT_LONG") == "1"
-SITE = Path(importlib.util.find_spec("torch").origin).parents[1]  # what these environments see beside their own packages
-BACKEND = importlib.util.find_spec("scikit_build_core") and Path(importlib.util.find_spec("scikit_build_core").origin).parents[1]
-
-
-def environment(**extra):
-    """What a user has: no variable of the tests."""
-    return {**{k: v for k, v in os.environ.items() if not k.startswith("HESSPECT_") and k != "PYTHONPATH"}, "OMP_NUM_THREADS": "1", **extra}
-
-
-def run(*command, code=0, env=None, timeout=600, **more):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=env or environment(), timeout=timeout, **more)
-    if done.returncode != code:
-        raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
-
-
-def pip(python, *arguments, **more):
-    """The tests' pip, on another environment."""
-    return run(sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", *arguments, **more)
-
-
-def make_environment(folder, with_torch=True):
-    """Without pip, which takes seconds to install; torch and what else hesspect wants are the tests' own.
-
-    :return: its interpreter
-    """
-    run(sys.executable, "-m", "venv", "--without-pip", folder)
-    if with_torch:
-        (packages,) = folder.glob("lib/python*/site-packages")
-        (packages / "shared.pth").write_text(f"{SITE}\n{BACKEND}\n")
-    return folder / "bin" / "python"
+from environments import BACKEND, BIN, LONG, SITE, SOURCE, TREE, WITHOUT_BACKEND, make_environment, make_wheel, of_build_tree, pip, run, variables
 
 
 def files_of(folder):
@@ -64,11 +29,6 @@ class Folder(unittest.TestCase):
         self.folder = Path(tempfile.mkdtemp(prefix="hesspect_wheel_"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
-    def wheel(self, python, *options, **more):
-        pip(python, "wheel", SOURCE, "--no-deps", "--no-build-isolation", "-w", self.folder / "wheels", *options, **more)
-        (wheel,) = (self.folder / "wheels").glob("*.whl")
-        return wheel
-
     def check(self, environment_folder, wheel):
         """Installs it, runs it, and takes it away."""
         python = environment_folder / "bin" / "python"
@@ -76,7 +36,7 @@ class Folder(unittest.TestCase):
         pip(python, "install", "--no-deps", "--no-index", wheel)
         program = environment_folder / "bin" / "hesspect"
         self.assertTrue((environment_folder / "bin" / "hesspect-try-hdf5").exists())
-        on_path = environment(PATH=f"{environment_folder / 'bin'}:{os.environ['PATH']}")
+        on_path = variables(PATH=f"{environment_folder / 'bin'}:{os.environ['PATH']}")
         self.assertEqual(run("hesspect", "--version", env=on_path).stdout, run(BIN, "--version").stdout)
         packages = next(environment_folder.glob("lib/python*/site-packages"))
         found = run("python", "-c", "import hesspect; from hesspect.running import binary; print(hesspect.__file__, binary.find())", env=on_path, cwd=self.folder).stdout
@@ -95,7 +55,7 @@ class Folder(unittest.TestCase):
     def test_of_the_build_tree(self):
         folder = self.folder / "environment"
         python = make_environment(folder)
-        wheel = self.wheel(python, "-C", f"cmake.define.HESSPECT_BUILD_TREE={TREE}")
+        wheel = make_wheel(python, self.folder / "wheels", *of_build_tree())
         self.assertRegex(wheel.name, rf"^hesspect-[\d.]+-cp3{sys.version_info.minor}-cp3{sys.version_info.minor}-linux_")
         names = set(zipfile.ZipFile(wheel).namelist())
         package = {str(p.relative_to(SOURCE / "python")) for p in (SOURCE / "python" / "hesspect").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
@@ -109,14 +69,14 @@ class Folder(unittest.TestCase):
     def test_compiled(self):
         folder = self.folder / "environment"
         python = make_environment(folder)
-        self.check(folder, self.wheel(python, env=environment(CMAKE_BUILD_PARALLEL_LEVEL=os.environ.get("HESSPECT_JOBS", "2")), timeout=5000))
+        self.check(folder, make_wheel(python, self.folder / "wheels", env=variables(CMAKE_BUILD_PARALLEL_LEVEL=os.environ.get("HESSPECT_JOBS", "2")), timeout=5000))
 
     def test_without_torch(self):
         """It ends before anything is fetched or compiled."""
         python = make_environment(self.folder / "environment", with_torch=False)
         code = f"import sys; sys.path[:0] = ['{SOURCE}/cmake', '{BACKEND}']; import build_backend as b; b.get_requires_for_build_wheel()"
         # -S: no package of its own, as in a build that pip isolates; what is asked is the environment of the interpreter.
-        said = run(python, "-S", "-c", code, code=1).stderr
+        said = run(python, "-S", "-c", code, codes=(1,)).stderr
         self.assertIn("has no torch", said)
         self.assertIn("--no-build-isolation", said)
         self.assertNotIn("Traceback", said)
@@ -128,7 +88,7 @@ class Folder(unittest.TestCase):
         hidden.mkdir()
         (hidden / "sitecustomize.py").write_text(f"import sys\nsys.path[:] = [p for p in sys.path if p != '{SITE}']\n")
         code = f"import sys; sys.path[:0] = ['{SOURCE}/cmake']; import torch_wheel, json; print(json.dumps([torch_wheel.here(), torch_wheel.look()]))"
-        look = lambda python, **env: json.loads(run(python, "-c", code, env=environment(**env)).stdout)
+        look = lambda python, **env: json.loads(run(python, "-c", code, env=variables(**env)).stdout)
         inside, outside = look(python, PYTHONPATH=str(hidden))
         self.assertIsNone(inside)
         self.assertEqual(outside["TORCH"], str(SITE / "torch"))
@@ -150,7 +110,7 @@ class Folder(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if importlib.util.find_spec("scikit_build_core") is None:
-        print("scikit-build-core is not installed: launch/setup --test")
+    if BACKEND is None:
+        print(WITHOUT_BACKEND)
         sys.exit(77)
     unittest.main()
