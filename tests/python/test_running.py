@@ -136,7 +136,7 @@ def test_where_the_program_is(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(program.parent))
     assert binary.find() == program
     program.write_bytes(b"#!/bin/sh\n")  # a script of that name is not the program
-    with pytest.raises(hesspect.ProgramNotFound, match="launch/setup"):
+    with pytest.raises(hesspect.ProgramNotFound, match="pip install"):
         binary.find()
     with pytest.raises(hesspect.ProgramNotFound, match="mpirun"):
         binary.mpirun(2)

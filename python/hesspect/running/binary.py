@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 import os
 import re
 import shutil
@@ -19,10 +20,21 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _OURS}
 
 
+def _installed_with(package: Path) -> list[Path]:
+    """Where pip, or `cmake --install`, has put it together with this package."""
+    if package.parts[-4:-1] == ("share", "hesspect", "python"):
+        return [package.parents[3] / "bin" / "hesspect"]
+    for distribution in importlib.metadata.distributions(name="hesspect", path=[str(package.parent)]):
+        for file in distribution.files or []:
+            if file.parts[-2:] == ("bin", "hesspect"):
+                return [Path(os.path.abspath(str(file.locate())))]
+    return []
+
+
 def _places() -> list[Path]:
-    """Beside the package: in it, in its environment, and in the build tree of a checkout."""
+    """What was installed together with the package, in its environment, and in the build tree of a checkout."""
     package = Path(__file__).resolve().parent.parent
-    return [package / "bin" / "hesspect", Path(sys.prefix) / "bin" / "hesspect", package.parent.parent / "build" / "release" / "bin" / "hesspect"]
+    return [*_installed_with(package), Path(sys.prefix) / "bin" / "hesspect", package.parent.parent / "build" / "release" / "bin" / "hesspect"]
 
 
 def _is_program(path: Path) -> bool:
@@ -47,8 +59,8 @@ def find() -> Path:
     for path in [*_places(), *([Path(on_path)] if on_path else [])]:
         if _is_program(path):
             return path
-    raise ProgramNotFound("the compiled program hesspect is neither beside this package nor on the PATH: build it (launch/setup), or name it by "
-                          "the variable HESSPECT_BIN")
+    raise ProgramNotFound("the compiled program hesspect is neither beside this package nor on the PATH: pip install . in hesspect's sources "
+                          "brings both, launch/build makes it for a checkout, and the variable HESSPECT_BIN names one")
 
 
 def mpirun(ranks: int) -> tuple[list[str], dict[str, str]]:
