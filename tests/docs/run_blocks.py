@@ -9,34 +9,44 @@ What marks there are, says markdown_blocks.py.
 
 import argparse
 import json
+import linecache
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
+from typing import IO
 
 from markdown_blocks import SHELLS, Block, PageError, blocks_of, not_printed
 
-#: One session for a page's Python: takes [page, line, code] a line on its standard input, answers on descriptor 3. A traceback has the page's own lines.
-_SESSION = r"""
-import json, linecache, os, sys, traceback
-answers = os.fdopen(3, "w", buffering=1)
-scope = {"__name__": "__main__"}
-for request in sys.stdin:
-    page, line, code = json.loads(request)
-    text = "\n" * (line - 1) + code
-    linecache.cache[page] = (len(text), None, text.splitlines(True), page)
-    failed = False
-    try:
-        exec(compile(text, page, "exec"), scope)
-    except BaseException:
-        traceback.print_exc()
-        failed = True
-    sys.stdout.flush()
-    sys.stderr.flush()
-    answers.write("1\n" if failed else "0\n")
-"""
+def session(requests: IO[str], answers: IO[str]) -> None:
+    """A page's Python: takes [page, line, code] a line, answers 0 or 1. A traceback has the page's own lines."""
+    scope: dict[str, object] = {"__name__": "__main__"}
+    for request in requests:
+        page, line, code = json.loads(request)
+        text = "\n" * (line - 1) + code
+        linecache.cache[page] = (len(text), None, text.splitlines(True), page)
+        failed = False
+        try:
+            exec(compile(text, page, "exec"), scope)
+        except BaseException:
+            traceback.print_exc()
+            failed = True
+        sys.stdout.flush()
+        sys.stderr.flush()
+        answers.write("1\n" if failed else "0\n")
+        answers.flush()
+
+
+def warm() -> None:
+    """Loads what most pages load, so that the sessions of many pages, forks of this process, need not: some seconds each."""
+    import hesspect
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        hesspect.export(torch.nn.Linear(2, 2), torch.zeros(2, 2), Path(folder) / "model.pt2")
 
 
 class Runner:
@@ -53,7 +63,7 @@ class Runner:
         self.environment = {name: value for name, value in self.environment.items() if name not in ("HESSPECT_LONG", "HESSPECT_FIXTURES", "HESSPECT_SOURCE")}
         self.environment |= {"HESSPECT_PYTHON": sys.executable, "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
         self.log = folder.with_suffix(".log")
-        self.session = None
+        self.session = 0  #: process of the page's Python, once there is one
 
     def run(self, block: Block) -> str:
         """Why it failed; "" where it did not."""
@@ -80,24 +90,41 @@ class Runner:
                                   stdout=log, stderr=log).returncode
 
     def _python(self, block: Block) -> int:
-        if self.session is None:
-            read, write = os.pipe()
-            # Descriptor 3 of the session is the pipe's end, whatever its number is here.
-            starter = f"import os; os.dup2({write}, 3)\n{_SESSION}"
-            with self.log.open("ab") as log:
-                self.session = subprocess.Popen([sys.executable, "-c", starter], cwd=self.folder, env=self.environment, stdin=subprocess.PIPE,
-                                                stdout=log, stderr=log, text=True, pass_fds=[write])
-            os.close(write)
-            self.answers = os.fdopen(read)
-        self.session.stdin.write(json.dumps([self.page.name, block.line, block.code]) + "\n")
-        self.session.stdin.flush()
+        if self.session == 0:
+            self._start_session()
+        print(json.dumps([self.page.name, block.line, block.code]), file=self.requests, flush=True)
         answer = self.answers.readline().strip()
         return int(answer) if answer else 70
 
+    def _start_session(self) -> None:
+        """A fork of this process, with the page's environment."""
+        (requests_read, requests_write), (answers_read, answers_write) = os.pipe(), os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.session = os.fork()
+        if self.session:
+            os.close(requests_read)
+            os.close(answers_write)
+            self.requests, self.answers = os.fdopen(requests_write, "w"), os.fdopen(answers_read)
+            return
+        try:
+            os.close(requests_write)
+            os.close(answers_read)
+            log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            os.chdir(self.folder)
+            os.environ.clear()
+            os.environ.update(self.environment)
+            session(os.fdopen(requests_read), os.fdopen(answers_write, "w"))
+        finally:
+            os._exit(0)
+
     def close(self) -> None:
-        if self.session is not None:
-            self.session.stdin.close()
-            self.session.wait()
+        if self.session:
+            self.requests.close()
+            os.waitpid(self.session, 0)
             self.answers.close()
 
 
@@ -150,6 +177,8 @@ def main() -> int:
                 for block in every:
                     print(f"{page}:{block.line}: {block.language}{f' ({block.mark})' if block.mark else ''}{'' if block in run else ', not run'}")
             return 0
+        if len(arguments.pages) > 1:
+            warm()
         return 0 if all([run_page(page, long, arguments.verbose) for page in arguments.pages]) else 1
     except PageError as error:
         print(error, file=sys.stderr)
