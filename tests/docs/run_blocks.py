@@ -165,10 +165,14 @@ def run_page(page: Path, long: bool, verbose: bool) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pages", nargs="+", type=Path)
+    parser.add_argument("--long", action="store_true", help="do nothing (exit code 77) unless HESSPECT_LONG is set: pages that take minutes")
     parser.add_argument("--list", action="store_true", help="print what would be run")
     parser.add_argument("--verbose", action="store_true", help="print what blocks print")
     arguments = parser.parse_args()
     long = bool(os.environ.get("HESSPECT_LONG"))
+    if arguments.long and not long:
+        print("only with HESSPECT_LONG=1")
+        return 77
     try:
         if arguments.list:
             for page in arguments.pages:
