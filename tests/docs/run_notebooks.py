@@ -40,8 +40,8 @@ def main() -> int:
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="hesspect-notebook-") as folder:
             # This interpreter as the kernel, whatever kernels the user has installed.
-            manager = KernelManager(transport="ipc", kernel_cmd=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"])
-            client = NotebookClient(notebook, km=manager, timeout=600, resources={"metadata": {"path": folder}},
+            manager = KernelManager(kernel_cmd=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"])
+            client = NotebookClient(notebook, km=manager, timeout=600, startup_timeout=300, resources={"metadata": {"path": folder}},
                                     skip_cells_with_tag="none" if os.environ.get("HESSPECT_LONG") else "long")
             try:
                 client.execute()
