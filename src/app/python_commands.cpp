@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -11,20 +10,18 @@
 #include <system_error>
 #include <vector>
 
+#include "hesspect/config/commands.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
+#include "hesspect/front/front.h"
 
 namespace hesspect {
 namespace {
 
-// As `hesspect --help` and python/hesspect/__main__.py have them; tests/app/messages.py compares.
-constexpr std::string_view kCommands[] = {"export", "data", "plot", "tables", "track"};
-
-/// Started by mpirun or a like launcher, beside others.
-bool is_one_of_several_ranks() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"})
-    if (const char* size = std::getenv(name); size != nullptr) return std::atoi(size) > 1;
-  return false;
+/// As config/commands.h has them, and python/hesspect/__main__.py; tests/app/front.py compares.
+bool is_of_python(const char* name) {
+  const CommandEntry* const entry = find_command(name);
+  return entry != nullptr && entry->home == CommandHome::kPython;
 }
 
 bool is_there(const std::filesystem::path& path) {
@@ -60,7 +57,11 @@ std::vector<std::string> interpreters() {
 }  // namespace
 
 int go_over_to_python(int argc, char** argv) {
-  if (argc < 2 || std::ranges::find(kCommands, std::string_view(argv[1])) == std::end(kCommands)) return -1;
+  if (argc == 3 && std::string_view(argv[1]) == "help" && is_of_python(argv[2])) {  // `help plot`
+    argv[1] = argv[2];
+    argv[2] = const_cast<char*>("--help");
+  }
+  if (argc < 2 || !is_of_python(argv[1])) return -1;
   const std::string name = std::string("hesspect ") + argv[1];
   if (is_one_of_several_ranks()) {
     log_error("'" + name + "' is no work for several ranks: run it without mpirun");

@@ -1,4 +1,4 @@
-"""Where the compiled program and mpirun are, and what options the program has."""
+"""Where the compiled program is, and what options it has."""
 
 import dataclasses
 import functools
@@ -61,26 +61,6 @@ def find() -> Path:
             return path
     raise ProgramNotFound("the compiled program hesspect is neither beside this package nor on the PATH: pip install . in hesspect's sources "
                           "brings both, launch/build makes it for a checkout, and the variable HESSPECT_BIN names one")
-
-
-def mpirun(ranks: int) -> tuple[list[str], dict[str, str]]:
-    """The launcher with the flags that the program wants, and what its environment needs.
-
-    :raises ProgramNotFound: no mpirun
-    """
-    path = shutil.which("mpirun")
-    if path is None:
-        raise ProgramNotFound(f"{ranks} ranks need mpirun, which is not on the PATH; ranks=1 runs without it")
-    env = environment()
-    flags = []
-    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-    if "Open MPI" in said or "OpenRTE" in said:
-        flags = ["--oversubscribe", "--bind-to", "none", "--quiet", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
-        # Containers often forbid cross-memory attach; a host that is gone is noticed after seconds, not minutes.
-        for name, value in (("btl_vader_single_copy_mechanism", "none"), ("oob_tcp_keepalive_time", "5"), ("oob_tcp_keepalive_intvl", "3"),
-                            ("oob_tcp_keepalive_probes", "3"), ("odls_base_sigkill_timeout", "0")):
-            env.setdefault(f"OMPI_MCA_{name}", value)
-    return [path, *flags, "-n", str(ranks)], env
 
 
 @dataclasses.dataclass(frozen=True)
