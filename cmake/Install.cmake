@@ -3,6 +3,7 @@
 #
 #   PREFIX/bin/hesspect, hesspect-try-hdf5
 #   PREFIX/lib/hesspect/libhesspect_gpu.so, libhesspect_ROOM.a
+#   PREFIX/share/man/man1/hesspect.1, and completions where bash, zsh and fish look for them
 #   PREFIX/include/hesspect/ROOM/*.h
 #   PREFIX/lib/cmake/hesspect/hesspectConfig.cmake
 #   PREFIX/share/hesspect/python/hesspect
@@ -62,6 +63,24 @@ function(hesspect_install_rest)
   install(FILES "${CMAKE_BINARY_DIR}/hesspectConfig.cmake" "${CMAKE_BINARY_DIR}/hesspectConfigVersion.cmake" "${CMAKE_SOURCE_DIR}/cmake/TorchWheel.cmake"
     "${CMAKE_SOURCE_DIR}/cmake/torch_wheel.py" DESTINATION ${HESSPECT_INSTALL_CMAKE} COMPONENT development)
   install(DIRECTORY "${CMAKE_SOURCE_DIR}/python/hesspect" DESTINATION ${HESSPECT_INSTALL_SHARE}/python COMPONENT python PATTERN __pycache__ EXCLUDE)
+  # The program writes its manual page and completions itself.
+  install(CODE "
+    foreach(page \"man:man/man1/hesspect.1\" \"completion bash:bash-completion/completions/hesspect\"
+        \"completion zsh:zsh/site-functions/_hesspect\" \"completion fish:fish/vendor_completions.d/hesspect.fish\")
+      string(REPLACE \":\" \";\" page \"\${page}\")
+      list(GET page 0 command)
+      list(GET page 1 file)
+      set(file \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/share/\${file}\")
+      separate_arguments(command)
+      execute_process(COMMAND \"$<TARGET_FILE:hesspect>\" \${command} OUTPUT_VARIABLE text RESULT_VARIABLE code)
+      if(code EQUAL 0)
+        file(WRITE \"\${file}\" \"\${text}\")
+        message(STATUS \"Installing: \${file}\")
+      else()
+        message(WARNING \"Not installed, for the program can't be run here: \${file}\")
+      endif()
+    endforeach()"
+    COMPONENT program)
   # The prefix stands in it, and is known when it is installed.
   install(CODE "
     set(HESSPECT_MODULE_PREFIX \"\${CMAKE_INSTALL_PREFIX}\")

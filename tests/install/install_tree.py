@@ -65,6 +65,13 @@ class Tree(unittest.TestCase):
         for _, path in paths:
             self.assertTrue(Path(root + path).is_dir(), path)
 
+    def test_manual_page_and_completions(self):
+        for file, word in (("man/man1/hesspect.1", ".TH"), ("bash-completion/completions/hesspect", "complete "), ("zsh/site-functions/_hesspect", "#compdef hesspect"),
+                           ("fish/vendor_completions.d/hesspect.fish", "complete ")):
+            text = (self.prefix / "share" / file).read_text()
+            self.assertIn(word, text)
+            self.assertIn("micro-batch", text.replace("\\-", "-"))
+
     def test_what_docker_copies_is_there(self):
         for file in ("Dockerfile", "Dockerfile.cpu"):
             for names in re.findall(r"^COPY --from=build ((?:/usr/local/\S+ )+)", (SOURCE / "docker" / file).read_text(), re.M):
