@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "python"))
 COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "features", "inputs", "plan", "report", "compare")
 #: of a Python command that has several, its kinds
 KINDS = {"data": ("text", "table", "images", "check"), "export": ("hf", "torchvision", "timm", "lightning", "peft")}
@@ -30,6 +29,7 @@ def help_of(program, command):
 
 def python_helps():
     """What the Python commands print, by `hesspect COMMAND` and its kind."""
+    _find_package()
     from hesspect.__main__ import COMMANDS as commands, main
 
     found = {}
@@ -101,7 +101,14 @@ def _raw(text):
     return text.replace("|", "\\|")
 
 
+def _find_package():
+    """Not when this is imported: MkDocs puts sys.path back behind each hook that it loads."""
+    if str(ROOT / "python") not in sys.path:
+        sys.path.insert(0, str(ROOT / "python"))
+
+
 def api_page():
+    _find_package()
     package, result = importlib.import_module("hesspect"), importlib.import_module("hesspect.result")
     functions = [name for name in package.__all__ if name[0].islower()]
     classes = [name for name in package.__all__ if name[0].isupper() and not _is_error(package, name)]
