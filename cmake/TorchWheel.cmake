@@ -5,77 +5,91 @@
 #   hesspect::torch_cuda  libtorch_cuda, libc10_cuda, libcudart                  (CUDA wheels; HESSPECT_HAVE_CUDA)
 #   hesspect::nccl        libnccl                                                (CUDA wheels)
 #
-# HESSPECT_PYTHON names the interpreter whose environment holds the wheel; default: .venv/bin/python in the source tree.
+# HESSPECT_PYTHON names the interpreter whose environment holds the wheel. Without it: in a build for that environment (`pip install`)
+# the one that builds, else .venv/bin/python in the source tree, else python3 on the PATH.
+#
+# Sets TORCH_VERSION, HESSPECT_RPATH (folders of the libraries), and HESSPECT_PACKAGES, where Python's packages are from the folder of its
+# scripts. Where something is missing it defines no target and sets HESSPECT_TORCH_MISSING or HESSPECT_CUDA_MISSING (wheels' names): whoever
+# includes this says so. CMake's package of hesspect includes it too.
 
 if(NOT HESSPECT_PYTHON)
-  if(EXISTS "${CMAKE_SOURCE_DIR}/.venv/bin/python")
-    set(HESSPECT_PYTHON "${CMAKE_SOURCE_DIR}/.venv/bin/python")
+  if(SKBUILD AND Python_EXECUTABLE)
+    set(HESSPECT_PYTHON "${Python_EXECUTABLE}")  # not in the cache, for the next build may be for another environment
+  elseif(EXISTS "${CMAKE_CURRENT_LIST_DIR}/../.venv/bin/python")
+    cmake_path(ABSOLUTE_PATH CMAKE_CURRENT_LIST_DIR NORMALIZE OUTPUT_VARIABLE hesspect_python)
+    cmake_path(GET hesspect_python PARENT_PATH hesspect_python)
+    set(hesspect_python "${hesspect_python}/.venv/bin/python")
   else()
-    find_program(HESSPECT_PYTHON_FOUND NAMES python3 python REQUIRED)
-    set(HESSPECT_PYTHON "${HESSPECT_PYTHON_FOUND}")
+    find_program(HESSPECT_PYTHON_FOUND NAMES python3 python)
+    set(hesspect_python "${HESSPECT_PYTHON_FOUND}")
+  endif()
+  if(NOT HESSPECT_PYTHON)
+    set(HESSPECT_PYTHON "${hesspect_python}" CACHE FILEPATH "Python whose environment holds the torch wheel" FORCE)
   endif()
 endif()
-set(HESSPECT_PYTHON "${HESSPECT_PYTHON}" CACHE FILEPATH "Python whose environment holds the torch wheel")
 
-execute_process(
-  COMMAND "${HESSPECT_PYTHON}" -c
-    "import importlib.util as u, importlib.metadata as m, os; print(os.path.dirname(u.find_spec('torch').origin)); print(m.version('torch'))"
-  OUTPUT_VARIABLE torch_wheel RESULT_VARIABLE torch_wheel_rc OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+set(HESSPECT_TORCH_MISSING "")
+set(HESSPECT_CUDA_MISSING "")
+set(HESSPECT_HAVE_CUDA OFF)
+set(TORCH_VERSION "")
+execute_process(COMMAND "${HESSPECT_PYTHON}" "${CMAKE_CURRENT_LIST_DIR}/torch_wheel.py" OUTPUT_VARIABLE torch_wheel RESULT_VARIABLE torch_wheel_rc
+  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+foreach(name TORCH VERSION LIB INCLUDE PACKAGES CUDA CUDA_LIB CUDA_INCLUDE NCCL_INCLUDE NCCL_LIB CUDA_MISSING)
+  set(torch_${name} "")
+  if("\n${torch_wheel}\n" MATCHES "\n${name}=([^\n]*)\n")
+    set(torch_${name} "${CMAKE_MATCH_1}")
+  endif()
+endforeach()
 if(NOT torch_wheel_rc EQUAL 0)
-  message(FATAL_ERROR "${HESSPECT_PYTHON} has no 'torch' wheel. Run launch/setup, or pass -DHESSPECT_PYTHON=<python with torch>.")
+  set(HESSPECT_TORCH_MISSING "${HESSPECT_PYTHON} has no torch")
+elseif(torch_VERSION VERSION_LESS 2.11)
+  set(HESSPECT_TORCH_MISSING "${HESSPECT_PYTHON} has torch ${torch_VERSION}")
+elseif(NOT torch_LIB OR NOT torch_INCLUDE)
+  set(HESSPECT_TORCH_MISSING "torch in ${torch_TORCH} has no libraries or no headers beside it")
 endif()
-string(REPLACE "\n" ";" torch_wheel "${torch_wheel}")
-list(GET torch_wheel 0 TORCH_WHEEL_DIR)
-list(GET torch_wheel 1 TORCH_WHEEL_VERSION)
-get_filename_component(SITE_PACKAGES_DIR "${TORCH_WHEEL_DIR}" DIRECTORY)
-message(STATUS "LibTorch ${TORCH_WHEEL_VERSION} from the torch wheel")
+if(HESSPECT_TORCH_MISSING)
+  return()
+endif()
+set(TORCH_VERSION "${torch_VERSION}")
+set(HESSPECT_TORCH_VERSION "${torch_VERSION}" CACHE INTERNAL "Of the torch that this tree is built against")
+set(HESSPECT_PACKAGES "${torch_PACKAGES}")
+set(HESSPECT_PACKAGES_OF_TREE "${torch_PACKAGES}" CACHE INTERNAL "Where its programs look for the environment's packages")
+message(STATUS "LibTorch ${torch_VERSION} from the torch wheel")
 
-add_library(hesspect_torch INTERFACE)
-add_library(hesspect::torch ALIAS hesspect_torch)
-target_include_directories(hesspect_torch SYSTEM INTERFACE
-  "${TORCH_WHEEL_DIR}/include" "${TORCH_WHEEL_DIR}/include/torch/csrc/api/include")
+add_library(hesspect::torch INTERFACE IMPORTED GLOBAL)
+target_include_directories(hesspect::torch INTERFACE "${torch_INCLUDE}" "${torch_INCLUDE}/torch/csrc/api/include")
 # at::parallel_for runs its threads only where the caller is compiled with OpenMP; LibTorch brings the runtime library. The
 # fuzz targets need no threads, and clang would want its own runtime library.
 if(NOT HESSPECT_BUILD_FUZZ)
-  target_compile_options(hesspect_torch INTERFACE -fopenmp)
-  target_link_options(hesspect_torch INTERFACE -fopenmp)
+  target_compile_options(hesspect::torch INTERFACE -fopenmp)
+  target_link_options(hesspect::torch INTERFACE -fopenmp)
 endif()
-target_link_directories(hesspect_torch INTERFACE "${TORCH_WHEEL_DIR}/lib")
+target_link_directories(hesspect::torch INTERFACE "${torch_LIB}")
 # Before LibTorch, whose libraries export parts of the C++ library that they were built with; in libtorch.so 2.11 that is a
 # std::filesystem::remove_all that calls a null pointer.
-target_link_options(hesspect_torch INTERFACE "SHELL:-Wl,--push-state,--no-as-needed -lstdc++ -Wl,--pop-state")
-target_link_libraries(hesspect_torch INTERFACE
-  "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")
+target_link_options(hesspect::torch INTERFACE "SHELL:-Wl,--push-state,--no-as-needed -lstdc++ -Wl,--pop-state")
+target_link_libraries(hesspect::torch INTERFACE "${torch_LIB}/libtorch_cpu.so" "${torch_LIB}/libc10.so")
 # libtorch.so is left out: it holds nothing, and takes the libraries for GPUs in with it.
-set(HESSPECT_RPATH "${TORCH_WHEEL_DIR}/lib")
-
-# Wheels for x86 hold MKL and export its products of batches, which src/tangent/strided.cpp calls without LibTorch between.
-include(CheckCXXSourceCompiles)
-set(CMAKE_REQUIRED_LIBRARIES "${TORCH_WHEEL_DIR}/lib/libtorch_cpu.so" "${TORCH_WHEEL_DIR}/lib/libc10.so")
-check_cxx_source_compiles(
-  "extern \"C\" { void cblas_sgemm_batch(); void cblas_dgemm_batch(); void sgemm_(); void dgemm_(); }
-   int main(int argc, char**) { if (argc > 9) cblas_sgemm_batch(), cblas_dgemm_batch(), sgemm_(), dgemm_(); }"
-  HESSPECT_HAVE_GEMM_BATCH)
-unset(CMAKE_REQUIRED_LIBRARIES)
+set(HESSPECT_RPATH "${torch_LIB}")
 
 # The NVIDIA wheels: CUDA 13 puts headers and libraries in nvidia/cu13; NCCL has a folder of its own.
-set(CUDA_WHEEL_DIR "${SITE_PACKAGES_DIR}/nvidia/cu13")
-set(NCCL_WHEEL_DIR "${SITE_PACKAGES_DIR}/nvidia/nccl")
-if(EXISTS "${TORCH_WHEEL_DIR}/lib/libtorch_cuda.so" AND EXISTS "${CUDA_WHEEL_DIR}/include/cuda_runtime_api.h"
-   AND EXISTS "${NCCL_WHEEL_DIR}/include/nccl.h")
+if(DEFINED HESSPECT_USE_CUDA AND NOT HESSPECT_USE_CUDA)
+  message(STATUS "HESSPECT_USE_CUDA is off: building for CPU only")
+elseif(torch_CUDA STREQUAL "13" AND torch_CUDA_MISSING)
+  set(HESSPECT_CUDA_MISSING "${torch_CUDA_MISSING}")
+elseif(torch_CUDA STREQUAL "13")
   set(HESSPECT_HAVE_CUDA ON)
-  add_library(hesspect_torch_cuda INTERFACE)
-  add_library(hesspect::torch_cuda ALIAS hesspect_torch_cuda)
-  target_include_directories(hesspect_torch_cuda SYSTEM INTERFACE "${CUDA_WHEEL_DIR}/include")
-  target_link_libraries(hesspect_torch_cuda INTERFACE hesspect_torch
-    "-Wl,--no-as-needed,${TORCH_WHEEL_DIR}/lib/libtorch_cuda.so,--as-needed" "${TORCH_WHEEL_DIR}/lib/libc10_cuda.so"
-    "${CUDA_WHEEL_DIR}/lib/libcudart.so.13")
-  add_library(hesspect_nccl INTERFACE)
-  add_library(hesspect::nccl ALIAS hesspect_nccl)
-  target_include_directories(hesspect_nccl SYSTEM INTERFACE "${NCCL_WHEEL_DIR}/include")
-  target_link_libraries(hesspect_nccl INTERFACE "${NCCL_WHEEL_DIR}/lib/libnccl.so.2")
-  list(APPEND HESSPECT_RPATH "${CUDA_WHEEL_DIR}/lib" "${NCCL_WHEEL_DIR}/lib")
+  set(HESSPECT_CUDA_INCLUDE "${torch_CUDA_INCLUDE}")
+  add_library(hesspect::torch_cuda INTERFACE IMPORTED GLOBAL)
+  target_include_directories(hesspect::torch_cuda INTERFACE ${torch_CUDA_INCLUDE})
+  target_link_libraries(hesspect::torch_cuda INTERFACE hesspect::torch
+    "-Wl,--no-as-needed,${torch_LIB}/libtorch_cuda.so,--as-needed" "${torch_LIB}/libc10_cuda.so" "${torch_CUDA_LIB}/libcudart.so.13")
+  add_library(hesspect::nccl INTERFACE IMPORTED GLOBAL)
+  target_include_directories(hesspect::nccl INTERFACE "${torch_NCCL_INCLUDE}")
+  target_link_libraries(hesspect::nccl INTERFACE "${torch_NCCL_LIB}/libnccl.so.2")
+  list(APPEND HESSPECT_RPATH "${torch_CUDA_LIB}" "${torch_NCCL_LIB}")
+elseif(torch_CUDA)
+  message(STATUS "The torch wheel's CUDA is not CUDA 13 of NVIDIA's wheels: building for CPU only")
 else()
-  set(HESSPECT_HAVE_CUDA OFF)
-  message(STATUS "The torch wheel has no CUDA or NCCL beside it: building for CPU only")
+  message(STATUS "The torch wheel has no CUDA: building for CPU only")
 endif()

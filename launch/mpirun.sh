@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# mpirun with the flags that hesspect wants; arguments are mpirun's own.
+# mpirun with the flags that hesspect wants, for any program: arguments are mpirun's own. For hesspect itself `hesspect run`
+# does the same and looks through mpirun's output besides (src/front); tests/app/front.py compares their flags.
 #
-#   launch/mpirun.sh -n 2 build/release/bin/hesspect analyze --config configs/cnn.ini
+#   launch/mpirun.sh -n 2 build/release/tests/krylov_mpi_tests lanczos_mpi_test
 #
 # Ranks are not bound to cores (each has its own threads) and may outnumber the cores; hesspect itself divides the cores
 # by the ranks of the node.

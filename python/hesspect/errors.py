@@ -56,7 +56,7 @@ class Stopped(Error):
 
 
 class ProgramNotFound(UsageError):
-    """The compiled program, or mpirun, is not where it was looked for."""
+    """The compiled program is not where it was looked for."""
 
 
 _BY_CODE: dict[int, type[Error]] = {kind.code: kind for kind in (UsageError, InputError, MemoryLimitError, CommError, InternalError, Stopped)}

@@ -58,8 +58,9 @@ def largest_over_frequency(axes: Any, result: Result, theme: Theme) -> None:
 
 def change_over_largest(axes: Any, result: Result, theme: Theme) -> None:
     """The mean change of the loss at the first relative size over λ₁, with what the quadratic model says."""
-    change, half = result.feature_change[:, 0], result.feature_change_half_width[:, 0]
-    if _marks(axes, result, result.feature_largest, change, half, half, theme):
+    change = result.feature_change[:, 0]
+    low, high = change - result.feature_change_lower[:, 0], result.feature_change_upper[:, 0] - change
+    if _marks(axes, result, result.feature_largest, change, low, high, theme):
         predicted = result.feature_change_predicted[:, 0]
         shown = (predicted > 0) & (result.feature_largest > 0)
         axes.plot(result.feature_largest[shown], predicted[shown], "x", markersize=4, color=theme.soft, label="quadratic model", zorder=1)

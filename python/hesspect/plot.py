@@ -242,7 +242,7 @@ def _write_all(result: Result, args: argparse.Namespace, theme: Theme) -> list[P
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hesspect.plot", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="hesspect plot", description=__doc__.splitlines()[0])
     parser.add_argument("result", type=Path, metavar="RESULT.h5")
     parser.add_argument("-o", "--output", type=Path, metavar="PICTURE",
                         help="default: RESULT.png, or RESULT-PART.png, beside the result")

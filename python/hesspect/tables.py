@@ -206,7 +206,7 @@ def write_tables(result: Result, folder: Path, kind: str = "csv") -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hesspect tables", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="hesspect tables", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("result", type=Path, metavar="RESULT.h5")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RESULT-tables, beside the result")
     parser.add_argument("--format", choices=FORMATS, default="csv")

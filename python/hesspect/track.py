@@ -198,7 +198,7 @@ def _steps(text: str) -> list[int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m hesspect track", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="hesspect track", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5")
     parser.add_argument("--to", required=True, nargs=2, metavar=("TRACKER", "DIR"), help=f"{', '.join(TRACKERS)}, and a folder of its runs")
     parser.add_argument("--name", help="of the run (default: the last result's file)")

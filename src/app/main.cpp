@@ -1,17 +1,17 @@
 // hesspect: curvature spectra of large trained networks. This file alone catches errors; program.h has the rest.
-#include <mpi.h>
-
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 
+#include "hesspect/comm/end_job.h"
 #include "hesspect/comm/failure.h"
 #include "hesspect/comm/make_communicator.h"
 #include "hesspect/comm/mpi_session.h"
 #include "hesspect/core/host.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/stop_signal.h"
+#include "hesspect/front/front.h"
 #include "process.h"
 #include "program.h"
 #include "python_commands.h"
@@ -31,8 +31,7 @@ int run(const hesspect::MpiSession& session, const std::vector<std::string>& arg
       return failure.exit_code;
     }
     log_error("rank " + std::to_string(session.rank()) + " on " + host_name() + ": " + failure.message);
-    MPI_Abort(MPI_COMM_WORLD, failure.exit_code);
-    return failure.exit_code;
+    abort_job(failure.exit_code);
   }
 }
 
@@ -44,7 +43,9 @@ int run_process(int argc, char** argv) {
     const std::vector<std::string> arguments(argv, argv + argc);
     const hesspect::MpiSession session(argc, argv);
     hesspect::FailureMeeting meeting;
-    return run(session, arguments, stop_signal, meeting);
+    const int code = run(session, arguments, stop_signal, meeting);
+    hesspect::end_job(code, session.rank());
+    return code;
   } catch (...) {
     const hesspect::Failure failure = hesspect::current_failure();
     hesspect::log_error(failure.message);
@@ -64,6 +65,7 @@ int leave(int code) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int code = hesspect::go_over_to_python(argc, argv);
+  int code = hesspect::go_over_to_python(argc, argv);
+  if (code < 0) code = hesspect::run_front(argc, argv);
   return leave(code >= 0 ? code : run_process(argc, argv));
 }

@@ -62,7 +62,7 @@ Information measure_information(OneGroup& run, const at::Tensor& theta) {
   // The ratio of means over the same vectors: where the denominator may be zero it is none.
   const auto ratio = [&](const Interval& below, const std::vector<double>& values) {
     if (!(below.value > 0) || !(below.lower > 0)) return Interval{};
-    return ratio_over_rows(c, values, found.confidence);
+    return ratio_over_samples(c, values, found.confidence);
   };
   found.empirical_over_fisher = ratio(found.fisher_trace, f);
   found.empirical_over_hessian = ratio(found.trace, h);

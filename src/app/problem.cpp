@@ -110,6 +110,17 @@ DatasetSpec dataset_spec(const RunConfig& config, const ArrayFile& file, const P
   return spec;
 }
 
+/// Leaves out what is beyond --samples-at-most, in whole units. @return how that is told; empty: nothing is left out
+std::string leave_out_rows(const DataConfig& config, const ArrayFile& file, DatasetSpec& spec) {
+  const std::int64_t most = config.samples_at_most;
+  if (spec.samples > 0 || most == 0 || config.unit_rows < 0) return "";
+  const std::int64_t rows = count_rows(file, spec), unit = std::max<std::int64_t>(1, config.unit_rows);
+  if (rows <= most) return "";
+  spec.samples = std::max<std::int64_t>(1, most / unit) * unit;
+  return "of the " + format_count(rows) + " rows only the first " + format_count(spec.samples) +
+         " are used (--samples-at-most): what is found is of these";
+}
+
 std::int64_t bytes_of(const at::Tensor& tensor) {
   return tensor.defined() ? tensor.numel() * static_cast<std::int64_t>(tensor.element_size()) : 0;
 }
@@ -255,6 +266,7 @@ void read_other_data(const RunConfig& config, Problem& problem) {
   other.data.samples = config.sharpness.other_samples;
   problem.other_file = ArrayFile::open(other.data.data);
   problem.other_spec = dataset_spec(other, *problem.other_file, *problem.program, problem.options.loss);
+  leave_out_rows(other.data, *problem.other_file, problem.other_spec);
   problem.other_rows = count_rows(*problem.other_file, problem.other_spec);
   problem.other_spec.unit_rows = config.data.unit_rows < 0 ? problem.other_rows : config.data.unit_rows;
   require_whole_units(problem.other_rows, problem.other_spec);
@@ -299,6 +311,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   if (config.compute.precision != MatrixPrecision::kFp32)  // finding out may take products
     agree(world, [&] { require_units(config.compute.precision, matrix_units(problem.device)); });
 
+  std::string left_out;
   agree(world, [&] {
     const PhaseTimer reading(phases, Phase::kFiles, "model and data");
     HessianOptions& options = problem.options;
@@ -318,6 +331,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     problem.weights_format = std::move(loaded.format);
     problem.weights_changes = std::move(loaded.changes);
     problem.spec = dataset_spec(config, *problem.file, *problem.program, options.loss);
+    left_out = leave_out_rows(config.data, *problem.file, problem.spec);
     problem.rows = count_rows(*problem.file, problem.spec);
     options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
     problem.spec.unit_rows = options.units.rows;
@@ -335,6 +349,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
   problem.warnings = problem.program->lost_gradients(problem.options.output_index).warnings;
   for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
+  if (!left_out.empty()) problem.warnings.push_back(left_out);
   check_that_rows_stand_alone(config, weights, problem, world);
   for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));

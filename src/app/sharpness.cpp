@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "adam.h"
+#include "block_steps.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/probe_numbers.h"
@@ -58,6 +59,7 @@ class SharpnessRun {
       result_.flatness = measure_flatness(run_);
     }
     if (result_.adam) precondition();
+    if (run_.config().parts.wants_blocks()) take_blocks();
     run_.tell("sharpness: the basin");
     if (config_.basin_directions > 0)
       result_.basin = basin(
@@ -126,6 +128,7 @@ class SharpnessRun {
     AdamPreconditioner adam = agreed(world, [&] { return read_adam(config_, run_.problem()); });
     for (const std::string& warning : adam.warnings) run_.warn(warning);
     adam_scale_ = agreed(world, [&] { return shard_of(run_.op(), adam.inverse_root); });
+    if (run_.config().parts.wants_blocks()) inverse_root_ = adam.inverse_root;
     result_.adam = std::move(adam.found);
   }
 
@@ -144,22 +147,36 @@ class SharpnessRun {
     if (!adam.converged)
       run_.warn("the eigenvalue as Adam sees it did not converge in " + std::to_string(pairs.steps) +
                 " products: raise --max-steps or --rtol-eigs");
-    adam.largest_rate = 2 * (1 + adam.beta1) / ((1 - adam.beta1) * adam.lambda_1);
+    adam.largest_rate = adam_rate(adam.beta1, adam.lambda_1);
     if (!config_.step_check) return;
-    LossAround around = around_;
-    const auto step_of = [&](const at::Tensor& v) { return agreed(run_.world(), [&] { return v * adam_scale_; }); };
-    around.loss = [&](const at::Tensor& step) { return around_.loss(step_of(step)); };
-    around.gradient = [&](const at::Tensor& step, at::Tensor& gradient) {
-      around_.gradient(step_of(step), gradient);
-      gradient.mul_(adam_scale_);
-    };
-    around.gradient_at_start = step_of(around_.gradient_at_start);
-    adam.steps = check_steps(around, adam.lambda_1, vector, {adam.beta1});
+    adam.steps = check_steps(as_adam_sees_it(), adam.lambda_1, vector, {adam.beta1});
     for (StepCheck& step : adam.steps) {
       step.optimizer = "Adam";
       step.largest_step = adam.largest_rate;
       if (!step.confirmed()) warn_of(step);
     }
+  }
+
+  /// The loss over D^1/2 θ.
+  LossAround as_adam_sees_it() {
+    LossAround around = around_;
+    const auto step_of = [this](const at::Tensor& v) { return agreed(run_.world(), [&] { return v * adam_scale_; }); };
+    around.loss = [=, this](const at::Tensor& step) { return around_.loss(step_of(step)); };
+    around.gradient = [=, this](const at::Tensor& step, at::Tensor& gradient) {
+      around_.gradient(step_of(step), gradient);
+      gradient.mul_(adam_scale_);
+    };
+    around.gradient_at_start = step_of(around_.gradient_at_start);
+    return around;
+  }
+
+  void take_blocks() {
+    const std::vector<Part> parts =
+        agreed(run_.world(), [&] { return blocks_of(run_.config().parts, run_.problem().program->layout()); });
+    run_.tell("sharpness: blocks");
+    AdamScale adam;
+    if (result_.adam) adam = {inverse_root_, as_adam_sees_it(), result_.adam->beta1};
+    result_.blocks = steps_by_block(run_, parts, around_, adam, config_.step_check);
   }
 
   void warn_of(const StepCheck& step) {
@@ -179,7 +196,8 @@ class SharpnessRun {
   OneGroup run_;
   LossSurface surface_;
   LossAround around_;
-  at::Tensor adam_scale_;  // [chunk] D^-1/2
+  at::Tensor adam_scale_;    // [chunk] D^-1/2
+  at::Tensor inverse_root_;  // [n] the same of all, in host memory; with blocks alone
   Sharpness result_;
 };
 

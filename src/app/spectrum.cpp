@@ -14,6 +14,7 @@
 #include "facts.h"
 #include "features.h"
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/end_job.h"
 #include "hesspect/comm/heartbeat.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
@@ -39,7 +40,7 @@ void end_for_lost(int rank, const std::string& host, double silent_s, const std:
   log_error("rank " + std::to_string(rank) + " on " + host + " has not been heard of for " +
             std::to_string(static_cast<int>(silent_s)) + " s and counts as lost; what was finished is in " +
             quote(checkpoint) + ", for --resume");
-  std::thread([] { MPI_Abort(MPI_COMM_WORLD, static_cast<int>(ExitCode::kCommFailed)); }).detach();
+  std::thread([] { abort_job(static_cast<int>(ExitCode::kCommFailed)); }).detach();
   std::this_thread::sleep_for(std::chrono::seconds(5));
   _exit(static_cast<int>(ExitCode::kCommFailed));
 }

@@ -74,10 +74,10 @@ void check_parts(const RunConfig& c, Command work) {
   for (const auto& [name, pattern] : c.parts.blocks)
     if (name.find('/') != std::string::npos || name == "." || name == "..")
       throw UsageError("--block " + name + "=" + pattern + ": a block's name must not hold a '/', nor be '.' or '..'");
-  const bool has_blocks =
-      work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs || work == Command::kTrace;
+  const bool has_blocks = work == Command::kAnalyze || work == Command::kDensity || work == Command::kEigs ||
+                          work == Command::kTrace || work == Command::kSharpness;
   if (c.parts.wants_blocks() && !has_blocks)
-    throw UsageError("--block and --blocks belong to 'analyze', 'density', 'eigs' and 'trace', not to '" +
+    throw UsageError("--block and --blocks belong to 'analyze', 'density', 'eigs', 'trace' and 'sharpness', not to '" +
                      to_string(work) + "'");
   if (c.parts.wants_blocks() && !c.quadrature.reorthogonalize)
     throw UsageError("blocks need --reorthogonalization full: without it the Lanczos vectors are not kept");
@@ -176,7 +176,10 @@ void check_sharpness(const SharpnessConfig& c, Command work) {
 void check_features(const RunConfig& c, Command work) {
   const FeaturesConfig& features = c.features;
   if (work != Command::kFeatures) {
-    const FeaturesConfig usual;
+    RunConfig untouched;
+    untouched.preset = c.preset;
+    apply_preset(untouched);
+    const FeaturesConfig& usual = untouched.features;
     if (features.wanted() || features.buckets > 0 || features.rows > 0 || features.rho != usual.rho ||
         features.draws != usual.draws)
       throw UsageError(
@@ -206,6 +209,7 @@ void check_one_group(const RunConfig& c, Command work) {
 }  // namespace
 
 void resolve_defaults(RunConfig& c, const std::set<std::string>& given) {
+  if (given.contains("samples") && !given.contains("samples-at-most")) c.data.samples_at_most = 0;
   const bool ends = given.contains("top") || given.contains("bottom");
   if (c.eigs.method == EigenMethod::kPower && !ends && !given.contains("magnitude")) c.eigs.magnitude = c.eigs.top;
   if (c.eigs.magnitude > 0) {

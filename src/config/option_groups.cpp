@@ -14,6 +14,15 @@ constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond me
 
 }  // namespace
 
+OptionGroup preset_options(RunConfig& c) {
+  OptionGroup group{"Preset", {}};
+  group.choice(
+      "preset", c.preset, {Preset::kQuick, Preset::kStandard, Preset::kThorough},
+      "the values of options that are not given; quick: few rows, steps and probes, wide intervals; thorough: more "
+      "of all, narrow intervals; any option given wins over it");
+  return group;
+}
+
 OptionGroup model_options(ModelConfig& c) {
   OptionGroup group{"Model", {}};
   group.text("model", c.model, "FILE", "the exported program, a .pt2 that torch.export.save wrote");
@@ -37,6 +46,8 @@ OptionGroup data_options(DataConfig& c) {
               "the array that feeds the model input NAME; default: the array of its name (repeatable)");
   group.text("target", c.target, "DATASET", "the array of targets");
   group.integer("samples", c.samples, 0, kNoLimit, "use the first so many rows; 0: all");
+  group.integer("samples-at-most", c.samples_at_most, 0, kNoLimit,
+                "use the first so many rows where there are more; 0: all; --samples wins over it");
   group.integer("micro-batch", c.micro_batch, 0, kNoLimit, "rows that go through the model at once; 0: chosen");
   group.count_or("unit-rows", c.unit_rows, "all",
                  "rows that belong together and are never parted (pairs, graphs, contrastive batches)");
@@ -416,12 +427,25 @@ OptionGroup general_options(Invocation& run, std::string& ini_file) {
 }
 
 OptionTable run_options(RunConfig& c) {
-  return OptionTable{{model_options(c.model), data_options(c.data), loss_options(c.loss),
-                      curvature_options(c.curvature), parts_options(c.parts, c.eigs), eigs_options(c.eigs),
-                      trace_options(c.trace), accuracy_options(c.accuracy), quadrature_options(c.quadrature),
-                      compute_options(c.compute), layout_options(c.layout), checkpoint_options(c.checkpoint),
-                      inputs_options(c.inputs), plan_options(c.plan), landscape_options(c.landscape),
-                      sharpness_options(c.sharpness), features_options(c.features), output_options(c.output),
+  return OptionTable{{preset_options(c),
+                      model_options(c.model),
+                      data_options(c.data),
+                      loss_options(c.loss),
+                      curvature_options(c.curvature),
+                      parts_options(c.parts, c.eigs),
+                      eigs_options(c.eigs),
+                      trace_options(c.trace),
+                      accuracy_options(c.accuracy),
+                      quadrature_options(c.quadrature),
+                      compute_options(c.compute),
+                      layout_options(c.layout),
+                      checkpoint_options(c.checkpoint),
+                      inputs_options(c.inputs),
+                      plan_options(c.plan),
+                      landscape_options(c.landscape),
+                      sharpness_options(c.sharpness),
+                      features_options(c.features),
+                      output_options(c.output),
                       report_options(c.report)}};
 }
 

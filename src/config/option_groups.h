@@ -1,6 +1,7 @@
 // Which options there are: one function per topic.
 #pragma once
 
+#include "hesspect/config/launch.h"
 #include "hesspect/config/options.h"
 #include "option_table.h"
 
@@ -9,6 +10,8 @@ namespace hesspect {
 /// What --loss takes.
 const std::vector<std::string>& loss_names();
 
+/// What stands for many options at once: its own function sets the field, `apply_preset` the rest.
+OptionGroup preset_options(RunConfig& config);
 OptionGroup model_options(ModelConfig& config);
 OptionGroup data_options(DataConfig& config);
 OptionGroup loss_options(LossConfig& config);
@@ -30,6 +33,9 @@ OptionGroup output_options(OutputConfig& config);
 OptionGroup report_options(ReportConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config
 OptionGroup general_options(Invocation& run, std::string& ini_file);
+
+/// Options of `hesspect run`, which no run itself has.
+OptionGroup launch_options(LaunchConfig& config);
 
 /// All options of a run, over one config.
 OptionTable run_options(RunConfig& config);

@@ -8,9 +8,11 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <set>
 #include <sstream>
 
+#include "hesspect/config/commands.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "ini.h"
@@ -33,15 +35,6 @@ constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Comma
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
                                                "HESSPECT_LAUNCHER",    "HESSPECT_LONG",     "HESSPECT_PYTHON",
                                                "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE"};
-
-Command command_from(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Command command : kCommands) {
-    names.push_back(to_string(command));
-    if (name == names.back()) return command;
-  }
-  throw UsageError("unknown command '" + name + "'" + did_you_mean(name, names) + "; there are " + format_names(names));
-}
 
 std::string variable_name(const std::string& option) {
   std::string name(kPrefix);
@@ -191,6 +184,14 @@ std::string ini_text(const RunConfig& config, const std::set<std::string>& left_
   return text;
 }
 
+/// The preset stands below all other options, whichever source names it.
+/// @param sources  each wins over those before it
+void apply_preset_of(std::initializer_list<Settings*> sources, const OptionTable& table, RunConfig& config) {
+  for (Settings* const settings : sources)
+    if (const auto named = find(*settings, "preset"); named != settings->end()) apply_settings({*named}, table);
+  apply_preset(config);
+}
+
 /// What reads earlier results computes nothing anew: an option about the run that it does not do is a mistake.
 void check_used(const Settings& arguments, std::set<std::string> used, const std::string& otherwise) {
   used.insert({"output", "force", "quiet", "verbose", "config", "print-config"});
@@ -199,6 +200,13 @@ void check_used(const Settings& arguments, std::set<std::string> used, const std
 }
 
 }  // namespace
+
+Command command_from(const std::string& name) {
+  for (const Command command : kCommands)
+    if (name == to_string(command)) return command;
+  throw UsageError("unknown command '" + name + "'" + did_you_mean(name, command_names()) +
+                   "; 'hesspect --help' lists them");
+}
 
 Environment hesspect_environment() {
   Environment environment;
@@ -244,7 +252,10 @@ Invocation parse_command_line(const std::vector<std::string>& args, const Enviro
     apply_settings(settings, table);
     for (const auto& setting : settings) given.insert(setting.option);
   };
-  if (!ini_file.empty()) apply(read_ini(read_file(ini_file), ini_file, table));
+  Settings lines = ini_file.empty() ? Settings{} : read_ini(read_file(ini_file), ini_file, table);
+  Settings on_line = arguments;
+  apply_preset_of({&lines, &variables, &on_line}, table, run.config);
+  apply(lines);
   apply(variables);
   apply(arguments);
   resolve_defaults(run.config, given);
@@ -261,7 +272,7 @@ std::string to_ini(const RunConfig& config) { return ini_text(config, {}); }
 
 std::string to_ini_of_result(const RunConfig& config) {
   RunConfig copy = config;
-  std::set<std::string> others = {"model", "weights", "data", "threads"};
+  std::set<std::string> others = {"preset", "model", "weights", "data", "threads"};
   for (const OptionGroup& group :
        {layout_options(copy.layout), checkpoint_options(copy.checkpoint), inputs_options(copy.inputs),
         plan_options(copy.plan), landscape_options(copy.landscape), sharpness_options(copy.sharpness),
@@ -274,7 +285,9 @@ std::string to_ini_of_result(const RunConfig& config) {
 RunConfig from_ini(const std::string& text, const std::string& name) {
   RunConfig config;
   const OptionTable table = run_options(config);
-  apply_settings(read_ini(text, name, table), table);
+  Settings lines = read_ini(text, name, table);
+  apply_preset_of({&lines}, table, config);
+  apply_settings(lines, table);
   return config;
 }
 

@@ -28,4 +28,6 @@ std::string to_string(DeviceChoice device) { return name_of(device, {"auto", "cp
 
 std::string to_string(ReportFormat format) { return name_of(format, {"text", "json", "html"}); }
 
+std::string to_string(Preset preset) { return name_of(preset, {"quick", "standard", "thorough"}); }
+
 }  // namespace hesspect

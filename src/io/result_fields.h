@@ -548,6 +548,33 @@ void fields(auto& v, Is<DataComparison> auto& c) {
   v.group("other", "NXcollection", c.other);
 }
 
+void fields(auto& v, Is<StepsByBlock> auto& b) {
+  constexpr int kNew = kVersion + 1;
+  using B = BlockSteps;
+  v.index("index", b.each, {"Position in the list", "", kNew});
+  v.column("name", b.each, &B::name, {"Diagonal block: what it allows, all other parameters held fixed", "", kNew});
+  v.column("parameters", b.each, &B::parameters, {"Parameters of the block", "", kNew});
+  v.column("lambda_1", b.each, &B::lambda_1, {"Largest eigenvalue of the block", kCurvature, kNew});
+  v.column("lambda_1_error", b.each, &B::lambda_1_error, {"Bound of its error", kCurvature, kNew});
+  v.column("step", b.each, &B::step,
+           {"Largest stable step of gradient descent in the block; NaN: the eigenvalue is not above zero",
+            "parameter^2/loss", kNew});
+  v.column("growth_below", b.each, &B::growth_below,
+           {"Growth a step along the block's eigenvector, measured, 5 % below that step; NaN: not checked", "", kNew});
+  v.column("growth_above", b.each, &B::growth_above, {"The same 5 % above it", "", kNew});
+  v.column("adam_lambda_1", b.each, &B::adam_lambda_1,
+           {"Largest eigenvalue of the block of D^-1/2 H D^-1/2, as Adam sees it; NaN: no second moments",
+            "1/parameter", kNew});
+  v.column("adam_lambda_1_error", b.each, &B::adam_lambda_1_error, {"Bound of its error", "1/parameter", kNew});
+  v.column("adam_rate", b.each, &B::adam_rate,
+           {"Largest stable learning rate of Adam in the block; NaN: not known, or none", "parameter", kNew});
+  v.column("adam_growth_below", b.each, &B::adam_growth_below,
+           {"Growth a step of Adam with D held fixed, measured, 5 % below that rate; NaN: not checked", "", kNew});
+  v.column("adam_growth_above", b.each, &B::adam_growth_above, {"The same 5 % above it", "", kNew});
+  v.column("converged", b.each, &B::converged, {"1 where the eigenvalues met the tolerance", "", kNew});
+  v.column("products", b.each, &B::products, {"Products with the block", "", kNew});
+}
+
 template <Is<Sharpness> S>
 void fields(auto& v, S& s) {
   constexpr int kNew = kVersion + 1;
@@ -575,6 +602,7 @@ void fields(auto& v, S& s) {
   v.column("expected_below", s.steps, &StepCheck::expected_below, {"The same of a quadratic loss, below", "", kNew});
   v.column("expected_above", s.steps, &StepCheck::expected_above, {"The same of a quadratic loss, above", "", kNew});
   v.group("adam", "NXcollection", s.adam);
+  v.group("blocks", "NXcollection", s.blocks);
   v.group("information", "NXcollection", s.information);
   v.group("relative_flatness", "NXcollection", s.flatness);
   v("critical_step", s.critical.step,
@@ -772,7 +800,11 @@ void feature_changes(auto& v, F& f) {
   };
   table("change", &FeatureChange::value,
         "Change of the loss by a step of that length within the feature, mean over all directions");
-  table("change_half_width", &FeatureChange::half_width, "Half width of its confidence interval; NaN: not known");
+  table("change_lower", &FeatureChange::lower, "Lower end of its confidence interval; NaN: not known");
+  table("change_upper", &FeatureChange::upper, "Upper end of its confidence interval; NaN: not known");
+  table("change_skewness", &FeatureChange::skewness,
+        "Skewness of what was averaged over the draws, as a share of the largest that so many draws can have: the "
+        "interval is widened on that side; NaN: not known");
   table("change_predicted", &FeatureChange::predicted, "The same by the quadratic model: rho^2 norm^2 trace / 2n");
   table("change_predicted_half_width", &FeatureChange::predicted_half_width, "Half width of its interval");
   table("change_largest", &FeatureChange::largest, "The largest change of any direction that was drawn, either way");

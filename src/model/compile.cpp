@@ -357,6 +357,7 @@ class GraphCompiler {
     if (space == "aten" && name == "embedding" && instruction.operands.size() > 4)
       instruction.operands[4] = constant(false);
     refuse_train_mode(name, instruction);
+    if (name.find("as_strided") != std::string::npos || name == "_reshape_alias") refuse_other_strides(node);
     set_outputs(node, instruction);
     track_aliases(instruction);
     rewrite(name, instruction);
@@ -443,6 +444,31 @@ class GraphCompiler {
     throw InputError(has_mode
                          ? "is a dropout in train mode: the loss would change at every run; export after model.eval()"
                          : "draws random numbers: the loss would change at every run");
+  }
+
+  /// An op that reads memory by strides is only known to read the same here where its argument lay in order, from the
+  /// beginning of its memory on.
+  void refuse_other_strides(const json& node) const {
+    const json& argument = node.at("inputs").at(0).at("arg");
+    if (!argument.contains("as_tensor")) return;
+    const std::string name = name_in(argument["as_tensor"]);
+    const auto values = source_.find("tensor_values");
+    if (values == source_.end() || !values->contains(name)) return;
+    const json& meta = (*values)[name];
+    // A number, or the example's where a size may vary.
+    const auto number = [](const json& value) {
+      const json hint = value.contains("as_expr") ? value["as_expr"].value("hint", json()) : value;
+      return hint.is_object() && hint.contains("as_int") ? hint["as_int"].get<std::int64_t>() : -1;
+    };
+    const json sizes = meta.value("sizes", json::array()), strides = meta.value("strides", json::array());
+    std::int64_t in_order = 1;
+    bool fits = number(meta.value("storage_offset", json())) == 0;
+    for (std::size_t d = sizes.size(); d-- > 0; in_order *= number(sizes[d]))
+      fits = fits && (number(sizes[d]) == 1 || (d < strides.size() && number(strides[d]) == in_order));
+    if (!fits)
+      throw InputError(
+          "reads the memory of '" + name +
+          "' by strides, which lies otherwise than in order; call .contiguous() on it before, or index it");
   }
 
   void set_outputs(const json& node, Instruction& instruction) {

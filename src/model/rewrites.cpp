@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace hesspect {
 namespace {
@@ -129,6 +130,25 @@ at::Tensor grouped_mm(const std::vector<IValue>& arguments) {
   return result(at::cat(products, b.dim() == 3 ? 0 : 1));
 }
 
+std::optional<std::int64_t> offset_in(const std::vector<IValue>& arguments, std::size_t at, const at::Tensor& x) {
+  if (arguments.size() <= at || !arguments[at].isInt()) return std::nullopt;
+  return x.storage_offset() + arguments[at].toInt();
+}
+
+/// as_strided(x, size, stride, offset) of an x that lay in order where the program was exported, as is checked when it
+/// is read (compile.cpp): here its memory may lie otherwise.
+at::Tensor as_strided(const std::vector<IValue>& arguments) {
+  const at::Tensor x = arguments[0].toTensor().contiguous();
+  return at::as_strided(x, arguments[1].toIntVector(), arguments[2].toIntVector(), offset_in(arguments, 3, x));
+}
+
+/// as_strided_scatter(x, source, size, stride, offset), likewise.
+at::Tensor as_strided_scatter(const std::vector<IValue>& arguments) {
+  const at::Tensor x = arguments[0].toTensor().contiguous();
+  return at::as_strided_scatter(x, arguments[1].toTensor(), arguments[2].toIntVector(), arguments[3].toIntVector(),
+                                offset_in(arguments, 4, x));
+}
+
 using Constants = std::vector<IValue>;
 using Given = std::vector<bool>;
 
@@ -165,6 +185,9 @@ const std::vector<Rewrite> kRewrites = {
     {{"cdist", "_cdist_forward"}, true, 3, {0, 1}, cdist, takes_power},
     // A product for each group: the op's own kernels take few dtypes.
     {{"_grouped_mm"}, true, 3, {0, 1}, grouped_mm, has_no_bias},
+    // Strides count entries of memory, which may lie otherwise than where the program was exported.
+    {{"as_strided", "as_strided_copy", "_reshape_alias"}, true, 3, {0}, as_strided},
+    {{"as_strided_scatter"}, true, 4, {0, 1}, as_strided_scatter},
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Ops that run in another form, for a cheaper double backward or for one at all.
+// Ops that run in another form: for a cheaper double backward, for one at all, or where they depend on how memory lies.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -346,6 +346,8 @@ bool converged(const RunResult& result) {
   return (!result.eigenvalues || result.eigenvalues->converged) && (!result.trace || result.trace->converged) &&
          (!result.cumulative || result.cumulative->converged) &&
          (!result.sharpness || !result.sharpness->adam || result.sharpness->adam->converged) &&
+         (!result.sharpness || !result.sharpness->blocks ||
+          std::ranges::all_of(result.sharpness->blocks->each, &BlockSteps::converged)) &&
          (!result.features || std::ranges::all_of(result.features->each, &FeatureResult::converged)) &&
          (!result.blocks ||
           std::ranges::all_of(result.blocks->each, [](const BlockResult& b) { return converged(b); }));

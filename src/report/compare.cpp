@@ -156,7 +156,8 @@ std::vector<ComparedFigure> compared_blocks(const std::vector<NamedResult>& resu
   std::vector<std::vector<Figure>> all;
   for (const NamedResult& one : results) {
     all.emplace_back();
-    for (const auto& block : block_figures(one.result)) std::ranges::copy(block, std::back_inserter(all.back()));
+    for (const auto& blocks : {block_figures(one.result), block_step_figures(one.result)})
+      for (const auto& block : blocks) std::ranges::copy(block, std::back_inserter(all.back()));
   }
   std::vector<ComparedFigure> rows;
   for (const Figure& first : all.front()) {

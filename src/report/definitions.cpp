@@ -197,7 +197,8 @@ std::vector<Definition> made() {
        "examples lie in large flat regions where the model is sure and wrong (Walter et al. 2025). The theory asks for "
        "features of which the data are representative, which is not checked here."},
       {"loss_gap", "Loss gap", "L_other − L_own", "loss",
-       "Mean loss on the other data less that on the run's own. The interval is Student's over rows, drawn "
+       "Mean loss on the other data less that on the run's own. The interval is Student's over rows, with a correction "
+       "for skewed ones (Hall 1992), drawn "
        "independently.",
        "The definition of the generalisation gap, where the own data are those of the training and the others were "
        "never "
@@ -261,15 +262,18 @@ std::vector<Definition> made() {
        "As the largest eigenvalue of a feature."},
       {"feature_change", "Change of the loss by a feature", "E ΔL, ‖s‖=ρ‖θ_g‖", "loss",
        "How much the loss changes by a step within the feature of a length relative to its norm, mean over all "
-       "directions; measured by pairs of opposite steps, so that the gradient's part cancels, with a Student interval.",
-       "Forward passes; the quadratic model's part from the trace where that takes out variance (control variates: "
-       "Owen 2013, Monte Carlo theory, methods and examples, §8.9)",
+       "directions; measured by pairs of opposite steps, so that the gradient's part cancels. The interval is "
+       "Student's, "
+       "wider on the side to which the draws are skewed.",
+       "Forward passes; the quadratic model's part from the trace, and what steps along the first eigenvector do from "
+       "a quadrature rule, where that takes out variance (control variates: Owen 2013, Monte Carlo theory, methods and "
+       "examples, §8.9)",
        "Relative to the norm it is the scale of the weights as much as the curvature that is seen: weight decay "
        "shrinks "
-       "rare rows. Random directions meet the mean curvature, not the largest, and few of them miss a rare direction "
-       "in which the "
-       "loss is far from quadratic: the interval is then too narrow. It says what the trained loss does, not "
-       "how the feature will do on other data."},
+       "rare rows. Random directions meet the mean curvature, not the largest. What only a rare direction shows, and "
+       "more "
+       "steeply than by the fourth power, few of them miss: the interval is then too narrow. It says what the trained "
+       "loss does, not how the feature will do on other data."},
       {"feature_correlation", "Rank correlation over features", "Spearman ρ", "",
        "How far two figures order the features alike, by ranks; partial: with what the ranks of frequency explain "
        "taken "

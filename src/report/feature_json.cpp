@@ -27,7 +27,9 @@ nlohmann::ordered_json features_json(const FeaturesResult& all) {
       const FeatureChange& c = f.changes[k];
       one["changes"].push_back({{"rho", all.rho[k]},
                                 {"change", number_json(c.value)},
-                                {"half_width", number_json(c.half_width)},
+                                {"lower", number_json(c.lower)},
+                                {"upper", number_json(c.upper)},
+                                {"skewness", number_json(c.skewness)},
                                 {"predicted", number_json(c.predicted)},
                                 {"predicted_half_width", number_json(c.predicted_half_width)},
                                 {"largest", number_json(c.largest)},

@@ -12,13 +12,15 @@
 namespace hesspect {
 namespace {
 
-void add_changes(FeatureResult& f, const LossChanges& changes, const Goals& goals, double rounding) {
+/// From which skewness on the widened side of an interval is most of it.
+constexpr double kSkewed = 0.5;
+
+void add_changes(FeatureResult& f, const LossChanges& changes, const SkewedReach& reach, double rounding) {
   f.norm = changes.norm;
   for (std::size_t i = 0; i < changes.at.size(); ++i) {
-    const ChangeEstimate e =
-        change_estimate(changes, i, f.in_use, f.trace, f.trace_half_width, goals.confidence, rounding);
-    f.changes.push_back({e.value, e.half_width, e.predicted, e.predicted_half_width, changes.at[i].largest,
-                         changes.at[i].along, e.controlled});
+    const ChangeEstimate e = change_estimate(changes, i, f.in_use, f.trace, f.trace_half_width, reach, rounding);
+    f.changes.push_back({e.value, e.lower, e.upper, e.skewness, e.predicted, e.predicted_half_width,
+                         changes.at[i].largest, changes.at[i].along, e.controlled});
   }
 }
 
@@ -137,6 +139,7 @@ FeaturesResult features_of(const Goals& goals, const Ledger& ledger, const Diagn
   all.data_rows = diagnostics.rows;
   all.loss = diagnostics.loss;
   all.rounding = blocks.changes ? std::abs(all.loss) * blocks.changes->epsilon : 0;
+  const SkewedReach reach(all.draws, goals.confidence);
   for (FeatureResult& f : all.each) {
     const FinishedBlock* done = ledger.block(f.name);
     if (f.in_use == 0 || done == nullptr) {
@@ -144,7 +147,7 @@ FeaturesResult features_of(const Goals& goals, const Ledger& ledger, const Diagn
       continue;
     }
     add_analysis(f, *done, goals);
-    if (done->changes) add_changes(f, *done->changes, goals, all.rounding);
+    if (done->changes) add_changes(f, *done->changes, reach, all.rounding);
   }
   std::ranges::stable_sort(all.each, std::greater<>(), [](const FeatureResult& f) { return f.largest.value; });
   correlate(all);
@@ -152,13 +155,17 @@ FeaturesResult features_of(const Goals& goals, const Ledger& ledger, const Diagn
 }
 
 std::vector<std::string> feature_warnings(const FeaturesResult& all, std::int64_t most_products) {
-  std::vector<std::string> warnings, open;
+  std::vector<std::string> warnings, open, skewed;
   std::int64_t hidden = 0;
   for (const FeatureResult& f : all.each) {
     if (!f.converged) open.push_back(quote(f.name));
     hidden += std::ranges::any_of(f.changes, [&](const FeatureChange& c) {
       return f.norm > 0 && f.in_use > 0 && std::abs(c.value) < 20 * all.rounding;
     });
+    if (std::ranges::any_of(f.changes, [](const FeatureChange& c) {
+          return std::abs(c.skewness) > kSkewed && c.upper - c.lower > std::abs(c.value);
+        }))
+      skewed.push_back(quote(f.name));
   }
   if (!open.empty())
     warnings.push_back("eigenvalue or trace of " + format_count(std::ssize(open)) + " of " +
@@ -169,6 +176,13 @@ std::vector<std::string> feature_warnings(const FeaturesResult& all, std::int64_
     warnings.push_back("the loss's change by steps in " + format_count(hidden) +
                        " features is little more than the loss's rounding, " + format_number(all.rounding) +
                        ": take a larger --feature-rho, or --dtype float64");
+  if (!skewed.empty())
+    warnings.push_back(
+        "the mean change of the loss by steps in " + format_count(std::ssize(skewed)) + " of " +
+        format_count(std::ssize(all.each)) +
+        " features rests on few of the directions drawn: " + format_names(skewed, 3) +
+        "; the interval is wide on that side, and what no draw met is not in it; raise --feature-draws " +
+        std::to_string(all.draws));
   return warnings;
 }
 

@@ -22,6 +22,17 @@ std::string as_known(double value, double half_width) {
   return rounded_to(value, half_width, std::max(std::abs(value), half_width)) + " ± " + text;
 }
 
+/// "0.0123 [0.0121, 0.0139]": its interval is wider on one side.
+std::string as_range(const FeatureChange& change) {
+  const double width = std::max(change.upper - change.value, change.value - change.lower);
+  if (!std::isfinite(width)) return format_number(change.value);
+  const auto text = [&](double value) {
+    return width < 1e-6 * std::abs(change.value) ? format_number(value)
+                                                 : rounded_to(value, width, std::max(std::abs(value), width));
+  };
+  return text(change.value) + " [" + text(change.lower) + ", " + text(change.upper) + "]";
+}
+
 }  // namespace
 
 std::vector<std::string> feature_table(const FeaturesResult& all) {
@@ -42,7 +53,7 @@ std::vector<std::string> feature_table(const FeaturesResult& all) {
                        padded(format_count(f.in_use), 10) +
                        padded(as_known(f.largest.value, f.largest.standard_error), 24) +
                        padded(as_known(f.mean(), f.mean_half_width()), 26) + padded(format_number(f.norm), 12);
-    for (const FeatureChange& change : f.changes) line += padded(as_known(change.value, change.half_width), 34);
+    for (const FeatureChange& change : f.changes) line += padded(as_range(change), 34);
     while (line.ends_with(' ')) line.pop_back();
     lines.push_back(line);
   }

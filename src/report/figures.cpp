@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <optional>
 
 #include "hesspect/core/errors.h"
@@ -19,6 +20,7 @@ namespace {
 
 constexpr double kStandsOut = 1.5;  // λ_k over λ_{k+1} at least, for k outliers
 constexpr std::size_t kFifth = 4;
+constexpr std::int64_t kMostDegrees = 1'000'000;  // of freedom: more are as good as infinitely many
 /// Residuals that more products would not make smaller: 10 ε of the largest |λ| is in each of them (docs/theory.md).
 constexpr double kRoundingFloor = 25;
 constexpr double kEpsilon32 = 1.2e-7, kEpsilon64 = 2.3e-16;
@@ -248,7 +250,10 @@ Figure negative_mass(const RunResult& r) {
     figure.lower = share.lower;
     figure.upper = share.upper;
   } else {
-    const double width = normal_quantile(checked(c.confidence)) * c.negative_mass.standard_error;
+    // Over three probes and more the standard error is itself from their spread.
+    const double quantile =
+        c.probes >= 3 ? student_quantile(checked(c.confidence), c.probes - 1) : normal_quantile(checked(c.confidence));
+    const double width = quantile * c.negative_mass.standard_error;
     figure.value = c.negative_mass.value;
     figure.lower = std::max(0.0, figure.value - width);
     figure.upper = std::min(1.0, figure.value + width);
@@ -338,17 +343,30 @@ void add_distance(std::vector<Figure>& figures, const RunResult& r) {
   figures.push_back(sum);
 }
 
+/// Of the samples that norms are from, the fewest that the whole or any block has: Student's degrees go by them.
+std::int64_t fewest_norm_samples(const RunResult& r) {
+  std::int64_t fewest = std::numeric_limits<std::int64_t>::max();
+  const auto take = [&](const std::optional<TraceEstimate>& trace, const Estimate& norm_sq) {
+    if (trace && norm_sq.standard_error > 0) fewest = std::min(fewest, trace->samples);
+  };
+  take(r.trace, r.blocks->norm_sq);
+  for (const BlockResult& block : r.blocks->each) take(block.trace, block.norm_sq);
+  return fewest;
+}
+
 /// What the blocks are together.
 void add_block_figures(std::vector<Figure>& figures, const RunResult& r) {
   if (!r.blocks) return;
   Figure share = missing("off_block_share", r.blocks->off_block_obstacle);
   share.value = r.blocks->off_block_share.value;
   const double error = r.blocks->off_block_share.standard_error;
-  if (share.known() && std::isfinite(error)) {
-    const double width = normal_quantile(0.9) * error;
+  const std::int64_t samples = fewest_norm_samples(r);
+  if (share.known() && std::isfinite(error) && samples >= 2) {
+    const double confidence = checked(r.trace ? r.trace->confidence : 0.9);
+    const double width = error > 0 ? student_quantile(confidence, std::min(samples, kMostDegrees) - 1) * error : 0;
     share.lower = std::max(0.0, share.value - width);
     share.upper = std::min(1.0, share.value + width);
-    share.interval = "90 %, over samples";
+    share.interval = percent_text(confidence) + ", over samples";
   }
   share.note = std::to_string(r.blocks->each.size()) + " blocks";
   figures.push_back(share);
@@ -437,7 +455,7 @@ std::vector<Figure> layer_figures(const RunResult& r) {
     figure.value = layer.trace.value;
     if (std::isfinite(layer.trace.standard_error) && samples >= 2) {
       const double width =
-          student_quantile(confidence, static_cast<std::int64_t>(samples) - 1) * layer.trace.standard_error;
+          sampled_quantile(confidence, static_cast<std::int64_t>(samples)) * layer.trace.standard_error;
       figure.lower = layer.trace.value - width;
       figure.upper = layer.trace.value + width;
       figure.interval = percent_text(confidence) + " of each, over " + format_number(samples) + " probes";

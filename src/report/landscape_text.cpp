@@ -67,6 +67,20 @@ std::vector<std::pair<std::string, std::string>> sharpness_lines(const Sharpness
                                  " above (a quadratic loss: " + format_number(c.expected_below) + ", " +
                                  format_number(c.expected_above) + ")");
   }
+  if (s.blocks) {
+    constexpr std::size_t kMostListed = 40;
+    for (std::size_t i = 0; i < std::min(kMostListed, s.blocks->each.size()); ++i) {
+      const BlockSteps& b = s.blocks->each[i];
+      std::string text = one_line(b.name) + ": largest eigenvalue " + format_number(b.lambda_1);
+      if (std::isfinite(b.step)) text += ", largest stable step " + format_number(b.step);
+      if (std::isfinite(b.adam_lambda_1)) text += "; as Adam sees it " + format_number(b.adam_lambda_1);
+      if (std::isfinite(b.adam_rate)) text += ", largest stable rate " + format_number(b.adam_rate);
+      lines.emplace_back(i == 0 ? "blocks" : "", text);
+    }
+    if (s.blocks->each.size() > kMostListed)
+      lines.emplace_back(
+          "", "... and " + format_count(std::ssize(s.blocks->each) - static_cast<std::int64_t>(kMostListed)) + " more");
+  }
   const auto with = [](const Interval& i) {
     std::string text = format_number(i.value);
     if (std::isfinite(i.lower)) text += " [" + format_number(i.lower) + ", " + format_number(i.upper) + "]";

@@ -158,6 +158,35 @@ void add_sharpness(std::vector<Figure>& figures, const Sharpness& s) {
   figures.push_back(basin);
 }
 
+/// λ₁ with its bound, and the step that it allows. @param step  NaN: none, for the eigenvalue is not above zero
+void add_checked(std::vector<Figure>& figures, const std::string& of, const std::string& eigenvalue_key,
+                 const std::string& step_key, double value, double error, double step, double below, double above) {
+  if (std::isnan(value)) return;
+  Figure largest = measured(eigenvalue_key, of, value, "");
+  const bool has_error = std::isfinite(error);
+  if (has_error) {
+    largest.lower = value - error;
+    largest.upper = value + error;
+    largest.interval = "Lanczos error bound";
+  }
+  figures.push_back(largest);
+  Figure rate = measured(step_key, of, step, "not checked by steps");
+  if (std::isnan(step)) {
+    rate.missing = "the block's largest eigenvalue is not known to be above zero: no step is too large";
+    rate.note = "";
+  } else {
+    if (has_error) {
+      rate.lower = step * value / (value + error);
+      rate.upper = value > error ? step * value / (value - error) : Figure::kUnknown;
+      rate.interval = "from that of the eigenvalue";
+    }
+    if (std::isfinite(below) || std::isfinite(above))
+      rate.note = std::string(below < 1 && above > 1 ? "confirmed" : "not confirmed") + ": growth a step " +
+                  format_number(below) + " below, " + format_number(above) + " above";
+  }
+  figures.push_back(rate);
+}
+
 Figure quantile_figure(const std::string& key, double share, const Quantile& q, double confidence) {
   Figure figure = measured(key, "quantile " + format_number(share), q.value, "");
   if (std::isfinite(q.lower) && std::isfinite(q.upper)) {
@@ -183,6 +212,19 @@ void add_correlations(std::vector<Figure>& figures, const FeaturesResult& featur
 }
 
 }  // namespace
+
+std::vector<std::vector<Figure>> block_step_figures(const RunResult& r) {
+  std::vector<std::vector<Figure>> all;
+  if (!r.sharpness || !r.sharpness->blocks) return all;
+  for (const BlockSteps& b : r.sharpness->blocks->each) {
+    std::vector<Figure>& figures = all.emplace_back();
+    add_checked(figures, b.name, "lambda_1", "step_checked", b.lambda_1, b.lambda_1_error, b.step, b.growth_below,
+                b.growth_above);
+    add_checked(figures, b.name, "adam_lambda_1", "adam_rate", b.adam_lambda_1, b.adam_lambda_1_error, b.adam_rate,
+                b.adam_growth_below, b.adam_growth_above);
+  }
+  return all;
+}
 
 std::vector<Figure> measured_figures(const RunResult& r) {
   std::vector<Figure> figures;

@@ -7,6 +7,7 @@
 
 #include "figure_text.h"
 #include "hesspect/core/text.h"
+#include "hesspect/spectrum/data_error.h"
 
 namespace hesspect {
 namespace {
@@ -47,6 +48,25 @@ void set_rows_of_step(Figure& figure, double largest, const PopulationInterval& 
   figure.population_upper = c / interval.lower;
 }
 
+/// ‖H‖_F by the listed eigenvalues, where they make most of it; else the note says why not.
+void set_rows_of_norm(const RunResult& r, Figure& figure) {
+  std::vector<double> values;
+  if (r.eigenvalues)
+    for (const auto* list : {&r.eigenvalues->top, &r.eigenvalues->bottom, &r.eigenvalues->magnitude})
+      for (const EigenEstimate& one : *list) values.push_back(one.value);
+  double captured = 0;
+  const PopulationInterval interval =
+      norm_of_population({figure.value, figure.lower, figure.upper, r.data_error->confidence, values,
+                          r.data_error->eigenvalues, r.data_error->groups.share},
+                         captured);
+  set_rows(figure, interval);
+  if (interval.known()) return;
+  const std::string why = captured < 0.9
+                              ? "the eigenvalues that were listed make " + two_digits(captured) + " of its square"
+                              : "its own interval is not known";
+  figure.note += (figure.note.empty() ? "" : "; ") + ("over rows: not told, " + why);
+}
+
 const Figure* known_figure(const std::vector<Figure>& figures, const std::string& key) {
   const auto found = std::ranges::find(figures, key, &Figure::key);
   return found != figures.end() && found->known() ? &*found : nullptr;
@@ -66,6 +86,8 @@ void add_population(const RunResult& r, std::vector<Figure>& figures) {
       if (const EigenDataError* error = error_of_value(r, figure.value)) set_rows(figure, error->interval);
     } else if (is_step(figure.key)) {
       if (of_largest != nullptr) set_rows_of_step(figure, lambda, of_largest->interval);
+    } else if (figure.key == "frobenius") {
+      set_rows_of_norm(r, figure);
     } else if (figure.key == "trace") {
       set_rows(figure, r.data_error->trace);
     } else if (figure.key == "mean_eigenvalue" && n > 0) {
@@ -107,7 +129,10 @@ std::string data_error_sentence(const NamedResult& named) {
          format_number(100 * e.confidence) +
          " %. They take groups as independent: rows of one document or user that are neighbours in the file are so "
          "only within their group, and rows that are sorted make them too wide." +
-         (e.trace_from == "probes" ? " The trace's is from two probes alone and rather too large." : "");
+         (e.trace_from == "probes" ? " The trace's is from two probes alone and rather too large." : "") +
+         " Of the density, what is drawn from it (effective dimension, negative mass, outliers, bulk) and diagonal "
+         "blocks "
+         "it is not measured: that would take products by group of rows with each of their vectors.";
 }
 
 Figure of_population(Figure figure) {

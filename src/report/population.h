@@ -9,7 +9,7 @@
 
 namespace hesspect {
 
-/// Into those of λ₁, λₙ, stable steps, trace and mean eigenvalue.
+/// Into those of λ₁, λₙ, stable steps, trace, mean eigenvalue and Frobenius norm.
 void add_population(const RunResult& result, std::vector<Figure>& figures);
 /// Into the traces of parameter tensors, in the result's order.
 void add_layer_population(const RunResult& result, std::vector<Figure>& layers);

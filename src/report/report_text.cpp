@@ -58,11 +58,15 @@ void add_figures(std::string& text, const RunResult& r, const FigureOptions& opt
 }
 
 void add_blocks_listed(std::string& text, const RunResult& r) {
-  for (const auto& block : block_figures(r)) {
-    text += "\n  block " + one_line(block.front().of) + "\n";
-    for (const Figure& figure : block)
-      if (figure.known()) text += "    " + padded(definition_of(figure.key).name, 44) + " " + value_text(figure) + "\n";
-  }
+  for (const auto& all : {block_figures(r), block_step_figures(r)})
+    for (const auto& block : all) {
+      if (block.empty()) continue;
+      text += "\n  block " + one_line(block.front().of) + "\n";
+      for (const Figure& figure : block)
+        if (figure.known())
+          text += "    " + padded(definition_of(figure.key).name, 44) + " " + value_text(figure) +
+                  (figure.note.empty() ? "" : "; " + figure.note) + "\n";
+    }
 }
 
 void add_layers_listed(std::string& text, const RunResult& r) {
@@ -147,6 +151,14 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
     for (const Figure& figure : blocks[b]) block["figures"].push_back(figure_json(figure));
     json["blocks"].push_back(block);
   }
+  const auto steps = block_step_figures(r);
+  for (std::size_t b = 0; b < steps.size(); ++b) {
+    const BlockSteps& one = r.sharpness->blocks->each[b];
+    nlohmann::ordered_json block{{"name", one_line(one.name)}, {"n_parameters", one.parameters}};
+    block["figures"] = nlohmann::ordered_json::array();
+    for (const Figure& figure : steps[b]) block["figures"].push_back(figure_json(figure));
+    json["block_steps"].push_back(block);
+  }
   if (r.features) json["features"] = features_json(*r.features);
   if (r.landscape) json["landscape"] = landscape_json(*r.landscape);
   return json;
@@ -204,6 +216,8 @@ std::vector<std::string> not_measured(const std::vector<NamedResult>& results) {
     all.emplace_back("sharpness in the inputs ('inputs')");
   if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->adam; }))
     all.emplace_back("the largest eigenvalue preconditioned by Adam's second moments ('sharpness --second-moments')");
+  if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->blocks; }))
+    all.emplace_back("largest stable steps by block, checked by taking them ('sharpness --blocks per-module')");
   if (!any([](const RunResult& r) { return r.initial.has_value(); }))
     all.emplace_back("traces weighted by the distance from initialisation ('analyze --initial-weights')");
   if (!any([](const RunResult& r) { return r.sharpness && r.sharpness->information; }))

@@ -63,8 +63,9 @@ AnalysisOptions options_for(const Context& context, const Part& part) {
 
 /// What random steps within the part do to the loss, and steps along its first eigenvector. Collective over the group.
 /// @param eigenvector  [chunk] of the part; undefined: none is known
+/// @param largest      its eigenvalue
 LossChanges measure_changes(Context& context, PartOperator& op, const Part& part, const ChangesGoal& goal,
-                            std::uint64_t seed, const at::Tensor& eigenvector) {
+                            std::uint64_t seed, const at::Tensor& eigenvector, double largest) {
   if (!context.surface) context.surface = std::make_unique<LossSurface>(context.op);
   LossSurface& surface = *context.surface;
   const at::NoGradGuard no_grad;
@@ -81,6 +82,19 @@ LossChanges measure_changes(Context& context, PartOperator& op, const Part& part
   LossChanges changes;
   changes.norm = surface.parameter_norm(part);
   changes.loss = loss(step.clone(), 0);
+  const bool has_apart = eigenvector.defined() && op.shard().n > 1;
+  at::Tensor v;
+  if (has_apart) {
+    const double norm = std::sqrt(dot(eigenvector, eigenvector));
+    v = agreed(op.comm(), [&] { return eigenvector / norm; });
+    changes.largest_curvature = largest;
+  }
+  /// Both ways along a direction: their mean less the loss. @param most  is raised to the larger of both
+  const auto both_ways = [&](const at::Tensor& direction, double length, double& most) {
+    const double up = loss(direction, length) - changes.loss, down = loss(direction, -length) - changes.loss;
+    most = std::max({most, up, down});
+    return (up + down) / 2;
+  };
   for (const double rho : goal.rho) changes.at.push_back({rho, {}, -std::numeric_limits<double>::infinity()});
   const std::int64_t draws = op.shard().n == 1 ? 1 : goal.draws;
   for (std::int64_t i = 0; i < draws; ++i) {
@@ -91,17 +105,23 @@ LossChanges measure_changes(Context& context, PartOperator& op, const Part& part
     op.apply(u, product);
     changes.curvature.push_back(dot(u, product));
     context.between_products();
+    if (has_apart) changes.component.push_back(dot(u, v));
     for (RelativeChange& one : changes.at) {
-      const double up = loss(u, one.rho * changes.norm) - changes.loss;
-      const double down = loss(u, -one.rho * changes.norm) - changes.loss;
-      one.change.push_back((up + down) / 2);
-      one.largest = std::max({one.largest, up, down});
+      double unused = 0;
+      one.change.push_back(both_ways(u, one.rho * changes.norm, one.largest));
+      if (has_apart) one.part.push_back(both_ways(v, one.rho * changes.norm * changes.component.back(), unused));
     }
   }
-  for (RelativeChange& one : changes.at)
-    if (eigenvector.defined())
-      one.along = std::max(loss(eigenvector, one.rho * changes.norm), loss(eigenvector, -one.rho * changes.norm)) -
-                  changes.loss;
+  for (RelativeChange& one : changes.at) {
+    double most = -std::numeric_limits<double>::infinity(), unused = 0;
+    if (eigenvector.defined()) {
+      both_ways(eigenvector, one.rho * changes.norm, most);
+      one.along = most;
+    }
+    if (!has_apart) continue;
+    for (const double t : component_rule(op.shard().n, kAlongNodes).node)
+      one.nodes.push_back(both_ways(v, one.rho * changes.norm * t, unused));
+  }
   changes.losses = surface.losses() - losses;
   return changes;
 }
@@ -118,7 +138,11 @@ void perform(Context& context, const AnalyseBlock& task) {
   FinishedBlock done{part.name, {}, 0, {}};
   done.analysis = analyse(
       op, options, [&] { context.between_products(); }, changes_goal ? &eigenvector : nullptr);
-  if (changes_goal) done.changes = measure_changes(context, op, part, *changes_goal, options.seed, eigenvector);
+  if (changes_goal) {
+    const bool has_value = done.analysis.eigenvalues && !done.analysis.eigenvalues->top.empty();
+    const double largest = has_value ? done.analysis.eigenvalues->top.front().value : 0;
+    done.changes = measure_changes(context, op, part, *changes_goal, options.seed, eigenvector, largest);
+  }
   done.product_s = op.product_s();
   const BlocksGoal& goal = *context.goals.blocks;
   if (std::ssize(goal.parts) <= kMostTold)

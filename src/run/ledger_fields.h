@@ -25,11 +25,12 @@ void fields(auto& v, Is<Analysis> auto& a) {
 }
 
 void fields(auto& v, Is<RelativeChange> auto& c) {
-  v("rho", c.rho, "change", c.change, "largest", c.largest, "along", c.along);
+  v("rho", c.rho, "change", c.change, "largest", c.largest, "along", c.along, "part", c.part, "nodes", c.nodes);
 }
 
 void fields(auto& v, Is<LossChanges> auto& c) {
-  v("loss", c.loss, "norm", c.norm, "curvature", c.curvature, "at", c.at, "losses", c.losses);
+  v("loss", c.loss, "norm", c.norm, "curvature", c.curvature, "at", c.at, "losses", c.losses, "component", c.component,
+    "largest_curvature", c.largest_curvature);
 }
 
 void fields(auto& v, Is<FinishedBlock> auto& block) {

@@ -86,7 +86,7 @@ class Estimates {
   /// To the nearest other value that is listed, or that the Lanczos run has seen.
   double distance_to_next(const EigenEstimate& one) const {
     double least = HUGE_VAL, least_listed = HUGE_VAL;
-    bool is_outermost_known = false;
+    bool run_has_seen_more = false;
     const EigenResult& result = *in_.eigenvalues;
     for (const auto* list : {&result.top, &result.bottom, &result.magnitude})
       for (const EigenEstimate& other : *list)
@@ -97,7 +97,7 @@ class Estimates {
     std::ranges::sort(distances);
     if (distances.size() > 1) {
       least = distances[1];
-      is_outermost_known = true;
+      run_has_seen_more = true;
     }
     // The innermost of a list has a neighbour that may not be listed.
     const auto is_last = [&](const std::vector<EigenEstimate>& list, bool back) {
@@ -105,7 +105,7 @@ class Estimates {
     };
     const bool is_innermost =
         is_last(result.top, true) || is_last(result.bottom, false) || is_last(result.magnitude, true);
-    if (is_innermost && !is_outermost_known && !result.exhausted) return 0;
+    if (is_innermost && !run_has_seen_more && !result.exhausted) return 0;
     return std::min(least, least_listed);
   }
 
@@ -174,7 +174,7 @@ class Estimates {
   void add_layers(DataError& e) const {
     if (in_.layers.empty() || !has_eigenvectors() || in_.trace == nullptr || in_.trace->samples < 2) return;
     if (samples_.front()->groups.size() != in_.layers.size() * count_) return;
-    const double run_quantile = student_quantile(in_.confidence, in_.trace->samples - 1);
+    const double run_quantile = sampled_quantile(in_.confidence, in_.trace->samples);
     for (std::size_t l = 0; l < in_.layers.size(); ++l) {
       const Estimate& trace = in_.layers[l].trace;
       e.layers.push_back(around(trace.value, ratio_error(mean_of(parts(l, l + 1)), in_.groups.share),
@@ -232,6 +232,34 @@ void add_groups(std::span<const GroupedProduct> products, std::span<const double
     const double spread = static_cast<double>(groups) / static_cast<double>(groups - 1) * square;
     all[i]->data_bias = probes > 0 && all[i]->value != 0 ? spread / all[i]->value : 0.0;
   }
+}
+
+PopulationInterval norm_of_population(const NormInputs& in, double& captured) {
+  constexpr double kLeastCaptured = 0.9;
+  const std::size_t groups = in.share.size();
+  const double square = in.value * in.value;
+  double found = 0, bias = 0;
+  std::vector<double> parts(groups, 0.0);
+  for (std::size_t i = 0; i < std::min(in.eigenvalues.size(), in.errors.size()); ++i) {
+    const EigenDataError& error = in.errors[i];
+    const double value = in.eigenvalues[i];
+    if (error.of_group.size() != groups || std::isnan(error.interval.error)) continue;
+    found += value * value;
+    bias += std::max(0.0, 2 * value * error.bias) + error.interval.error * error.interval.error;
+    for (std::size_t g = 0; g < groups; ++g)
+      if (in.share[g] > 0) parts[g] += value * error.of_group[g] * in.share[g];  // a group may have no terms
+  }
+  captured = square > 0 ? std::min(1.0, found / square) : 0;
+  PopulationInterval interval;
+  if (groups < 2 || captured < kLeastCaptured || !std::isfinite(in.lower) || !std::isfinite(in.upper)) return interval;
+  const double error = 2 * ratio_error(parts, in.share) / captured;
+  const double half = student_quantile(in.confidence, static_cast<std::int64_t>(groups) - 1) * error;
+  const double down = std::hypot(square - in.lower * in.lower, half) + bias + (1 - captured) * square;
+  const double up = std::hypot(in.upper * in.upper - square, half);
+  interval.error = error / (2 * in.value);
+  interval.lower = std::sqrt(std::max(0.0, square - down));
+  interval.upper = std::sqrt(square + up);
+  return interval;
 }
 
 DataError estimate_data_error(const DataErrorInputs& inputs) { return Estimates(inputs).all(); }

@@ -28,9 +28,8 @@ void weigh_by_distance(InitialDistance& initial, const std::vector<LayerEstimate
   initial.weighted_trace = {known + sums.mean(), sums.spread()};
   if (sums.count() < 2) return;
   // As wide for optional stopping as the trace's own interval, which decided how many samples there are.
-  const double stopping = trace_quantile(confidence) / normal_quantile(confidence);
-  initial.half_width = stopping * student_quantile(confidence, sums.count() - 1) * sums.spread() +
-                       rounding * std::abs(initial.weighted_trace.value);
+  initial.half_width =
+      sampled_quantile(confidence, sums.count()) * sums.spread() + rounding * std::abs(initial.weighted_trace.value);
 }
 
 }  // namespace hesspect

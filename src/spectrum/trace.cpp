@@ -37,6 +37,9 @@ double trace_floor(const ProbeQuadrature& quadrature, std::int64_t n) {
 }
 
 double trace_quantile(double confidence) { return kOptionalStopping * normal_quantile(confidence); }
+double sampled_quantile(double confidence, std::int64_t samples) {
+  return kOptionalStopping * student_quantile(confidence, samples - 1);
+}
 
 void TraceSums::add(const DeflatedSample& sample) {
   ++count_;

@@ -157,7 +157,7 @@ class Features(Case):
         for part in ("wide.education.weight@bucket=2of2", "Rank correlation over features, frequency and largest eigenvalue per touch"):
             self.assertTrue(part in text.out, part)
         told = json.loads(hesspect("report", self.output, "--format", "json").out)["results"][0]["features"]
-        self.assertEqual(sorted(told[0]["changes"][0]), sorted(("rho", "change", "half_width", "predicted", "predicted_half_width", "largest",
+        self.assertEqual(sorted(told[0]["changes"][0]), sorted(("rho", "change", "lower", "upper", "skewness", "predicted", "predicted_half_width", "largest",
                                                                "along_eigenvector")))
         page = hesspect("report", self.output, "--format", "html").out
         for part in ("Features, of largest eigenvalue first", "Largest eigenvalue of features over their frequency"):
@@ -198,7 +198,8 @@ class Features(Case):
         for i, entries in zip(at, (None, everything, columns)):
             if entries is not None:
                 mean, error = self.mean_change(entries, 0.2)
-                self.assertLess(abs(f["change"][i, 0] - mean), f["change_half_width"][i, 0] * 1.5 + 4 * error, f["name"][i])
+                self.assertLess(f["change_lower"][i, 0] - 4 * error, mean, f["name"][i])
+                self.assertGreater(f["change_upper"][i, 0] + 4 * error, mean, f["name"][i])
 
     def test_columns_of_an_input(self):
         f = self.run_it("--feature", f"a={self.first_weight()}@columns=1,3", "--feature",

@@ -3,6 +3,7 @@
 distances and dense matrices by PyTorch in float64, the state dicts of its own optimisers, and figures over rows by numpy and scipy."""
 
 import copy
+import json
 import unittest
 
 import h5py
@@ -147,6 +148,52 @@ class SecondMoments(Measures):
         self.assertAlmostEqual(found["lambda_1"] / np.linalg.eigvalsh(s[:, None] * hessian * s)[-1], 1, delta=1e-8)
         self.assertIn("does not say how many steps", self.err)
 
+    def test_each_block_as_adam_sees_it(self):
+        model, adam, hessian = self.train()
+        s, places, at = self.root(model, adam), {}, 0
+        for name, p in model.named_parameters():
+            places[name] = np.arange(at, at + p.numel())
+            at += p.numel()
+        layer = lambda stem: np.concatenate([places[f"{stem}.weight"], places[f"{stem}.bias"]])
+        some = places["layers.0.weight"].reshape(10, 6)[:, [1, 3]].reshape(-1)
+        cases = [(["--blocks", "per-layer"], {k: layer(k) for k in ("layers.0", "layers.1", "layers.2")}, 2),
+                 (["--block", "bias=bias$", "--block", "columns=layers.0.weight@columns=1,3"],
+                  {"bias": np.concatenate([v for k, v in places.items() if k.endswith("bias")]), "columns": some}, 1)]
+        for options, expected, ranks in cases:
+            whole = self.found(*options, ranks=ranks)
+            with h5py.File(self.folder / "r.h5") as f:
+                found = {k: v.asstr()[()] if v.dtype.kind in "OS" else v[()] for k, v in f["entry/sharpness/blocks"].items()}
+            self.assertEqual(list(found["name"]), list(expected))
+            for i, entries in enumerate(expected.values()):
+                block = hessian[np.ix_(entries, entries)]
+                plain, seen = (np.linalg.eigvalsh(m)[-1] for m in (block, s[entries, None] * block * s[entries]))
+                self.assertEqual(found["parameters"][i], entries.size)
+                self.assertLessEqual(abs(found["lambda_1"][i] - plain), found["lambda_1_error"][i] + 1e-9 * plain)
+                self.assertLessEqual(abs(found["adam_lambda_1"][i] - seen), found["adam_lambda_1_error"][i] + 1e-9 * seen)
+                self.assertAlmostEqual(found["step"][i] * plain, 2, delta=1e-5)
+                self.assertAlmostEqual(found["adam_rate"][i] * seen, 38, delta=1e-4)
+                self.assertLessEqual(whole["largest_rate"], found["adam_rate"][i] * (1 + 1e-9))  # interlacing
+                # Of gradient descent on a quadratic loss |1 - 2 (1 -+ 0.05)|; of Adam as of the whole.
+                np.testing.assert_allclose([found["growth_below"][i], found["growth_above"][i]], [0.9, 1.1], atol=0.02)
+                np.testing.assert_allclose(found["adam_growth_below"][i], whole["expected_below"], atol=0.03)
+                np.testing.assert_allclose(found["adam_growth_above"][i], whole["expected_above"], atol=0.03)
+            self.assertTrue(found["converged"].all())
+            self.assertNotIn("warning", self.err)
+        self.assertIn("largest stable rate", self.err)
+        told = json.loads(hesspect("report", self.folder / "r.h5", "--format", "json").out)["results"][0]["block_steps"]
+        self.assertEqual([b["name"] for b in told], ["bias", "columns"])
+        self.assertEqual([f["key"] for f in told[0]["figures"]], ["lambda_1", "step_checked", "adam_lambda_1", "adam_rate"])
+        self.assertIn("confirmed: growth a step", hesspect("report", self.folder / "r.h5").out)
+        self.assertIn("Largest stable steps by block", hesspect("report", self.folder / "r.h5", "--format", "html").out)
+        # Without moments and without steps; and a name that nothing has.
+        self.assertDone(hesspect("sharpness", *arguments("mlp_ce", self.folder / "n.h5", "cross_entropy"), *InformationAndFlatness.QUICK,
+                                 "--blocks", "per-tensor"))
+        with h5py.File(self.folder / "n.h5") as f:
+            self.assertEqual(len(f["entry/sharpness/blocks/name"]), 6)
+            self.assertTrue(np.isnan(f["entry/sharpness/blocks/adam_rate"][()]).all() and np.isnan(f["entry/sharpness/blocks/growth_below"][()]).all())
+            self.assertTrue((f["entry/sharpness/blocks/step"][()] > 0).all())
+        self.refused(BAD_INPUT, ["layers.9"], *self.command("adam.pt", "--block", "none=layers.9"))
+
     def check_rate(self, rate, s, hessian):
         """Adam's own recursion on the quadratic model, with its D: bounded just below the rate, not just above."""
         for share, grows in ((0.97, False), (1.03, True)):
@@ -290,15 +337,29 @@ class OtherData(Measures):
 
     def check(self, found, loss, nll, right, confidence, brier):
         n = len(loss)
-        half = lambda values: student.ppf(0.95, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
         for key, values in (("loss", loss), ("nll", nll), ("brier", brier)):
             self.assertAlmostEqual(found[key], values.mean(), delta=1e-12, msg=key)
             by_row = values.reshape(n, -1).mean(1)
-            self.assertAlmostEqual(found[key + "_upper"], values.mean() + half(by_row), delta=1e-9, msg=key)
+            self.check_interval([found[key + end] for end in ("_lower", "", "_upper")], [by_row], key)
         self.assertAlmostEqual(found["accuracy"], right.mean(), delta=1e-12)
         self.assertAlmostEqual(found["ece"], by_hand(confidence.reshape(-1), right.reshape(-1)), delta=1e-12)
         self.assertLessEqual(found["ece_lower"], found["ece"])
         self.assertGreaterEqual(found["ece_upper"], found["ece"])
+
+    def check_interval(self, found, rows, what=""):
+        """Of a mean, or of the second's less the first's."""
+        signed = list(zip((-1, 1)[-len(rows):], rows))
+        error = np.sqrt(sum(r.var(ddof=1) / len(r) for r in rows))
+        third = sum(sign * ((r - r.mean())**3).sum() / len(r)**3 for sign, r in signed)
+        self.check_ends(found, error, third, min(map(len, rows)) - 1, what)
+
+    def check_ends(self, found, error, third, degrees, what=""):
+        """Hall's cubic of the studentised mean is Student's at both ends."""
+        lower, value, upper = found
+        a, quantile = third / error**3, student.ppf(0.95, degrees)
+        for end, expected in ((lower, quantile), (upper, -quantile)):
+            t = (value - end) / error
+            self.assertAlmostEqual(t + a * t**2 / 3 + a**2 * t**3 / 27 + a / 6, expected, delta=1e-7, msg=what)
 
     def test_of_classes(self):
         case = rebuilt("mlp_ce")
@@ -317,9 +378,8 @@ class OtherData(Measures):
             exact = binomtest(int(right.sum()), len(y)).proportion_ci(0.9, "exact")
             np.testing.assert_allclose([one["accuracy_lower"], one["accuracy_upper"]], [exact.low, exact.high], atol=1e-9)
             self.assertEqual((one["rows"], one["terms"]), (len(y), len(y)))
-        error = np.hypot(*(values.std(ddof=1) / np.sqrt(len(values)) for values in losses))
         self.assertAlmostEqual(found["gap"], losses[1].mean() - losses[0].mean(), delta=1e-12)
-        self.assertAlmostEqual(found["gap_upper"] - found["gap"], student.ppf(0.95, 22) * error, delta=1e-9)
+        self.check_interval([found[key] for key in ("gap_lower", "gap", "gap_upper")], losses)
         report = hesspect("report", self.folder / "r.h5", "--format", "json").out
         for piece in ('"loss_gap"', '"ece"', "a calibrated model of these confidences shows"):
             self.assertIn(piece, report)
@@ -354,11 +414,11 @@ class OtherData(Measures):
         self.assertAlmostEqual(own["loss"], nll[counts].mean(), delta=1e-10)
         self.assertAlmostEqual(own["accuracy"], right[counts].mean(), delta=1e-12)
         self.assertAlmostEqual(own["ece"], by_hand(confidence[counts], right[counts]), delta=1e-10)
-        # Student's interval of a ratio of sums over rows.
+        # The interval of a ratio of sums over rows.
         sums, terms = (nll * counts).sum(1)[counts.any(1)], counts.sum(1)[counts.any(1)]
-        off = sums - sums.sum() / terms.sum() * terms
-        error = np.sqrt((off**2).sum() * len(off) / (len(off) - 1)) / terms.sum()
-        self.assertAlmostEqual(own["nll_upper"] - own["nll"], student.ppf(0.95, len(off) - 1) * error, delta=1e-9)
+        off = (sums - sums.sum() / terms.sum() * terms) / terms.sum()
+        error = np.sqrt((off**2).sum() * len(off) / (len(off) - 1))
+        self.check_ends([own[key] for key in ("nll_lower", "nll", "nll_upper")], error, (off**3).sum(), len(off) - 1)
 
     def test_what_has_no_classes_and_what_cannot_be_read(self):
         case = rebuilt("mlp_mse")

@@ -2,7 +2,6 @@
 """What a run says where the model's derivatives are not what its user thinks: gradients that stop on their way, numbers
 that are not finite, and a trace of zero. The models are exported here, by PyTorch alone."""
 
-import re
 import unittest
 import warnings
 
@@ -307,16 +306,6 @@ class ZeroTrace(Messages):
 
 class Python(Case):
     """The commands that live in the Python package are the program's too."""
-
-    def test_one_help(self):
-        from hesspect.__main__ import COMMANDS
-
-        ended = hesspect("--help")
-        self.assertDone(ended)
-        listed = dict(re.findall(r"^  (\S+) +(\S.*)$", ended.out.split("in Python:")[1], re.M))
-        self.assertEqual(listed, {name: about for name, (_, about) in COMMANDS.items() if name != "workloads"})
-        for name in listed:
-            self.assertIn("usage:", hesspect(name, "--help").out, name)
 
     def test_where_it_cannot_be(self):
         ended = hesspect("tables", "--help", env={"HESSPECT_PYTHON": "/no/such/python"})

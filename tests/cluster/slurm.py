@@ -191,6 +191,31 @@ class Slurm(Case):
                 with h5py.File(self.folder / f"{launcher}.h5") as f:
                     self.assertEqual(f["entry/process/ranks"][()], 2, said)
 
+    def submit_run(self, *args):
+        """`hesspect run` alone as a job's script."""
+        script = self.folder / "run.sh"
+        script.write_text(f'#!/bin/sh\nexec {BIN} run "$@"\n')
+        return self.slurm.submit("--nodes=1", "--ntasks=2", "--cpus-per-task=1", script, *args, cwd=self.folder, log=self.folder / "%j.log")
+
+    def test_run_in_a_job(self):
+        """As many ranks as the job has tasks; an error is one line, and its code the job's; a signal to it leaves a checkpoint."""
+        output = self.folder / "R.h5"
+        self.assertEnded(self.submit_run("analyze", *self.mlp(output)))
+        with h5py.File(output) as f:
+            self.assertEqual(f["entry/process/ranks"][()], 2)
+        for launcher in ("auto", "mpirun"):
+            bad = self.mlp(self.folder / "bad.h5", target="no_such_array")
+            _, said = self.assertEnded(self.submit_run("--launcher", launcher, "analyze", *bad), code=4)
+            self.assertEqual([line for line in said.splitlines() if "error" in line or not line.startswith("hesspect: ")],
+                             [line for line in said.splitlines() if "no_such_array" in line], said)
+            self.assertEqual(said.count("no_such_array"), 1, said)
+        endless = self.folder / "endless.h5"
+        job = self.submit_run("analyze", *self.mlp(endless, **ENDLESS))
+        ranks_at_work(self.slurm, endless)
+        self.slurm.call("scancel", "--batch", "--signal=USR1", job)
+        self.assertEnded(job, code=75)
+        self.assertTrue(any(Path(f"{endless}.checkpoint").glob("run-*.json")))
+
     def test_signal_through_srun(self):
         """The script passes USR1 on to srun, and srun to the ranks: the same line of the script serves both launchers."""
         output = self.folder / "R.h5"

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "hesspect/config/launch.h"
 #include "hesspect/core/errors.h"
 
 namespace hesspect::options_test {
@@ -95,6 +96,52 @@ TEST(Options, IniMayBeNamedByTheEnvironment) {
   const Invocation run = parse_command_line({"eigs"}, {{"HESSPECT_CONFIG", ini.path()}, {"HESSPECT_FORCE", "false"}});
   EXPECT_EQ(run.config.model.model, "a.pt2");
   EXPECT_FALSE(run.config.output.force);
+}
+
+TEST(Options, APresetStandsBelowWhateverIsGiven) {
+  const IniFile ini("steps = 33\npreset = thorough\n");
+  RunConfig config = parse_command_line(with({"--config", ini.path()}), {}).config;
+  EXPECT_EQ(config.preset, Preset::kThorough);
+  EXPECT_EQ(config.quadrature.steps, 33);
+  EXPECT_EQ(config.quadrature.probes, 4);
+  config = parse_command_line(with({"--config", ini.path(), "--preset", "quick", "--top", "7"}), {}).config;
+  EXPECT_EQ(config.preset, Preset::kQuick);
+  EXPECT_EQ(config.quadrature.steps, 33);
+  EXPECT_EQ(config.quadrature.probes, 1);
+  EXPECT_EQ(config.eigs.top, 7);
+  EXPECT_EQ(config.data.samples_at_most, 1024);
+  EXPECT_EQ(to_ini(from_ini(to_ini(config), "x")), to_ini(config));
+  EXPECT_EQ(to_ini_of_result(config).find("preset"), std::string::npos);
+  EXPECT_EQ(parse_command_line(with({"--preset", "quick", "--samples", "9"}), {}).config.data.samples_at_most, 0);
+  EXPECT_EQ(to_ini(parse_command_line(with({"--preset", "standard"}), {}).config),
+            to_ini(parse_command_line(with({}), {}).config));
+  for (const std::string command :
+       {"analyze", "density", "eigs", "trace", "inputs", "landscape", "sharpness", "features", "plan"})
+    for (const std::string preset : {"quick", "standard", "thorough"}) {
+      std::vector<std::string> args = {command,  "--model", "m.pt2",    "--data", "d.h5",
+                                       "--loss", "mse",     "--preset", preset};
+      if (command != "plan") args.insert(args.end(), {"--output", "r.h5"});
+      if (command == "features") args.insert(args.end(), {"--features", "auto"});
+      EXPECT_EQ(usage_error(args), "") << command << " " << preset;
+    }
+  EXPECT_EQ(usage_error(with({"--preset", "quik"})),
+            "--preset quik: expected quick, standard or thorough (did you mean 'quick'?)");
+}
+
+TEST(Options, WhatIsLaunched) {
+  const Launch launch = parse_launch({"-n", "4", "--hosts=a:2,b:2", "--launcher-options", "-x A", "--launcher-options",
+                                      "-x B", "eigs", "--top", "3", "--help"});
+  EXPECT_EQ(launch.config.ranks, 4);
+  EXPECT_EQ(launch.config.hosts, "a:2,b:2");
+  EXPECT_EQ(launch.config.launcher_options, (std::vector<std::string>{"-x A", "-x B"}));
+  EXPECT_EQ(launch.command, (std::vector<std::string>{"eigs", "--top", "3", "--help"}));
+  EXPECT_FALSE(launch.config.help);
+  EXPECT_EQ(slots_of("a:2,b:3"), 5);
+  EXPECT_EQ(slots_of("a,b:3"), 0);
+  EXPECT_THROW(parse_launch({"-n", "4"}), UsageError);
+  EXPECT_THROW(parse_launch({"-n"}), UsageError);
+  EXPECT_THROW(parse_launch({"-n", "4", "inspect"}), UsageError);
+  EXPECT_THROW(slots_of("a:x"), UsageError);
 }
 
 TEST(Options, UnknownNamesSuggestTheNearOne) {

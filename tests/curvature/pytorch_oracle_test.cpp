@@ -60,7 +60,8 @@ INSTANTIATE_TEST_SUITE_P(Models, PyTorchOracle,
                                            "ce_ignore", "ce_spatial", "static_batch", "mlp_f64", "no_double_backward",
                                            "complex_rotary", "written_attention", "fourier", "complex_parameters",
                                            "complex_decomposed", "complex_input", "mixture", "vmap_rows",
-                                           "vmap_ensemble", "instance_norm", "instance_norm_decomposed"),
+                                           "vmap_ensemble", "instance_norm", "instance_norm_decomposed",
+                                           "image_layouts"),
                          [](const auto& test) { return std::string(test.param); });
 
 // Every loss with its options and weights; in micro-batches, some of which have no term that counts.

@@ -225,7 +225,7 @@ INSTANTIATE_TEST_SUITE_P(Models, TangentProgramTest,
                                            "no_double_backward", "complex_rotary", "written_attention", "fourier",
                                            "complex_parameters", "complex_decomposed", "complex_input", "mixture",
                                            "vmap_rows", "vmap_ensemble", "instance_norm", "instance_norm_decomposed",
-                                           "large_vocabulary", "large_vocabulary_smoothed"),
+                                           "image_layouts", "large_vocabulary", "large_vocabulary_smoothed"),
                          [](const auto& test) { return std::string(test.param); });
 INSTANTIATE_TEST_SUITE_P(Losses, TangentProgramTest, ::testing::ValuesIn(test::kLossCases),
                          [](const auto& test) { return std::string(test.param); });

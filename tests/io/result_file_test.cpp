@@ -147,7 +147,8 @@ FeaturesResult sample_features() {
   table.trace = 6;
   table.trace_half_width = 0.5;
   table.norm = 2;
-  table.changes = {{0.25, 0.125, 0.5, 0.0625, 0.75, 1, true}, {2, std::nan(""), 3, 4, 5, std::nan(""), false}};
+  table.changes = {{0.25, 0.125, 0.75, 0.5, 0.5, 0.0625, 0.75, 1, true},
+                   {2, std::nan(""), 3, std::nan(""), 3, 4, 5, std::nan(""), false}};
   table.products = 40;
   table.product_s = 0.5;
   table.converged = false;
@@ -160,7 +161,7 @@ FeaturesResult sample_features() {
   bias.trace = 2;
   bias.trace_half_width = 0;
   bias.norm = 1;
-  bias.changes = {{0.5, 0, 0.5, 0, 0.5, 0.5}, {1, 0, 1, 0, 1, 1}};
+  bias.changes = {{0.5, 0.5, 0.5, 0, 0.5, 0, 0.5, 0.5}, {1, 1, 1, 0, 1, 0, 1, 1}};
   FeaturesResult f;
   f.each = {table, bias};
   f.rho = {0.125, 1};
@@ -200,6 +201,9 @@ Sharpness sample_sharpness() {
   s.adam->steps = {{"Adam", 0.95, 0.9, 1.1, 0.91, 1.12}};
   s.adam->step_most = 17;
   s.adam->file = "adam.pt";
+  s.blocks.emplace();
+  s.blocks->each = {{"a", 12, 3, 1e-9, 2.0 / 3, 0.9, 1.1, 40, 1e-8, 0.95, 0.91, 1.12, true, 30},
+                    BlockSteps{.name = "b", .parameters = 2, .converged = false}};
   s.information.emplace();
   s.information->fisher_rao = 3.5;
   s.information->empirical_over_fisher = {1.5, 1.25, 1.75};
@@ -717,6 +721,12 @@ TEST_F(ResultFile, LandscapesAndStepsComeBack) {
   EXPECT_EQ(s.adam->steps.at(0).above, 1.1);
   EXPECT_EQ(s.adam->step_most, 17);
   EXPECT_EQ(s.adam->file, "adam.pt");
+  ASSERT_EQ(s.blocks->each.size(), 2u);
+  EXPECT_EQ(s.blocks->each[0].step, 2.0 / 3);
+  EXPECT_EQ(s.blocks->each[0].adam_rate, 0.95);
+  EXPECT_EQ(s.blocks->each[0].adam_growth_above, 1.12);
+  EXPECT_TRUE(std::isnan(s.blocks->each[1].lambda_1));
+  EXPECT_FALSE(s.blocks->each[1].converged);
   EXPECT_EQ(s.information->fisher_rao, 3.5);
   EXPECT_EQ(s.information->empirical_over_fisher.upper, 1.75);
   EXPECT_TRUE(std::isnan(s.information->trace.value));
@@ -759,7 +769,10 @@ TEST_F(ResultFile, FeaturesComeBack) {
   ASSERT_EQ(b.changes.size(), 2u);
   EXPECT_EQ(b.changes[0].predicted_half_width, 0.0625);
   EXPECT_EQ(b.changes[0].along, 1);
-  EXPECT_TRUE(std::isnan(b.changes[1].half_width));
+  EXPECT_EQ(b.changes[0].lower, 0.125);
+  EXPECT_EQ(b.changes[0].upper, 0.75);
+  EXPECT_EQ(b.changes[0].skewness, 0.5);
+  EXPECT_TRUE(std::isnan(b.changes[1].lower));
   EXPECT_EQ(b.changes[1].largest, 5);
   EXPECT_EQ(found.each[1].tensors, (std::vector<std::string>{"a.bias, b.bias"}));
   EXPECT_TRUE(std::isnan(found.each[1].rows));

@@ -88,7 +88,7 @@ TEST_P(Refused, NamesOpLineAndReason) {
 
 INSTANTIATE_TEST_SUITE_P(Models, Refused,
                          ::testing::Values("bad_bn_train", "bad_in_train", "bad_buffer_copy", "bad_buffer_mutation",
-                                           "bad_dropout_train", "bad_random", "bad_cond", "bad_while",
+                                           "bad_dropout_train", "bad_random", "bad_cond", "bad_while", "bad_strides",
                                            "bad_double_backward"),
                          [](const auto& test) { return std::string(test.param); });
 

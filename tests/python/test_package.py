@@ -25,6 +25,27 @@ def test_one_version():
     assert citation["version"] == project["version"] == hesspect.__version__ == cmake
 
 
+def test_both_projects_agree():
+    """The one with the program wants all that the package alone wants, and torch."""
+    alone, whole = (tomllib.loads((SOURCE / path).read_text())["project"] for path in ("python/pyproject.toml", "pyproject.toml"))
+    assert {key: whole[key] for key in ("name", "version", "requires-python", "optional-dependencies")} == \
+        {key: alone[key] for key in ("name", "version", "requires-python", "optional-dependencies")}
+    assert set(whole["dependencies"]) == {*alone["dependencies"], "torch>=2.11"}
+
+
+def test_sdist_of_the_program(tmp_path):
+    """All that is compiled and packed, and nothing that is not in git; tests/install/wheel.py makes the wheel."""
+    pytest.importorskip("scikit_build_core")
+    code = "import sys; sys.path.insert(0, 'cmake'); import build_backend as b; print(b.build_sdist(sys.argv[1]))"
+    name = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=SOURCE, check=True, capture_output=True, text=True).stdout.split()[-1]
+    with tarfile.open(tmp_path / name) as archive:
+        packed = {str(Path(*Path(member.name).parts[1:])) for member in archive.getmembers() if member.isfile()} - {"PKG-INFO"}
+    tracked = set(subprocess.run(["git", "ls-files"], cwd=SOURCE, check=True, capture_output=True, text=True).stdout.splitlines())
+    needed = {file for file in tracked if re.match(r"(src|include|cmake|python/hesspect|examples)/|(CMakeLists.txt|pyproject.toml|README.md)$", file)}
+    assert needed <= packed and len(needed) > 500
+    assert not [file for file in packed - tracked if not (SOURCE / file).exists() or re.match(r"(build|runs|shared|\.venv)", file)]
+
+
 def test_wheel_and_sdist(tmp_path):
     """Both are built from a copy by the backend that pyproject.toml names; the wheel has every module, the sdist makes the same wheel."""
     pytest.importorskip("setuptools")

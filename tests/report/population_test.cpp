@@ -47,6 +47,7 @@ TEST(Population, StandsBesideTheRunsInterval) {
   EXPECT_NEAR(figure(figures, "mean_eigenvalue").population_upper, 17.0 / 3, 1e-12);
   EXPECT_FALSE(figure(figures, "lambda_min").has_population());
   EXPECT_FALSE(figure(figures, "frobenius").has_population());
+  EXPECT_NE(figure(figures, "frobenius").note.find("over rows: not told"), std::string::npos);
   EXPECT_EQ(layer_figures(result_of(10, "aa"))[1].population_lower, 5);
   const std::string text =
       std::regex_replace(report_text({{"a.h5", result_of(10, "aa")}}, {}), std::regex("\\s+"), " ");
@@ -55,6 +56,22 @@ TEST(Population, StandsBesideTheRunsInterval) {
   EXPECT_EQ(text.find("is not measured: intervals"), std::string::npos);
   EXPECT_NE(report_json({{"a.h5", result_of(10, "aa")}}, {}).find("\"population_upper\": 11.0"), std::string::npos);
   EXPECT_NE(report_html({{"a.h5", result_of(10, "aa")}}, {}).find("population [9, 11]"), std::string::npos);
+}
+
+// The Frobenius norm's by the listed eigenvalues, whose parts by group are in the result.
+TEST(Population, OfTheNormIsByTheEigenvaluesThatMakeIt) {
+  RunResult r = result_of(10, "aa");
+  r.data_error->eigenvalues[0].of_group = {9.5, 10.5};
+  r.data_error->eigenvalues[1] = {{0.25, 4, 6}, 0, {4.75, 5.25}};
+  const auto figures = figures_of(r, {});
+  const Figure& norm = figure(figures, "frobenius");
+  ASSERT_TRUE(norm.has_population());
+  EXPECT_LT(norm.population_lower, norm.value);
+  EXPECT_GT(norm.population_upper, norm.value);
+  // d‖H‖_F = Σ λ_i dλ_i/‖H‖_F: parts 10·9.5 + 5·4.75 and 10·10.5 + 5·5.25, halved; a little more for what is not
+  // listed.
+  const double by_hand = std::sqrt(2 * 2 * std::pow(6.25 / 2, 2)) / norm.value;
+  EXPECT_NEAR(norm.data_error, by_hand, 0.02 * by_hand);
 }
 
 // A figure that is a layer's trace with a weight kept that trace's own interval of the population.

@@ -78,7 +78,13 @@ LedgerState sample(std::int64_t products = 7) {
   block.analysis.deflated = 20;
   block.analysis.all_found = true;
   block.analysis.products = 33;
-  block.changes = LossChanges{0.5, 1.0 / 3, {1.0 / 7, -2}, {{0.1, {1e-9, std::nan("")}, 0.25, std::nan("")}}, 33};
+  block.changes = LossChanges{0.5,
+                              1.0 / 3,
+                              {1.0 / 7, -2},
+                              {{0.1, {1e-9, std::nan("")}, 0.25, std::nan(""), {1.0 / 13, 3}, {5e-324, 1}}},
+                              33,
+                              {0.25, -1.0 / 17},
+                              1.0 / 19};
   s.blocks = {block};
   s.symmetry_error = -std::nan("");
   s.curvature_scale = 1.0 / 3;
@@ -116,6 +122,10 @@ TEST(LedgerState, ComesBackBitForBit) {
   EXPECT_EQ(back->blocks[0].changes->norm, 1.0 / 3);
   EXPECT_EQ(back->blocks[0].changes->at.at(0).change.front(), 1e-9);
   EXPECT_TRUE(std::isnan(back->blocks[0].changes->at[0].along));
+  EXPECT_EQ(back->blocks[0].changes->at[0].part, (std::vector<double>{1.0 / 13, 3}));
+  EXPECT_EQ(back->blocks[0].changes->at[0].nodes, (std::vector<double>{5e-324, 1}));
+  EXPECT_EQ(back->blocks[0].changes->component, (std::vector<double>{0.25, -1.0 / 17}));
+  EXPECT_EQ(back->blocks[0].changes->largest_curvature, 1.0 / 19);
   ASSERT_EQ(back->data.size(), 2u);
   EXPECT_EQ(back->data[0].path, s.data[0].path);
   EXPECT_EQ(back->data[1].sha256, "22");

@@ -59,6 +59,7 @@ Population population(const std::vector<double>& spectrum, std::int64_t rows, bo
 
 struct Held {
   int trace = 0, largest = 0, told = 0, loss = 0, trace_of_probes = 0, layers = 0, layers_told = 0, sampled_trace = 0;
+  int norm = 0, norm_told = 0;
 };
 
 at::Tensor eigenvalues_of(const at::Tensor& matrix) { return std::get<0>(at::linalg_eigh(matrix)); }
@@ -144,6 +145,16 @@ void draw(const Population& p, std::int64_t rows, std::int64_t count, std::int64
     ++held.told;
     held.largest += holds(e.eigenvalues.front().interval, eigenvalues_of(p.matrix)[n - 1].item<double>()) ? 1 : 0;
   }
+  std::vector<double> found;
+  for (const EigenEstimate& one : result.top) found.push_back(one.value);
+  const double norm = matrix.norm().item<double>();
+  double captured = 0;
+  const PopulationInterval of_norm =
+      norm_of_population({norm, norm, norm, 0.9, found, e.eigenvalues, groups.share}, captured);
+  if (of_norm.known()) {
+    ++held.norm_told;
+    held.norm += holds(of_norm, p.matrix.norm().item<double>()) ? 1 : 0;
+  }
   for (std::size_t s = 0; s < e.layers.size(); ++s) {
     ++held.layers_told;
     held.layers += holds(e.layers[s], truth[s]) ? 1 : 0;
@@ -185,9 +196,9 @@ TEST_P(DataErrorCoverage, OfThePopulationsFigures) {
   for (int seed = 0; seed < seeds; ++seed) draw(p, c.rows, c.groups, 3, 1000 + static_cast<std::uint64_t>(seed), held);
   std::printf(
       "%s: trace %d, largest %d of %d, loss %d, trace by probes alone %d, with the trace's own probes %d, layers %d of "
-      "%d, in %d seeds\n",
+      "%d, norm %d of %d, in %d seeds\n",
       c.name, held.trace, held.largest, held.told, held.loss, held.trace_of_probes, held.sampled_trace, held.layers,
-      held.layers_told, seeds);
+      held.layers_told, held.norm, held.norm_told, seeds);
   const double least = 0.88 * seeds;
   EXPECT_GE(held.trace, least);
   EXPECT_GE(held.loss, least);
@@ -196,6 +207,24 @@ TEST_P(DataErrorCoverage, OfThePopulationsFigures) {
   EXPECT_GE(held.told, (c.logistic ? 0.5 : 0.9) * seeds) << "the largest eigenvalue stands apart, or mostly does";
   EXPECT_GE(held.largest, 0.88 * held.told);
   EXPECT_GE(held.layers, 0.88 * held.layers_told);
+  EXPECT_GE(held.norm_told, 0.9 * seeds);
+  EXPECT_GE(held.norm, 0.88 * held.norm_told);
+}
+
+TEST(NormOfPopulation, IsNotToldWhereTheListedEigenvaluesAreLittleOfIt) {
+  const std::vector<double> share(4, 0.25), values{3};
+  std::vector<EigenDataError> errors(1);
+  errors[0] = {{0.1, 2.5, 3.5}, 0, {2.9, 3.1, 3.0, 3.0}};
+  double captured = 0;
+  const PopulationInterval whole = norm_of_population({3, 3, 3, 0.9, values, errors, share}, captured);
+  EXPECT_EQ(captured, 1);
+  // d‖H‖ = dλ of a matrix with one eigenvalue.
+  EXPECT_NEAR(whole.error, ratio_error(std::vector<double>{2.9 / 4, 3.1 / 4, 3.0 / 4, 3.0 / 4}, share), 1e-12);
+  EXPECT_TRUE(whole.known());
+  EXPECT_FALSE(norm_of_population({4, 4, 4, 0.9, values, errors, share}, captured).known());
+  EXPECT_NEAR(captured, 9.0 / 16, 1e-12);
+  errors[0].of_group.clear();
+  EXPECT_FALSE(norm_of_population({3, 3, 3, 0.9, values, errors, share}, captured).known());
 }
 
 INSTANTIATE_TEST_SUITE_P(Populations, DataErrorCoverage,

@@ -108,7 +108,7 @@ TEST_P(Coverage, ThreeProbes) {
   const Tally tally = tally_of(GetParam().make(4'000), kSeeds, 3, 40);
   EXPECT_GE(tally.w1_held, 90);
   // Student's band is no wider than it must be: 90 of 100 on average, where quadrature adds nothing.
-  for (const int held : tally.band_held) EXPECT_GE(held, 80);
+  for (const int held : tally.band_held) EXPECT_GE(held, 88);
 }
 
 TEST_P(Coverage, AMillionDimensions) {

@@ -299,7 +299,7 @@ TEST_F(TraceMethods, IntervalsHold) {
       for (const double rtol : {0.0, power > 1 ? 0.01 : 0.1}) {
         const TraceMethodOptions options{
             .distribution = distribution, .rtol = rtol, .max_products = rtol > 0 ? 150 : 30};
-        EXPECT_GE(trials(op, method, options, trace_of(a), 100).covered, 85)
+        EXPECT_GE(trials(op, method, options, trace_of(a), 100).covered, 88)
             << power << " " << rtol << " " << (method == static_cast<Method>(xtrace) ? "xtrace " : "hutch++ ")
             << to_string(distribution);
       }

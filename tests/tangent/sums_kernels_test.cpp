@@ -37,7 +37,8 @@ TEST_P(SumsKernels, RowsAreAddedWhereTheIndexSays) {
 }
 
 TEST_P(SumsKernels, ChannelsAreAutograds) {
-  for (const auto& [batch, c, d] : {std::array<std::int64_t, 3>{5, 3, 49}, {70, 7, 1}, {9, 3, 4}, {1, 1, 2000}})
+  for (const auto& [batch, c, d] :
+       {std::array<std::int64_t, 3>{5, 3, 49}, {70, 7, 1}, {9, 3, 4}, {1, 1, 2000}, {70, 3, 1}, {200, 16, 1}})
     for (const std::int64_t tangents : {1, 3}) {
       const at::Tensor x = random({batch, c, d}), s = random({c}), t = random({c}), y_bar = random({batch, c, d}), none;
       const at::Tensor x_dot = random({tangents, batch, c, d}), s_dot = random({tangents, c}),

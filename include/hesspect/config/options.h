@@ -1,8 +1,8 @@
 // From command line, environment and ini file to a RunConfig, and back to ini text.
 //
 // The same names serve all three: `--micro-batch 64`, `HESSPECT_MICRO_BATCH=64`, `micro-batch = 64`. The command line
-// wins over the environment, which wins over the ini file, which wins over the defaults. What is not a known name is an
-// error.
+// wins over the environment, which wins over the ini file, which wins over the preset, which wins over the defaults.
+// What is not a known name is an error.
 #pragma once
 
 #include <map>
@@ -35,6 +35,9 @@ Environment hesspect_environment();
 ///         an option that is missing; the line names where the value came from (option, variable, or ini file and line)
 Invocation parse_command_line(const std::vector<std::string>& args, const Environment& environment);
 
+/// Sets the fields that config.preset decides; those before it are lost. Never throws.
+void apply_preset(RunConfig& config);
+
 /// Gives options that nobody gave the values that follow from others: --magnitude takes the place of --top and
 /// --bottom, --method power asks for magnitudes, and without re-orthogonalisation there is neither a true residual nor
 /// a deflated trace. Never throws.
@@ -56,5 +59,12 @@ RunConfig from_ini(const std::string& text, const std::string& name);
 
 /// The help text of a command; of the program for Command::kNone.
 std::string help_text(Command command);
+/// That of `hesspect run`.
+std::string launch_help();
+/// How a command is called: a line, or several.
+std::string usage_text(Command command);
+
+/// The command of a name. @throws UsageError: there is none
+Command command_from(const std::string& name);
 
 }  // namespace hesspect

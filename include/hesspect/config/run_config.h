@@ -41,6 +41,9 @@ enum class DeviceChoice { kAuto, kCpu, kCuda };
 
 enum class ReportFormat { kText, kJson, kHtml };
 
+/// Which values options have that nobody gives.
+enum class Preset { kQuick, kStandard, kThorough };
+
 /// Whether the command reads earlier results and computes nothing: `report` and `compare`.
 inline bool reads_results(Command command) { return command == Command::kReport || command == Command::kCompare; }
 
@@ -50,6 +53,7 @@ std::string to_string(EigenMethod method);
 std::string to_string(TraceMethod method);
 std::string to_string(DeviceChoice device);
 std::string to_string(ReportFormat format);
+std::string to_string(Preset preset);
 
 struct ModelConfig {
   std::string model;                 // .pt2
@@ -66,9 +70,10 @@ struct DataConfig {
   /// name.
   std::vector<std::pair<std::string, std::string>> inputs;
   std::string target = "target";
-  std::int64_t samples = 0;      // the first so many rows; 0: all
-  std::int64_t micro_batch = 0;  // rows; 0: chosen by the run
-  std::int64_t unit_rows = 1;    // rows that are never parted; -1: all
+  std::int64_t samples = 0;          // the first so many rows; 0: all
+  std::int64_t samples_at_most = 0;  // the first so many where there are more; 0: no limit
+  std::int64_t micro_batch = 0;      // rows; 0: chosen by the run
+  std::int64_t unit_rows = 1;        // rows that are never parted; -1: all
   /// Input, output or "target" -> the dimension of its rows, a number as text.
   std::vector<std::pair<std::string, std::string>> batch_dims;
 };
@@ -259,6 +264,7 @@ struct ReportConfig {
 };
 
 struct RunConfig {
+  Preset preset = Preset::kStandard;  // its values are in the fields below
   ModelConfig model;
   DataConfig data;
   LossConfig loss;

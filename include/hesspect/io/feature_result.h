@@ -13,7 +13,8 @@ namespace hesspect {
 
 /// What steps of one relative length within a feature do to the loss.
 struct FeatureChange {
-  double value = 0, half_width = 0;                // mean over directions
+  double value = 0, lower = 0, upper = 0;          // mean over directions, with its interval; NaN: none
+  double skewness = 0;                             // of what was averaged over draws, of the largest possible; NaN
   double predicted = 0, predicted_half_width = 0;  // by the quadratic model
   double largest = 0;                              // of any draw, either way
   double along = 0;                                // along the first eigenvector, the larger of both ways

@@ -86,6 +86,10 @@ std::vector<Figure> weighted_layer_figures(const RunResult& result);
 /// @return [blocks], in the result's order
 std::vector<std::vector<Figure>> block_figures(const RunResult& result);
 
+/// What `sharpness` found of each diagonal block: λ₁ and the checked step of gradient descent, and both as Adam sees
+/// the block where there were second moments; the block's name in `of`. @return [blocks], in the result's order
+std::vector<std::vector<Figure>> block_step_figures(const RunResult& result);
+
 /// The eigenvalues that are known from the largest on, without a gap: computed ones, or the first probe's exact points
 /// where these are more. Positive ones alone, largest first.
 std::vector<double> leading_eigenvalues(const RunResult& result);

@@ -50,4 +50,22 @@ struct DataErrorInputs {
 
 DataError estimate_data_error(const DataErrorInputs& inputs);
 
+/// ‖H‖_F as the run has it, and what is known of the listed eigenvalues.
+struct NormInputs {
+  double value = 0, lower = 0, upper = 0;  // the run's own interval
+  double confidence = 0.9;
+  std::span<const double> eigenvalues;     // listed, once each
+  std::span<const EigenDataError> errors;  // of these
+  std::span<const double> share;           // [groups]
+};
+
+/// The population's ‖H‖_F, where the listed eigenvalues make nine tenths of ‖H‖_F² and more; else nothing is known.
+///
+/// To first order ‖H‖_F² moves with the groups as Σ 2 λ_i u_iᵀH_g u_i does, whether or not the eigenvalues stand apart.
+/// The rest is taken to move in proportion. Noise adds to the sum of squares in the mean, Σ (2 λ_i b_i + s_i²) to those
+/// listed, b_i their bias and s_i their error, and to the rest possibly all of it: the interval reaches as much further
+/// down.
+/// @param captured  set to the share that the listed eigenvalues make
+PopulationInterval norm_of_population(const NormInputs& inputs, double& captured);
+
 }  // namespace hesspect

@@ -9,7 +9,9 @@
 
 namespace hesspect {
 
-/// Σ sums / Σ counts over rows and Student's interval of that ratio, rows drawn independently. One row: no interval.
+/// Σ sums / Σ counts over rows and the interval of that ratio, rows drawn independently: Student's, longer on the side
+/// to which the rows are skewed. One row: no interval.
+/// Source of the latter: Hall, On the removal of skewness by transformation, J. R. Statist. Soc. B 54, 1992
 Interval ratio_over_rows(std::span<const double> sums, std::span<const double> counts, double confidence);
 
 /// Interval of the difference b − a of two such ratios of other rows.
@@ -28,7 +30,9 @@ std::int64_t resamples_for(std::size_t rows);
 /// @param seed  of the bootstrap, which depends on nothing else
 DataQuality quality_of(const RowSums& rows, double confidence, std::uint64_t seed);
 
-/// (1/P) Σ and Student's interval; of the ratio of two sums over the same random vectors, too.
+/// Σ values / Σ over over random vectors: (1/P) Σ where all of `over` are 1. A quarter is added to the interval, for
+/// quadratic forms are skewed where few eigenvalues are most of a trace, and some ten of them don't show how much.
+Interval ratio_over_samples(std::span<const double> values, std::span<const double> over, double confidence);
 Interval mean_over_samples(std::span<const double> values, double confidence);
 
 }  // namespace hesspect

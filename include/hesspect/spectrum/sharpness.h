@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -56,6 +57,28 @@ struct AdamSharpness {
   std::string file, sha256, format;
 };
 
+/// Adam's largest stable learning rate with D held fixed: heavy ball of β₁ with the step η (1 − β₁).
+inline double adam_rate(double beta1, double lambda_1) { return 2 * (1 + beta1) / ((1 - beta1) * lambda_1); }
+
+/// What one diagonal block alone allows, all other parameters held fixed. NaN: not known, not asked for, or none.
+struct BlockSteps {
+  static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  std::string name;
+  std::int64_t parameters = 0;
+  double lambda_1 = kUnknown, lambda_1_error = kUnknown;
+  double step = kUnknown;  // 2/λ₁, of gradient descent; none where λ₁ is not above 0
+  double growth_below = kUnknown, growth_above = kUnknown;  // a step, by real gradients, as StepCheck
+  double adam_lambda_1 = kUnknown, adam_lambda_1_error = kUnknown;
+  double adam_rate = kUnknown;
+  double adam_growth_below = kUnknown, adam_growth_above = kUnknown;
+  bool converged = true;  // both eigenvalues, as far as they were asked for
+  std::int64_t products = 0;
+};
+
+struct StepsByBlock {
+  std::vector<BlockSteps> each;
+};
+
 struct CriticalStep {
   double step = 0;         // between the last that lowered the loss and the first that did not; NaN: not found
   double sharpness = 0;    // 2/step; NaN
@@ -74,6 +97,7 @@ struct Sharpness {
   std::vector<Ascent> ascents;
   std::vector<StepCheck> steps;
   std::optional<AdamSharpness> adam;         // where second moments were given
+  std::optional<StepsByBlock> blocks;        // where blocks were asked for
   std::optional<Information> information;    // where random vectors for it were asked for
   std::optional<RelativeFlatness> flatness;  // likewise
   CriticalStep critical;

@@ -23,6 +23,9 @@ double student_quantile(double confidence, std::int64_t degrees);
 
 /// Half width of the interval of a normal estimate over its standard error, with what is added for optional stopping.
 double trace_quantile(double confidence);
+/// The same of an estimate by its samples' own spread: Student's quantile, with what is added for optional stopping.
+/// @param samples  two at least
+double sampled_quantile(double confidence, std::int64_t samples);
 
 /// What |tr H| counts as at least where an accuracy is relative to it: a hundredth of Σ|λ|. Where positive and negative
 /// eigenvalues cancel, there is no accuracy relative to what they leave.

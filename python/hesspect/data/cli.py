@@ -24,7 +24,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hesspect data", description="Writes the data file that `hesspect --data` reads.")
+    parser = argparse.ArgumentParser(prog="hesspect data", description="Writes the data file that `hesspect --data` reads.")
     commands: Any = parser.add_subparsers(dest="kind", required=True, metavar="|".join((*_KINDS, "check")))
     for kind in _KINDS:
         importlib.import_module(f"hesspect.data.{kind}").add_parser(commands)

@@ -22,7 +22,7 @@ from hesspect.errors import Error, UsageError
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m hesspect export", description="Writes the exported program that hesspect reads.")
+    parser = argparse.ArgumentParser(prog="hesspect export", description="Writes the exported program that hesspect reads.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
 
     def kind(name: str, what: str, source: str, of_source: str) -> argparse.ArgumentParser:

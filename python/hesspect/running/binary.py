@@ -1,7 +1,8 @@
-"""Where the compiled program and mpirun are, and what options the program has."""
+"""Where the compiled program is, and what options it has."""
 
 import dataclasses
 import functools
+import importlib.metadata
 import os
 import re
 import shutil
@@ -19,10 +20,21 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in _OURS}
 
 
+def _installed_with(package: Path) -> list[Path]:
+    """Where pip, or `cmake --install`, has put it together with this package."""
+    if package.parts[-4:-1] == ("share", "hesspect", "python"):
+        return [package.parents[3] / "bin" / "hesspect"]
+    for distribution in importlib.metadata.distributions(name="hesspect", path=[str(package.parent)]):
+        for file in distribution.files or []:
+            if file.parts[-2:] == ("bin", "hesspect"):
+                return [Path(os.path.abspath(str(file.locate())))]
+    return []
+
+
 def _places() -> list[Path]:
-    """Beside the package: in it, in its environment, and in the build tree of a checkout."""
+    """What was installed together with the package, in its environment, and in the build tree of a checkout."""
     package = Path(__file__).resolve().parent.parent
-    return [package / "bin" / "hesspect", Path(sys.prefix) / "bin" / "hesspect", package.parent.parent / "build" / "release" / "bin" / "hesspect"]
+    return [*_installed_with(package), Path(sys.prefix) / "bin" / "hesspect", package.parent.parent / "build" / "release" / "bin" / "hesspect"]
 
 
 def _is_program(path: Path) -> bool:
@@ -47,28 +59,8 @@ def find() -> Path:
     for path in [*_places(), *([Path(on_path)] if on_path else [])]:
         if _is_program(path):
             return path
-    raise ProgramNotFound("the compiled program hesspect is neither beside this package nor on the PATH: build it (launch/setup), or name it by "
-                          "the variable HESSPECT_BIN")
-
-
-def mpirun(ranks: int) -> tuple[list[str], dict[str, str]]:
-    """The launcher with the flags that the program wants, and what its environment needs.
-
-    :raises ProgramNotFound: no mpirun
-    """
-    path = shutil.which("mpirun")
-    if path is None:
-        raise ProgramNotFound(f"{ranks} ranks need mpirun, which is not on the PATH; ranks=1 runs without it")
-    env = environment()
-    flags = []
-    said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout
-    if "Open MPI" in said or "OpenRTE" in said:
-        flags = ["--oversubscribe", "--bind-to", "none", "--quiet", *(["--allow-run-as-root"] if os.geteuid() == 0 else [])]
-        # Containers often forbid cross-memory attach; a host that is gone is noticed after seconds, not minutes.
-        for name, value in (("btl_vader_single_copy_mechanism", "none"), ("oob_tcp_keepalive_time", "5"), ("oob_tcp_keepalive_intvl", "3"),
-                            ("oob_tcp_keepalive_probes", "3"), ("odls_base_sigkill_timeout", "0")):
-            env.setdefault(f"OMPI_MCA_{name}", value)
-    return [path, *flags, "-n", str(ranks)], env
+    raise ProgramNotFound("the compiled program hesspect is neither beside this package nor on the PATH: pip install . in hesspect's sources "
+                          "brings both, launch/build makes it for a checkout, and the variable HESSPECT_BIN names one")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,25 +17,21 @@ from hesspect.running import binary
 _ERROR = "hesspect: error: "
 _NOT_CONVERGED = 3
 _BAR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  #: what draws a progress bar
-_FRAME = re.compile(r"^-{20,}$")
 
 
 class Lines:
-    """Passes on what the program says, but for errors, which become exceptions, and the launcher's frames around its own remarks."""
+    """Passes on what the program says, but for errors, which become exceptions."""
 
     def __init__(self, show: Callable[[str], None]) -> None:
         self.errors: list[str] = []
         self.last = ""
         self._show = show
-        self._in_frame = False
 
     def take(self, line: str) -> None:
         line = _BAR.sub("", line).rstrip()
-        if _FRAME.match(line):
-            self._in_frame = not self._in_frame
-        elif line.startswith(_ERROR):
+        if line.startswith(_ERROR):
             self.errors.append(line.removeprefix(_ERROR))
-        elif line and not self._in_frame:
+        elif line:
             self.last = line
             self._show(line)
 
@@ -102,24 +98,23 @@ def run(arguments: Sequence[str], ranks: int, progress: bool) -> int:
     :raises Error: of the class of any other exit code
     :raises KeyboardInterrupt: Ctrl-C; a checkpoint is there if the run had begun
     """
-    command, env = [str(binary.find()), *arguments], binary.environment()
-    if ranks > 1:
-        launcher, env = binary.mpirun(ranks)
-        command = [*launcher, *command]
+    program = str(binary.find())
+    command = [program, *arguments] if ranks == 1 else [program, "run", "--ranks", str(ranks), *arguments]
     show = (lambda line: None) if not progress else print if in_notebook() else _to_stderr
     lines = Lines(show)
     on_terminal = progress and ranks == 1 and not in_notebook() and sys.stderr.isatty()
     terminal = _Terminal(lines) if on_terminal else None
     # A session of its own: the terminal's Ctrl-C is this process's to pass on.
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=terminal.slave if terminal else subprocess.PIPE,
-                             env=env, text=True, errors="replace", start_new_session=True)
+                             env=binary.environment(), text=True, errors="replace", start_new_session=True)
     if terminal is not None:
         reader = threading.Thread(target=terminal.read, daemon=True)
     else:
         assert child.stderr is not None
         reader = threading.Thread(target=_read_pipe, args=(child.stderr, lines), daemon=True)
     reader.start()
-    interrupted = _wait(child)
+    # `hesspect run` ends its ranks at once by these: they are in a group of their own.
+    interrupted = _wait(child, (signal.SIGTERM, signal.SIGTERM) if ranks == 1 else (signal.SIGINT, signal.SIGQUIT))
     reader.join(timeout=10)
     code = child.returncode
     if interrupted:
@@ -130,9 +125,10 @@ def run(arguments: Sequence[str], ranks: int, progress: bool) -> int:
     raise by_code(code, lines.errors[0] if lines.errors else lines.last)
 
 
-def _wait(child: "subprocess.Popen[str]") -> bool:
+def _wait(child: "subprocess.Popen[str]", ending: tuple[signal.Signals, signal.Signals]) -> bool:
     """Waits for the end. The first Ctrl-C asks the ranks to save and stop, the second ends them.
 
+    :param ending: what ends a run that has been asked, and one that has not
     :return: whether there was one
     """
     interrupts = 0
@@ -143,13 +139,12 @@ def _wait(child: "subprocess.Popen[str]") -> bool:
         except KeyboardInterrupt:
             interrupts += 1
             with contextlib.suppress(ProcessLookupError):
-                # mpirun passes SIGUSR1 on to the ranks; SIGINT and SIGTERM it answers by killing them.
                 if interrupts == 1:
                     child.send_signal(signal.SIGUSR1)
                     _to_stderr("hesspect: stopping with a checkpoint; Ctrl-C again ends it at once")
                 else:
-                    os.killpg(child.pid, signal.SIGTERM)
+                    os.killpg(child.pid, ending[0])
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGTERM)
+                os.killpg(child.pid, ending[1])
             raise

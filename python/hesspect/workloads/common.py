@@ -128,7 +128,7 @@ def report(workload: Workload, name: str, folder: str | os.PathLike[str], second
     for file in FILES:
         print(f"  {folder / file}  ({size_text(folder / file)})")
     print("Its spectrum, on two processes:")
-    command = f"  launch/mpirun.sh -n 2 build/release/bin/hesspect analyze --config configs/{name}.ini"
+    command = f"  build/release/bin/hesspect run -n 2 analyze --config configs/{name}.ini"
     if folder != Path("runs") / name:
         command += f" --model {folder / FILES[0]} --weights {folder / FILES[1]} --data {folder / FILES[2]} --output {folder / 'result.h5'}"
     print(command)

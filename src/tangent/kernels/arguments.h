@@ -270,6 +270,42 @@ struct ChannelAdjointTangent {
   bool add;
 };
 
+/// ChannelValue where the channels lie last, x [rows, channels]. A unit is `rows_per_unit` rows.
+template <class T>
+struct ChannelRowsValue {
+  const T* x;
+  const T* s;  // [channels]
+  const T* t;  // [channels], nullable
+  T* y;        // may be x
+  Index rows, channels, rows_per_unit;
+};
+/// ChannelTangent likewise. Unit u is block u / tangents of rows, of tangent u % tangents, as in the next one.
+template <class T>
+struct ChannelRowsTangent {
+  const T* x_dot;  // [K, rows, channels], nullable
+  const T* x;      // read where s_dot is there
+  const T* s;
+  const T* s_dot;  // [K, channels], nullable
+  const T* t_dot;  // [K, channels], nullable
+  T* y_dot;        // may be x_dot
+  Index rows, channels, tangents, s_dot_stride, t_dot_stride, rows_per_unit;
+};
+/// ChannelAdjointTangent likewise, with the sums of each block of rows.
+template <class T>
+struct ChannelRowsAdjointTangent {
+  const T* y_bar_dot;  // [K, rows, channels], nullable
+  const T* y_bar;      // [rows, channels], nullable
+  const T* x_dot;      // [K, rows, channels], nullable
+  const T* x;          // [rows, channels], nullable
+  const T* s;
+  const T* s_dot;  // [K, channels], nullable
+  T* x_bar_dot;    // nullable; may be y_bar_dot where it is not added to
+  T* s_partial;    // [K, blocks, channels], nullable
+  T* t_partial;    // [K, blocks, channels], nullable
+  Index rows, channels, tangents, s_dot_stride, rows_per_unit, blocks;
+  bool add;
+};
+
 /// p = softmax(z) and what the losses of a row are made of. Targets are indices or probabilities, or neither.
 template <class T>
 struct CrossEntropyValue {

@@ -8,9 +8,11 @@
 namespace hesspect::fused {
 namespace {
 
-/// Where channels have few columns (a batch norm of features has one) a unit would be next to nothing: ATen's passes
-/// then.
+/// Where channels have few columns a unit would be next to nothing: ATen's passes then.
 bool narrow(Index columns) { return columns < 16; }
+
+/// Features, and images with their channels last in memory: rows of channels.
+bool channels_lie_last(Index channels, Index columns) { return columns == 1 && channels >= 4; }
 
 /// [channels] or [K, channels] to be multiplied with [K, N, channels, columns].
 at::Tensor spread(const at::Tensor& per_channel, Index channels) { return per_channel.reshape({-1, 1, channels, 1}); }
@@ -76,6 +78,13 @@ void channels(const Channels& args) {
                                  of.of(args.y, n, "y"),
                                  args.channels,
                                  d};
+    if (channels_lie_last(args.channels, d)) {
+      const Index batch = rows / args.channels, block = rows_per_unit(of.device()),
+                  blocks = (batch + block - 1) / block;
+      const raw::ChannelRowsValue<T> by_rows{q.x, q.s, q.t, q.y, batch, args.channels, block};
+      HESSPECT_RUN(channel_rows_value, by_rows, {blocks, args.channels, block}, of.device());
+      return;
+    }
     if (narrow(d)) return narrow_channels(args);
     HESSPECT_RUN(channel_value, q, {rows, d}, of.device());
   });
@@ -94,6 +103,15 @@ void channels_tangent(const ChannelsTangent& args) {
     q.t_dot = of.parts_or_null(args.t_dot, tangents, args.channels, q.t_dot_stride, "t_dot");
     q.y_dot = of.of(args.y_dot, tangents * n, "y_dot");
     q.rows = rows, q.channels = args.channels, q.columns = d, q.tangents = tangents;
+    if (channels_lie_last(args.channels, d)) {
+      const Index batch = rows / args.channels, block = rows_per_unit(of.device()),
+                  blocks = (batch + block - 1) / block;
+      const raw::ChannelRowsTangent<T> by_rows{q.x_dot,        q.x,   q.s,           q.s_dot,  q.t_dot,
+                                               q.y_dot,        batch, args.channels, tangents, q.s_dot_stride,
+                                               q.t_dot_stride, block};
+      HESSPECT_RUN(channel_rows_tangent, by_rows, {blocks * tangents, args.channels, block}, of.device());
+      return;
+    }
     if (narrow(d)) return narrow_tangent(args);
     HESSPECT_RUN(channel_tangent, q, {rows * tangents, d}, of.device());
   });
@@ -106,8 +124,11 @@ void channels_adjoint_tangent(const ChannelsAdjointTangent& args) {
     const Index d = args.columns, c = args.channels, tangents = args.tangents;
     const Index of_batch = args.y_bar_dot.defined() ? tangents * c * d : c * d;
     const Index batch = of.count(like, of_batch, "y_bar_dot"), rows = batch * c, n = rows * d;
+    const bool by_rows = channels_lie_last(c, d);
+    // Sums of each image's channel, or of blocks of rows.
+    const Index block = by_rows ? rows_per_unit(of.device()) : 1, blocks = (batch + block - 1) / block;
     const auto partial = [&](const at::Tensor& sum) {
-      return sum.defined() ? at::empty({tangents, rows}, like.options()) : at::Tensor();
+      return sum.defined() ? at::empty({tangents, blocks, c}, like.options()) : at::Tensor();
     };
     const at::Tensor s_partial = partial(args.s_bar_dot), t_partial = partial(args.t_bar_dot);
     raw::ChannelAdjointTangent<T> q{};
@@ -118,16 +139,24 @@ void channels_adjoint_tangent(const ChannelsAdjointTangent& args) {
     q.s = of.of(args.s, c, "s");
     q.s_dot = of.parts_or_null(args.s_dot, tangents, c, q.s_dot_stride, "s_dot");
     q.x_bar_dot = of.or_null(args.x_bar_dot, tangents * n, "x_bar_dot");
-    q.s_partial = of.or_null(s_partial, tangents * rows, "s_bar_dot");
-    q.t_partial = of.or_null(t_partial, tangents * rows, "t_bar_dot");
+    q.s_partial = of.or_null(s_partial, tangents * blocks * c, "s_bar_dot");
+    q.t_partial = of.or_null(t_partial, tangents * blocks * c, "t_bar_dot");
     q.rows = rows, q.channels = c, q.columns = d, q.tangents = tangents, q.add = args.add;
     Index s_stride = 0, t_stride = 0;
     T* s_bar_dot = of.parts_or_null(args.s_bar_dot, tangents, c, s_stride, "s_bar_dot");
     T* t_bar_dot = of.parts_or_null(args.t_bar_dot, tangents, c, t_stride, "t_bar_dot");
-    if (narrow(d)) return narrow_adjoint_tangent(args);
-    HESSPECT_RUN(channel_adjoint_tangent, q, {rows * tangents, d}, of.device());
-    if (s_bar_dot != nullptr) add_partials<T>(s_partial, s_bar_dot, s_stride, tangents, batch, c);
-    if (t_bar_dot != nullptr) add_partials<T>(t_partial, t_bar_dot, t_stride, tangents, batch, c);
+    if (by_rows) {
+      const raw::ChannelRowsAdjointTangent<T> r{q.y_bar_dot,    q.y_bar,     q.x_dot,     q.x,   q.s, q.s_dot,
+                                                q.x_bar_dot,    q.s_partial, q.t_partial, batch, c,   tangents,
+                                                q.s_dot_stride, block,       blocks,      q.add};
+      HESSPECT_RUN(channel_rows_adjoint_tangent, r, {blocks * tangents, c, block}, of.device());
+    } else if (narrow(d)) {
+      return narrow_adjoint_tangent(args);
+    } else {
+      HESSPECT_RUN(channel_adjoint_tangent, q, {rows * tangents, d}, of.device());
+    }
+    if (s_bar_dot != nullptr) add_partials<T>(s_partial, s_bar_dot, s_stride, tangents, blocks, c);
+    if (t_bar_dot != nullptr) add_partials<T>(t_partial, t_bar_dot, t_stride, tangents, blocks, c);
   });
 }
 

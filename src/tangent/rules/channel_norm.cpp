@@ -40,7 +40,7 @@ class GroupNorm final : public NodeRun {
 
   explicit GroupNorm(const Arguments& arguments)
       : layout_(arguments),
-        x_(arguments.tensor(0).contiguous()),
+        x_(channels_first(arguments.tensor(0))),
         s_(contiguous(arguments.optional_tensor(layout_.weight))),
         t_(contiguous(arguments.optional_tensor(layout_.bias))),
         shape_(x_.sizes().vec()),
@@ -84,7 +84,7 @@ class GroupNorm final : public NodeRun {
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    y_bar_ = y_bar[0][0].contiguous();
+    y_bar_ = channels_first(part(y_bar[0], 0));
     const at::Tensor h = add_to_weights(sink, 1, {.y_bar_dot = y_bar_, .x = x_hat_});
     m1_ = of_rows(1);
     m2_ = of_rows(1);
@@ -199,6 +199,7 @@ class GroupNorm final : public NodeRun {
 };
 
 /// batch_norm(x, w, b, mean, var) in eval mode: y = s x + t per channel, s = w / √(var + eps), t = b − mean s.
+/// Everything lies as x does.
 class BatchNorm final : public NodeRun {
  public:
   static bool covers(const Arguments& arguments) {
@@ -209,11 +210,12 @@ class BatchNorm final : public NodeRun {
   }
 
   explicit BatchNorm(const Arguments& arguments)
-      : x_(arguments.tensor(0).contiguous()),
+      : layout_(arguments.tensor(0)),
+        channels_(arguments.tensor(0).size(1)),
+        x_(layout_.flat(arguments.tensor(0))),
         mean_(arguments.tensor(3).contiguous()),
         shape_(x_.sizes().vec()),
-        channels_(x_.size(1)),
-        columns_(x_.numel() / (x_.size(0) * channels_)),
+        columns_(layout_.is_channels_last() ? 1 : x_.numel() / (x_.size(0) * channels_)),
         keeps_x_(arguments.active(1)) {
     const double eps = arguments.values[has_mode(arguments) ? 7 : 6].toScalar().toDouble();
     rstd_ = at::rsqrt(arguments.tensor(4) + eps);
@@ -227,11 +229,11 @@ class BatchNorm final : public NodeRun {
     fused::channels({.x = x_, .s = s_, .t = t_, .y = y, .channels = channels_, .columns = columns_});
     t_ = at::Tensor();
     if (!keeps_x_) x_ = at::Tensor();
-    return {y};
+    return {layout_.shaped(y)};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
-    const at::Tensor x_dot = contiguous(dots.at(0)), w_dot = dots.at(1);
+    const at::Tensor x_dot = layout_.flat(dots.at(0)), w_dot = dots.at(1);
     at::Tensor t_dot = dots.at(2);
     s_dot_ = w_dot.defined() ? w_dot * rstd_ : w_dot;
     if (s_dot_.defined()) t_dot = t_dot.defined() ? at::addcmul(t_dot, s_dot_, mean_, -1) : -s_dot_ * mean_;
@@ -246,12 +248,12 @@ class BatchNorm final : public NodeRun {
                              .columns = columns_,
                              .tangents = dots.count()});
     if (keeps_x_) x_dot_ = x_dot;
-    return {y_dot};
+    return {layout_.shaped(y_dot)};
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
-    const at::Tensor of_y = y_bar[0].contiguous();
-    if (keeps_x_) y_bar_ = of_y[0];
+    const at::Tensor of_y = layout_.flat(y_bar[0]);
+    if (keeps_x_) y_bar_ = part(of_y, 0);
     pull(sink, {.y_bar_dot = of_y, .tangents = 1});
   }
 
@@ -259,7 +261,7 @@ class BatchNorm final : public NodeRun {
     const at::Tensor x_dot = std::exchange(x_dot_, {}), s_dot = std::exchange(s_dot_, {});
     const bool bends = y_bar_.defined() && (x_dot.defined() || s_dot.defined());
     if (!bends && !y_bar_dot[0].defined()) return;
-    pull(sink, {.y_bar_dot = contiguous(y_bar_dot[0]),
+    pull(sink, {.y_bar_dot = layout_.flat(y_bar_dot[0]),
                 .y_bar = bends ? y_bar_ : at::Tensor(),
                 .x_dot = x_dot,
                 .s_dot = s_dot,
@@ -272,7 +274,7 @@ class BatchNorm final : public NodeRun {
   }
 
   void pull(Sink& sink, fused::ChannelsAdjointTangent args) const {
-    FusedSum x(sink, 0, shape_, s_.options(), Kind::kWhole);
+    LaidSum x(sink, 0, layout_, with_count(sink.count(), shape_), s_.options());
     const auto zeros = [&](bool wanted) {
       return wanted ? at::zeros({args.tangents, channels_}, s_.options()) : at::Tensor();
     };
@@ -292,9 +294,11 @@ class BatchNorm final : public NodeRun {
     if (sink.wants(2)) sink.add(2, t_bar);
   }
 
+  ImageLayout layout_;
+  std::int64_t channels_;
   at::Tensor x_, mean_, rstd_, s_, t_;
-  std::vector<std::int64_t> shape_;
-  std::int64_t channels_, columns_;
+  std::vector<std::int64_t> shape_;  // of x in memory
+  std::int64_t columns_;
   bool keeps_x_;  // the weight's derivatives read x
   at::Tensor y_bar_, x_dot_, s_dot_;
 };

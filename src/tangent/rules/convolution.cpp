@@ -102,7 +102,7 @@ class Convolution final : public NodeRun {
     if (x_dot_.defined()) y_dot = geometry_.convolution(x_dot_, w_);
     if (!keeps_x_) x_dot_ = at::Tensor();  // only W's adjoint would ask for it
     if (!w_dot_.empty())
-      y_dot = with_each(y_dot, k, y_shape_, [&](std::size_t i) { return geometry_.convolution(x_, w_dot_[i]); });
+      y_dot = with_each(y_dot, k, [&](std::size_t i) { return geometry_.convolution(x_, w_dot_[i]); });
     else
       y_dot = y_dot.defined() ? outer(y_dot, k) : stacked_zeros(k, y_shape_, w_);
     if (dots.at(2).defined()) y_dot.add_(reshaped(dots.at(2), per_channel(k)));
@@ -125,7 +125,7 @@ class Convolution final : public NodeRun {
       at::Tensor x_bar_dot;
       if (y.defined()) x_bar_dot = geometry_.adjoint_of_x(y, blank_x(k), w_);
       if (y_bar_.defined() && !w_dot.empty())
-        sink.add(0, with_each(x_bar_dot, k, x_shape_,
+        sink.add(0, with_each(x_bar_dot, k,
                               [&](std::size_t i) { return geometry_.adjoint_of_x(y_bar_, blank_x(1), w_dot[i]); }));
       else if (x_bar_dot.defined())
         sink.add(0, outer(x_bar_dot, k));
@@ -139,16 +139,12 @@ class Convolution final : public NodeRun {
 
  private:
   at::Tensor inner(const at::Tensor& t) const { return is_channels_last_ ? channels_last(t) : t.contiguous(); }
-  /// Images [K N, …] in the layout that all rules take: [K, N, …].
+  /// Images [K N, …] -> [K, N, …], which lie as they did: channels last stay so in what follows (image_layout.h).
   static at::Tensor outer(const at::Tensor& t, std::int64_t k) {
-    at::Tensor plain = t;
-    if (!t.is_contiguous()) add_channels_first(plain = at::empty(t.sizes(), t.options()), t, {});
     std::vector<std::int64_t> shape{k, t.size(0) / k};
     shape.insert(shape.end(), t.sizes().begin() + 1, t.sizes().end());
-    return reshaped(plain, shape);
+    return reshaped(t, shape);
   }
-  /// [K N, …] -> [K, N, …], in any layout.
-  static at::Tensor outer_view(const at::Tensor& t, std::int64_t k) { return t.unflatten(0, {k, t.size(0) / k}); }
   /// [K, N, …] -> [K N, …].
   static at::Tensor all_images(const at::Tensor& stacked) {
     std::vector<std::int64_t> shape(stacked.sizes().begin() + 1, stacked.sizes().end());
@@ -178,14 +174,21 @@ class Convolution final : public NodeRun {
     return shape;
   }
 
-  /// make(k) for each tangent, added to a sum [K N, …], which may be undefined. @return [K, shape], contiguous
+  /// make(k) for each tangent, added to a sum [K N, …] of our own, which may be undefined. @return [K, N, …]
   template <class Make>
-  at::Tensor with_each(const at::Tensor& sum, std::int64_t k, at::IntArrayRef shape, Make make) const {
-    const at::Tensor result = at::empty(with_count(k, shape), w_.options());
-    for (std::int64_t i = 0; i < k; ++i)
-      add_channels_first(part(result, i), make(static_cast<std::size_t>(i)),
-                         sum.defined() ? images_of(sum, i) : at::Tensor());
+  static at::Tensor with_each(const at::Tensor& sum, std::int64_t k, Make make) {
+    if (!sum.defined()) return each_made(k, make);
+    const at::Tensor result = outer(sum, k);
+    for (std::int64_t i = 0; i < k; ++i) part(result, i).add_(make(static_cast<std::size_t>(i)));
     return result;
+  }
+  template <class Make>
+  static at::Tensor each_made(std::int64_t k, Make make) {
+    const at::Tensor first = make(0);
+    if (k == 1) return stacked_alone(first);
+    std::vector<at::Tensor> images{first};
+    for (std::int64_t i = 1; i < k; ++i) images.push_back(make(static_cast<std::size_t>(i)));
+    return outer(at::cat(images), k);
   }
 
   /// Adds what adjoints y [K N, …] give the weight and the bias.
@@ -198,7 +201,7 @@ class Convolution final : public NodeRun {
     if (!bias_.defined() || !sink.wants(2)) return;
     std::vector<std::int64_t> over{1};
     for (std::int64_t d = 3; d <= y.dim(); ++d) over.push_back(d);
-    sink.add(2, outer_view(y, k).sum(over));
+    sink.add(2, outer(y, k).sum(over));
   }
 
   Geometry geometry_;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "../image_layout.h"
 #include "../stacked.h"
 #include "hesspect/tangent/rule.h"
 
@@ -21,7 +22,7 @@ inline bool reads_first_alone(const Arguments& arguments) {
   return outputs.empty() || std::all_of(outputs.begin() + 1, outputs.end(), [](int slot) { return slot < 0; });
 }
 
-inline at::Tensor contiguous(const at::Tensor& t) { return t.defined() ? t.contiguous() : t; }
+inline at::Tensor contiguous(const at::Tensor& t) { return t.defined() ? channels_first(t) : t; }
 
 /// [K, shape] with each tangent contiguous, as kernels take vectors of parameters; undefined where it is.
 inline at::Tensor contiguous_parts(const at::Tensor& stacked) {
@@ -58,6 +59,36 @@ class FusedSum {
  private:
   Sink& sink_;
   std::size_t operand_;
+  at::Tensor tensor_;
+  bool adds_ = false;
+};
+
+/// As FusedSum::kWhole, of images in a layout: what the kernel is given is `ImageLayout::flat`.
+class LaidSum {
+ public:
+  /// @param flat_shape  [K, …], as `layout` has it in memory
+  LaidSum(Sink& sink, std::size_t operand, const ImageLayout& layout, at::IntArrayRef flat_shape,
+          const at::TensorOptions& options)
+      : sink_(sink), operand_(operand), layout_(layout) {
+    if (!sink.wants(operand)) return;
+    const at::Tensor open = sink.open(operand);
+    if (open.defined() && open.numel() == c10::multiply_integers(flat_shape) && layout.is_view(open)) {
+      tensor_ = layout.flat(open);
+      adds_ = tensor_.sizes() == flat_shape;
+    }
+    if (!adds_) tensor_ = at::empty(flat_shape, options);
+  }
+
+  const at::Tensor& tensor() const { return tensor_; }
+  bool adds() const { return adds_; }
+  void close() {
+    if (tensor_.defined() && !adds_) sink_.add(operand_, layout_.shaped(tensor_));
+  }
+
+ private:
+  Sink& sink_;
+  std::size_t operand_;
+  const ImageLayout& layout_;
   at::Tensor tensor_;
   bool adds_ = false;
 };

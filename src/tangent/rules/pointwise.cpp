@@ -8,6 +8,7 @@
 
 #include "../registry.h"
 #include "../stacked.h"
+#include "fused_sum.h"
 #include "hesspect/tangent/kernels.h"
 
 namespace hesspect {
@@ -87,49 +88,49 @@ class Pointwise final : public NodeRun {
  public:
   static bool covers(const Arguments& arguments) { return takes_real(arguments) && function_of(arguments).has_value(); }
 
-  explicit Pointwise(Arguments arguments) : x_(arguments.tensor(0).contiguous()), known_(*function_of(arguments)) {}
+  explicit Pointwise(Arguments arguments)
+      : layout_(arguments.tensor(0)), x_(layout_.flat(arguments.tensor(0))), known_(*function_of(arguments)) {}
 
   std::vector<at::Tensor> value() override {
     at::Tensor y = at::empty_like(x_);
     f1_ = at::empty_like(x_);
     fused::pointwise({.function = known_.function, .x = x_, .y = y, .f1 = f1_, .parameters = known_.parameters});
-    return {std::move(y)};
+    return {layout_.shaped(y)};
   }
 
   std::vector<at::Tensor> tangent(const Tangents& dots) override {
-    x_dot_ = dots.at(0).contiguous();
-    at::Tensor y_dot = at::empty_like(x_dot_);
+    x_dot_ = layout_.flat(dots.at(0));
+    const at::Tensor y_dot = at::empty_like(x_dot_);
     fused::pointwise_tangent({.f = f1_, .a = x_dot_, .out = y_dot});
-    return {std::move(y_dot)};
+    return {layout_.shaped(y_dot)};
   }
 
   void adjoint(std::span<const at::Tensor> y_bar, Sink& sink) override {
     f2_ = at::empty_like(x_);
-    at::Tensor x_bar = at::empty_like(x_);
+    const at::Tensor x_bar = at::empty_like(x_);
     fused::pointwise({.function = known_.function,
                       .x = x_,
-                      .y_bar = y_bar[0][0].contiguous(),
+                      .y_bar = layout_.flat(part(y_bar[0], 0)),
                       .f2 = f2_,
                       .x_bar = x_bar,
                       .parameters = known_.parameters});
     x_ = at::Tensor();
-    sink.add(0, x_bar.unsqueeze(0));
+    sink.add(0, layout_.shaped(stacked_alone(x_bar)));
   }
 
   void adjoint_tangent(std::span<const at::Tensor> y_bar_dot, Sink& sink) override {
     const at::Tensor x_dot = std::exchange(x_dot_, {});
     if (!y_bar_dot[0].defined() && !(x_dot.defined() && f2_.defined())) return;
-    const at::Tensor q = y_bar_dot[0].defined() ? y_bar_dot[0].contiguous() : at::Tensor();
+    const at::Tensor q = layout_.flat(y_bar_dot[0]);
     const at::Tensor bend = f2_.defined() ? x_dot : at::Tensor();
-    const at::Tensor open = sink.open(0);
-    if (open.defined() && open.is_contiguous())
-      return fused::pointwise_tangent({.f = f1_, .a = q, .g = f2_, .b = bend, .out = open, .add = true});
-    at::Tensor x_bar_dot = at::empty_like(q.defined() ? q : bend);
-    fused::pointwise_tangent({.f = f1_, .a = q, .g = f2_, .b = bend, .out = x_bar_dot});
-    sink.add(0, std::move(x_bar_dot));
+    LaidSum sum(sink, 0, layout_, (q.defined() ? q : bend).sizes(), f1_.options());
+    if (!sum.tensor().defined()) return;
+    fused::pointwise_tangent({.f = f1_, .a = q, .g = f2_, .b = bend, .out = sum.tensor(), .add = sum.adds()});
+    sum.close();
   }
 
  private:
+  ImageLayout layout_;
   at::Tensor x_;
   Known known_;
   at::Tensor f1_, f2_, x_dot_;

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <ATen/WrapDimUtils.h>
 
+#include "../image_layout.h"
 #include "one_to_one.h"
 
 namespace hesspect {
@@ -12,7 +13,11 @@ using c10::IValue;
 /// view, reshape, unsqueeze and the like: entries keep their order.
 class Reshape final : public OneToOne {
  public:
-  using OneToOne::OneToOne;
+  /// A view is a view of what the program was exported with; images may have their channels last here.
+  explicit Reshape(Arguments arguments) : OneToOne(std::move(arguments)) {
+    if (const at::Tensor x = arguments_.tensor(0); ImageLayout(x).is_channels_last())
+      arguments_.values[0] = channels_first(x);
+  }
 
   std::vector<at::Tensor> tangent(const Tangents& x_dot) override {
     return {reshaped(x_dot.at(0), with_count(x_dot.count(), y_shape_))};

@@ -1,0 +1,112 @@
+#include "hesspect/config/launch.h"
+
+#include <charconv>
+#include <sstream>
+
+#include "hesspect/config/commands.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/text.h"
+#include "option_groups.h"
+
+namespace hesspect {
+namespace {
+
+[[noreturn]] void throw_unknown(const std::string& name, const OptionTable& table) {
+  std::string near = did_you_mean(name.substr(name.find_first_not_of('-') == std::string::npos ? 0 : 2), table.names());
+  if (const auto mark = near.find('\''); mark != std::string::npos) near.insert(mark + 1, "--");
+  std::string text = "'run' has no option '" + name + "'" + near;
+  if (near.empty()) text += "; the command's own options stand behind the command";
+  throw UsageError(text);
+}
+
+/// @throws UsageError where several ranks can't carry it out
+void require_command_of_ranks(const std::string& name) {
+  const CommandEntry* const entry = find_command(name);
+  if (entry == nullptr)
+    throw UsageError("unknown command '" + name + "'" + did_you_mean(name, command_names()) +
+                     "; 'hesspect --help' lists them");
+  if (entry->home != CommandHome::kRanks)
+    throw UsageError("'" + name + "' is no work for several ranks: hesspect " + name + " ..., without 'run'");
+}
+
+}  // namespace
+
+std::string to_string(LauncherChoice launcher) {
+  switch (launcher) {
+    case LauncherChoice::kAuto: return "auto";
+    case LauncherChoice::kMpirun: return "mpirun";
+    case LauncherChoice::kSrun: return "srun";
+  }
+  return "unknown";
+}
+
+OptionGroup launch_options(LaunchConfig& c) {
+  OptionGroup group{"Ranks", {}};
+  group.integer("ranks", c.ranks, 0, 1'000'000,
+                "processes; 0: as many as Slurm's allocation has tasks, or --hosts has slots");
+  group.text("hosts", c.hosts, "HOST[:N],…",
+             "where they run, and how many on each at most; default: on this host, or where Slurm says");
+  group.text("hostfile", c.hostfile, "FILE", "the same as a file of the launcher's (mpirun)");
+  group.choice("launcher", c.launcher, {LauncherChoice::kAuto, LauncherChoice::kMpirun, LauncherChoice::kSrun},
+               "what starts them; auto: srun inside an allocation of a Slurm that has PMIx, else mpirun");
+  group.texts("launcher-options", c.launcher_options, "TEXT",
+              "more options of the launcher's, separated by blanks, as \"--mca btl_tcp_if_include eth0\" (repeatable)");
+  group.flag("print-command", c.print_command, "print the launcher's command line, and stop");
+  group.flag("help", c.help, "print this help, and stop");
+  return group;
+}
+
+Launch parse_launch(const std::vector<std::string>& args) {
+  Launch launch;
+  const OptionTable table{{launch_options(launch.config)}};
+  std::vector<std::string> texts;  // of --launcher-options, which may come again
+  auto arg = args.begin();
+  for (; arg != args.end() && arg->starts_with("-") && *arg != "--"; ++arg) {
+    const auto equals = arg->starts_with("--") ? arg->find('=') : std::string::npos;
+    std::string name = arg->substr(0, equals);
+    if (name == "-n" || name == "-np") name = "--ranks";
+    if (name == "-h") name = "--help";
+    const Option* const option = name.starts_with("--") ? table.find(name.substr(2)) : nullptr;
+    if (option == nullptr) throw_unknown(name, table);
+    std::string value = "true";
+    if (equals != std::string::npos) {
+      value = arg->substr(equals + 1);
+    } else if (!option->value_name.empty()) {
+      if (++arg == args.end()) throw UsageError(name + ": a value is missing");
+      value = *arg;
+    }
+    try {
+      if (option->repeatable) texts.push_back(value);
+      option->set(option->repeatable ? texts : std::vector<std::string>{value});
+    } catch (const UsageError& error) {
+      throw UsageError(name + " " + value + ": " + error.what());
+    }
+  }
+  if (arg != args.end() && *arg == "--") ++arg;
+  launch.command.assign(arg, args.end());
+  if (launch.config.help) return launch;
+  if (launch.command.empty())
+    throw UsageError("'run' needs a command: hesspect run --ranks 4 analyze --model M.pt2 ...");
+  require_command_of_ranks(launch.command.front());
+  if (!launch.config.hosts.empty() && !launch.config.hostfile.empty())
+    throw UsageError("--hosts and --hostfile say twice where the ranks run: give one of them");
+  return launch;
+}
+
+std::int64_t slots_of(const std::string& hosts) {
+  std::int64_t all = 0;
+  std::istringstream text(hosts);
+  for (std::string host; std::getline(text, host, ',');) {
+    const auto colon = host.find(':');
+    if (colon == std::string::npos) return 0;
+    std::int64_t slots = 0;
+    const char* const end = host.data() + host.size();
+    const auto [read, error] = std::from_chars(host.data() + colon + 1, end, slots);
+    if (error != std::errc() || read != end || slots < 1)
+      throw UsageError("--hosts " + hosts + ": expected HOST or HOST:N, separated by commas");
+    all += slots;
+  }
+  return all;
+}
+
+}  // namespace hesspect

@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""From nothing to a report as README says, in a fresh environment with hesspect's wheel: a sharded bfloat16 Hugging Face folder, a torchvision ResNet on
+a folder of images, and a recommender on a Parquet table. Largest eigenvalues are held against PyTorch's own, in float64.
+
+Minutes: only with HESSPECT_LONG=1, else exit code 77 (skipped).
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from environments import BACKEND, LONG, WITHOUT_BACKEND, make_environment, make_wheel, of_build_tree, pip, run, variables
+
+DONE = (0, 3)  # 3: not all of it as good as the default accuracy, which small data seldom reach
+
+LLAMA = """
+from pathlib import Path
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+text = "the quick brown fox jumps over the lazy dog and the dog sleeps on while the fox runs away " * 20
+Path("corpus.txt").write_text(text)
+words = Tokenizer(models.BPE())
+words.pre_tokenizer = pre_tokenizers.ByteLevel()
+words.train_from_iterator([text], trainers.BpeTrainer(vocab_size=48, special_tokens=["<s>", "</s>"], show_progress=False))
+torch.manual_seed(0)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=48, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=32))
+model.to(torch.bfloat16).save_pretrained("folder", max_shard_size="2KB")
+PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>").save_pretrained("folder")
+assert len(list(Path("folder").glob("*.safetensors"))) > 1
+"""
+
+# As PyTorch alone has it: the matrix whole, in float64.
+DENSE = """
+import h5py, torch
+from torch.autograd import grad
+
+def largest(loss, parameters, count):
+    parameters = [p for p in parameters if p.requires_grad]
+    g = torch.cat([one.flatten() for one in grad(loss, parameters, create_graph=True)])
+    rows = [torch.cat([one.flatten() for one in grad(g[i], parameters, retain_graph=True, materialize_grads=True)]) for i in range(len(g))]
+    print(len(g), *torch.linalg.eigvalsh(torch.stack(rows)).flip(0)[:count].tolist())
+
+arrays = {name: torch.as_tensor(data[:]) for name, data in h5py.File("data.h5").items()}
+"""
+
+LLAMA_DENSE = DENSE + """
+from transformers import LlamaForCausalLM
+model = LlamaForCausalLM.from_pretrained("folder", dtype=torch.float64, attn_implementation="eager").eval()
+ids = arrays["input_ids"]
+logits = model(input_ids=ids).logits[:, :-1]
+largest(torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()), list(model.parameters()), 3)
+"""
+
+IMAGES = """
+from pathlib import Path
+import numpy as np
+from PIL import Image
+rng = np.random.default_rng(0)
+for k, name in enumerate(("cat", "dog", "owl")):
+    (Path("images") / name).mkdir(parents=True)
+    for i in range(8):
+        Image.fromarray(rng.integers(60 * k, 60 * k + 120, (32, 32, 3), dtype=np.uint8)).save(Path("images") / name / f"{i}.png")
+"""
+
+# Of a network with millions of parameters: power iteration with PyTorch's products, started at hesspect's eigenvector, must stay there.
+RESNET_PRODUCT = """
+import h5py, hesspect, torch, torchvision
+r = hesspect.read("result.h5")
+program = torch.export.load("model.pt2").module()
+x, y = (torch.as_tensor(h5py.File("data.h5")[name][:]) for name in ("x", "target"))
+parameters = [p for p in program.parameters() if p.requires_grad]
+g = torch.autograd.grad(torch.nn.functional.cross_entropy(program(x), y), parameters, create_graph=True)
+torch.manual_seed(0)
+v = [torch.randn_like(p) for p in parameters]
+value = 0.0
+for _ in range(25):
+    norm = sum(one.square().sum() for one in v).sqrt()
+    v = [one / norm for one in v]
+    hv = torch.autograd.grad(g, parameters, v, retain_graph=True)
+    value = sum((a * b).sum() for a, b in zip(v, hv)).item()
+    v = hv
+print(sum(p.numel() for p in parameters), value)
+"""
+
+TABLE = """
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq
+rng = np.random.default_rng(0)
+n = 300
+user, item, price = rng.integers(0, 12, n), rng.integers(0, 15, n), np.exp(rng.normal(2, 1, n))
+clicked = (rng.random(n) < 1 / (1 + np.exp((user - item) / 5))).astype(int)
+pq.write_table(pa.table({"user": user, "item": item, "price": price, "clicked": clicked}), "clicks.parquet")
+open("clicks.ini", "w").write('''[target]
+column = clicked
+[user]
+kind = categorical
+[item]
+kind = categorical
+[price]
+kind = numerical
+transform = log1p
+standardise = yes
+''')
+"""
+
+DEEPFM = """
+import torch
+from torch import nn
+
+class DeepFM(nn.Module):
+    def __init__(self, users, items, width=4):
+        super().__init__()
+        self.user, self.item = nn.Embedding(users, width), nn.Embedding(items, width)
+        self.deep = nn.Sequential(nn.Linear(2 * width + 1, 8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, user, item, price):
+        u, i = self.user(user), self.item(item)
+        return (self.deep(torch.cat([u, i, price.reshape(-1, 1)], 1)) + (u * i).sum(1, keepdim=True)).squeeze(1)
+
+def made(arrays):
+    torch.manual_seed(0)
+    return DeepFM(int(arrays["user"].max()) + 1, int(arrays["item"].max()) + 1)
+"""
+
+TABLE_EXPORT = """
+import h5py, hesspect, torch
+from deepfm import made
+arrays = {name: torch.as_tensor(data[:]) for name, data in h5py.File("data.h5").items()}
+print(hesspect.export(made(arrays), {name: arrays[name][:4] for name in ("user", "item", "price")}, "model.pt2"))
+"""
+
+TABLE_DENSE = DENSE + """
+from deepfm import made
+model = made(arrays).double()
+output = model(arrays["user"], arrays["item"], arrays["price"].double())
+largest(torch.nn.functional.binary_cross_entropy_with_logits(output, arrays["target"].double()), list(model.parameters()), 3)
+"""
+
+
+class FrontDoor(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.root = Path(tempfile.mkdtemp(prefix="hesspect_front_door_"))
+        cls.addClassCleanup(shutil.rmtree, cls.root, ignore_errors=True)
+        cls.environment = cls.root / "environment"
+        python = make_environment(cls.environment)
+        pip(python, "install", "--no-deps", "--no-index", make_wheel(python, cls.root / "wheels", *of_build_tree()))
+
+    def setUp(self):
+        self.folder = self.root / self.id().rsplit(".", 1)[1]
+        self.folder.mkdir()
+        self.started = time.monotonic()
+
+    def tearDown(self):
+        print(f"\n{self._testMethodName}: {time.monotonic() - self.started:.0f} s from folder to report")
+
+    def shell(self, line, codes=(0,)):
+        """A line as README has it."""
+        path = f"{self.environment / 'bin'}:{os.environ['PATH']}"
+        extra = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none"}
+        return run("bash", "-ec", line, codes=codes, env=variables(PATH=path, **extra), cwd=self.folder, timeout=1500).stdout
+
+    def script(self, text):
+        (self.folder / "step.py").write_text(text)
+        return self.shell("python step.py")
+
+    def check_report(self, dense, count, rtol):
+        """The largest eigenvalues are PyTorch's, and the report and the picture are there."""
+        numbers = [float(word) for word in dense.split()]
+        found = self.script("import hesspect; r = hesspect.read('result.h5'); print(r.n_parameters, *sorted(r.eigenvalues, reverse=True))").split()
+        self.assertEqual(int(found[0]), int(numbers[0]))
+        for ours, theirs in zip(map(float, found[1:count + 1]), numbers[1:count + 1], strict=True):
+            self.assertAlmostEqual(ours, theirs, delta=rtol * abs(numbers[1]))
+        report = self.shell("hesspect report result.h5")
+        self.assertIn("eigenvalue", report)
+        self.shell("hesspect report result.h5 --format html --output report.html && hesspect plot result.h5 -o spectrum.png")
+        self.assertIn("<svg", (self.folder / "report.html").read_text())
+        self.assertTrue((self.folder / "spectrum.png").read_bytes().startswith(b"\x89PNG"))
+
+    def test_hugging_face_folder(self):
+        self.script(LLAMA)
+        self.shell("hesspect export hf folder -o model.pt2 --task causal-lm --seq 16")
+        self.shell("hesspect data text folder corpus.txt --seq 16 --rows 12 -o data.h5")
+        self.shell("mpirun -n 2 hesspect analyze --model model.pt2 --weights folder --data data.h5 --loss causal_lm --dtype float64 --top 3 --bottom 1 --output result.h5", DONE)
+        self.check_report(self.script(LLAMA_DENSE), 3, 1e-3)
+
+    def test_torchvision_on_images(self):
+        self.script(IMAGES)
+        self.shell("hesspect data images images --preset raw --resize 32 --crop 32 -o data.h5")
+        self.shell("hesspect export torchvision resnet18 -o model.pt2 --classes 3 --size 32")
+        self.shell("hesspect analyze --model model.pt2 --data data.h5 --loss cross_entropy --top 1 --bottom 0 --steps 12 --rtol-trace 0.5 --density-w1 0 --output result.h5", DONE)
+        self.check_report(self.script(RESNET_PRODUCT), 1, 2e-2)
+
+    def test_table(self):
+        self.script(TABLE)
+        self.shell("hesspect data table clicks.parquet --schema clicks.ini -o data.h5")
+        (self.folder / "deepfm.py").write_text(DEEPFM)
+        self.script(TABLE_EXPORT)
+        self.shell("mpirun -n 2 hesspect analyze --model model.pt2 --data data.h5 --loss bce_with_logits --dtype float64 --top 3 --bottom 1 --output result.h5", DONE)
+        self.check_report(self.script(TABLE_DENSE), 3, 1e-3)
+
+
+if __name__ == "__main__":
+    if not LONG or BACKEND is None:
+        print(WITHOUT_BACKEND if LONG else "minutes: launch/test --long")
+        sys.exit(77)
+    unittest.main()
