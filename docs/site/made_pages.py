@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "features", "inputs", "plan", "report", "compare")
+#: around the commands, with a --help that has no groups
+AROUND = ("run", "completion", "man")
 #: of a Python command that has several, its kinds
 KINDS = {"data": ("text", "table", "images", "check"), "export": ("hf", "torchvision", "timm", "lightning", "peft")}
 
@@ -91,8 +93,8 @@ def options_page(program):
             given = f" {takes}" if takes else ""
             lines.append(f"| `--{name}{given}` | {f'`{_raw(default)}`' if default else ''} | {_cell(text)}{only} |")
         lines.append("")
-    lines += ["## Commands in Python", "", "As their `--help` prints them.", ""]
-    for name, text in python_helps().items():
+    lines += ["## Other commands", "", "As their `--help` prints them; those after `man` are in Python.", ""]
+    for name, text in ({f"hesspect {name}": help_of(program, name) for name in AROUND} | python_helps()).items():
         lines += [f"### {name}", "", "```text", text.rstrip("\n"), "```", ""]
     return "\n".join(lines)
 
