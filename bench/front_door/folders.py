@@ -37,20 +37,20 @@ def make_llm(folder):
 
 
 def make_resnet(folder):
-    """ResNet-18 for 96 images of three classes, 32 pixels wide, trained for 3 passes."""
+    """ResNet-18 for 24 images of three classes, 32 pixels wide, trained for 3 passes."""
     import torchvision
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for label, name in enumerate(("a", "b", "c")):
         (folder / "FOLDER/images" / name).mkdir(parents=True)
-        for i in range(32):
+        for i in range(8):
             pixels = rng.integers(0, 160, (32, 32, 3), dtype=np.uint8)
             pixels[8:24, 8:24, label] += 80
             Image.fromarray(pixels).save(folder / "FOLDER/images" / name / f"{i:02d}.png")
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=3)
-    loader = torch.utils.data.DataLoader(torchvision.datasets.ImageFolder(folder / "FOLDER/images", torchvision.transforms.ToTensor()), batch_size=16, shuffle=True)
+    loader = torch.utils.data.DataLoader(torchvision.datasets.ImageFolder(folder / "FOLDER/images", torchvision.transforms.ToTensor()), batch_size=12, shuffle=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     for _ in range(3):
         for images, labels in loader:

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "python"))
 COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "features", "inputs", "plan", "report", "compare")
+#: around the commands, with a --help that has no groups
+AROUND = ("run", "completion", "man")
 #: of a Python command that has several, its kinds
 KINDS = {"data": ("text", "table", "images", "check"), "export": ("hf", "torchvision", "timm", "lightning", "peft")}
 
@@ -30,6 +31,7 @@ def help_of(program, command):
 
 def python_helps():
     """What the Python commands print, by `hesspect COMMAND` and its kind."""
+    _find_package()
     from hesspect.__main__ import COMMANDS as commands, main
 
     found = {}
@@ -91,8 +93,8 @@ def options_page(program):
             given = f" {takes}" if takes else ""
             lines.append(f"| `--{name}{given}` | {f'`{_raw(default)}`' if default else ''} | {_cell(text)}{only} |")
         lines.append("")
-    lines += ["## Commands in Python", "", "As their `--help` prints them.", ""]
-    for name, text in python_helps().items():
+    lines += ["## Other commands", "", "As their `--help` prints them; those after `man` are in Python.", ""]
+    for name, text in ({f"hesspect {name}": help_of(program, name) for name in AROUND} | python_helps()).items():
         lines += [f"### {name}", "", "```text", text.rstrip("\n"), "```", ""]
     return "\n".join(lines)
 
@@ -101,7 +103,14 @@ def _raw(text):
     return text.replace("|", "\\|")
 
 
+def _find_package():
+    """Not when this is imported: MkDocs puts sys.path back behind each hook that it loads."""
+    if str(ROOT / "python") not in sys.path:
+        sys.path.insert(0, str(ROOT / "python"))
+
+
 def api_page():
+    _find_package()
     package, result = importlib.import_module("hesspect"), importlib.import_module("hesspect.result")
     functions = [name for name in package.__all__ if name[0].islower()]
     classes = [name for name in package.__all__ if name[0].isupper() and not _is_error(package, name)]

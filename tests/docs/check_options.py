@@ -45,7 +45,8 @@ def named() -> dict[str, str]:
 def main() -> int:
     program = {name for command in made_pages.COMMANDS for options in made_pages.options_by_group(made_pages.help_of(Path(sys.argv[1]), command)).values()
                for name, *_ in options}
-    python = {name for text in made_pages.python_helps().values() for name in re.findall(r"--([a-z][a-z0-9-]+)", text)}
+    around = [made_pages.help_of(Path(sys.argv[1]), name) for name in made_pages.AROUND]
+    python = {name for text in [*around, *made_pages.python_helps().values()] for name in re.findall(r"--([a-z][a-z0-9-]+)", text)}
     others = {name for names in OTHERS.values() for name in names.split()}
     inside = named()
     wrong = [f"{place}: --{name} is no option" for name, place in inside.items() if name not in program | python | others]

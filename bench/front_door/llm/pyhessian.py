@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("FOLDER", dtype=torch.float32, attn_implementation="eager")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-ids = tokenizer(open("corpus.txt").read(), return_tensors="pt")["input_ids"][0, :32 * 64].reshape(32, 64)
+ids = tokenizer(open("corpus.txt").read(), return_tensors="pt")["input_ids"][0, :8 * 64].reshape(8, 64)
 # PyTorch took torch.eig away in 1.13
 def eig(matrix, eigenvectors=False):
     values, vectors = torch.linalg.eig(matrix)
@@ -19,7 +19,7 @@ class Logits(torch.nn.Module):
     def forward(self, ids):
         return self.model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
 hessian = importlib.import_module("pyhessian.hessian").hessian
-values, weights = hessian(Logits(), torch.nn.CrossEntropyLoss(), data=(ids, ids[:, 1:].flatten()), cuda=False).density(iter=40, n_v=1)
+values, weights = hessian(Logits(), torch.nn.CrossEntropyLoss(), data=(ids, ids[:, 1:].flatten()), cuda=False).density(iter=20, n_v=1)
 values, weights = np.array(values[0]), np.array(weights[0])
 # The package on PyPI has no density_plot
 sigma = (values.max() - values.min()) / 100
