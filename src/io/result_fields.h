@@ -787,14 +787,15 @@ void feature_changes(auto& v, F& f) {
                 {"Length of the steps that the loss's change is measured at, over the norm of the feature's parameters "
                  "in use",
                  "", kNew});
-  const auto table = [&](const std::string& name, double FeatureChange::*field, const std::string& what) {
+  const auto table = [&](const std::string& name, double FeatureChange::*field, const std::string& what,
+                         const std::string& units = "loss") {
     std::vector<std::vector<double>> values;
     if constexpr (!kRead<F>)
       for (const FeatureResult& feature : f.each) {
         auto& row = values.emplace_back();
         for (const FeatureChange& change : feature.changes) row.push_back(change.*field);
       }
-    v.table(name, values, {what, "loss", kNew});
+    v.table(name, values, {what, units, kNew});
     if constexpr (kRead<F>)
       for (std::size_t i = 0; i < f.each.size(); ++i) {
         f.each[i].changes.resize(f.rho.size());
@@ -807,7 +808,8 @@ void feature_changes(auto& v, F& f) {
   table("change_upper", &FeatureChange::upper, "Upper end of its confidence interval; NaN: not known");
   table("change_skewness", &FeatureChange::skewness,
         "Skewness of what was averaged over the draws, as a share of the largest that so many draws can have: the "
-        "interval is widened on that side; NaN: not known");
+        "interval is widened on that side; NaN: not known",
+        "");
   table("change_predicted", &FeatureChange::predicted, "The same by the quadratic model: rho^2 norm^2 trace / 2n");
   table("change_predicted_half_width", &FeatureChange::predicted_half_width, "Half width of its interval");
   table("change_largest", &FeatureChange::largest, "The largest change of any direction that was drawn, either way");

@@ -80,22 +80,35 @@ TEST(RowFigures, IntervalsHoldWhatTheyClaim) {
   std::mt19937_64 random(3);
   for (const double bias : {0.0, 0.1})
     for (const int rows : {60, 200}) {
-      const RowSums all = rows_of(random, 200'000, bias);
-      const double accurate = mean_of(all.correct), log_loss = mean_of(all.nll);
-      int ece = 0, accuracy = 0, nll = 0;
+      const double accurate = mean_of(rows_of(random, 200'000, bias).correct);
+      int ece = 0, accuracy = 0;
       constexpr int kRuns = 200;
       for (int run = 0; run < kRuns; ++run) {
         const DataQuality q = quality_of(rows_of(random, rows, bias), 0.9, static_cast<std::uint64_t>(run));
         // The model is as sure of itself in every bin as it is right, but for the bias.
         ece += q.ece.lower <= bias && bias <= q.ece.upper ? 1 : 0;
         accuracy += q.accuracy.lower <= accurate && accurate <= q.accuracy.upper ? 1 : 0;
-        nll += q.nll.lower <= log_loss && log_loss <= q.nll.upper ? 1 : 0;
       }
-      std::printf("bias %g, %d rows: calibration error %d, accuracy %d, NLL %d of %d\n", bias, rows, ece, accuracy, nll,
-                  kRuns);
       EXPECT_GE(ece, 0.88 * kRuns) << bias << " " << rows;
       EXPECT_GE(accuracy, 0.88 * kRuns) << bias << " " << rows;
-      EXPECT_GE(nll, 0.88 * kRuns) << bias << " " << rows;
+    }
+}
+
+/// A mean of rows with a long tail, as log-likelihoods have (skewness 2.4); Student's alone held in 87 % of 60 rows.
+TEST(RowFigures, MeansOfSkewedRowsHold) {
+  std::mt19937_64 random(31);
+  for (const double bias : {0.0, 0.1})
+    for (const int rows : {60, 200}) {
+      const double log_loss = mean_of(rows_of(random, 1'000'000, bias).nll);
+      const std::vector<double> ones(static_cast<std::size_t>(rows), 1.0);
+      int held = 0;
+      constexpr int kRuns = 2000;
+      for (int run = 0; run < kRuns; ++run) {
+        const Interval i = ratio_over_rows(rows_of(random, rows, bias).nll, ones, 0.9);
+        held += i.lower <= log_loss && log_loss <= i.upper ? 1 : 0;
+      }
+      std::printf("bias %g, %d rows: NLL %d of %d\n", bias, rows, held, kRuns);
+      EXPECT_GE(held, 0.88 * kRuns) << bias << " " << rows;
     }
 }
 
