@@ -34,8 +34,10 @@ def _required(settings):
 
 
 def get_requires_for_build_wheel(config_settings=None):
-    return _skbuild.get_requires_for_build_wheel(config_settings) + _required(config_settings)
+    wheels = _required(config_settings)
+    return _skbuild.get_requires_for_build_wheel(config_settings) + wheels
 
 
 def get_requires_for_build_editable(config_settings=None):
-    return _skbuild.get_requires_for_build_editable(config_settings) + _required(config_settings)
+    wheels = _required(config_settings)
+    return _skbuild.get_requires_for_build_editable(config_settings) + wheels

@@ -1,8 +1,12 @@
 #include "inputs.h"
 
 #include <algorithm>
-#include <cmath>
+#include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <set>
 #include <type_traits>
 
 #include "facts.h"
@@ -14,13 +18,22 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/input_curvature.h"
 #include "hesspect/io/result_file.h"
+#include "hesspect/plan/input_plan.h"
+#include "hesspect/report/assemble.h"
 #include "hesspect/report/input_summary.h"
 #include "hesspect/report/text.h"
 #include "hesspect/run/sources.h"
+#include "planning.h"
 #include "run_start.h"
 
 namespace hesspect {
 namespace {
+
+/// Ranks meet, and rank 0 takes their rows, when each has worked for so long, or has nothing left.
+constexpr double kRound_s = 0.5;
+/// Writing takes no more than one part in so many of the time.
+constexpr double kInputsWritingShare = 20;
+constexpr double kTellRowsEvery_s = 30;
 
 /// @throws InputError where rows don't stand alone: a row's loss would depend on others' inputs
 void require_rows_alone(const Problem& problem) {
@@ -43,84 +56,368 @@ InputOptions options_of(const RunConfig& config, const Problem& problem) {
   return options;
 }
 
-/// Every rank's rows on every rank, in order. Collective.
+/// Every rank's rows on every rank. Collective.
 std::vector<InputRow> all_rows(const std::vector<InputRow>& mine, Communicator& world) {
   static_assert(std::is_trivially_copyable_v<InputRow>);
   std::vector<InputRow> all;
   const auto* bytes = reinterpret_cast<const char*>(mine.data());
   for (const std::string& part : world.all_gather_bytes({bytes, mine.size() * sizeof(InputRow)})) {
     std::vector<InputRow> rows(part.size() / sizeof(InputRow));
-    std::memcpy(rows.data(), part.data(), part.size());
+    if (!part.empty()) std::memcpy(rows.data(), part.data(), part.size());
     all.insert(all.end(), rows.begin(), rows.end());
   }
-  std::ranges::sort(all, {}, &InputRow::row);
   return all;
 }
 
-Diagnostics diagnostics_of(const Problem& problem, double elapsed_s, Communicator& world) {
-  Diagnostics d;
-  for (double* unmeasured : {&d.symmetry_error, &d.orthogonality_loss, &d.cost_in_gradients, &d.loss, &d.gradient_norm,
-                             &d.loss_terms, &d.product_s, &d.communication_s})
-    *unmeasured = Diagnostics::kNotMeasured;
-  d.elapsed_s = elapsed_s;
-  d.parameters = problem.program->layout().model_size();
-  d.parameters_in_use = problem.program->layout().size();
-  d.rows = problem.rows;
-  d.row_check = problem.row_check;
-  d.widened_weights = problem.overlay.widened;
-  d.data_ranks = world.size();
-  d.peak_memory_bytes = world.max(peak_memory_bytes());
-  return d;
+/// Which of this rank's rows, from 0, are not among those that are known.
+std::vector<RowRange> rows_left(const RowRange& own, const std::vector<InputRow>& known) {
+  std::set<std::int64_t> done;
+  for (const InputRow& row : known)
+    if (row.row >= own.begin && row.row < own.end) done.insert(row.row - own.begin);
+  std::vector<RowRange> left;
+  std::int64_t begin = 0;
+  for (const std::int64_t row : done) {
+    if (row > begin) left.push_back({begin, row});
+    begin = row + 1;
+  }
+  if (begin < own.size()) left.push_back({begin, own.size()});
+  return left;
 }
 
-}  // namespace
+/// What is planned from. Collective.
+struct InputPlanning {
+  PlanProblem problem;
+  PlanMachine machine;
+  InputCost cost;
+  InputPlan plan;
+};
 
-int run_inputs(const Invocation& run, const std::vector<std::string>& argv, Communicator& world) {
-  const RunConfig& config = run.config;
-  const Timer timer;
-  Phases phases(nullptr);
-  const std::string start_time = utc_time();
+/// Measures a micro-batch on every rank that has rows; rank 0's counts. Collective.
+/// @param analysis  nullptr: nothing is measured
+InputPlanning planned(const RunConfig& config, const Problem& problem, InputAnalysis* analysis, Communicator& world) {
+  InputPlanning p;
+  p.problem = plan_problem(problem);
+  p.machine = plan_machine(config, problem, world);
+  if (config.plan.world > 0) p.machine.world = static_cast<int>(config.plan.world);
+  const std::int64_t before = p.problem.process_bytes;
   agree(world, [&] {
-    if (world.rank() == 0) check_new_outputs(config, {config.output.output});
+    if (analysis == nullptr) return;
+    p.cost = analysis->measure([&](const InputCost& cost) { return make_input_plan(p.problem, cost, p.machine).fits; });
   });
-  Problem problem = read_problem(config, 0, Weights::kRequired, &phases, world);
-  InputSharpness sharpness = agreed(world, [&] {
-    require_rows_alone(problem);
-    const DataShard shard = load_shard(*problem.file, problem.spec, world.size(), world.rank());
-    return input_sharpness(*problem.program, shard, options_of(config, problem));
-  });
-  sharpness.rows = all_rows(sharpness.rows, world);
-  sharpness.most_products = world.max(sharpness.most_products);
-  sharpness.dimensions = world.max(sharpness.dimensions);
-  RunResult result;
-  result.diagnostics = diagnostics_of(problem, timer.elapsed_s(), world);
-  int code = static_cast<int>(ExitCode::kDone);
-  agree(world, [&] {
-    if (world.rank() != 0) return;
-    result.warnings = problem.warnings;
-    summarise(sharpness, static_cast<std::size_t>(config.inputs.fragile), config.accuracy.confidence);
-    result.inputs = std::move(sharpness);
+  p.cost = world.of_rank0(p.cost);
+  const std::int64_t data_bytes = p.problem.rows_of_rank(world.size()) * p.problem.row_bytes;
+  p.problem.process_bytes = std::max(before, process_bytes(p.problem, analysis != nullptr ? data_bytes : 0, world));
+  p.plan = make_input_plan(p.problem, p.cost, p.machine);
+  return p;
+}
+
+/// One run, on every rank.
+class InputsRun {
+ public:
+  InputsRun(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal, Communicator& world)
+      : run_(run),
+        config_(run.config),
+        argv_(argv),
+        signal_(signal),
+        world_(world),
+        folder_(checkpoint_folder(run.config)) {}
+
+  /// @return the exit code
+  int go() {
+    agree(world_, [&] {
+      if (!first()) return;
+      std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
+      inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
+      require_no_input(config_.output.output, inputs);
+      start_ = begin_run(run_, folder_);
+    });
+    start_ = shared(start_, world_);
+    if (start_.finished) {
+      log_info("the result is there already: " + quote(config_.output.output));
+      return *start_.finished;
+    }
+    try {
+      prepare();
+      if (!work()) {
+        log_info("stopped; the checkpoint is in " + quote(folder_.path().string()) + ", and --resume goes on from it");
+        return static_cast<int>(ExitCode::kResubmit);
+      }
+      return finish();
+    } catch (...) {
+      leave_no_trace();
+      throw;
+    }
+  }
+
+ private:
+  bool first() const { return world_.rank() == 0; }
+
+  bool is_to_stop() const {
+    const double most_s = 3600 * config_.checkpoint.max_hours;
+    return signal_.received() || (most_s > 0 && timer_.elapsed_s() > most_s);
+  }
+
+  /// A run that never began leaves no trace of itself.
+  void leave_no_trace() {
+    if (!first() || begun_ || !start_.fresh) return;
+    try {
+      folder_.remove();
+    } catch (const InputError&) {  // the error that ended the run is the one to tell of
+    }
+  }
+
+  void prepare() {
+    const bool resumed = start_.resumed;
+    const RunLayout& kept = start_.state.layout;
+    const bool same = resumed && kept.world == world_.size() && config_.compute.threads == 0;
+    problem_ = read_problem(config_, same ? kept.threads : 0, Weights::kRequired, &phases_, world_);
+    agree(world_, [&] {
+      require_rows_alone(problem_);
+      if (!first()) return;
+      hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
+      if (resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
+    });
+    progress_ = inputs_progress_from(world_.broadcast_bytes(
+        to_text(first() && resumed ? start_.state.inputs.value_or(InputsProgress{}) : InputsProgress{})));
+    InputOptions options = options_of(config_, problem_);
+    // On as many ranks each goes on with its own size, for the same numbers; else the smallest fits everywhere.
+    std::vector<std::int64_t> sizes = progress_.micro_batches;
+    if (std::ssize(sizes) == world_.size()) sizes = {sizes[static_cast<std::size_t>(world_.rank())]};
+    std::erase(sizes, 0);  // of ranks without rows
+    if (!sizes.empty() && options.micro_batch == 0) options.micro_batch = std::ranges::min(sizes);
+    analysis_ = agreed(world_, [&] {
+      const DataShard shard = load_shard(*problem_.file, problem_.spec, world_.size(), world_.rank());
+      return std::make_unique<InputAnalysis>(*problem_.program, shard, options, rows_left(shard.rows, progress_.rows));
+    });
+    make_plan();
+    agree(world_, [&] {
+      if (first() && !resumed) folder_.clear();  // of an older run, now that this one can begin
+    });
+    begun_ = true;
+    tell_start();
+  }
+
+  /// A run that goes on keeps its plan: a micro-batch of another size would round otherwise.
+  void make_plan() {
+    layout_.world = world_.size();
+    layout_.threads = problem_.threads;
+    layout_.device = problem_.device.is_cuda() ? "cuda" : "cpu";
+    if (start_.resumed) {
+      const RunLayout& kept = start_.state.layout;
+      layout_.plan = kept.plan;
+      layout_.plan.data_ranks = world_.size();
+      if (kept.world != layout_.world || kept.threads != layout_.threads || kept.device != layout_.device)
+        log_warning("resumed on " + std::to_string(layout_.world) + " ranks of " + std::to_string(layout_.threads) +
+                    " threads on " + layout_.device + " instead of " + std::to_string(kept.world) + " of " +
+                    std::to_string(kept.threads) + " on " + kept.device +
+                    ": finished rows are kept, but rounding differs from the run that was stopped");
+      return;
+    }
+    const InputPlanning p = planned(config_, problem_, analysis_.get(), world_);
+    if (!p.plan.fits)
+      throw MemoryError(p.plan.bytes.total(), p.machine.memory_bytes,
+                        "the run takes " + format_bytes(p.plan.bytes.total()) + " a rank, with micro-batches of " +
+                            format_count(p.cost.micro_batch) + " rows, and " + format_bytes(p.machine.memory_bytes) +
+                            " may be taken: give --micro-batch a smaller number, fewer --input-steps, or more memory");
+    layout_.plan.micro_batch = p.cost.micro_batch;
+    layout_.plan.micro_batches = p.plan.micro_batches;
+    layout_.plan.data_ranks = world_.size();
+    layout_.plan.bytes = p.plan.bytes;
+    layout_.plan.fits = true;
+    layout_.plan.products = p.plan.micro_batches * p.cost.products;
+    layout_.plan.product_s = p.cost.product_s;
+    layout_.plan.run_s = p.plan.run_s;
+  }
+
+  void tell_start() const {
+    if (start_.resumed)
+      log_info("resumed from " + quote(folder_.path().string()) + ": " + format_count(std::ssize(progress_.rows)) +
+               " of " + format_count(problem_.rows) + " rows are finished");
+    const Plan& plan = layout_.plan;
+    log_info(format_count(problem_.rows) + " rows of " + format_count(analysis_->dimensions()) +
+             " numbers, in micro-batches of " + format_count(analysis_->micro_batch()) + "; at most " +
+             format_count(plan.products) + " products a rank, " + format_duration(plan.run_s) + ", " +
+             format_bytes(plan.bytes.total()) + "; " + format_count(world_.size()) +
+             (world_.size() == 1 ? " rank" : " ranks") + " of " + format_count(problem_.threads) +
+             (problem_.threads == 1 ? " thread" : " threads") + " on " + layout_.device);
+  }
+
+  /// @return false where it stopped before the end, with a checkpoint. Collective.
+  bool work() {
+    save_if_due(/*at_once=*/true, /*must=*/false);  // that there is a run to go on with
+    while (true) {
+      std::vector<InputRow> found;
+      bool stop = false, left = false;
+      agree(world_, [&] {
+        const Timer round;
+        do {
+          stop = is_to_stop();
+          if (stop || analysis_->done()) break;
+          stop = !analysis_->advance(found, [this] { return is_to_stop(); });
+        } while (!stop && round.elapsed_s() < kRound_s);
+        left = !analysis_->done();
+      });
+      take(found);
+      left = world_.any(left);
+      stop = world_.any(stop) && left;
+      save_if_due(stop, stop);
+      if (!left) return true;
+      if (stop) return false;
+      tell_progress();
+    }
+  }
+
+  /// Collective.
+  void take(const std::vector<InputRow>& found) {
+    const std::vector<InputRow> all = all_rows(found, world_);
+    progress_.rows.insert(progress_.rows.end(), all.begin(), all.end());
+    progress_.most_products = world_.max(std::max(progress_.most_products, analysis_->most_products()));
+    progress_.micro_batches.clear();
+    for (const std::string& size : world_.all_gather_bytes(std::to_string(analysis_->micro_batch())))
+      progress_.micro_batches.push_back(std::stoll(size));
+  }
+
+  void tell_progress() {
+    if (told_.elapsed_s() < kTellRowsEvery_s) return;
+    told_.reset();
+    log_info("inputs: " + format_count(std::ssize(progress_.rows)) + " of " + format_count(problem_.rows) + " rows");
+  }
+
+  /// Rank 0 writes what is finished, when its time has come or at once. Collective.
+  /// @param must  whether not being able to is an error: else a warning, once
+  void save_if_due(bool at_once, bool must) {
+    agree(world_, [&] {
+      if (!first() || (!at_once && since_written_.elapsed_s() < write_every_s_)) return;
+      const Timer timer;
+      try {
+        save();
+        warned_ = false;
+      } catch (const InputError& error) {
+        if (must) throw InputError(std::string(error.what()) + "; the checkpoint before is as it was");
+        if (!warned_) log_warning(std::string("no checkpoint: ") + error.what());
+        warned_ = true;
+      }
+      write_every_s_ = std::max(1.0, kInputsWritingShare * timer.elapsed_s());
+      since_written_.reset();
+    });
+  }
+
+  void save() {
+    LedgerState state = start_.state;
+    state.layout = layout_;
+    state.inputs = progress_;
+    state.elapsed_s += timer_.elapsed_s();
+    const auto& digests = hashing_->sources();
+    const bool hashed = digests.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    const Sources& files = hashed ? digests.get() : hashing_->unhashed();
+    state.model = files.model;
+    state.weights = files.weights;
+    state.data = files.data;
+    write_state(folder_, state);
+  }
+
+  /// @return the exit code. Collective.
+  int finish() {
+    RunResult result;
+    result.inputs.emplace();
+    result.inputs->variables = analysis_->variables();
+    result.inputs->direction = to_string(config_.inputs.move);
+    result.inputs->dimensions = world_.max(analysis_->dimensions());
+    result.inputs->most_products = progress_.most_products;
+    result.inputs->rows = progress_.rows;
+    std::ranges::sort(result.inputs->rows, {}, &InputRow::row);
+    set_diagnostics(result.diagnostics);
+    int code = 0;
+    agree(world_, [&] {
+      if (first()) code = write(result);
+    });
+    return world_.of_rank0(code);
+  }
+
+  /// Collective.
+  void set_diagnostics(Diagnostics& d) {
+    for (double* unmeasured : {&d.symmetry_error, &d.orthogonality_loss, &d.cost_in_gradients, &d.loss,
+                               &d.gradient_norm, &d.loss_terms, &d.product_s, &d.communication_s})
+      *unmeasured = Diagnostics::kNotMeasured;
+    d.elapsed_s = start_.state.elapsed_s + timer_.elapsed_s();
+    d.starts = start_.state.starts;
+    d.parameters = problem_.program->layout().model_size();
+    d.parameters_in_use = problem_.program->layout().size();
+    d.rows = problem_.rows;
+    d.row_check = problem_.row_check;
+    d.widened_weights = problem_.overlay.widened;
+    d.data_ranks = world_.size();
+    d.micro_batch = analysis_->micro_batch();
+    d.forecast_memory_bytes = layout_.plan.bytes.total();
+    if (layout_.plan.run_s > 0) d.forecast_s = layout_.plan.run_s;
+    d.peak_memory_bytes = world_.max(peak_memory_bytes());
+  }
+
+  /// Rank 0. @return the exit code
+  int write(RunResult& result) {
+    result.warnings = problem_.warnings;
+    summarise(*result.inputs, static_cast<std::size_t>(config_.inputs.fragile), config_.accuracy.confidence);
     for (const std::string& warning : input_warnings(*result.inputs)) {
       result.warnings.push_back(warning);
       log_warning(warning);
     }
-    RunLayout layout;
-    layout.world = world.size();
-    layout.threads = problem.threads;
-    layout.device = problem.device.is_cuda() ? "cuda" : "cpu";
-    result.process = process_info(run, argv, problem, layout);
-    result.process.start_time = start_time;
+    result.process = process_info(run_, argv_, problem_, layout_);
+    result.process.run_id = start_.state.run_id;
+    result.process.start_time = start_time_;
     result.process.end_time = utc_time();
-    const SourceHashing hashing(config.model.model, problem.weight_files, config.data.data);
-    set_sources(result.process, hashing.sources().get());
+    set_sources(result.process, hashing_->sources().get());
     for (const std::string& line : findings(result)) log_info(line);
-    write_result(config.output.output, result);
-    log_info("  result          " + quote(config.output.output));
-    const bool all = std::ranges::all_of(
-        result.inputs->rows, [](const InputRow& row) { return row.converged || std::isnan(row.gradient_norm); });
-    if (!all) code = static_cast<int>(ExitCode::kNotConverged);
+    try {
+      write_result(config_.output.output, result);
+    } catch (const InputError& error) {
+      throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_.path().string()) +
+                       ", and --resume writes it again");
+    }
+    remove_or_warn(folder_);  // the run is done all the same
+    log_info("  result          " + quote(config_.output.output));
+    return exit_code_of(result);
+  }
+
+  const Invocation& run_;
+  const RunConfig& config_;
+  const std::vector<std::string>& argv_;
+  const StopSignal& signal_;
+  Communicator& world_;
+  CheckpointFolder folder_;
+  const std::string start_time_ = utc_time();
+  const Timer timer_;
+  Phases phases_{nullptr};
+  RunStart start_;
+  Problem problem_;
+  std::unique_ptr<SourceHashing> hashing_;
+  RunLayout layout_;
+  InputsProgress progress_;
+  std::unique_ptr<InputAnalysis> analysis_;
+  bool begun_ = false;
+  Timer since_written_, told_;
+  double write_every_s_ = 1;
+  bool warned_ = false;  // that the last checkpoint could not be written
+};
+
+}  // namespace
+
+int run_inputs(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
+               Communicator& world) {
+  return InputsRun(run, argv, signal, world).go();
+}
+
+std::vector<std::string> plan_inputs(const RunConfig& config, Communicator& world, bool& fits) {
+  Problem problem = read_problem(config, 0, Weights::kStandIns, nullptr, world);
+  std::unique_ptr<InputAnalysis> analysis = agreed(world, [&]() -> std::unique_ptr<InputAnalysis> {
+    require_rows_alone(problem);
+    if (!config.plan.measure) return nullptr;
+    const DataShard shard = load_shard(*problem.file, problem.spec, world.size(), world.rank());
+    return std::make_unique<InputAnalysis>(*problem.program, shard, options_of(config, problem),
+                                           std::vector<RowRange>{});
   });
-  return world.of_rank0(code);
+  const InputPlanning p = planned(config, problem, analysis.get(), world);
+  fits = p.plan.fits;
+  return describe(p.plan, p.problem, p.cost);
 }
 
 }  // namespace hesspect

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <tuple>
 #include <utility>
 
@@ -19,11 +20,15 @@
 #include "hesspect/run/write_vectors.h"
 #include "hesspect/spectrum/landscape.h"
 #include "one_group.h"
+#include "vectors_from.h"
 
 namespace hesspect {
 namespace {
 
 using Kind = DirectionName::Kind;
+
+/// A vector from a file counts as an eigenvector with a residual of so many times what was asked for.
+constexpr double kLooseEigenvector = 10;
 
 std::int64_t wanted(const std::vector<DirectionName>& names, std::int64_t sign) {
   std::int64_t most = 0;
@@ -37,7 +42,9 @@ class LandscapeRun {
   LandscapeRun(const Invocation& run, const std::vector<std::string>& argv, Communicator& world)
       : config_(run.config.landscape),
         names_(directions_from(config_.directions)),
-        run_(run, argv, wanted(names_, 1), wanted(names_, -1), world) {}
+        // Eigenvectors in a file need not be found.
+        run_(run, argv, config_.vectors_from.empty() ? wanted(names_, 1) : 0,
+             config_.vectors_from.empty() ? wanted(names_, -1) : 0, world) {}
 
   int go() {
     run_.find_eigenpairs();
@@ -66,6 +73,14 @@ class LandscapeRun {
   /// The vector of a name, and what it is called.
   std::pair<at::Tensor, std::string> made(const DirectionName& name) {
     Communicator& world = run_.world();
+    if (name.kind == Kind::kEigenvector && !config_.vectors_from.empty()) {
+      if (!from_file_)
+        from_file_ = agreed(world, [&] {
+          return std::make_unique<EigenvectorFile>(config_.vectors_from, run_.problem().program->layout());
+        });
+      at::Tensor vector = agreed(world, [&] { return shard_of(op(), from_file_->vector(name.number)); });
+      return {std::move(vector), "eigenvector:" + std::to_string(name.number) + " of " + config_.vectors_from};
+    }
     if (name.kind == Kind::kEigenvector) {
       const std::size_t place = place_of(name.number);
       const EigenPairs& pairs = run_.find_eigenpairs();
@@ -109,6 +124,7 @@ class LandscapeRun {
       d.slope = run_.dot(op().gradient(), vectors_[i]);
       op().apply(vectors_[i], product);
       d.bend = run_.dot(vectors_[i], product);
+      if (from_file_ && names_[i].kind == Kind::kEigenvector) check_eigenvector(i, product);
       if (i == 1) landscape_.cross = run_.dot(vectors_[0], product);
     }
     if (vectors_.size() < 2) return;
@@ -118,6 +134,17 @@ class LandscapeRun {
     if (std::abs(cosine) > 0.1)
       run_.warn("the directions are not at right angles (cosine " + format_number(cosine) +
                 "): the picture is slanted");
+  }
+
+  /// An eigenvector of other weights or data is a direction like any other, but not what it is called.
+  void check_eigenvector(std::size_t i, const at::Tensor& product) {
+    const double value = landscape_.directions[i].bend, norm_sq = run_.dot(product, product);
+    const double residual = std::sqrt(std::max(0.0, norm_sq - value * value));
+    if (residual > kLooseEigenvector * std::max(run_.config().eigs.rtol_eigs, kLooseEigenvector * run_.rounding_of(1)) *
+                       std::sqrt(norm_sq))
+      run_.warn("'" + landscape_.directions[i].name + "' is no eigenvector here: its Rayleigh quotient is " +
+                format_number(value) + ", with a residual of " + format_number(residual) +
+                "; it may be of other weights, data or another loss");
   }
 
   void choose_spans() {
@@ -166,6 +193,7 @@ class LandscapeRun {
   const LandscapeConfig& config_;
   const std::vector<DirectionName> names_;
   OneGroup run_;
+  std::unique_ptr<EigenvectorFile> from_file_;
   std::vector<at::Tensor> vectors_;  // [chunk] each
   Landscape landscape_;
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "features.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/config/options.h"
 #include "hesspect/core/errors.h"
@@ -33,31 +34,6 @@ Wire assumed_wire(bool on_gpu, bool one_host) {
   return one_host ? Wire{3e9, 5e-6} : Wire{1e9, 5e-5};
 }
 
-PlanProblem plan_problem(const Problem& problem) {
-  PlanProblem p;
-  p.parameters = problem.program->layout().size();
-  p.element_bytes = problem.program->options().dtype == at::kDouble ? 8 : 4;
-  p.buffer_bytes = problem.program->buffer_bytes();
-  p.rows = problem.rows;
-  p.row_bytes = problem.row_bytes;
-  p.unit_rows = problem.options.units.rows;
-  p.precision = problem.options.precision;
-  p.static_batch = problem.program->static_batch().has_value() || p.unit_rows > 1;
-  p.on_gpu = problem.device.is_cuda();
-  p.process_bytes = p.on_gpu ? 0 : problem.process_bytes;
-  return p;
-}
-
-/// What a process takes beside what the plan counts by itself: libraries as far as they have been read in, the model's
-/// program, threads. Known only once a product has run; the trials' memory goes back first.
-/// @param left_bytes  of what the trials have left to the operator, which counts it too
-std::int64_t process_bytes(const PlanProblem& p, std::int64_t left_bytes, Communicator& world) {
-  if (p.on_gpu) return 0;
-  give_back_unused_memory();
-  const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes + left_bytes;
-  return world.max(std::max(p.process_bytes, resident_memory_bytes() - counted));
-}
-
 /// @param kept  of an earlier start: what numbers depend on stays, the rest may be chosen anew
 PlanRequest plan_request(const RunConfig& config, const Plan* kept = nullptr) {
   PlanRequest request;
@@ -79,20 +55,6 @@ std::int64_t memory_for_a_rank(const RunConfig& config, const Problem& problem) 
   if (config.layout.memory > 0) return config.layout.memory;
   if (problem.device.is_cuda()) return free_memory_bytes(problem.device);
   return available_memory_bytes() / std::max(1, problem.placement.ranks_on_node) + resident_memory_bytes();
-}
-
-PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Communicator& world) {
-  PlanMachine machine;
-  machine.world = world.size();
-  machine.memory_bytes = world.min(memory_for_a_rank(config, problem));
-  if (problem.device.is_cuda())
-    machine.host_memory_bytes =
-        world.min(available_memory_bytes() / (2 * std::max(1, problem.placement.ranks_on_node)));
-  const std::set<std::string> hosts(problem.placement.hosts.begin(), problem.placement.hosts.end());
-  const Wire wire = assumed_wire(problem.device.is_cuda(), hosts.size() <= 1);
-  machine.bandwidth = config.plan.bandwidth > 0 ? 1e9 * config.plan.bandwidth : wire.bandwidth;
-  machine.latency_s = wire.latency_s;
-  return machine;
 }
 
 /// What a rank could take on its device now.
@@ -206,7 +168,9 @@ ChangedDemand changed_demand(const RunConfig& config, const Goals& goals) {
     run.config.plan.world = 0;
     try {
       check_whole(run);
-      return demand_of(goals_of(goals.command, run.config, goals.n));
+      Goals changed = goals_of(goals.command, run.config, goals.n);
+      changed.blocks = goals.blocks;
+      return demand_of(changed);
     } catch (const UsageError&) {
       return std::nullopt;
     }
@@ -228,6 +192,54 @@ at::Tensor first_vector(const Problem& problem, const Goals& goals, Communicator
 }
 
 }  // namespace
+
+PlanProblem plan_problem(const Problem& problem) {
+  PlanProblem p;
+  p.parameters = problem.program->layout().size();
+  p.element_bytes = problem.program->options().dtype == at::kDouble ? 8 : 4;
+  p.buffer_bytes = problem.program->buffer_bytes();
+  p.rows = problem.rows;
+  p.row_bytes = problem.row_bytes;
+  p.unit_rows = problem.options.units.rows;
+  p.precision = problem.options.precision;
+  p.static_batch = problem.program->static_batch().has_value() || p.unit_rows > 1;
+  p.on_gpu = problem.device.is_cuda();
+  p.process_bytes = p.on_gpu ? 0 : problem.process_bytes;
+  return p;
+}
+
+std::int64_t process_bytes(const PlanProblem& p, std::int64_t left_bytes, Communicator& world) {
+  if (p.on_gpu) return 0;
+  give_back_unused_memory();
+  const std::int64_t counted = p.parameters * p.element_bytes + p.buffer_bytes + left_bytes;
+  return world.max(std::max(p.process_bytes, resident_memory_bytes() - counted));
+}
+
+PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Communicator& world) {
+  PlanMachine machine;
+  machine.world = world.size();
+  machine.memory_bytes = world.min(memory_for_a_rank(config, problem));
+  if (problem.device.is_cuda())
+    machine.host_memory_bytes =
+        world.min(available_memory_bytes() / (2 * std::max(1, problem.placement.ranks_on_node)));
+  const std::set<std::string> hosts(problem.placement.hosts.begin(), problem.placement.hosts.end());
+  const Wire wire = assumed_wire(problem.device.is_cuda(), hosts.size() <= 1);
+  machine.bandwidth = config.plan.bandwidth > 0 ? 1e9 * config.plan.bandwidth : wire.bandwidth;
+  machine.latency_s = wire.latency_s;
+  return machine;
+}
+
+Goals goals_with_blocks(Command command, const RunConfig& config, Problem& problem, Communicator& world) {
+  const ParameterLayout& parameters = problem.program->layout();
+  Goals goals = goals_of(command, config, parameters.size());
+  goals.zeros = parameters.model_size() - parameters.size();
+  agree(world, [&] {
+    if (config.parts.wants_blocks())
+      set_blocks(goals, blocks_of(config.parts, parameters), parameters, config.parts.block_hvps);
+  });
+  if (command == Command::kFeatures) set_features_of(config, problem, goals, world);
+  return goals;
+}
 
 Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, const Plan* kept, Communicator& world) {
   PlanInputs p;
@@ -259,7 +271,7 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
   Problem problem = read_problem(config, 0, Weights::kStandIns, nullptr, world);
   problem.options.row_groups = config.accuracy.data_error;
-  const Goals goals = goals_of(config.plan.work, config, problem.program->layout().size());
+  const Goals goals = goals_with_blocks(config.plan.work, config, problem, world);
   PlanInputs p;
   p.problem = plan_problem(problem);
   p.demand = demand_of(goals);
@@ -281,7 +293,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   const Plan plan = best_plan(problem, p, is_free && config.plan.measure, /*alone=*/false, world);
   std::vector<std::string> lines = describe(plan, p);
   const ParameterLayout& layout = problem.program->layout();
-  if (layout.size() < layout.model_size())
+  if (goals.zeros > 0)
     lines.push_back("of " + format_count(layout.model_size()) + " parameters " + format_count(layout.size()) +
                     " are in use by these data, and counted: " + joined(tables_in_use(layout)));
   fits = plan.fits;

@@ -1,6 +1,7 @@
 // The plan of a run: the problem's sizes, a measured micro-batch, the goals' demand and the machine, put to make_plan.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,17 @@
 #include "problem.h"
 
 namespace hesspect {
+
+PlanProblem plan_problem(const Problem& problem);
+/// Collective.
+PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Communicator& world);
+/// What a process takes beside what the plan counts by itself: libraries as far as they have been read in, the model's
+/// program, threads. Known only once a product has run; the trials' memory goes back first. Collective.
+/// @param left_bytes  of what is held now and counted elsewhere
+std::int64_t process_bytes(const PlanProblem& p, std::int64_t left_bytes, Communicator& world);
+
+/// What a command asks of a run, blocks and features included. Collective.
+Goals goals_with_blocks(Command command, const RunConfig& config, Problem& problem, Communicator& world);
 
 /// Measures a micro-batch on the first host and plans the run for the ranks there are. Collective over world.
 /// @param kept  the plan of an earlier start, whose micro-batch and basis dtype are kept; or null

@@ -276,8 +276,7 @@ void read_other_data(const RunConfig& config, Problem& problem) {
 void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   Program& program = *problem.program;
   const PhaseTimer phase(problem.options.phases, Phase::kFiles, "parameters");
-  // A block's figures are of all its parameters, those without any curvature too.
-  if (config.compute.rows_in_use && !config.parts.wants_blocks()) {
+  if (config.compute.rows_in_use) {
     problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
     if (problem.other_file)
       problem.rows_in_use =

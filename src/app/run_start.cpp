@@ -98,7 +98,8 @@ void require_no_input(const std::string& output, const std::vector<std::filesyst
 void check_new_outputs(const RunConfig& config, const std::vector<std::string>& files) {
   std::vector<std::filesystem::path> inputs{config.model.model, config.data.data};
   inputs.insert(inputs.end(), config.model.weights.begin(), config.model.weights.end());
-  for (const std::string& file : {config.sharpness.second_moments, config.sharpness.other_data})
+  for (const std::string& file :
+       {config.sharpness.second_moments, config.sharpness.other_data, config.landscape.vectors_from})
     if (!file.empty()) inputs.emplace_back(file);
   for (const std::string& file : files) {
     if (file.empty()) continue;

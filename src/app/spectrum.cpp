@@ -12,7 +12,6 @@
 #include <thread>
 
 #include "facts.h"
-#include "features.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/comm/end_job.h"
 #include "hesspect/comm/heartbeat.h"
@@ -190,15 +189,8 @@ class Run {
       agree(world_, [&] {
         if (first()) initial_ = distance_from(config_, problem_);
       });
-    const ParameterLayout& parameters = problem_.program->layout();
-    goals_ = goals_of(run_.command, config_, parameters.size());
-    goals_.zeros = parameters.model_size() - parameters.size();
-    agree(world_, [&] {
-      if (config_.parts.wants_blocks())
-        set_blocks(goals_, blocks_of(config_.parts, parameters), parameters, config_.parts.block_hvps);
-    });
+    goals_ = goals_with_blocks(run_.command, config_, problem_, world_);
     problem_.options.row_groups = kept ? kept->row_groups : config_.accuracy.data_error;
-    if (run_.command == Command::kFeatures) set_features_of(config_, problem_, goals_, world_);
     const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
     if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
       layout_ = *kept;
@@ -219,6 +211,8 @@ class Run {
     });
     begun_ = true;
     log_info(describe(problem_, layout_, group_));
+    if (goals_.blocks)
+      log_info(describe_blocks(layout_.plan, std::ssize(goals_.blocks->parts), !goals_.blocks->features.empty()));
   }
 
   /// What the products' precision changes, in the goals; and what it rules out. Collective.

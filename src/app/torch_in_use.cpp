@@ -5,6 +5,7 @@
 // Nothing of LibTorch is called, for that may crash: the version stands in torch/version.py, beside the folder of its
 // libraries. Where there is no such file (a container that has the libraries alone) nothing is looked at.
 #include <link.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -70,6 +71,8 @@ bool is_first_of_host() {
                  "--no-deps in the sources), or install torch %.*s\n",
                  static_cast<int>(length), kBuiltAgainst, found.version, found.folder, static_cast<int>(length),
                  kBuiltAgainst);
+  else
+    ::sleep(5);  // a launcher ends all ranks with the first that has ended, also the one that has something to say
   std::_Exit(kBadInput);
 }
 

@@ -143,15 +143,19 @@ void check_files(const RunConfig& c, bool eigenvalues, bool trace, Command work)
 void check_landscape(const RunConfig& c, Command work) {
   const LandscapeConfig& landscape = c.landscape;
   if (work != Command::kLandscape) {
-    if (!landscape.directions.empty() || !landscape.spans.empty() || !landscape.directions_file.empty())
-      throw UsageError("--direction, --span and --directions-file belong to 'landscape', not to '" + to_string(work) +
-                       "'");
+    if (!landscape.directions.empty() || !landscape.spans.empty() || !landscape.directions_file.empty() ||
+        !landscape.vectors_from.empty())
+      throw UsageError("--direction, --span, --vectors-from and --directions-file belong to 'landscape', not to '" +
+                       to_string(work) + "'");
     return;
   }
   const std::size_t directions = directions_from(landscape.directions).size();
   if (landscape.spans.size() > directions)
     throw UsageError("--span is given " + std::to_string(landscape.spans.size()) + " times, for " +
                      std::to_string(directions) + (directions == 1 ? " direction" : " directions"));
+  const auto is_eigenvector = [](const DirectionName& name) { return name.kind == DirectionName::Kind::kEigenvector; };
+  if (!landscape.vectors_from.empty() && std::ranges::none_of(directions_from(landscape.directions), is_eigenvector))
+    throw UsageError("--vectors-from has no effect: no --direction is an eigenvector");
   if (!landscape.directions_file.empty()) check_vectors_file("directions-file", landscape.directions_file, c.output);
 }
 

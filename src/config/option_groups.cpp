@@ -304,8 +304,10 @@ OptionGroup inputs_options(InputsConfig& c) {
 
 OptionGroup plan_options(PlanConfig& c) {
   OptionGroup group{"Plan", {}};
-  group.choice("for", c.work, {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace},
-               "plan: the command that is planned");
+  group.choice(
+      "for", c.work,
+      {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace, Command::kFeatures, Command::kInputs},
+      "plan: the command that is planned");
   group.integer("world", c.world, 0, 1'000'000, "plan: ranks; 0: as many as there are");
   group.flag("measure", c.measure, "plan: run one micro-batch to learn its time and memory");
   group.real("bandwidth", c.bandwidth, 0, 1e9, true, "GB/s of a rank's messages, for the forecast; 0: an assumption");
@@ -322,6 +324,8 @@ OptionGroup landscape_options(LandscapeConfig& c) {
   group.spans("span", c.spans,
               "of a direction's coordinate, in lengths of the direction (repeatable, in their order); default: to "
               "where the quadratic model doubles the loss; random: 1; weights: -0.5:1.5");
+  group.text("vectors-from", c.vectors_from, "FILE",
+             "take eigenvectors from this file, which 'eigs' or 'analyze' has written by --eigenvectors");
   group.text("directions-file", c.directions_file, "FILE", "write the directions, by parameter: .h5 or .safetensors");
   return group;
 }

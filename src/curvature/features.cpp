@@ -174,15 +174,15 @@ const TableCounts* counts_of(const std::vector<TableCounts>& all, const std::str
   return found == all.end() ? nullptr : &*found;
 }
 
-std::vector<Feature> named_features(const ParameterLayout& layout,
-                                    const std::vector<std::pair<std::string, std::string>>& patterns) {
+std::vector<Feature> named_pieces(const ParameterLayout& layout, const std::string& option,
+                                  const std::vector<std::pair<std::string, std::string>>& patterns) {
   std::vector<Feature> features;
   for (const auto& [name, pattern] : patterns) {
     auto feature = std::ranges::find(features, name, &Feature::name);
     if (feature == features.end()) feature = features.insert(features.end(), {name, "", {}});
-    const std::string where = "--feature " + name;
+    const std::string where = "--" + option + " " + name;
     const Selection selection = selection_from(where, pattern);
-    const std::vector<bool> chosen = matching(layout, "feature " + name, {selection.pattern});
+    const std::vector<bool> chosen = matching(layout, option + " " + name, {selection.pattern});
     for (std::size_t i = 0; i < chosen.size(); ++i) {
       if (!chosen[i]) continue;
       const ParameterEntry& entry = layout.entries()[i];
@@ -194,6 +194,11 @@ std::vector<Feature> named_features(const ParameterLayout& layout,
   }
   for (Feature& feature : features) settle_kind(feature);
   return features;
+}
+
+std::vector<Feature> named_features(const ParameterLayout& layout,
+                                    const std::vector<std::pair<std::string, std::string>>& patterns) {
+  return named_pieces(layout, "feature", patterns);
 }
 
 std::vector<Feature> automatic_features(const ParameterLayout& layout, const std::vector<TableCounts>& counts,
@@ -208,7 +213,8 @@ std::vector<Feature> automatic_features(const ParameterLayout& layout, const std
   return features;
 }
 
-Part part_in_use(const ParameterLayout& layout, const Feature& feature, const std::vector<TableCounts>& counts) {
+std::vector<IndexRange> ranges_in_use(const ParameterLayout& layout, const Feature& feature,
+                                      const std::vector<TableCounts>& counts) {
   std::vector<IndexRange> ranges;
   for (const FeaturePiece& piece : feature.pieces) {
     const ParameterEntry& entry = entry_of(layout, piece);
@@ -240,12 +246,15 @@ Part part_in_use(const ParameterLayout& layout, const Feature& feature, const st
             ranges.push_back({entry.offset + row * width + w.begin, entry.offset + row * width + w.end});
       });
   }
-  return assembled(layout, feature.name, std::move(ranges));
+  return ranges;
 }
 
-std::int64_t parameters_of(const ParameterLayout& layout, const Feature& feature) {
-  std::int64_t count = 0;
-  std::vector<IndexRange> ranges;  // of the model's numbers, so that what two pieces share counts once
+Part part_in_use(const ParameterLayout& layout, const Feature& feature, const std::vector<TableCounts>& counts) {
+  return assembled(layout, feature.name, ranges_in_use(layout, feature, counts));
+}
+
+std::vector<IndexRange> model_ranges(const ParameterLayout& layout, const Feature& feature) {
+  std::vector<IndexRange> ranges;
   for (const FeaturePiece& piece : feature.pieces) {
     const ParameterEntry& entry = entry_of(layout, piece);
     const std::vector<std::int64_t>& shape = model_shape(entry);
@@ -262,7 +271,12 @@ std::int64_t parameters_of(const ParameterLayout& layout, const Feature& feature
       for (const IndexRange& index : piece.indices)
         ranges.push_back({offset + (o * shape[d] + index.begin) * inner, offset + (o * shape[d] + index.end) * inner});
   }
-  for (const IndexRange& range : merged(std::move(ranges))) count += range.size();
+  return ranges;
+}
+
+std::int64_t parameters_of(const ParameterLayout& layout, const Feature& feature) {
+  std::int64_t count = 0;  // what two pieces share counts once
+  for (const IndexRange& range : merged(model_ranges(layout, feature))) count += range.size();
   return count;
 }
 

@@ -8,10 +8,12 @@
 #include <cmath>
 #include <utility>
 
+#include "allocation_meter.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/foreign_error.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/core/text.h"
+#include "hesspect/core/timer.h"
 #include "input_program.h"
 #include "local_loss.h"
 #include "loss_shapes.h"
@@ -27,6 +29,9 @@ constexpr std::int64_t kBasis_bytes = std::int64_t{256} << 20;
 /// Of the norm of a row's inputs, where no step is given.
 constexpr double kRelativeStep = 0.1;
 
+/// Thrown where a micro-batch is given up because the run stops.
+struct GivenUp {};
+
 /// The losses of a micro-batch's rows with their first derivatives.
 struct RowLosses {
   std::vector<at::Tensor> variables, gradients;  // leaves, and undefined where the loss does not depend on them
@@ -39,14 +44,17 @@ class BatchSharpness {
                  const InputOptions& options)
       : program_(program), variables_(variables), batch_(batch), options_(options) {}
 
+  /// @param stop  asked before each product
   /// @return the rows, and how many products they took
-  std::pair<std::vector<InputRow>, std::int64_t> rows() {
+  /// @throws GivenUp
+  std::pair<std::vector<InputRow>, std::int64_t> rows(const std::function<bool()>& stop) {
     const at::AutoGradMode grad(true);
     const RowLosses here = evaluate({}, /*again=*/true);
     const at::Tensor x = flat(here.variables), g = flat(here.gradients);
     require_finite(g, "the gradient");
     const RowEigenvalues eigen = row_lanczos(
         [&](const at::Tensor& v) {
+          if (stop && stop()) throw GivenUp{};
           const at::Tensor product = times_hessian(here, v);
           require_finite(product, "a product with the Hessian");
           return product;
@@ -73,6 +81,24 @@ class BatchSharpness {
       rows.push_back(row);
     }
     return {std::move(rows), eigen.products};
+  }
+
+  /// Bytes and seconds of the graph and of one product.
+  InputCost cost() {
+    const at::AutoGradMode grad(true);
+    InputCost cost;
+    const AllocationMeter meter(program_.options().device);
+    Timer timer;
+    const RowLosses here = evaluate({}, /*again=*/true);
+    const at::Tensor x = flat(here.variables), z = start(x);
+    finish_device_work(x);
+    cost.gradient_s = timer.elapsed_s();
+    cost.graph_bytes = std::max<std::int64_t>(0, meter.held_bytes());
+    timer.reset();
+    finish_device_work(times_hessian(here, z));
+    cost.product_s = timer.elapsed_s();
+    cost.transient_bytes = std::max<std::int64_t>(0, meter.peak_bytes() - cost.graph_bytes);
+    return cost;
   }
 
   std::int64_t dimensions() {
@@ -251,45 +277,121 @@ auto told(Work&& work) {
 
 }  // namespace
 
-InputSharpness input_sharpness(Program& program, const DataShard& shard, const InputOptions& options) {
-  LocalLoss local(program, shard, options.loss, options.output_index);
-  const std::vector<InputVariable> variables = input_variables(program, options.variables);
-  InputSharpness all;
-  for (const InputVariable& variable : variables) all.variables.push_back(variable.name);
-  all.direction = to_string(options.direction);
-  if (local.rows() == 0) return all;
-  const auto sharpness = [&](const MicroBatch& batch) { return BatchSharpness(program, variables, batch, options); };
-  std::int64_t size = local.given_micro_batch(options.micro_batch).value_or(0);
-  {
-    const MicroBatch few = local.batch({0, std::min(local.rows(), std::max<std::int64_t>(size, local.fewest_rows()))});
-    all.dimensions = sharpness(few).dimensions();
-  }
-  if (size == 0) {
-    const std::int64_t row_bytes = all.dimensions * std::min(all.dimensions, options.most_products) *
-                                   static_cast<std::int64_t>(c10::elementSize(program.options().dtype));
+struct InputAnalysis::Impl {
+  Impl(Program& the_program, const DataShard& shard, const InputOptions& the_options, std::vector<RowRange> the_pending)
+      : program(the_program),
+        options(the_options),
+        local(the_program, shard, the_options.loss, the_options.output_index),
+        variables(input_variables(the_program, the_options.variables)),
+        pending(std::move(the_pending)) {
+    std::erase_if(pending, [](const RowRange& range) { return range.size() <= 0; });
+    if (local.rows() == 0) return;
+    size = local.given_micro_batch(options.micro_batch).value_or(0);
+    const MicroBatch few = local.batch(first_rows(std::max<std::int64_t>(size, local.fewest_rows())));
+    dimensions = sharpness(few).dimensions();
+    if (size > 0) return;
+    const std::int64_t row_bytes =
+        dimensions * products() * static_cast<std::int64_t>(c10::elementSize(program.options().dtype));
     size = std::clamp(kBasis_bytes / std::max<std::int64_t>(1, row_bytes), local.fewest_rows(),
                       std::max(local.fewest_rows(), kMostRowsAtOnce));
     if (const auto most = local.most_rows()) size = std::min(size, *most);
+    is_chosen = true;
   }
-  // A last micro-batch of a single row shares rows with the one before, as LocalLoss::micro_batches has it.
-  const std::int64_t fewest = std::max<std::int64_t>(2, local.fewest_rows());
-  for (std::int64_t begin = 0; begin < local.rows();) {
-    const std::int64_t left = local.rows() - begin, rest = left - size;
+
+  BatchSharpness sharpness(const MicroBatch& batch) const { return BatchSharpness(program, variables, batch, options); }
+  RowRange first_rows(std::int64_t rows) const { return {0, std::min(local.rows(), rows)}; }
+  std::int64_t products() const { return std::max<std::int64_t>(1, std::min(dimensions, options.most_products)); }
+  bool may_halve() const { return size > local.fewest_rows() && !program.static_batch(); }
+  void halve() { size = std::max(local.fewest_rows(), size / 2); }
+
+  /// The next micro-batch: of the first stretch that is left.
+  RowRange next() const {
+    // A last micro-batch of a single row shares rows with the one before, as LocalLoss::micro_batches has it.
+    const std::int64_t fewest = std::max<std::int64_t>(2, local.fewest_rows());
+    const RowRange& range = pending.front();
+    const std::int64_t left = range.size(), rest = left - size;
     const bool shares = rest > 0 && rest < fewest && size > fewest && !program.static_batch();
-    const RowRange range{begin, begin + (shares ? (left + 1) / 2 : std::min(left, size))};
+    return {range.begin, range.begin + (shares ? (left + 1) / 2 : std::min(left, size))};
+  }
+
+  /// With rows before or after it, where they are fewer than the program takes.
+  RowRange whole(RowRange range) const {
+    const std::int64_t fewest = std::min(local.fewest_rows(), local.rows());
+    range.begin = std::max<std::int64_t>(0, std::min(range.begin, range.end - fewest));
+    range.end = std::max(range.end, std::min(local.rows(), range.begin + fewest));
+    return range;
+  }
+
+  Program& program;
+  const InputOptions options;
+  LocalLoss local;
+  const std::vector<InputVariable> variables;
+  std::vector<RowRange> pending;
+  std::int64_t size = 0;   // of a micro-batch
+  bool is_chosen = false;  // here, not by the user or the program
+  std::int64_t dimensions = 0, most_products = 0;
+};
+
+InputAnalysis::InputAnalysis(Program& program, const DataShard& shard, const InputOptions& options,
+                             std::vector<RowRange> pending)
+    : impl_(std::make_unique<Impl>(program, shard, options, std::move(pending))) {}
+InputAnalysis::~InputAnalysis() = default;
+
+std::vector<std::string> InputAnalysis::variables() const {
+  std::vector<std::string> names;
+  for (const InputVariable& variable : impl_->variables) names.push_back(variable.name);
+  return names;
+}
+
+std::int64_t InputAnalysis::dimensions() const { return impl_->dimensions; }
+std::int64_t InputAnalysis::micro_batch() const { return impl_->size; }
+std::int64_t InputAnalysis::most_products() const { return impl_->most_products; }
+bool InputAnalysis::done() const { return impl_->pending.empty(); }
+
+InputCost InputAnalysis::measure(const std::function<bool(const InputCost&)>& fits) {
+  Impl& i = *impl_;
+  if (i.local.rows() == 0) return {};
+  while (true) {
     try {
-      const MicroBatch batch = local.batch(range);
-      local.check_values(batch);
-      auto [rows, products] = told([&] { return sharpness(batch).rows(); });
-      all.rows.insert(all.rows.end(), rows.begin(), rows.end());
-      all.most_products = std::max(all.most_products, products);
-      begin = range.end;
+      const MicroBatch batch = i.local.batch(i.first_rows(i.size));
+      i.local.check_values(batch);
+      InputCost cost = told([&] {
+        i.sharpness(batch).cost();  // libraries keep something of the first
+        return i.sharpness(batch).cost();
+      });
+      cost.micro_batch = i.size;
+      cost.dimensions = i.dimensions;
+      cost.products = i.products();
+      if (fits(cost) || !i.is_chosen || !i.may_halve()) return cost;
     } catch (const std::exception& e) {
-      if (!is_out_of_memory(e) || size <= local.fewest_rows() || program.static_batch()) throw;
-      size = std::max(local.fewest_rows(), size / 2);
+      if (!is_out_of_memory(e) || !i.may_halve()) throw;
+    }
+    i.halve();
+  }
+}
+
+bool InputAnalysis::advance(std::vector<InputRow>& rows, const std::function<bool()>& stop) {
+  Impl& i = *impl_;
+  while (true) {
+    const RowRange range = i.next();
+    try {
+      const MicroBatch batch = i.local.batch(i.whole(range));
+      i.local.check_values(batch);
+      auto [found, products] = told([&] { return i.sharpness(batch).rows(stop); });
+      const std::int64_t first = i.local.global_rows().begin;
+      for (const InputRow& row : found)
+        if (row.row - first >= range.begin && row.row - first < range.end) rows.push_back(row);
+      i.most_products = std::max(i.most_products, products);
+      i.pending.front().begin = range.end;
+      if (i.pending.front().size() == 0) i.pending.erase(i.pending.begin());
+      return true;
+    } catch (const GivenUp&) {
+      return false;
+    } catch (const std::exception& e) {
+      if (!is_out_of_memory(e) || !i.may_halve()) throw;
+      i.halve();
     }
   }
-  return all;
 }
 
 }  // namespace hesspect

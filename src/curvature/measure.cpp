@@ -20,11 +20,12 @@ namespace {
 void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows, bool one_size, BatchCost& cost) {
   const auto fixed_batch = local.program().static_batch();
   const ProductTrial whole = trials.product(fixed_batch ? std::min(rows, local.rows()) : rows, 0);
-  LinearBytes graph, transient;
+  LinearBytes graph, building, transient;
   const std::int64_t fewer = local.whole_units(rows / 2);
   if (!one_size && !fixed_batch && fewer >= local.fewest_rows()) {
     const ProductTrial half = trials.product(fewer, 0);
     graph = LinearBytes::through(half.rows, half.graph_bytes, rows, whole.graph_bytes);
+    building = LinearBytes::through(half.rows, half.building_bytes, rows, whole.building_bytes);
     transient = LinearBytes::through(half.rows, half.transient_bytes, rows, whole.transient_bytes);
   } else {
     const std::int64_t vector_bytes = local.program().flat_parameters().nbytes();
@@ -33,10 +34,13 @@ void fit_bytes(ProductTrials& trials, const LocalLoss& local, std::int64_t rows,
       return LinearBytes{fixed, (bytes - fixed + rows - 1) / rows};
     };
     graph = split(whole.graph_bytes);
+    building = split(whole.building_bytes);
     transient = split(whole.transient_bytes);
   }
   cost.graph_fixed_bytes = graph.fixed;
   cost.graph_row_bytes = graph.row;
+  cost.building_fixed_bytes = building.fixed;
+  cost.building_row_bytes = building.row;
   cost.transient_fixed_bytes = transient.fixed;
   cost.transient_row_bytes = transient.row;
 }

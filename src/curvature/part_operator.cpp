@@ -7,7 +7,9 @@
 namespace hesspect {
 
 PartOperator::PartOperator(HessianOperator& whole, const Part& part)
-    : whole_(whole), part_(part), shard_(Shard::of(part.size(), whole.comm().size(), whole.comm().rank())) {
+    : whole_(whole),
+      part_(part),
+      shard_(Shard::of(part.size(), whole.comm().size(), whole.comm().rank(), part.numbers)) {
   if (part.ranges.empty()) throw UsageError("the block " + quote(part.name) + " has no parameters");
 }
 

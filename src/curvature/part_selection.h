@@ -25,4 +25,8 @@ Selection selection_from(const std::string& option, const std::string& text);
 /// The part of ranges in any order, which may overlap.
 Part assembled(const ParameterLayout& layout, std::string name, std::vector<IndexRange> ranges);
 
+/// The same, and what of the model's numbers in `model` [ranges in any order] vectors don't hold.
+Part assembled(const ParameterLayout& layout, std::string name, std::vector<IndexRange> ranges,
+               std::vector<IndexRange> model);
+
 }  // namespace hesspect

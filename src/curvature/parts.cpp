@@ -5,6 +5,7 @@
 #include <map>
 #include <regex>
 
+#include "feature_pieces.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "hesspect/model/parameter_layout.h"
@@ -81,45 +82,80 @@ std::string group_of(const std::string& name, ParameterGrouping grouping) {
   return stage_of(module);
 }
 
-/// The entries of one tensor that are selected.
-/// @throws InputError for an index that it does not have
-void add_ranges(const std::string& block, const ParameterEntry& entry, const Selection& selection,
-                std::vector<IndexRange>& ranges) {
-  if (selection.indices.empty()) {
-    ranges.push_back({entry.offset, entry.offset + entry.numel});
-    return;
+/// What of a [ascending, apart] is in none of b's [likewise].
+std::vector<IndexRange> without(const std::vector<IndexRange>& a, const std::vector<IndexRange>& b) {
+  std::vector<IndexRange> rest;
+  std::size_t next = 0;
+  for (IndexRange range : a) {
+    while (next < b.size() && b[next].end <= range.begin) ++next;
+    for (std::size_t i = next; i < b.size() && b[i].begin < range.end; ++i) {
+      if (b[i].begin > range.begin) rest.push_back({range.begin, b[i].begin});
+      range.begin = std::max(range.begin, b[i].end);
+    }
+    if (range.begin < range.end) rest.push_back(range);
   }
-  const std::size_t d = selection.dimension;
-  const std::int64_t size = d < entry.shape.size() ? entry.shape[d] : 0;
-  for (const IndexRange& index : selection.indices)
-    if (index.end > size)
-      throw InputError("--block " + block + ": parameter " + quote(entry.name) + " of shape " +
-                       format_shape(entry.shape) + " has no " + kDimensionNames[d] + " " +
-                       std::to_string(std::max(index.begin, size)) +
-                       (size > 0 ? ": they are numbered 0 to " + std::to_string(size - 1) : ""));
-  std::int64_t outer = 1, inner = 1;
-  for (std::size_t i = 0; i < entry.shape.size(); ++i) (i < d ? outer : inner) *= i == d ? 1 : entry.shape[i];
-  for (std::int64_t o = 0; o < outer; ++o)
-    for (const IndexRange& index : selection.indices)
-      ranges.push_back(
-          {entry.offset + (o * size + index.begin) * inner, entry.offset + (o * size + index.end) * inner});
+  return rest;
+}
+
+/// The model's numbers of entries of the flat vector.
+std::vector<IndexRange> in_model(const ParameterLayout& layout, const std::vector<IndexRange>& ranges) {
+  const std::shared_ptr<const EntryNumbers> numbers = layout.numbers();
+  if (numbers == nullptr) return ranges;
+  std::vector<IndexRange> model;
+  for (const IndexRange& range : ranges)
+    numbers->for_each(range.begin, range.size(), [&](std::int64_t, std::int64_t number, std::int64_t count) {
+      if (!model.empty() && model.back().end == number)
+        model.back().end += count;
+      else
+        model.push_back({number, number + count});
+    });
+  return model;
+}
+
+std::int64_t total(const std::vector<IndexRange>& ranges) {
+  std::int64_t size = 0;
+  for (const IndexRange& range : ranges) size += range.size();
+  return size;
+}
+
+/// Entries in any of the parts. @param begin  of a range that is in two of them, the first one; -1: none is
+std::int64_t count_inside(std::vector<IndexRange> ranges, std::int64_t& twice) {
+  std::ranges::sort(ranges, {}, &IndexRange::begin);
+  std::int64_t end = 0, inside = 0;
+  twice = -1;
+  for (const IndexRange& range : ranges) {
+    if (range.begin < end && twice < 0) twice = range.begin;
+    inside += std::max<std::int64_t>(0, range.end - std::max(range.begin, end));
+    end = std::max(end, range.end);
+  }
+  return inside;
 }
 
 }  // namespace
 
 Part assembled(const ParameterLayout& layout, std::string name, std::vector<IndexRange> ranges) {
-  Part part{std::move(name), {}, {}};
-  std::ranges::sort(ranges, {}, &IndexRange::begin);
-  for (const IndexRange& range : ranges) {
-    if (range.size() == 0) continue;
-    if (!part.ranges.empty() && part.ranges.back().end >= range.begin)
-      part.ranges.back().end = std::max(part.ranges.back().end, range.end);
-    else
-      part.ranges.push_back(range);
-  }
+  Part part{std::move(name), merged(std::move(ranges)), {}};
   const std::vector<bool> chosen = tensors_in(layout, part.ranges);
   for (std::size_t i = 0; i < chosen.size(); ++i)
     if (chosen[i]) part.tensors.push_back(layout.entries()[i].name);
+  auto numbers = std::make_shared<EntryNumbers>();
+  for (const IndexRange& range : in_model(layout, part.ranges)) numbers->add(range.begin, range.size());
+  part.numbers = std::move(numbers);
+  return part;
+}
+
+Part assembled(const ParameterLayout& layout, std::string name, std::vector<IndexRange> ranges,
+               std::vector<IndexRange> model) {
+  Part part = assembled(layout, std::move(name), std::move(ranges));
+  if (layout.numbers() == nullptr) return part;
+  part.left_out = without(merged(std::move(model)), in_model(layout, part.ranges));
+  std::vector<std::string> tensors;
+  for (const ParameterEntry& entry : layout.entries()) {
+    const IndexRange own{entry.model_offset, entry.model_offset + entry.model_numel};
+    const bool has_entries = std::ranges::find(part.tensors, entry.name) != part.tensors.end();
+    if (has_entries || total(without({own}, part.left_out)) < own.size()) tensors.push_back(entry.name);
+  }
+  part.tensors = std::move(tensors);
   return part;
 }
 
@@ -147,11 +183,8 @@ Selection selection_from(const std::string& option, const std::string& text) {
   return selection;
 }
 
-std::int64_t Part::size() const {
-  std::int64_t size = 0;
-  for (const IndexRange& range : ranges) size += range.size();
-  return size;
-}
+std::int64_t Part::size() const { return total(ranges); }
+std::int64_t Part::zeros() const { return total(left_out); }
 
 std::vector<bool> tensors_in(const ParameterLayout& layout, const std::vector<IndexRange>& ranges) {
   std::vector<bool> chosen;
@@ -184,27 +217,21 @@ std::vector<bool> matching(const ParameterLayout& layout, const std::string& opt
 }
 
 Part part_of(const ParameterLayout& layout, std::string name, const std::vector<bool>& chosen) {
-  std::vector<IndexRange> ranges;
+  std::vector<IndexRange> ranges, model;
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     const ParameterEntry& entry = layout.entries()[i];
-    if (chosen[i]) ranges.push_back({entry.offset, entry.offset + entry.numel});
+    if (!chosen[i]) continue;
+    ranges.push_back({entry.offset, entry.offset + entry.numel});
+    model.push_back({entry.model_offset, entry.model_offset + entry.model_numel});
   }
-  return assembled(layout, std::move(name), std::move(ranges));
+  return assembled(layout, std::move(name), std::move(ranges), std::move(model));
 }
 
 std::vector<Part> named_parts(const ParameterLayout& layout,
                               const std::vector<std::pair<std::string, std::string>>& patterns) {
-  std::vector<std::string> names;
-  std::map<std::string, std::vector<IndexRange>> by_name;
-  for (const auto& [name, pattern] : patterns) {
-    if (!by_name.contains(name)) names.push_back(name);
-    const Selection selection = selection_from("--block " + name, pattern);
-    const std::vector<bool> chosen = matching(layout, "block " + name, {selection.pattern});
-    for (std::size_t i = 0; i < chosen.size(); ++i)
-      if (chosen[i]) add_ranges(name, layout.entries()[i], selection, by_name[name]);
-  }
   std::vector<Part> parts;
-  for (const std::string& name : names) parts.push_back(assembled(layout, name, std::move(by_name[name])));
+  for (const Feature& named : named_pieces(layout, "block", patterns))
+    parts.push_back(assembled(layout, named.name, ranges_in_use(layout, named, {}), model_ranges(layout, named)));
   return parts;
 }
 
@@ -219,24 +246,27 @@ std::vector<Part> grouped_parts(const ParameterLayout& layout, ParameterGrouping
   }
   std::vector<Part> parts;
   for (const std::string& name : names)
-    if (Part part = part_of(layout, name, by_name[name]); part.size() > 0) parts.push_back(std::move(part));
+    if (Part part = part_of(layout, name, by_name[name]); part.size() + part.zeros() > 0)
+      parts.push_back(std::move(part));
   return parts;
 }
 
 std::int64_t count_outside(const ParameterLayout& layout, const std::vector<Part>& parts, std::string& overlap) {
-  std::vector<IndexRange> all;
-  for (const Part& part : parts) all.insert(all.end(), part.ranges.begin(), part.ranges.end());
-  std::ranges::sort(all, {}, &IndexRange::begin);
-  overlap.clear();
-  std::int64_t end = 0, inside = 0;
-  for (const IndexRange& range : all) {
-    if (range.begin < end && overlap.empty())
-      for (const ParameterEntry& entry : layout.entries())
-        if (entry.offset <= range.begin && range.begin < entry.offset + entry.numel) overlap = entry.name;
-    inside += std::max<std::int64_t>(0, range.end - std::max(range.begin, end));
-    end = std::max(end, range.end);
+  std::vector<IndexRange> held, left_out;
+  for (const Part& part : parts) {
+    const std::vector<IndexRange> model = in_model(layout, part.ranges);
+    held.insert(held.end(), model.begin(), model.end());
+    left_out.insert(left_out.end(), part.left_out.begin(), part.left_out.end());
   }
-  return layout.size() - inside;
+  std::int64_t held_twice = -1, left_out_twice = -1;
+  const std::int64_t inside =
+      count_inside(std::move(held), held_twice) + count_inside(std::move(left_out), left_out_twice);
+  overlap.clear();
+  for (const std::int64_t twice : {held_twice, left_out_twice})
+    for (const ParameterEntry& entry : layout.entries())
+      if (overlap.empty() && entry.model_offset <= twice && twice < entry.model_offset + entry.model_numel)
+        overlap = entry.name;
+  return layout.model_size() - inside;
 }
 
 }  // namespace hesspect

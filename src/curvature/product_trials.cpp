@@ -128,19 +128,23 @@ ProductTrial ProductTrials::product(std::int64_t rows, int repeats) {
 }
 
 void ProductTrials::count_bytes(BatchProducts& products, ProductTrial& trial) {
-  const AllocationMeter meter(local_.program().options().device);
+  const at::Device device = local_.program().options().device;
   Timer timer;
   if (!local_.choice().segments) {
+    const AllocationMeter meter(device);
     products.keep();
     finish_device_work(sum_);
     trial.graph_s = timer.elapsed_s();
+    trial.graph_bytes = std::max<std::int64_t>(0, meter.held_bytes());
+    trial.building_bytes = std::max<std::int64_t>(0, meter.peak_bytes() - trial.graph_bytes);
   }
-  trial.graph_bytes = std::max<std::int64_t>(0, meter.held_bytes());
   sum_.zero_();
+  // What autograd needs to record a graph is gone when a product goes back through it.
+  const AllocationMeter meter(device);
   timer.reset();
   add(products);
   trial.pullback_s = timer.elapsed_s();
-  trial.transient_bytes = std::max<std::int64_t>(0, meter.peak_bytes() - trial.graph_bytes);
+  trial.transient_bytes = std::max<std::int64_t>(0, meter.peak_bytes());
 }
 
 ProductTrials::Times ProductTrials::times(std::int64_t rows) {

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <vector>
@@ -18,9 +19,10 @@ struct ProductTrial {
   double seconds = 0;                  // of a product that makes all; infinite where it was not repeated
   double graph_s = 0, pullback_s = 0;  // of the pass that counted the bytes
   std::int64_t graph_bytes = 0;        // of what could be kept
-  std::int64_t transient_bytes = 0;    // the most that was held at once beyond that
+  std::int64_t building_bytes = 0;     // the most that was held beyond that while it was made
+  std::int64_t transient_bytes = 0;    // and in a product from it
   double seconds_per_row() const { return seconds / static_cast<double>(rows); }
-  std::int64_t peak_bytes() const { return graph_bytes + transient_bytes; }
+  std::int64_t peak_bytes() const { return graph_bytes + std::max(building_bytes, transient_bytes); }
 };
 
 /// Bytes of b rows: fixed + b · row.

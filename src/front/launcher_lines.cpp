@@ -27,7 +27,8 @@ bool has_any(const std::string& text, std::initializer_list<std::string_view> pa
 /// Says no more than that the ranks have ended, and with which code.
 bool is_general(const std::string& remark) {
   return has_any(remark, {"Primary job  terminated", "Primary job terminated", "exited with non-zero status",
-                          "MPI_ABORT was invoked", "Exited with exit code", "Terminating StepId"});
+                          "MPI_ABORT was invoked", "Exited with exit code", "Terminating StepId", "Job step aborted",
+                          "CANCELLED AT"});
 }
 
 /// Says what ended them.
@@ -43,14 +44,9 @@ bool is_count(const std::string& line) {
 
 /// A remark of one line that stands in no frame.
 bool is_remark(const std::string& line) {
-  constexpr std::string_view kBeginnings[] = {"mpirun: ",
-                                              "ssh: ",
-                                              "Host key verification failed",
-                                              "Permission denied",
-                                              "srun: error:",
-                                              "srun: Terminating",
-                                              "srun: Force Termin",
-                                              "slurmstepd: error:"};
+  constexpr std::string_view kBeginnings[] = {"mpirun: ",           "ssh: ",        "Host key verification failed",
+                                              "Permission denied",  "srun: error:", "srun: Terminating",
+                                              "srun: Force Termin", "slurmstepd",   "srun: Job step aborted"};
   return std::ranges::any_of(kBeginnings, [&](std::string_view beginning) { return line.starts_with(beginning); });
 }
 

@@ -705,6 +705,9 @@ void fields(auto& v, Is<ProductCount> auto& c) {
 template <Is<BlockResult> B>
 void fields(auto& v, B& b) {
   v("parameters", b.parameters, {"Parameters of the block", "", kVersion + 1});
+  v("unused", b.unused,
+    {"Of them in rows of tables that the data don't use: eigenvalues of zero, which the quadrature leaves out", "",
+     kVersion + 1});
   v("tensors", b.tensors, {"Parameter tensors that the block has entries of", "", kVersion + 1});
   v("norm_sq", b.norm_sq.value, {"Squared Frobenius norm of the block; NaN: not known", kCurvatureSq, kVersion + 1});
   v("norm_sq_error", b.norm_sq.standard_error,

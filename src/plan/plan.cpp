@@ -79,10 +79,11 @@ std::vector<std::int64_t> micro_batches(const PlanInputs& given) {
 std::vector<Layout> layouts(const PlanInputs& given) {
   const PlanRequest& request = given.request;
   const std::int64_t probes = std::max<std::int64_t>(1, given.demand.probes);
+  const std::int64_t tasks = std::max<std::int64_t>(probes, std::ssize(given.demand.blocks));
   std::vector<Layout> all;
   for (const int groups : divisors(given.machine.world)) {
-    // A group without a probe would idle.
-    if (request.groups > 0 ? groups != request.groups : groups > probes) continue;
+    // A group without a probe or a block would idle.
+    if (request.groups > 0 ? groups != request.groups : groups > tasks) continue;
     std::int64_t least = 1, most = 1;
     if (request.lock_step > 0) {
       least = most = std::min(request.lock_step, probes);

@@ -1,6 +1,8 @@
 // Products, messages and time of a layout.
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <queue>
 
 #include "plan_model.h"
 
@@ -83,6 +85,16 @@ class Times {
     const double per_row = std::pow(kHalvingCost, halvings) / measured;
     graphs_s_ = static_cast<double>(rebuilt) * per_row * given.cost.graph_s;
     pullbacks_s_ = static_cast<double>(rows) * per_row * given.cost.pullback_s;
+    const double kept_s = given.cost.graph_s;  // values and adjoints: two passes; all of a product: eight
+    loss_s_ = static_cast<double>(rows) * per_row * (kept_s > 0 ? kept_s / 2 : given.cost.pullback_s / 8);
+  }
+
+  /// All that a group does with a block, at a product of the whole's price: a late part's is cheaper.
+  double block_s(const BlockDemand& block) const {
+    const double share = static_cast<double>(block.parameters) /
+                         static_cast<double>(std::max<std::int64_t>(1, given_.problem.parameters));
+    return static_cast<double>(block.products) * product_s(1) + share * lanczos_s(block.products) +
+           static_cast<double>(block.losses) * loss_s_;
   }
 
   /// A joint product of k probes, messages included.
@@ -122,8 +134,26 @@ class Times {
   const PlanInputs& given_;
   const Plan& plan_;
   std::int64_t chunk_ = 0;
-  double graphs_s_ = 0, pullbacks_s_ = 0;
+  double graphs_s_ = 0, pullbacks_s_ = 0, loss_s_ = 0;
 };
+
+/// Blocks in their order, each to the group that is free first.
+Finish schedule_blocks(const std::vector<BlockDemand>& blocks, int groups,
+                       const std::function<double(const BlockDemand&)>& duration) {
+  const auto later = [](const Finish& a, const Finish& b) { return a.time > b.time; };
+  std::priority_queue<Finish, std::vector<Finish>, decltype(later)> free(later);
+  for (int i = 0; i < groups; ++i) free.push({});
+  Finish last;
+  for (const BlockDemand& block : blocks) {
+    Finish group = free.top();
+    free.pop();
+    group.time += duration(block);
+    group.products += block.products;
+    if (group.time >= last.time) last = group;
+    free.push(group);
+  }
+  return last;
+}
 
 }  // namespace
 
@@ -148,10 +178,16 @@ void add_forecast(const PlanInputs& given, Plan& plan) {
 
   const std::int64_t left = probes - together;
   const Finish finish = schedule(plan.groups, first, batch_of(together), left / together, batch_of(left % together));
-  plan.products = given.demand.other_products + more_steps + probes * steps;
-  plan.products_in_turn = finish.products;
+  const Finish blocks = schedule_blocks(given.demand.blocks, plan.groups, [&](const BlockDemand& block) {
+    return given.measured() ? times.block_s(block) : static_cast<double>(block.products);
+  });
+  plan.block_products = 0;
+  for (const BlockDemand& block : given.demand.blocks) plan.block_products += block.products;
+  plan.blocks_s = given.measured() ? blocks.time : 0;
+  plan.products = given.demand.other_products + more_steps + probes * steps + plan.block_products;
+  plan.products_in_turn = finish.products + blocks.products;
   plan.product_s = given.measured() ? times.product_s(together) / static_cast<double>(together) : 0;
-  plan.run_s = given.measured() ? finish.time : 0;
+  plan.run_s = given.measured() ? finish.time + blocks.time : 0;
   plan.messages_per_step = plan.data_ranks > 1 ? kMessages : 0;
   plan.message_bytes_per_step = times.message_bytes(together);
 }

@@ -36,7 +36,8 @@ std::int64_t pinned_bytes(std::int64_t rows, std::int64_t row_bytes) {
 }
 
 /// The basis of all probes that the group with the longest one advances together.
-void add_basis(const PlanInputs& given, const Layout& layout, std::int64_t chunk, PlanBytes& bytes) {
+void add_basis(const PlanInputs& given, const Layout& layout, std::int64_t chunk, Plan& plan) {
+  PlanBytes& bytes = plan.bytes;
   const std::int64_t n = given.problem.parameters, full = given.problem.element_bytes;
   // The longest one's basis stays beside those of the probes after it.
   const bool others_later = given.demand.keeps_basis && given.demand.probes > layout.lock_step;
@@ -59,6 +60,12 @@ void add_basis(const PlanInputs& given, const Layout& layout, std::int64_t chunk
     bytes.basis = times((probes - 1) * ordinary + longest, row_bytes);
   }
   bytes.basis += times(given.demand.other_rows * full, chunk);
+  // A block's vectors come when the whole's have gone.
+  plan.block_bytes = times(given.demand.block_rows, row_bytes);
+  if (layout.basis.memory == BasisMemory::kHost)
+    bytes.basis_host = std::max(bytes.basis_host, pinned_bytes(given.demand.block_rows, row_bytes));
+  else
+    bytes.basis = std::max(bytes.basis, plan.block_bytes);
   // Beside stored rows that are narrower or elsewhere, the recurrence keeps its own two vectors.
   if (layout.basis.memory == BasisMemory::kHost || element < full) bytes.basis += times(2 * probes * full, chunk);
 }
@@ -82,7 +89,10 @@ void add_activations(const PlanInputs& given, const Layout& layout, std::int64_t
   const std::int64_t count = divided_up(rows, batch);
   const std::int64_t last = given.problem.static_batch ? batch : rows - (count - 1) * batch;
   const auto graph = [&cost](std::int64_t r) { return cost.graph_fixed_bytes + times(r, cost.graph_row_bytes); };
-  const std::int64_t transient = cost.transient_fixed_bytes + times(batch, cost.transient_row_bytes);
+  const std::int64_t product = cost.transient_fixed_bytes + times(batch, cost.transient_row_bytes);
+  const std::int64_t building = cost.building_fixed_bytes + times(batch, cost.building_row_bytes);
+  // What is kept is made before there is a basis.
+  const std::int64_t transient = std::max(product, building - plan.bytes.basis);
   const std::int64_t all = times(count - 1, graph(batch)) + graph(last);
   if (!given.problem.on_gpu) room = share(1 / (1 + kHoles), room);
   plan.micro_batch = batch;
@@ -95,7 +105,7 @@ void add_activations(const PlanInputs& given, const Layout& layout, std::int64_t
     plan.bytes.kept_graphs = all;
   } else {
     // What is not kept is rebuilt in every product, one at a time.
-    plan.bytes.transient += graph(batch);
+    plan.bytes.transient = graph(batch) + std::max(product, building);
     const std::int64_t left = room - plan.bytes.transient;
     const std::int64_t each = std::max<std::int64_t>(1, graph(batch));
     plan.kept_graphs = std::clamp<std::int64_t>((cap >= 0 ? std::min(cap, left) : left) / each, 0, count - 1);
@@ -150,7 +160,7 @@ Plan with_joint(const PlanInputs& given, const Layout& layout, std::int64_t join
   const std::int64_t packed = ranks > 1 && joint > 1 ? joint : 0;
   bytes.vectors = times(2 * joint * b, chunk * ranks) + times((packed + layout.lock_step + 2) * b, chunk);
   if (ranks > 1 && !problem.on_gpu) bytes.vectors += std::min(kSumAtOnceBytes, times(joint * b, chunk * ranks));
-  add_basis(given, layout, chunk, bytes);
+  add_basis(given, layout, chunk, plan);
   const std::int64_t room = usable_bytes(given.machine.memory_bytes, problem.on_gpu) - bytes.total();
   add_activations(given, layout, std::max<std::int64_t>(1, rows), room, plan);
   plan.fits = excess_bytes(given, plan) == 0;

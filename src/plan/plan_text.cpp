@@ -6,16 +6,17 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "hesspect/plan/plan.h"
+#include "plan_lines.h"
 #include "plan_model.h"
 
 namespace hesspect {
-namespace {
+
+namespace plan_lines {
 
 std::string counted(std::int64_t count, const std::string& thing) {
   return format_count(count) + " " + thing + (count == 1 ? "" : "s");
 }
 
-/// A line as of the summary of a run: the label in a column of its own.
 std::string line(const std::string& label, const std::string& text) {
   char column[32];
   std::snprintf(column, sizeof column, "  %-13s ", label.c_str());
@@ -27,6 +28,14 @@ std::string row(const std::string& kind, std::int64_t bytes) {
   std::snprintf(text, sizeof text, "    %-38s %12s", kind.c_str(), format_bytes(bytes).c_str());
   return text;
 }
+
+}  // namespace plan_lines
+
+namespace {
+
+using plan_lines::counted;
+using plan_lines::line;
+using plan_lines::row;
 
 std::string rate(double bytes_per_s) {
   char text[32];
@@ -51,19 +60,24 @@ class Description {
 
  private:
   bool measured() const { return inputs_.measured(); }
+  std::int64_t probes() const { return std::max<std::int64_t>(1, inputs_.demand.probes); }
   void add(const std::string& label, const std::string& text) { lines_.push_back(line(label, text)); }
 
   void layout() {
-    const std::int64_t probes = std::max<std::int64_t>(1, inputs_.demand.probes);
+    const std::int64_t probes = this->probes();
     std::string text = counted(plan_.groups, "group") + " of " + counted(plan_.data_ranks, "rank") + ", " +
                        counted(plan_.lock_step, "probe") + " at a time" + (plan_.groups > 1 ? " in each; " : "; ") +
                        counted(probes, "probe") + " in all";
-    if (plan_.groups > probes) text += ", so " + counted(plan_.groups - probes, "group") + " idle";
+    const std::int64_t blocks = std::ssize(inputs_.demand.blocks), tasks = std::max(probes, blocks);
+    if (blocks > 0) text += ", then " + counted(blocks, noun());
+    if (plan_.groups > tasks) text += ", so " + counted(plan_.groups - tasks, "group") + " idle";
     add("layout", text);
     if (inputs_.problem.unit_rows > 1) units();
     for (const std::optional<int>& groups : {next_groups(+1), next_groups(-1)})
-      if (groups) why_not(*groups, probes);
+      if (groups) why_not(*groups, tasks);
   }
+
+  const char* noun() const { return inputs_.demand.are_features ? "feature" : "block"; }
 
   void units() {
     const std::int64_t working = std::min<std::int64_t>(inputs_.problem.units(), plan_.data_ranks);
@@ -83,10 +97,11 @@ class Description {
     return std::nullopt;
   }
 
-  void why_not(int groups, std::int64_t probes) {
+  /// @param tasks  probes, or blocks where there are more
+  void why_not(int groups, std::int64_t tasks) {
     const std::string what = counted(groups, "group") + " of " + counted(inputs_.machine.world / groups, "rank");
-    if (groups > probes && groups > plan_.groups) {
-      add("", what + " would leave groups without a probe");
+    if (groups > tasks && groups > plan_.groups) {
+      add("", what + " would leave groups without a " + (tasks > probes() ? noun() : "probe"));
       return;
     }
     PlanInputs inputs = inputs_;
@@ -141,6 +156,7 @@ class Description {
     add_row("data", bytes.data);
     add_row("vectors", bytes.vectors);
     add_row(bytes.basis_host > 0 ? "Lanczos vectors of full precision" : "Lanczos basis", bytes.basis);
+    add_row(std::string("  or of the largest ") + noun() + ", later", plan_.block_bytes);
     add_row("micro-batches, kept", bytes.kept_graphs);
     add_row(measured() ? "activations and gradients of a product" : "gradients (activations not known)",
             bytes.transient);
@@ -170,6 +186,8 @@ class Description {
       add("", "and what --rtol-trace and --density-w1 ask for beyond, " +
                   (inputs_.demand.max_products > 0 ? format_count(inputs_.demand.max_products) + " in all at most"
                                                    : "without a limit"));
+    if (!inputs_.demand.blocks.empty())
+      add("", "with " + describe_blocks(plan_, std::ssize(inputs_.demand.blocks), inputs_.demand.are_features));
     if (measured())
       add("forecast", format_duration(plan_.run_s) + " at most, " + format_duration(plan_.product_s) +
                           " for a product of one probe");
@@ -188,6 +206,13 @@ class Description {
 };
 
 }  // namespace
+
+std::string describe_blocks(const Plan& plan, std::int64_t blocks, bool are_features) {
+  std::string text =
+      counted(blocks, are_features ? "feature" : "block") + ": at most " + counted(plan.block_products, "product");
+  if (plan.blocks_s > 0) text += ", " + format_duration(plan.blocks_s);
+  return text + ", " + format_bytes(plan.block_bytes) + " of vectors a rank";
+}
 
 std::vector<std::string> describe(const Plan& plan, const PlanInputs& inputs) {
   return Description(plan, inputs).lines();

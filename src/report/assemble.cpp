@@ -15,6 +15,7 @@
 #include "hesspect/spectrum/data_error.h"
 #include "hesspect/spectrum/density.h"
 #include "hesspect/spectrum/js_error.h"
+#include "hesspect/spectrum/zero_eigenvalues.h"
 
 namespace hesspect {
 namespace {
@@ -189,14 +190,19 @@ void add_data_error(RunResult& r, const RunFacts& facts, const Goals& goals, con
 
 BlockResult block_result(const Part& part, const FinishedBlock& finished, const Goals& goals) {
   const Analysis& a = finished.analysis;
-  const std::int64_t n = part.size();
+  // A block of zeros alone has the first of them in the place of a matrix.
+  const std::int64_t n = std::max<std::int64_t>(1, part.size()), zeros = part.size() + part.zeros() - n;
   BlockResult b;
   b.name = part.name;
-  b.parameters = n;
+  b.parameters = n + zeros;
+  b.unused = part.zeros();
   b.tensors = part.tensors;
   b.products = a.products;
   b.product_s = finished.product_s;
-  b.eigenvalues = a.eigenvalues;
+  if (a.eigenvalues) {
+    const EigenGoal& asked = *goals.eigen;
+    b.eigenvalues = with_zeros(*a.eigenvalues, {asked.top, asked.bottom, asked.magnitude}, n, zeros).result;
+  }
   b.quadrature = a.quadratures;
   std::erase_if(b.quadrature, [](const ProbeQuadrature& q) { return q.alpha.empty(); });
   if (goals.trace) {
@@ -204,8 +210,10 @@ BlockResult block_result(const Part& part, const FinishedBlock& finished, const 
     b.norm_sq = norm_sq_of(a, n);
   }
   if (goals.density) {
-    b.cumulative = cumulative_density(
-        b.quadrature, n, {.confidence = goals.confidence, .moved = goals.density_error, .most_points = kBlockPoints});
+    b.cumulative = with_zeros(
+        cumulative_density(b.quadrature, n,
+                           {.confidence = goals.confidence, .moved = goals.density_error, .most_points = kBlockPoints}),
+        n, zeros);
     b.cumulative->converged = goals.density->w1 <= 0 ||
                               b.cumulative->w1 <= goals.density->w1 * (b.cumulative->range_hi - b.cumulative->range_lo);
   }
@@ -215,7 +223,7 @@ BlockResult block_result(const Part& part, const FinishedBlock& finished, const 
 /// ‖H‖²_F of the whole, from the trace's samples.
 Estimate whole_norm_sq(const RunResult& r, const Goals& goals, const LedgerState& state) {
   if (r.cumulative && r.cumulative->band == "exact")
-    return {static_cast<double>(goals.n) * r.cumulative->moments.at(1).value, 0};
+    return {static_cast<double>(goals.n + goals.zeros) * r.cumulative->moments.at(1).value, 0};
   return norm_sq_of(goals.deflates() && state.deflation ? state.deflation->captured_sq : 0, r.samples);
 }
 
@@ -229,7 +237,7 @@ void compare_densities(BlocksResult& blocks, double sigma_asked, double confiden
         std::max(b.cumulative->band == "exact" ? widest_exact : widest, default_sigma(b.quadrature));
   blocks.js_sigma = sigma_asked > 0 ? sigma_asked : widest > 0 ? widest : widest_exact;
   std::vector<SampledSpectrum> spectra;
-  for (const BlockResult& b : blocks.each) spectra.push_back({b.quadrature, b.parameters});
+  for (const BlockResult& b : blocks.each) spectra.push_back({b.quadrature, b.sampled(), b.zeros()});
   const JsDistances distances = js_distances(spectra, blocks.js_sigma, confidence);
   for (std::size_t i = 0; i < spectra.size(); ++i)
     for (std::size_t j = 0; j < spectra.size(); ++j) {
@@ -250,7 +258,7 @@ void draw_block_densities(RunResult& r, const Goals& goals) {
   BlocksResult& blocks = *r.blocks;
   try {
     for (BlockResult& b : blocks.each)
-      b.density = density(b.quadrature, {.sigma = goals.density->sigma, .n = b.parameters});
+      b.density = density(b.quadrature, {.sigma = goals.density->sigma, .n = b.sampled(), .zeros = b.zeros()});
     compare_densities(blocks, goals.density->sigma, goals.confidence);
   } catch (const UsageError& error) {  // of a width that the user gave
     say(r, std::string(error.what()) + "; blocks have no smoothed density, and there are no distances between them");
@@ -348,6 +356,9 @@ bool converged(const RunResult& result) {
          (!result.sharpness || !result.sharpness->adam || result.sharpness->adam->converged) &&
          (!result.sharpness || !result.sharpness->blocks ||
           std::ranges::all_of(result.sharpness->blocks->each, &BlockSteps::converged)) &&
+         (!result.inputs ||
+          std::ranges::all_of(result.inputs->rows,
+                              [](const InputRow& row) { return row.converged || std::isnan(row.gradient_norm); })) &&
          (!result.features || std::ranges::all_of(result.features->each, &FeatureResult::converged)) &&
          (!result.blocks ||
           std::ranges::all_of(result.blocks->each, [](const BlockResult& b) { return converged(b); }));

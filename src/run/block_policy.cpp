@@ -1,14 +1,11 @@
 #include <algorithm>
-#include <numeric>
 
 #include "policies.h"
 
 namespace hesspect {
 
-BlockPolicy::BlockPolicy(const Goals& goals) : goals_(goals), order_(goals.blocks ? goals.blocks->parts.size() : 0) {
-  std::iota(order_.begin(), order_.end(), std::size_t{0});
-  std::ranges::stable_sort(order_, std::greater<>(), [&](std::size_t i) { return goals.blocks->parts[i].size(); });
-}
+BlockPolicy::BlockPolicy(const Goals& goals)
+    : goals_(goals), order_(goals.blocks ? blocks_in_turn(*goals.blocks) : std::vector<std::size_t>()) {}
 
 std::optional<Task> BlockPolicy::next(const Ledger& ledger) {
   for (const std::size_t i : order_) {
@@ -17,6 +14,17 @@ std::optional<Task> BlockPolicy::next(const Ledger& ledger) {
     return AnalyseBlock{static_cast<std::int64_t>(i)};
   }
   return std::nullopt;
+}
+
+ProductRange BlockPolicy::expected(const Ledger& ledger) const {
+  ProductRange range;
+  for (const std::size_t i : order_) {
+    const Part& part = goals_.blocks->parts[i];
+    const FinishedBlock* finished = ledger.block(part.name);
+    range += finished != nullptr ? ProductRange{products_of(*finished), products_of(*finished)}
+                                 : products_with_block(goals_, part.size());
+  }
+  return range;
 }
 
 bool BlockPolicy::done(const Ledger& ledger) const {

@@ -19,9 +19,6 @@
 namespace hesspect {
 namespace {
 
-/// Of the run that the trace is deflated by, where nothing else asks for steps.
-constexpr std::int64_t kStepsOfTrace = 40;
-
 /// Of blocks and features; of more, each gets no line of its own in the log.
 constexpr std::int64_t kMostTold = 60;
 
@@ -59,6 +56,23 @@ AnalysisOptions options_for(const Context& context, const Part& part) {
   options.seed = seed_of(goals.seed, part.name);
   options.max_products = blocks.max_products;
   return options;
+}
+
+/// What is known of a block of which vectors hold nothing: as of a matrix of one entry that is zero.
+Analysis of_zero(const BlocksGoal& blocks) {
+  Analysis analysis;
+  ProbeQuadrature& q = analysis.quadratures.emplace_back();
+  q.alpha = q.ritz = {0};
+  q.weight = {1};
+  q.norm_sq = 1;
+  q.breakdown = true;
+  analysis.all_found = true;
+  if (!blocks.eigen) return analysis;
+  EigenResult& eigen = analysis.eigenvalues.emplace();
+  EigenEstimate zero;
+  zero.converged = eigen.converged = eigen.exhausted = true;
+  (blocks.eigen->top > 0 ? eigen.top : blocks.eigen->bottom > 0 ? eigen.bottom : eigen.magnitude).push_back(zero);
+  return analysis;
 }
 
 /// What random steps within the part do to the loss, and steps along its first eigenvector. Collective over the group.
@@ -104,6 +118,7 @@ LossChanges measure_changes(Context& context, PartOperator& op, const Part& part
     scale_into(u, 1 / norm, u);
     op.apply(u, product);
     changes.curvature.push_back(dot(u, product));
+    ++context.block_products;
     context.between_products();
     if (has_apart) changes.component.push_back(dot(u, v));
     for (RelativeChange& one : changes.at) {
@@ -130,6 +145,8 @@ LossChanges measure_changes(Context& context, PartOperator& op, const Part& part
 
 void perform(Context& context, const AnalyseBlock& task) {
   const Part& part = context.goals.blocks->parts.at(static_cast<std::size_t>(task.part));
+  if (part.size() == 0 && part.zeros() > 0)
+    return void(context.report(BlockAnalysed{{part.name, of_zero(*context.goals.blocks), 0, {}}}));
   context.deflation.reset();  // its vectors make room
   PartOperator op(context.op, part);
   const AnalysisOptions options = options_for(context, part);
@@ -137,7 +154,12 @@ void perform(Context& context, const AnalyseBlock& task) {
   at::Tensor eigenvector;
   FinishedBlock done{part.name, {}, 0, {}};
   done.analysis = analyse(
-      op, options, [&] { context.between_products(); }, changes_goal ? &eigenvector : nullptr);
+      op, options,
+      [&] {
+        ++context.block_products;
+        context.between_products();
+      },
+      changes_goal ? &eigenvector : nullptr);
   if (changes_goal) {
     const bool has_value = done.analysis.eigenvalues && !done.analysis.eigenvalues->top.empty();
     const double largest = has_value ? done.analysis.eigenvalues->top.front().value : 0;

@@ -30,7 +30,7 @@ Context::Context(const WorkContext& work, Desk& desk)
 
 Tally Context::tally() const {
   const HessianStats& stats = op.stats();
-  return {stats.products, stats.product_s, stats.communication_s};
+  return {stats.products, stats.product_s, stats.communication_s, block_products};
 }
 
 bool Context::report(Report report) {

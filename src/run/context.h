@@ -56,6 +56,7 @@ class Context {
   std::vector<ActiveRun> active;
   std::unique_ptr<DeflationBasis> deflation;
   DiagonalSums diagonal;
+  std::int64_t block_products = 0;
   std::unique_ptr<LossSurface> surface;  // once the loss beside the parameters is asked for
 
   /// Whether this rank speaks for the group.

@@ -23,7 +23,7 @@ Dealer::Dealer(LedgerState state, const Goals& goals, const Plan& plan, Checkpoi
       schedule_(goals, plan),
       folder_(folder),
       hashing_(hashing),
-      progress_(to_string(goals.command), ledger_.products()),
+      progress_(to_string(goals.command), ledger_.products() + ledger_.block_products()),
       since_start_(since_start),
       keeps_first_(goals.deflates()),
       write_every_s_(checkpoints_s > 0 ? std::min(kWriteEvery_s, checkpoints_s) : kWriteEvery_s) {}
@@ -49,8 +49,8 @@ Reply Dealer::reply_to(Message message) {
     const ProductRange expected = schedule_.expected(ledger_);
     progress_.set_expected(expected.least, expected.most);
   }
-  progress_.update(ledger_.products());
-  if (schedule_.whole_done(ledger_)) progress_.finish();  // products with blocks are not counted, a line tells of each
+  progress_.update(ledger_.products() + ledger_.block_products());
+  if (schedule_.done(ledger_)) progress_.finish();
   return {stop_, std::move(task)};
 }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
+#include <numeric>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/spectrum/analysis_figures.h"
@@ -87,6 +89,9 @@ void set_own_products(Goals& g, const RunConfig& config) {
 
 // --- what they take ---
 
+/// Of a block's length, beside its basis: what comes and goes with its samples, and its Lanczos run's own.
+constexpr std::int64_t kBlockVectors = 4;
+
 /// Vectors that are held beside the Lanczos runs' bases, in rows of a shard each.
 std::int64_t rows_for_eigenvalues(const Goals& g) {
   const EigenGoal& eigen = *g.eigen;
@@ -95,32 +100,64 @@ std::int64_t rows_for_eigenvalues(const Goals& g) {
   return (eigen.max_basis > 0 ? std::min(longest, eigen.max_basis) : longest) + eigen.block;
 }
 
-std::int64_t rows_for_trace(const Goals& g) {
+/// Products for the trace that are taken at once where the longest run takes all its steps: of few that --max-hvps then
+/// leaves no more than these. Where it ends earlier its vectors make room (TracePolicy).
+std::int64_t trace_together(const Goals& g, const Demand& d) {
+  if (g.writes_diagonal()) return 1;
+  if (g.max_products == 0) return kTraceTogether;
+  const std::int64_t runs = (d.probes - 1) * d.steps + std::max(d.steps, d.longest_steps);
+  return std::clamp<std::int64_t>(g.max_products - runs - d.other_products, 1, kTraceTogether);
+}
+
+/// @param together  samples that are taken at once
+std::int64_t rows_for_trace(const Goals& g, std::int64_t together) {
   const TraceGoal& trace = *g.trace;
   // Random vectors, their products, and what the deflated space takes of them. They come and go with every task.
   const auto passing = [](std::int64_t joint) { return 3 * joint; };
   if (trace.method == TraceMethod::kXTrace) return trace.own_products / 2 + passing(kTraceTogether);
   if (trace.method == TraceMethod::kXNysTrace) return trace.own_products + passing(kTraceTogether);
   if (trace.method == TraceMethod::kHutchPlusPlus) return 2 * trace.own_products / 3 + passing(kTraceTogether);
-  std::int64_t rows = passing(g.writes_diagonal() ? 1 : kTraceTogether);
+  // The symmetry check's two samples are corrected together.
+  std::int64_t rows = std::max(passing(together), g.writes_diagonal() ? 0 : 2 * kSymmetryProbes);
   if (trace.deflated() && trace.rule.rtol > 0) rows += kSymmetryProbes;  // by which the run's length is chosen
   // Sums, mean, error and what they are worked out through, all in double, and a whole vector on its way to the file.
   if (g.writes_diagonal()) rows += 18;
   return rows;
 }
 
-/// Features are dealt one by one, as probes are. Their vectors are as short as they: a basis takes the memory of fewer
-/// rows of the whole's length.
-void add_features(Demand& d, const Goals& g) {
-  std::int64_t largest = 1;
-  for (const Part& part : g.blocks->parts) largest = std::max(largest, part.size());
+std::int64_t residuals_of_block(const BlocksGoal& blocks, std::int64_t n) {
+  return blocks.eigen && blocks.eigen->true_residuals ? std::min(n, blocks.eigen->wanted()) : 0;
+}
+
+/// Steps of a block's first run, at most, within its products (spectrum/analysis.h).
+std::int64_t steps_with_block(const BlocksGoal& blocks, std::int64_t n) {
+  const std::int64_t held_back = residuals_of_block(blocks, n) + (blocks.trace ? kNormSamples : 0);
+  return std::max<std::int64_t>(2, blocks.max_products - held_back);
+}
+
+/// Blocks and features are dealt one by one when the whole matrix's work is done. Their vectors are as short as they.
+void add_blocks(Demand& d, const Goals& g) {
+  const BlocksGoal& blocks = *g.blocks;
+  std::int64_t rows = 0, largest = 0;  // of the part's own length
+  for (const std::size_t i : blocks_in_turn(blocks)) {
+    const std::int64_t n = blocks.parts[i].size();
+    BlockDemand& one = d.blocks.emplace_back();
+    one.parameters = n;
+    one.products = products_with_block(g, n).most;
+    if (blocks.changes)
+      one.losses = 1 + 2 * std::ssize(blocks.changes->rho) * ((n == 1 ? 1 : blocks.changes->draws) + 1);
+    if (n <= largest) continue;
+    largest = n;
+    rows = std::min(n, steps_with_block(blocks, n)) + 1 + kBlockVectors;
+  }
+  if (const std::int64_t most = g.eigen ? g.eigen->max_basis : 0; most > 0)
+    rows = std::min(rows, most + 1 + kBlockVectors);
   const double share = static_cast<double>(largest) / static_cast<double>(std::max<std::int64_t>(1, g.n));
-  const auto rows = [&](std::int64_t count) {
-    return static_cast<std::int64_t>(std::ceil(share * static_cast<double>(count))) + 1;
-  };
-  d.probes = std::max<std::int64_t>(1, std::ssize(g.blocks->parts));
-  d.steps = std::min(rows(g.blocks->max_products), std::max<std::int64_t>(1, g.n));
-  d.other_rows += rows(4 * kTraceTogether) + 2;  // and the loss's steps: the parameters again, and a step
+  d.block_rows = static_cast<std::int64_t>(std::ceil(share * static_cast<double>(rows)));
+  if (blocks.changes) d.block_rows += 2;  // the parameters again, and a step
+  d.are_features = !blocks.features.empty();
+  if (d.are_features)
+    --d.other_products;  // nothing but the symmetry check is of the whole: the probe is one of its two
 }
 
 }  // namespace
@@ -207,6 +244,26 @@ void set_precision(Goals& goals, const PrecisionEffect& effect) {
   goals.density_error = kOneMeasurement * effect.moved;
 }
 
+ProductRange products_with_block(const Goals& g, std::int64_t n) {
+  const BlocksGoal& blocks = *g.blocks;
+  if (n == 0) return {};
+  const std::int64_t residuals = residuals_of_block(blocks, n);
+  const std::int64_t draws = blocks.changes ? (n == 1 ? 1 : blocks.changes->draws) : 0;
+  const std::int64_t more = residuals + draws, run = steps_with_block(blocks, n);
+  const bool by_steps = blocks.trace || blocks.density;
+  const std::int64_t least = by_steps ? std::min({g.steps > 0 ? g.steps : kStepsOfTrace, run, n}) : 1;
+  if (n <= run) return {std::min(least, n) + more, n + more};  // found whole
+  const std::int64_t samples = blocks.trace ? std::max(blocks.trace->rule.min_samples, kNormSamples) : 0;
+  return {least + samples + more, std::max(blocks.max_products, run + residuals + samples) + draws};
+}
+
+std::vector<std::size_t> blocks_in_turn(const BlocksGoal& blocks) {
+  std::vector<std::size_t> order(blocks.parts.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, std::greater<>(), [&](std::size_t i) { return blocks.parts[i].size(); });
+  return order;
+}
+
 Demand demand_of(const Goals& g) {
   Demand d;
   const std::int64_t most = std::min(g.most_steps, g.n);
@@ -221,7 +278,7 @@ Demand demand_of(const Goals& g) {
   d.adaptive = refined || adaptive_trace;
   d.max_products = g.max_products;
   d.other_products = kSymmetryProbes;
-  if (g.blocks && !g.blocks->features.empty()) add_features(d, g);
+  if (g.blocks) add_blocks(d, g);
   if (g.eigen) {
     if (g.eigen->true_residuals) {
       d.other_products += std::min(g.eigen->wanted(), g.n);
@@ -237,10 +294,11 @@ Demand demand_of(const Goals& g) {
     }
   }
   if (g.trace) {
-    d.other_rows += rows_for_trace(g);
+    const std::int64_t together = trace_together(g, d);
+    d.other_rows += rows_for_trace(g, together);
     if (g.samples_trace()) {
       d.other_products += std::max<std::int64_t>(0, g.trace->rule.min_samples - kSymmetryProbes);
-      if (!g.writes_diagonal()) d.joint_where_room = kTraceTogether;
+      d.joint_where_room = together;
     } else {
       d.other_products += g.trace->own_products;
       d.joint = std::max(d.joint, kTraceTogether);

@@ -43,6 +43,8 @@ std::optional<LedgerState> read_state(const CheckpointFolder& folder, std::vecto
   return state;
 }
 
+void write_state(CheckpointFolder& folder, const LedgerState& state) { folder.write_run(state); }
+
 void give_up_own_samples(LedgerState& state) {
   const auto own = [](const auto& sample) { return sample.probe >= trace_probe(kSymmetryProbes); };
   std::erase_if(state.samples, own);
@@ -65,12 +67,22 @@ std::int64_t products_of(const FinishedProbe& probe) {
   return std::max(steps, probe.eigenvalues->steps) + probe.eigenvalues->residual_products;
 }
 
+std::string to_text(const InputsProgress& progress) { return FieldWriter::text(progress); }
+InputsProgress inputs_progress_from(const std::string& text) {
+  return FieldReader::from<InputsProgress>(text, "rows that are finished");
+}
+
+std::int64_t products_of(const FinishedBlock& block) {
+  return block.analysis.products + (block.changes ? std::ssize(block.changes->curvature) : 0);
+}
+
 Ledger::Ledger(LedgerState state, const Goals& goals, int groups)
     : state_(std::move(state)), order_(goals), corrects_(goals.deflates()), tallies_(static_cast<std::size_t>(groups)) {
   for (std::size_t i = 0; i < state_.finished.size(); ++i) finished_at_[state_.finished[i].quadrature.probe] = i;
   for (std::size_t i = 0; i < state_.samples.size(); ++i) sample_at_[state_.samples[i].probe] = i;
   for (std::size_t i = 0; i < state_.deflated.size(); ++i) deflated_at_[state_.deflated[i].probe] = i;
   while (finished(finished_runs_) != nullptr) ++finished_runs_;
+  for (const FinishedBlock& one : state_.blocks) block_products_before_ += products_of(one);
   extend_prefix();
 }
 
@@ -165,6 +177,12 @@ std::int64_t Ledger::products_before_trace(std::int64_t runs) const {
 std::int64_t Ledger::products() const {
   std::int64_t total = state_.products;
   for (const Tally& tally : tallies_) total += tally.products;
+  return total;
+}
+
+std::int64_t Ledger::block_products() const {
+  std::int64_t total = block_products_before_;
+  for (const Tally& tally : tallies_) total += tally.block_products;
   return total;
 }
 

@@ -37,6 +37,16 @@ void fields(auto& v, Is<FinishedBlock> auto& block) {
   v("name", block.name, "analysis", block.analysis, "product_s", block.product_s, "changes", block.changes);
 }
 
+void fields(auto& v, Is<InputRow> auto& r) {
+  v("row", r.row, "loss", r.loss, "gradient_norm", r.gradient_norm, "largest", r.largest, "largest_error",
+    r.largest_error, "magnitude", r.magnitude, "magnitude_error", r.magnitude_error, "converged", r.converged, "step",
+    r.step, "change", r.change);
+}
+
+void fields(auto& v, Is<InputsProgress> auto& p) {
+  v("rows", p.rows, "most_products", p.most_products, "micro_batches", p.micro_batches);
+}
+
 void fields(auto& v, Is<PlanBytes> auto& bytes) {
   v("process", bytes.process, "parameters", bytes.parameters, "buffers", bytes.buffers, "data", bytes.data, "vectors",
     bytes.vectors, "basis", bytes.basis, "basis_host", bytes.basis_host, "kept_graphs", bytes.kept_graphs, "transient",
@@ -55,8 +65,9 @@ void fields(auto& v, Is<Plan> auto& p) {
   v.choice("product", p.product, std::span<const ProductMode>(kProductModes));
   v("max_basis", p.max_basis, "micro_batch", p.micro_batch, "micro_batches", p.micro_batches, "kept_graphs",
     p.kept_graphs, "graph_budget_bytes", p.graph_budget_bytes, "bytes", p.bytes, "fits", p.fits, "products", p.products,
-    "products_in_turn", p.products_in_turn, "product_s", p.product_s, "run_s", p.run_s, "messages_per_step",
-    p.messages_per_step, "message_bytes_per_step", p.message_bytes_per_step);
+    "products_in_turn", p.products_in_turn, "product_s", p.product_s, "run_s", p.run_s, "block_products",
+    p.block_products, "blocks_s", p.blocks_s, "block_bytes", p.block_bytes, "messages_per_step", p.messages_per_step,
+    "message_bytes_per_step", p.message_bytes_per_step);
 }
 
 void fields(auto& v, Is<RunLayout> auto& layout) {
@@ -67,9 +78,9 @@ void fields(auto& v, Is<RunLayout> auto& layout) {
 void fields(auto& v, Is<LedgerState> auto& s) {
   v("run_id", s.run_id, "config", s.config, "model", s.model, "weights", s.weights, "data", s.data, "layout", s.layout,
     "finished", s.finished, "samples", s.samples, "deflated", s.deflated, "deflation", s.deflation, "trace", s.trace,
-    "eigenvalues", s.eigenvalues, "blocks", s.blocks, "symmetry_error", s.symmetry_error, "curvature_scale",
-    s.curvature_scale, "products", s.products, "product_s", s.product_s, "communication_s", s.communication_s,
-    "elapsed_s", s.elapsed_s, "starts", s.starts, "overwrite", s.overwrite);
+    "eigenvalues", s.eigenvalues, "blocks", s.blocks, "inputs", s.inputs, "symmetry_error", s.symmetry_error,
+    "curvature_scale", s.curvature_scale, "products", s.products, "product_s", s.product_s, "communication_s",
+    s.communication_s, "elapsed_s", s.elapsed_s, "starts", s.starts, "overwrite", s.overwrite);
 }
 
 }  // namespace hesspect

@@ -29,7 +29,8 @@ void fields(auto& v, Is<GroupFailed> auto& report) { v("exit_code", report.exit_
 void fields(auto& v, Is<Said> auto& report) { v("text", report.text, "warning", report.warning); }
 
 void fields(auto& v, Is<Tally> auto& tally) {
-  v("products", tally.products, "product_s", tally.product_s, "communication_s", tally.communication_s);
+  v("products", tally.products, "product_s", tally.product_s, "communication_s", tally.communication_s,
+    "block_products", tally.block_products);
 }
 void fields(auto& v, Is<Message> auto& message) {
   v("group", message.group, "tally", message.tally, "report", message.report);

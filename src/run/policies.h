@@ -16,16 +16,11 @@
 
 namespace hesspect {
 
-/// Products of the whole run that one goal takes, as far as can be told by now.
-struct ProductRange {
-  std::int64_t least = 0, most = 0;
-  ProductRange& operator+=(const ProductRange& other);
-};
-
 /// The trace: its samples and their corrections, the diagonal, or an estimator that chooses its own vectors.
 class TracePolicy {
  public:
-  TracePolicy(const Goals& goals, const Plan& plan) : goals_(goals), plan_(plan) {}
+  TracePolicy(const Goals& goals, const Plan& plan)
+      : goals_(goals), plan_(plan), planned_steps_(demand_of(goals).longest_steps) {}
 
   std::optional<Task> next(const Ledger& ledger, int group);
   /// Samples are enough: nothing needs probe 0's basis any more but the diagonal.
@@ -52,6 +47,7 @@ class TracePolicy {
   std::int64_t least_samples(const Ledger& ledger) const;
   std::int64_t limit(const Ledger& ledger) const;
   std::int64_t target(const Ledger& ledger) const;
+  std::int64_t together(const Ledger& ledger) const;
   bool ready(const Ledger& ledger) const { return !goals_.deflates() || ledger.deflation(); }
   double captured(const Ledger& ledger) const { return ledger.deflation() ? ledger.deflation()->captured : 0; }
   std::optional<Task> by_basis(const Ledger& ledger);
@@ -59,8 +55,9 @@ class TracePolicy {
 
   const Goals& goals_;
   const Plan& plan_;
-  std::set<std::int64_t> dealt_;     // samples, by number, in this start
-  std::int64_t next_to_sample_ = 0;  // samples before it in the order are taken or dealt
+  const std::int64_t planned_steps_;  // that probe 0's basis has room for, where it may go on
+  std::set<std::int64_t> dealt_;      // samples, by number, in this start
+  std::int64_t next_to_sample_ = 0;   // samples before it in the order are taken or dealt
   bool rebuilding_ = false, estimate_dealt_ = false, diagonal_dealt_ = false;
   mutable Scan scan_;
   mutable std::optional<double> floor_;
@@ -106,6 +103,8 @@ class BlockPolicy {
 
   std::optional<Task> next(const Ledger& ledger);
   bool done(const Ledger& ledger) const;
+  /// Products with blocks.
+  ProductRange expected(const Ledger& ledger) const;
 
  private:
   const Goals& goals_;

@@ -28,6 +28,7 @@ ProductRange Schedule::expected(const Ledger& ledger) const {
   const std::int64_t allowed = goals_.max_products > 0 ? std::max(taken, goals_.max_products) : range.most;
   range.most = std::max(taken, std::min(range.most, allowed));
   range.least = std::clamp(range.least, taken, range.most);
+  range += blocks_.expected(ledger);
   return range;
 }
 

@@ -18,7 +18,7 @@ class Schedule {
     return density_.done(ledger) && eigen_.done(ledger) && trace_.done(ledger);
   }
   bool done(const Ledger& ledger) const { return whole_done(ledger) && blocks_.done(ledger); }
-  /// Products with the whole matrix, as far as can be told.
+  /// Products with the whole matrix and with blocks, as far as can be told.
   ProductRange expected(const Ledger& ledger) const;
 
  private:

@@ -13,6 +13,8 @@ constexpr std::int64_t kAhead = 4;
 /// Samples that are corrected at a time.
 constexpr std::size_t kCorrectAtOnce = 16;
 constexpr double kMostSamples = 1e15;  // of a forecast
+/// Vectors that a further product at once takes: in and out, and what comes and goes with its sample.
+constexpr std::int64_t kVectorsOfASample = 5;
 
 }  // namespace
 
@@ -115,6 +117,19 @@ std::optional<Task> TracePolicy::by_basis(const Ledger& ledger) {
   return task;
 }
 
+/// As planned; and where probe 0's run has taken fewer steps than its basis was given room for, in that room too.
+std::int64_t TracePolicy::together(const Ledger& ledger) const {
+  const FinishedProbe* first = ledger.finished(0);
+  std::int64_t spare = 0;
+  if (first != nullptr && plan_.max_basis == 0) {
+    const std::int64_t steps = std::max(static_cast<std::int64_t>(first->quadrature.alpha.size()),
+                                        first->eigenvalues ? first->eigenvalues->steps : 0);
+    spare = std::max<std::int64_t>(0, planned_steps_ - steps);
+  }
+  const std::int64_t planned = std::max<std::int64_t>(1, plan_.joint);
+  return goals_.writes_diagonal() ? planned : std::min(kTraceTogether, planned + spare / kVectorsOfASample);
+}
+
 std::optional<Task> TracePolicy::sample(const Ledger& ledger, int group) {
   if (enough(ledger) > 0) return std::nullopt;
   // The diagonal's sums are kept by group 0 alone, and what its samples leave is known only with the basis.
@@ -123,7 +138,7 @@ std::optional<Task> TracePolicy::sample(const Ledger& ledger, int group) {
   // A few are taken at once while many are needed, one when the next may be enough.
   const std::int64_t wanted = target(ledger);
   const std::int64_t few = (wanted - static_cast<std::int64_t>(ledger.prefix().samples.size())) / (2 * plan_.groups);
-  const std::int64_t together = std::min<std::int64_t>(kTraceTogether, plan_.joint);
+  const std::int64_t together = this->together(ledger);
   const std::int64_t most =
       diagonal ? 1 : std::max<std::int64_t>(plan_.lock_step, std::clamp<std::int64_t>(few, 1, together));
   SampleTrace task;

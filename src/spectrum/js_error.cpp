@@ -33,9 +33,10 @@ double at_place(const Density& d, double x) {
 class Smoothed {
  public:
   Smoothed(const SampledSpectrum& spectrum, double sigma)
-      : density(hesspect::density(spectrum.quadratures, {.sigma = sigma, .n = spectrum.n})),
+      : density(hesspect::density(spectrum.quadratures, {.sigma = sigma, .n = spectrum.n, .zeros = spectrum.zeros})),
         probes(spectrum.quadratures, spectrum.n),
-        sigma_(sigma) {}
+        sigma_(sigma),
+        share_(static_cast<double>(spectrum.n) / static_cast<double>(spectrum.n + spectrum.zeros)) {}
 
   Density density;
   ReducedProbes probes;
@@ -43,7 +44,7 @@ class Smoothed {
   /// Var p(x) over probes.
   double variance(double x) const {
     if (probes.exact()) return 0;
-    if (probes.jackknife()) return std::pow(spread_at(x), 2);
+    if (probes.jackknife()) return std::pow(share_ * spread_at(x), 2);
     double mean = 0, square = 0, rest_sq = 0;
     for (const ReducedProbe& probe : probes.all()) {
       rest_sq += probe.rest * probe.rest / static_cast<double>(probes.count());
@@ -53,8 +54,11 @@ class Smoothed {
         square += share * kernel * kernel;
       });
     }
-    return 2 * rest_sq * std::max(0.0, square - mean * mean) / probes.probe_dimensions();
+    return share_ * share_ * 2 * rest_sq * std::max(0.0, square - mean * mean) / probes.probe_dimensions();
   }
+
+  /// The standard error of f's mean over all dimensions: what the zeros add to it is known.
+  double mean_error(const std::function<double(double)>& f) const { return share_ * probes.mean_of(f).standard_error; }
 
   /// f smoothed by the kernel.
   double smoothed(const std::function<double(double)>& f, double x) const {
@@ -89,7 +93,7 @@ class Smoothed {
     return probes.spread(values);
   }
 
-  double sigma_;
+  double sigma_, share_;
 };
 
 /// ½ log₂(2p/(p + q)), whose mean over p's spectrum is what D changes by with p.
@@ -136,13 +140,10 @@ JsDistances js_distances(std::span<const SampledSpectrum> spectra, double sigma,
       d.value = js_distance(a.density, b.density);
       double variance = 0;
       for (const auto& [p, q] : {std::pair(&a, &b), std::pair(&b, &a)})
-        variance +=
-            std::pow(p->probes
-                         .mean_of([&, p = p, q = q](double x) {
-                           return p->smoothed([&](double y) { return influence(p->density, q->density, y); }, x);
-                         })
-                         .standard_error,
-                     2);
+        variance += std::pow(p->mean_error([&, p = p, q = q](double x) {
+          return p->smoothed([&](double y) { return influence(p->density, q->density, y); }, x);
+        }),
+                             2);
       const double divergence = d.value * d.value, bias = bias_by(a, b.density) + bias_by(b, a.density);
       const double quantile = std::max(quantile_of(a, confidence), quantile_of(b, confidence));
       const double width = quantile * std::sqrt(variance);
@@ -165,20 +166,13 @@ JsDistances js_distances(std::span<const SampledSpectrum> spectra, double sigma,
   double variance = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const Smoothed& p = *all[i];
-    variance += std::pow(p.probes
-                             .mean_of([&](double x) {
-                               return p.smoothed(
-                                   [&](double y) {
-                                     double sum = 0;
-                                     for (std::size_t j = 0; j < count; ++j)
-                                       if (j != i && slope[i][j] > 0)
-                                         sum += slope[i][j] * influence(p.density, all[j]->density, y);
-                                     return sum / pairs;
-                                   },
-                                   x);
-                             })
-                             .standard_error,
-                         2);
+    const auto influences = [&](double x) {
+      double sum = 0;
+      for (std::size_t j = 0; j < count; ++j)
+        if (j != i && slope[i][j] > 0) sum += slope[i][j] * influence(p.density, all[j]->density, x);
+      return sum / pairs;
+    };
+    variance += std::pow(p.mean_error([&](double x) { return p.smoothed(influences, x); }), 2);
   }
   result.mean.value /= pairs;
   result.mean.standard_error = std::sqrt(variance);

@@ -28,27 +28,30 @@ class Table(torch.nn.Module):
 
 
 class Block(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, width):
         super().__init__()
-        self.norm1, self.norm2 = torch.nn.LayerNorm(128), torch.nn.LayerNorm(128)
-        self.qkv, self.out = torch.nn.Linear(128, 384), torch.nn.Linear(128, 128)
-        self.up, self.down = torch.nn.Linear(128, 512), torch.nn.Linear(512, 128)
+        self.width = width
+        self.norm1, self.norm2 = torch.nn.LayerNorm(width), torch.nn.LayerNorm(width)
+        self.qkv, self.out = torch.nn.Linear(width, 3 * width), torch.nn.Linear(width, width)
+        self.up, self.down = torch.nn.Linear(width, 4 * width), torch.nn.Linear(4 * width, width)
 
     def forward(self, x):
-        rows, tokens, _ = x.shape
-        q, k, v = (part.view(rows, tokens, 4, 32).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
+        rows, tokens, width = x.shape[0], x.shape[1], self.width
+        q, k, v = (part.view(rows, tokens, 4, width // 4).transpose(1, 2) for part in self.qkv(self.norm1(x)).chunk(3, -1))
         y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(y.transpose(1, 2).reshape(rows, tokens, 128))
+        x = x + self.out(y.transpose(1, 2).reshape(rows, tokens, width))
         return x + self.down(torch.nn.functional.gelu(self.up(self.norm2(x))))
 
 
 class Transformer(torch.nn.Module):
-    def __init__(self):
+    """Narrow: the time of its matrix products is no more than that of its passes over memory."""
+
+    def __init__(self, width=64):
         super().__init__()
         torch.manual_seed(0)
-        self.table = torch.nn.Embedding(256, 128)
-        self.blocks = torch.nn.Sequential(*[Block() for _ in range(6)])
-        self.head = torch.nn.Linear(128, 256)
+        self.table = torch.nn.Embedding(256, width)
+        self.blocks = torch.nn.Sequential(*[Block(width) for _ in range(6)])
+        self.head = torch.nn.Linear(width, 256)
 
     def forward(self, words):
         return self.head(self.blocks(self.table(words)))
@@ -84,11 +87,9 @@ class Forecast(Case):
         self.assertIn(ended.code, (0, 3), ended.err)
         with h5py.File(output) as f:
             measured, forecast = (int(f[f"entry/diagnostics/{name}"][()]) for name in ("peak_memory_bytes", "forecast_memory_bytes"))
-        # Memory that a run takes and the plan has left out is how runs die; what it does not take keeps others out. Some end
-        # before they have taken all of their steps' vectors.
+        # Memory that a run takes and the plan has left out is how runs die; what it does not take keeps others out.
         told = f"forecast {forecast / 2**20:.0f} MiB, measured {measured / 2**20:.0f}"
-        self.assertLess(measured, 1.1 * forecast, told)
-        self.assertGreater(measured, 0.7 * forecast, told)
+        self.assertLess(abs(measured - forecast), 0.1 * forecast, told)
 
     def test_products_that_the_trace_takes_together(self):
         self.check("trace", "--max-steps", 6, "--steps", 6, "--rtol-trace", 1e-3, "--max-hvps", 60)
@@ -106,7 +107,7 @@ class Forecast(Case):
         self.check("eigs", "--block", 5, "--top", 3, "--bottom", 0, "--max-steps", 30, "--rtol-eigs", 1e-12)
 
     def test_power_iterations(self):
-        self.check("eigs", "--method", "power", "--magnitude", 8, "--max-steps", 40, "--rtol-eigs", 1e-2)
+        self.check("eigs", "--method", "power", "--magnitude", 8, "--max-steps", 100, "--rtol-eigs", 0.5)
 
     def test_a_diagonal_without_an_accuracy(self):
         self.check("trace", "--diagonal", self.folder / "d.h5", "--rtol-trace", 0, "--probes", 6, "--steps", 6)
@@ -121,15 +122,19 @@ class Forecast(Case):
             self.assertLess(int(f["entry/diagnostics/peak_memory_bytes"][()]), ballast.nbytes)
 
     def test_fewer_products_than_steps(self):
+        """All of them go into the Lanczos run: none is left for the trace to take together."""
         self.check("analyze", "--max-hvps", 24, "--top", 2, "--bottom", 0)
+
+    def test_blocks(self):
+        """After little of the whole matrix, what most of the model takes by itself."""
+        self.check("eigs", "--block", "table=table", "--top", 2, "--bottom", 0, "--max-steps", 4, "--rtol-eigs", 1e-9, "--block-hvps", 32)
 
 
 class ForecastOfProducts(Case):
-    """Within 10 %, and what the allocator takes beyond what is asked of it: the margin that every plan leaves. Of autograd's
-    graphs within 16 %: the plan takes them to live longer than they do."""
+    """Within 10 %, and what the allocator takes beyond what is asked of it: the margin that every plan leaves."""
 
     SLACK = 32 << 20
-    ROWS, TOKENS = 64, 64
+    ROWS, TOKENS = 128, 64
 
     def took(self, module, product, words, target, loss, *more):
         """(measured, forecast) bytes"""
@@ -138,22 +143,22 @@ class ForecastOfProducts(Case):
             export(module, (words,), model)
             with h5py.File(data, "w") as f:
                 f["words"], f["target"] = words.numpy(), target.numpy()
-        ended = hesspect("trace", "--model", model, "--data", data, "--loss", loss, "--rows-in-use", "off", "--seed", 1, "--product", product, "--steps", 6,
-                         "--max-steps", 6, "--rtol-trace", 1e-3, "--output", output, "--force", *more, timeout=300)
+        ended = hesspect("trace", "--model", model, "--data", data, "--loss", loss, "--rows-in-use", "off", "--seed", 1, "--product", product, "--steps", 2,
+                         "--max-steps", 2, "--rtol-trace", 1e-3, "--output", output, "--force", *more, timeout=300)
         self.assertIn(ended.code, (0, 3), ended.err)
         with h5py.File(output) as f:
             return tuple(int(f[f"entry/diagnostics/{name}"][()]) for name in ("peak_memory_bytes", "forecast_memory_bytes"))
 
     def check(self, product, measured, forecast):
         told = f"{product}: forecast {forecast / 2**20:.0f} MiB, measured {measured / 2**20:.0f}"
-        self.assertLess(abs(measured - forecast), (0.16 if product == "autograd" else 0.1) * forecast + self.SLACK, told)
+        self.assertLess(abs(measured - forecast), 0.1 * forecast + self.SLACK, told)
 
     def test_where_activations_are_most_of_it(self):
         words = torch.randint(0, 256, (self.ROWS, self.TOKENS))
         measured = {}
         for product in ("kept", "rebuilt", "segments", "autograd"):
             with self.subTest(product):
-                measured[product], forecast = self.took(Transformer(), product, words, words, "causal_lm", "--max-hvps", 13,
+                measured[product], forecast = self.took(Transformer(), product, words, words, "causal_lm", "--max-hvps", 8,
                                                         "--micro-batch", self.ROWS // 4)
                 self.check(product, measured[product], forecast)
         self.assertLess(measured["kept"], 1.05 * measured["autograd"])
@@ -164,7 +169,7 @@ class ForecastOfProducts(Case):
         words = torch.randint(0, PARAMETERS // 4, (32, 5))
         for product in ("kept", "rebuilt", "segments", "autograd"):
             with self.subTest(product):
-                self.check(product, *self.took(Table(), product, words, torch.arange(32) % 3, "cross_entropy", "--max-hvps", 24))
+                self.check(product, *self.took(Table(), product, words, torch.arange(32) % 3, "cross_entropy", "--max-hvps", 12))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """hesspect inputs against dense Hessians in each row's inputs that PyTorch computes, one row at a time, in float64."""
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import time
 import unittest
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
-from harness import FIXTURES, Case, arguments, hesspect
+from harness import BIN, FIXTURES, Case, arguments, environment, hesspect
 
 sys.path.insert(0, str(Path(os.environ["HESSPECT_SOURCE"]) / "tests" / "fixtures"))
 import cases  # noqa: E402
@@ -186,6 +190,85 @@ class Inputs(Case):
         self.assertIn("--input-steps", ended.err)
         rows = self.read(output)
         self.assertFalse(rows["converged"].all())
+
+    def test_stopped_and_resumed(self):
+        """To the same bits on as many ranks, whether by a clock or a signal; on others to rounding, and the run says so."""
+        options = dict(loss="cross_entropy", micro_batch=2, input_steps=100)
+        whole = {ranks: self.read(self.run_inputs("cnn_bn", ranks, **options)[0]) for ranks in (1, 2)}
+        for ranks, other in ((1, 1), (2, 2), (2, 1)):
+            with self.subTest(f"{ranks} then {other}"):
+                output = self.folder / f"stopped.{ranks}.{other}.h5"
+                command = ["inputs", *arguments("cnn_bn", output, **{**EXACT, **options}), "--resume"]
+                seen, hours = [], 3e-4 / 3600
+                for start in range(40):
+                    ended = hesspect(*command, "--max-hours", hours, ranks=ranks if start == 0 else other)
+                    if ended.code != 75:
+                        break
+                    self.assertFalse(output.exists())
+                    self.assertIn("--resume goes on from it", ended.err)
+                    seen.append(self.rows_in(Path(f"{output}.checkpoint")))
+                    hours *= 2
+                self.assertDone(ended)
+                self.assertGreater(start, 0)
+                self.assertEqual(seen, sorted(seen))
+                self.assertFalse(Path(f"{output}.checkpoint").exists())
+                rows = self.read(output)
+                for name, values in whole[ranks].items():
+                    (np.testing.assert_array_equal if ranks == other else self.assertClose)(rows[name], values)
+                with h5py.File(output) as f:
+                    self.assertEqual(f["entry/diagnostics/starts"][()], start + 1)
+        self.assertIn("rounding differs", ended.err)
+        again = hesspect(*command, ranks=1)
+        self.assertDone(again)
+        self.assertIn("is there already", again.err)
+
+    def assertClose(self, found, expected):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+    def rows_in(self, folder):
+        newest = max(folder.glob("run-*.json"))
+        return len((json.loads(newest.read_bytes().split(b"\n")[0])["inputs"] or {"rows": []})["rows"])
+
+    def test_a_signal_and_another_configuration(self):
+        output = self.folder / "r.h5"
+        folder = Path(f"{output}.checkpoint")
+        options = dict(loss="cross_entropy", micro_batch=2, input_steps=196, rtol_inputs=1e-13)
+        command = [str(a) for a in (BIN, "inputs", *arguments("cnn_bn", output, **{**EXACT, **options}))]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+        while process.poll() is None and not any(folder.glob("run-*.json")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGUSR1)
+        _, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 75, err)
+        for more, code, words in (((), 2, "--resume goes on from it"), (("--resume", "--rtol-inputs", "1e-3"), 2, "belongs to another configuration"),
+                                  (("--resume", "--data", FIXTURES / "mlp_ce.data.h5"), 4, "")):
+            ended = hesspect(*command[1:], *more)
+            self.assertEqual(ended.code, code, ended.err)
+            self.assertIn(words, ended.errors[0])
+        self.assertIn(hesspect(*command[1:], "--resume").code, (0, 3))
+        self.assertFalse(folder.exists())
+
+    def test_planned(self):
+        """Bytes and products before the run, in its log and its result."""
+        given = arguments("cnn_bn", self.folder / "r.h5", "cross_entropy", micro_batch=4, input_steps=30)
+        plan = hesspect("plan", "--for", "inputs", *given)
+        self.assertDone(plan)
+        for words in ("micro-batch   4 rows of 196 numbers each", "Lanczos vectors of a micro-batch", "at most 30 with each micro-batch", "forecast"):
+            self.assertIn(words, plan.out)
+        self.assertDone(hesspect("plan", "--for", "inputs", *given, "--measure=false"))
+        small = hesspect("plan", "--for", "inputs", *given, "--memory", "40M")
+        self.assertEqual(small.code, 5, small.out)
+        self.assertIn("does not fit", small.out)
+        ended = hesspect("inputs", *given, "--memory", "40M")
+        self.assertEqual(ended.code, 5, ended.err)
+        self.assertIn("may be taken", ended.errors[0])
+        self.assertEqual(list(self.folder.iterdir()), [])
+        ended = hesspect("inputs", *given)
+        self.assertIn(ended.code, (0, 3), ended.err)
+        self.assertRegex(ended.err, r"rows of 196 numbers, in micro-batches of 4; at most \d+ products a rank, ")
+        with h5py.File(self.folder / "r.h5") as f:
+            forecast, peak = (f[f"entry/diagnostics/{name}"][()] for name in ("forecast_memory_bytes", "peak_memory_bytes"))
+        self.assertLess(abs(peak - forecast), 0.1 * forecast + 2**25)
 
     def test_bad_input(self):
         def refused(code, parts, name="mlp_ce", loss="cross_entropy", **options):

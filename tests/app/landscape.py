@@ -118,6 +118,38 @@ class Landscape(Case):
         orange = (pixels[..., 0] > 225) & (pixels[..., 0] - pixels[..., 2] > 25) & (pixels[..., 0] - pixels[..., 2] < 170)
         self.assertGreater(orange.sum(), 250)
 
+    def test_eigenvectors_from_a_file(self):
+        """As found anew, without a Lanczos run; a file of other weights is told apart."""
+        options = ["--direction", "eigenvector:1", "--direction", "eigenvector:-1", "--points", 5, "--span", 0.5, "--span", 0.5]
+        found, ended = self.look("mlp_ce", *options, "--rtol-eigs", 1e-9)
+        for suffix in ("h5", "safetensors"):
+            vectors = self.folder / f"v.{suffix}"
+            self.assertDone(hesspect("eigs", *arguments("mlp_ce", self.folder / "e.h5", "cross_entropy", dtype="float64"), "--top", 2, "--bottom", 2,
+                                     "--rtol-eigs", 1e-9, "--eigenvectors", vectors, "--force"))
+            read, ended = self.look("mlp_ce", *options, "--vectors-from", vectors, ranks=2)
+            np.testing.assert_allclose(read["bend"], found["bend"], rtol=1e-8)
+            np.testing.assert_allclose(read["loss"][2, 2], found["loss"][2, 2], rtol=1e-12)
+            signs = [np.sign(a * b) for a, b in zip(read["slope"], found["slope"])]  # an eigenvector's sign is chance
+            np.testing.assert_allclose(read["loss"][:: int(signs[0]), :: int(signs[1])], found["loss"], rtol=1e-7)
+            self.assertNotIn("no eigenvector here", ended.err)
+            with h5py.File(self.folder / "2.h5") as f:
+                self.assertLess(f["entry/diagnostics/hvp_count"][()], 8)
+        model = OfPyTorch("mlp_ce")
+        state = {k: 1.3 * v if v.is_floating_point() else v for k, v in model.case.model.state_dict().items()}
+        save_file(state, str(self.folder / "other.safetensors"))
+        _, ended = self.look("mlp_ce", *options, "--vectors-from", vectors, "--weights", self.folder / "other.safetensors")
+        self.assertIn("is no eigenvector here", ended.err)
+
+        def refused(code, words, *more):
+            ended = hesspect("landscape", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy"), *more)
+            self.assertEqual((ended.code, len(ended.errors)), (code, 1), ended.err)
+            self.assertIn(words, ended.errors[0])
+
+        refused(USAGE, "holds 4", "--vectors-from", vectors, "--direction", "eigenvector:5")
+        refused(USAGE, "no --direction is an eigenvector", "--vectors-from", vectors, "--direction", "gradient")
+        refused(BAD_INPUT, "expected a file that 'eigs'", "--vectors-from", FIXTURES / "mlp_ce.data.h5")
+        refused(BAD_INPUT, "nowhere.h5", "--vectors-from", self.folder / "nowhere.h5")
+
     def test_line_to_other_weights(self):
         model = OfPyTorch("mlp_ce")
         with h5py.File(FIXTURES / "mlp_ce.ref.h5") as f:

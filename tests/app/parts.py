@@ -102,6 +102,17 @@ class Blocks(Case):
             self.check(entry)
             self.assertEqual(entry["block_summary/rest_parameters"][()], 0)
         self.assertIn("off the blocks", self.err)
+        # Before the run, what blocks take: each is found whole, for no more products than it has parameters and pairs.
+        sizes = [len(block_of("mlp_ce", lambda k: module(k) == name)) for name in entry["blocks"]]
+        most = sum(n + min(n, 5) for n in sizes)
+        self.assertRegex(self.err, rf"{len(sizes)} blocks: at most {most} products, .* of vectors a rank")
+        plan = hesspect("plan", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy", **EXACT, max_steps=1000, block_hvps=1000), "--blocks", "per-layer")
+        self.assertDone(plan)
+        self.assertIn(f"with {len(sizes)} blocks: at most {most} products", plan.out)
+        self.assertIn("or of the largest block, later", plan.out)
+        taken = sum(entry["blocks"][name]["products"][()] for name in entry["blocks"])
+        self.assertLessEqual(taken, most)
+        self.assertIn(f"{entry['diagnostics/hvp_count'][()] + taken} products", self.err)  # as the progress line ends
 
     def test_tensors(self):
         entry = self.run_it("--blocks", "per-tensor", max_steps=1000, block_hvps=1000)

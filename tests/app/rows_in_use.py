@@ -236,31 +236,81 @@ class RowsInUse(Case):
         for name, values in outputs[0].items():
             np.testing.assert_allclose(values, outputs[1][name], rtol=1e-9, atol=1e-12, err_msg=name)
 
+    def test_blocks(self):
+        """Blocks are of all their parameters, whatever rows vectors hold: as the dense block has them, and in both modes the same."""
+        self.recommender()
+        starts = np.cumsum([0, *(v.numel() for v in self.model.parameters())])
+        places = {k: np.arange(a, b).reshape(v.shape) for (k, v), a, b in zip(self.model.named_parameters(), starts, starts[1:])}
+        blocks = {"users": places["user.weight"].ravel(),
+                  "some": np.r_[places["user.weight"][:10].ravel(), places["net.bias"]],  # of which some rows are used
+                  "none": places["item.weight"][[0, 1, 40]].ravel(),
+                  "column": places["genre.weight"][:, 1]}
+        options = ["--block", "users=user[.]weight", "--block", "some=user[.]weight@rows=0-9", "--block", "some=net[.]bias",
+                   "--block", "none=item[.]weight@rows=0-1,40", "--block", "column=genre[.]weight@columns=1"]
+        more = ("--sigma", 0.05, "--top", 3, "--bottom", 2, "--rtol-eigs", 1e-10, "--max-steps", 2 * self.n, "--block-hvps", 2000, "--max-hvps", 0,
+                "--density-w1", 1e-6)
+        held, ended = self.run_it("analyze", *options, *more, ranks=2)
+        whole, _ = self.run_it("analyze", *options, *more, mode="off")
+        self.assertEqual(held["diagnostics/n_parameters_in_use"][()], self.used)
+        self.assertIn("4 blocks: at most", ended.err)
+        rows = in_use(self.data)
+        unused = {"users": 3 * (60 - len(rows["user.weight"])), "some": 3 * (10 - np.sum(rows["user.weight"] < 10)), "none": 9,
+                  "column": 20 - len(rows["genre.weight"])}
+        sigma = 0.05
+        for name, at in blocks.items():
+            exact = self.hessian[np.ix_(at, at)]
+            spectrum = np.linalg.eigvalsh(exact)
+            scale = max(np.abs(spectrum).max(), 1e-6)
+            groups = [entry["blocks"][name] for entry in (held, whole)]
+            self.assertEqual([group["unused"][()] for group in groups], [unused[name], 0])
+            for group in groups:
+                self.assertEqual(group["parameters"][()], len(at))
+                np.testing.assert_allclose(group["eigenvalues/eigenvalue"][()], [*spectrum[::-1][:3], *spectrum[:2][::-1]], atol=1e-9 * scale)
+                self.assertAlmostEqual(group["trace/value"][()], np.trace(exact), delta=1e-9 * scale)
+                self.assertAlmostEqual(group["norm_sq"][()], np.sum(exact**2), delta=1e-9 * scale**2)
+                self.assertAlmostEqual(group["cumulative/weight_at_zero"][()], np.mean(np.abs(spectrum) <= 1e-6 * scale), delta=1e-9)
+                for k, moment in enumerate(group["cumulative/moments"][()], 1):
+                    self.assertAlmostEqual(moment, np.mean(spectrum**k), delta=1e-9 * scale**k)
+                lam, density = group["density/lambda"][()], group["density/density"][()]
+                exact_density = np.mean(np.exp(-0.5 * ((lam[:, None] - spectrum) / sigma) ** 2), 1) / (sigma * np.sqrt(2 * np.pi))
+                np.testing.assert_allclose(density, exact_density, atol=1e-6 * exact_density.max())
+        for name in ("rest_parameters", "off_block_obstacle"):
+            self.assertEqual(held["block_summary"][name][()], whole["block_summary"][name][()])
+        self.assertIn("overlap in 'user.weight'", held["block_summary/off_block_obstacle"].asstr()[()])
+        for name in ("js_distance", "js_distance_mean"):
+            np.testing.assert_allclose(held["block_summary"][name][()], whole["block_summary"][name][()], atol=1e-3)
+        # Apart, and all of them: samples of more blocks than can be found whole are the same numbers too.
+        options = ("--blocks", "per-tensor", "--trace-method", "hutchinson", "--probes", 2, "--block-hvps", 12, "--steps", 4, "--rtol-trace", 0)
+        held, whole = self.both("trace", *options, code=0)
+        self.assertEqual(held["block_summary/rest_parameters"][()], 0)
+        for name in ("off_block_share", "norm_sq"):
+            error = 5 * np.hypot(held["block_summary"][name + "_error"][()], whole["block_summary"][name + "_error"][()])
+            self.assertLess(abs(held["block_summary"][name][()] - whole["block_summary"][name][()]), error + 1e-9)
+
     def test_files_of_vectors(self):
         self.recommender()
         shapes = {k: p.shape for k, p in self.model.named_parameters()}
         rows = in_use(self.data)
-        trace = ("--trace-method", "hutchinson", "--probes", 6, "--rtol-trace", 0)
+        options = ("--trace-method", "hutchinson", "--probes", 6, "--rtol-trace", 0, "--top", 3, "--bottom", 1, "--rtol-eigs", 1e-10, "--steps", 12,
+                   "--density-w1", 0)
         flat = {}
         for suffix in (".h5", ".safetensors"):
-            for mode in ("auto", "off"):
-                for ranks in (1, 2):
-                    diagonal, vectors = (self.folder / f"{what}-{mode}-{ranks}{suffix}" for what in "dv")
-                    self.run_it("trace", *trace, "--diagonal", diagonal, mode=mode, ranks=ranks)
-                    self.run_it("eigs", "--top", 3, "--bottom", 1, "--rtol-eigs", 1e-10, "--eigenvectors", vectors, mode=mode, ranks=ranks)
-                    for what, path in (("d", diagonal), ("v", vectors)):
-                        if suffix == ".h5":
-                            with h5py.File(path) as f:
-                                arrays = {k: f["vectors"][k][()] for k in shapes}
-                        else:
-                            arrays = load_file(path)
-                        for name, shape in shapes.items():
-                            self.assertEqual(arrays[name].shape[1:], tuple(shape))
-                            if name in rows:
-                                unused = np.setdiff1d(np.arange(shape[0]), rows[name])
-                                self.assertTrue(mode == "off" or np.all(arrays[name][:, unused] == 0))
-                        count = arrays["bias"].shape[0]
-                        flat[what, suffix, mode, ranks] = np.concatenate([arrays[k].reshape(count, -1) for k in shapes], 1)
+            for mode, ranks in (("auto", 1), ("auto", 2), ("off", 1)) if suffix == ".h5" else (("auto", 2),):
+                diagonal, vectors = (self.folder / f"{what}-{mode}-{ranks}{suffix}" for what in "dv")
+                self.run_it("analyze", *options, "--diagonal", diagonal, "--eigenvectors", vectors, mode=mode, ranks=ranks)
+                for what, path in (("d", diagonal), ("v", vectors)):
+                    if suffix == ".h5":
+                        with h5py.File(path) as f:
+                            arrays = {k: f["vectors"][k][()] for k in shapes}
+                    else:
+                        arrays = load_file(path)
+                    for name, shape in shapes.items():
+                        self.assertEqual(arrays[name].shape[1:], tuple(shape))
+                        if name in rows:
+                            unused = np.setdiff1d(np.arange(shape[0]), rows[name])
+                            self.assertTrue(mode == "off" or np.all(arrays[name][:, unused] == 0))
+                    count = arrays["bias"].shape[0]
+                    flat[what, suffix, mode, ranks] = np.concatenate([arrays[k].reshape(count, -1) for k in shapes], 1)
         for (what, *key), found in flat.items():
             expected = flat[what, ".h5", "off", 1]
             if what == "v":

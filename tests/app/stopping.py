@@ -193,7 +193,7 @@ class Stopping(Case):
         """kill -9 of a random rank or of mpirun at random moments, with checkpoints every 0.1 s."""
         chance = random.Random(2)
         killed = resumed = 0
-        trials = 50 if LONG else 6
+        trials = 50 if LONG else 3
         for trial in range(trials):
             ranks, more = [(2, ("--groups", "2")), (2, ("--groups", "1")), (1, ())][trial % 3]
             more = (*more, "--checkpoint-minutes", "0.002")
@@ -234,7 +234,8 @@ class Stopping(Case):
 
     def test_time_limit_in_many_pieces(self):
         """--max-hours lets each start make one step, or take one sample: a run of many pieces is still the same run."""
-        short = dict(steps=6, probes=2, top=1, bottom=0, max_steps=8, rtol_trace=1e-6, max_hvps=24)
+        short = dict(steps=6, probes=2, top=1, bottom=0, max_steps=8, rtol_trace=1e-6, max_hvps=24) if LONG else dict(
+            steps=3, probes=2, top=1, bottom=0, max_steps=4, rtol_trace=1e-6, max_hvps=12)
         more = ("--groups", "2")
         reference = self.folder / "whole.h5"
         finish(command(reference, 2, *more, **short))
@@ -245,7 +246,7 @@ class Stopping(Case):
             if done.returncode != RESUBMIT:
                 break
         self.assertIn(done.returncode, (0, 3), done.stderr)
-        self.assertGreater(piece, 8)
+        self.assertGreater(piece, 8 if LONG else 4)
         self.assertSame(output, numbers(reference))
         with h5py.File(output) as f:
             self.assertEqual(f["entry/diagnostics/starts"][()], piece + 1)
@@ -431,14 +432,16 @@ class Stopping(Case):
         short = dict(probes=1, top=2, bottom=1, max_steps=40)
         reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **short)
         chance = random.Random(4)
+        whole = self.folder / "whole.h5.checkpoint"
+        code, err = self.interrupt(self.folder / "whole.h5", 2, lambda: len(list(whole.glob("probe-*/steps-*.json"))) >= 2,
+                                   lambda p: p.send_signal(signal.SIGUSR1), "--groups", "1",
+                                   "--checkpoint-minutes", "0.0005", **short)
+        self.assertEqual(code, RESUBMIT, err)
         for harm in ("flip a piece", "lose a piece", "cut a manifest", "flip a state"):
             with self.subTest(harm):
                 output = self.folder / f"{harm.replace(' ', '_')}.h5"
                 folder = Path(f"{output}.checkpoint")
-                code, err = self.interrupt(output, 2, lambda: len(list(folder.glob("probe-*/steps-*.json"))) >= 2,
-                                           lambda p: p.send_signal(signal.SIGUSR1), "--groups", "1",
-                                           "--checkpoint-minutes", "0.0005", **short)
-                self.assertEqual(code, RESUBMIT, err)
+                shutil.copytree(whole, folder)
                 pieces = sorted(folder.glob("probe-*/basis-*")) + sorted(folder.glob("probe-*/running-*"))
                 newest = sorted(folder.glob("probe-*/steps-*.json"))[-1]
                 victim = {"flip a piece": lambda: chance.choice(pieces), "lose a piece": lambda: chance.choice(pieces),

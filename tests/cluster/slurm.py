@@ -44,7 +44,7 @@ def processes_with(text):
 
 def ranks_at_work(slurm, output):
     """Two ranks, and a sign that they are at work: the checkpoint's folder is there."""
-    ranks = lambda: [pid for pid, line in processes_with(f"--output {output}").items() if line.startswith(f"{BIN} ")]  # noqa: E731
+    ranks = lambda: [pid for pid, line in processes_with(f"--output {output}").items() if line.startswith(f"{BIN} analyze")]  # noqa: E731
     return slurm.wait_for("the ranks", lambda: Path(f"{output}.checkpoint").exists() and len(found := ranks()) == 2 and found, 60)
 
 

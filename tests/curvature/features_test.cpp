@@ -81,6 +81,47 @@ TEST(Features, ByOption) {
   EXPECT_NE(refused("flim").find("matches none of the model's 3 parameters"), std::string::npos);
 }
 
+/// Blocks are chosen in the model's own rows, of which vectors hold some.
+TEST(Parts, OfTablesThatHoldSomeRows) {
+  const ParameterLayout all = layout();
+  const std::vector<Part> parts = named_parts(all, {{"films", "film"},
+                                                    {"some", "film@rows=0-4"},
+                                                    {"none", "film@rows=2-3"},
+                                                    {"columns", "film@columns=0-1"},
+                                                    {"some", "bias"}});
+  ASSERT_EQ(parts.size(), 4u);
+  EXPECT_EQ(parts[0].size(), 12);
+  EXPECT_EQ(parts[0].zeros(), 18);
+  EXPECT_EQ(entries(parts[1]), (Numbers{0, 1, 2, 3, 4, 5, 22, 23}));  // rows 1 and 4
+  EXPECT_EQ(parts[1].zeros(), 9);                                     // rows 0, 2 and 3
+  EXPECT_EQ(parts[1].tensors, (std::vector<std::string>{"film.weight", "head.bias"}));
+  EXPECT_EQ(parts[2].size(), 0);
+  EXPECT_EQ(parts[2].zeros(), 6);
+  EXPECT_EQ(parts[2].tensors, (std::vector<std::string>{"film.weight"}));
+  EXPECT_EQ(entries(parts[3]), (Numbers{0, 1, 3, 4, 6, 7, 9, 10}));
+  EXPECT_EQ(parts[3].zeros(), 12);
+
+  // Random numbers are by the model's own, whatever is left out: row 1 begins with parameter 3, bias with 40.
+  Numbers numbers;
+  parts[1].numbers->for_each(0, parts[1].size(), [&](std::int64_t, std::int64_t number, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) numbers.push_back(number + i);
+  });
+  EXPECT_EQ(numbers, (Numbers{3, 4, 5, 12, 13, 14, 40, 41}));
+
+  // What is in none, and in two, counts rows that vectors don't hold too.
+  std::string overlap;
+  EXPECT_EQ(count_outside(all, {parts[1]}, overlap), 42 - 17);
+  EXPECT_EQ(overlap, "");
+  EXPECT_EQ(count_outside(all, {parts[1], parts[2]}, overlap), 42 - 17);
+  EXPECT_EQ(overlap, "film.weight");
+  EXPECT_EQ(count_outside(all, grouped_parts(all, ParameterGrouping::kTensor), overlap), 0);
+  EXPECT_EQ(overlap, "");
+  EXPECT_NE(test::input_error([&] {
+              named_parts(all, {{"a", "film@rows=10"}});
+            }).find("of shape [10, 3] has no rows 10"),
+            std::string::npos);
+}
+
 TEST(Features, ByFile) {
   const auto all = features_in_json(layout(), R"({"vocabularies": {"films": ["a", "b", "c", "d", "e"], "ids": {"x": 8}},
     "features": [{"name": "two", "parameter": "film", "rows": ["b", "e"], "vocabulary": "films"},

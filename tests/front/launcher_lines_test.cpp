@@ -55,6 +55,17 @@ TEST(LauncherLines, EndsThatAreNoFailureAreNotTold) {
   EXPECT_EQ(seen("hesspect: done\n", 0), (Lines{"hesspect: done"}));
 }
 
+// As Slurm 22.05 writes it.
+TEST(LauncherLines, SlurmsRemarksOnAnEnd) {
+  const std::string ended =
+      "srun: error: vm: tasks 0-1: Exited with exit code 4\nsrun: Job step aborted: Waiting up to 7 seconds for job "
+      "step to "
+      "finish.\nslurmstepd-vm: error: *** STEP 4.0 ON vm CANCELLED AT 2026-11-30T02:53:50 ***\n";
+  EXPECT_EQ(seen("hesspect: error: no such array\n" + ended, 4), (Lines{"hesspect: error: no such array"}));
+  EXPECT_EQ(seen(ended, 4), (Lines{"hesspect: error: a rank ended without a word (exit code 4)"}));
+  EXPECT_EQ(seen(ended, 75), (Lines{}));
+}
+
 TEST(LauncherLines, WithoutAWordOfTheRanksTheLaunchersCounts) {
   EXPECT_EQ(seen(kReturned, 9), (Lines{"hesspect: error: a rank ended without a word (exit code 9)"}));
   const Lines killed = seen("hesspect: 31 parameters\n" + kKilled, 137);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/plan/input_plan.h"
 
 namespace hesspect::plan_test {
 namespace {
@@ -45,6 +46,51 @@ struct Case : PlanInputs {
     return all;
   }
 };
+
+/// Blocks come after the rest, in its room, dealt to the groups.
+TEST(PlanBlocks, AreCounted) {
+  Case c;
+  c.request.groups = 1;
+  const Plan without = c.plan();
+  EXPECT_EQ(without.block_products, 0);
+  c.demand.blocks = {{6, 30, 0}, {4, 10, 8}};
+  c.demand.block_rows = 20;
+  const Plan plan = c.plan();
+  EXPECT_EQ(plan.block_products, 40);
+  EXPECT_EQ(plan.products, without.products + 40);
+  EXPECT_EQ(plan.products_in_turn, without.products_in_turn + 40);
+  EXPECT_EQ(plan.block_bytes, 20 * 5 * 4);  // in shards of 5
+  EXPECT_EQ(plan.bytes.basis, 400);         // instead of 120
+  // A product takes 4 rows of 2 s in 2 rows, all kept; a loss half of what can be kept, 1 s in 2 rows.
+  EXPECT_NEAR(plan.blocks_s, 40 * 4.0 + 8 * 1.0, 0.01);
+  EXPECT_NEAR(plan.run_s, without.run_s + plan.blocks_s, 1e-9);
+  EXPECT_NE(c.text().find("then 2 blocks"), std::string::npos);
+  EXPECT_NE(c.text().find("with 2 blocks: at most 40 products, "), std::string::npos);
+  EXPECT_NE(c.text().find("400 B of vectors a rank"), std::string::npos);
+
+  c.request.groups = 2;  // side by side: the first has the larger one
+  EXPECT_EQ(c.plan().products_in_turn - c.plan().products + c.plan().block_products, 30);
+  c.demand.are_features = true;
+  EXPECT_NE(c.text().find("with 2 features"), std::string::npos);
+}
+
+TEST(InputPlan, ByHand) {
+  PlanProblem problem{10, 4, 8, 7, 3, false, false, 1000};
+  const InputCost cost{2, 6, 5, 100, 60, 0.5, 0.25};
+  const InputPlan plan = make_input_plan(problem, cost, {2, kGiB, 0, 0, 0});
+  EXPECT_EQ(plan.rows, 4);  // of 7, on two ranks
+  EXPECT_EQ(plan.micro_batches, 2);
+  EXPECT_EQ(plan.bytes.parameters, 40);
+  EXPECT_EQ(plan.bytes.data, 12);
+  EXPECT_EQ(plan.bytes.basis, 2 * 6 * (6 * 4 + 3 * 8));  // 5 products and the start, and three in double
+  EXPECT_EQ(plan.bytes.holes, 20);
+  EXPECT_NEAR(plan.run_s, 2 * (2 * 0.5 + 5 * 0.25), 1e-12);
+  EXPECT_TRUE(plan.fits);
+  const InputPlan small = make_input_plan(problem, cost, {2, 40 * kMiB, 0, 0, 0});
+  EXPECT_TRUE(small.fits);  // of which 5 % and 32 MiB are left out
+  EXPECT_FALSE(make_input_plan(problem, cost, {2, 33 * kMiB, 0, 0, 0}).fits);
+  EXPECT_EQ(make_input_plan(problem, {}, {2, kGiB, 0, 0, 0}).run_s, 0);  // not measured
+}
 
 TEST(PlanBytes, OfTwoRanks) {
   const Plan plan = Case{}.plan();

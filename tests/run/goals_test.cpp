@@ -147,6 +147,56 @@ TEST(Demand, OfBlocksAndPowerIterations) {
   EXPECT_EQ(d.joint, 1);
 }
 
+Part part(const std::string& name, std::int64_t size) { return {name, {{0, size}}, {name}}; }
+
+/// Blocks and features stood in no plan.
+TEST(Demand, OfDiagonalBlocks) {
+  Goals g = goals(Command::kAnalyze);
+  BlocksGoal blocks;
+  blocks.max_products = 100;
+  blocks.eigen = g.eigen;
+  blocks.trace = g.trace;
+  blocks.density = g.density;
+  blocks.parts = {part("small", 20), part("large", kParameters / 2), part("unused", 0)};
+  g.blocks = blocks;
+  const Demand without = demand(Command::kAnalyze), d = demand_of(g);
+  ASSERT_EQ(d.blocks.size(), 3u);
+  EXPECT_EQ(d.blocks[0].parameters, kParameters / 2);  // the largest first
+  EXPECT_EQ(d.blocks[0].products, 100);
+  EXPECT_EQ(d.blocks[1].products, 20 + 13);  // found whole, and its true residuals
+  EXPECT_EQ(d.blocks[2].products, 0);
+  EXPECT_EQ(d.block_rows, 43);  // half as long as the whole's: 100 − 13 − 6 steps, 1 and 4 more
+  EXPECT_FALSE(d.are_features);
+  EXPECT_EQ(d.other_products, without.other_products);
+  EXPECT_EQ(d.blocks[0].losses, 0);
+
+  const ProductRange large = products_with_block(g, kParameters / 2);
+  EXPECT_EQ(large.least, 80 + 6 + 13);
+  EXPECT_EQ(large.most, 100);
+  EXPECT_EQ(products_with_block(g, 0).most, 0);
+
+  blocks.changes = ChangesGoal{{0.1, 0.01}, 8, 1e-7};
+  blocks.features.resize(2);
+  g = goals(Command::kFeatures);
+  g.blocks = blocks;
+  const Demand features = demand_of(g);
+  EXPECT_TRUE(features.are_features);
+  EXPECT_EQ(features.blocks[0].products, 108);          // a product with each draw
+  EXPECT_EQ(features.blocks[0].losses, 1 + 2 * 2 * 9);  // both ways, at both lengths, and along the eigenvector
+  EXPECT_EQ(features.probes * features.steps + features.other_products, 2);  // the symmetry check
+}
+
+/// What --max-hvps leaves to the trace, where the Lanczos run takes all it may, is all that is taken together.
+TEST(Demand, OfATraceWithFewProductsLeft) {
+  RunConfig config;
+  config.accuracy.max_hvps = 24;
+  Demand d = demand(Command::kAnalyze, config);
+  EXPECT_EQ(d.joint_where_room, 1);
+  EXPECT_EQ(d.other_rows, 6);  // the symmetry check's two samples, and two for the forecast
+  config.accuracy.max_hvps = 0;
+  EXPECT_EQ(demand(Command::kAnalyze, config).joint_where_room, 4);
+}
+
 /// A diagonal was counted only where an accuracy of the trace is asked for too.
 TEST(Demand, OfADiagonal) {
   RunConfig config;

@@ -202,7 +202,7 @@ struct InputsConfig {
 
 /// What the command `plan` plans.
 struct PlanConfig {
-  Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace
+  Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace, kFeatures, kInputs
   std::int64_t world = 0;            // ranks; 0: those there are
   bool measure = true;
   double bandwidth = 0;  // GB/s of a rank's messages; 0: measured, or assumed
@@ -214,6 +214,7 @@ struct LandscapeConfig {
   std::vector<std::string> directions;
   std::int64_t points = 21;                      // of each direction
   std::vector<std::pair<double, double>> spans;  // of each direction's coordinate; none: chosen
+  std::string vectors_from;                      // eigenvectors that an earlier run wrote; empty: they are found
   std::string directions_file;                   // .h5 or .safetensors; empty: they are not written
 };
 

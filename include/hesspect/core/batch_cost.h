@@ -14,10 +14,12 @@ struct BatchCost {
   double pullback_s = 0;                   // a product from what is kept
   std::int64_t graph_fixed_bytes = 0;      // of what can be kept between products
   std::int64_t graph_row_bytes = 0;        // and the activations of each row
-  std::int64_t transient_fixed_bytes = 0;  // peak of a product above what is held before it and the graph it uses
+  std::int64_t transient_fixed_bytes = 0;  // peak of a product from what is kept, above that
   std::int64_t transient_row_bytes = 0;
   std::int64_t output_row_bytes = 0;  // of the output that the loss takes (logits); the graph's bytes include them
   ProductMode product = ProductMode::kAuto;  // the way that was measured
+  std::int64_t building_fixed_bytes = 0;     // peak of making what can be kept, above it
+  std::int64_t building_row_bytes = 0;
 };
 
 }  // namespace hesspect

@@ -6,9 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "hesspect/core/input_cost.h"
 #include "hesspect/core/input_sharpness.h"
 #include "hesspect/curvature/loss.h"
 #include "hesspect/data/dataset.h"
@@ -30,9 +33,41 @@ struct InputOptions {
   std::uint64_t seed = 0;
 };
 
-/// The rows of this process, without what is said of all of them together. Not collective.
-/// @throws UsageError: an input that the program does not have, or that is neither floating nor looks anything up;
-///         InputError: loss and outputs that don't fit, an op without a second derivative, a result that is not finite
-InputSharpness input_sharpness(Program& program, const DataShard& shard, const InputOptions& options);
+/// The rows of this process, a micro-batch at a time. Nothing here is collective.
+///
+///   InputAnalysis analysis(program, shard, options, {{0, shard.rows.size()}});
+///   while (!analysis.done()) analysis.advance(rows, {});
+class InputAnalysis {
+ public:
+  /// Borrows program.
+  /// @param pending  which of the shard's rows, from 0: ascending, apart
+  /// @throws UsageError: an input that the program does not have, or that is neither floating nor looks anything up;
+  ///         InputError: loss and outputs that don't fit
+  InputAnalysis(Program& program, const DataShard& shard, const InputOptions& options, std::vector<RowRange> pending);
+  ~InputAnalysis();
+
+  std::vector<std::string> variables() const;
+  std::int64_t dimensions() const;     // D; 0 where there are no rows
+  std::int64_t micro_batch() const;    // rows
+  std::int64_t most_products() const;  // that a micro-batch took
+  bool done() const;
+
+  /// What a micro-batch costs: one is begun, and given up after a product. Where the memory is short it gets smaller,
+  /// if the user has not fixed it.
+  /// @param fits  whether the cost is one that the process may have
+  /// @return the cost of the size that is used from here on, whether it fits or not; without rows all zero
+  InputCost measure(const std::function<bool(const InputCost&)>& fits);
+
+  /// Analyses the next micro-batch; in half its size where memory runs out.
+  /// @param rows  its rows are added to them
+  /// @param stop  asked before each product: whether to give up. Empty: never
+  /// @return false where it was given up: nothing is added
+  /// @throws InputError: an op without a second derivative, a result that is not finite
+  bool advance(std::vector<InputRow>& rows, const std::function<bool()>& stop);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 }  // namespace hesspect

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "hesspect/core/entry_numbers.h"
 #include "hesspect/core/parameter_grouping.h"
 
 namespace hesspect {
@@ -22,7 +24,13 @@ struct Part {
   std::string name;
   std::vector<IndexRange> ranges;    // of the flat vector: ascending, none empty, none touching the next
   std::vector<std::string> tensors;  // names of the parameter tensors that it has entries of
+  /// Of the model's numbers: its parameters in rows of tables that vectors don't hold, where the matrix is zero.
+  std::vector<IndexRange> left_out = {};
+  /// Which of the model's parameters the entries are, for random numbers; none: entry i is number i.
+  std::shared_ptr<const EntryNumbers> numbers = nullptr;
   std::int64_t size() const;
+  /// Eigenvalues of zero beside those of its vectors.
+  std::int64_t zeros() const;
 };
 
 /// Which of the layout's tensors have entries in these ranges, which ascend and don't overlap.
@@ -38,7 +46,8 @@ std::vector<bool> matching(const ParameterLayout& layout, const std::string& opt
 Part part_of(const ParameterLayout& layout, std::string name, const std::vector<bool>& chosen);
 
 /// One part for each name, of the tensors that its expressions find. An expression may end in "@rows=3,10-19" or
-/// "@columns=…": of these tensors it has only these indices of the first or second dimension.
+/// "@columns=…": of these tensors it has only these indices, in the model's own numbers, of the first or second
+/// dimension. A part of which vectors hold no row has no entries, and zeros alone.
 /// @throws as matching; UsageError for indices that can't be read, InputError for those that a tensor does not have
 std::vector<Part> named_parts(const ParameterLayout& layout,
                               const std::vector<std::pair<std::string, std::string>>& patterns);
@@ -50,7 +59,8 @@ std::vector<Part> named_parts(const ParameterLayout& layout,
 /// those without such a component as kLayer does.
 std::vector<Part> grouped_parts(const ParameterLayout& layout, ParameterGrouping grouping);
 
-/// Entries that are in no part. @param overlap  set to an entry's tensor that is in two of them; "" where none is
+/// Parameters of the model that are in no part. @param overlap  set to an entry's tensor that is in two of them; ""
+/// where none is
 std::int64_t count_outside(const ParameterLayout& layout, const std::vector<Part>& parts, std::string& overlap);
 
 }  // namespace hesspect

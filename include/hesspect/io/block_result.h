@@ -1,6 +1,7 @@
 // What a result holds of diagonal blocks.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -15,6 +16,7 @@ namespace hesspect {
 struct BlockResult {
   std::string name;
   std::int64_t parameters = 0;
+  std::int64_t unused = 0;           // of them in rows of tables that the data don't use: eigenvalues of zero
   std::vector<std::string> tensors;  // that it has entries of
   std::optional<Density> density;
   std::optional<CumulativeDensity> cumulative;
@@ -26,6 +28,9 @@ struct BlockResult {
   double product_s = 0;
 
   static constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  /// Dimensions that the quadratures are of, and further eigenvalues of zero.
+  std::int64_t sampled() const { return std::max<std::int64_t>(1, parameters - unused); }
+  std::int64_t zeros() const { return parameters - sampled(); }
   /// The largest and the smallest eigenvalue; NaN where they are not among those that were asked for.
   Estimate largest() const { return at_end(/*largest=*/true); }
   Estimate smallest() const { return at_end(/*largest=*/false); }

@@ -33,6 +33,13 @@ struct PlanProblem {
   std::int64_t rows_of_rank(std::int64_t ranks) const { return (units() + ranks - 1) / ranks * unit_rows; }
 };
 
+/// A diagonal block or a feature: all that one group does with it, in a row.
+struct BlockDemand {
+  std::int64_t parameters = 0;  // entries of its vectors
+  std::int64_t products = 0;    // at most
+  std::int64_t losses = 0;      // of the model at other parameters
+};
+
 /// What the goals of a run take, at most. `run/goals` derives it: nothing else says what a run is planned for.
 struct Demand {
   std::int64_t probes = 1;          // Lanczos runs
@@ -47,8 +54,11 @@ struct Demand {
   bool adaptive = false;          // accuracy may ask for more products than these
   std::int64_t max_products = 0;  // of the whole run; 0: no limit
   std::int64_t joint = 1;         // products that are taken at once beside lock-step
-  std::int64_t joint_where_room = 1;  // the same where there is room, else one by one
-  std::int64_t wanted = 0;            // eigenvalues of probe 0's run, which may restart thick for them
+  std::int64_t joint_where_room = 1;     // the same where there is room, else one by one
+  std::int64_t wanted = 0;               // eigenvalues of probe 0's run, which may restart thick for them
+  std::vector<BlockDemand> blocks = {};  // after all of this, dealt to the groups in this order
+  bool are_features = false;             // what the blocks are
+  std::int64_t block_rows = 0;           // vectors that the largest block takes in their place, in the whole's length
 };
 
 struct PlanMachine {
@@ -113,6 +123,9 @@ struct Plan {
   std::int64_t products_in_turn = 0;        // of them, all probes', in the group that takes longest
   double product_s = 0;                     // of one probe's product in a group, messages included; 0: not known
   double run_s = 0;                         // products_in_turn and the Lanczos work between them; 0: not known
+  std::int64_t block_products = 0;          // of all products, with blocks
+  double blocks_s = 0;                      // of run_s; 0: not known, or none
+  std::int64_t block_bytes = 0;             // a rank's vectors of the largest block, in the place of the whole's
   std::int64_t messages_per_step = 0;       // collectives of a group, per joint step
   std::int64_t message_bytes_per_step = 0;  // that a rank sends in those that carry vectors
 };
@@ -143,6 +156,9 @@ std::vector<std::string> what_would_fit(const PlanInputs& inputs, const ChangedD
 /// Returns the part of given memory that a plan may use: all but 5 % and a constant (32 MiB, on a GPU 512 MiB), which
 /// are for what the formulas leave out: allocator rounding, message buffers, small tensors.
 std::int64_t usable_bytes(std::int64_t memory_bytes, bool on_gpu);
+
+/// What blocks or features will take: "12 blocks: at most 1 200 products, 40 s, 12 MiB of vectors a rank".
+std::string describe_blocks(const Plan& plan, std::int64_t blocks, bool are_features);
 
 /// The plan as lines of text for people: layout, table of bytes per rank, messages, products, time.
 std::vector<std::string> describe(const Plan& plan, const PlanInputs& inputs);

@@ -25,6 +25,9 @@ inline constexpr std::int64_t kTraceTogether = 4;
 /// Products that Hutch++ and XTrace take at least.
 inline constexpr std::int64_t kLeastOwnProducts = 6;
 
+/// Of a block's run that its trace is deflated by, where nothing else asks for steps.
+inline constexpr std::int64_t kStepsOfTrace = 40;
+
 /// Who finds the eigenvalues.
 enum class EigenSolver {
   kProbe,  // probe 0's Lanczos run
@@ -138,6 +141,18 @@ void set_features(Goals& goals, const RunConfig& config, std::vector<FeatureResu
 
 /// Takes into account what the precision of products was found to change: twice that, for it is one measurement.
 void set_precision(Goals& goals, const PrecisionEffect& effect);
+
+/// Products of one goal, as far as can be told by now.
+struct ProductRange {
+  std::int64_t least = 0, most = 0;
+  ProductRange& operator+=(const ProductRange& other);
+};
+
+/// Products with a block or feature of so many parameters in use, losses not counted.
+ProductRange products_with_block(const Goals& goals, std::int64_t parameters);
+
+/// Positions of the goals' blocks in the order in which they are dealt: the largest first.
+std::vector<std::size_t> blocks_in_turn(const BlocksGoal& blocks);
 
 /// What the goals take, at most: products, steps, vectors.
 Demand demand_of(const Goals& goals);

@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "hesspect/core/input_sharpness.h"
 #include "hesspect/io/checkpoint.h"
 #include "hesspect/io/result_file.h"
 #include "hesspect/plan/plan.h"
@@ -45,6 +46,7 @@ struct Tally {
   std::int64_t products = 0;
   double product_s = 0;
   double communication_s = 0;
+  std::int64_t block_products = 0;  // with blocks, those of one under way included
 };
 
 /// The plan that a run follows, and the ranks it was made for.
@@ -60,6 +62,17 @@ struct RunLayout {
 std::string to_text(const RunLayout& layout);
 RunLayout run_layout_from(const std::string& text);
 
+/// Rows that `hesspect inputs` has finished.
+struct InputsProgress {
+  std::vector<InputRow> rows;               // in no order
+  std::int64_t most_products = 0;           // that one of their micro-batches took
+  std::vector<std::int64_t> micro_batches;  // of each rank, in rows
+};
+
+/// As text for messages, and back. @throws InputError for text that is none
+std::string to_text(const InputsProgress& progress);
+InputsProgress inputs_progress_from(const std::string& text);
+
 /// What of a run is written down.
 struct LedgerState {
   std::string run_id;  // drawn at the run's first start
@@ -73,6 +86,7 @@ struct LedgerState {
   std::optional<TraceEstimate> trace;      // of a method that chooses its own vectors
   std::optional<EigenResult> eigenvalues;  // of a block or power run
   std::vector<FinishedBlock> blocks;
+  std::optional<InputsProgress> inputs;
   double symmetry_error = 0;
   double curvature_scale = 0;  // mean of ‖Hz‖ / ‖z‖ over the symmetry check's products; 0: not checked yet
   std::int64_t products = 0;   // Hessian-vector products so far, all groups
@@ -86,6 +100,9 @@ struct LedgerState {
 /// The run state that a checkpoint folder holds. As CheckpointFolder::read_run.
 /// @throws InputError also where the layout in it is none
 std::optional<LedgerState> read_state(const CheckpointFolder& folder, std::vector<std::string>& warnings);
+
+/// Writes its next generation. As CheckpointFolder::write_run.
+void write_state(CheckpointFolder& folder, const LedgerState& state);
 
 /// Forgets the samples of the trace's own, beyond the symmetry check's: their products have to be taken again.
 void give_up_own_samples(LedgerState& state);
@@ -154,8 +171,10 @@ class Ledger {
   std::int64_t quadrature_steps(std::int64_t runs) const;
   /// Products of the symmetry check, of the first `runs` Lanczos runs and of an eigenvalue run of its own.
   std::int64_t products_before_trace(std::int64_t runs) const;
-  /// All products so far.
+  /// All products with the whole matrix so far.
   std::int64_t products() const;
+  /// With blocks, but for those of blocks that an earlier start has not finished.
+  std::int64_t block_products() const;
 
   const SampleOrder& order() const { return order_; }
   const SamplePrefix& prefix() const { return prefix_; }
@@ -171,9 +190,13 @@ class Ledger {
   std::int64_t finished_runs_ = 0;
   SamplePrefix prefix_;
   bool has_basis_ = false, diagonal_written_ = false;
+  std::int64_t block_products_before_ = 0;  // of earlier starts' blocks
 };
 
 /// Products of a finished run. After restarts it has taken more steps than its quadrature has.
 std::int64_t products_of(const FinishedProbe& probe);
+
+/// Products with a finished block.
+std::int64_t products_of(const FinishedBlock& block);
 
 }  // namespace hesspect

@@ -21,10 +21,11 @@ struct JsDistance {
   double lower = 0, upper = 1;
 };
 
-/// A spectrum that was sampled: its probes' quadratures.
+/// A spectrum that was sampled: its probes' quadratures, of n dimensions, and further eigenvalues of zero.
 struct SampledSpectrum {
   std::span<const ProbeQuadrature> quadratures;
   std::int64_t n = 0;
+  std::int64_t zeros = 0;
 };
 
 struct JsDistances {

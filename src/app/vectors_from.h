@@ -1,0 +1,36 @@
+// Eigenvectors that an earlier run has written (--eigenvectors), read back as directions.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "hesspect/data/dataset.h"
+#include "hesspect/model/parameter_layout.h"
+
+namespace hesspect {
+
+class EigenvectorFile {
+ public:
+  /// Looks at names, shapes and eigenvalues.
+  /// @throws InputError for a file that is none of eigenvectors, or of a model with other parameters
+  EigenvectorFile(const std::string& path, const ParameterLayout& layout);
+
+  std::int64_t count() const { return std::ssize(order_); }
+
+  /// The I-th from above of the file's eigenvalues, or for I below 0 from below, as a vector [n] of norm 1 in float64.
+  /// @throws UsageError where there are not so many; InputError for one that is zero or not finite, or that has more
+  ///         than rounding in rows that vectors don't hold
+  at::Tensor vector(std::int64_t number) const;
+
+ private:
+  const ParameterLayout& layout_;
+  std::unique_ptr<ArrayFile> file_;
+  std::vector<std::string> arrays_;  // of each of the layout's entries
+  std::vector<std::int64_t> order_;  // positions in the file, the largest eigenvalue first
+};
+
+}  // namespace hesspect
