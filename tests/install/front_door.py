@@ -186,7 +186,7 @@ class FrontDoor(unittest.TestCase):
         self.script(LLAMA)
         self.shell("hesspect export hf folder -o model.pt2 --task causal-lm --seq 16")
         self.shell("hesspect data text folder corpus.txt --seq 16 --rows 12 -o data.h5")
-        self.shell("mpirun -n 2 hesspect analyze --model model.pt2 --weights folder --data data.h5 --loss causal_lm --dtype float64 --top 3 --bottom 1 --output result.h5", DONE)
+        self.shell("mpirun -n 2 hesspect analyze --model model.pt2 --weights folder --data data.h5 --loss causal_lm --dtype float64 --top 3 --bottom 1 --rtol-trace 0.2 --density-w1 0.1 --output result.h5", DONE)
         self.check_report(self.script(LLAMA_DENSE), 3, 1e-3)
 
     def test_torchvision_on_images(self):
@@ -201,7 +201,7 @@ class FrontDoor(unittest.TestCase):
         self.shell("hesspect data table clicks.parquet --schema clicks.ini -o data.h5")
         (self.folder / "deepfm.py").write_text(DEEPFM)
         self.script(TABLE_EXPORT)
-        self.shell("mpirun -n 2 hesspect analyze --model model.pt2 --data data.h5 --loss bce_with_logits --dtype float64 --top 3 --bottom 1 --output result.h5", DONE)
+        self.shell("mpirun -n 2 hesspect analyze --model model.pt2 --data data.h5 --loss bce_with_logits --dtype float64 --top 3 --bottom 1 --rtol-trace 0.2 --density-w1 0.1 --output result.h5", DONE)
         self.check_report(self.script(TABLE_DENSE), 3, 1e-3)
 
 
