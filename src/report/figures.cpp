@@ -238,6 +238,21 @@ Figure frobenius_norm(const RunResult& r) {
   return figure;
 }
 
+struct Bounds {
+  double lower, upper;
+};
+
+/// Of a share whose variance goes as share · (1 − share): those true shares of which what was found lies within `quantile` of
+/// their own standard errors. Where few eigenvalues make the share an interval by the standard error at what was found
+/// is too narrow above. Source: Wilson (1927).
+Bounds score_interval(double share, double standard_error, double quantile) {
+  const double variance = share * (1 - share);
+  if (!(variance > 0)) return {std::max(0.0, share - quantile * standard_error), std::min(1.0, share + quantile * standard_error)};
+  const double q = quantile * quantile * standard_error * standard_error / variance;
+  const double middle = (share + q / 2) / (1 + q), width = std::sqrt(q * variance + q * q / 4) / (1 + q);
+  return {std::max(0.0, middle - width), std::min(1.0, middle + width)};
+}
+
 Figure negative_mass(const RunResult& r) {
   if (!r.cumulative || r.cumulative->lambda.empty()) return missing("negative_mass", kNoProbes);
   const CumulativeDensity& c = *r.cumulative;
@@ -253,10 +268,10 @@ Figure negative_mass(const RunResult& r) {
     // Over three probes and more the standard error is itself from their spread.
     const double quantile =
         c.probes >= 3 ? student_quantile(checked(c.confidence), c.probes - 1) : normal_quantile(checked(c.confidence));
-    const double width = quantile * c.negative_mass.standard_error;
+    const Bounds bounds = score_interval(c.negative_mass.value, c.negative_mass.standard_error, quantile);
     figure.value = c.negative_mass.value;
-    figure.lower = std::max(0.0, figure.value - width);
-    figure.upper = std::min(1.0, figure.value + width);
+    figure.lower = bounds.lower;
+    figure.upper = bounds.upper;
   }
   figure.interval = percent_text(c.confidence) + ", probes and quadrature";
   figure.note = "noise floor f = " + format_number(floor);

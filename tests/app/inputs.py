@@ -199,9 +199,10 @@ class Inputs(Case):
             with self.subTest(f"{ranks} then {other}"):
                 output = self.folder / f"stopped.{ranks}.{other}.h5"
                 command = ["inputs", *arguments("cnn_bn", output, **{**EXACT, **options}), "--resume"]
-                seen, hours = [], 3e-4 / 3600
+                seen, said, hours = [], "", 3e-4 / 3600
                 for start in range(40):
                     ended = hesspect(*command, "--max-hours", hours, ranks=ranks if start == 0 else other)
+                    said += ended.err
                     if ended.code != 75:
                         break
                     self.assertFalse(output.exists())
@@ -217,12 +218,14 @@ class Inputs(Case):
                     (np.testing.assert_array_equal if ranks == other else self.assertClose)(rows[name], values)
                 with h5py.File(output) as f:
                     self.assertEqual(f["entry/diagnostics/starts"][()], start + 1)
-        self.assertIn("rounding differs", ended.err)
+                self.assertEqual("rounding differs" in said, ranks != other)
         again = hesspect(*command, ranks=1)
         self.assertDone(again)
         self.assertIn("is there already", again.err)
 
     def assertClose(self, found, expected):
+        if np.asarray(expected).dtype.kind not in "fiu":
+            return np.testing.assert_array_equal(found, expected)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
     def rows_in(self, folder):
@@ -233,16 +236,19 @@ class Inputs(Case):
         output = self.folder / "r.h5"
         folder = Path(f"{output}.checkpoint")
         options = dict(loss="cross_entropy", micro_batch=2, input_steps=196, rtol_inputs=1e-13)
-        command = [str(a) for a in (BIN, "inputs", *arguments("cnn_bn", output, **{**EXACT, **options}))]
+        given = lambda **more: [str(a) for a in arguments("cnn_bn", output, **{**EXACT, **options, **more})]
+        command = [str(BIN), "inputs", *given()]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
         while process.poll() is None and not any(folder.glob("run-*.json")):
             time.sleep(0.005)
         process.send_signal(signal.SIGUSR1)
         _, err = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 75, err)
-        for more, code, words in (((), 2, "--resume goes on from it"), (("--resume", "--rtol-inputs", "1e-3"), 2, "belongs to another configuration"),
-                                  (("--resume", "--data", FIXTURES / "mlp_ce.data.h5"), 4, "")):
-            ended = hesspect(*command[1:], *more)
+        elsewhere = [*given(), "--resume"]
+        elsewhere[elsewhere.index("--data") + 1] = str(FIXTURES / "mlp_ce.data.h5")
+        for again, code, words in ((given(), 2, "--resume goes on from it"), ([*given(rtol_inputs=1e-3), "--resume"], 2, "belongs to another configuration"),
+                                   (elsewhere, 4, "")):
+            ended = hesspect("inputs", *again)
             self.assertEqual(ended.code, code, ended.err)
             self.assertIn(words, ended.errors[0])
         self.assertIn(hesspect(*command[1:], "--resume").code, (0, 3))
