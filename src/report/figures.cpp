@@ -242,12 +242,13 @@ struct Bounds {
   double lower, upper;
 };
 
-/// Of a share whose variance goes as share · (1 − share): those true shares of which what was found lies within `quantile` of
-/// their own standard errors. Where few eigenvalues make the share an interval by the standard error at what was found
-/// is too narrow above. Source: Wilson (1927).
+/// Of a share whose variance goes as share · (1 − share): those true shares of which what was found lies within
+/// `quantile` of their own standard errors. Where few eigenvalues make the share an interval by the standard error at
+/// what was found is too narrow above. Source: Wilson (1927).
 Bounds score_interval(double share, double standard_error, double quantile) {
   const double variance = share * (1 - share);
-  if (!(variance > 0)) return {std::max(0.0, share - quantile * standard_error), std::min(1.0, share + quantile * standard_error)};
+  if (!(variance > 0))
+    return {std::max(0.0, share - quantile * standard_error), std::min(1.0, share + quantile * standard_error)};
   const double q = quantile * quantile * standard_error * standard_error / variance;
   const double middle = (share + q / 2) / (1 + q), width = std::sqrt(q * variance + q * q / 4) / (1 + q);
   return {std::max(0.0, middle - width), std::min(1.0, middle + width)};
