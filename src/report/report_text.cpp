@@ -1,6 +1,7 @@
 // The report as text and as JSON, and what both and the page share.
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <sstream>
 
 #include "feature_json.h"
@@ -164,6 +165,23 @@ nlohmann::ordered_json result_json(const NamedResult& named, const FigureOptions
   return json;
 }
 
+/// The figures that the results have a value of: a reader wants no definition of others.
+std::set<std::string> keys_shown(const std::vector<NamedResult>& results, const FigureOptions& options) {
+  std::set<std::string> keys;
+  const auto add = [&](const std::vector<Figure>& figures) {
+    for (const Figure& figure : figures)
+      if (figure.known()) keys.insert(figure.key);
+  };
+  for (const NamedResult& named : results) {
+    add(figures_of(named.result, options));
+    add(layer_figures(named.result));
+    add(weighted_layer_figures(named.result));
+    for (const std::vector<Figure>& block : block_figures(named.result)) add(block);
+    for (const std::vector<Figure>& block : block_step_figures(named.result)) add(block);
+  }
+  return keys;
+}
+
 }  // namespace
 
 std::vector<std::string> data_error(const std::vector<NamedResult>& results) {
@@ -255,7 +273,9 @@ std::string report_text(const std::vector<NamedResult>& results, const FigureOpt
   }
   for (const std::string& sentence : data_error(results)) text += wrapped(sentence, "");
   text += "\nWhat these figures are\n";
+  const std::set<std::string> shown = keys_shown(results, options);
   for (const Definition& d : definitions()) {
+    if (!shown.contains(d.key)) continue;
     text += "\n  " + d.name + ", " + d.symbol + "\n" + wrapped(d.definition, "    ") +
             wrapped("From: " + d.source + ".", "    ") + wrapped("Against: " + d.against, "    ");
   }

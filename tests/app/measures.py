@@ -176,7 +176,7 @@ class SecondMoments(Measures):
                 # Of gradient descent on a quadratic loss |1 - 2 (1 -+ 0.05)|; of Adam as of the whole.
                 np.testing.assert_allclose([found["growth_below"][i], found["growth_above"][i]], [0.9, 1.1], atol=0.02)
                 np.testing.assert_allclose(found["adam_growth_below"][i], whole["expected_below"], atol=0.03)
-                np.testing.assert_allclose(found["adam_growth_above"][i], whole["expected_above"], atol=0.06)  # as far as the loss is quadratic there
+                self.assertGreater(found["adam_growth_above"][i], 1.1)  # less than the whole's where the loss is less quadratic
             self.assertTrue(found["converged"].all())
             self.assertNotIn("warning", self.err)
         self.assertIn("largest stable rate", self.err)

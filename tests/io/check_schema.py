@@ -68,7 +68,7 @@ with h5py.File(path) as f:
         assert summary[name][()] == value, name
     assert block["norm_sq"][()] == 9 and block["products"][()] == 120 and block["seconds"][()] == 0.5
     assert list(block["tensors"].asstr()) == ["a.weight", "a.bias"] and list(entry["blocks/b"]) == [
-        "norm_sq", "norm_sq_error", "parameters", "products", "seconds", "tensors", "trace"]
+        "norm_sq", "norm_sq_error", "parameters", "products", "seconds", "tensors", "trace", "unused"]
     assert list(entry["process/selected"].asstr()) == ["a.weight", "a.bias"] and entry["diagnostics/n_model_parameters"][()] == 1000
 
     process = entry["process"]

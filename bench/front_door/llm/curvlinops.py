@@ -13,7 +13,7 @@ class Logits(torch.nn.Module):
     def forward(self, ids):
         return self.model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
 logits = Logits()
-hessian = curvlinops.HessianLinearOperator(logits, torch.nn.CrossEntropyLoss(), dict(logits.named_parameters()), [(ids, ids[:, 1:].flatten())], check_deterministic=False, num_data=8)
+hessian = curvlinops.HessianLinearOperator(logits, torch.nn.CrossEntropyLoss(), list(logits.parameters()), [(ids, ids[:, 1:].flatten())], check_deterministic=False, num_data=8)
 spectrum = curvlinops.LanczosApproximateSpectrumCached(hessian, 20)
 grid, density = spectrum.approximate_spectrum()
 plt.semilogy(grid, density + 1e-8)
