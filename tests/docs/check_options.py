@@ -19,11 +19,11 @@ import made_pages  # noqa: E402
 #: of other programs, which pages name too
 OTHERS = {
     "mpirun": "host mca bind-to map-by oversubscribe tag-output quiet allow-run-as-root",
-    "srun and sbatch": "mpi nodes array signal open-mode gpus-per-node gpus-per-task dependency requeue",
+    "srun and sbatch": "mpi ntasks nodes array signal open-mode gpus-per-node gpus-per-task dependency requeue",
     "docker": "rm gpus ipc user entrypoint build-arg time nv",
-    "pip": "no-deps",
+    "pip": "no-deps no-build-isolation force-reinstall",
     "scripts of launch, bench and docs/studies": "test long oldest serve only tasks report seeds references products products-tools tools binary bottlenecks",
-    "cmake": "preset target install",
+    "cmake": "preset target install prefix build component",
 }
 
 def named() -> dict[str, str]:
