@@ -22,7 +22,7 @@ OTHERS = {
     "srun and sbatch": "mpi ntasks nodes array signal open-mode gpus-per-node gpus-per-task dependency requeue",
     "docker": "rm gpus ipc user entrypoint build-arg time nv",
     "pip": "no-deps no-build-isolation force-reinstall",
-    "scripts of launch, bench and docs/studies": "test long oldest serve only tasks report seeds references products products-tools tools binary bottlenecks",
+    "scripts of launch, bench and docs/studies": "test long oldest serve only rounds tasks report seeds references products products-tools tools binary bottlenecks",
     "cmake": "preset target install prefix build component",
 }
 
