@@ -246,7 +246,9 @@ class Stopping(Case):
             if done.returncode != RESUBMIT:
                 break
         self.assertIn(done.returncode, (0, 3), done.stderr)
-        self.assertGreater(piece, 8 if LONG else 4)
+        # A start makes a step of each group at least. How many more the other group makes before the stop reaches it is
+        # a race of two processes, so that only a part of the pieces is certain.
+        self.assertGreater(piece, 4 if LONG else 2)
         self.assertSame(output, numbers(reference))
         with h5py.File(output) as f:
             self.assertEqual(f["entry/diagnostics/starts"][()], piece + 1)
