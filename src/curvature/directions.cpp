@@ -11,7 +11,9 @@ namespace hesspect {
 at::Tensor shard_of(const HessianOperator& op, const at::Tensor& whole) {
   const Shard& shard = op.shard();
   at::Tensor local = at::zeros({shard.chunk}, op.options());
-  local.narrow(0, 0, shard.size()).copy_(whole.narrow(0, shard.begin(), shard.size()));
+  shard.for_each_piece([&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+    local.narrow(0, position, size).copy_(whole.narrow(0, begin, size));
+  });
   return local;
 }
 

@@ -21,6 +21,7 @@
 #include "local_loss.h"
 #include "operator_parts.h"
 #include "product_trials.h"
+#include "sharded_products.h"
 #include "warm_products.h"
 
 namespace hesspect {
@@ -45,7 +46,8 @@ struct HessianOperator::Impl {
   std::vector<std::int64_t> group_of;                          // of each, where there are groups of rows
   RowGrouping grouping;
   RowGroups groups;
-  std::size_t kept = 0;  // of them, the first ones
+  std::unique_ptr<ShardedProducts> sharded;  // where parameters are
+  std::size_t kept = 0;                      // of them, the first ones
   // Room for `capacity` vectors: whole ones and local sums [capacity, stride], and the shards that are sent
   // [capacity, chunk] (not for one vector).
   std::int64_t capacity = 0;
@@ -67,10 +69,12 @@ struct HessianOperator::Impl {
         local(*owned),
         shard(Shard::of(program.layout().size(), the_comm.size(), the_comm.rank(), program.layout().numbers())) {
     local.choose(choice_of(options));
-    if (options.warm) return;
+    if (options.warm || is_sharded()) return;
     at::AutoGradMode grad(true);
     local.check(options.check_double_backward);
   }
+
+  bool is_sharded() const { return local.program().is_left_in_file(); }
 
   bool alone() const { return comm.size() == 1; }
   at::Device device() const { return local.program().options().device; }
@@ -198,7 +202,24 @@ struct HessianOperator::Impl {
     phases->add_matrix_products(after.matrix_products_s - before.matrix_products_s);
   }
 
+  void apply_sharded(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
+    const PhaseTimer phase(options.phases, Phase::kProducts, x.size() == 1 ? "product" : "block of products");
+    const Timer total;
+    const ShardedTraffic before = sharded->traffic();
+    timed([&] { sharded->products(x, y); });
+    for (at::Tensor& product : y) product.div_(divisor);
+    if (!y.empty()) finish_device_work(y.back());
+    const ShardedTraffic after = sharded->traffic();
+    stats.products += std::ssize(x);
+    stats.product_s += total.elapsed_s();
+    stats.communication_s += after.seconds - before.seconds;
+    if (alone()) return;
+    stats.collectives += after.messages - before.messages + 1;  // and `agree`
+    stats.message_bytes += after.bytes - before.bytes;
+  }
+
   void apply(std::span<const at::Tensor> x, std::span<at::Tensor> y, GroupDots* dots = nullptr) {
+    if (sharded) return apply_sharded(x, y);
     const PhaseTimer phase(options.phases, Phase::kProducts, x.size() == 1 ? "product" : "block of products");
     const Timer total;
     const auto k = static_cast<std::int64_t>(x.size());
@@ -351,7 +372,9 @@ struct HessianOperator::Impl {
   /// This rank's shard of random signs.
   at::Tensor random_signs() const {
     std::vector<double> entries(static_cast<std::size_t>(shard.chunk), 0.0);
-    fill_probe(ProbeDistribution::kRademacher, 0, kPrecisionProbe, shard.begin(), shard.size(), entries.data());
+    shard.for_each_piece([&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+      fill_probe(ProbeDistribution::kRademacher, 0, kPrecisionProbe, begin, size, entries.data() + position);
+    });
     return at::from_blob(entries.data(), {shard.chunk}, at::kDouble).to(local.tensor_options(), false, /*copy=*/true);
   }
 
@@ -411,6 +434,7 @@ struct HessianOperator::Impl {
   /// Collective: one size for all ranks, measured by the one that has the first row.
   void choose_micro_batch() {
     auto size = local.given_micro_batch(options.micro_batch);
+    if (!size && is_sharded()) throw Error(ExitCode::kInternal, "sharded parameters: the plan chooses the micro-batch");
     if (!size) {
       std::int64_t found = 0;
       agree(comm, [&] {
@@ -424,7 +448,7 @@ struct HessianOperator::Impl {
 
   /// Decides on groups of rows, as soon as the micro-batch is known. Collective.
   void choose_row_groups() {
-    if (options.row_groups == 0 || options.warm) return;
+    if (options.row_groups == 0 || options.warm || is_sharded()) return;
     const auto fixed = local.program().static_batch();
     grouping = {comm.max(local.global_rows().end), options.units.rows,
                 fixed ? *fixed : std::max<std::int64_t>(options.units.rows > 1 ? 1 : 2, local.fewest_rows()), 0};
@@ -527,6 +551,10 @@ struct HessianOperator::Impl {
   /// @param v  whose product is not finite; empty where it is the gradient
   /// @throws InputError on every rank, where any rank's rows show it
   void explain_non_finite(const std::string& what, const std::vector<at::Tensor>& v) {
+    if (sharded)
+      throw InputError(what +
+                       " is not finite; where parameters are sharded, it is not looked for the row and the node: "
+                       "--parameters replicated does");
     while (kept > 0) drop_last();  // the run is at its end, and looking takes memory
     agree(comm, [&] {
       const std::string where = first_non_finite(local, local.micro_batches(stats.micro_batch), v);
@@ -534,9 +562,40 @@ struct HessianOperator::Impl {
     });
   }
 
+  /// The first pass where parameters are sharded. Collective.
+  void first_sharded_pass(double& local_loss, double& local_count) {
+    agree(comm, [&] {
+      for (const GroupedRange& one : ranges()) batches.push_back(local.batch(one.range));
+      for (const MicroBatch& batch : batches) local_count += local.count(batch);
+      stats.micro_batches = std::ssize(batches);
+    });
+    sharded = std::make_unique<ShardedProducts>(local, batches, comm, options.cuts);
+    shard = sharded->shard();
+    gradient = agreed(comm, [&] { return at::zeros({shard.chunk}, local.tensor_options()); });
+    if (options.loss.kind == LossKind::kBce || options.loss.kind == LossKind::kNll) {
+      const std::vector<at::Tensor> outputs = sharded->outputs();
+      agree(comm, [&] {
+        for (std::size_t i = 0; i < outputs.size(); ++i)
+          check_output(local.loss_options(), local.rows_of_output(outputs[i], batches[i]), batches[i].first_row);
+      });
+    }
+    const Timer timer;
+    local_loss = sharded->gradient(gradient);
+    finish_device_work(gradient);
+    stats.gradient_s = timer.elapsed_s();
+    agree(comm, [&] {
+      if (!std::isfinite(local_loss))
+        throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") summed over rows " +
+                         std::to_string(local.global_rows().begin) + " to " +
+                         std::to_string(local.global_rows().end - 1));
+    });
+  }
+
   void loss_and_gradient() {
     double local_loss = 0, local_count = 0;
+    if (is_sharded()) first_sharded_pass(local_loss, local_count);
     agree(comm, [&] {
+      if (sharded) return;
       first_pass(local_loss, local_count);
       at::AutoGradMode grad(true);
       if (options.check_double_backward) local.check_turned_down();
@@ -552,7 +611,7 @@ struct HessianOperator::Impl {
     divisor = options.loss.reduction == Reduction::kSum ? 1 : count;
     loss = totals[0] / divisor;
     sum_up_groups();
-    if (options.warm)
+    if (options.warm || sharded)
       gradient.div_(divisor);
     else
       scatter(std::span<at::Tensor>(&gradient, 1));
@@ -640,7 +699,7 @@ HessianOperator::HessianOperator(Program& program, DataShard data, Communicator&
   if (options.precision != MatrixPrecision::kFp32) impl_->measure_effect();
   agree(comm, [&] {
     const PhaseTimer timer(options.phases, Phase::kStart, "what is kept");
-    if (impl_->options.warm) return;
+    if (impl_->options.warm || impl_->sharded) return;
     impl_->time_gradient();
     impl_->keep_within_budget();
   });

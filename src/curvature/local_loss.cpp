@@ -155,7 +155,7 @@ at::Tensor LocalLoss::shape_of_output(const MicroBatch& batch) const {
                  : batch);
   std::vector<std::int64_t> sizes = like.sizes().vec();
   if (!sizes.empty()) sizes[0] = batch.rows;
-  return at::empty({}, like.options()).expand(sizes);
+  return at::empty({}, like.options().device(program_.options().device)).expand(sizes);
 }
 
 MicroBatch LocalLoss::batch(RowRange range) {
@@ -174,6 +174,12 @@ MicroBatch LocalLoss::batch(RowRange range) {
 
 at::Tensor LocalLoss::output(const MicroBatch& batch) const {
   return output_of(program_, program_.run(batch.inputs), output_index_, batch, is_output());
+}
+
+at::Tensor LocalLoss::rows_of_output(const at::Tensor& output, const MicroBatch& batch) const {
+  std::vector<at::Tensor> outputs(static_cast<std::size_t>(output_index_) + 1);
+  outputs.back() = output;
+  return output_of(program_, outputs, output_index_, batch, is_output());
 }
 
 at::Tensor LocalLoss::sum(const MicroBatch& batch) const {

@@ -96,6 +96,8 @@ class LocalLoss {
   /// The output that the loss takes, the rows first and without padded ones; a scalar as it is.
   /// @throws InputError: an output that is no floating tensor, or has other rows than were fed
   at::Tensor output(const MicroBatch& batch) const;
+  /// The same of an output that the program has made of a micro-batch.
+  at::Tensor rows_of_output(const at::Tensor& output, const MicroBatch& batch) const;
   /// ℓ_sum with its graph.
   at::Tensor sum(const MicroBatch& batch) const;
   /// The same with its count. @throws InputError: an output that the loss does not take

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "checkpoint_names.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/mapped_file.h"
 #include "hesspect/core/sha256.h"
+#include "hesspect/core/vector_cut.h"
 #include "temporary_file.h"
 
 namespace hesspect::checkpoint {
@@ -18,7 +20,17 @@ constexpr std::int64_t kMostEntries = std::int64_t{1} << 48;  // so that no prod
 constexpr std::int64_t kMostRows = std::int64_t{1} << 31;
 constexpr std::size_t kNameDigits = 16;  // of the SHA-256
 
-std::int64_t chunk_of(const ProbeManifest& m) { return (m.n + m.ranks - 1) / m.ranks; }
+/// How a manifest's vectors are cut: set by set, or in equal chunks, which is one set. @throws InputError for no cut
+VectorCut cut_of(const ProbeManifest& m) {
+  if (m.cut.empty()) {
+    VectorCut cut(m.ranks);
+    cut.add({{0, m.n}});
+    return cut;
+  }
+  std::optional<VectorCut> cut = VectorCut::from_numbers(m.cut, m.n);
+  if (!cut || cut->ranks() != m.ranks) throw InputError("its vectors are cut in a way that can't be");
+  return *std::move(cut);
+}
 
 std::int64_t element_bytes(const ProbeManifest& m, const std::string& set) {
   return set == "basis" ? m.basis_element_bytes : m.running_element_bytes;
@@ -51,6 +63,11 @@ MappedFile open_piece(const fs::path& folder, const Piece& piece, std::set<std::
 std::string inconsistency(const ProbeManifest& m) {
   if (m.probe < 0 || m.steps < 0) return "its probe or number of steps is negative";
   if (m.n < 1 || m.n > kMostEntries || m.ranks < 1) return "its vectors' length or number of ranks is out of range";
+  if (!m.cut.empty()) {
+    const std::optional<VectorCut> cut = VectorCut::from_numbers(m.cut, m.n);
+    if (!cut || cut->ranks() != m.ranks) return "its vectors are cut in a way that can't be";
+  }
+  const std::int64_t chunk = cut_of(m).chunk();
   if (!is_element_size(m.basis_element_bytes) || !is_element_size(m.running_element_bytes))
     return "its numbers have an impossible size";
   for (const Piece& p : m.pieces) {
@@ -60,7 +77,7 @@ std::string inconsistency(const ProbeManifest& m) {
       return what + " has rows or a rank out of range";
     if (p.file != piece_name(piece_stem(p.set, p.first_row, p.rows, p.rank, m.ranks), p.sha256) || !is_piece(p.file))
       return what + " has another name than its content says";
-    const std::int64_t row_bytes = chunk_of(m) * element_bytes(m, p.set);
+    const std::int64_t row_bytes = chunk * element_bytes(m, p.set);
     if (p.bytes % row_bytes != 0 || p.bytes / row_bytes != p.rows)
       return what + " has " + std::to_string(p.bytes) + " bytes, not " + std::to_string(p.rows) + " rows of " +
              std::to_string(row_bytes);
@@ -97,11 +114,20 @@ Piece write_piece(const fs::path& folder, const std::string& set, std::int64_t f
 std::vector<std::byte> read_rows(const fs::path& folder, const ProbeManifest& m, const std::string& set,
                                  std::int64_t first_row, std::int64_t rows, std::int64_t begin, std::int64_t end,
                                  std::set<std::string>& verified) {
-  const std::int64_t size = element_bytes(m, set), chunk = chunk_of(m);
+  const VectorCut cut = cut_of(m);
+  const std::int64_t size = element_bytes(m, set), chunk = cut.chunk();
   std::vector<std::byte> out(static_cast<std::size_t>(rows * (end - begin) * size));
   const std::int64_t stop = std::min(end, m.n);  // what pieces hold beyond n is padding
-  for (std::int64_t rank = begin / chunk; begin < stop && rank * chunk < stop; ++rank) {
-    const std::int64_t from = std::max(begin, rank * chunk), to = std::min(stop, (rank + 1) * chunk);
+  struct Stretch {
+    std::int64_t local, from, to;
+  };
+  for (int rank = 0; rank < m.ranks && begin < stop; ++rank) {
+    std::vector<Stretch> stretches;  // that are wanted of this rank's
+    cut.for_each(rank, [&](std::int64_t local, std::int64_t first, std::int64_t count) {
+      const std::int64_t from = std::max(begin, first), to = std::min(stop, first + count);
+      if (from < to) stretches.push_back({local + (from - first), from, to});
+    });
+    if (stretches.empty()) continue;
     std::vector<bool> found(static_cast<std::size_t>(rows));
     for (const Piece& piece : m.pieces) {
       const std::int64_t low = std::max(first_row, piece.first_row);
@@ -109,10 +135,10 @@ std::vector<std::byte> read_rows(const fs::path& folder, const ProbeManifest& m,
       if (piece.set != set || piece.rank != rank || low >= high) continue;
       const MappedFile file = open_piece(folder, piece, verified);
       for (std::int64_t row = low; row < high; ++row) {
-        const std::byte* source =
-            file.bytes().data() + ((row - piece.first_row) * chunk + (from - rank * chunk)) * size;
-        std::memcpy(out.data() + ((row - first_row) * (end - begin) + (from - begin)) * size, source,
-                    static_cast<std::size_t>((to - from) * size));
+        const std::byte* source = file.bytes().data() + (row - piece.first_row) * chunk * size;
+        for (const Stretch& one : stretches)
+          std::memcpy(out.data() + ((row - first_row) * (end - begin) + (one.from - begin)) * size,
+                      source + one.local * size, static_cast<std::size_t>((one.to - one.from) * size));
         found[static_cast<std::size_t>(row - first_row)] = true;
       }
     }

@@ -17,7 +17,7 @@ void fields(auto& v, Is<ProbeManifest> auto& m) {
   v("run_id", m.run_id, "probe", m.probe, "steps", m.steps);
   v.bytes("state", m.state);
   v("n", m.n, "ranks", m.ranks, "basis_element_bytes", m.basis_element_bytes, "running_element_bytes",
-    m.running_element_bytes, "pieces", m.pieces);
+    m.running_element_bytes, "cut", m.cut, "pieces", m.pieces);
 }
 
 std::string to_text(const Piece& piece) { return FieldWriter::text(piece); }
@@ -27,7 +27,7 @@ namespace checkpoint {
 namespace {
 
 constexpr const char* kProbeKind = "probe";
-constexpr std::int64_t kVersion = 3;
+constexpr std::int64_t kVersion = 4;
 
 /// What every state says of itself.
 struct Mark {

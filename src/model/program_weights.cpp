@@ -21,7 +21,7 @@ constexpr double kStandIn = 0.1;  // size of a made-up weight
 /// What a state dict may set: parameters, persistent buffers, and what else has no data. Parameters that are yet to be
 /// laid out take a state dict's tensors as they are; of a table that is only looked up, whose rows may not all be read
 /// then, values are checked when they are.
-std::vector<OverlayTarget> targets_of(Program::Impl& impl) {
+std::vector<OverlayTarget> targets_of(Program::Impl& impl, bool look_at_values) {
   std::vector<OverlayTarget> targets;
   const std::vector<at::Tensor> views = impl.layout.views(impl.flat);
   const bool is_laid_out = !impl.flat.is_meta();
@@ -34,7 +34,7 @@ std::vector<OverlayTarget> targets_of(Program::Impl& impl) {
         {entry.name, entry.aliases, entry.is_complex() ? as_complex(views[i]) : views[i], true, true, true});
     if (is_laid_out) continue;
     targets.back().kept = &impl.stored[owner].value;
-    targets.back().is_read_now = !reads[owner].only_looked_up();
+    targets.back().is_read_now = look_at_values && !reads[owner].only_looked_up();
   }
   for (const auto& tensor : impl.tensors)
     if (tensor.persistent || !tensor.has_data)
@@ -159,6 +159,52 @@ void Program::lay_out(const RowsInUse& in_use) {
   look_up_held_rows(*impl_);
 }
 
+void Program::leave_in_file() {
+  const at::NoGradGuard no_grad;
+  if (!impl_->flat.is_meta()) throw Error(ExitCode::kInternal, "the program's parameters have been laid out already");
+  impl_->lay_out(impl_->owners, /*real=*/false);
+  const at::Tensor nan =
+      at::full({}, std::nan(""), at::TensorOptions().dtype(impl_->options.dtype).device(impl_->options.device));
+  for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
+    impl_->leaves[i] = nan.expand(impl_->layout.entries()[i].shape);
+  impl_->is_left_in_file = true;
+}
+
+bool Program::is_left_in_file() const { return impl_->is_left_in_file; }
+
+namespace {
+
+/// The stored parameter that is entry `parameter` of the layout.
+const Program::Impl::StoredParameter& stored_parameter(const Program::Impl& impl, std::size_t parameter) {
+  std::size_t entry = 0;
+  for (std::size_t i = 0; i < impl.stored.size(); ++i)
+    if (impl.owners[i] == i && entry++ == parameter) return impl.stored[i];
+  throw Error(ExitCode::kInternal, "the program has no parameter " + std::to_string(parameter));
+}
+
+}  // namespace
+
+at::ScalarType Program::stored_type(std::size_t parameter) const {
+  const at::Tensor& value = stored_parameter(*impl_, parameter).value;
+  return value.defined() ? c10::toRealValueType(value.scalar_type()) : impl_->options.dtype;
+}
+
+at::Tensor Program::read_parameter(std::size_t parameter, std::int64_t begin, std::int64_t count) const {
+  const at::NoGradGuard no_grad;
+  const at::Tensor& value = stored_parameter(*impl_, parameter).value;
+  if (!value.defined())
+    return at::sin(at::arange(begin + 1, begin + count + 1, at::TensorOptions().dtype(impl_->options.dtype)))
+        .mul_(kStandIn);
+  // A copy: the file's pages are let go again. Contiguous tensors, as all that people export are, are cut without a
+  // whole copy.
+  return as_reals(value).reshape({-1}).narrow(0, begin, count).clone();
+}
+
+void Program::let_go_of_file() {
+  for (auto& parameter : impl_->stored) parameter.value = at::Tensor();
+  impl_->mapped.clear();
+}
+
 std::vector<std::string> Program::lacking() const {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < impl_->stored.size(); ++i)
@@ -220,11 +266,11 @@ void Program::select_parameters(const std::vector<bool>& chosen) {
   impl.flat = std::move(whole);
 }
 
-OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool partial) {
+OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool partial, bool look_at_values) {
   const at::NoGradGuard no_grad;
   std::vector<std::string> warnings;
   if (!impl_->has_weights && impl_->flat.is_meta()) {
-    const ProgramNames names(targets_of(*impl_));
+    const ProgramNames names(targets_of(*impl_, look_at_values));
     std::vector<NamedTensors> sources;
     for (const StateDict& state_dict : state_dicts) sources.emplace_back(state_dict, names);
     require_constants(*impl_, sources);
@@ -237,7 +283,7 @@ OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool part
   if (impl_->layout.numbers())
     throw Error(ExitCode::kInternal, "weights are to be laid over a program before rows are left out");
   const bool is_laid_out = !impl_->flat.is_meta();
-  const std::vector<OverlayTarget> targets = targets_of(*impl_);
+  const std::vector<OverlayTarget> targets = targets_of(*impl_, look_at_values);
   OverlayReport report = hesspect::overlay(state_dicts, targets, partial);
   const std::vector<at::Tensor> views = impl_->layout.views(impl_->flat);
   for (std::size_t i = 0; i < views.size() && is_laid_out; ++i)

@@ -68,8 +68,8 @@ void Context::between_products() {
 void Context::write_checkpoint(bool stop) {
   const PhaseTimer timer(phases, Phase::kFiles, "checkpoint");
   try {
-    if (deflation) checkpoint.save(0, *deflation->run);
-    for (const ActiveRun& one : active) checkpoint.save(one.probe, *one.run);
+    if (deflation) checkpoint.save(0, *deflation->run, op.shard());
+    for (const ActiveRun& one : active) checkpoint.save(one.probe, *one.run, op.shard());
     report(Checkpointed{});
     warned_ = false;
   } catch (const InputError& error) {

@@ -26,12 +26,15 @@ at::ScalarType dtype_of(std::int64_t element_bytes) {
 /// This rank's shard of one stored row, on the CPU.
 at::Tensor read_row(const CheckpointFolder& folder, const ProbeManifest& manifest, const std::string& set,
                     std::int64_t row, const Shard& shard, at::ScalarType dtype) {
-  const std::int64_t begin = shard.chunk * shard.rank;
-  const std::vector<std::byte> bytes = folder.read_rows(manifest, set, row, 1, begin, begin + shard.chunk);
-  at::Tensor tensor = at::empty({shard.chunk}, at::TensorOptions().dtype(dtype));
-  if (tensor.nbytes() != bytes.size())
-    throw InputError("the checkpoint of probe " + std::to_string(manifest.probe) + " holds vectors of another dtype");
-  std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
+  at::Tensor tensor = at::zeros({shard.chunk}, at::TensorOptions().dtype(dtype));
+  auto* out = static_cast<std::byte*>(tensor.mutable_data_ptr());
+  const auto element = static_cast<std::int64_t>(tensor.element_size());
+  shard.for_each_piece([&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+    const std::vector<std::byte> bytes = folder.read_rows(manifest, set, row, 1, begin, begin + size);
+    if (static_cast<std::int64_t>(bytes.size()) != size * element)
+      throw InputError("the checkpoint of probe " + std::to_string(manifest.probe) + " holds vectors of another dtype");
+    std::memcpy(out + position * element, bytes.data(), bytes.size());
+  });
   return tensor;
 }
 
@@ -65,7 +68,7 @@ std::vector<Piece> LanczosCheckpoint::write_rows(std::int64_t probe, const std::
   return pieces;
 }
 
-void LanczosCheckpoint::save(std::int64_t probe, const Lanczos& run) {
+void LanczosCheckpoint::save(std::int64_t probe, const Lanczos& run, const Shard& shard) {
   const LanczosRecord record = run.record();
   ProbeManifest manifest;
   manifest.run_id = run_id_;
@@ -74,6 +77,7 @@ void LanczosCheckpoint::save(std::int64_t probe, const Lanczos& run) {
   manifest.state = to_bytes(record);
   manifest.n = record.t.n;
   manifest.ranks = group_.size();
+  if (shard.cut) manifest.cut = shard.cut->numbers();
 
   // A row with its number never changes: what the last generation holds of those that are left is not written again.
   std::int64_t first = record.first_row;
@@ -131,7 +135,8 @@ std::unique_ptr<Lanczos> LanczosCheckpoint::resume(LinearOperator& op, std::int6
           },
           [&](std::int64_t i) { return read_row(folder_, manifest, "running", i, op.shard(), vectors); }};
       auto run = std::make_unique<Lanczos>(Lanczos::resumed(op, record, stored, options));
-      if (manifest.ranks == group_.size()) saved_[probe] = manifest;
+      const std::vector<std::int64_t> cut = op.shard().cut ? op.shard().cut->numbers() : std::vector<std::int64_t>();
+      if (manifest.ranks == group_.size() && manifest.cut == cut) saved_[probe] = manifest;
       return run;
     } catch (const InputError& error) {  // agreed: the same on all ranks
       if (group_.rank() == 0)

@@ -23,7 +23,8 @@ class LanczosCheckpoint {
   /// as it is wanted: until forget(), and for the dealer until CheckpointFolder::remove_probe. Collective over the
   /// group.
   /// @throws InputError (agreed) where it cannot be written; the last generation is as it was
-  void save(std::int64_t probe, const Lanczos& run);
+  /// @param shard  how the run's vectors are cut
+  void save(std::int64_t probe, const Lanczos& run, const Shard& shard);
   /// The newest generation of a probe that can be read, as a run that goes on from it. Collective over op.comm().
   /// @return none where there is no such generation
   /// @param warn  called on the group's first rank, for each generation that is passed over

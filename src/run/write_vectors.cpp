@@ -17,7 +17,16 @@ at::Tensor gathered(const LinearOperator& op, const at::Tensor& local) {
   Communicator& comm = op.comm();
   at::Tensor full = agreed(comm, [&] { return at::empty({op.shard().padded()}, local.options()); });
   comm.all_gather(local, full);
-  return agreed(comm, [&] { return comm.rank() == 0 ? full.narrow(0, 0, op.shard().n).cpu() : at::Tensor(); });
+  return agreed(comm, [&] {
+    if (comm.rank() != 0) return at::Tensor();
+    if (!op.shard().cut) return full.narrow(0, 0, op.shard().n).cpu();
+    at::Tensor in_order = at::empty({op.shard().n}, local.options().device(at::kCPU));
+    for (int rank = 0; rank < comm.size(); ++rank)
+      op.shard().for_each_piece_of(rank, [&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+        in_order.narrow(0, begin, size).copy_(full.narrow(0, rank * op.shard().chunk + position, size));
+      });
+    return in_order;
+  });
 }
 
 }  // namespace

@@ -20,11 +20,19 @@ constexpr std::int64_t kPiece = 32768;
 /// Calls use(layer, begin, length) for each layer's part of the shard's entries [first, last), counted from its begin.
 template <class Use>
 void for_each_part(const Shard& shard, const LayerOffsets& offsets, std::int64_t first, std::int64_t last, Use&& use) {
-  for (std::size_t l = 0; l + 1 < offsets.size(); ++l) {
-    const std::int64_t from = std::max(offsets[l] - shard.begin(), first);
-    const std::int64_t to = std::min(offsets[l + 1] - shard.begin(), last);
-    if (from < to) use(l, from, to - from);
-  }
+  shard.for_each_piece([&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+    // A piece may hold parts of many layers, and a layer may lie in many pieces.
+    const std::int64_t low = std::max(position, first), high = std::min(position + size, last);
+    if (low >= high) return;
+    const auto layer = std::ranges::upper_bound(offsets, begin + (low - position));
+    for (auto l = static_cast<std::size_t>(std::max<std::ptrdiff_t>(layer - offsets.begin(), 1) - 1);
+         l + 1 < offsets.size(); ++l) {
+      const std::int64_t from = std::max(offsets[l] - begin + position, low);
+      const std::int64_t to = std::min(offsets[l + 1] - begin + position, high);
+      if (from < to) use(l, from, to - from);
+      if (offsets[l + 1] - begin + position >= high) break;
+    }
+  });
 }
 
 }  // namespace
@@ -34,7 +42,7 @@ std::vector<double> layer_dots(Communicator& comm, const Shard& shard, const Lay
   if (offsets.empty()) return {};
   const at::NoGradGuard no_grad;
   std::vector<double> sums(offsets.size() - 1, 0.0);
-  for_each_part(shard, offsets, 0, shard.size(), [&](std::size_t layer, std::int64_t from, std::int64_t length) {
+  for_each_part(shard, offsets, 0, shard.chunk, [&](std::size_t layer, std::int64_t from, std::int64_t length) {
     sums[layer] += dot_product(a.narrow(0, from, length), b.narrow(0, from, length));
   });
   return comm.sum(std::move(sums));
@@ -79,7 +87,7 @@ std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) 
   });
   if (!as_vectors) {
     for_each_piece([&](std::int64_t begin, const at::Tensor& diagonal) {
-      const std::int64_t end = std::min(begin + diagonal.numel(), op_.shard().size());
+      const std::int64_t end = begin + diagonal.numel();
       for_each_part(op_.shard(), offsets, begin, end, [&](std::size_t layer, std::int64_t from, std::int64_t length) {
         sums[layer] += diagonal.narrow(0, from - begin, length).sum().item<double>();
       });
@@ -99,7 +107,7 @@ std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) 
     double sum;
   };
   std::vector<Piece> pieces;
-  for_each_part(op_.shard(), offsets, 0, op_.shard().size(),
+  for_each_part(op_.shard(), offsets, 0, op_.shard().chunk,
                 [&](std::size_t layer, std::int64_t from, std::int64_t length) {
                   for (std::int64_t i = 0; i < length; i += longest)
                     pieces.push_back({layer, from + i, std::min(longest, length - i), 0});

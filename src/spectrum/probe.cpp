@@ -25,7 +25,9 @@ at::Tensor probe_vector(Communicator& comm, const Shard& shard, const at::Tensor
     host = at::zeros({shard.chunk}, options.device(at::kCPU));
     vector = host.to(options.device());  // itself, where that is the CPU
     const auto fill = [&](auto* out) {
-      fill_probe(distribution, seed, probe, shard.numbers.get(), shard.begin(), shard.size(), out);
+      shard.for_each_piece([&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+        fill_probe(distribution, seed, probe, shard.numbers.get(), begin, size, out + position);
+      });
     };
     if (host.scalar_type() == at::kFloat)
       fill(host.mutable_data_ptr<float>());

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -53,6 +54,9 @@ struct HessianOptions {
   /// Groups of rows that apply_in_groups tells apart (core/row_groups.h): micro-batches are cut at their edges. 0:
   /// none; kAutoRowGroups: as many as cost next to nothing, or none.
   std::int64_t row_groups = 0;
+  /// Where parameters are sharded: where the program is cut into segments, as Cuts of the tangent program; none: chosen
+  /// for the least memory.
+  std::optional<std::vector<std::size_t>> cuts;
   bool cuda_graphs = true;  // replay kept micro-batches' products on a GPU where that is faster
   /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on
   /// CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are kept.

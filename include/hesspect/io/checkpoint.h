@@ -48,9 +48,11 @@ struct ProbeManifest {
   std::int64_t steps = 0;
   std::string state;   // the scalars, opaque bytes
   std::int64_t n = 0;  // global length of a vector
-  int ranks = 1;       // that share it, in equal chunks of ceil(n / ranks) entries, the tail padded
+  int ranks = 1;       // that share it, in equal chunks of ceil(n / ranks) entries, the tail padded, or as `cut` says
   std::int64_t basis_element_bytes = 4;
   std::int64_t running_element_bytes = 4;
+  /// How vectors are cut set by set, VectorCut::numbers(); none: in equal chunks.
+  std::vector<std::int64_t> cut = {};
   std::vector<Piece> pieces;
 };
 
@@ -102,7 +104,7 @@ class CheckpointFolder {
 
   // --- ranks of a probe's group ---
 
-  /// Writes rows of this rank's shards. @param rows  one or more; each row's bytes: ceil(n / ranks) entries
+  /// Writes rows of this rank's shards. @param rows  one or more; each row's bytes: a local vector's entries
   /// @throws InputError if it cannot be written; nothing is left behind
   Piece write_piece(std::int64_t probe, const std::string& set, std::int64_t first_row,
                     std::span<const std::span<const std::byte>> rows, int rank, int ranks);

@@ -117,13 +117,26 @@ class Program {
   /// Lays state dicts over parameters and buffers, later ones over earlier. Before anything takes the parameters: where
   /// the program holds no weights, ties are settled by what the state dicts hold, and the layout may change.
   /// @throws InputError as hesspect::overlay, and where a buffer or constant without data is in no state dict
-  OverlayReport overlay(std::span<const StateDict> state_dicts, bool partial = false);
+  /// @param look_at_values  whether values that parameters take are finite; false: whoever reads them looks
+  OverlayReport overlay(std::span<const StateDict> state_dicts, bool partial = false, bool look_at_values = true);
   OverlayReport overlay(const StateDict& state_dict) { return overlay(std::span(&state_dict, 1)); }
   /// Of a program that was loaded without: takes memory for its parameters, where it has data, and reads their values.
   /// Of the tables named here, and of those only, it holds and reads the rows in use alone; a table that is tied to
   /// what is not looked up, or to a table that is not named, stays whole.
   /// @param in_use  as RowMarks finds them; an index of another row is an InputError when the program runs
   void lay_out(const RowsInUse& in_use);
+  /// The same, but parameters stay in the file, and whoever runs the program brings their values
+  /// (hesspect/tangent/segments.h). parameters() are then NaN throughout and take no memory: `run` tells shapes alone.
+  void leave_in_file();
+  bool is_left_in_file() const;
+  /// Entries [begin, begin + count) of a parameter that was left in the file, in layout order and in the type in which
+  /// it is stored there, on the CPU; made-up ones where the file has none.
+  /// @param parameter  its place in layout()
+  at::Tensor read_parameter(std::size_t parameter, std::int64_t begin, std::int64_t count) const;
+  /// The type that read_parameter gives.
+  at::ScalarType stored_type(std::size_t parameter) const;
+  /// Lets go of the file: nothing will be read any more.
+  void let_go_of_file();
   /// Names of the tensors without data, as a program exported on the meta device or with fake tensors has them.
   std::vector<std::string> lacking() const;
   /// @throws InputError that lists lacking(), where there are any

@@ -89,6 +89,9 @@ struct OutputRows {
   std::int64_t rows = -1;
 };
 
+class Segments;         // hesspect/tangent/segments.h
+struct SegmentTensors;  // the same
+
 /// The sweeps of one micro-batch.
 class Sweeps {
  public:
@@ -114,6 +117,21 @@ class Sweeps {
   /// @param cuts         where nothing is kept
   void add_products(const std::vector<at::Tensor>& v, const std::vector<at::Tensor>& products,
                     bool gauss_newton = false, const Cuts& cuts = {});
+
+  // A segment at a time, whose parameters the caller brings and takes (hesspect/tangent/segments.h). The program's own
+  // are not looked at.
+
+  /// @param vectors  K; 0: a gradient
+  void begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton);
+  /// For segments that go forwards alone, the last one too, to the output.
+  void begin_outputs(const Segments& segments);
+  void segment_forwards(std::size_t segment, const SegmentTensors& tensors);
+  /// Makes the segment's values again, for the last one for the first time, and goes backwards through it.
+  void segment_backwards(std::size_t segment, const SegmentTensors& tensors);
+  /// @return the sum of terms, where the last segment has gone backwards
+  double end_segments();
+  /// After all segments have gone forwards: the output that the objective is taken of, as the program has it.
+  at::Tensor end_outputs();
 
   struct Impl;
 

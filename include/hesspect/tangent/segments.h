@@ -1,0 +1,47 @@
+// A program's segments, for sweeps whose parameters come and go a segment at a time.
+//
+// The outer loop goes over segments and the inner one over micro-batches, so that a segment's parameters are fetched
+// twice a product however many micro-batches there are:
+//
+//   for (Sweeps& one : batches) one.begin_segments(segments, K, false);
+//   for s = 0 … S - 2:  for (Sweeps& one : batches) one.segment_forwards(s, {values, v, {}});
+//   for s = S - 1 … 0:  for (Sweeps& one : batches) one.segment_backwards(s, {values, v, sums});
+//   for (Sweeps& one : batches) one.end_segments();
+//
+// Between the calls a micro-batch holds what crosses the cuts, and nothing of any parameter.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <vector>
+
+#include "hesspect/tangent/tangent_program.h"
+
+namespace hesspect {
+
+/// What a segment works with, by the parameters of the program's layout; undefined where it does not read them.
+struct SegmentTensors {
+  std::vector<at::Tensor> values;     // [shape], in the run's dtype
+  std::vector<at::Tensor> v = {};     // [K, shape]; none for a gradient
+  std::vector<at::Tensor> sums = {};  // [K, shape], of a gradient [1, shape], to be added to; none on the way forwards
+};
+
+class Segments {
+ public:
+  /// @param cuts  rising; none: one segment
+  Segments(const TangentProgram& program, Cuts cuts);
+
+  std::size_t size() const { return read_.size(); }
+  const Cuts& cuts() const { return cuts_; }
+  /// The parameters that a segment's nodes read, by their places in the layout, ascending.
+  const std::vector<std::size_t>& read_in(std::size_t segment) const { return read_[segment]; }
+  /// Of each of so many parameters, the segments that read it, ascending.
+  std::vector<std::vector<std::size_t>> readers(std::size_t parameters) const;
+
+ private:
+  Cuts cuts_;
+  std::vector<std::vector<std::size_t>> read_;
+};
+
+}  // namespace hesspect

@@ -1,0 +1,258 @@
+// Sweeps in segments: what crosses a cut, what is run again, and segments whose parameters come and go.
+#include "hesspect/tangent/segments.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <set>
+
+#include "sweeps_impl.h"
+
+namespace hesspect {
+
+void Sweeps::Impl::find_crossing(const Cuts& cuts) {
+  crosses.assign(index(list.slots), false);
+  if (cuts.empty()) return;
+  std::vector<int> made(index(list.slots), -1);  // the segment of each slot's maker
+  int segment = 0;
+  std::size_t next = 0;
+  for (std::size_t n = 0; n < size(); ++n) {
+    if (next < cuts.size() && cuts[next] == n) {
+      ++segment;
+      ++next;
+    }
+    for (const Operand& operand : list.nodes[n].operands)
+      for_each_slot(operand, [&](int slot) {
+        if (made[index(slot)] >= 0 && made[index(slot)] != segment) crosses[index(slot)] = true;
+      });
+    for (const int slot : list.nodes[n].outputs)
+      if (slot >= 0) made[index(slot)] = segment;
+  }
+}
+
+void Sweeps::Impl::find_what_is_run_again(const Cuts& cuts) {
+  again.assign(size(), Again::kAll);
+  std::vector<bool> needed(index(list.slots), false);
+  const auto need = [&](const Operand& operand) {
+    for_each_slot(operand, [&](int slot) { needed[index(slot)] = true; });
+  };
+  for (std::size_t n = cuts.back(); n-- > 0;) {
+    const Node& node = list.nodes[n];
+    const bool writes = std::ranges::find(node.instruction->writes, true) != node.instruction->writes.end();
+    bool is_read = writes && !node.op;
+    for (const int slot : node.outputs)
+      is_read = is_read || (slot >= 0 && needed[index(slot)] && !crosses[index(slot)]);
+    const Redo redo = program.turned_down[n] ? Redo::kAll : program.rules[n].redo;
+    if (!is_read && (!node.active() || redo != Redo::kAll))
+      again[n] = !node.active() ? Again::kNothing : redo == Redo::kArguments ? Again::kArguments : Again::kShapes;
+    if (again[n] == Again::kNothing) continue;
+    for (const Operand& operand : node.operands) {
+      if (again[n] != Again::kShapes) need(operand);
+      for_each_slot(operand, [&](int slot) {
+        if (!list.active[index(slot)]) needed[index(slot)] = true;
+      });
+    }
+  }
+}
+
+void Sweeps::Impl::run_again(std::size_t n, Pass pass) {
+  const Node& node = list.nodes[n];
+  if (again[n] == Again::kArguments || again[n] == Again::kShapes) timed(n, 0, [&] { runs[n] = new_run(n); });
+  if (again[n] == Again::kArguments && pass.second) {
+    const Tangents x_dot = tangents_of(node);
+    if (any_defined(x_dot.all())) runs[n]->take(x_dot);
+  }
+  for (const int slot : node.outputs)
+    if (slot >= 0 && !crosses[index(slot)]) values[index(slot)] = shapes[index(slot)];
+}
+
+void Sweeps::Impl::note_shapes(const Node& node) {
+  for (const int slot : node.outputs) {
+    if (slot < 0 || !values[index(slot)].isTensor()) continue;
+    const at::Tensor& value = values[index(slot)].toTensor();
+    if (value.defined()) shapes[index(slot)] = at::empty({}, value.options()).expand(value.sizes());
+  }
+}
+
+void Sweeps::Impl::sweep(const Cuts& cuts, Pass forwards, Pass backwards) {
+  std::vector<std::size_t> edges{0};
+  edges.insert(edges.end(), cuts.begin(), cuts.end());
+  edges.push_back(size());
+  const std::size_t last = edges.size() - 2;
+  forwards.hold = false;
+  for (std::size_t s = 0; s < last; ++s) forward(edges[s], edges[s + 1], forwards);
+  if (last > 0) find_what_is_run_again(cuts);
+  for (std::size_t s = last + 1; s-- > 0;) {
+    if (s < last && !is_reached(edges[s], edges[s + 1])) {
+      forget(edges[s], edges[s + 1]);
+      continue;
+    }
+    forwards.hold = true;
+    forwards.again = s < last;
+    forward(edges[s], edges[s + 1], forwards);
+    if (s == last) {
+      make_head(forwards);
+      head_backward(backwards);
+    }
+    backward(edges[s], edges[s + 1], backwards);
+    forget(edges[s], edges[s + 1]);
+  }
+}
+
+void Sweeps::Impl::forget(std::size_t begin, std::size_t end) {
+  for (std::size_t n = begin; n < end; ++n) {
+    runs[n].reset();
+    for (const int slot : list.nodes[n].outputs) {
+      if (slot < 0) continue;
+      values[index(slot)] = c10::IValue();
+      if (!dots.empty()) dots[index(slot)] = at::Tensor();
+    }
+  }
+}
+
+// --- a segment at a time --------------------------------------------------------------------------------------------
+
+void Sweeps::Impl::enter(const SegmentTensors& tensors) {
+  const auto parameters = program.program.parameter_inputs();
+  std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (!parameters[i] || !tensors.values[*parameters[i]].defined()) continue;
+    const std::size_t p = *parameters[i], slot = index(list.inputs[i]);
+    const bool is_complex = program.program.layout().entries()[p].is_complex();
+    const auto as_used = [&](const at::Tensor& t) {
+      return is_complex ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
+    };
+    values[slot] = as_used(tensors.values[p]);
+    if (!list.active[slot]) continue;
+    if (!tensors.v.empty()) dots[slot] = as_used(tensors.v[p]);
+    if (tensors.sums.empty()) continue;
+    Sum& sum = frame[slot];
+    sum = Sum{};
+    if (is_complex) continue;
+    sum.value = tensors.sums[p];
+    sum.own = sum.fixed = true;
+  }
+}
+
+void Sweeps::Impl::leave(const SegmentTensors& tensors) {
+  const auto parameters = program.program.parameter_inputs();
+  std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (!parameters[i] || !tensors.values[*parameters[i]].defined()) continue;
+    const std::size_t p = *parameters[i], slot = index(list.inputs[i]);
+    values[slot] = c10::IValue();
+    if (!dots.empty()) dots[slot] = at::Tensor();
+    if (tensors.sums.empty()) continue;
+    Sum& sum = frame[slot];
+    if (program.program.layout().entries()[p].is_complex() && sum.value.defined())
+      tensors.sums[p].add_(at::view_as_real(sum.value.resolve_conj()));
+    sum = Sum{};
+    sum.wanted = false;
+  }
+}
+
+void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton) {
+  kept = false;
+  gauss_newton = of_gauss_newton;
+  reached.clear();
+  vectors = of_vectors;
+  count = std::max<std::int64_t>(1, of_vectors);
+  bounds.assign(1, 0);
+  bounds.insert(bounds.end(), cuts.begin(), cuts.end());
+  bounds.push_back(size());
+  begin_run(cuts);
+  again.clear();
+  dots.assign(vectors > 0 ? index(list.slots) : 0, at::Tensor());
+  bars = new_sums({});
+  bar_dots = new_sums({});
+}
+
+void Sweeps::Impl::segment_forwards(std::size_t s, const SegmentTensors& tensors) {
+  enter(tensors);
+  forward(bounds[s], bounds[s + 1], {.first = true, .second = vectors > 0});
+  leave(tensors);
+}
+
+void Sweeps::Impl::segment_backwards(std::size_t s, const SegmentTensors& tensors) {
+  const bool is_last = s + 2 == bounds.size();
+  if (!is_last && again.empty()) find_what_is_run_again({bounds.begin() + 1, bounds.end() - 1});
+  const Pass forwards{.first = true, .second = vectors > 0, .hold = true, .again = !is_last};
+  const Pass backwards{.first = vectors == 0 || !gauss_newton, .second = vectors > 0};
+  enter(tensors);
+  forward(bounds[s], bounds[s + 1], forwards);
+  if (is_last) {
+    make_head(forwards);
+    head_backward(backwards);
+  }
+  backward(bounds[s], bounds[s + 1], backwards);
+  forget(bounds[s], bounds[s + 1]);
+  leave(tensors);
+}
+
+void Sweeps::begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton) {
+  const SweepScope scope(impl_->program.program);
+  impl_->begin_segments(segments.cuts(), vectors, gauss_newton);
+}
+
+void Sweeps::begin_outputs(const Segments& segments) {
+  const SweepScope scope(impl_->program.program);
+  impl_->begin_segments(segments.cuts(), 0, false);
+  impl_->fused = false;
+}
+
+void Sweeps::segment_forwards(std::size_t segment, const SegmentTensors& tensors) {
+  const SweepScope scope(impl_->program.program);
+  impl_->segment_forwards(segment, tensors);
+}
+
+void Sweeps::segment_backwards(std::size_t segment, const SegmentTensors& tensors) {
+  const SweepScope scope(impl_->program.program);
+  impl_->segment_backwards(segment, tensors);
+}
+
+double Sweeps::end_segments() {
+  const double sum = impl_->head != nullptr ? impl_->head->sum() : 0;
+  impl_->finish();
+  return sum;
+}
+
+at::Tensor Sweeps::end_outputs() {
+  const SweepScope scope(impl_->program.program);
+  at::Tensor output = materialise(impl_->list.kept.front(), impl_->values).toTensor();
+  impl_->finish();
+  return output;
+}
+
+Segments::Segments(const TangentProgram& program, Cuts cuts) : cuts_(std::move(cuts)) {
+  const NodeList& list = program.impl().list;
+  const auto of_input = program.program().parameter_inputs();
+  std::vector<std::int64_t> parameter_of(index(list.slots), -1);
+  for (std::size_t i = 0; i < of_input.size(); ++i)
+    if (of_input[i]) parameter_of[index(list.inputs[i])] = static_cast<std::int64_t>(*of_input[i]);
+  std::set<std::size_t> read;
+  std::size_t next = 0;
+  const auto end_segment = [&] {
+    read_.emplace_back(read.begin(), read.end());
+    read.clear();
+  };
+  for (std::size_t n = 0; n < list.nodes.size(); ++n) {
+    if (next < cuts_.size() && cuts_[next] == n) {
+      end_segment();
+      ++next;
+    }
+    for (const Operand& operand : list.nodes[n].operands)
+      for_each_slot(operand, [&](int slot) {
+        if (parameter_of[index(slot)] >= 0) read.insert(static_cast<std::size_t>(parameter_of[index(slot)]));
+      });
+  }
+  end_segment();
+}
+
+std::vector<std::vector<std::size_t>> Segments::readers(std::size_t parameters) const {
+  std::vector<std::vector<std::size_t>> readers(parameters);
+  for (std::size_t s = 0; s < read_.size(); ++s)
+    for (const std::size_t parameter : read_[s]) readers[parameter].push_back(s);
+  return readers;
+}
+
+}  // namespace hesspect

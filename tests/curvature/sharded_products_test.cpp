@@ -1,0 +1,224 @@
+// Parameters in shards: products and gradients are those of a model that every rank holds whole, and PyTorch's.
+#include <gtest/gtest.h>
+
+#include <ATen/core/grad_mode.h>
+
+#include "hesspect/comm/mpi_communicator.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/curvature/hessian.h"
+#include "hesspect/tangent/tangent_program.h"
+#include "support/fixture.h"
+
+namespace hesspect::sharded_products_test {
+namespace {
+
+using test::Fixture;
+using test::relative_error;
+
+HessianOptions options_for(const Fixture& fixture) {
+  HessianOptions options;
+  options.loss = fixture.loss();
+  options.output_index = fixture.output_index();
+  options.micro_batch = 3;
+  options.check_double_backward = false;
+  return options;
+}
+
+Program left_in_file(const Fixture& fixture, at::ScalarType dtype = at::kDouble) {
+  Program program = Program::load(fixture.path(".pt2"), {.dtype = dtype, .device = at::kCPU, .lay_out = false});
+  program.leave_in_file();
+  return program;
+}
+
+/// Cuts wherever the list of nodes may be cut.
+std::vector<std::size_t> all_cuts(const Program& program, const Fixture& fixture) {
+  const TangentProgram tangent(program, {static_cast<std::size_t>(fixture.output_index())});
+  std::vector<std::size_t> cuts;
+  for (std::size_t p = 1; p < tangent.nodes(); ++p)
+    if (tangent.may_cut(p)) cuts.push_back(p);
+  return cuts;
+}
+
+at::Tensor local_of(const Shard& shard, const at::Tensor& whole) {
+  at::Tensor local = at::zeros({shard.chunk}, whole.options());
+  shard.for_each_piece([&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+    local.narrow(0, position, size).copy_(whole.narrow(0, begin, size));
+  });
+  return local;
+}
+
+/// Whole, in the layout's order; checks that padding is zero and that every entry is some rank's.
+at::Tensor whole_of(HessianOperator& op, const at::Tensor& local) {
+  const Shard& shard = op.shard();
+  at::Tensor gathered = at::empty({shard.padded()}, local.options());
+  op.comm().all_gather(local, gathered);
+  at::Tensor whole = at::full({shard.n}, NAN, local.options());
+  for (int rank = 0; rank < shard.ranks; ++rank)
+    shard.for_each_piece_of(rank, [&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+      at::Tensor from = gathered.narrow(0, rank * shard.chunk + position, size);
+      whole.narrow(0, begin, size).copy_(from);
+      from.zero_();
+    });
+  EXPECT_EQ(gathered.abs().sum().item<double>(), 0.0) << "padding is not zero";
+  EXPECT_FALSE(whole.isnan().any().item<bool>()) << "an entry is no rank's";
+  return whole;
+}
+
+std::vector<at::Tensor> products(HessianOperator& op, const std::vector<at::Tensor>& vectors) {
+  std::vector<at::Tensor> x, y, whole;
+  for (const at::Tensor& v : vectors) {
+    x.push_back(local_of(op.shard(), v));
+    y.push_back(at::empty({op.shard().chunk}, v.options()));
+  }
+  op.apply_block(x, y);
+  for (const at::Tensor& one : y) whole.push_back(whole_of(op, one));
+  return whole;
+}
+
+class Sharded : public ::testing::TestWithParam<const char*> {
+ protected:
+  Sharded() : fixture(GetParam()), world(MpiCommunicator::world()) {}
+
+  void expect_same(const HessianOptions& options, const std::string& how) {
+    Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU}), program = left_in_file(fixture);
+    LocalCommunicator local;
+    HessianOptions replicated = options;
+    replicated.cuts.reset();
+    HessianOperator expected(whole, fixture.shard(whole), local, replicated);
+    HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options);
+    EXPECT_NEAR(op.loss(), expected.loss(), 1e-12 * std::abs(expected.loss())) << how;
+    EXPECT_NEAR(op.count(), expected.count(), 1e-14 * expected.count()) << how;
+    EXPECT_LE(relative_error(whole_of(op, op.gradient()), expected.gradient()), 1e-12) << how;
+    const at::Tensor v = fixture.flat(whole, at::kDouble, "v"), u = at::sin(at::arange(v.numel(), at::kDouble));
+    const std::vector<at::Tensor> vectors{v, u, v - 2 * u};
+    const std::vector<at::Tensor> together = products(op, vectors), reference = products(expected, vectors);
+    for (std::size_t k = 0; k < vectors.size(); ++k)
+      EXPECT_LE(relative_error(together[k], reference[k]), 1e-12) << how << ", vector " << k;
+    EXPECT_LE(relative_error(products(op, {v})[0], reference[0]), 1e-12) << how << ", alone";
+    if (options.curvature == Curvature::kHessian) {
+      const at::Tensor pytorch = fixture.flat(whole, at::kDouble, "hv");
+      EXPECT_LE(relative_error(together[0], pytorch), 1e-9) << how << ", against PyTorch";
+    }
+  }
+
+  Fixture fixture;
+  std::unique_ptr<MpiCommunicator> world;
+};
+
+TEST_P(Sharded, ProductsAreThoseOfWholeParameters) {
+  HessianOptions options = options_for(fixture);
+  expect_same(options, "cuts as chosen");
+  options.cuts = all_cuts(left_in_file(fixture), fixture);
+  expect_same(options, std::to_string(options.cuts->size()) + " cuts");
+  options.cuts = std::vector<std::size_t>{};
+  expect_same(options, "one segment");
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Sharded,
+                         ::testing::Values("mlp_mse", "mlp_ce", "mlp_bce", "cnn_bn", "resnet18", "vit", "bert", "gpt2",
+                                           "llama", "widedeep", "complex_parameters", "mixture"),
+                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(Losses, Sharded, ::testing::ValuesIn(test::kLossCases),
+                         [](const auto& test) { return std::string(test.param); });
+
+class ShardedGaussNewton : public Sharded {};
+
+TEST_P(ShardedGaussNewton, ProductsAreThoseOfWholeParameters) {
+  HessianOptions options = options_for(fixture);
+  options.curvature = Curvature::kGgn;
+  options.cuts = all_cuts(left_in_file(fixture), fixture);
+  expect_same(options, "GGN");
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ShardedGaussNewton, ::testing::Values("mlp_ce", "gpt2", "cnn_bn"),
+                         [](const auto& test) { return std::string(test.param); });
+
+// However many micro-batches there are, messages are the same; each set of parameters is gathered twice a product, but
+// the last segment's once, and so are vectors.
+TEST(Messages, DoNotGrowWithMicroBatches) {
+  const Fixture fixture("gpt2");
+  auto world = MpiCommunicator::world();
+  std::vector<std::int64_t> collectives, bytes;
+  for (const std::int64_t rows : {1, 4}) {
+    Program program = left_in_file(fixture);
+    HessianOptions options = options_for(fixture);
+    options.micro_batch = rows;
+    options.cuts = all_cuts(program, fixture);
+    HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options);
+    at::Tensor x = at::ones({op.shard().chunk}, at::kDouble), y = at::empty_like(x);
+    const HessianStats before = op.stats();
+    op.apply(x, y);
+    collectives.push_back(op.stats().collectives - before.collectives);
+    bytes.push_back(op.stats().message_bytes - before.message_bytes);
+  }
+  EXPECT_EQ(collectives[0], collectives[1]);
+  EXPECT_EQ(bytes[0], bytes[1]);
+}
+
+/// The program's own weights in another type, as a checkpoint has them.
+StateDict weights_as(const Program& whole, at::ScalarType type) {
+  StateDict dict;
+  dict.format = "safetensors";
+  dict.files = {"weights.safetensors"};
+  for (std::size_t i = 0; i < whole.parameters().size(); ++i) {
+    const ParameterEntry& entry = whole.layout().entries()[i];
+    dict.tensors.push_back({entry.name, type, entry.shape, whole.parameters()[i].detach().to(type)});
+  }
+  return dict;
+}
+
+// bfloat16 weights are held and sent in two bytes, and widened exactly: the model is the one that is read whole.
+TEST(StoredTypes, AreWidenedExactly) {
+  const Fixture fixture("widedeep");
+  auto world = MpiCommunicator::world();
+  Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+  StateDict weights = weights_as(whole, at::kBFloat16);
+  weights.tensors.front().tensor = weights.tensors.front().tensor.to(weights.tensors.front().dtype = at::kFloat);
+  Program program = Program::load(fixture.path(".pt2"), {.dtype = at::kDouble, .device = at::kCPU, .lay_out = false});
+  whole.overlay(std::span(&weights, 1), /*partial=*/true);
+  program.overlay(std::span(&weights, 1), /*partial=*/true);
+  program.leave_in_file();
+  EXPECT_EQ(program.stored_type(0), at::kFloat);
+  EXPECT_EQ(program.stored_type(1), at::kBFloat16);
+  LocalCommunicator local;
+  HessianOperator expected(whole, fixture.shard(whole), local, options_for(fixture));
+  HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options_for(fixture));
+  const at::Tensor v = at::sin(at::arange(op.shard().n, at::kDouble));
+  EXPECT_LE(relative_error(products(op, {v})[0], products(expected, {v})[0]), 1e-12);
+}
+
+TEST(NonFiniteParameters, AreNamedOnEveryRank) {
+  const Fixture fixture("mlp_ce");
+  auto world = MpiCommunicator::world();
+  const Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+  StateDict weights = weights_as(whole, at::kDouble);
+  weights.tensors.back().tensor.view({-1})[-1] = NAN;
+  Program program = Program::load(fixture.path(".pt2"), {.dtype = at::kDouble, .device = at::kCPU, .lay_out = false});
+  program.overlay(std::span(&weights, 1), /*partial=*/true, /*look_at_values=*/false);
+  program.leave_in_file();
+  std::string line;
+  try {
+    HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options_for(fixture));
+  } catch (const InputError& error) {
+    line = error.what();
+  }
+  EXPECT_NE(line.find("'" + weights.tensors.back().name + "'"), std::string::npos) << line;
+  EXPECT_NE(line.find("non-finite"), std::string::npos) << line;
+}
+
+// More ranks than rows: those without rows have no shapes to cut by, and take part in all messages.
+TEST(RanksWithoutRows, TakePart) {
+  const Fixture fixture("mlp_ce");
+  auto world = MpiCommunicator::world();
+  Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU}), program = left_in_file(fixture);
+  const auto data = ArrayFile::open(fixture.path(".data.h5"));
+  const DatasetSpec spec{fixture.path(".data.h5"), {program.inputs()[0].name}, "target", 2};
+  LocalCommunicator local;
+  HessianOperator expected(whole, load_shard(*data, spec, 1, 0), local, options_for(fixture));
+  HessianOperator op(program, load_shard(*data, spec, world->size(), world->rank()), *world, options_for(fixture));
+  const at::Tensor v = fixture.flat(whole, at::kDouble, "v");
+  EXPECT_LE(relative_error(products(op, {v})[0], products(expected, {v})[0]), 1e-12);
+}
+
+}  // namespace
+}  // namespace hesspect::sharded_products_test
