@@ -151,6 +151,28 @@ void Sweeps::Impl::leave(const SegmentTensors& tensors) {
   }
 }
 
+/// A view of a parameter, such as its transpose, must not cross a cut as it is: the memory that it looks into is the next
+/// segment's by then.
+void Sweeps::Impl::part_from_parameters(std::size_t s, const SegmentTensors& tensors) {
+  const auto part = [](at::Tensor& t, const std::vector<at::Tensor>& from) {
+    const bool looks_in = t.defined() && t.has_storage() && std::ranges::any_of(from, [&](const at::Tensor& one) {
+      return one.defined() && one.is_alias_of(t);
+    });
+    if (looks_in) t = t.clone();
+  };
+  for (std::size_t n = bounds[s]; n < bounds[s + 1]; ++n)
+    for (const int slot : list.nodes[n].outputs) {
+      if (slot < 0 || !crosses[index(slot)]) continue;
+      c10::IValue& value = values[index(slot)];
+      if (value.isTensor()) {
+        at::Tensor tensor = value.toTensor();
+        part(tensor, tensors.values);
+        value = tensor;
+      }
+      if (!dots.empty()) part(dots[index(slot)], tensors.v);
+    }
+}
+
 void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton) {
   kept = false;
   gauss_newton = of_gauss_newton;
@@ -170,6 +192,7 @@ void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, boo
 void Sweeps::Impl::segment_forwards(std::size_t s, const SegmentTensors& tensors) {
   enter(tensors);
   forward(bounds[s], bounds[s + 1], {.first = true, .second = vectors > 0});
+  part_from_parameters(s, tensors);
   leave(tensors);
 }
 

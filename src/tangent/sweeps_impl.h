@@ -181,6 +181,7 @@ struct Sweeps::Impl {
   /// Sets or takes away what a segment reads and adds to.
   void enter(const SegmentTensors& tensors);
   void leave(const SegmentTensors& tensors);
+  void part_from_parameters(std::size_t s, const SegmentTensors& tensors);
   void begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton);
   void segment_forwards(std::size_t s, const SegmentTensors& tensors);
   void segment_backwards(std::size_t s, const SegmentTensors& tensors);
