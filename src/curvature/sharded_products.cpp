@@ -12,6 +12,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/timer.h"
 #include "hesspect/tangent/precision.h"
+#include "hesspect/tangent/program_cost.h"
 
 namespace hesspect {
 namespace {
@@ -46,10 +47,16 @@ Cuts ShardedProducts::choose_cuts() {
   const int rank = comm_.rank();
   const auto finder = static_cast<int>(comm_.min(batches_.empty() ? comm_.size() : rank));
   std::string text = agreed(comm_, [&] {
-    std::string bytes;
-    if (rank != finder) return bytes;
-    for (const std::size_t cut : local_.cuts(batches_.front())) bytes += std::to_string(cut) + ' ';
-    return bytes;
+    std::string found;
+    if (rank != finder) return found;
+    ShardedSettings run{.ranks = comm_.size(), .micro_batches = std::ssize(batches_)};
+    const Program& program = local_.program();
+    for (std::size_t p = 0; p < program.layout().entries().size(); ++p)
+      run.stored_bytes.push_back(program.layout().entries()[p].numel *
+                                 static_cast<std::int64_t>(c10::elementSize(program.stored_type(p))));
+    for (const std::size_t cut : find_cuts(local_.tangent_program(), batches_.front().inputs, run))
+      found += std::to_string(cut) + ' ';
+    return found;
   });
   if (finder < comm_.size()) text = comm_.broadcast_bytes(text, finder);
   Cuts cuts;

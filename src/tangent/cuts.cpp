@@ -1,162 +1,251 @@
 // Where to cut a program into segments.
 //
 // A product in segments holds what crosses any cut, value and tangent, and the values, tangents and adjoints of one
-// segment. Both are estimated from the bytes of each value in one run. For a number of sizes of segments, cuts are put
-// where few bytes cross; the size with the least peak wins.
-#include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
-
+// segment; on ranks that share the parameters also those of one segment, and its products. For a number of sizes of
+// segments, cuts are put where few bytes cross; the size with the least peak wins.
 #include <algorithm>
 #include <limits>
+#include <memory>
+#include <set>
 
-#include "hesspect/model/executor.h"
-#include "program_impl.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/tangent/program_cost.h"
 
 namespace hesspect {
 namespace {
 
-/// What is alive of a node between the sweeps of its segment, in units of its output: what its rule keeps, tangent,
-/// adjoint and the adjoint's tangent.
-constexpr std::int64_t kCopiesInside = 4;
-constexpr std::size_t kMostSegments = 256;
+/// What is alive of a node between the sweeps of its segment, in units of its active output: what its rule keeps and
+/// adjoint; and of each tangent: its own, and the adjoint's.
+constexpr std::int64_t kFixedCopies = 2, kTangentCopies = 2;
+constexpr std::size_t kMostSegments = 256, kMostShardedSegments = 1024;
+// Fewer cuts are taken where they do nearly as well.
+constexpr double kWorthMoreCuts = 0.97;
 
-struct Slot {
-  int made = -1, read = -1;  // nodes
-  std::int64_t bytes = 0;
-};
+std::int64_t fixed_inside(const NodeCost& node) {
+  if (node.is_head) return 0;
+  return node.fresh_bytes + (kFixedCopies - 1) * node.fresh_active_bytes;
+}
+std::int64_t tangent_inside(const NodeCost& node) {
+  return node.is_head ? 0 : kTangentCopies * node.fresh_active_bytes;
+}
 
+/// A program from shapes, or from values where shapes do not do.
+ProgramCost cost_of(const TangentProgram& program, const std::vector<at::Tensor>& inputs) {
+  try {
+    return program_cost(program, inputs, CostRun::kShapes);
+  } catch (const InputError&) {
+    if (program.program().parameters().empty() || program.program().parameters().front().is_meta()) throw;
+    return program_cost(program, inputs, CostRun::kValues);
+  }
+}
+
+/// Puts cuts where few bytes cross, for segments of a given size.
 class Cutter {
  public:
-  Cutter(const TangentProgram::Impl& program, const std::vector<at::Tensor>& inputs)
-      : program_(program), list_(program.list), slots_(index(list_.slots)), inside_(list_.nodes.size(), 0) {
-    measure(inputs);
-    crossing_.assign(list_.nodes.size() + 1, 0);
-    for (const Slot& slot : slots_)
-      for (int p = slot.made + 1; slot.made >= 0 && p <= slot.read; ++p) crossing_[index(p)] += slot.bytes;
+  explicit Cutter(const ProgramCost& cost)
+      : cost_(cost), crossing_(cost.nodes.size() + 1, 0), may_cut_(crossing_.size()) {
+    for (std::size_t p = 0; p < cost.nodes.size(); ++p) may_cut_[p] = cost.nodes[p].may_cut;
+    for (const ValueCost& value : cost.values)
+      for (std::size_t p = value.made + 1; value.last_read != ValueCost::kNoNode && p <= value.last_read; ++p)
+        crossing_[p] += value.bytes * (value.active ? 2 : 1);
   }
+  virtual ~Cutter() = default;
 
-  Cuts best() const {
+  Cuts best(std::size_t most_segments) const {
     std::int64_t total = 0;
-    for (const std::int64_t bytes : inside_) total += bytes;
+    std::unique_ptr<Held> all = nothing();
+    for (std::size_t n = 0; n < cost_.nodes.size(); ++n) total = all->with(n);
     Cuts best;
-    std::int64_t least = total;
-    for (std::size_t segments = 2; segments <= std::min(kMostSegments, list_.nodes.size());
+    std::int64_t least = peak_of(best);
+    for (std::size_t segments = 2; segments <= std::min(most_segments, cost_.nodes.size());
          segments += 1 + segments / 8) {
       Cuts cuts = with_segments_of(total / static_cast<std::int64_t>(segments));
       const std::int64_t peak = peak_of(cuts);
-      // Fewer cuts where they do nearly as well.
-      if (cuts.empty() || static_cast<double>(peak) > 0.97 * static_cast<double>(least)) continue;
+      if (cuts.empty() || static_cast<double>(peak) > kWorthMoreCuts * static_cast<double>(least)) continue;
       least = peak;
       best = std::move(cuts);
     }
     return best;
   }
 
+ protected:
+  /// What the nodes of one segment hold, as it grows.
+  struct Held {
+    virtual ~Held() = default;
+    /// Takes node n in, and returns the segment's bytes.
+    virtual std::int64_t with(std::size_t n) = 0;
+  };
+  virtual std::unique_ptr<Held> nothing() const = 0;
+  virtual std::int64_t peak_of(const Cuts& cuts) const = 0;
+
+  const ProgramCost& cost_;
+  std::vector<std::int64_t> crossing_;  // per position: of a cut before that node
+  std::vector<bool> may_cut_;           // per position
+
  private:
-  /// Runs the program once, the head excepted, and notes what each value takes. Views of other values take nothing.
-  void measure(const std::vector<at::Tensor>& inputs) {
-    const at::NoGradGuard no_grad;
-    const DefaultDtypeScope default_dtype(program_.program.default_dtype());
-    Frame frame = program_.first_values(inputs);
-    for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
-      const Node& node = list_.nodes[n];
-      for (const Operand& operand : node.operands)
-        for_each_slot(operand, [&](int slot) { slots_[index(slot)].read = static_cast<int>(n); });
-      if (static_cast<int>(n) == program_.linear_head) continue;
-      try {
-        run(n, frame);
-      } catch (...) {
-        rethrow_for(node.instruction->origin, program_.program.where());
-      }
-      for (const int slot : node.dead) frame[index(slot)] = c10::IValue();
-    }
-  }
-
-  void run(std::size_t n, Frame& frame) {
-    const Node& node = list_.nodes[n];
-    std::vector<c10::IValue> stack;
-    std::vector<at::Tensor> given;
-    for (const Operand& operand : node.operands) stack.push_back(materialise(operand, frame));
-    for (const c10::IValue& value : stack) {
-      if (value.isTensor()) given.push_back(value.toTensor());
-      if (value.isTensorList())
-        for (const at::Tensor& item : value.toTensorVector()) given.push_back(item);
-    }
-    Arguments{*node.instruction, node.sources, {}, node.op ? &*node.op : nullptr}.call(stack);
-    const auto note = [&](std::size_t i, const c10::IValue& value) {
-      if (node.outputs[i] < 0) return;
-      Slot& slot = slots_[index(node.outputs[i])];
-      slot.made = static_cast<int>(n);
-      frame[index(node.outputs[i])] = value;
-      if (!value.isTensor() || !value.toTensor().defined()) return;
-      const at::Tensor& tensor = value.toTensor();
-      const bool is_view = std::ranges::any_of(
-          given, [&](const at::Tensor& x) { return x.defined() && x.has_storage() && tensor.is_alias_of(x); });
-      const auto bytes = static_cast<std::int64_t>(tensor.nbytes());
-      const bool active = list_.active[index(node.outputs[i])];
-      slot.bytes = bytes * (active ? 2 : 1);
-      if (!is_view) inside_[n] += bytes * (active ? kCopiesInside : 1);
-    };
-    if (node.instruction->spreads_list) {
-      const std::vector<at::Tensor> tensors = stack.at(0).toTensorVector();
-      for (std::size_t i = 0; i < node.outputs.size(); ++i) note(i, tensors.at(i));
-    } else {
-      for (std::size_t i = 0; i < node.outputs.size() && i < stack.size(); ++i) note(i, stack[i]);
-    }
-  }
-
   /// Segments of about so many bytes inside, each ending where the fewest bytes cross in its last half.
   Cuts with_segments_of(std::int64_t bytes) const {
+    constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
     Cuts cuts;
-    std::int64_t held = 0, least = std::numeric_limits<std::int64_t>::max();
+    std::int64_t held = 0, least = kNone;
+    std::unique_ptr<Held> segment = nothing();
     std::size_t best = 0;
-    for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
+    for (std::size_t n = 0; n < cost_.nodes.size(); ++n) {
       if (held > bytes && best > 0) {
         cuts.push_back(best);
-        held = 0;
-        for (std::size_t m = best; m < n; ++m) held += inside_[m];
-        least = std::numeric_limits<std::int64_t>::max();
+        segment = nothing();
+        for (std::size_t m = best; m < n; ++m) segment->with(m);
+        least = kNone;
         best = 0;
       }
-      held += inside_[n];
+      held = segment->with(n);
       const std::size_t p = n + 1;
-      if (p >= list_.nodes.size() || list_.uncut.contains(p) || 2 * held < bytes || crossing_[p] > least) continue;
+      if (p >= cost_.nodes.size() || !may_cut_[p] || 2 * held < bytes || crossing_[p] > least) continue;
       least = crossing_[p];
       best = p;
     }
     return cuts;
   }
+};
 
-  std::int64_t peak_of(const Cuts& cuts) const {
+/// For one process that has all parameters, and a product of one vector at a time.
+class WholeCutter final : public Cutter {
+ public:
+  using Cutter::Cutter;
+
+ private:
+  struct Inside final : Held {
+    explicit Inside(const ProgramCost& the_cost) : cost(the_cost) {}
+    std::int64_t with(std::size_t n) override {
+      return bytes += fixed_inside(cost.nodes[n]) + tangent_inside(cost.nodes[n]);
+    }
+    const ProgramCost& cost;
+    std::int64_t bytes = 0;
+  };
+  std::unique_ptr<Held> nothing() const override { return std::make_unique<Inside>(cost_); }
+
+  std::int64_t peak_of(const Cuts& cuts) const override {
     std::int64_t across = 0, largest = 0, held = 0;
-    for (const Slot& slot : slots_) {
-      if (slot.made < 0) continue;
-      const auto cut = std::ranges::upper_bound(cuts, index(slot.made));
-      if (cut != cuts.end() && *cut <= index(std::max(slot.read, 0))) across += slot.bytes;
+    for (const ValueCost& value : cost_.values) {
+      const auto cut = std::ranges::upper_bound(cuts, value.made);
+      const std::size_t read = value.last_read == ValueCost::kNoNode ? 0 : value.last_read;
+      if (cut != cuts.end() && *cut <= read) across += value.bytes * (value.active ? 2 : 1);
     }
     std::size_t next = 0;
-    for (std::size_t n = 0; n < list_.nodes.size(); ++n) {
+    for (std::size_t n = 0; n < cost_.nodes.size(); ++n) {
       if (next < cuts.size() && cuts[next] == n) {
         held = 0;
         ++next;
       }
-      held += inside_[n];
+      held += fixed_inside(cost_.nodes[n]) + tangent_inside(cost_.nodes[n]);
       largest = std::max(largest, held);
     }
     return across + largest;
   }
+};
 
-  const TangentProgram::Impl& program_;
-  const NodeList& list_;
-  std::vector<Slot> slots_;
-  std::vector<std::int64_t> inside_;    // per node
-  std::vector<std::int64_t> crossing_;  // per position: of a cut before that node
+/// For ranks that share the parameters, and have those of a segment at a time.
+class ShardedCutter final : public Cutter {
+ public:
+  ShardedCutter(const ProgramCost& cost, const ShardedSettings& run) : Cutter(cost), run_(run) {
+    for (const ValueCost& value : cost.values)
+      for (std::size_t p = value.made + 1;
+           !value.viewed.empty() && value.last_read != ValueCost::kNoNode && p <= value.last_read; ++p)
+        may_cut_[p] = false;
+    for (std::size_t i = 0; i < cost.parameters.size(); ++i) {
+      const ParameterCost& one = cost.parameters[i];
+      const std::int64_t stored = run.stored_bytes.empty() ? one.stored_bytes : run.stored_bytes.at(i);
+      gathered_.push_back(2 * (stored + (1 + run.tangents) * one.run_bytes) + run.tangents * one.run_bytes);
+      share_ += (stored + (2 + 2 * run.tangents) * one.run_bytes) / run.ranks;
+    }
+  }
+
+ private:
+  struct Inside final : Held {
+    explicit Inside(const ShardedCutter& the_cutter) : cutter(the_cutter) {}
+    std::int64_t with(std::size_t n) override {
+      const NodeCost& node = cutter.cost_.nodes[n];
+      const std::int64_t k = cutter.run_.tangents;
+      bytes += fixed_inside(node) + 2 * node.scores_bytes + k * (tangent_inside(node) + node.scores_bytes);
+      for (const std::size_t i : node.parameters)
+        if (read.insert(i).second) bytes += cutter.gathered_[i];
+      return bytes;
+    }
+    const ShardedCutter& cutter;
+    std::set<std::size_t> read;
+    std::int64_t bytes = 0;
+  };
+  std::unique_ptr<Held> nothing() const override { return std::make_unique<Inside>(*this); }
+  std::int64_t peak_of(const Cuts& cuts) const override { return share_ + sharded_bytes(cost_, cuts, run_).total(); }
+
+  const ShardedSettings& run_;
+  std::vector<std::int64_t> gathered_;  // per parameter: what a segment that reads it holds for it
+  std::int64_t share_ = 0;
 };
 
 }  // namespace
 
+std::vector<SegmentCost> segment_costs(const ProgramCost& cost, const Cuts& cuts,
+                                       const std::vector<std::int64_t>& stored_bytes) {
+  std::vector<SegmentCost> segments(cuts.size() + 1);
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    SegmentCost& segment = segments[s];
+    segment.begin = s == 0 ? 0 : cuts[s - 1];
+    segment.end = s < cuts.size() ? cuts[s] : cost.nodes.size();
+    std::set<std::size_t> read;
+    for (std::size_t n = segment.begin; n < segment.end; ++n) {
+      const NodeCost& node = cost.nodes[n];
+      read.insert(node.parameters.begin(), node.parameters.end());
+      segment.flops += node.flops;
+      segment.fixed_bytes += fixed_inside(node) + 2 * node.scores_bytes;
+      segment.tangent_bytes += tangent_inside(node) + node.scores_bytes;
+    }
+    segment.parameters.assign(read.begin(), read.end());
+    for (const std::size_t i : segment.parameters) {
+      segment.gathered.numel += cost.parameters[i].numel;
+      segment.gathered.run_bytes += cost.parameters[i].run_bytes;
+      segment.gathered.stored_bytes += stored_bytes.empty() ? cost.parameters[i].stored_bytes : stored_bytes.at(i);
+    }
+  }
+  const auto segment_of = [&](std::size_t n) {
+    return static_cast<std::size_t>(std::ranges::upper_bound(cuts, n) - cuts.begin());
+  };
+  for (const ValueCost& value : cost.values) {
+    if (value.last_read == ValueCost::kNoNode) continue;
+    const std::size_t made = segment_of(value.made), read = segment_of(value.last_read);
+    if (read == made) continue;
+    (value.active ? segments[made].crossing_active_bytes : segments[made].crossing_still_bytes) += value.bytes;
+    for (std::size_t s = made; value.active && s < read; ++s) segments[s].across_active_bytes += value.bytes;
+  }
+  return segments;
+}
+
+ShardedBytes sharded_bytes(const ProgramCost& cost, const Cuts& cuts, const ShardedSettings& run) {
+  ShardedBytes bytes;
+  const std::int64_t k = run.tangents;
+  std::int64_t crossing = 0, adjoints = 0;
+  for (const SegmentCost& segment : segment_costs(cost, cuts, run.stored_bytes)) {
+    const ParameterCost& read = segment.gathered;
+    bytes.gathered = std::max(bytes.gathered, 2 * (read.stored_bytes + (1 + k) * read.run_bytes));
+    bytes.sums = std::max(bytes.sums, k * read.run_bytes);
+    bytes.inside = std::max(bytes.inside, segment.inside_bytes(k));
+    crossing += segment.crossing_still_bytes + (1 + k) * segment.crossing_active_bytes;
+    adjoints = std::max(adjoints, (1 + k) * segment.across_active_bytes);
+  }
+  bytes.crossing = run.micro_batches * (crossing + adjoints);
+  return bytes;
+}
+
+Cuts find_cuts(const ProgramCost& cost, const ShardedSettings& run) {
+  return ShardedCutter(cost, run).best(kMostShardedSegments);
+}
+
+Cuts find_cuts(const TangentProgram& program, const std::vector<at::Tensor>& inputs, const ShardedSettings& run) {
+  return find_cuts(cost_of(program, inputs), run);
+}
+
 Cuts find_cuts(const TangentProgram& program, const std::vector<at::Tensor>& inputs) {
-  return Cutter(program.impl(), inputs).best();
+  return WholeCutter(cost_of(program, inputs)).best(kMostSegments);
 }
 
 }  // namespace hesspect
