@@ -18,6 +18,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/curvature/measure.h"
 #include "hesspect/curvature/parts.h"
+#include "hesspect/curvature/row_check.h"
 #include "local_loss.h"
 #include "operator_parts.h"
 #include "product_trials.h"
@@ -726,6 +727,12 @@ void HessianOperator::set_precision(MatrixPrecision precision) {
 std::vector<OpSeconds> HessianOperator::op_seconds() const {
   if (!impl_->local.choice().tangent) return {};
   return impl_->local.tangent_program().seconds();
+}
+
+bool HessianOperator::is_sharded() const { return impl_->sharded != nullptr; }
+
+RowCheck HessianOperator::check_rows(const ArrayFile& file, const DatasetSpec& spec) {
+  return impl_->sharded->check_rows(file, spec, impl_->options.loss, impl_->options.output_index);
 }
 
 OperatorParts HessianOperator::parts() { return {impl_->local, impl_->batches, impl_->divisor}; }

@@ -15,6 +15,7 @@
 #include "hesspect/core/text.h"
 #include "local_loss.h"
 #include "output_loss.h"
+#include "parameter_changes.h"
 
 namespace hesspect {
 namespace {
@@ -25,8 +26,6 @@ constexpr std::int64_t kLargeOutputs_bytes = std::int64_t{32} << 20;  // of kUni
 constexpr std::int64_t kMostRows = 256;  // rows tried together, where that is two units at least
 constexpr double kOverNoise = 256;       // deviations up to this multiple of the measured rounding are rounding
 constexpr double kOverEpsilon = 64;      // and so are those up to this multiple of ε times the largest entry
-constexpr double kPerturbation = 0.1;    // how far parameters are moved, over a tensor's root mean square
-constexpr double kOfZeroTensors = 0.05;  // how far those of a tensor of zeros are moved
 constexpr std::int64_t kPiece = std::int64_t{1} << 20;  // entries that are compared at once
 constexpr int kNoiseDraws = 3;
 constexpr std::size_t kMostSplits = 4;
@@ -71,69 +70,33 @@ Units scattered(const Units& units) {
 
 /// Keeps a copy of the program's parameters and sets them back at the end. Works tensor by tensor: a large model leaves
 /// no room for more than that one copy.
-class KeptParameters {
+class KeptParameters final : public ParameterChanges {
  public:
   explicit KeptParameters(Program& program)
       : flat_(program.flat_parameters()),
         tensors_(program.layout().views(flat_)),
         kept_(flat_.to(at::kCPU, false, /*copy=*/true)) {}
-  ~KeptParameters() { flat_.copy_(kept_); }
+  ~KeptParameters() override { flat_.copy_(kept_); }
   KeptParameters(const KeptParameters&) = delete;
   KeptParameters& operator=(const KeptParameters&) = delete;
 
-  /// From now on `set` gives parameters near those that are kept, where nothing is zero by chance.
-  void move_away() {
+  void move_away() override {
     moved_ = true;
     set();
   }
-
-  /// Changes each parameter by one rounding, up or down, until `set`.
-  void round(double epsilon) {
-    for (const at::Tensor& tensor : tensors_) {
-      const std::int64_t drawn = std::min(tensor.numel(), kPeriod);
-      const at::Tensor factor = at::randint(0, 2, {drawn}, signs_, at::kDouble).mul_(2).sub_(1).mul_(epsilon).add_(1);
-      for (const at::Tensor& piece : pieces(tensor)) piece.mul_(like(tensor, factor.narrow(0, 0, piece.size(-1))));
-    }
+  void round(double epsilon, int draw) override {
+    for (std::size_t p = 0; p < tensors_.size(); ++p) changes::round(tensors_[p], p, epsilon, draw);
   }
-
-  void set() {
+  void set() override {
     flat_.copy_(kept_);
-    if (!moved_) return;
-    at::Generator generator = at::detail::createCPUGenerator(kSeed);  // the same every time
-    for (const at::Tensor& tensor : tensors_) {
-      if (tensor.numel() == 0) continue;
-      const double norm = at::linalg_vector_norm(tensor, 2, {}, /*keepdim=*/false, at::kDouble).item<double>();
-      const double size = norm / std::sqrt(static_cast<double>(tensor.numel()));
-      const double scale = size > 0 ? kPerturbation * size : kOfZeroTensors;
-      const at::Tensor normal = at::randn({std::min(tensor.numel(), kPeriod)}, generator, at::kFloat);
-      for (const at::Tensor& piece : pieces(tensor))
-        piece.add_(like(tensor, normal.narrow(0, 0, piece.size(-1))), scale);
-    }
+    for (std::size_t p = 0; moved_ && p < tensors_.size(); ++p) changes::move_away(tensors_[p], p);
   }
 
  private:
-  static constexpr std::uint64_t kSeed = 20261128;
-  /// Random numbers repeat after so many entries of a tensor: more would take longer to draw than the check itself. It
-  /// is a prime, so that rows of a matrix do not get the same ones.
-  static constexpr std::int64_t kPeriod = 65537;
-
-  /// The tensor's entries as [repeats, kPeriod], and what is left over [entries].
-  static std::vector<at::Tensor> pieces(const at::Tensor& tensor) {
-    const at::Tensor flat = tensor.view({-1});
-    const std::int64_t repeats = flat.numel() / kPeriod, rest = flat.numel() % kPeriod;
-    std::vector<at::Tensor> all;
-    if (repeats > 0) all.push_back(flat.narrow(0, 0, repeats * kPeriod).view({repeats, kPeriod}));
-    if (rest > 0) all.push_back(flat.narrow(0, repeats * kPeriod, rest));
-    return all;
-  }
-
-  static at::Tensor like(const at::Tensor& tensor, const at::Tensor& values) { return values.to(tensor.options()); }
-
   at::Tensor flat_;
   std::vector<at::Tensor> tensors_;  // its views
   at::Tensor kept_;
   bool moved_ = false;
-  at::Generator signs_ = at::detail::createCPUGenerator(kSeed + 1);
 };
 
 class Trial {
@@ -204,13 +167,12 @@ class Checker {
         units_(count_rows(file, spec) / spec.unit_rows),
         epsilon_(std::max(epsilon_of(program.options().dtype), epsilon_of(program.narrowest_type()))) {}
 
-  RowCheck run() {
+  RowCheck run(ParameterChanges& parameters) {
     RowCheck check;
     if (units_ < 2 || !choose_sizes()) {
       check.applies = false;
       return check;
     }
-    KeptParameters parameters(trial_.program());
     for (const bool moved : {false, true}) {
       if (moved) parameters.move_away();
       const Found found =
@@ -309,10 +271,10 @@ class Checker {
 
   /// The largest of some changes, each seen where every parameter and input is changed by a rounding.
   template <class Change>
-  double noise_of(KeptParameters& parameters, Change&& change) {
+  double noise_of(ParameterChanges& parameters, Change&& change) {
     double noise = 0;
     for (int i = 0; i < kNoiseDraws; ++i) {
-      parameters.round(epsilon_);
+      parameters.round(epsilon_, i);
       trial_.round_inputs(epsilon_);
       noise = std::max(noise, change());
       trial_.unround_inputs();
@@ -323,7 +285,7 @@ class Checker {
 
   // --- outputs that each belong to a row ---------------------------------------------------------------------------
 
-  Found try_outputs(KeptParameters& parameters) {
+  Found try_outputs(ParameterChanges& parameters) {
     const Units units = diverse();
     const auto half = static_cast<std::size_t>(size_ / 2), whole = static_cast<std::size_t>(size_);
     std::vector<Units> others;
@@ -404,7 +366,7 @@ class Checker {
 
   using Sum = Trial::Sum;
 
-  Found try_sums(KeptParameters& parameters) {
+  Found try_sums(ParameterChanges& parameters) {
     if (fixed_) return try_sums_of_fixed_batch(parameters);
     const Units all = cycled(diverse(), 0, static_cast<std::size_t>(size_));
     const Sum whole = trial_.sum(all);
@@ -425,7 +387,7 @@ class Checker {
   }
 
   /// f(A₁A₂) + f(B₁B₂) = f(A₁B₂) + f(B₁A₂) for sums over rows, at one size of batch.
-  Found try_sums_of_fixed_batch(KeptParameters& parameters) {
+  Found try_sums_of_fixed_batch(ParameterChanges& parameters) {
     const Units units = diverse();
     const auto half = static_cast<std::size_t>(size_ / 2), rest = static_cast<std::size_t>(size_) - half;
     Found worst;
@@ -451,7 +413,7 @@ class Checker {
     return worst;
   }
 
-  double sum_noise(KeptParameters& parameters, const Units& all, const Sum& whole) {
+  double sum_noise(ParameterChanges& parameters, const Units& all, const Sum& whole) {
     return noise_of(parameters, [&] { return std::abs(trial_.sum(all).sum - whole.sum); });
   }
 
@@ -559,7 +521,7 @@ class Checker {
 }  // namespace
 
 RowCheck check_rows(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss,
-                    int output_index) {
+                    int output_index, ParameterChanges* changes) {
   std::int64_t output_row_bytes = 0;
   {
     at::AutoGradMode grad(true);
@@ -567,10 +529,16 @@ RowCheck check_rows(Program& program, const ArrayFile& file, const DatasetSpec& 
     const std::int64_t few = program.static_batch().value_or(std::max<std::int64_t>(2, program.fewest_rows()));
     for (std::int64_t r = 0; r < std::min(few, count_rows(file, spec)); ++r) rows.push_back(r);
     LocalLoss local(program, load_rows(file, spec, rows), loss, output_index);
-    output_row_bytes = local.check(/*derivatives=*/false) / std::max<std::int64_t>(1, local.rows());
+    const std::int64_t bytes =
+        changes == nullptr ? local.check(/*derivatives=*/false)
+                           : static_cast<std::int64_t>(local.output(local.unchecked_batch({0, local.rows()})).nbytes());
+    output_row_bytes = bytes / std::max<std::int64_t>(1, local.rows());
   }
   at::NoGradGuard no_grad;
-  return Checker(program, file, spec, loss, output_index, output_row_bytes).run();
+  Checker checker(program, file, spec, loss, output_index, output_row_bytes);
+  if (changes != nullptr) return checker.run(*changes);
+  KeptParameters parameters(program);
+  return checker.run(parameters);
 }
 
 }  // namespace hesspect

@@ -13,6 +13,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/tangent/precision.h"
 #include "hesspect/tangent/program_cost.h"
+#include "parameter_changes.h"
 
 namespace hesspect {
 namespace {
@@ -207,6 +208,7 @@ ShardedProducts::Gathered ShardedProducts::gather(std::size_t segment, std::span
       const ParameterEntry& of = layout.entries()[p];
       std::vector<std::int64_t> shape = of.shape;
       all.tensors.values[p] = values.narrow(0, set.offsets[i], of.numel).view(shape);
+      if (change_) change_(all.tensors.values[p], p);
       shape.insert(shape.begin(), stacked);
       const auto stack = [&](const at::Tensor& t) { return t.narrow(1, set.offsets[i], of.numel).view(shape); };
       if (vectors > 0) all.tensors.v[p] = stack(v);
@@ -238,14 +240,15 @@ void ShardedProducts::scatter(std::size_t segment, const Gathered& gathered, std
 }
 
 /// A product's sweeps over all segments, or a gradient's (no x), or those to the output (not backwards).
-void ShardedProducts::sweep(std::span<const at::Tensor> x, std::span<at::Tensor> y, bool backwards) {
+void ShardedProducts::sweep(std::vector<Sweeps>& sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y,
+                            bool backwards) {
   const at::NoGradGuard no_grad;
   const std::size_t count = segments_->size();
   make_room(std::ssize(x));
   failure_ = nullptr;
   for (at::Tensor& one : y) one.zero_();
   guarded([&] {
-    for (Sweeps& one : sweeps_)
+    for (Sweeps& one : sweeps)
       if (backwards)
         one.begin_segments(*segments_, std::ssize(x), local_.choice().gauss_newton());
       else
@@ -254,13 +257,13 @@ void ShardedProducts::sweep(std::span<const at::Tensor> x, std::span<at::Tensor>
   for (std::size_t s = 0; s < count - (backwards ? 1 : 0); ++s) {
     const Gathered gathered = gather(s, x, /*backwards=*/false);
     guarded([&] {
-      for (Sweeps& one : sweeps_) one.segment_forwards(s, gathered.tensors);
+      for (Sweeps& one : sweeps) one.segment_forwards(s, gathered.tensors);
     });
   }
   for (std::size_t s = backwards ? count : 0; s-- > 0;) {
     const Gathered gathered = gather(s, x, /*backwards=*/true);
     guarded([&] {
-      for (Sweeps& one : sweeps_) one.segment_backwards(s, gathered.tensors);
+      for (Sweeps& one : sweeps) one.segment_backwards(s, gathered.tensors);
     });
     scatter(s, gathered, y);
   }
@@ -270,7 +273,7 @@ void ShardedProducts::sweep(std::span<const at::Tensor> x, std::span<at::Tensor>
 }
 
 double ShardedProducts::gradient(at::Tensor& gradient) {
-  sweep({}, std::span(&gradient, 1), /*backwards=*/true);
+  sweep(sweeps_, {}, std::span(&gradient, 1), /*backwards=*/true);
   double sum = 0;
   for (Sweeps& one : sweeps_) sum += one.end_segments();
   return sum;
@@ -278,15 +281,68 @@ double ShardedProducts::gradient(at::Tensor& gradient) {
 
 void ShardedProducts::products(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
   const PrecisionScope scope(local_.choice().precision);
-  sweep(x, y, /*backwards=*/true);
+  sweep(sweeps_, x, y, /*backwards=*/true);
   for (Sweeps& one : sweeps_) one.end_segments();
 }
 
 std::vector<at::Tensor> ShardedProducts::outputs() {
-  sweep({}, {}, /*backwards=*/false);
+  sweep(sweeps_, {}, {}, /*backwards=*/false);
   std::vector<at::Tensor> outputs;
   for (Sweeps& one : sweeps_) outputs.push_back(one.end_outputs());
   return outputs;
+}
+
+/// Changes parameters as they are gathered: nothing is kept, and nothing set back.
+class ShardedProducts::Changes final : public ParameterChanges {
+ public:
+  explicit Changes(ShardedProducts& products) : products_(products) {}
+  ~Changes() override { products_.change_ = nullptr; }
+  Changes(const Changes&) = delete;
+  Changes& operator=(const Changes&) = delete;
+
+  void move_away() override {
+    moved_ = true;
+    set();
+  }
+  void round(double epsilon, int draw) override {
+    products_.change_ = [moved = moved_, epsilon, draw](const at::Tensor& values, std::size_t parameter) {
+      if (moved) changes::move_away(values, parameter);
+      changes::round(values, parameter, epsilon, draw);
+    };
+  }
+  void set() override {
+    products_.change_ = nullptr;
+    if (moved_) products_.change_ = changes::move_away;
+  }
+
+ private:
+  ShardedProducts& products_;
+  bool moved_ = false;
+};
+
+at::Tensor ShardedProducts::run(const std::vector<at::Tensor>& inputs) {
+  std::vector<Sweeps> one;
+  one.emplace_back(local_.tangent_program(), inputs, nullptr);
+  sweep(one, {}, {}, /*backwards=*/false);
+  at::Tensor output = one.front().end_outputs().contiguous();
+  comm_.broadcast(output, 0);  // what ranks decide by is the same bits on all
+  return output;
+}
+
+RowCheck ShardedProducts::check_rows(const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss,
+                                     int output_index) {
+  Program& program = local_.program();
+  Changes changes(*this);
+  struct Scope {
+    Program& program;
+    ~Scope() { program.run_by(nullptr); }
+  } const scope{program};
+  program.run_by([&](const std::vector<at::Tensor>& inputs) {
+    std::vector<at::Tensor> outputs(program.outputs().size());
+    outputs[static_cast<std::size_t>(output_index)] = run(inputs);
+    return outputs;
+  });
+  return hesspect::check_rows(program, file, spec, loss, output_index, &changes);
 }
 
 }  // namespace hesspect

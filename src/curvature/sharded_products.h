@@ -17,12 +17,14 @@
 
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "hesspect/comm/communicator.h"
+#include "hesspect/curvature/row_check.h"
 #include "hesspect/krylov/shard.h"
 #include "hesspect/tangent/segments.h"
 #include "local_loss.h"
@@ -57,6 +59,9 @@ class ShardedProducts {
   void products(std::span<const at::Tensor> x, std::span<at::Tensor> y);
   /// The output that the loss takes, of each micro-batch, as the program has it. Collective.
   std::vector<at::Tensor> outputs();
+  /// Whether rows stand alone (hesspect/curvature/row_check.h), all ranks running the program on the same rows.
+  /// Collective.
+  RowCheck check_rows(const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss, int output_index);
 
  private:
   struct Set {
@@ -82,7 +87,10 @@ class ShardedProducts {
   void find_sets(Cuts cuts);
   void read_parameters();
   void make_room(std::int64_t vectors);
-  void sweep(std::span<const at::Tensor> x, std::span<at::Tensor> y, bool backwards);
+  class Changes;
+  /// The output of these inputs, the first rank's on all.
+  at::Tensor run(const std::vector<at::Tensor>& inputs);
+  void sweep(std::vector<Sweeps>& sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y, bool backwards);
   Gathered gather(std::size_t segment, std::span<const at::Tensor> x, bool backwards);
   void scatter(std::size_t segment, const Gathered& gathered, std::span<at::Tensor> y);
   void all_gather(const at::Tensor& shard, at::Tensor& full);
@@ -100,6 +108,7 @@ class ShardedProducts {
   ShardedTraffic traffic_;
   Room room_;
   at::Tensor part_;  // [longest chunk of a set], of a sum that comes back
+  std::function<void(const at::Tensor& values, std::size_t parameter)> change_;  // of what is gathered; none: as it is
   std::exception_ptr failure_;
 };
 

@@ -487,6 +487,7 @@ std::int64_t Program::buffer_bytes() const {
 }
 
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) const {
+  if (impl_->runner) return impl_->runner(inputs);
   DefaultDtypeScope default_dtype(impl_->map_dtype(at::kFloat));
   std::vector<c10::IValue> values = impl_->graph_inputs(inputs);
   values = impl_->record != nullptr ? impl_->record->record(impl_->graph, std::move(values))

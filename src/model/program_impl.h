@@ -58,6 +58,7 @@ struct Program::Impl {
   std::vector<std::size_t> owners;            // for each of stored, the first that it is tied to, or itself
   bool has_weights = true;                    // `stored` does, and what is tied is settled
   bool is_left_in_file = false;               // parameters stay in `stored`
+  Program::Runner runner;                     // what `run` calls then; none: it runs by itself
   std::vector<std::shared_ptr<void>> mapped;  // state dicts' memory that `stored` refers to until it is laid out
 
   /// Makes layout, flat and leaves of `stored`, tied ones in one place, and copies their values; those without data get

@@ -200,6 +200,8 @@ at::Tensor Program::read_parameter(std::size_t parameter, std::int64_t begin, st
   return as_reals(value).reshape({-1}).narrow(0, begin, count).clone();
 }
 
+void Program::run_by(Runner runner) { impl_->runner = std::move(runner); }
+
 void Program::let_go_of_file() {
   for (auto& parameter : impl_->stored) parameter.value = at::Tensor();
   impl_->mapped.clear();

@@ -151,13 +151,13 @@ void Sweeps::Impl::leave(const SegmentTensors& tensors) {
   }
 }
 
-/// A view of a parameter, such as its transpose, must not cross a cut as it is: the memory that it looks into is the next
-/// segment's by then.
+/// A view of a parameter, such as its transpose, must not cross a cut as it is: the memory that it looks into is the
+/// next segment's by then.
 void Sweeps::Impl::part_from_parameters(std::size_t s, const SegmentTensors& tensors) {
   const auto part = [](at::Tensor& t, const std::vector<at::Tensor>& from) {
     const bool looks_in = t.defined() && t.has_storage() && std::ranges::any_of(from, [&](const at::Tensor& one) {
-      return one.defined() && one.is_alias_of(t);
-    });
+                            return one.defined() && one.is_alias_of(t);
+                          });
     if (looks_in) t = t.clone();
   };
   for (std::size_t n = bounds[s]; n < bounds[s + 1]; ++n)

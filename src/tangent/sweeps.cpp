@@ -217,7 +217,7 @@ void Sweeps::Impl::begin_run(const Cuts& cuts) {
   runs.clear();
   runs.resize(size());
   shapes.assign(cuts.empty() ? 0 : index(list.slots), at::Tensor());
-  fused = program.linear_head >= 0 && rows.rows < 0 && objective->rows_are_leading();
+  fused = program.linear_head >= 0 && rows.rows < 0 && objective != nullptr && objective->rows_are_leading();
 }
 
 void Sweeps::Impl::clear_frames() {

@@ -30,6 +30,7 @@ namespace hesspect {
 
 struct OperatorParts;  // of room curvature alone
 struct Part;           // hesspect/curvature/parts.h
+struct RowCheck;       // hesspect/curvature/row_check.h
 struct OpSeconds;      // hesspect/tangent/tangent_program.h
 struct WarmProducts;   // what measure_batch_cost leaves
 
@@ -140,6 +141,10 @@ class HessianOperator final : public LinearOperator {
   const HessianStats& stats() const;
   /// Where this rank's sweeps took their time, by op, longest first; nothing of products by autograd.
   std::vector<OpSeconds> op_seconds() const;
+  /// Whether parameters are sharded: the program was left in its file.
+  bool is_sharded() const;
+  /// Whether rows stand alone, where parameters are sharded (hesspect/curvature/row_check.h). Collective.
+  RowCheck check_rows(const ArrayFile& file, const DatasetSpec& spec);
   /// What LossSurface works with.
   OperatorParts parts();
 

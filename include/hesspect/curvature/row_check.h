@@ -16,6 +16,8 @@
 
 namespace hesspect {
 
+class ParameterChanges;  // of room curvature alone
+
 struct RowCheck {
   bool passed = true;
   /// False where there is nothing to compare: a single unit, or a program that takes one at a time.
@@ -30,9 +32,10 @@ struct RowCheck {
 /// Tolerances are measured, in the program's dtype: what outputs change by when parameters and inputs change by one
 /// rounding each, times 256. Not collective: one rank does it, inside `agree`.
 /// @param program  its parameters are changed meanwhile, and set back
+/// @param changes  of a program whose parameters are elsewhere; collective then, as running the program is
 /// @param spec     units of its unit_rows rows are what must not change each other
 /// @throws InputError where the program fails on rows of the data
 RowCheck check_rows(Program& program, const ArrayFile& file, const DatasetSpec& spec, const LossOptions& loss,
-                    int output_index);
+                    int output_index, ParameterChanges* changes = nullptr);
 
 }  // namespace hesspect

@@ -135,6 +135,9 @@ class Program {
   at::Tensor read_parameter(std::size_t parameter, std::int64_t begin, std::int64_t count) const;
   /// The type that read_parameter gives.
   at::ScalarType stored_type(std::size_t parameter) const;
+  /// From here on `run` calls `runner`, which brings the parameters; nullptr: it tells shapes again.
+  using Runner = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
+  void run_by(Runner runner);
   /// Lets go of the file: nothing will be read any more.
   void let_go_of_file();
   /// Names of the tensors without data, as a program exported on the meta device or with fake tensors has them.
