@@ -17,6 +17,7 @@
 #include "hesspect/spectrum/probe.h"
 #include "process.h"
 #include "rows_in_use.h"
+#include "sharded.h"
 
 namespace hesspect {
 namespace {
@@ -153,6 +154,10 @@ std::string joined(const std::vector<std::string>& texts) {
   return text;
 }
 
+ElementType vector_type(const Problem& problem) {
+  return problem.program->options().dtype == at::kDouble ? ElementType::kF64 : ElementType::kF32;
+}
+
 /// The demand of the same command with other options, where they go together.
 ChangedDemand changed_demand(const RunConfig& config, const Goals& goals) {
   return [&](const DemandChange& change) -> std::optional<Demand> {
@@ -242,6 +247,16 @@ Goals goals_with_blocks(Command command, const RunConfig& config, Problem& probl
 }
 
 Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, const Plan* kept, Communicator& world) {
+  if (is_sharded(config)) {  // TEMPORARY until plans by shapes are merged
+    Plan plan;
+    plan.groups = static_cast<int>(std::max<std::int64_t>(1, config.layout.groups));
+    plan.data_ranks = world.size() / plan.groups;
+    plan.micro_batch = config.data.micro_batch > 0 ? config.data.micro_batch : 4;
+    plan.basis_dtype = vector_type(problem);
+    plan.product = ProductMode::kSegments;
+    plan.fits = true;
+    return plan;
+  }
   PlanInputs p;
   p.problem = plan_problem(problem);
   p.demand = demand_of(goals);

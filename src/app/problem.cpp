@@ -20,6 +20,7 @@
 #include "hesspect/tangent/precision.h"
 #include "read_loss.h"
 #include "rows_in_use.h"
+#include "sharded.h"
 
 namespace hesspect {
 namespace {
@@ -135,10 +136,11 @@ struct LoadedProgram {
 };
 
 /// Lays the state dicts over the program, later ones over earlier.
-void lay_weights_over(const ModelConfig& config, LoadedProgram& loaded) {
+/// @param look_at_values  whether they are finite
+void lay_weights_over(const ModelConfig& config, bool look_at_values, LoadedProgram& loaded) {
   std::vector<StateDict> state_dicts;
   for (const std::string& path : config.weights) state_dicts.push_back(read_state_dict(path, config.weights_key));
-  loaded.overlay = loaded.program->overlay(state_dicts, config.weights_partial);
+  loaded.overlay = loaded.program->overlay(state_dicts, config.weights_partial, look_at_values);
   for (const StateDict& state_dict : state_dicts) {
     loaded.files.insert(loaded.files.end(), state_dict.files.begin(), state_dict.files.end());
     loaded.format += (loaded.format.empty() ? "" : ", ") + state_dict.format;
@@ -173,7 +175,7 @@ LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarT
   LoadedProgram loaded;
   const ProgramOptions options{.dtype = dtype, .device = device, .lay_out = false};
   loaded.program = std::make_unique<Program>(Program::load(config.model.model, options));
-  if (!config.model.weights.empty()) lay_weights_over(config.model, loaded);
+  if (!config.model.weights.empty()) lay_weights_over(config.model, !is_sharded(config), loaded);
   if (weights == Weights::kRequired) loaded.program->require_data();
   set_batch_dims(config, *loaded.program);
   return loaded;
@@ -276,6 +278,11 @@ void read_other_data(const RunConfig& config, Problem& problem) {
 void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   Program& program = *problem.program;
   const PhaseTimer phase(problem.options.phases, Phase::kFiles, "parameters");
+  if (is_sharded(config)) {  // each rank will read its share, when the ranks are divided
+    agree(world, [&] { program.leave_in_file(); });
+    problem.model_parameters = program.layout().model_size();
+    return;
+  }
   if (config.compute.rows_in_use) {
     problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
     if (problem.other_file)
@@ -349,7 +356,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   problem.warnings = problem.program->lost_gradients(problem.options.output_index).warnings;
   for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
   if (!left_out.empty()) problem.warnings.push_back(left_out);
-  check_that_rows_stand_alone(config, weights, problem, world);
+  if (!is_sharded(config)) check_that_rows_stand_alone(config, weights, problem, world);
   for (const std::string& warning : problem.warnings) log_warning(warning);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;

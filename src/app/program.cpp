@@ -13,6 +13,7 @@
 #include "landscape.h"
 #include "planning.h"
 #include "reporting.h"
+#include "sharded.h"
 #include "sharpness.h"
 #include "smooth.h"
 #include "spectrum.h"
@@ -72,6 +73,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   if (run.help) return print(host, help_text(run.command));
   if (run.version) return print(host, version_text());
   if (run.print_config) return print(host, to_ini(run.config));
+  agree(host, [&] { require_shardable(run); });
   if (run.command == Command::kInspect) {
     std::string text;
     agree(host, [&] {

@@ -29,6 +29,7 @@
 #include "planning.h"
 #include "process.h"
 #include "run_start.h"
+#include "sharded.h"
 
 namespace hesspect {
 namespace {
@@ -204,6 +205,7 @@ class Run {
     layout_.device = device;
     if (kept) tell_differences(*kept);
     group_ = make_group(problem_, layout_.plan, world_);
+    if (group_.op->is_sharded()) check_rows_of_shards(config_, problem_, *group_.op, world_);
     layout_.row_groups = group_.op->row_groups().count();
     heed_precision();
     agree(world_, [&] {

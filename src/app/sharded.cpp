@@ -1,0 +1,61 @@
+#include "sharded.h"
+
+#include <string>
+
+#include "hesspect/comm/agree.h"
+#include "hesspect/core/errors.h"
+#include "hesspect/core/log.h"
+#include "hesspect/core/text.h"
+#include "hesspect/core/timer.h"
+#include "hesspect/curvature/row_check.h"
+
+namespace hesspect {
+
+bool is_sharded(const RunConfig& config) { return config.layout.parameters == ParameterMemory::kSharded; }
+
+void require_shardable(const Invocation& run) {
+  const RunConfig& config = run.config;
+  const ParameterMemory way = config.layout.parameters;
+  if (way == ParameterMemory::kAuto || way == ParameterMemory::kReplicated) return;
+  const std::string name = "--parameters " + to_string(way);
+  if (way == ParameterMemory::kHost)
+    throw UsageError(name + ": runs don't stream parameters to a GPU from host memory yet; 'hesspect plan " + name +
+                     "' says what it would take, and --parameters sharded shares them among ranks");
+  const bool is_spectrum = run.command == Command::kAnalyze || run.command == Command::kDensity ||
+                           run.command == Command::kEigs || run.command == Command::kTrace;
+  const auto refuse = [&](bool asked, const std::string& what) {
+    if (asked) throw UsageError(name + ": " + what + " with all parameters on every rank alone; leave one of them out");
+  };
+  if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs and trace alone");
+  refuse(config.parts.wants_blocks(), "--block and --blocks go");
+  refuse(config.parts.chooses(), "--params and --exclude go");
+  refuse(config.loss.loss == "output", "--loss output goes");
+  refuse(config.accuracy.data_error > 0, "--data-error with groups goes");
+  refuse(!config.model.initial_weights.empty(), "--initial-weights goes");
+  refuse(config.data.unit_rows != 1, "--unit-rows goes");
+  refuse(config.layout.product != ProductMode::kAuto && config.layout.product != ProductMode::kSegments,
+         "--product " + to_string(config.layout.product) + " goes");
+}
+
+void check_rows_of_shards(const RunConfig& config, Problem& problem, HessianOperator& op, Communicator& world) {
+  const Timer timer;
+  const PhaseTimer phase(problem.options.phases, Phase::kStart, "whether rows stand alone");
+  const RowCheck check = op.check_rows(*problem.file, problem.spec);
+  agree(world, [&] {
+    const std::string finding = "the loss is no sum over rows: " + check.finding;
+    if (check.passed) {
+      problem.row_check = check.applies ? "passed" : "not needed: there is one row, or the program takes one at a time";
+    } else if (config.loss.assume_sum_over_rows) {
+      problem.row_check = "assumed (--assume-sum-over-rows), but " + finding;
+      problem.warnings.push_back(finding +
+                                 "; it goes on as if it were (--assume-sum-over-rows): micro-batches and "
+                                 "ranks then change the results");
+      log_warning(problem.warnings.back());
+    } else {
+      throw InputError(finding + "; " + check.advice);
+    }
+  });
+  log_debug("whether rows stand alone: " + problem.row_check + " (" + format_duration(timer.elapsed_s()) + ")");
+}
+
+}  // namespace hesspect

@@ -1,0 +1,21 @@
+// Runs whose parameters are sharded (--parameters sharded): what they can do, and what is checked where.
+#pragma once
+
+#include "hesspect/config/options.h"
+#include "problem.h"
+
+namespace hesspect {
+
+/// Whether the run's parameters are sharded.
+bool is_sharded(const RunConfig& config);
+
+/// @throws UsageError for what runs with sharded parameters can't do, and for ways to hold parameters that runs don't
+///         know, with what to do instead
+void require_shardable(const Invocation& run);
+
+/// Whether rows stand alone, which can be tried only once the ranks have the parameters: sets problem.row_check.
+/// Collective.
+/// @throws InputError where the loss is no sum over rows
+void check_rows_of_shards(const RunConfig& config, Problem& problem, HessianOperator& op, Communicator& world);
+
+}  // namespace hesspect
