@@ -1,5 +1,6 @@
 #include "option_groups.h"
 
+#include <cmath>
 #include <limits>
 
 #include "hesspect/core/errors.h"
@@ -11,6 +12,22 @@ namespace {
 constexpr std::int64_t kNoLimit = std::numeric_limits<std::int64_t>::max();
 constexpr double kLargest = 1e100;              // of sigma, beta and delta: its square is still a number
 constexpr double kLargestConfidence = 0.99999;  // excluded: quantiles beyond mean nothing with a few samples
+
+/// A number a second with K, M, G, T or P behind it, kept in units of one of these; without a letter it is of those.
+void add_rate(OptionGroup& group, const std::string& name, double& value, char unit, const std::string& help) {
+  group.real(name, value, 0, 1e15, true, help);
+  Option& option = group.options.back();
+  option.value_name = "RATE";
+  option.set = [&value, unit, set = option.set](const std::vector<std::string>& values) {
+    static const std::string kLetters = "KMGTP";
+    std::string text = values.back();
+    const std::size_t letter = text.empty() ? text.npos : kLetters.find(text.back());
+    if (letter != text.npos) text.pop_back();
+    set({text});
+    if (letter == text.npos) return;
+    value *= std::pow(1000, static_cast<double>(letter) - static_cast<double>(kLetters.find(unit)));
+  };
+}
 
 }  // namespace
 
@@ -255,6 +272,11 @@ OptionGroup layout_options(LayoutConfig& c) {
                "of the stored Lanczos vectors; auto: as --dtype while that fits");
   group.choice("basis-memory", c.basis_memory, {std::nullopt, BasisMemory::kDevice, BasisMemory::kHost},
                "where they are; auto: on the device while they fit");
+  group.choice(
+      "parameters", c.parameters,
+      {ParameterMemory::kAuto, ParameterMemory::kReplicated, ParameterMemory::kSharded, ParameterMemory::kHost},
+      "where they are, and every vector: whole on every rank; a share on each rank of a group, of which a "
+      "segment of the model at a time is gathered; or such a share in host memory beside a GPU");
   group.bytes("memory", c.memory, "that a rank may take, as 80G or 500M; 0: its share of what is free");
   group.bytes("graph-memory", c.graph_memory,
               "of it, for what is kept between products; 0: nothing is kept; auto: what is left", "auto");
@@ -310,7 +332,13 @@ OptionGroup plan_options(PlanConfig& c) {
       "plan: the command that is planned");
   group.integer("world", c.world, 0, 1'000'000, "plan: ranks; 0: as many as there are");
   group.flag("measure", c.measure, "plan: run one micro-batch to learn its time and memory");
-  group.real("bandwidth", c.bandwidth, 0, 1e9, true, "GB/s of a rank's messages, for the forecast; 0: an assumption");
+  add_rate(group, "bandwidth", c.bandwidth, 'G',
+           "bytes a second of a rank's messages, as 50G, for the forecast; 0: an assumption");
+  group.real("latency", c.latency_us, 0, 1e9, true,
+             "microseconds of one step of a message, for the forecast; 0: an assumption");
+  add_rate(group, "flops", c.tflops, 'T',
+           "plan: operations a second of a rank's matrix products, as 400T, for a model without weights that is "
+           "planned by its shapes; 0: not known");
   return group;
 }
 

@@ -14,6 +14,7 @@
 #include "hesspect/core/input_sharpness.h"
 #include "hesspect/core/matrix_precision.h"
 #include "hesspect/core/parameter_grouping.h"
+#include "hesspect/core/parameter_memory.h"
 #include "hesspect/core/product_mode.h"
 #include "hesspect/core/random_probe.h"
 #include "hesspect/core/reduction.h"
@@ -176,6 +177,7 @@ struct LayoutConfig {
   std::int64_t lock_step = 0;              // probes a group advances together
   std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
   std::optional<BasisMemory> basis_memory;
+  ParameterMemory parameters = ParameterMemory::kAuto;
   std::int64_t memory = 0;         // bytes a rank may take
   std::int64_t graph_memory = -1;  // bytes of it for what is kept between products
   ProductMode product = ProductMode::kAuto;
@@ -205,7 +207,9 @@ struct PlanConfig {
   Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace, kFeatures, kInputs
   std::int64_t world = 0;            // ranks; 0: those there are
   bool measure = true;
-  double bandwidth = 0;  // GB/s of a rank's messages; 0: measured, or assumed
+  double bandwidth = 0;   // GB/s of a rank's messages; 0: assumed
+  double latency_us = 0;  // microseconds of one step of a message; 0: assumed
+  double tflops = 0;      // 10^12 operations a second of a rank's matrix products; 0: not known
 };
 
 /// What the loss is looked at along.
