@@ -20,6 +20,7 @@
 #include "hesspect/tangent/precision.h"
 #include "read_loss.h"
 #include "rows_in_use.h"
+#include "shapes.h"
 
 namespace hesspect {
 namespace {
@@ -181,7 +182,8 @@ LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarT
 
 void lay_out(const RunConfig& config, Weights weights, const RowsInUse& rows_in_use, Program& program) {
   program.lay_out(rows_in_use);
-  if (weights == Weights::kRequired || config.plan.measure) program.use_stand_ins();
+  if (weights == Weights::kRequired || (config.plan.measure && !plans_by_shapes(config, program)))
+    program.use_stand_ins();
   program.check_finite();
 }
 

@@ -44,6 +44,15 @@ void require_same(const Invocation& run, Communicator& host) {
     if (all[r] != all[0]) throw UsageError("rank " + std::to_string(r) + " reads another configuration than rank 0");
 }
 
+/// Only plans know ways to keep the parameters other than whole on every rank.
+void require_parameters_everywhere(const Invocation& run) {
+  const ParameterMemory way = run.config.layout.parameters;
+  if (way == ParameterMemory::kAuto || way == ParameterMemory::kReplicated) return;
+  throw UsageError("--parameters " + to_string(way) +
+                   ": runs have all parameters on every rank as yet; 'hesspect plan --parameters " + to_string(way) +
+                   "' says what they would take, for all commands but 'inputs'");
+}
+
 }  // namespace
 
 int run_program(const std::vector<std::string>& own_argv, const Environment& own_environment, const StopSignal& signal,
@@ -84,6 +93,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     bool fits = true;
     std::string text;
     const bool of_inputs = run.config.plan.work == Command::kInputs;
+    if (of_inputs) require_parameters_everywhere(run);
     for (const std::string& line :
          of_inputs ? plan_inputs(run.config, host, fits) : plan_command(run.config, host, fits))
       text += line + '\n';
@@ -91,6 +101,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     return static_cast<int>(fits ? ExitCode::kDone : ExitCode::kOutOfMemory);
   }
   if (smoothing) return smooth_again(run, argv, host);
+  require_parameters_everywhere(run);
   if (run.command == Command::kInputs) return run_inputs(run, argv, signal, host);
   if (run.command == Command::kLandscape) return run_landscape(run, argv, host);
   if (run.command == Command::kSharpness) return run_sharpness(run, argv, host);
