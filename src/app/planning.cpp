@@ -17,6 +17,7 @@
 #include "hesspect/spectrum/probe.h"
 #include "process.h"
 #include "rows_in_use.h"
+#include "shapes.h"
 #include "sharded.h"
 
 namespace hesspect {
@@ -44,6 +45,7 @@ PlanRequest plan_request(const RunConfig& config, const Plan* kept = nullptr) {
   request.basis_dtype = config.layout.basis_dtype;
   request.basis_memory = config.layout.basis_memory;
   request.graph_bytes = config.layout.graph_memory;
+  request.parameters = config.layout.parameters;
   if (kept != nullptr) {
     request.micro_batch = kept->micro_batch;
     request.basis_dtype = kept->basis_dtype;
@@ -154,10 +156,6 @@ std::string joined(const std::vector<std::string>& texts) {
   return text;
 }
 
-ElementType vector_type(const Problem& problem) {
-  return problem.program->options().dtype == at::kDouble ? ElementType::kF64 : ElementType::kF32;
-}
-
 /// The demand of the same command with other options, where they go together.
 ChangedDemand changed_demand(const RunConfig& config, const Goals& goals) {
   return [&](const DemandChange& change) -> std::optional<Demand> {
@@ -185,6 +183,18 @@ ChangedDemand changed_demand(const RunConfig& config, const Goals& goals) {
 std::string would_fit(const RunConfig& config, const Goals& goals, const PlanInputs& p) {
   const auto ideas = what_would_fit(p, changed_demand(config, goals));
   return ideas.empty() ? "nothing tried would fit" : "would fit: " + joined(ideas);
+}
+
+/// Of a plan by shapes for GPUs, which this host need not have: what a host beside them is assumed to give each.
+void set_machine_elsewhere(const RunConfig& config, const Problem& problem, PlanInputs& p) {
+  constexpr std::int64_t kHostMemory = std::int64_t{200} << 30;
+  if (config.compute.device != DeviceChoice::kCuda || problem.device.is_cuda()) return;
+  p.problem.on_gpu = true;
+  p.problem.process_bytes = 0;
+  p.machine.host_memory_bytes = kHostMemory;
+  const Wire wire = assumed_wire(/*on_gpu=*/true, /*one_host=*/true);
+  if (config.plan.bandwidth <= 0) p.machine.bandwidth = wire.bandwidth;
+  if (config.plan.latency_us <= 0) p.machine.latency_s = wire.latency_s;
 }
 
 /// The first vector that a run multiplies, which checks that products are symmetric.
@@ -230,7 +240,7 @@ PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Commun
   const std::set<std::string> hosts(problem.placement.hosts.begin(), problem.placement.hosts.end());
   const Wire wire = assumed_wire(problem.device.is_cuda(), hosts.size() <= 1);
   machine.bandwidth = config.plan.bandwidth > 0 ? 1e9 * config.plan.bandwidth : wire.bandwidth;
-  machine.latency_s = wire.latency_s;
+  machine.latency_s = config.plan.latency_us > 0 ? 1e-6 * config.plan.latency_us : wire.latency_s;
   return machine;
 }
 
@@ -247,16 +257,6 @@ Goals goals_with_blocks(Command command, const RunConfig& config, Problem& probl
 }
 
 Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, const Plan* kept, Communicator& world) {
-  if (is_sharded(config)) {  // TEMPORARY until plans by shapes are merged
-    Plan plan;
-    plan.groups = static_cast<int>(std::max<std::int64_t>(1, config.layout.groups));
-    plan.data_ranks = world.size() / plan.groups;
-    plan.micro_batch = config.data.micro_batch > 0 ? config.data.micro_batch : 4;
-    plan.basis_dtype = vector_type(problem);
-    plan.product = ProductMode::kSegments;
-    plan.fits = true;
-    return plan;
-  }
   PlanInputs p;
   p.problem = plan_problem(problem);
   p.demand = demand_of(goals);
@@ -265,7 +265,13 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   if (kept != nullptr) problem.options.product = kept->product;
   const bool is_free = problem.options.product == ProductMode::kAuto;
   Plan plan;
-  {
+  if (is_sharded(config)) {  // what no rank could try alone
+    const std::int64_t parameters = p.problem.parameters * p.problem.element_bytes;
+    p.problem.process_bytes = process_bytes(p.problem, -parameters, world);
+    agree(world, [&] { set_costs_by_shapes(config, problem, p); });
+    plan = make_plan(p);
+    plan.product = ProductMode::kSegments;
+  } else {
     const PhaseTimer timer(problem.options.phases, Phase::kStart, "trials");
     const bool alone = world.size() == 1;
     WarmStart warm;
@@ -279,12 +285,13 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
     throw MemoryError(plan.bytes.total(), p.machine.memory_bytes,
                       "the run takes " + format_bytes(plan.bytes.total()) + " a rank (of it " +
                           format_bytes(plan.bytes.basis + plan.bytes.basis_host) + " for the Krylov basis), and " +
-                          format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(config, goals, p));
+                          format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(config, goals, p) +
+                          sharing_advice(config, world.size()));
   return plan;
 }
 
 std::vector<std::string> plan_command(const RunConfig& config, Communicator& world, bool& fits) {
-  Problem problem = read_problem(config, 0, Weights::kStandIns, nullptr, world);
+  Problem problem = read_problem(readable_here(config), 0, Weights::kStandIns, nullptr, world);
   problem.options.row_groups = config.accuracy.data_error;
   const Goals goals = goals_with_blocks(config.plan.work, config, problem, world);
   PlanInputs p;
@@ -292,21 +299,35 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config);
-  const bool is_free = problem.options.product == ProductMode::kAuto;
-  if (config.plan.measure)
+  const bool by_shapes = plans_by_shapes(config, *problem.program);
+  const bool is_free = problem.options.product == ProductMode::kAuto && !by_shapes;
+  std::vector<std::string> remarks;
+  if (by_shapes) {
+    // What has no memory is not to be counted as part of the process's.
+    const bool is_held = !problem.program->flat_parameters().is_meta();
+    const std::int64_t parameters = p.problem.parameters * p.problem.element_bytes;
+    p.problem.process_bytes = process_bytes(p.problem, is_held ? 0 : -parameters, world);
+    set_machine_elsewhere(config, problem, p);
+    remarks = agreed(world, [&] { return set_costs_by_shapes(config, problem, p); });
+  } else if (config.plan.measure)
     measure(problem, p, /*alone=*/false, nullptr, world);
   else
     p.problem.process_bytes = process_bytes(p.problem, 0, world);
   if (config.plan.world > 0) {
-    if (config.plan.bandwidth <= 0 && config.plan.world > world.size()) {  // more hosts, it must be assumed
+    if (config.plan.world > world.size()) {  // more hosts, it must be assumed
       const Wire wire = assumed_wire(p.problem.on_gpu, false);
-      p.machine.bandwidth = wire.bandwidth;
-      p.machine.latency_s = wire.latency_s;
+      if (config.plan.bandwidth <= 0) p.machine.bandwidth = wire.bandwidth;
+      if (config.plan.latency_us <= 0) p.machine.latency_s = wire.latency_s;
     }
     p.machine.world = static_cast<int>(config.plan.world);
   }
   const Plan plan = best_plan(problem, p, is_free && config.plan.measure, /*alone=*/false, world);
   std::vector<std::string> lines = describe(plan, p);
+  if (by_shapes) {
+    lines.push_back("by shapes alone, of one run without values: nothing was tried; parameters on a rank");
+    for (std::string& text : describe_ways(p)) lines.push_back(std::move(text));
+    for (std::string& text : remarks) lines.push_back(std::move(text));
+  }
   const ParameterLayout& layout = problem.program->layout();
   if (goals.zeros > 0)
     lines.push_back("of " + format_count(layout.model_size()) + " parameters " + format_count(layout.size()) +
@@ -315,7 +336,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   if (!fits) lines.push_back(would_fit(config, goals, p));
   if (const auto names = problem.program->lacking(); !names.empty())
     lines.push_back("the model holds no data for " + format_count(static_cast<std::int64_t>(names.size())) +
-                    " of its weights: " + (config.plan.measure ? "measured with made-up values; " : "") +
+                    " of its weights: " + (config.plan.measure && !by_shapes ? "measured with made-up values; " : "") +
                     "a run needs --weights");
   return lines;
 }

@@ -20,6 +20,7 @@
 #include "hesspect/tangent/precision.h"
 #include "read_loss.h"
 #include "rows_in_use.h"
+#include "shapes.h"
 #include "sharded.h"
 
 namespace hesspect {
@@ -183,7 +184,8 @@ LoadedProgram load_program(const RunConfig& config, Weights weights, at::ScalarT
 
 void lay_out(const RunConfig& config, Weights weights, const RowsInUse& rows_in_use, Program& program) {
   program.lay_out(rows_in_use);
-  if (weights == Weights::kRequired || config.plan.measure) program.use_stand_ins();
+  if (weights == Weights::kRequired || (config.plan.measure && !plans_by_shapes(config, program)))
+    program.use_stand_ins();
   program.check_finite();
 }
 
@@ -274,6 +276,23 @@ void read_other_data(const RunConfig& config, Problem& problem) {
   require_whole_units(problem.other_rows, problem.other_spec);
 }
 
+/// Before they are read: the parameters with a vector, its product and the gradient are the least that a run takes on
+/// every rank. @throws MemoryError
+void require_room_for_parameters(const RunConfig& config, const Problem& problem, int ranks) {
+  Program& program = *problem.program;
+  const bool is_asked_elsewhere = config.layout.memory > 0;  // the plan looks at that
+  if (is_asked_elsewhere || !problem.device.is_cpu() || !program.flat_parameters().is_meta() ||
+      !problem.rows_in_use.empty())
+    return;
+  const std::int64_t room = available_memory_bytes() / std::max(1, problem.placement.ranks_on_node);
+  const std::int64_t bytes =
+      4 * program.layout().size() * static_cast<std::int64_t>(c10::elementSize(program.options().dtype));
+  if (bytes <= room) return;
+  throw MemoryError(bytes, room,
+                    "parameters, a vector, its product and the gradient take " + format_bytes(bytes) +
+                        " on every rank, and " + format_bytes(room) + " may be taken" + sharing_advice(config, ranks));
+}
+
 /// Finds the rows in use, and reads the parameters' values. Collective.
 void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   Program& program = *problem.program;
@@ -290,6 +309,7 @@ void read_parameters(const RunConfig& config, Weights weights, Problem& problem,
           united(problem.rows_in_use, find_rows_in_use(program, *problem.other_file, problem.other_spec, world));
   }
   agree(world, [&] {
+    if (weights == Weights::kRequired) require_room_for_parameters(config, problem, world.size());
     lay_out(config, weights, problem.rows_in_use, program);
     select_parameters(config.parts, problem);
   });
@@ -426,6 +446,7 @@ Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
   options.micro_batch = plan.micro_batch;
   options.graph_budget_bytes = plan.graph_budget_bytes;
   options.product = plan.product;
+  options.joint_products = plan.joint;
   group.op = std::make_unique<HessianOperator>(*problem.program, std::move(shard), *group.comm, options);
   log_debug("operator ready after " + format_duration(timer.elapsed_s()));
   return group;

@@ -73,7 +73,6 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   if (run.help) return print(host, help_text(run.command));
   if (run.version) return print(host, version_text());
   if (run.print_config) return print(host, to_ini(run.config));
-  agree(host, [&] { require_shardable(run); });
   if (run.command == Command::kInspect) {
     std::string text;
     agree(host, [&] {
@@ -86,6 +85,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     bool fits = true;
     std::string text;
     const bool of_inputs = run.config.plan.work == Command::kInputs;
+    if (of_inputs) require_shardable(run);
     for (const std::string& line :
          of_inputs ? plan_inputs(run.config, host, fits) : plan_command(run.config, host, fits))
       text += line + '\n';
@@ -93,6 +93,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     return static_cast<int>(fits ? ExitCode::kDone : ExitCode::kOutOfMemory);
   }
   if (smoothing) return smooth_again(run, argv, host);
+  require_shardable(run);
   if (run.command == Command::kInputs) return run_inputs(run, argv, signal, host);
   if (run.command == Command::kLandscape) return run_landscape(run, argv, host);
   if (run.command == Command::kSharpness) return run_sharpness(run, argv, host);

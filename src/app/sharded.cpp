@@ -13,6 +13,13 @@ namespace hesspect {
 
 bool is_sharded(const RunConfig& config) { return config.layout.parameters == ParameterMemory::kSharded; }
 
+std::string sharing_advice(const RunConfig& config, int ranks) {
+  if (is_sharded(config)) return "; more ranks to a group hold less each";
+  if (ranks == 1) return "; --parameters sharded on several ranks shares the parameters and all vectors among them";
+  return "; --parameters sharded shares the parameters and all vectors among the ranks (hesspect plan --parameters "
+         "sharded says what that takes)";
+}
+
 void require_shardable(const Invocation& run) {
   const RunConfig& config = run.config;
   const ParameterMemory way = config.layout.parameters;

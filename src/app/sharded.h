@@ -9,6 +9,9 @@ namespace hesspect {
 /// Whether the run's parameters are sharded.
 bool is_sharded(const RunConfig& config);
 
+/// "; --parameters sharded shares the parameters …", where a run that does not fit could do so; else "".
+std::string sharing_advice(const RunConfig& config, int ranks);
+
 /// @throws UsageError for what runs with sharded parameters can't do, and for ways to hold parameters that runs don't
 ///         know, with what to do instead
 void require_shardable(const Invocation& run);

@@ -570,7 +570,7 @@ struct HessianOperator::Impl {
       for (const MicroBatch& batch : batches) local_count += local.count(batch);
       stats.micro_batches = std::ssize(batches);
     });
-    sharded = std::make_unique<ShardedProducts>(local, batches, comm, options.cuts);
+    sharded = std::make_unique<ShardedProducts>(local, batches, comm, options.cuts, options.joint_products);
     shard = sharded->shard();
     gradient = agreed(comm, [&] { return at::zeros({shard.chunk}, local.tensor_options()); });
     if (options.loss.kind == LossKind::kBce || options.loss.kind == LossKind::kNll) {

@@ -30,10 +30,10 @@ at::Tensor as_message(const at::Tensor& tensor) {
 }  // namespace
 
 ShardedProducts::ShardedProducts(LocalLoss& local, const std::vector<MicroBatch>& batches, Communicator& comm,
-                                 const std::optional<Cuts>& cuts)
+                                 const std::optional<Cuts>& cuts, std::int64_t tangents)
     : local_(local), batches_(batches), comm_(comm) {
   const at::NoGradGuard no_grad;
-  find_sets(cuts ? *cuts : choose_cuts());
+  find_sets(cuts ? *cuts : choose_cuts(tangents));
   read_parameters();
   agree(comm_, [&] {
     for (const MicroBatch& batch : batches_) sweeps_.push_back(local_.sweeps(batch));
@@ -44,13 +44,13 @@ ShardedProducts::~ShardedProducts() = default;
 
 /// Ranks without rows have no shapes to go by, and cuts must be the same on all: the first rank that has rows finds
 /// them.
-Cuts ShardedProducts::choose_cuts() {
+Cuts ShardedProducts::choose_cuts(std::int64_t tangents) {
   const int rank = comm_.rank();
   const auto finder = static_cast<int>(comm_.min(batches_.empty() ? comm_.size() : rank));
   std::string text = agreed(comm_, [&] {
     std::string found;
     if (rank != finder) return found;
-    ShardedSettings run{.ranks = comm_.size(), .micro_batches = std::ssize(batches_)};
+    ShardedSettings run{.ranks = comm_.size(), .micro_batches = std::ssize(batches_), .tangents = tangents};
     const Program& program = local_.program();
     for (std::size_t p = 0; p < program.layout().entries().size(); ++p)
       run.stored_bytes.push_back(program.layout().entries()[p].numel *

@@ -42,10 +42,10 @@ class ShardedProducts {
  public:
   /// Cuts the program, and reads this rank's share of the parameters. Collective. Borrows both.
   /// @param batches  this rank's micro-batches, which must outlive this; any number, also none
-  /// @param cuts     none: chosen
+  /// @param cuts     none: chosen, for products of so many vectors at once
   /// @throws InputError (agreed) for a parameter that is not finite, a program that can't be cut by its shapes alone
   ShardedProducts(LocalLoss& local, const std::vector<MicroBatch>& batches, Communicator& comm,
-                  const std::optional<Cuts>& cuts);
+                  const std::optional<Cuts>& cuts, std::int64_t tangents = 1);
   ~ShardedProducts();
 
   const Shard& shard() const { return shard_; }
@@ -83,7 +83,7 @@ class ShardedProducts {
     std::vector<at::Tensor> sums;  // [K, D · chunk] of each set of the segment
   };
 
-  Cuts choose_cuts();
+  Cuts choose_cuts(std::int64_t tangents);
   void find_sets(Cuts cuts);
   void read_parameters();
   void make_room(std::int64_t vectors);

@@ -185,8 +185,8 @@ const Program::Impl::StoredParameter& stored_parameter(const Program::Impl& impl
 }  // namespace
 
 at::ScalarType Program::stored_type(std::size_t parameter) const {
-  const at::Tensor& value = stored_parameter(*impl_, parameter).value;
-  return value.defined() ? c10::toRealValueType(value.scalar_type()) : impl_->options.dtype;
+  const Impl::StoredParameter& stored = stored_parameter(*impl_, parameter);
+  return c10::toRealValueType(stored.value.defined() ? stored.value.scalar_type() : stored.entry.stored_dtype);
 }
 
 at::Tensor Program::read_parameter(std::size_t parameter, std::int64_t begin, std::int64_t count) const {
@@ -194,7 +194,8 @@ at::Tensor Program::read_parameter(std::size_t parameter, std::int64_t begin, st
   const at::Tensor& value = stored_parameter(*impl_, parameter).value;
   if (!value.defined())
     return at::sin(at::arange(begin + 1, begin + count + 1, at::TensorOptions().dtype(impl_->options.dtype)))
-        .mul_(kStandIn);
+        .mul_(kStandIn)
+        .to(stored_type(parameter));
   // A copy: the file's pages are let go again. Contiguous tensors, as all that people export are, are cut without a
   // whole copy.
   return as_reals(value).reshape({-1}).narrow(0, begin, count).clone();

@@ -47,6 +47,12 @@ void check(const PlanInputs& given) {
     throw UsageError("--micro-batch " + std::to_string(request.micro_batch) +
                      ": the model was exported with a batch of " + std::to_string(given.cost.micro_batch) +
                      " and takes no other; leave the option out");
+  const bool is_shared =
+      request.parameters == ParameterMemory::kSharded || request.parameters == ParameterMemory::kHost;
+  if (is_shared && !given.by_shapes())
+    throw UsageError("--parameters " + to_string(request.parameters) + " can't be planned without the model's shapes");
+  if (request.parameters == ParameterMemory::kHost && !given.problem.on_gpu)
+    throw UsageError("--parameters host keeps them beside a GPU; on CPUs it is --parameters sharded");
   if (request.basis_dtype && bytes_of(*request.basis_dtype) > given.problem.element_bytes)
     throw UsageError("--basis-dtype " + to_string(*request.basis_dtype) + " is wider than the run's " +
                      to_string(plan_model::vector_dtype(given.problem)) +
@@ -76,6 +82,15 @@ std::vector<std::int64_t> micro_batches(const PlanInputs& given) {
   return sizes;
 }
 
+/// Ways to keep the parameters that a group of so many ranks may choose from.
+std::vector<ParameterMemory> ways(const PlanInputs& given, int ranks) {
+  if (given.request.parameters != ParameterMemory::kAuto) return {given.request.parameters};
+  std::vector<ParameterMemory> all{ParameterMemory::kReplicated};
+  if (given.by_shapes() && ranks > 1) all.push_back(ParameterMemory::kSharded);
+  if (given.by_shapes() && given.problem.on_gpu) all.push_back(ParameterMemory::kHost);
+  return all;
+}
+
 std::vector<Layout> layouts(const PlanInputs& given) {
   const PlanRequest& request = given.request;
   const std::int64_t probes = std::max<std::int64_t>(1, given.demand.probes);
@@ -92,18 +107,20 @@ std::vector<Layout> layouts(const PlanInputs& given) {
     }
     for (std::int64_t together = least; together <= most; ++together)
       for (const BasisChoice& basis : basis_choices(given))
-        for (const std::int64_t rows : micro_batches(given)) all.push_back({groups, together, basis, rows});
+        for (const std::int64_t rows : micro_batches(given))
+          for (const ParameterMemory way : ways(given, given.machine.world / groups))
+            all.push_back({groups, together, basis, rows, way});
   }
   return all;
 }
 
 bool dtype_before(const Plan& a, const Plan& b) { return bytes_of(a.basis_dtype) > bytes_of(b.basis_dtype); }
 
-/// Among equal forecasts: a basis on the device, more groups (fewer messages), fewer probes at a time, larger
-/// micro-batches.
+/// Among equal forecasts: parameters on every rank, else shared on the device, a basis on the device, more groups
+/// (fewer messages), fewer probes at a time, larger micro-batches.
 bool preferred(const Plan& a, const Plan& b) {
   const auto key = [](const Plan& p) {
-    return std::tuple(p.basis_memory == BasisMemory::kHost, -p.groups, p.lock_step, -p.micro_batch);
+    return std::tuple(p.parameters, p.basis_memory == BasisMemory::kHost, -p.groups, p.lock_step, -p.micro_batch);
   };
   return key(a) < key(b);
 }

@@ -22,6 +22,7 @@ class Advisor {
     if (make_plan(inputs_).fits) return {};
     free_what_is_fixed();
     more_ranks();
+    fewer_rows();
     fewer_steps();
     without_reorthogonalisation();
     more_memory();
@@ -116,6 +117,23 @@ class Advisor {
                     std::to_string(enough) + ", --groups 1" +
                     (inputs.request.lock_step != inputs_.request.lock_step ? " --lock-step 1)" : ")"));
     return true;
+  }
+
+  /// The most rows of data that fit, where a share of the parameters does but what crosses the cuts does not.
+  void fewer_rows() {
+    if (!inputs_.by_shapes() || inputs_.problem.static_batch) return;
+    const auto do_fit = [&](std::int64_t rows) {
+      PlanInputs inputs = inputs_;
+      inputs.problem.rows = rows;
+      return make_plan(inputs).fits;
+    };
+    std::int64_t enough = 1, too_many = inputs_.problem.rows;
+    if (too_many <= enough || !do_fit(enough)) return;
+    while (too_many - enough > std::max<std::int64_t>(1, enough / 16)) {
+      const std::int64_t middle = enough + (too_many - enough) / 2;
+      (do_fit(middle) ? enough : too_many) = middle;
+    }
+    list_.push_back("--samples " + std::to_string(enough));
   }
 
   /// The most steps that fit: of the longest run alone where that is enough, else of all.

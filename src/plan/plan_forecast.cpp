@@ -12,7 +12,7 @@ namespace {
 // Smaller micro-batches than the one that was measured as best are slower per row: so much for every halving.
 constexpr double kHalvingCost = 1.05;
 // bytes/s at which a rank passes over its basis.
-constexpr double kCpuMemory = 10e9, kGpuMemory = 1e12, kHostToGpu = 20e9;
+constexpr double kCpuMemory = 10e9, kGpuMemory = 1e12;
 // Of a step, over rows as the vectors are, and over others.
 constexpr double kPasses = 2, kPassesApart = 3;
 // Vectors read or written in a product beside what the micro-batches do: one copied in, one cleared, one copied out
@@ -22,6 +22,8 @@ constexpr double kVectorsPerProduct = 7;
 /// Collective calls of a joint step, of however many probes: an all-gather, one that agrees on errors, a
 /// reduce-scatter, three all-reduces of Lanczos sums, the stop flag.
 constexpr std::int64_t kMessages = 7;
+/// Of these, all but the all-gather and the reduce-scatter.
+constexpr std::int64_t kSmallMessages = 5;
 
 /// One batch of probes that a group takes through together.
 struct Batch {
@@ -76,7 +78,7 @@ class Times {
     const PlanProblem& problem = given.problem;
     const std::int64_t ranks = plan.data_ranks;
     chunk_ = (problem.parameters + ranks - 1) / ranks;
-    if (!given.measured()) return;
+    if (!given.timed()) return;
     const std::int64_t own = problem.rows_of_rank(ranks);
     const std::int64_t rows = problem.static_batch ? plan.micro_batches * plan.micro_batch : own;
     const std::int64_t rebuilt = rows - std::min(rows, plan.kept_graphs * plan.micro_batch);
@@ -99,6 +101,8 @@ class Times {
 
   /// A joint product of k probes, messages included.
   double product_s(std::int64_t k) const {
+    if (is_shared())
+      return sharded_times(given_, plan_, k).product_s + static_cast<double>(k) * vectors_s() / ranks() + sums_s();
     return graphs_s_ + static_cast<double>(k) * (pullbacks_s_ + vectors_s()) + messages_s(k);
   }
 
@@ -114,12 +118,24 @@ class Times {
            static_cast<double>(bytes_of(plan_.basis_dtype)) / rate;
   }
 
+  /// Of a joint step of k probes, messages that nothing hides.
+  double exposed_s(std::int64_t k) const {
+    return is_shared() ? sharded_times(given_, plan_, k).exposed_s + sums_s() : messages_s(k);
+  }
+
   /// That a rank sends in an all-gather and a reduce-scatter round a ring, for k probes.
   std::int64_t message_bytes(std::int64_t k) const {
+    if (is_shared()) return sharded_messages(given_, plan_, k).bytes;
     return 2 * (plan_.data_ranks - 1) * k * chunk_ * given_.problem.element_bytes;
   }
 
  private:
+  bool is_shared() const { return plan_.parameters != ParameterMemory::kReplicated; }
+  double ranks() const { return static_cast<double>(plan_.data_ranks); }
+  /// The small sums of a step.
+  double sums_s() const {
+    return static_cast<double>(kSmallMessages) * std::ceil(std::log2(plan_.data_ranks)) * given_.machine.latency_s;
+  }
   double vectors_s() const {
     return kVectorsPerProduct * static_cast<double>(given_.problem.parameters) *
            static_cast<double>(given_.problem.element_bytes) / (given_.problem.on_gpu ? kGpuMemory : kCpuMemory);
@@ -164,9 +180,9 @@ void add_forecast(const PlanInputs& given, Plan& plan) {
   const std::int64_t together = std::min<std::int64_t>(plan.lock_step, probes);
   const Times times(given, plan);
   const auto of_products = [&](std::int64_t joint, std::int64_t k) {
-    return given.measured() ? static_cast<double>(joint) * times.product_s(k) : static_cast<double>(joint * k);
+    return given.timed() ? static_cast<double>(joint) * times.product_s(k) : static_cast<double>(joint * k);
   };
-  const auto between = [&](std::int64_t m) { return given.measured() ? times.lanczos_s(m) : 0; };
+  const auto between = [&](std::int64_t m) { return given.timed() ? times.lanczos_s(m) : 0; };
   const auto batch_of = [&](std::int64_t k) {
     return Batch{of_products(steps, k) + static_cast<double>(k) * between(steps), k * steps};
   };
@@ -179,16 +195,24 @@ void add_forecast(const PlanInputs& given, Plan& plan) {
   const std::int64_t left = probes - together;
   const Finish finish = schedule(plan.groups, first, batch_of(together), left / together, batch_of(left % together));
   const Finish blocks = schedule_blocks(given.demand.blocks, plan.groups, [&](const BlockDemand& block) {
-    return given.measured() ? times.block_s(block) : static_cast<double>(block.products);
+    return given.timed() ? times.block_s(block) : static_cast<double>(block.products);
   });
   plan.block_products = 0;
   for (const BlockDemand& block : given.demand.blocks) plan.block_products += block.products;
-  plan.blocks_s = given.measured() ? blocks.time : 0;
+  plan.blocks_s = given.timed() ? blocks.time : 0;
   plan.products = given.demand.other_products + more_steps + probes * steps + plan.block_products;
   plan.products_in_turn = finish.products + blocks.products;
-  plan.product_s = given.measured() ? times.product_s(together) / static_cast<double>(together) : 0;
-  plan.run_s = given.measured() ? finish.time + blocks.time : 0;
-  plan.messages_per_step = plan.data_ranks > 1 ? kMessages : 0;
+  plan.product_s = given.timed() ? times.product_s(together) / static_cast<double>(together) : 0;
+  plan.run_s = given.timed() ? finish.time + blocks.time : 0;
+  plan.product_messages = plan.parameters == ParameterMemory::kReplicated
+                              ? kMessages - kSmallMessages
+                              : sharded_messages(given, plan, together).count;
+  plan.messages_per_step = plan.data_ranks > 1 ? kSmallMessages + plan.product_messages : 0;
+  if (given.timed() && steps > 0) {
+    plan.step_s =
+        times.product_s(together) + static_cast<double>(together) * between(steps) / static_cast<double>(steps);
+    plan.messages_s = times.exposed_s(together);
+  }
   plan.message_bytes_per_step = times.message_bytes(together);
 }
 

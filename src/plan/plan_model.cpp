@@ -149,8 +149,17 @@ Plan with_joint(const PlanInputs& given, const Layout& layout, std::int64_t join
 
   const std::int64_t n = problem.parameters, b = problem.element_bytes, ranks = plan.data_ranks;
   const std::int64_t chunk = divided_up(n, ranks), rows = problem.rows_of_rank(ranks);
+  plan.parameters = layout.parameters;
   PlanBytes& bytes = plan.bytes;
   bytes.process = problem.process_bytes;
+  if (layout.parameters != ParameterMemory::kReplicated) {
+    bytes.buffers = problem.buffer_bytes;
+    bytes.data = times(rows, problem.row_bytes);
+    add_basis(given, layout, chunk, plan);
+    add_sharded_bytes(given, layout, joint, plan);
+    plan.fits = excess_bytes(given, plan) == 0;
+    return plan;
+  }
   bytes.parameters = times(n, b);
   bytes.buffers = problem.buffer_bytes;
   bytes.data = times(rows, problem.row_bytes);
@@ -181,7 +190,7 @@ std::int64_t excess_bytes(const PlanInputs& given, const Plan& plan) {
     return needed > 0 ? std::max<std::int64_t>(0, needed - usable) : 0;
   };
   return over(plan.bytes.total(), usable_bytes(given.machine.memory_bytes, given.problem.on_gpu)) +
-         over(plan.bytes.basis_host, usable_bytes(given.machine.host_memory_bytes, /*on_gpu=*/false));
+         over(plan.bytes.total_host(), usable_bytes(given.machine.host_memory_bytes, /*on_gpu=*/false));
 }
 
 }  // namespace hesspect::plan_model

@@ -50,6 +50,7 @@ class Description {
   std::vector<std::string> lines() {
     if (!plan_.fits) add("does not fit", "what comes nearest:");
     layout();
+    parameters();
     basis();
     micro_batches();
     memory();
@@ -75,6 +76,17 @@ class Description {
     if (inputs_.problem.unit_rows > 1) units();
     for (const std::optional<int>& groups : {next_groups(+1), next_groups(-1)})
       if (groups) why_not(*groups, tasks);
+  }
+
+  bool is_shared() const { return plan_.parameters != ParameterMemory::kReplicated; }
+
+  void parameters() {
+    if (!inputs_.by_shapes()) return;
+    if (!is_shared()) return add("parameters", "all on every rank");
+    add("parameters",
+        std::string(plan_.parameters == ParameterMemory::kHost ? "in host memory, " : "") +
+            (plan_.data_ranks > 1 ? "shared by the " + counted(plan_.data_ranks, "rank") + " of a group, " : "") +
+            "whole for one of " + counted(plan_.segments, "segment") + " at a time");
   }
 
   const char* noun() const { return inputs_.demand.are_features ? "feature" : "block"; }
@@ -107,12 +119,13 @@ class Description {
     PlanInputs inputs = inputs_;
     inputs.request = {};
     inputs.request.groups = groups;
+    inputs.request.parameters = inputs_.request.parameters;
     const Plan other = make_plan(inputs);
     if (!other.fits) {
       add("", what + " would not fit: " + format_bytes(other.bytes.total()) + " a rank");
     } else if (plan_model::bytes_of(other.basis_dtype) < plan_model::bytes_of(plan_.basis_dtype)) {
       add("", what + " would need a basis in " + to_string(other.basis_dtype));
-    } else if (measured()) {
+    } else if (inputs_.timed()) {
       add("", what + " would take " + format_duration(other.run_s));
     }
   }
@@ -151,14 +164,19 @@ class Description {
       if (amount > 0) lines_.push_back(row(kind, amount));
     };
     add_row("process", bytes.process);
-    add_row("parameters", bytes.parameters);
+    add_row(is_shared() ? "parameters, a share of them" : "parameters", bytes.parameters);
     add_row("buffers", bytes.buffers);
     add_row("data", bytes.data);
-    add_row("vectors", bytes.vectors);
+    add_row(is_shared() ? "vectors, shares of them" : "vectors", bytes.vectors);
     add_row(bytes.basis_host > 0 ? "Lanczos vectors of full precision" : "Lanczos basis", bytes.basis);
     add_row(std::string("  or of the largest ") + noun() + ", later", plan_.block_bytes);
     add_row("micro-batches, kept", bytes.kept_graphs);
-    add_row(measured() ? "activations and gradients of a product" : "gradients (activations not known)",
+    add_row("a segment's parameters and vectors", bytes.gathered);
+    add_row("a segment's products", bytes.sums);
+    add_row("what crosses the cuts", bytes.crossing);
+    add_row(is_shared()  ? "inside a segment, of a micro-batch"
+            : measured() ? "activations and gradients of a product"
+                         : "gradients (activations not known)",
             bytes.transient);
     add_row("  outputs of a micro-batch, in a graph", bytes.outputs);
     add_row("holes in the heap", bytes.holes);
@@ -167,6 +185,9 @@ class Description {
              format_bytes(std::max<std::int64_t>(0, usable_bytes(given, on_gpu))) + " may be planned with";
     };
     lines_.push_back(row("total", bytes.total()) + of(inputs_.machine.memory_bytes, inputs_.problem.on_gpu));
+    if (bytes.share_host > 0)
+      lines_.push_back(row("shares of these, in host memory", bytes.share_host) +
+                       of(inputs_.machine.host_memory_bytes, false));
     if (bytes.basis_host > 0)
       lines_.push_back(row("Lanczos basis, in host memory", bytes.basis_host) +
                        of(inputs_.machine.host_memory_bytes, false));
@@ -188,7 +209,15 @@ class Description {
                                                    : "without a limit"));
     if (!inputs_.demand.blocks.empty())
       add("", "with " + describe_blocks(plan_, std::ssize(inputs_.demand.blocks), inputs_.demand.are_features));
-    if (measured())
+    if (is_shared() && plan_.messages_per_step > 0)
+      add("",
+          format_count(plan_.product_messages) + " of the calls are a product's, however many micro-batches it has");
+    if (inputs_.by_shapes() && inputs_.timed())
+      add("step", format_duration(plan_.step_s) + " for a Lanczos step of " + counted(plan_.lock_step, "probe") +
+                      (plan_.data_ranks > 1
+                           ? ", of it " + format_duration(plan_.messages_s) + " of messages that no arithmetic hides"
+                           : ""));
+    if (inputs_.timed())
       add("forecast", format_duration(plan_.run_s) + " at most, " + format_duration(plan_.product_s) +
                           " for a product of one probe");
   }
@@ -196,6 +225,8 @@ class Description {
   void unknown() {
     if (!measured())
       add("not measured", "activations and times: they are not in the figures above, so it may yet not fit");
+    else if (!inputs_.timed())
+      add("not known", "the rate of arithmetic, and so no time: give it by --flops, as 400T");
     else if (plan_.data_ranks > 1 && inputs_.machine.bandwidth <= 0)
       add("not measured", "the bandwidth of messages: the forecast leaves them out");
   }
@@ -212,6 +243,25 @@ std::string describe_blocks(const Plan& plan, std::int64_t blocks, bool are_feat
       counted(blocks, are_features ? "feature" : "block") + ": at most " + counted(plan.block_products, "product");
   if (plan.blocks_s > 0) text += ", " + format_duration(plan.blocks_s);
   return text + ", " + format_bytes(plan.block_bytes) + " of vectors a rank";
+}
+
+std::vector<std::string> describe_ways(const PlanInputs& inputs) {
+  std::vector<std::string> lines;
+  for (const ParameterMemory way : {ParameterMemory::kReplicated, ParameterMemory::kSharded, ParameterMemory::kHost}) {
+    const ParameterMemory asked = inputs.request.parameters;
+    if (way == ParameterMemory::kHost && !inputs.problem.on_gpu) continue;
+    if (asked != ParameterMemory::kAuto && asked != way) continue;
+    PlanInputs one = inputs;
+    one.request.parameters = way;
+    const Plan plan = make_plan(one);
+    const std::string where = counted(plan.groups, "group") + " of " + counted(plan.data_ranks, "rank");
+    std::string text =
+        (plan.fits ? "fits, " : "does not fit: ") + format_bytes(plan.bytes.total()) + " a rank in " + where;
+    if (plan.bytes.share_host > 0) text += ", and " + format_bytes(plan.bytes.total_host()) + " of host memory";
+    if (plan.fits && plan.run_s > 0) text += ", " + format_duration(plan.run_s) + " at most";
+    lines.push_back(line(to_string(way), text));
+  }
+  return lines;
 }
 
 std::vector<std::string> describe(const Plan& plan, const PlanInputs& inputs) {

@@ -351,6 +351,34 @@ TEST(Options, CudaGraphsAreOnUnlessTurnedOff) {
   EXPECT_NE(usage_error(with({"--cuda-graphs", "on"})), "");
 }
 
+TEST(Options, RatesTakeALetter) {
+  const auto config = [](const std::string& option, const std::string& text) {
+    return parse_command_line({"plan", "--model", "m", "--data", "d", "--loss", "mse", option, text}, {}).config.plan;
+  };
+  EXPECT_DOUBLE_EQ(config("--bandwidth", "50G").bandwidth, 50);
+  EXPECT_DOUBLE_EQ(config("--bandwidth", "50").bandwidth, 50);
+  EXPECT_DOUBLE_EQ(config("--bandwidth", "800M").bandwidth, 0.8);
+  EXPECT_DOUBLE_EQ(config("--flops", "400T").tflops, 400);
+  EXPECT_DOUBLE_EQ(config("--flops", "1.5P").tflops, 1500);
+  EXPECT_DOUBLE_EQ(config("--flops", "30G").tflops, 0.03);
+  EXPECT_DOUBLE_EQ(config("--latency", "2.5").latency_us, 2.5);
+  for (const std::string wrong : {"T", "-1G", "5X", "1e", "GG", ""})
+    EXPECT_NE(usage_error(with({"--bandwidth", wrong})), "");
+  RunConfig run;
+  run.plan = config("--flops", "400T");
+  EXPECT_DOUBLE_EQ(from_ini(to_ini(run), "text").plan.tflops, 400);
+}
+
+TEST(Options, ParametersAreWhereverThePlanPutsThem) {
+  EXPECT_EQ(parse_command_line(kAnalyze, {}).config.layout.parameters, ParameterMemory::kAuto);
+  for (const ParameterMemory way : {ParameterMemory::kReplicated, ParameterMemory::kSharded, ParameterMemory::kHost}) {
+    const RunConfig config = parse_command_line(with({"--parameters", to_string(way)}), {}).config;
+    EXPECT_EQ(config.layout.parameters, way);
+    EXPECT_EQ(from_ini(to_ini(config), "text").layout.parameters, way);
+  }
+  EXPECT_NE(usage_error(with({"--parameters", "shared"})), "");
+}
+
 TEST(Options, SizesReadBack) {
   RunConfig config = parse_command_line(with({"--memory", "3G", "--resume", "--max-hours", "0.5"}), {}).config;
   const RunConfig again = from_ini(to_ini(config), "text");
@@ -367,6 +395,7 @@ TEST(Options, IniOfTheResult) {
   for (const std::vector<std::string>& same : std::vector<std::vector<std::string>>{{"--groups", "2"},
                                                                                     {"--lock-step", "3"},
                                                                                     {"--memory", "1G"},
+                                                                                    {"--parameters", "sharded"},
                                                                                     {"--cuda-graphs", "off"},
                                                                                     {"--resume"},
                                                                                     {"--max-hours", "1"},

@@ -58,7 +58,8 @@ struct HessianOptions {
   /// Where parameters are sharded: where the program is cut into segments, as Cuts of the tangent program; none: chosen
   /// for the least memory.
   std::optional<std::vector<std::size_t>> cuts;
-  bool cuda_graphs = true;  // replay kept micro-batches' products on a GPU where that is faster
+  std::int64_t joint_products = 1;  // that are taken at once, at most, which the choice of cuts allows for
+  bool cuda_graphs = true;          // replay kept micro-batches' products on a GPU where that is faster
   /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on
   /// CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are kept.
   std::int64_t graph_budget_bytes = -1;

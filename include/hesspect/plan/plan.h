@@ -12,6 +12,7 @@
 #include "hesspect/core/batch_cost.h"
 #include "hesspect/core/element_type.h"
 #include "hesspect/core/matrix_precision.h"
+#include "hesspect/core/parameter_memory.h"
 
 namespace hesspect {
 
@@ -77,6 +78,33 @@ struct PlanRequest {
   std::optional<ElementType> basis_dtype;  // kF64, kF32 or kBF16
   std::optional<BasisMemory> basis_memory;
   std::int64_t graph_bytes = -1;  // for what is kept between products; -1: chosen
+  ParameterMemory parameters = ParameterMemory::kAuto;
+};
+
+/// How a group works that shares the parameters.
+struct ShardedWork {
+  std::int64_t ranks = 1;                           // of the group
+  std::int64_t micro_batch = 1, micro_batches = 1;  // rows, and how many of them a rank has
+  std::int64_t tangents = 1;                        // vectors that a product takes at once
+};
+
+/// A segment of the program, of which the group gathers the parameters whole. Bytes are of one micro-batch.
+struct PlanSegment {
+  std::int64_t parameters = 0;                      // that it reads
+  std::int64_t stored_bytes = 0;                    // of these, as ranks keep them
+  std::int64_t fixed_bytes = 0, tangent_bytes = 0;  // held inside: once, and of each vector
+  /// Made here and read behind: what no tangent reaches, and what one does; and of the latter all that cross its end.
+  std::int64_t crossing_still_bytes = 0, crossing_active_bytes = 0, across_active_bytes = 0;
+  double flops = 0;  // of its matrix products, once
+};
+
+/// What is known of a program whose parameters may be shared by the ranks of a group.
+struct ShardedProgram {
+  std::int64_t stored_bytes = 0;  // of all parameters, as ranks keep them
+  double flops_per_s = 0;         // of a rank's matrix products; 0: not known, and no times are
+  bool widens = true;             // parameters are kept in another type than they are worked with
+  /// Cuts the program for such work; empty: it can't be shared.
+  std::function<std::vector<PlanSegment>(const ShardedWork&)> cut;
 };
 
 /// All that a plan is made from.
@@ -86,7 +114,13 @@ struct PlanInputs {
   Demand demand;
   PlanMachine machine;
   PlanRequest request;
+  ShardedProgram sharded = {};
+  /// Bytes of a micro-batch are known.
   bool measured() const { return cost.micro_batch > 0; }
+  /// So is its time.
+  bool timed() const { return measured() && cost.graph_s + cost.pullback_s > 0; }
+  /// Costs are from shapes and FLOPs, not from trials.
+  bool by_shapes() const { return sharded.cut != nullptr; }
 };
 
 /// Bytes on one rank, the largest of all.
@@ -99,9 +133,15 @@ struct PlanBytes {
   std::int64_t transient = 0;    // of a product: activations, gradients; of it:
   std::int64_t outputs = 0;      // logits
   std::int64_t holes = 0;        // on CPUs: freed memory between blocks in use, which the heap keeps
+  /// Where parameters are shared: two segments' parameters, as kept and as run, and vectors; a segment's products; what
+  /// crosses cuts. `transient` is then a segment's inside.
+  std::int64_t gathered = 0, sums = 0, crossing = 0;
+  std::int64_t share_host = 0;  // parameters and vectors in host memory beside a GPU
   std::int64_t total() const {
-    return process + parameters + buffers + data + vectors + basis + kept_graphs + transient + holes;
+    return process + parameters + buffers + data + vectors + basis + kept_graphs + transient + holes + gathered + sums +
+           crossing;
   }
+  std::int64_t total_host() const { return basis_host + share_host; }
 };
 
 struct Plan {
@@ -117,6 +157,8 @@ struct Plan {
   std::int64_t kept_graphs = 0;    // of them
   std::int64_t graph_budget_bytes = 0;
   ProductMode product = ProductMode::kAuto;  // as it was measured
+  ParameterMemory parameters = ParameterMemory::kReplicated;
+  std::int64_t segments = 0;  // where parameters are shared
   PlanBytes bytes;
   bool fits = false;
   std::int64_t products = 0;                // at most, all groups
@@ -128,6 +170,9 @@ struct Plan {
   std::int64_t block_bytes = 0;             // a rank's vectors of the largest block, in the place of the whole's
   std::int64_t messages_per_step = 0;       // collectives of a group, per joint step
   std::int64_t message_bytes_per_step = 0;  // that a rank sends in those that carry vectors
+  std::int64_t product_messages = 0;        // of the collectives, those of a product
+  double step_s = 0;                        // of a joint step, with its share of the Lanczos work; 0: not known
+  double messages_s = 0;                    // of it: messages, where they do not hide behind arithmetic
 };
 
 /// The best layout that fits, or, with fits = false, the one that comes nearest.
@@ -159,6 +204,9 @@ std::int64_t usable_bytes(std::int64_t memory_bytes, bool on_gpu);
 
 /// What blocks or features will take: "12 blocks: at most 1 200 products, 40 s, 12 MiB of vectors a rank".
 std::string describe_blocks(const Plan& plan, std::int64_t blocks, bool are_features);
+
+/// What each way to keep the parameters comes to, a line each: "replicated: does not fit, …".
+std::vector<std::string> describe_ways(const PlanInputs& inputs);
 
 /// The plan as lines of text for people: layout, table of bytes per rank, messages, products, time.
 std::vector<std::string> describe(const Plan& plan, const PlanInputs& inputs);

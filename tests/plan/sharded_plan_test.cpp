@@ -1,0 +1,182 @@
+// Plans of groups that share the parameters. Expected numbers are worked out by hand beside each case.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/plan/plan.h"
+
+namespace hesspect::sharded_plan_test {
+namespace {
+
+constexpr std::int64_t kGiB = std::int64_t{1} << 30;
+constexpr std::int64_t kMiB = std::int64_t{1} << 20;
+
+/// Two ranks, seven rows; ten parameters of two bytes in two segments, which 1,000 operations a second go through.
+struct Case : PlanInputs {
+  Case()
+      : PlanInputs{{10, 4, 8, 7, 3, false, false, 1000},
+                   {2, 1.0, 2.0, 40, 10, 100, 7, 5},
+                   {1, 5, 0, 2, true},
+                   {2, kGiB, 0, 0, 0},
+                   {}} {
+    request.parameters = ParameterMemory::kSharded;
+    sharded = {20, 1000, [this](const ShardedWork& work) {
+                 asked.push_back(work);
+                 return segments;
+               }};
+  }
+  Case(const Case&) = delete;
+  Plan plan() const { return make_plan(*this); }
+  std::string text() const {
+    std::string all;
+    for (const std::string& line : describe(plan(), *this)) all += line + "\n";
+    return all;
+  }
+
+  std::vector<PlanSegment> segments{{6, 12, 100, 40, 3, 16, 16, 1000}, {4, 8, 60, 20, 0, 0, 0, 500}};
+  std::vector<ShardedWork> asked;
+};
+
+TEST(ShardedPlan, BytesOfTwoRanks) {
+  Case c;
+  const Plan plan = c.plan();
+  EXPECT_EQ(plan.parameters, ParameterMemory::kSharded);
+  EXPECT_EQ(plan.data_ranks, 2);
+  EXPECT_EQ(plan.segments, 2);
+  EXPECT_EQ(plan.product, ProductMode::kSegments);
+  EXPECT_EQ(plan.micro_batch, 2);
+  EXPECT_EQ(plan.micro_batches, 2);  // of 4 of 7 rows
+  EXPECT_EQ(plan.bytes.process, 1000);
+  EXPECT_EQ(plan.bytes.parameters, 10);  // half of 20
+  EXPECT_EQ(plan.bytes.buffers, 8);
+  EXPECT_EQ(plan.bytes.data, 12);
+  EXPECT_EQ(plan.bytes.vectors, 100);                 // in, out, a work vector, gradient, next start: 5 × 5 × 4
+  EXPECT_EQ(plan.bytes.basis, 120);                   // 6 rows of 5
+  EXPECT_EQ(plan.bytes.gathered, 2 * (12 + 2 * 24));  // stored, as run and one vector, of 6
+  EXPECT_EQ(plan.bytes.sums, 24);
+  EXPECT_EQ(plan.bytes.transient, 140);               // 100 + 40
+  EXPECT_EQ(plan.bytes.crossing, 2 * (3 + 32 + 32));  // of 2 micro-batches; values and tangents, adjoints and theirs
+  EXPECT_EQ(plan.bytes.holes, 17);                    // an eighth of 140
+  EXPECT_EQ(plan.bytes.total(), 1000 + 10 + 8 + 12 + 100 + 120 + 120 + 24 + 140 + 134 + 17);
+  EXPECT_TRUE(plan.fits);
+  ASSERT_FALSE(c.asked.empty());
+  EXPECT_EQ(c.asked.front().ranks, 2);
+  EXPECT_EQ(c.asked.front().tangents, 1);
+
+  c.request.lock_step = 3;
+  c.demand.probes = 3;
+  const Plan three = c.plan();
+  EXPECT_EQ(three.bytes.vectors, (2 * 3 + 3 + 2) * 20);
+  EXPECT_EQ(three.bytes.gathered, 2 * (12 + 4 * 24));
+  EXPECT_EQ(three.bytes.sums, 3 * 24);
+  EXPECT_EQ(three.bytes.transient, 100 + 3 * 40);
+  EXPECT_EQ(three.bytes.crossing, 2 * (3 + 4 * 16 + 4 * 16));
+}
+
+TEST(ShardedPlan, MessagesAndSeconds) {
+  Case c;
+  // Forwards 3 units of the first segment, backwards 8 of both, for two micro-batches.
+  EXPECT_NEAR(c.plan().product_s, 2 * (3 * 1.0 + 8 * 0.5 + 8 * 1.0), 1e-6);
+  EXPECT_NEAR(c.plan().messages_s, 0, 1e-9);
+  c.machine.bandwidth = 10;
+  c.machine.latency_s = 0.1;
+  const Plan plan = c.plan();
+  // The first segment is fetched twice and the second once, parameters and vector; both are summed.
+  EXPECT_EQ(plan.product_messages, 3 * 2 + 2);
+  EXPECT_EQ(plan.messages_per_step, 8 + 5);
+  EXPECT_EQ(plan.message_bytes_per_step, (12 + 24) / 2 + (8 + 16) / 2 + 16 / 2 + (12 + 24) / 2 + 24 / 2);
+  // What nothing hides: the first fetch, 12 and 24 bytes, and the last sum, 24; and five small sums.
+  const double exposed = (0.6 + 0.1) + (1.2 + 0.1) + (1.2 + 0.1) + 5 * 0.1;
+  EXPECT_NEAR(plan.messages_s, exposed, 1e-9);
+  EXPECT_NEAR(plan.product_s, 30 + exposed, 1e-6);
+  EXPECT_GE(plan.step_s, plan.product_s);
+
+  c.machine.bandwidth = 0.5;  // fetching the second segment takes longer than the first one's work
+  const double first = 12 + 24 + 0.2, second = 8 + 16 + 0.2;
+  EXPECT_NEAR(c.plan().product_s, first + second + first + (16 + 0.1) + (24 + 0.1) + 5 * 0.1, 1e-6);
+
+  c.sharded.flops_per_s = 0;
+  c.cost.graph_s = c.cost.pullback_s = 0;
+  EXPECT_EQ(c.plan().product_s, 0);
+  EXPECT_EQ(c.plan().run_s, 0);
+  EXPECT_NE(c.text().find("give it by --flops"), std::string::npos) << c.text();
+  EXPECT_EQ(c.text().find("forecast"), std::string::npos) << c.text();
+}
+
+TEST(ShardedPlan, IsChosenWhereNothingElseFits) {
+  Case c;
+  c.request.parameters = ParameterMemory::kAuto;
+  EXPECT_EQ(c.plan().parameters, ParameterMemory::kReplicated);
+  // 40 Mi parameters: of 211 MiB that may be planned with, all of them would take 160, and two vectors twice as much.
+  c.problem.parameters = 40 * kMiB;
+  c.sharded.stored_bytes = 80 * kMiB;
+  c.machine.memory_bytes = 256 * kMiB;
+  c.machine.world = 16;
+  const Plan plan = c.plan();
+  EXPECT_TRUE(plan.fits);
+  EXPECT_EQ(plan.parameters, ParameterMemory::kSharded);
+  EXPECT_EQ(plan.groups, 1);
+  EXPECT_EQ(plan.bytes.parameters, 5 * kMiB);
+  EXPECT_EQ(plan.bytes.vectors, 5 * 10 * kMiB);
+  const auto ways = describe_ways(c);
+  ASSERT_EQ(ways.size(), 2);  // host memory is beside GPUs alone
+  EXPECT_NE(ways[0].find("replicated    does not fit"), std::string::npos) << ways[0];
+  EXPECT_NE(ways[1].find("sharded       fits"), std::string::npos) << ways[1];
+  EXPECT_NE(c.text().find("shared by the 16 ranks of a group, whole for one of 2 segments"), std::string::npos);
+
+  c.machine.world = 4;
+  EXPECT_FALSE(c.plan().fits);
+  const auto ideas = what_would_fit(c, [&](const DemandChange&) { return std::optional<Demand>(); });
+  ASSERT_FALSE(ideas.empty());
+  // 40 Mi × (2 + 5 × 4 + 6 × 2 + 2 × 4) / D ≤ 211 MiB with a basis in bfloat16: 7.96 ranks, and a little for the rest.
+  EXPECT_NE(ideas[0].find("at least 8 ranks"), std::string::npos) << ideas[0];
+}
+
+/// What crosses the cuts grows with the rows, and with nothing else.
+TEST(ShardedPlan, FewerRowsAreAdvised) {
+  Case c;
+  c.segments[0].crossing_active_bytes = c.segments[0].across_active_bytes = kMiB;
+  c.problem.rows = 4000;
+  EXPECT_FALSE(c.plan().fits);  // 2,000 rows of 4 MiB
+  bool told = false;
+  for (const std::string& idea : what_would_fit(c, [&](const DemandChange&) { return std::optional<Demand>(); })) {
+    if (!idea.starts_with("--samples ")) continue;
+    told = true;
+    c.problem.rows = std::stoll(idea.substr(10));
+    EXPECT_TRUE(c.plan().fits);
+    EXPECT_GT(c.problem.rows, 800);  // of 1,024 − 51 − 32 MiB, at 2 MiB a row
+  }
+  EXPECT_TRUE(told);
+}
+
+TEST(ShardedPlan, HostMemoryBesideAGpu) {
+  Case c;
+  c.request.parameters = ParameterMemory::kHost;
+  EXPECT_THROW(c.plan(), UsageError);
+  c.problem.on_gpu = true;
+  c.machine.memory_bytes = c.machine.host_memory_bytes = kGiB;
+  const Plan plan = c.plan();
+  EXPECT_EQ(plan.bytes.parameters, 0);
+  EXPECT_EQ(plan.bytes.vectors, 0);
+  EXPECT_EQ(plan.bytes.share_host, 10 + 100);
+  EXPECT_EQ(plan.bytes.total_host(), 110);
+  EXPECT_TRUE(plan.fits);
+  c.machine.host_memory_bytes = 0;
+  EXPECT_FALSE(c.plan().fits);
+}
+
+TEST(ShardedPlan, NeedsShapes) {
+  Case c;
+  c.sharded.cut = nullptr;
+  try {
+    c.plan();
+    FAIL();
+  } catch (const UsageError& error) {
+    EXPECT_NE(std::string(error.what()).find("--parameters sharded"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace hesspect::sharded_plan_test
