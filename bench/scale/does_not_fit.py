@@ -60,8 +60,8 @@ def run(hesspect, folder, ranks, way, output, limit_kib=None):
     more = os.environ | {"OMP_NUM_THREADS": "1"}
     inner = [str(hesspect), "analyze", "--model", "model.pt2", "--weights", "model.safetensors", "--data", "data.h5", "--loss",
              "causal_lm", "--micro-batch", "1", "--groups", "1", "--rows-in-use", "off", "--top", "1", "--bottom", "0",
-             "--max-steps", "10", "--rtol-eigs", "1", "--probes", "1", "--steps", "10", "--density-w1", "1",
-             "--rtol-trace", "1", "--max-hvps", "16", "--basis-dtype", "bfloat16",
+             "--max-steps", "10", "--rtol-eigs", "0.5", "--probes", "1", "--steps", "10", "--density-w1", "0.5",
+             "--rtol-trace", "0.9", "--max-hvps", "16", "--basis-dtype", "bfloat16",
              "--parameters", way, "--seed", "0", "--force", "--output", output]
     script = (f"ulimit -v {limit_kib}; " if limit_kib else "") + 'exec "$@"'
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", str(ranks), "bash", "-c", script, "hesspect"] + inner

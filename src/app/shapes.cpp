@@ -55,7 +55,13 @@ class Costs {
       if (!fixed_ && !sizes.empty()) sizes[static_cast<std::size_t>(program_.program().inputs()[i].batch_dim)] = rows;
       inputs.push_back(at::empty(sizes, inputs_[i].options().device(at::kMeta)));
     }
-    return costs_.emplace(rows, program_cost(program_, inputs)).first->second;
+    try {
+      return costs_.emplace(rows, program_cost(program_, inputs)).first->second;
+    } catch (const InputError&) {
+      // A run whose parameters are in the file has values to try, if not the parameters'.
+      if (!program_.program().is_left_in_file()) throw;
+      return costs_.emplace(rows, program_cost(program_, values_of(rows), CostRun::kValues)).first->second;
+    }
   }
 
   const std::vector<PlanSegment>& segments(const ShardedWork& work) {
@@ -72,6 +78,21 @@ class Costs {
   }
 
  private:
+  /// The few rows over and over.
+  std::vector<at::Tensor> values_of(std::int64_t rows) const {
+    if (fixed_) return inputs_;
+    std::vector<at::Tensor> values;
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      const std::int64_t dim = program_.program().inputs()[i].batch_dim;
+      if (inputs_[i].dim() == 0) {
+        values.push_back(inputs_[i]);
+        continue;
+      }
+      values.push_back(inputs_[i].index_select(dim, at::arange(rows, at::kLong).remainder(inputs_[i].size(dim))));
+    }
+    return values;
+  }
+
   TangentProgram program_;
   std::vector<at::Tensor> inputs_;  // of a few rows
   bool fixed_;

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""--parameters sharded: the numbers of a run with all parameters on every rank, stopped, killed, and on other ranks.
+
+HESSPECT_LONG=1 takes more models.
+"""
+
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+import h5py
+import numpy as np
+from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
+
+LONG = os.environ.get("HESSPECT_LONG") == "1"
+RESUBMIT = 75
+
+WORK = dict(dtype="float64", micro_batch=2, probes=2, steps=12, top=3, bottom=1, max_steps=30, rtol_eigs=1e-9, seed=3,
+            rtol_trace=0.2, max_hvps=60, rows_in_use="off", groups=1)
+
+
+def work(case, output, loss="causal_lm", **options):
+    return ["analyze", *arguments(case, output, loss, **{**WORK, **options}), "--force"]
+
+
+def numbers(path):
+    with h5py.File(path) as f:
+        e = f["entry"]
+        return {name: np.atleast_1d(e[name][()]) for name in
+                ("quadrature/alpha", "quadrature/beta", "eigenvalues/eigenvalue", "trace/value", "trace/half_width", "layers/trace")}
+
+
+def run(test, *args, ranks):
+    done = hesspect(*args, ranks=ranks, timeout=300)
+    test.assertIn(done.code, (0, 3), done.err)
+    return done
+
+
+class Sharded(Case):
+    def assertNear(self, path, reference, tolerance=1e-12):
+        mine, theirs = numbers(path), numbers(reference)
+        for name, values in theirs.items():
+            scale = np.nanmax(np.abs(values))
+            self.assertLess(np.nanmax(np.abs(mine[name] - values)), tolerance * scale, name)
+
+    def assertSame(self, path, reference):
+        mine, theirs = numbers(path), numbers(reference)
+        for name, values in theirs.items():
+            np.testing.assert_array_equal(mine[name], values, err_msg=name)
+
+    def test_numbers_are_those_of_whole_parameters(self):
+        models = [("gpt2", "causal_lm", (2, 3)), ("cnn_bn", "cross_entropy", (2,))]
+        if LONG:
+            models += [("mixture", "causal_lm", (2, 3, 4)), ("widedeep", "bce_with_logits", (4,)), ("vit", "cross_entropy", (2,))]
+        for case, loss, counts in models:
+            whole = self.folder / f"{case}.h5"
+            run(self, *work(case, whole, loss), ranks=1)
+            for ranks in counts:
+                with self.subTest(case=case, ranks=ranks):
+                    output = self.folder / f"{case}{ranks}.h5"
+                    run(self, *work(case, output, loss, parameters="sharded"), ranks=ranks)
+                    self.assertNear(output, whole)
+                    with h5py.File(output) as f, h5py.File(whole) as g:
+                        self.assertEqual(f["entry/diagnostics/data_ranks"][()], ranks)
+                        self.assertEqual(f["entry/diagnostics/row_check"][()], b"passed")
+                        self.assertLess(f["entry/diagnostics/symmetry_error"][()], 1e-12)
+                        self.assertEqual(f["entry/diagnostics/hvp_count"][()], g["entry/diagnostics/hvp_count"][()])
+
+    def test_eigenvectors_are_written_in_the_models_order(self):
+        files = {}
+        for name, more, ranks in (("whole", {}, 1), ("shards", {"parameters": "sharded"}, 3)):
+            files[name] = self.folder / f"{name}.vectors.h5"
+            run(self, *work("gpt2", self.folder / f"{name}.h5", eigenvectors=files[name], **more), ranks=ranks)
+        found = []
+        for path in files.values():
+            tensors = {}
+            with h5py.File(path) as f:
+                f.visititems(lambda key, item: tensors.update({key: item[()]}) if isinstance(item, h5py.Dataset) else None)
+            found.append({k: v for k, v in tensors.items() if v.dtype.kind == "f"})
+        self.assertEqual(set(found[0]), set(found[1]))
+        self.assertGreater(sum(v.size for v in found[0].values()), 3 * 28000)
+        for name, values in found[0].items():
+            np.testing.assert_allclose(found[1][name], values, atol=1e-7, err_msg=name)
+
+    def test_stopped_killed_and_resumed(self):
+        whole = self.folder / "whole.h5"
+        run(self, *work("gpt2", whole, parameters="sharded"), ranks=2)
+        # In pieces, on the same ranks: the same bits.
+        output = self.folder / "pieces.h5"
+        for _ in range(60):
+            done = hesspect(*work("gpt2", output, parameters="sharded", max_hours=1e-4), "--resume", ranks=2, timeout=300)
+            if done.code != RESUBMIT:
+                break
+        self.assertIn(done.code, (0, 3), done.err)
+        self.assertSame(output, whole)
+        # Stopped, and resumed on other ranks and with whole parameters: the same to rounding.
+        for ranks, way in ((3, "sharded"), (1, "replicated")):
+            output = self.folder / f"other{ranks}.h5"
+            args = work("gpt2", output, max_hours=2e-5)
+            done = hesspect(*args, "--parameters", "sharded", ranks=2, timeout=300)
+            self.assertEqual(done.code, RESUBMIT, done.err)
+            done = run(self, *work("gpt2", output, parameters=way), "--resume", ranks=ranks)
+            self.assertIn("resumed from", done.err)
+            self.assertNear(output, whole)
+        # Killed while it writes checkpoints all the time.
+        output = self.folder / "killed.h5"
+        args = [BIN, *work("gpt2", output, parameters="sharded", checkpoint_minutes=1e-4, max_steps=60, steps=40, top=6), "--resume"]
+        process = subprocess.Popen([str(a) for a in [*MPIRUN, "-n", "2", *args]], env=environment(),
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        waited = time.monotonic()
+        while not list((self.folder / "killed.h5.checkpoint").glob("probe-*/steps-*.json")) and process.poll() is None:
+            self.assertLess(time.monotonic() - waited, 100)
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        subprocess.run(["pkill", "-KILL", "-f", str(output)], check=False)
+        longer = dict(max_steps=60, steps=40, top=6, parameters="sharded")
+        run(self, *work("gpt2", output, **longer), "--resume", ranks=2)
+        run(self, *work("gpt2", self.folder / "longer.h5", **longer), ranks=2)
+        self.assertSame(output, self.folder / "longer.h5")
+
+    def test_rows_that_depend_on_each_other_are_found(self):
+        done = hesspect(*work("bn_of_batch", self.folder / "x.h5", "cross_entropy", parameters="sharded"), ranks=2)
+        self.assertEqual(done.code, 4, done.err)
+        self.assertIn("the loss is no sum over rows", done.err)
+        self.assertFalse((self.folder / "x.h5").exists())
+
+    def test_what_shards_cannot_do_is_refused(self):
+        output = self.folder / "x.h5"
+        for more, said in ((["--block", "a=transformer.wte.*"], "--block"), (["--params", "transformer.*"], "--params"),
+                           (["--product", "kept"], "--product kept"), (["--data-error", "4"], "--data-error")):
+            done = hesspect(*work("gpt2", output, parameters="sharded"), *more)
+            self.assertEqual(done.code, 2, done.err)
+            self.assertIn(f"--parameters sharded: {said}", done.errors[0])
+        done = hesspect(*work("gpt2", output, parameters="host"))
+        self.assertEqual(done.code, 2, done.err)
+        self.assertIn("--parameters sharded shares them", done.errors[0])
+
+    def test_where_memory_is_short_shards_are_told_of(self):
+        done = hesspect(*work("gpt2", self.folder / "x.h5", memory="1M"), ranks=2)
+        self.assertEqual(done.code, 5, done.err)
+        self.assertIn("--parameters sharded", done.err)
+
+
+if __name__ == "__main__":
+    unittest.main()
