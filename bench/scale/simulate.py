@@ -224,7 +224,7 @@ def segment_bytes(program, work, task):
 
 
 def rank_bytes(program, ranks, work):
-    """Memory of a rank: its shares, two segments whole, a segment's products, and what crosses the cuts (docs/plan.md)."""
+    """Memory of a rank: its shares, segments that are whole, a segment's products, and what crosses the cuts (docs/plan.md)."""
     k, e = work.vectors, program.run_bytes
     share = program.parameters / ranks
     largest = max(s.parameters for s in program.segments)
@@ -233,7 +233,7 @@ def rank_bytes(program, ranks, work):
         "parameters": share * program.stored_bytes,
         "vectors": (3 * k + 2) * share * e,
         "basis": k * (work.basis_rows * work.basis_bytes) * share,
-        "gathered": 2 * largest * (program.stored_bytes + (1 + k) * e),
+        "gathered": (1 + work.ahead) * largest * (program.stored_bytes + (1 + k) * e),
         "sums": work.sum_buffers * k * largest * e,
         "crossing": -(-work.micro_batches // work.passes) * (1 + k) * (sum(crossing) + max(crossing)),
     }
