@@ -325,7 +325,7 @@ at::Tensor empirical_by_autograd(const Problem& problem, const at::Tensor& v) {
 // The head that makes no tangents of the output, over several tiles of rows and of classes.
 TEST(Fisher, EmpiricalOfMoreRowsAndClassesThanATile) {
   for (const char* name : {"large_vocabulary", "large_vocabulary_smoothed"}) {
-    const Problem problem(name);
+    Problem problem(name);
     LocalCommunicator comm;
     at::manual_seed(5);
     const at::Tensor v = at::randn({2, problem.program.layout().size()}, at::kDouble);
