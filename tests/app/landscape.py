@@ -3,6 +3,9 @@
 
 import json
 import re
+import signal
+import subprocess
+import time
 import unittest
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import h5py
 import matplotlib.image
 import numpy as np
 import torch
-from harness import BROWSER, FIXTURES, Case, arguments, hesspect, screenshot
+from harness import BIN, BROWSER, FIXTURES, Case, arguments, environment, hesspect, screenshot
 from oracles import flat, rebuilt, reference
 from safetensors.torch import save_file
 
@@ -244,6 +247,24 @@ class Landscape(Case):
         self.assertDone(hesspect(*given, "--force"))
         for name, values in self.read("r.h5").items():
             np.testing.assert_array_equal(values, resumed[name], err_msg=name)
+
+    def test_a_signal(self):
+        """Finishes the loss, and leaves a checkpoint that another configuration does not go on from."""
+        output = self.folder / "r.h5"
+        folder = Path(f"{output}.checkpoint")
+        given = [str(a) for a in arguments("mlp_ce", output, "cross_entropy", dtype="float64")]
+        command = ["landscape", *given, "--direction", "gradient", "--points", "10001"]
+        process = subprocess.Popen([str(BIN), *command], stderr=subprocess.PIPE, text=True, env=environment())
+        while process.poll() is None and not any(folder.glob("run-*.json")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGUSR1)
+        _, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 75, err)
+        ended = hesspect(*command[:-1], 9, "--resume")
+        self.assertEqual((ended.code, len(ended.errors)), (USAGE, 1), ended.err)
+        self.assertIn("belongs to another configuration", ended.errors[0])
+        self.assertDone(hesspect(*command, "--resume"))
+        self.assertFalse(folder.exists())
 
     def read(self, name):
         with h5py.File(self.folder / name) as f:
