@@ -24,15 +24,13 @@
 #include "hesspect/report/text.h"
 #include "hesspect/run/sources.h"
 #include "planning.h"
-#include "run_start.h"
+#include "run_life.h"
 
 namespace hesspect {
 namespace {
 
 /// Ranks meet, and rank 0 takes their rows, when each has worked for so long, or has nothing left.
 constexpr double kRound_s = 0.5;
-/// Writing takes no more than one part in so many of the time.
-constexpr double kInputsWritingShare = 20;
 constexpr double kTellRowsEvery_s = 30;
 
 /// @throws InputError where rows don't stand alone: a row's loss would depend on others' inputs
@@ -114,71 +112,23 @@ InputPlanning planned(const RunConfig& config, const Problem& problem, InputAnal
 /// One run, on every rank.
 class InputsRun {
  public:
-  InputsRun(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal, Communicator& world)
-      : run_(run),
-        config_(run.config),
-        argv_(argv),
-        signal_(signal),
-        world_(world),
-        folder_(checkpoint_folder(run.config)) {}
+  InputsRun(const Invocation& run, const std::vector<std::string>& argv, RunLife& life, Communicator& world)
+      : run_(run), config_(run.config), argv_(argv), life_(life), world_(world) {}
 
   /// @return the exit code
   int go() {
-    agree(world_, [&] {
-      if (!first()) return;
-      std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
-      inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
-      require_no_input(config_.output.output, inputs);
-      start_ = begin_run(run_, folder_);
-    });
-    start_ = shared(start_, world_);
-    if (start_.finished) {
-      log_info("the result is there already: " + quote(config_.output.output));
-      return *start_.finished;
-    }
-    try {
-      prepare();
-      if (!work()) {
-        log_info("stopped; the checkpoint is in " + quote(folder_.path().string()) + ", and --resume goes on from it");
-        return static_cast<int>(ExitCode::kResubmit);
-      }
-      return finish();
-    } catch (...) {
-      leave_no_trace();
-      throw;
-    }
+    prepare();
+    return work() ? finish() : life_.stopped();
   }
 
  private:
-  bool first() const { return world_.rank() == 0; }
-
-  bool is_to_stop() const {
-    const double most_s = 3600 * config_.checkpoint.max_hours;
-    return signal_.received() || (most_s > 0 && timer_.elapsed_s() > most_s);
-  }
-
-  /// A run that never began leaves no trace of itself.
-  void leave_no_trace() {
-    if (!first() || begun_ || !start_.fresh) return;
-    try {
-      folder_.remove();
-    } catch (const InputError&) {  // the error that ended the run is the one to tell of
-    }
-  }
-
   void prepare() {
-    const bool resumed = start_.resumed;
-    const RunLayout& kept = start_.state.layout;
-    const bool same = resumed && kept.world == world_.size() && config_.compute.threads == 0;
-    problem_ = read_problem(config_, same ? kept.threads : 0, Weights::kRequired, &phases_, world_);
-    agree(world_, [&] {
-      require_rows_alone(problem_);
-      if (!first()) return;
-      hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
-      if (resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
-    });
+    problem_ = read_problem(config_, life_.threads(), Weights::kRequired, &phases_, world_);
+    agree(world_, [&] { require_rows_alone(problem_); });
+    life_.take_sources(problem_);
+    const RunStart& start = life_.start();
     progress_ = inputs_progress_from(world_.broadcast_bytes(
-        to_text(first() && resumed ? start_.state.inputs.value_or(InputsProgress{}) : InputsProgress{})));
+        to_text(life_.first() && start.resumed ? start.state.inputs.value_or(InputsProgress{}) : InputsProgress{})));
     InputOptions options = options_of(config_, problem_);
     // On as many ranks each goes on with its own size, for the same numbers; else the smallest fits everywhere.
     std::vector<std::int64_t> sizes = progress_.micro_batches;
@@ -190,10 +140,7 @@ class InputsRun {
       return std::make_unique<InputAnalysis>(*problem_.program, shard, options, rows_left(shard.rows, progress_.rows));
     });
     make_plan();
-    agree(world_, [&] {
-      if (first() && !resumed) folder_.clear();  // of an older run, now that this one can begin
-    });
-    begun_ = true;
+    life_.begin();
     tell_start();
   }
 
@@ -202,15 +149,10 @@ class InputsRun {
     layout_.world = world_.size();
     layout_.threads = problem_.threads;
     layout_.device = problem_.device.is_cuda() ? "cuda" : "cpu";
-    if (start_.resumed) {
-      const RunLayout& kept = start_.state.layout;
-      layout_.plan = kept.plan;
+    if (life_.start().resumed) {
+      layout_.plan = life_.start().state.layout.plan;
       layout_.plan.data_ranks = world_.size();
-      if (kept.world != layout_.world || kept.threads != layout_.threads || kept.device != layout_.device)
-        log_warning("resumed on " + std::to_string(layout_.world) + " ranks of " + std::to_string(layout_.threads) +
-                    " threads on " + layout_.device + " instead of " + std::to_string(kept.world) + " of " +
-                    std::to_string(kept.threads) + " on " + kept.device +
-                    ": finished rows are kept, but rounding differs from the run that was stopped");
+      life_.tell_differences(layout_, "finished rows are kept");
       return;
     }
     const InputPlanning p = planned(config_, problem_, analysis_.get(), world_);
@@ -230,9 +172,9 @@ class InputsRun {
   }
 
   void tell_start() const {
-    if (start_.resumed)
-      log_info("resumed from " + quote(folder_.path().string()) + ": " + format_count(std::ssize(progress_.rows)) +
-               " of " + format_count(problem_.rows) + " rows are finished");
+    if (life_.start().resumed)
+      log_info("resumed from " + quote(life_.folder_name()) + ": " + format_count(std::ssize(progress_.rows)) + " of " +
+               format_count(problem_.rows) + " rows are finished");
     const Plan& plan = layout_.plan;
     log_info(format_count(problem_.rows) + " rows of " + format_count(analysis_->dimensions()) +
              " numbers, in micro-batches of " + format_count(analysis_->micro_batch()) + "; at most " +
@@ -251,9 +193,9 @@ class InputsRun {
       agree(world_, [&] {
         const Timer round;
         do {
-          stop = is_to_stop();
+          stop = life_.is_to_stop();
           if (stop || analysis_->done()) break;
-          stop = !analysis_->advance(found, [this] { return is_to_stop(); });
+          stop = !analysis_->advance(found, [this] { return life_.is_to_stop(); });
         } while (!stop && round.elapsed_s() < kRound_s);
         left = !analysis_->done();
       });
@@ -283,37 +225,9 @@ class InputsRun {
     log_info("inputs: " + format_count(std::ssize(progress_.rows)) + " of " + format_count(problem_.rows) + " rows");
   }
 
-  /// Rank 0 writes what is finished, when its time has come or at once. Collective.
-  /// @param must  whether not being able to is an error: else a warning, once
+  /// Collective.
   void save_if_due(bool at_once, bool must) {
-    agree(world_, [&] {
-      if (!first() || (!at_once && since_written_.elapsed_s() < write_every_s_)) return;
-      const Timer timer;
-      try {
-        save();
-        warned_ = false;
-      } catch (const InputError& error) {
-        if (must) throw InputError(std::string(error.what()) + "; the checkpoint before is as it was");
-        if (!warned_) log_warning(std::string("no checkpoint: ") + error.what());
-        warned_ = true;
-      }
-      write_every_s_ = std::max(1.0, kInputsWritingShare * timer.elapsed_s());
-      since_written_.reset();
-    });
-  }
-
-  void save() {
-    LedgerState state = start_.state;
-    state.layout = layout_;
-    state.inputs = progress_;
-    state.elapsed_s += timer_.elapsed_s();
-    const auto& digests = hashing_->sources();
-    const bool hashed = digests.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-    const Sources& files = hashed ? digests.get() : hashing_->unhashed();
-    state.model = files.model;
-    state.weights = files.weights;
-    state.data = files.data;
-    write_state(folder_, state);
+    life_.save_if_due(at_once, must, layout_, [this](LedgerState& state) { state.inputs = progress_; });
   }
 
   /// @return the exit code. Collective.
@@ -329,7 +243,7 @@ class InputsRun {
     set_diagnostics(result.diagnostics);
     int code = 0;
     agree(world_, [&] {
-      if (first()) code = write(result);
+      if (life_.first()) code = write(result);
     });
     return world_.of_rank0(code);
   }
@@ -339,8 +253,8 @@ class InputsRun {
     for (double* unmeasured : {&d.symmetry_error, &d.orthogonality_loss, &d.cost_in_gradients, &d.loss,
                                &d.gradient_norm, &d.loss_terms, &d.product_s, &d.communication_s})
       *unmeasured = Diagnostics::kNotMeasured;
-    d.elapsed_s = start_.state.elapsed_s + timer_.elapsed_s();
-    d.starts = start_.state.starts;
+    d.elapsed_s = life_.start().state.elapsed_s + life_.timer().elapsed_s();
+    d.starts = life_.start().state.starts;
     d.parameters = problem_.program->layout().model_size();
     d.parameters_in_use = problem_.program->layout().size();
     d.rows = problem_.rows;
@@ -362,48 +276,34 @@ class InputsRun {
       log_warning(warning);
     }
     result.process = process_info(run_, argv_, problem_, layout_);
-    result.process.run_id = start_.state.run_id;
-    result.process.start_time = start_time_;
+    result.process.run_id = life_.start().state.run_id;
+    result.process.start_time = life_.start_time();
     result.process.end_time = utc_time();
-    set_sources(result.process, hashing_->sources().get());
+    set_sources(result.process, life_.hashing()->sources().get());
     for (const std::string& line : findings(result)) log_info(line);
-    try {
-      write_result(config_.output.output, result);
-    } catch (const InputError& error) {
-      throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_.path().string()) +
-                       ", and --resume writes it again");
-    }
-    remove_or_warn(folder_);  // the run is done all the same
-    log_info("  result          " + quote(config_.output.output));
+    life_.write(result);
     return exit_code_of(result);
   }
 
   const Invocation& run_;
   const RunConfig& config_;
   const std::vector<std::string>& argv_;
-  const StopSignal& signal_;
+  RunLife& life_;
   Communicator& world_;
-  CheckpointFolder folder_;
-  const std::string start_time_ = utc_time();
-  const Timer timer_;
   Phases phases_{nullptr};
-  RunStart start_;
   Problem problem_;
-  std::unique_ptr<SourceHashing> hashing_;
   RunLayout layout_;
   InputsProgress progress_;
   std::unique_ptr<InputAnalysis> analysis_;
-  bool begun_ = false;
-  Timer since_written_, told_;
-  double write_every_s_ = 1;
-  bool warned_ = false;  // that the last checkpoint could not be written
+  Timer told_;
 };
 
 }  // namespace
 
 int run_inputs(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
                Communicator& world) {
-  return InputsRun(run, argv, signal, world).go();
+  RunLife life(run, signal, world);
+  return life.live({}, [&] { return InputsRun(run, argv, life, world).go(); });
 }
 
 std::vector<std::string> plan_inputs(const RunConfig& config, Communicator& world, bool& fits) {

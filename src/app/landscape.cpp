@@ -19,13 +19,19 @@
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/run/write_vectors.h"
 #include "hesspect/spectrum/landscape.h"
+#include "hesspect/spectrum/probe.h"
 #include "one_group.h"
+#include "planning.h"
+#include "run_life.h"
 #include "vectors_from.h"
 
 namespace hesspect {
 namespace {
 
 using Kind = DirectionName::Kind;
+
+/// Directions with marks so close together, over their norm, are the same, found again on other ranks.
+constexpr double kSameMark = 1e-3;
 
 /// A vector from a file counts as an eigenvector with a residual of so many times what was asked for.
 constexpr double kLooseEigenvector = 10;
@@ -39,18 +45,24 @@ std::int64_t wanted(const std::vector<DirectionName>& names, std::int64_t sign) 
 
 class LandscapeRun {
  public:
-  LandscapeRun(const Invocation& run, const std::vector<std::string>& argv, Communicator& world)
+  LandscapeRun(const Invocation& run, const std::vector<std::string>& argv, RunLife& life, Communicator& world)
       : config_(run.config.landscape),
         names_(directions_from(config_.directions)),
         // Eigenvectors in a file need not be found.
         run_(run, argv, config_.vectors_from.empty() ? wanted(names_, 1) : 0,
-             config_.vectors_from.empty() ? wanted(names_, -1) : 0, world) {}
+             config_.vectors_from.empty() ? wanted(names_, -1) : 0, world, &life) {
+    const RunStart& start = life.start();
+    known_ = landscape_progress_from(world.broadcast_bytes(to_text(
+        life.first() && start.resumed ? start.state.landscape.value_or(LandscapeProgress{}) : LandscapeProgress{})));
+    run_.set_progress([this](LedgerState& state) { state.landscape = known_; });
+  }
 
   int go() {
-    run_.find_eigenpairs();
-    for (const DirectionName& name : names_) add_direction(name);
+    tell_start();
+    find_directions();
     measure_curvature();
     choose_spans();
+    recognise_directions();
     look();
     write_directions();
     return run_.finish([this](RunResult& r) { r.landscape = std::move(landscape_); });
@@ -58,6 +70,18 @@ class LandscapeRun {
 
  private:
   HessianOperator& op() { return run_.op(); }
+
+  std::int64_t most_losses() const { return hesspect::most_losses(config_.points, names_.size()); }
+
+  void tell_start() {
+    const Problem& problem = run_.problem();
+    const Plan& plan = run_.plan();
+    log_info(format_count(problem.program->layout().model_size()) + " parameters, " + format_count(problem.rows) +
+             " rows in micro-batches of " + std::to_string(op().stats().micro_batch) + ", loss " +
+             format_number(op().loss()) + "; at most " + format_count(plan.products) + " products, " +
+             format_duration(plan.run_s) + ", and " + format_count(most_losses()) + " losses; " +
+             format_bytes(plan.bytes.total()));
+  }
 
   /// Where in the lists an eigenvector stands. @throws UsageError where there is none
   std::size_t place_of(std::int64_t number) {
@@ -100,9 +124,19 @@ class LandscapeRun {
     return {agreed(world, [&] { return shard_of(op(), to.step); }), "to " + name.file};
   }
 
-  void add_direction(const DirectionName& name) {
-    LandscapeDirection d;
-    at::Tensor vector;
+  /// What is wrong with the other ones is found before a Lanczos run begins.
+  void find_directions() {
+    landscape_.directions.resize(names_.size());
+    vectors_.resize(names_.size());
+    for (const bool by_run : {false, true})
+      for (std::size_t i = 0; i < names_.size(); ++i)
+        if ((names_[i].kind == Kind::kEigenvector && config_.vectors_from.empty()) == by_run) find_direction(i);
+  }
+
+  void find_direction(std::size_t i) {
+    const DirectionName& name = names_[i];
+    LandscapeDirection& d = landscape_.directions[i];
+    at::Tensor& vector = vectors_[i];
     std::tie(vector, d.name) = made(name);
     d.norm = std::sqrt(run_.dot(vector, vector));
     if (!(d.norm > 0) || !std::isfinite(d.norm))
@@ -112,8 +146,6 @@ class LandscapeRun {
       scale_into(vector, 1 / d.norm, vector);
       d.norm = 1;
     }
-    landscape_.directions.push_back(std::move(d));
-    vectors_.push_back(std::move(vector));
   }
 
   /// Slopes and bends, by a product a direction; those of parallel directions make no surface.
@@ -163,19 +195,52 @@ class LandscapeRun {
     }
   }
 
+  /// Losses of an earlier start count where they lie along these directions, which other ranks may have found with the
+  /// other sign, or otherwise where eigenvalues are multiple. Spans then stay what they were.
+  void recognise_directions() {
+    const at::Tensor z =
+        probe_vector(op(), ProbeDistribution::kGaussian, run_.seed(), static_cast<std::uint64_t>(trace_probe(0)));
+    LandscapeProgress now;
+    for (std::size_t i = 0; i < vectors_.size(); ++i) {
+      LandscapeDirection& d = landscape_.directions[i];
+      now.marks.push_back(run_.dot(vectors_[i], z));
+      now.spans.insert(now.spans.end(), {d.low, d.high});
+    }
+    bool same = known_.spans.size() == now.spans.size() && known_.marks.size() == now.marks.size();
+    for (std::size_t i = 0; same && i < vectors_.size(); ++i)
+      same = std::abs(known_.marks[i] - now.marks[i]) <= kSameMark * landscape_.directions[i].norm;
+    if (!run_.world().of_rank0(same)) {
+      if (!known_.losses.empty())
+        log_warning("the directions are not those of the run that was stopped: its losses are taken again");
+      known_ = std::move(now);
+      return;
+    }
+    for (std::size_t i = 0; i < vectors_.size(); ++i) {
+      landscape_.directions[i].low = known_.spans[2 * i];
+      landscape_.directions[i].high = known_.spans[2 * i + 1];
+    }
+    if (!known_.losses.empty()) log_info("resumed with " + format_count(std::ssize(known_.losses)) + " losses");
+  }
+
   void look() {
     LossSurface surface(op());
     at::Tensor step = agreed(run_.world(), [&] { return at::zeros_like(vectors_[0]); });
-    const bool is_plane = vectors_.size() > 1;
-    const std::int64_t points = config_.points, all = is_plane ? points * points : points;
-    explore(landscape_, points, [&](double a, double b) {
+    const std::size_t before = known_.losses.size();
+    std::size_t asked = 0;
+    const Timer timer;
+    explore(landscape_, config_.points, [&](double a, double b) {
+      if (asked++ < before) return known_.losses[asked - 1];
+      run_.pause();
       agree(run_.world(), [&] {
         at::mul_out(step, vectors_[0], at::scalar_tensor(a, step.options()));
-        if (is_plane) step.add_(vectors_[1], b);
+        if (vectors_.size() > 1) step.add_(vectors_[1], b);
       });
-      const double loss = surface.loss(step);
-      run_.tell("landscape: " + format_count(surface.losses()) + " of some " + format_count(all) + " losses");
-      return loss;
+      known_.losses.push_back(surface.loss(step));
+      const std::int64_t taken = std::ssize(known_.losses), left = most_losses() - taken;
+      const double each_s = timer.elapsed_s() / static_cast<double>(surface.losses());
+      run_.tell("landscape: " + format_count(taken) + " of at most " + format_count(most_losses()) +
+                " losses, at most " + format_duration(each_s * static_cast<double>(left)) + " left");
+      return known_.losses.back();
     });
     log_debug(format_count(surface.losses()) + " losses");
   }
@@ -195,13 +260,27 @@ class LandscapeRun {
   OneGroup run_;
   std::unique_ptr<EigenvectorFile> from_file_;
   std::vector<at::Tensor> vectors_;  // [chunk] each
+  LandscapeProgress known_;          // as far as it has come, earlier starts included
   Landscape landscape_;
 };
 
 }  // namespace
 
-int run_landscape(const Invocation& run, const std::vector<std::string>& argv, Communicator& world) {
-  return LandscapeRun(run, argv, world).go();
+std::vector<std::string> plan_landscape(const RunConfig& config, Communicator& world, bool& fits) {
+  const std::vector<DirectionName> names = agreed(world, [&] { return directions_from(config.landscape.directions); });
+  const bool finds = config.landscape.vectors_from.empty();
+  RunConfig run = one_group_config(config, finds ? wanted(names, 1) : 0, finds ? wanted(names, -1) : 0);
+  run.plan.work = Command::kEigs;
+  std::vector<std::string> lines = plan_command(run, world, fits);
+  lines.push_back("  losses        at most " + format_count(most_losses(config.landscape.points, names.size())) +
+                  ", a forward pass over the data each, beside the products of the eigenvectors");
+  return lines;
+}
+
+int run_landscape(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
+                  Communicator& world) {
+  RunLife life(run, signal, world);
+  return life.live({run.config.landscape.directions_file}, [&] { return LandscapeRun(run, argv, life, world).go(); });
 }
 
 }  // namespace hesspect

@@ -13,30 +13,44 @@
 #include "hesspect/io/result_file.h"
 #include "hesspect/krylov/lanczos.h"
 #include "hesspect/run/goals.h"
+#include "hesspect/run/lanczos_checkpoint.h"
 #include "hesspect/run/ledger.h"
 #include "hesspect/run/sources.h"
 #include "hesspect/spectrum/eigenvalues.h"
 #include "problem.h"
+#include "run_life.h"
 
 namespace hesspect {
+
+/// The configuration of such a command's Lanczos run. @param top, bottom  eigenvalues that will be wanted
+RunConfig one_group_config(RunConfig config, std::int64_t top, std::int64_t bottom);
 
 class OneGroup {
  public:
   /// Reads, checks and plans; products are in full precision. Collective over world, which it borrows, as run and argv.
   /// @param top, bottom  eigenvalues that will be wanted, in place of those of run
+  /// @param life         of a run that can be stopped, borrowed; nullptr: of one that can't, whose outputs are checked
   /// @throws UsageError where the output may not be written; what a run throws at its start
   OneGroup(const Invocation& run, const std::vector<std::string>& argv, std::int64_t top, std::int64_t bottom,
-           Communicator& world);
+           Communicator& world, RunLife* life = nullptr);
 
   HessianOperator& op() { return *group_.op; }
   Problem& problem() { return problem_; }
   const RunConfig& config() const { return config_; }
+  const Plan& plan() const { return layout_.plan; }
   Communicator& world() { return world_; }
   std::uint64_t seed() const { return goals_.seed; }
   /// a·b of shards. Collective.
   double dot(const at::Tensor& a, const at::Tensor& b);
   /// What a loss of this size is exact to, at best, in the run's dtype.
   double rounding_of(double loss) const;
+
+  /// Between products, losses and the like: writes the checkpoint where its time has come, and ends the run where it is
+  /// to stop. Lanczos vectors are written every --checkpoint-minutes, and where the run stops. Collective.
+  /// @throws RunStopped; InputError where the checkpoint of a stopped run cannot be written
+  void pause();
+  /// What the command itself has to put into a checkpoint. On rank 0
+  void set_progress(std::function<void(LedgerState&)> add) { progress_ = std::move(add); }
 
   /// By a Lanczos run, once. Collective.
   const EigenPairs& find_eigenpairs();
@@ -58,10 +72,13 @@ class OneGroup {
 
  private:
   void write(RunResult& r, const std::function<void(RunResult&)>& add);
+  std::unique_ptr<Lanczos> lanczos_run();
+  void save(bool stop);
 
   const Invocation& run_;
   const std::vector<std::string>& argv_;
   Communicator& world_;
+  RunLife* const life_;
   const RunConfig config_;
   const Timer timer_;
   Timer told_;
@@ -69,12 +86,15 @@ class OneGroup {
   Problem problem_;
   Goals goals_;
   RunLayout layout_;
-  std::unique_ptr<SourceHashing> hashing_;  // rank 0's
+  std::unique_ptr<SourceHashing> hashing_;  // rank 0's, without a life
   Group group_;
   std::unique_ptr<Lanczos> lanczos_;
   bool searched_ = false;  // for eigenpairs
   EigenPairs pairs_;
   VectorSource eigenvectors_;
+  std::unique_ptr<LanczosCheckpoint> checkpoint_;  // with a life
+  std::function<void(LedgerState&)> progress_;
+  Timer since_vectors_;
 };
 
 }  // namespace hesspect

@@ -67,8 +67,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
     set_log_level(output.quiet ? LogLevel::kQuiet : output.verbose ? LogLevel::kDebug : LogLevel::kInfo);
   const bool smoothing = run.command == Command::kDensity && !output.from.empty();
   if (run.help || run.version || run.print_config || smoothing || run.command == Command::kInspect ||
-      run.command == Command::kPlan || run.command == Command::kLandscape || run.command == Command::kSharpness ||
-      reads_results(run.command))
+      run.command == Command::kPlan || run.command == Command::kSharpness || reads_results(run.command))
     signal.release();
   if (run.help) return print(host, help_text(run.command));
   if (run.version) return print(host, version_text());
@@ -84,10 +83,11 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   if (run.command == Command::kPlan) {
     bool fits = true;
     std::string text;
-    const bool of_inputs = run.config.plan.work == Command::kInputs;
-    if (of_inputs) require_shardable(run);
-    for (const std::string& line :
-         of_inputs ? plan_inputs(run.config, host, fits) : plan_command(run.config, host, fits))
+    const Command work = run.config.plan.work;
+    if (work == Command::kInputs || work == Command::kLandscape) require_shardable(run);
+    for (const std::string& line : work == Command::kInputs      ? plan_inputs(run.config, host, fits)
+                                   : work == Command::kLandscape ? plan_landscape(run.config, host, fits)
+                                                                 : plan_command(run.config, host, fits))
       text += line + '\n';
     print(host, text);
     return static_cast<int>(fits ? ExitCode::kDone : ExitCode::kOutOfMemory);
@@ -95,7 +95,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   if (smoothing) return smooth_again(run, argv, host);
   require_shardable(run);
   if (run.command == Command::kInputs) return run_inputs(run, argv, signal, host);
-  if (run.command == Command::kLandscape) return run_landscape(run, argv, host);
+  if (run.command == Command::kLandscape) return run_landscape(run, argv, signal, host);
   if (run.command == Command::kSharpness) return run_sharpness(run, argv, host);
   return run_spectrum(run, argv, signal, host);
 }

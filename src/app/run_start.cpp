@@ -5,6 +5,7 @@
 #include <random>
 #include <sstream>
 
+#include "hesspect/config/direction.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hdf5_trial.h"
 #include "hesspect/core/log.h"
@@ -30,6 +31,23 @@ std::string new_run_id() {
 /// The file that says what features are; empty: there is none.
 std::string features_file(const RunConfig& config) {
   return config.features.from == "auto" ? std::string() : config.features.from;
+}
+
+/// Files that a run reads beside model, weights and data.
+std::vector<std::string> further_inputs(const RunConfig& config) {
+  std::vector<std::string> files{config.model.initial_weights, features_file(config), config.sharpness.second_moments,
+                                 config.sharpness.other_data, config.landscape.vectors_from};
+  if (!config.landscape.directions.empty())
+    for (const DirectionName& direction : directions_from(config.landscape.directions)) files.push_back(direction.file);
+  std::erase(files, "");
+  return files;
+}
+
+std::vector<fs::path> inputs_of(const RunConfig& config) {
+  std::vector<fs::path> inputs{config.model.model, config.data.data};
+  inputs.insert(inputs.end(), config.model.weights.begin(), config.model.weights.end());
+  for (const std::string& file : further_inputs(config)) inputs.emplace_back(file);
+  return inputs;
 }
 
 /// What decides the result, a file of features by its content.
@@ -81,8 +99,7 @@ bool is_finished_result(const Invocation& run, const RunResult& result) {
   return to_ini_of_result(then) == to_ini_of_result(c) && then.model.model == c.model.model &&
          then.model.weights == c.model.weights && then.data.data == c.data.data &&
          older(c.model.model, c.output.output) && all_older(c.model.weights, c.output.output) &&
-         all_older({c.model.initial_weights}, c.output.output) && older(c.data.data, c.output.output) &&
-         older(features_file(c), c.output.output);
+         all_older(further_inputs(c), c.output.output) && older(c.data.data, c.output.output);
 }
 
 }  // namespace
@@ -95,12 +112,18 @@ void require_no_input(const std::string& output, const std::vector<std::filesyst
   }
 }
 
+void check_outputs(const RunConfig& config, const std::vector<std::string>& files) {
+  const std::vector<fs::path> inputs = inputs_of(config);
+  for (const std::string& file : files) {
+    require_no_input(file, inputs);
+    if (file != files.front()) check_output(file, config.output.force || config.checkpoint.resume);
+  }
+  if (fs::path(checkpoint_folder(config)).lexically_normal() == fs::path(files.front()).lexically_normal())
+    throw UsageError("--checkpoint and --output name the same: " + quote(files.front()));
+}
+
 void check_new_outputs(const RunConfig& config, const std::vector<std::string>& files) {
-  std::vector<std::filesystem::path> inputs{config.model.model, config.data.data};
-  inputs.insert(inputs.end(), config.model.weights.begin(), config.model.weights.end());
-  for (const std::string& file :
-       {config.sharpness.second_moments, config.sharpness.other_data, config.landscape.vectors_from})
-    if (!file.empty()) inputs.emplace_back(file);
+  const std::vector<fs::path> inputs = inputs_of(config);
   for (const std::string& file : files) {
     if (file.empty()) continue;
     require_no_input(file, inputs);

@@ -28,8 +28,12 @@ RunStart shared(const RunStart& start, Communicator& world);
 /// @throws UsageError if the output is the same file as one of these
 void require_no_input(const std::string& output, const std::vector<std::filesystem::path>& inputs);
 
-/// Of a run that is not resumed: none is an input, and each may be written. @param files  empty ones are left out
-/// @throws UsageError for the first that is or may not
+/// None of a run's outputs is an input, and those beside the result may be written. @param files  the result first
+/// @throws UsageError for the first that is or may not, or where the checkpoint's folder is the result
+void check_outputs(const RunConfig& config, const std::vector<std::string>& files);
+
+/// Of a run that is never resumed: also the result may be written. @param files  empty ones are left out
+/// @throws UsageError for the first output that is an input or may not
 void check_new_outputs(const RunConfig& config, const std::vector<std::string>& files);
 
 /// Done, or not converged.

@@ -28,7 +28,7 @@
 #include "initial_weights.h"
 #include "planning.h"
 #include "process.h"
-#include "run_start.h"
+#include "run_life.h"
 #include "sharded.h"
 
 namespace hesspect {
@@ -109,109 +109,43 @@ std::string describe(const Problem& p, const RunLayout& layout, const Group& gro
 /// One run, on every rank.
 class Run {
  public:
-  Run(const Invocation& invocation, const std::vector<std::string>& argv, const StopSignal& signal, Communicator& world)
+  Run(const Invocation& invocation, const std::vector<std::string>& argv, RunLife& life, Communicator& world)
       : run_(invocation),
         config_(invocation.config),
         argv_(argv),
-        signal_(signal),
+        life_(life),
         world_(world),
-        folder_(checkpoint_folder(config_)),
-        timeline_(config_.output.trace_json.empty() || world.rank() != 0 ? nullptr : std::make_unique<Timeline>()) {}
+        timeline_(config_.output.trace_json.empty() || !life.first() ? nullptr : std::make_unique<Timeline>()) {}
 
   /// @return the exit code
   int go() {
-    agree(world_, [&] {
-      if (!first()) return;
-      check_outputs();
-      start_ = begin_run(run_, folder_);
-    });
-    start_ = shared(start_, world_);
-    if (start_.finished) {
-      log_info("the result is there already: " + quote(config_.output.output));
-      return *start_.finished;
-    }
-    try {
-      const Heartbeat heartbeat(world_, config_.layout.lost_after_s,
-                                [this](int rank, const std::string& host, double silent_s) {
-                                  end_for_lost(rank, host, silent_s, folder_.path().string());
-                                });
-      prepare();
-      return compute();
-    } catch (...) {
-      leave_no_trace();
-      throw;
-    }
+    const Heartbeat heartbeat(world_, config_.layout.lost_after_s,
+                              [this](int rank, const std::string& host, double silent_s) {
+                                end_for_lost(rank, host, silent_s, life_.folder_name());
+                              });
+    prepare();
+    return compute();
   }
 
  private:
-  bool first() const { return world_.rank() == 0; }
-
-  std::vector<std::string> outputs() const {
-    std::vector<std::string> all{config_.output.output, config_.eigs.eigenvectors, config_.trace.diagonal,
-                                 config_.output.trace_json};
-    std::erase(all, "");
-    return all;
-  }
-
-  void check_outputs() const {
-    std::vector<std::filesystem::path> inputs{config_.model.model, config_.data.data};
-    inputs.insert(inputs.end(), config_.model.weights.begin(), config_.model.weights.end());
-    if (!config_.model.initial_weights.empty()) inputs.emplace_back(config_.model.initial_weights);
-    if (!config_.features.from.empty() && config_.features.from != "auto") inputs.push_back(config_.features.from);
-    for (const std::string& output : outputs()) require_no_input(output, inputs);
-    for (const std::string& file : {config_.eigs.eigenvectors, config_.trace.diagonal, config_.output.trace_json})
-      if (!file.empty()) check_output(file, config_.output.force || config_.checkpoint.resume);
-    if (folder_.path().lexically_normal() == std::filesystem::path(config_.output.output).lexically_normal())
-      throw UsageError("--checkpoint and --output name the same: " + quote(config_.output.output));
-  }
-
-  /// A run that never began leaves no trace of itself.
-  void leave_no_trace() {
-    if (!first() || begun_ || !start_.fresh) return;
-    try {
-      folder_.remove();
-    } catch (const InputError&) {  // the error that ended the run is the one to tell of
-    }
-  }
-
   /// Reads, checks, plans, divides the ranks.
   void prepare() {
-    const std::optional<RunLayout> kept = start_.resumed ? std::optional(start_.state.layout) : std::nullopt;
-    const bool same_world = kept && kept->world == world_.size();
-    const int threads = same_world && config_.compute.threads == 0 ? kept->threads : 0;
-    problem_ = read_problem(config_, threads, Weights::kRequired, &phases_, world_);
-    agree(world_, [&] {
-      if (!first()) return;
-      for (const std::string& output : outputs()) require_no_input(output, problem_.weight_files);
-      hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
-      if (start_.resumed) require_same_sources(start_.state, *hashing_, folder_.path().string());
-    });
+    const RunStart& start = life_.start();
+    problem_ = read_problem(config_, life_.threads(), Weights::kRequired, &phases_, world_);
+    life_.take_sources(problem_);
     if (!config_.model.initial_weights.empty())
       agree(world_, [&] {
-        if (first()) initial_ = distance_from(config_, problem_);
+        if (life_.first()) initial_ = distance_from(config_, problem_);
       });
     goals_ = goals_with_blocks(run_.command, config_, problem_, world_);
-    problem_.options.row_groups = kept ? kept->row_groups : config_.accuracy.data_error;
-    const std::string device = problem_.device.is_cuda() ? "cuda" : "cpu";
-    if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
-      layout_ = *kept;
-    } else {
-      RunConfig config = config_;
-      if (same_world && config.layout.groups == 0) config.layout.groups = kept->plan.groups;
-      layout_.plan = plan_run(config, goals_, problem_, kept ? &kept->plan : nullptr, world_);
-    }
-    layout_.world = world_.size();
-    layout_.threads = problem_.threads;
-    layout_.device = device;
-    if (kept) tell_differences(*kept);
+    problem_.options.row_groups = start.resumed ? start.state.layout.row_groups : config_.accuracy.data_error;
+    layout_ = life_.planned(config_, goals_, problem_,
+                            "finished probes are kept and the others go on from their Lanczos vectors");
     group_ = make_group(problem_, layout_.plan, world_);
     if (group_.op->is_sharded()) check_rows_of_shards(config_, problem_, *group_.op, world_);
     layout_.row_groups = group_.op->row_groups().count();
     heed_precision();
-    agree(world_, [&] {
-      if (first() && !start_.resumed) folder_.clear();  // of an older run, now that this one can begin
-    });
-    begun_ = true;
+    life_.begin();
     log_info(describe(problem_, layout_, group_));
     if (goals_.blocks)
       log_info(describe_blocks(layout_.plan, std::ssize(goals_.blocks->parts), !goals_.blocks->features.empty()));
@@ -230,82 +164,51 @@ class Run {
     });
   }
 
-  /// Layout options that the user has given this time, which an earlier start's plan need not follow.
-  bool asks_for_another(const Plan& kept) const {
-    const LayoutConfig& asked = config_.layout;
-    return (asked.groups > 0 && asked.groups != kept.groups) || asked.memory > 0 || asked.graph_memory >= 0 ||
-           (asked.lock_step > 0 && asked.lock_step != kept.lock_step) ||
-           (asked.basis_memory && *asked.basis_memory != kept.basis_memory);
-  }
-
-  /// What makes a resumed run go on otherwise than the run that was stopped would have.
-  void tell_differences(const RunLayout& kept) const {
-    std::string text;
-    const auto tell = [&](const std::string& what, const auto& then, const auto& now) {
-      if (then != now) text += (text.empty() ? "" : ", ") + what;
-    };
-    tell(std::to_string(layout_.plan.data_ranks) + " ranks a group instead of " + std::to_string(kept.plan.data_ranks),
-         kept.plan.data_ranks, layout_.plan.data_ranks);
-    tell(std::to_string(layout_.threads) + " threads instead of " + std::to_string(kept.threads), kept.threads,
-         layout_.threads);
-    tell(layout_.device + " instead of " + kept.device, kept.device, layout_.device);
-    if (!text.empty())
-      log_warning("resumed on " + text +
-                  ": finished probes are kept and the others go on from their Lanczos vectors, but " +
-                  "rounding differs from the run that was stopped");
-  }
-
   /// The ledger's state at the start. Rank 0's.
   LedgerState first_state() const {
-    LedgerState state = start_.state;
+    LedgerState state = life_.start().state;
     state.layout = layout_;
     if (goals_.writes_diagonal()) give_up_own_samples(state);  // the diagonal's sums went with the earlier start
-    if (start_.resumed)
-      log_info("resumed from " + quote(folder_.path().string()) + ": " +
+    if (life_.start().resumed)
+      log_info("resumed from " + quote(life_.folder_name()) + ": " +
                format_count(static_cast<std::int64_t>(state.finished.size())) + " Lanczos runs and " +
                format_count(static_cast<std::int64_t>(state.samples.size())) + " samples of the trace are finished");
     return state;
   }
 
   int compute() {
-    const WorkClock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours, timer_};
+    const WorkClock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours,
+                          life_.timer()};
     const ParameterParts parameters = parameter_parts(*problem_.program);
     WorkDone done;
     {
       const PhaseTimer timer(&phases_, Phase::kKrylov, "work");
-      done = work({goals_, layout_.plan, group_, folder_, parameters, signal_, clock, start_.state.run_id, &phases_},
-                  first() ? first_state() : LedgerState{}, hashing_.get(), world_);
+      done = work({goals_, layout_.plan, group_, life_.folder(), parameters, life_.signal(), clock,
+                   life_.start().state.run_id, &phases_},
+                  life_.first() ? first_state() : LedgerState{}, life_.hashing(), world_);
     }
     tell_ops();
-    if (done.stopped) {
-      log_info("stopped; the checkpoint is in " + quote(folder_.path().string()) + ", and --resume goes on from it");
-      return static_cast<int>(ExitCode::kResubmit);
-    }
-    RunFacts facts = run_facts(run_, argv_, problem_, layout_, group_, start_time_, world_);
+    if (done.stopped) return life_.stopped();
+    RunFacts facts = run_facts(run_, argv_, problem_, layout_, group_, life_.start_time(), world_);
     int code = 0;
     agree(world_, [&] {
-      if (first()) code = write(std::move(facts), *done.ledger);
+      if (life_.first()) code = write(std::move(facts), *done.ledger);
     });
     return world_.of_rank0(code);
   }
 
   /// Rank 0. @return the exit code
   int write(RunFacts facts, const Ledger& ledger) {
-    const double product_s = ledger.state(0).product_s - start_.state.product_s;
+    const double product_s = ledger.state(0).product_s - life_.start().state.product_s;
     facts.diagnostics.phases = phases_.seconds();
     facts.initial = std::move(initial_);
-    const RunResult result = assemble(std::move(facts), goals_, ledger, timer_.elapsed_s(), product_s);
+    const RunResult result = assemble(std::move(facts), goals_, ledger, life_.timer().elapsed_s(), product_s);
     for (const auto& line : findings(result)) log_info(line);  // before a write that may fail
-    try {
+    {
       const PhaseTimer timer(&phases_, Phase::kFiles, "result");
-      write_result(config_.output.output, result);
-    } catch (const InputError& error) {
-      throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_.path().string()) +
-                       ", and --resume writes it again");
+      life_.write(result);
     }
-    remove_or_warn(folder_);  // the run is done all the same
     write_timeline();
-    log_info("  result          " + quote(config_.output.output));
     return exit_code_of(result);
   }
 
@@ -338,28 +241,25 @@ class Run {
   const Invocation& run_;
   const RunConfig& config_;
   const std::vector<std::string>& argv_;
-  const StopSignal& signal_;
+  RunLife& life_;
   Communicator& world_;
-  CheckpointFolder folder_;
-  const Timer timer_;
   const std::unique_ptr<Timeline> timeline_;  // where one is asked for
   Phases phases_{timeline_.get()};
-  const std::string start_time_ = utc_time();
-  RunStart start_;  // its state is rank 0's, but for run_id and layout
   Problem problem_;
   Goals goals_;
   RunLayout layout_;
   std::optional<InitialDistance> initial_;  // rank 0's
-  std::unique_ptr<SourceHashing> hashing_;  // rank 0's
   Group group_;
-  bool begun_ = false;
 };
 
 }  // namespace
 
 int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
                  Communicator& world) {
-  return Run(run, argv, signal, world).go();
+  const RunConfig& config = run.config;
+  RunLife life(run, signal, world);
+  return life.live({config.eigs.eigenvectors, config.trace.diagonal, config.output.trace_json},
+                   [&] { return Run(run, argv, life, world).go(); });
 }
 
 }  // namespace hesspect

@@ -326,10 +326,10 @@ OptionGroup inputs_options(InputsConfig& c) {
 
 OptionGroup plan_options(PlanConfig& c) {
   OptionGroup group{"Plan", {}};
-  group.choice(
-      "for", c.work,
-      {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace, Command::kFeatures, Command::kInputs},
-      "plan: the command that is planned");
+  group.choice("for", c.work,
+               {Command::kAnalyze, Command::kDensity, Command::kEigs, Command::kTrace, Command::kFeatures,
+                Command::kInputs, Command::kLandscape},
+               "plan: the command that is planned");
   group.integer("world", c.world, 0, 1'000'000, "plan: ranks; 0: as many as there are");
   group.flag("measure", c.measure, "plan: run one micro-batch to learn its time and memory");
   add_rate(group, "bandwidth", c.bandwidth, 'G',

@@ -117,6 +117,7 @@ std::vector<OptionTopic> options_of(Command command) {
   if (command == Command::kInputs) {
     add(inputs_options(c.inputs));
     add(compute_options(c.compute));
+    add(checkpoint_options(c.checkpoint));
     add_output();
     return topics;
   }
@@ -138,7 +139,7 @@ std::vector<OptionTopic> options_of(Command command) {
   add(layout_options(c.layout));
   if (command == Command::kPlan)
     add(plan_options(c.plan));
-  else if (!landscape)
+  else if (command != Command::kSharpness)
     add(checkpoint_options(c.checkpoint));
   add_output();
   return topics;

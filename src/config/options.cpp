@@ -272,11 +272,10 @@ std::string to_ini(const RunConfig& config) { return ini_text(config, {}); }
 
 std::string to_ini_of_result(const RunConfig& config) {
   RunConfig copy = config;
-  std::set<std::string> others = {"preset", "model", "weights", "data", "threads"};
+  std::set<std::string> others = {"preset", "model", "weights", "data", "threads", "directions-file"};
   for (const OptionGroup& group :
        {layout_options(copy.layout), checkpoint_options(copy.checkpoint), plan_options(copy.plan),
-        landscape_options(copy.landscape), sharpness_options(copy.sharpness), output_options(copy.output),
-        report_options(copy.report)})
+        sharpness_options(copy.sharpness), output_options(copy.output), report_options(copy.report)})
     for (const Option& option : group.options)
       if (option.name != "basis-dtype") others.insert(option.name);
   return ini_text(config, others);

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,10 @@ class OuterRows final : public RowObjective {
         inner_(inner),
         by_row_(unit == FisherUnit::kRow) {
     if (weights.defined()) scales_ = scales_of(weights.to(at::kDouble)).reshape({loss_->rows(), 1, inner_});
+    if (loss_->softmax() == nullptr || each_ != 1 || inner_ != 1) return;
+    softmax_ = *loss_->softmax();
+    softmax_->outer =
+        scales_.defined() ? scales_.square().flatten().to(softmax_->a.scalar_type()) : at::ones_like(softmax_->a);
   }
 
   double prepare(at::Tensor z, std::int64_t begin) const override {
@@ -39,6 +44,7 @@ class OuterRows final : public RowObjective {
     }
   }
   bool is_curved() const override { return true; }
+  const SoftmaxRows* softmax() const override { return softmax_ ? &*softmax_ : nullptr; }
 
  private:
   /// Rows of the data as the loss's, which are `each_` times as many: a view.
@@ -66,6 +72,7 @@ class OuterRows final : public RowObjective {
   std::int64_t each_, inner_;
   bool by_row_;
   at::Tensor scales_;  // [R, 1, D]
+  std::optional<SoftmaxRows> softmax_;
 };
 
 }  // namespace

@@ -12,10 +12,10 @@
 #include "hesspect/curvature/loss_surface.h"
 #include "hesspect/io/vectors_file.h"
 #include "hesspect/krylov/lanczos.h"
+#include "hesspect/run/lanczos_checkpoint.h"
 #include "hesspect/run/work.h"
 #include "hesspect/spectrum/deflation.h"
 #include "hesspect/spectrum/eigenvalues.h"
-#include "lanczos_checkpoint.h"
 #include "messages.h"
 
 namespace hesspect {

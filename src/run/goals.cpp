@@ -92,10 +92,16 @@ void set_own_products(Goals& g, const RunConfig& config) {
 /// Of a block's length, beside its basis: what comes and goes with its samples, and its Lanczos run's own.
 constexpr std::int64_t kBlockVectors = 4;
 
+/// A plan has room for a Lanczos run of one step where there is none: two rows, a work vector, the next run's start.
+constexpr std::int64_t kRowsOfNoRun = 4;
+
 /// Vectors that are held beside the Lanczos runs' bases, in rows of a shard each.
 std::int64_t rows_for_eigenvalues(const Goals& g) {
   const EigenGoal& eigen = *g.eigen;
-  if (eigen.solver == EigenSolver::kPower) return eigen.wanted() + 2;  // an iterate, and its product
+  if (eigen.solver == EigenSolver::kPower) {
+    const std::int64_t rows = eigen.wanted() + 2;  // an iterate, and its product
+    return g.runs > 0 ? rows : std::max<std::int64_t>(0, rows - kRowsOfNoRun);
+  }
   const std::int64_t longest = std::min(g.most_steps, g.n) + eigen.block;
   return (eigen.max_basis > 0 ? std::min(longest, eigen.max_basis) : longest) + eigen.block;
 }

@@ -1,4 +1,4 @@
-#include "lanczos_checkpoint.h"
+#include "hesspect/run/lanczos_checkpoint.h"
 
 #include <ATen/ATen.h>
 

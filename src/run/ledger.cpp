@@ -72,6 +72,11 @@ InputsProgress inputs_progress_from(const std::string& text) {
   return FieldReader::from<InputsProgress>(text, "rows that are finished");
 }
 
+std::string to_text(const LandscapeProgress& progress) { return FieldWriter::text(progress); }
+LandscapeProgress landscape_progress_from(const std::string& text) {
+  return FieldReader::from<LandscapeProgress>(text, "losses that are taken");
+}
+
 std::int64_t products_of(const FinishedBlock& block) {
   return block.analysis.products + (block.changes ? std::ssize(block.changes->curvature) : 0);
 }

@@ -47,6 +47,8 @@ void fields(auto& v, Is<InputsProgress> auto& p) {
   v("rows", p.rows, "most_products", p.most_products, "micro_batches", p.micro_batches);
 }
 
+void fields(auto& v, Is<LandscapeProgress> auto& p) { v("marks", p.marks, "spans", p.spans, "losses", p.losses); }
+
 void fields(auto& v, Is<PlanBytes> auto& bytes) {
   v("process", bytes.process, "parameters", bytes.parameters, "buffers", bytes.buffers, "data", bytes.data, "vectors",
     bytes.vectors, "basis", bytes.basis, "basis_host", bytes.basis_host, "kept_graphs", bytes.kept_graphs, "transient",
@@ -78,9 +80,9 @@ void fields(auto& v, Is<RunLayout> auto& layout) {
 void fields(auto& v, Is<LedgerState> auto& s) {
   v("run_id", s.run_id, "config", s.config, "model", s.model, "weights", s.weights, "data", s.data, "layout", s.layout,
     "finished", s.finished, "samples", s.samples, "deflated", s.deflated, "deflation", s.deflation, "trace", s.trace,
-    "eigenvalues", s.eigenvalues, "blocks", s.blocks, "inputs", s.inputs, "symmetry_error", s.symmetry_error,
-    "curvature_scale", s.curvature_scale, "products", s.products, "product_s", s.product_s, "communication_s",
-    s.communication_s, "elapsed_s", s.elapsed_s, "starts", s.starts, "overwrite", s.overwrite);
+    "eigenvalues", s.eigenvalues, "blocks", s.blocks, "inputs", s.inputs, "landscape", s.landscape, "symmetry_error",
+    s.symmetry_error, "curvature_scale", s.curvature_scale, "products", s.products, "product_s", s.product_s,
+    "communication_s", s.communication_s, "elapsed_s", s.elapsed_s, "starts", s.starts, "overwrite", s.overwrite);
 }
 
 }  // namespace hesspect

@@ -62,6 +62,10 @@ double doubling_width(double loss, double slope, double bend) {
   return width > 0 && std::isfinite(width) ? width : 1;
 }
 
+std::int64_t most_losses(std::int64_t points, std::size_t directions) {
+  return (directions > 1 ? points * points : points) + 2 * (kSteps + 1) * static_cast<std::int64_t>(directions);
+}
+
 void explore(Landscape& l, std::int64_t points, const std::function<double(double a, double b)>& loss_at) {
   const bool is_plane = l.directions.size() > 1;
   l.alpha = coordinates(l.directions[0].low, l.directions[0].high, points);

@@ -8,6 +8,10 @@
 //
 // so that r is known, by the product P Ẇ that x̄̇ asks for anyway, before any ż is made: ż and z̄̇ live as one tile, z̄ not
 // at all, and U is one entry a row. P lies tile by tile in memory.
+//
+// Of the empirical Fisher, whose z̄̇ = z̄ ⟨z̄, ż⟩ / A is of rank one in each row, neither ż nor z̄̇ is made:
+//
+//   ρ = ⟨z̄, ż⟩ / A = r − ⟨U, ż⟩ / A,  x̄̇ = ρ x̄ = ρ (A P W − U W),  W̄̇ = Pᵀ A ρ x − Uᵀ ρ x.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -15,6 +19,7 @@
 #include <utility>
 
 #include "head.h"
+#include "hesspect/core/errors.h"
 #include "hesspect/tangent/kernels.h"
 #include "hesspect/tangent/strided.h"
 
@@ -50,7 +55,10 @@ class SoftmaxHead final : public Head {
     const std::int64_t rows = layer_.x.size(0), classes = layer_.w.size(0), most = std::min(kTileRows, rows);
     const bool is_second = x_bar_dot != nullptr && layer_.has_tangents();
     const LayerSums first(layer_, x_bar, 1), second(layer_, is_second ? x_bar_dot : nullptr, layer_.count);
+    const bool is_outer = is_second && terms_.outer.defined();
+    if (is_outer && !gauss_newton) throw Error(ExitCode::kInternal, "an outer product has no second derivative");
     at::Tensor room;
+    const at::Tensor rho = is_outer ? on_targets() : at::Tensor();  // ⟨U, ż⟩, and block by block ρ in its place
     if (!made) {
       sum_ = 0;
       room = empty({most, classes});
@@ -61,8 +69,12 @@ class SoftmaxHead final : public Head {
       const Block block{begin, std::min(kTileRows, rows - begin), keep ? begin * classes : 0};
       if (!made) make(block, room);
       if (x_bar != nullptr) pull(block, first);
-      if (is_second) pull_tangents(block, second, gauss_newton);
+      if (is_outer)
+        pull_outer(block, second, rho);
+      else if (is_second)
+        pull_tangents(block, second, gauss_newton);
     }
+    if (is_outer) finish_outer(second, rho);
     take_targets(first, second, gauss_newton);
     first.give();
     second.give();
@@ -149,6 +161,63 @@ class SoftmaxHead final : public Head {
       }
     });
   }
+
+  // --- the empirical Fisher ---
+
+  /// ⟨U, ż⟩ [K, R].
+  at::Tensor on_targets() const {
+    at::Tensor sums = empty({layer_.count, layer_.x.size(0)}).zero_();
+    at::Tensor u_m = empty(layer_.x.sizes());  // −U W, then −U Ẇ
+    if (layer_.x_dot.defined()) {
+      take_rows(u_m.zero_(), layer_.w);
+      sums.sub_((layer_.x_dot * u_m).sum(-1));
+    }
+    for (std::int64_t k = 0; k < layer_.count; ++k) {
+      if (layer_.w_dot.defined()) {
+        take_rows(u_m.zero_(), layer_.w_dot[k]);
+        sums[k].sub_((layer_.x * u_m).sum(-1));
+      }
+      if (!layer_.bias_dot.defined()) continue;
+      const at::Tensor bias_dot = layer_.bias_dot[k];
+      sums[k].addcmul_(bias_dot.index_select(0, terms_.target), terms_.b);
+      if (terms_.s.defined())
+        sums[k].addcmul_(terms_.s, terms_.weights.defined() ? at::dot(bias_dot, terms_.weights) : bias_dot.sum());
+    }
+    return sums;
+  }
+
+  /// Without U. @param rho  of the block's rows becomes ρ
+  void pull_outer(const Block& block, const LayerSums& sums, const at::Tensor& rho) const {
+    const at::Tensor x = block.of(layer_.x), a = block.of(terms_.a);
+    at::Tensor p_w_dot, of_block = narrowed(rho, 1, block.begin, block.rows);
+    of_block.copy_(inner_products(block, p_w_dot).mul_(a).sub_(of_block).mul_(block.of(terms_.outer)));
+    if (!sums.w.defined() && !sums.bias.defined()) return;
+    const at::Tensor scales = of_block * a;  // [K, rows]
+    const at::Tensor scaled_x = sums.w.defined() ? x * scales.unsqueeze(-1) : at::Tensor();
+    for_each_tile(block, [&](const Tile& tile) {
+      for (std::int64_t k = 0; k < layer_.count; ++k) {
+        if (sums.w.defined()) multiply(tile.of(sums.w, k), turned(tile.p), part(scaled_x, k), true);
+        if (sums.bias.defined()) tile.of(sums.bias, k).addmv_(turned(tile.p), part(scales, k));
+      }
+    });
+  }
+
+  /// x̄̇, and what U takes off W̄̇ and the bias's sum.
+  void finish_outer(const LayerSums& sums, const at::Tensor& rho) {
+    if (sums.x.defined()) {
+      at::Tensor x_bar = p_w_ * terms_.a.unsqueeze(1);
+      take_rows(x_bar, layer_.w);
+      at::Tensor x_bar_dot = sums.x;
+      at::mul_out(x_bar_dot, x_bar, rho.unsqueeze(-1));
+    }
+    if (sums.w.defined()) take_columns(sums.w, layer_.x * rho.unsqueeze(-1));
+    for (std::int64_t k = 0; k < layer_.count && sums.bias.defined(); ++k) {
+      sums.bias[k].index_add_(0, terms_.target, terms_.b * rho[k], -1);
+      if (terms_.s.defined()) sums.bias[k].sub_(weighted((terms_.s * rho[k]).sum()));
+    }
+  }
+
+  // --- both ---
 
   /// r [K, rows]. @param p_w_dot  becomes P Ẇ [K, rows, d], where there is Ẇ
   at::Tensor inner_products(const Block& block, at::Tensor& p_w_dot) const {

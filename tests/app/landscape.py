@@ -3,13 +3,17 @@
 
 import json
 import re
+import signal
+import subprocess
+import time
 import unittest
+from pathlib import Path
 
 import h5py
 import matplotlib.image
 import numpy as np
 import torch
-from harness import BROWSER, FIXTURES, Case, arguments, hesspect, screenshot
+from harness import BIN, BROWSER, FIXTURES, Case, arguments, environment, hesspect, screenshot
 from oracles import flat, rebuilt, reference
 from safetensors.torch import save_file
 
@@ -178,6 +182,102 @@ class Landscape(Case):
             t * found["slope"][0] + t * t * found["bend"][0] / 2)
         self.assertLessEqual(off(inside), 0.1)
         self.assertGreater(off(outside), 0.1)
+
+    def test_stopped_and_resumed(self):
+        """To the same bits on as many ranks, stopped amid the eigenvector's run and amid the losses; on others to rounding, and the run says so."""
+        given = arguments("mlp_ce", self.folder / "whole.h5", "cross_entropy", dtype="float64")
+        options = ["--direction", "eigenvector:1", "--direction", "random:3", "--points", 101, "--rtol-eigs", 1e-9]
+        self.assertDone(hesspect("landscape", *given, *options))
+        whole = self.read("whole.h5")
+        for first, other in ((1, 1), (2, 1)):
+            with self.subTest(f"{first} then {other}"):
+                output = self.folder / f"stopped.{first}.h5"
+                command = ["landscape", *arguments("mlp_ce", output, "cross_entropy", dtype="float64"), *options, "--resume"]
+                seen, said, seconds = [], "", 0.2
+                for start in range(40):
+                    ended = hesspect(*command, "--max-hours", seconds / 3600, ranks=first if start == 0 else other)
+                    said += ended.err
+                    if ended.code != 75:
+                        break
+                    self.assertFalse(output.exists())
+                    seen.append(self.losses_in(Path(f"{output}.checkpoint")))
+                    seconds *= 1.7
+                self.assertDone(ended)
+                self.assertEqual(seen[0], 0)
+                self.assertEqual(seen, sorted(seen))
+                self.assertGreater(seen[-1], 0, "no start was stopped amid the losses")
+                self.assertIn("the eigenvectors' run goes on after", said)
+                self.assertIn("resumed with", said)
+                self.assertEqual("rounding differs" in said, first != other)
+                self.assertNotIn("are taken again", said)
+                self.assertFalse(Path(f"{output}.checkpoint").exists())
+                for name, values in self.read(output.name).items():
+                    if first == other:
+                        np.testing.assert_array_equal(values, whole[name], err_msg=name)
+                    elif values.dtype.kind == "f":
+                        np.testing.assert_allclose(values, whole[name], rtol=1e-7, atol=1e-9, err_msg=name)
+                with h5py.File(output) as f:
+                    self.assertEqual(f["entry/diagnostics/starts"][()], start + 1)
+        self.assertIn("is there already", hesspect(*command).err)
+        refused = hesspect(*command[:-1])
+        self.assertEqual((refused.code, len(refused.errors)), (USAGE, 1), refused.err)
+
+    def test_losses_along_other_directions_are_taken_again(self):
+        """Between the starts the file of the other weights has changed: its name alone is part of the configuration."""
+        output, weights = self.folder / "r.h5", self.folder / "b.safetensors"
+        given = ["landscape", *arguments("mlp_ce", output, "cross_entropy", dtype="float64"), "--direction", f"weights:{weights}", "--points", 10001]
+
+        def write(factor):
+            state = rebuilt("mlp_ce").model.state_dict()
+            save_file({k: (factor * v if v.is_floating_point() else v).contiguous() for k, v in state.items()}, str(weights))
+
+        write(1.5)
+        seconds = 0.2
+        while True:
+            ended = hesspect(*given, "--max-hours", seconds / 3600, "--resume")
+            self.assertEqual(ended.code, 75, ended.err)
+            if self.losses_in(Path(f"{output}.checkpoint")):
+                break
+            seconds *= 1.5
+        write(1.7)
+        ended = hesspect(*given, "--resume")
+        self.assertDone(ended)
+        self.assertIn("the directions are not those of the run that was stopped: its losses are taken again", ended.err)
+        resumed = self.read("r.h5")
+        self.assertDone(hesspect(*given, "--force"))
+        for name, values in self.read("r.h5").items():
+            np.testing.assert_array_equal(values, resumed[name], err_msg=name)
+
+    def test_a_signal(self):
+        """Finishes the loss, and leaves a checkpoint that another configuration does not go on from."""
+        output = self.folder / "r.h5"
+        folder = Path(f"{output}.checkpoint")
+        given = [str(a) for a in arguments("mlp_ce", output, "cross_entropy", dtype="float64")]
+        command = ["landscape", *given, "--direction", "gradient", "--points", "10001"]
+        process = subprocess.Popen([str(BIN), *command], stderr=subprocess.PIPE, text=True, env=environment())
+        while process.poll() is None and not any(folder.glob("run-*.json")):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGUSR1)
+        _, err = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 75, err)
+        ended = hesspect(*command[:-1], 9, "--resume")
+        self.assertEqual((ended.code, len(ended.errors)), (USAGE, 1), ended.err)
+        self.assertIn("belongs to another configuration", ended.errors[0])
+        self.assertDone(hesspect(*command, "--resume"))
+        self.assertFalse(folder.exists())
+
+    def read(self, name):
+        with h5py.File(self.folder / name) as f:
+            return {k: v[()] for k, v in f["entry/landscape"].items() if isinstance(v, h5py.Dataset)}
+
+    def losses_in(self, checkpoint):
+        newest = max(checkpoint.glob("run-*.json"))
+        return len((json.loads(newest.read_bytes().split(b"\n")[0])["landscape"] or {"losses": []})["losses"])
+
+    def test_planned(self):
+        plan = hesspect("plan", "--for", "landscape", *arguments("mlp_ce", self.folder / "r.h5", "cross_entropy"), "--points", 5)
+        self.assertDone(plan)
+        self.assertRegex(plan.out, r"losses +at most 109, ")  # 5² and 2 · 21 a direction
 
     def test_what_cannot_be(self):
         for code, words, options in (

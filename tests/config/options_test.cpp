@@ -426,6 +426,11 @@ TEST(Options, IniOfTheResult) {
                                              {"--max-hvps", "99"},
                                              {"--reorthogonalization", "none", "--top", "0", "--bottom", "0"}})
     EXPECT_NE(to_ini_of_result(parse_command_line(with(other), {}).config), base) << other.front();
+  RunConfig landscape, points, file;  // which is resumed too
+  points.landscape.points = 9;
+  file.landscape.directions_file = "d.h5";
+  EXPECT_NE(to_ini_of_result(points), to_ini_of_result(landscape));
+  EXPECT_EQ(to_ini_of_result(file), to_ini_of_result(landscape));
 }
 
 TEST(Options, PlanNeedsNoOutput) {

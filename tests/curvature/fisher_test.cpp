@@ -291,6 +291,58 @@ DataShard head(DataShard shard, std::int64_t rows) {
 }
 
 // Each of N rows adds C - 1 dimensions to the GGN, one to the empirical Fisher; no eigenvalue is negative.
+/// v ↦ Jᵀ Σ_t s_t ⟨s_t, J v⟩ / count by autograd alone, J v by the double-vjp trick: of outputs too large for J. Terms
+/// are rows of classes.
+at::Tensor empirical_by_autograd(const Problem& problem, const at::Tensor& v) {
+  const std::vector<at::Tensor>& parameters = problem.program.parameters();
+  const at::Tensor u = at::zeros_like(problem.z).requires_grad_(true);
+  const std::vector<at::Tensor> pulled = torch::autograd::grad({problem.z}, parameters, {u}, true, true, true);
+  const std::vector<at::Tensor> parts = problem.program.layout().views(v);
+  std::vector<at::Tensor> of, weights;
+  for (std::size_t i = 0; i < pulled.size(); ++i)
+    if (pulled[i].defined()) {
+      of.push_back(pulled[i]);
+      weights.push_back(parts[i]);
+    }
+  const at::Tensor z_dot = problem.by_classes(torch::autograd::grad(of, {u}, weights, true, false)[0].detach());
+  const at::Tensor sum = loss_sum(problem.loss, problem.leaf, problem.batch.target, problem.batch.weight);
+  const at::Tensor z_bar = problem.by_classes(gradient(sum, problem.leaf));
+  at::Tensor scales = at::zeros({z_bar.size(0), 1}, at::kDouble);
+  for (std::int64_t t = 0; t < scales.size(0); ++t) {
+    const double mass = problem.mass(t);
+    if (mass > 0) scales[t] = 1 / mass;
+  }
+  const at::Tensor z_bar_dot = (z_bar * (z_bar * z_dot).sum(1, true) * scales).view(problem.z.sizes());
+  at::Tensor product = at::zeros_like(v);
+  const std::vector<at::Tensor> pulled_back =
+      torch::autograd::grad({problem.z}, parameters, {z_bar_dot}, true, false, true);
+  const std::vector<at::Tensor> to = problem.program.layout().views(product);
+  for (std::size_t i = 0; i < to.size(); ++i)
+    if (pulled_back[i].defined()) to[i].copy_(pulled_back[i]);
+  return product / loss_count(problem.loss, problem.batch.target, problem.batch.weight);
+}
+
+// The head that makes no tangents of the output, over several tiles of rows and of classes.
+TEST(Fisher, EmpiricalOfMoreRowsAndClassesThanATile) {
+  for (const char* name : {"large_vocabulary", "large_vocabulary_smoothed"}) {
+    Problem problem(name);
+    LocalCommunicator comm;
+    at::manual_seed(5);
+    const at::Tensor v = at::randn({2, problem.program.layout().size()}, at::kDouble);
+    const at::Tensor exact = at::stack({empirical_by_autograd(problem, v[0]), empirical_by_autograd(problem, v[1])});
+    for (const ProductMode mode : {ProductMode::kKept, ProductMode::kRebuilt}) {
+      HessianOptions options = options_of(problem.fixture, Curvature::kEmpiricalFisher);
+      options.micro_batch = 7;
+      options.product = mode;
+      HessianOperator op(problem.program, problem.fixture.shard(problem.program), comm, options);
+      const at::Tensor found = at::zeros_like(v);
+      std::vector<at::Tensor> x{v[0], v[1]}, y{found[0], found[1]};
+      op.apply_block(x, y);
+      EXPECT_LE(relative_error(found, exact), 1e-11) << name << " " << to_string(mode);
+    }
+  }
+}
+
 TEST(Fisher, RankIsThatOfItsSum) {
   const Fixture fixture("mlp_ce");
   Program program = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});

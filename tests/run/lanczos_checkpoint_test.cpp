@@ -1,5 +1,5 @@
 // Checkpoints of a run that restarts thick: each generation is all that is needed, and no more.
-#include "lanczos_checkpoint.h"
+#include "hesspect/run/lanczos_checkpoint.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>

@@ -204,7 +204,7 @@ struct InputsConfig {
 
 /// What the command `plan` plans.
 struct PlanConfig {
-  Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace, kFeatures, kInputs
+  Command work = Command::kAnalyze;  // or kDensity, kEigs, kTrace, kFeatures, kInputs, kLandscape
   std::int64_t world = 0;            // ranks; 0: those there are
   bool measure = true;
   double bandwidth = 0;   // GB/s of a rank's messages; 0: assumed

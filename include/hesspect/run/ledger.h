@@ -73,6 +73,18 @@ struct InputsProgress {
 std::string to_text(const InputsProgress& progress);
 InputsProgress inputs_progress_from(const std::string& text);
 
+/// Losses that `hesspect landscape` has taken.
+struct LandscapeProgress {
+  /// Of each direction: its product with a random vector, by which it is known again, length and sign included.
+  std::vector<double> marks;
+  std::vector<double> spans;   // low and high of each direction
+  std::vector<double> losses;  // in the order in which they are taken
+};
+
+/// As text for messages, and back. @throws InputError for text that is none
+std::string to_text(const LandscapeProgress& progress);
+LandscapeProgress landscape_progress_from(const std::string& text);
+
 /// What of a run is written down.
 struct LedgerState {
   std::string run_id;  // drawn at the run's first start
@@ -87,6 +99,7 @@ struct LedgerState {
   std::optional<EigenResult> eigenvalues;  // of a block or power run
   std::vector<FinishedBlock> blocks;
   std::optional<InputsProgress> inputs;
+  std::optional<LandscapeProgress> landscape;
   double symmetry_error = 0;
   double curvature_scale = 0;  // mean of ‖Hz‖ / ‖z‖ over the symmetry check's products; 0: not checked yet
   std::int64_t products = 0;   // Hessian-vector products so far, all groups

@@ -3,6 +3,8 @@
 //   q(t) = L + Σ t_i g·d_i + ½ Σ t_i t_j d_i·H d_j
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -43,6 +45,9 @@ std::vector<double> coordinates(double low, double high, std::int64_t points);
 /// How far along a direction the quadratic model's change doubles the loss: the half width that is looked at where none
 /// is given. 1 where neither slope nor bend moves it.
 double doubling_width(double loss, double slope, double bend);
+
+/// Losses that `explore` takes at most.
+std::int64_t most_losses(std::int64_t points, std::size_t directions);
 
 /// Fills in alpha, beta, loss, quadratic and the radii, in that order.
 /// @param loss_at  the loss at (a, b) lengths of the directions

@@ -16,11 +16,13 @@
 namespace hesspect {
 
 /// Numbers of the terms −Σ u q log softmax(z), by rows: the state is p, the adjoint z_bar = a p − u q, and
-/// H_z = a (diag p − p pᵀ). u q is b at the target and s times the classes' weights at all.
+/// H_z = a (diag p − p pᵀ). u q is b at the target and s times the classes' weights at all. Of an empirical Fisher
+/// z_bar z_barᵀ times `outer` stands for H_z.
 struct SoftmaxRows {
   at::Tensor target;   // [R] int64; 0 where there is none, and b is 0
   at::Tensor a, b, s;  // [R]; s may be undefined: 0
   at::Tensor weights;  // [C]; undefined: 1
+  at::Tensor outer;    // [R]; undefined: H_z is the second derivative
 };
 
 /// An output of any shape is seen as rows [R, C], its leading dimensions against all others, whose terms stand alone:
