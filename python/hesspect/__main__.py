@@ -6,6 +6,8 @@ Each command is a module with `main(argv)`, which is imported only when it is as
 import importlib
 import sys
 
+from hesspect import lean
+
 COMMANDS = {
     "data": ("hesspect.data.cli", "text, tables or images to the data file that hesspect reads"),
     "export": ("hesspect.exporting.cli", "a Hugging Face folder or another model to the program that hesspect reads"),
@@ -35,4 +37,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(lean.run(main, sys.argv[1:]))

@@ -241,16 +241,21 @@ def _write_all(result: Result, args: argparse.Namespace, theme: Theme) -> list[P
     return drawn
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="hesspect plot", description=__doc__.splitlines()[0])
-    parser.add_argument("result", type=Path, metavar="RESULT.h5")
-    parser.add_argument("-o", "--output", type=Path, metavar="PICTURE",
+def parser() -> argparse.ArgumentParser:
+    """Of the command's line."""
+    made = argparse.ArgumentParser(prog="hesspect plot", description=__doc__.splitlines()[0])
+    made.add_argument("result", type=Path, metavar="RESULT.h5")
+    made.add_argument("-o", "--output", type=Path, metavar="PICTURE",
                         help="default: RESULT.png, or RESULT-PART.png, beside the result")
-    parser.add_argument("--what", choices=[*PARTS, "all"], help="one part alone, or each on a picture of its own; default: an overview")
-    parser.add_argument("--theme", choices=THEMES, default="light")
-    parser.add_argument("--title", help="default: the matrix and the file's name")
-    parser.add_argument("--layers", dest="what", action="store_const", const="layers", help="the same as --what layers")
-    args = parser.parse_args(argv)
+    made.add_argument("--what", choices=[*PARTS, "all"], help="one part alone, or each on a picture of its own; default: an overview")
+    made.add_argument("--theme", choices=THEMES, default="light", help="of colours (default: light)")
+    made.add_argument("--title", help="default: the matrix and the file's name")
+    made.add_argument("--layers", dest="what", action="store_const", const="layers", help="the same as --what layers")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
     theme = THEMES[args.theme]
     picture = args.result.with_suffix(".png")
     output = args.output or (picture if args.what in (None, "all") else _named(picture, args.what))

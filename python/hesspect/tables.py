@@ -205,12 +205,17 @@ def write_tables(result: Result, folder: Path, kind: str = "csv") -> list[Path]:
     return written
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of the command's line."""
+    made = argparse.ArgumentParser(prog="hesspect tables", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("result", type=Path, metavar="RESULT.h5")
+    made.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RESULT-tables, beside the result")
+    made.add_argument("--format", choices=FORMATS, default="csv", help="of the tables (default: csv)")
+    return made
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="hesspect tables", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("result", type=Path, metavar="RESULT.h5")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RESULT-tables, beside the result")
-    parser.add_argument("--format", choices=FORMATS, default="csv")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     folder: Path = args.output or args.result.with_name(f"{args.result.stem}-tables")
     try:
         written = write_tables(read(args.result), folder, args.format)

@@ -197,19 +197,25 @@ def _steps(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def parser() -> argparse.ArgumentParser:
+    """Of the command's line."""
+    made = argparse.ArgumentParser(prog="hesspect track", description=(__doc__ or "").splitlines()[0])
+    made.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5")
+    made.add_argument("--to", required=True, nargs=2, metavar=("|".join(TRACKERS), "DIR"), help="whose files to write, and the folder of its runs")
+    made.add_argument("--name", help="of the run (default: the last result's file)")
+    made.add_argument("--step", "--steps", dest="steps", type=_steps, metavar="N,N", help="the training's step of each result (default: 0, 1, ...)")
+    return made
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="hesspect track", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5")
-    parser.add_argument("--to", required=True, nargs=2, metavar=("TRACKER", "DIR"), help=f"{', '.join(TRACKERS)}, and a folder of its runs")
-    parser.add_argument("--name", help="of the run (default: the last result's file)")
-    parser.add_argument("--step", "--steps", dest="steps", type=_steps, metavar="N,N", help="the training's step of each result (default: 0, 1, ...)")
-    args = parser.parse_args(argv)
+    own = parser()
+    args = own.parse_args(argv)
     tracker, folder = args.to[0], Path(args.to[1])
     if tracker not in TRACKERS:
-        parser.error(f"no tracker {tracker!r}; there are {', '.join(TRACKERS)}")
+        own.error(f"no tracker {tracker!r}; there are {', '.join(TRACKERS)}")
     steps = args.steps if args.steps is not None else list(range(len(args.results)))
     if len(steps) != len(args.results) or sorted(set(steps)) != steps:
-        parser.error(f"{len(args.results)} results need as many ascending steps, not {', '.join(map(str, steps))}")
+        own.error(f"{len(args.results)} results need as many ascending steps, not {', '.join(map(str, steps))}")
     try:
         found = [(step, read(path)) for step, path in zip(steps, args.results, strict=True)]
         where = TRACKERS[tracker](found, folder, args.name or args.results[-1].stem)

@@ -26,7 +26,14 @@ std::vector<CompletedCommand> completed_commands() {
   std::vector<CompletedCommand> all;
   for (const CommandEntry& entry : command_entries())
     if (entry.home != CommandHome::kPython)
-      all.push_back({std::string(entry.name), options_of_command(entry), entry.home == CommandHome::kOne});
+      all.push_back({std::string(entry.name), "", options_of_command(entry), entry.home == CommandHome::kOne});
+  return all;
+}
+
+std::vector<CompletedCommand> completed_python() {
+  std::vector<CompletedCommand> all;
+  for (const PythonCommand& command : python_commands())
+    all.push_back({command.name, command.kind, command.options, true});
   return all;
 }
 
@@ -55,7 +62,7 @@ std::string joined(const std::vector<std::string>& words, const std::string& bet
 }
 
 std::string short_help(const OptionText& option) {
-  std::string text = option.help;
+  std::string text = option.help.substr(0, option.help.find(" (default"));
   for (const std::string_view end : {"; ", " (", ": "})
     if (const auto at = text.find(end, 12); at != std::string::npos) text.resize(at);
   if (text.size() > kLongestHelp) text.resize(text.rfind(' ', kLongestHelp));

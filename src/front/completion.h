@@ -12,9 +12,10 @@ std::string bash_completion();
 std::string zsh_completion();
 std::string fish_completion();
 
-/// A command of this program with its options; `run` with its own.
+/// A command with its options, or one of its kinds, as `data text`; `run` with its own.
 struct CompletedCommand {
   std::string name;
+  std::string kind;  // empty where it has none
   std::vector<OptionText> options;
   bool takes_files = false;  // as words: `inspect FILE`
 };
@@ -22,10 +23,13 @@ struct CompletedCommand {
 /// Those of this program, in the help text's order.
 std::vector<CompletedCommand> completed_commands();
 
+/// Those in Python, kind by kind.
+std::vector<CompletedCommand> completed_python();
+
 /// The names of a command's options, "--" before each.
 std::vector<std::string> dashed_names(const CompletedCommand& command);
 
-/// Each option once, with the commands that have it.
+/// Each option of this program once, with the commands that have it.
 struct CompletedOption {
   OptionText option;
   std::vector<std::string> commands;

@@ -1,5 +1,4 @@
-// The script keeps to bash 4 alone: no package of completions is needed. What Python's commands take is asked of
-// themselves, when it is asked for.
+// The script keeps to bash 4 alone: no package of completions is needed.
 #include "completion.h"
 #include "hesspect/config/commands.h"
 
@@ -7,11 +6,6 @@ namespace hesspect {
 namespace {
 
 constexpr const char* kBody = R"BASH(
-# The options of a command that Python carries out, as its help has them.
-_hesspect_asked() {
-  "$@" --help 2>/dev/null | grep -oE -- '(^|[ ,[])--?[a-z][a-z0-9-]*' | tr -d ' ,['
-}
-
 # The command on the line before the cursor, in `command`; behind `run`, the command that it starts, and `run` until
 # there is one. In `kind` the word that follows it.
 _hesspect_find() {
@@ -63,10 +57,7 @@ _hesspect() {
   esac
   _hesspect_words
   if [[ $cur == -* ]]; then
-    case $python in
-      *" $command "*) words=$(_hesspect_asked "${COMP_WORDS[0]}" "$command" $kind) ;;
-      *) _hesspect_options ;;
-    esac
+    _hesspect_options
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
   elif [ "$words" = files ]; then
     compopt -o filenames 2>/dev/null
@@ -82,46 +73,60 @@ std::string option_cases() {
   std::string text = "_hesspect_options() {\n  case $command in\n";
   for (const CompletedCommand& command : completed_commands())
     text += "    " + command.name + ") words='" + joined(dashed_names(command)) + "' ;;\n";
+  for (const CompletedCommand& command : completed_python())
+    if (command.kind.empty()) text += "    " + command.name + ") words='" + joined(dashed_names(command)) + "' ;;\n";
+  for (const CommandEntry& entry : command_entries()) {
+    if (entry.kinds.empty() || entry.home != CommandHome::kPython) continue;
+    text += "    " + std::string(entry.name) + ")\n      case $kind in\n";
+    for (const CompletedCommand& command : completed_python())
+      if (command.name == entry.name)
+        text += "        " + command.kind + ") words='" + joined(dashed_names(command)) + "' ;;\n";
+    text += "        *) words='--help' ;;\n      esac\n      ;;\n";
+  }
   return text + "    '') words='--help --version' ;;\n    *) words='--help' ;;\n  esac\n}\n";
+}
+
+std::string completed_value(const OptionText& option) {
+  const std::string words = joined(option.words());
+  if (option.is_flag()) return "none";
+  if (option.takes_folder_alone()) return "folders";
+  if (option.takes_file()) return words.empty() ? "files" : "'files " + words + "'";
+  return words.empty() ? "other" : "'words " + words + "'";
 }
 
 std::string value_cases() {
   std::string text =
-      "\n# What the option takes, in `value`: none (a flag), words W …, files (or words as well), folders, or other.\n"
-      "_hesspect_value() {\n  case $1 in\n    -n) value=other ;;\n    -o) value=files ;;\n";
-  for (const CompletedOption& each : completed_options()) {
-    const OptionText& option = each.option;
-    const std::string words = joined(option.words());
-    std::string value = "other";
-    if (option.is_flag())
-      value = "none";
-    else if (option.takes_folder_alone())
-      value = "folders";
-    else if (option.takes_file())
-      value = words.empty() ? "files" : "'files " + words + "'";
-    else if (!words.empty())
-      value = "'words " + words + "'";
-    text += "    --" + option.name + ") value=" + value + " ;;\n";
-  }
+      "\n# What the option takes, in `value`: none (a flag), words W …, files (or words as well), folders, or other. "
+      "The\n"
+      "# commands in Python have options of their own, some of the same names.\n"
+      "_hesspect_value() {\n  case \"$command $kind $1\" in\n";
+  for (const CompletedCommand& command : completed_python())
+    for (const OptionText& option : command.options) {
+      const std::string where = "    " + command.name + (command.kind.empty() ? "\\ *" : "\\ " + command.kind) + "\\ ";
+      text += where + "--" + option.name + (option.letter.empty() ? "" : " |" + where.substr(3) + "-" + option.letter) +
+              ") value=" + completed_value(option) + "; return ;;\n";
+    }
+  text += "  esac\n  case $1 in\n    -n) value=other ;;\n    -o) value=files ;;\n";
+  for (const CompletedOption& each : completed_options())
+    text += "    --" + each.option.name + ") value=" + completed_value(each.option) + " ;;\n";
   return text + "    *) value=none ;;\n  esac\n}\n";
 }
 
 std::string word_cases() {
-  std::string commands, of_ranks, python, text;
+  std::string commands, of_ranks, text;
   for (const CommandEntry& entry : command_entries()) {
     const std::string name(entry.name);
     commands += (commands.empty() ? "" : " ") + name;
     if (entry.home == CommandHome::kRanks) of_ranks += (of_ranks.empty() ? "" : " ") + name;
-    if (entry.home == CommandHome::kPython) python += name + " ";
     if (entry.kinds.empty()) continue;
     std::string kinds;
     for (const std::string_view kind : entry.kinds) kinds += (kinds.empty() ? "" : " ") + std::string(kind);
     text += "    " + name + ") if [ -z \"$kind\" ]; then words='" + kinds + "'; else words=files; fi ;;\n";
   }
   return "\n# The words that may stand here, in `words`: commands, kinds, or `files`.\n_hesspect_words() {\n  "
-         "python=' " +
-         python + "'\n  case $command in\n    '') words='" + commands + " help' ;;\n    help) words='" + commands +
-         "' ;;\n    run) words='" + of_ranks + "' ;;\n" + text + "    " +
+         "case $command in\n    '') words='" +
+         commands + " help' ;;\n    help) words='" + commands + "' ;;\n    run) words='" + of_ranks + "' ;;\n" + text +
+         "    " +
          joined(
              [&] {
                std::vector<std::string> silent;

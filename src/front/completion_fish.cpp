@@ -13,12 +13,11 @@ std::string fish_text(const std::string& text) {
   return out + "'";
 }
 
-std::string option_line(const CompletedOption& each) {
-  const OptionText& option = each.option;
-  std::string text =
-      "complete -c hesspect -n '__fish_seen_subcommand_from " + joined(each.commands) + "' -l " + option.name;
+std::string option_line(const OptionText& option, const std::string& condition) {
+  std::string text = "complete -c hesspect -n '" + condition + "' -l " + option.name;
   if (option.name == "help") text += " -s h";
   if (option.name == "ranks") text += " -s n";
+  if (!option.letter.empty() && option.letter != "h") text += " -s " + option.letter;
   if (!option.is_flag()) {
     const std::vector<std::string> words = option.words();
     if (option.takes_folder_alone())
@@ -61,7 +60,13 @@ std::string fish_completion() {
     if (entry.home == CommandHome::kPython) text += seen + "; and __fish_seen_subcommand_from " + kinds + "' -F\n";
   }
   text += "complete -c hesspect -n '__fish_seen_subcommand_from" + with_files + "' -F\n";
-  for (const CompletedOption& each : completed_options()) text += option_line(each);
+  for (const CompletedOption& each : completed_options())
+    text += option_line(each.option, "__fish_seen_subcommand_from " + joined(each.commands));
+  for (const CompletedCommand& command : completed_python()) {
+    std::string condition = "__fish_seen_subcommand_from " + command.name;
+    if (!command.kind.empty()) condition += "; and __fish_seen_subcommand_from " + command.kind;
+    for (const OptionText& option : command.options) text += option_line(option, condition);
+  }
   return text;
 }
 

@@ -30,25 +30,52 @@ std::string specification(const OptionText& option) {
   return text + ":" + zsh_text(option.value_name, ":\\") + ":" + action + "'";
 }
 
+/// What _arguments is told of a command: its options, and that files may follow.
+std::string specifications(const CompletedCommand& command) {
+  std::string text = "_arguments -s -S";
+  for (const OptionText& option : command.options) {
+    text += " \\\n            " + specification(option);
+    if (!option.letter.empty() && option.letter != "h")
+      text += " \\\n            '-" + option.letter + specification(option).substr(specification(option).find('['));
+  }
+  return text + (command.takes_files ? " \\\n            '*:file:_files'" : "");
+}
+
+/// _hesspect_data and its like: behind the kind, its options.
+std::string functions_of_kinds() {
+  std::string text, name;
+  const std::string end = "    *) _files ;;\n  esac\n}\n\n";
+  for (const CompletedCommand& command : completed_python()) {
+    if (command.kind.empty()) continue;
+    if (command.name != name)
+      text += (name.empty() ? "" : end) + "_hesspect_" + command.name + "() {\n  case $words[1] in\n";
+    name = command.name;
+    text += "    " + command.kind + ")\n          " + specifications(command) + "\n          ;;\n";
+  }
+  return text + (name.empty() ? "" : end);
+}
+
 std::string cases() {
   std::string text;
   for (const CompletedCommand& command : completed_commands()) {
     if (command.options.empty()) continue;
-    text += "        " + command.name + ")\n          _arguments -s -S";
-    for (const OptionText& option : command.options) text += " \\\n            " + specification(option);
-    if (command.takes_files) text += " \\\n            '*:file:_files'";
+    text += "        " + command.name + ")\n          " + specifications(command);
     if (command.name == "run")
       text +=
           " \\\n            '-n[processes]:N: ' \\\n            '1:command:_hesspect_of_ranks' \\\n            '*:: "
           ":_hesspect_started'";
     text += "\n          ;;\n";
   }
+  for (const CompletedCommand& command : completed_python())
+    if (command.kind.empty())
+      text += "        " + command.name + ")\n          " + specifications(command) + "\n          ;;\n";
   for (const CommandEntry& entry : command_entries()) {
     if (entry.kinds.empty()) continue;
     std::string kinds;
     for (const std::string_view kind : entry.kinds) kinds += (kinds.empty() ? "" : " ") + std::string(kind);
     text += "        " + std::string(entry.name) + ")\n          _arguments '1:kind:(" + kinds +
-            ")' '*:file:_files'\n          ;;\n";
+            ")' '*:: :" + (entry.home == CommandHome::kPython ? "_hesspect_" + std::string(entry.name) : "_files") +
+            "'\n          ;;\n";
   }
   return text;
 }
@@ -71,8 +98,8 @@ std::string zsh_completion() {
          described(CommandHome::kRanks, false) +
          "  )\n  _describe -t commands command commands\n}\n\n"
          "# Behind `run`: the command that it starts has its own options.\n"
-         "_hesspect_started() { _hesspect_of_command }\n\n"
-         "_hesspect_of_command() {\n  local curcontext=$curcontext\n      case $words[1] in\n" +
+         "_hesspect_started() { _hesspect_of_command }\n\n" +
+         functions_of_kinds() + "_hesspect_of_command() {\n  local curcontext=$curcontext\n      case $words[1] in\n" +
          cases() +
          "        *) _files ;;\n      esac\n}\n\n"
          "_hesspect() {\n  local curcontext=$curcontext state line\n"

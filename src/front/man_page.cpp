@@ -90,8 +90,9 @@ std::string value_of(const OptionText& option) {
 }
 
 std::string tag_of(const OptionText& option) {
-  const std::string letter = option.name == "help" ? "\\fB\\-h\\fR, " : option.name == "ranks" ? "\\fB\\-n\\fR, " : "";
-  return letter + bold("--" + option.name) + (option.is_flag() ? "" : " " + value_of(option));
+  const std::string letter = option.name == "help" ? "h" : option.name == "ranks" ? "n" : option.letter;
+  return (letter.empty() ? "" : bold("-" + letter) + ", ") + bold("--" + option.name) +
+         (option.is_flag() ? "" : " " + value_of(option));
 }
 
 std::string commands_section() {
@@ -147,6 +148,18 @@ std::string options_section() {
   return text;
 }
 
+std::string python_section() {
+  std::string text = section("OPTIONS OF COMMANDS IN PYTHON");
+  text += paragraph(
+      "These commands have no variables and no ini files. What stands without -- is a file or a name, as COMMAND "
+      "--help says.");
+  for (const PythonCommand& command : python_commands()) {
+    text += ".SS " + roff(command.name + (command.kind.empty() ? "" : " " + command.kind)) + "\n";
+    for (const OptionText& option : command.options) text += entry_of(tag_of(option), option.full_help());
+  }
+  return text;
+}
+
 /// What differs from the defaults, line by line of the configuration.
 std::string preset_lines(Preset preset) {
   RunConfig usual, config;
@@ -199,7 +212,7 @@ std::string man_page() {
           "network's loss, or of its Gauss-Newton or Fisher matrix, without ever forming the matrix. The model is "
           "a program that torch.export has written, with its weights; the data are arrays in an HDF5 or safetensors "
           "file; the result is one HDF5 file.");
-  text += commands_section() + options_section() + presets_section();
+  text += commands_section() + options_section() + python_section() + presets_section();
   text +=
       section("SIGNALS") +
       paragraph(

@@ -30,6 +30,23 @@ def options_of(command):
     return set(re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", hesspect(command, "--help").out, re.M))
 
 
+# A zsh within a zsh: compadd writes down what it is given, before it is filtered by what is typed already.
+ASK_ZSH = r"""
+zmodload zsh/zpty
+zpty inner zsh -f -i
+zpty -w inner "PROMPT=; autoload -Uz compinit; compinit -D -u; source <(BIN completion zsh)"
+zpty -w inner 'compadd() { builtin compadd -A __found "$@"; [[ $#__found -gt 0 ]] && print -rl -- $__found >> found.txt; builtin compadd "$@" }; bindkey "^I" complete-word; print -r READY > ready'
+for i in {1..200}; do [[ -e ready ]] && break; sleep 0.05; done
+: > found.txt
+zpty -w -n inner "hesspect $1"$'\t'
+for i in {1..60}; do sleep 0.05; [[ -s found.txt ]] && break; done
+sleep 0.3
+cat found.txt
+zpty -d inner
+rm -f ready found.txt
+"""
+
+
 class Front(Case):
     def script(self, name, text):
         """A program of that name, found before the real one by `self.path`."""
@@ -306,7 +323,10 @@ class Completion(Front):
                  "run --ranks 4 landscape --dir": {"--direction", "--directions-file"}, "completion ''": {"bash", "zsh", "fish"},
                  "export h": {"hf"}, "data t": {"text", "table"}, "inspect mod": {"model.pt2", "models"}, "report mod": {"model.pt2", "models"},
                  "analyze --model mo": {"model.pt2", "models"}, "analyze --checkpoint mo": {"models"}, "features --features ''": {"auto", "model.pt2", "models"},
-                 "data check --h": {"--help"}, "export hf --ta": {"--task", "--target-seq"}, "help comp": {"compare", "completion"}}
+                 "data check --h": {"--help"}, "export hf --ta": {"--task", "--target-seq"},
+                 "export hf --task to": {"token-classification"}, "data text f a.txt --split p": {"paragraph"}, "data images --preset im": {"imagenet", "imagenet-v2"},
+                 "plot r.h5 --theme ''": {"light", "dark"}, "plot -o mo": {"model.pt2", "models"}, "tables --o": {"--output"}, "export ''": {"hf", "torchvision", "timm", "lightning", "peft"},
+                 "help comp": {"compare", "completion"}}
         (self.folder / "models").mkdir()
         (self.folder / "model.pt2").touch()
         lines = ["source <(\"$0\" completion bash)", "complete -p hesspect", 'hesspect=$0', f"cd {self.folder}",
@@ -340,6 +360,58 @@ class Completion(Front):
             of_fish = {"--" + name for commands, name in re.findall(r"-n '__fish_seen_subcommand_from ([^';]*)' -l (\S+)", scripts["fish"])
                        if command in commands.split()}
             self.assertEqual(of_fish, set(listed), command)
+
+    def test_the_options_of_pythons_commands(self):
+        """What the program knows of them is what their parsers say, and each shell's script has all of it."""
+        from hesspect import option_tables
+
+        made = option_tables.table()
+        self.assertEqual((SOURCE / "src/config/python_options.inc").read_text(), made, "launch/option_tables writes it")
+        self.assertNotRegex(made, r'(?m)^    \{"[^"]*", "[^"]*", "",', "an option without a help text")
+        scripts = {shell: hesspect("completion", shell).out for shell in ("bash", "zsh", "fish")}
+        for command, kind, parser in option_tables.parsers():
+            names = {name for action in parser._actions for name in action.option_strings[-1:] if name.startswith("--")}
+            names |= {"--step"} & {name for action in parser._actions for name in action.option_strings}
+            names -= {"--steps"}
+            with self.subTest(command=command, kind=kind):
+                line = re.search(rf"^    {command}\) words='([^']*)'" if not kind else rf"(?ms)^    {command}\)\n      case \$kind in.*?^        {kind}\) words='([^']*)'", scripts["bash"], re.M)
+                self.assertEqual(set(line[1].split()), names)
+                indent = "    " if kind else "        "
+                function = scripts["zsh"].split(f"_hesspect_{command}() {{", 1)[1] if kind else scripts["zsh"]
+                block = re.search(rf"^{indent}{kind or command}\)\n(.*?)^ +;;", function, re.M | re.S)[1]
+                self.assertEqual(set(re.findall(r"(--[a-z0-9-]+)[=\[]", block)), names)
+                seen = f"__fish_seen_subcommand_from {command}" + (f"; and __fish_seen_subcommand_from {kind}" if kind else "")
+                self.assertEqual({"--" + name for name in re.findall(rf"-n '{seen}' -l (\S+)", scripts["fish"])}, names)
+
+    def test_fish_and_zsh_complete_them(self):
+        """In the shells themselves, where they are installed."""
+        self.script("hesspect", f'exec {BIN} "$@"')
+        cases = {"data text --fo": {"--force", "--form"}, "data text --form seq": {"seq2seq"}, "export hf --task image": {"image-classification"},
+                 "plot --the": {"--theme"}, "plot --theme da": {"dark"}, "tables --format j": {"json"}, "data images --res": {"--resize"}, "export ti": {"timm"},
+                 "analyze --loss causal": {"causal_lm"}}
+        if shutil.which("fish") is not None:
+            with self.subTest("fish"):
+                lines = "\n".join(f"echo (complete -C 'hesspect {line}' | string replace -r '\\t.*' '' | string join ' ')" for line in cases)
+                script = self.folder / "ask.fish"
+                script.write_text(f"{BIN} completion fish | source\n{lines}\n")
+                done = subprocess.run(["fish", "--no-config", script], capture_output=True, text=True, env=environment(self.path), cwd=self.folder)
+                self.assertEqual(done.stderr, "")
+                self.assertEqual([set(line.split()) for line in done.stdout.splitlines()], list(cases.values()))
+        if shutil.which("zsh") is not None:
+            with self.subTest("zsh"):
+                some = list(cases)[1::3]  # a shell each
+                self.assertEqual(self.asked_of_zsh(some), [cases[line] for line in some])
+
+    def asked_of_zsh(self, lines):
+        """What a zsh on a terminal of its own would put into its menu (compadd's words)."""
+        script = self.folder / "ask.zsh"
+        script.write_text(ASK_ZSH.replace("BIN", BIN))
+        found = []
+        for line in lines:
+            done = subprocess.run(["zsh", "-f", script, line], capture_output=True, text=True, env=environment(self.path), cwd=self.folder, timeout=60)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            found.append({word.split(" ")[0].rstrip("=") for word in done.stdout.split("\n") if word.startswith(line.split(" ")[-1])})
+        return found
 
     def test_the_shells_read_them(self):
         for shell, check in (("bash", ["bash", "-n"]), ("zsh", ["zsh", "-n"]), ("fish", ["fish", "--no-execute"])):
@@ -395,7 +467,7 @@ class Help(Case):
 
         script = hesspect("completion", "bash").out
         for name, module in (("export", exporting), ("data", data)):
-            (commands,) = [action for action in module._parser()._actions if action.dest == "kind"]
+            (commands,) = [action for action in module.parser()._actions if action.dest == "kind"]
             self.assertIn(f"    {name}) if [ -z \"$kind\" ]; then words='{' '.join(commands.choices)}'", script)
 
 

@@ -95,19 +95,23 @@ def test_lines_are_passed_on_without_errors():
     assert shown == ["hesspect: 31 parameters", "done"] and lines.errors == ["no such file"]
 
 
+#: of files, for which no torch is imported
 _SLOW = """
 import sys
 sys.path.insert(0, sys.argv[2])
-import torch, torch.nn as nn, hesspect
-torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10))
-x, y = torch.randn(2000, 64), torch.arange(2000) % 10
-hesspect.spectrum(model, (x, y), folder=sys.argv[1], command="trace", trace_method="hutchinson", probes=800, rtol_trace=0, threads=1)
+import hesspect
+hesspect.analyze(sys.argv[1] + "/m.pt2", data=sys.argv[1] + "/d.h5", loss="cross_entropy", folder=sys.argv[1] + "/runs", command="trace",
+                 trace_method="hutchinson", probes=800, rtol_trace=0, threads=1)
+assert "torch" not in sys.modules
 """
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_the_same_call_goes_on(tmp_path):
-    command = [sys.executable, "-c", _SLOW, tmp_path / "runs", os.path.dirname(os.path.dirname(hesspect.__file__))]
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 10)), torch.randn(2000, 64)
+    hesspect.export(model, x[:4], tmp_path / "m.pt2")
+    hesspect.write_data(tmp_path / "d.h5", {"input": x, "target": torch.arange(2000) % 10}, targets="target")
+    command = [sys.executable, "-c", _SLOW, tmp_path, os.path.dirname(os.path.dirname(hesspect.__file__))]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     said = []
     for line in child.stderr:

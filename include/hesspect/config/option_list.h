@@ -14,6 +14,7 @@ struct OptionText {
   std::string help;
   std::vector<std::string> present;  // the default; none: unset
   bool repeatable = false;
+  std::string letter = {};  // a short name, as "o"
 
   bool is_flag() const { return value_name.empty(); }
   /// The words among its values: "auto" and "off" of auto|off, "auto" of auto|FILE.
@@ -35,6 +36,15 @@ std::vector<OptionTopic> options_of(Command command);
 
 /// Those of `hesspect run` itself, which stand before the command.
 OptionTopic launch_topic();
+
+/// A command that Python carries out, one of its kinds where it has them, as `data text`.
+struct PythonCommand {
+  std::string name, kind;
+  std::vector<OptionText> options;
+};
+
+/// As launch/option_tables has found them in the parsers of the package.
+const std::vector<PythonCommand>& python_commands();
 
 /// As the help text shows a topic.
 std::string help_block(const OptionTopic& topic);

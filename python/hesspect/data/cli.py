@@ -15,7 +15,7 @@ _KINDS = ("text", "table", "images")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATA.h5")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DATA.h5", help="the data file")
     parser.add_argument("--force", action="store_true", help="write over a file that is there already")
     parser.add_argument("--rows", type=int, metavar="N", help="a random sample of N rows (default: all rows)")
     parser.add_argument("--first", action="store_true", help="the first N rows instead")
@@ -23,16 +23,17 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compression", choices=("gzip", "lzf"), help="of the arrays (default: none)")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hesspect data", description="Writes the data file that `hesspect --data` reads.")
-    commands: Any = parser.add_subparsers(dest="kind", required=True, metavar="|".join((*_KINDS, "check")))
+def parser() -> argparse.ArgumentParser:
+    """Of the command's line."""
+    made = argparse.ArgumentParser(prog="hesspect data", description="Writes the data file that `hesspect --data` reads.")
+    commands: Any = made.add_subparsers(dest="kind", required=True, metavar="|".join((*_KINDS, "check")))
     for kind in _KINDS:
         importlib.import_module(f"hesspect.data.{kind}").add_parser(commands)
         _common(commands.choices[kind])
     check = commands.add_parser("check", help="compare a data file's arrays with their checksums")
     check.add_argument("file", type=Path, metavar="DATA.h5")
     check.set_defaults(run=lambda args: verify_data(args.file))
-    return parser
+    return made
 
 
 def _tell(written: DataFile, kind: str) -> None:
@@ -54,7 +55,7 @@ def _tell(written: DataFile, kind: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     if getattr(args, "first", False) and args.rows is None:
         print("hesspect: error: --first without --rows", file=sys.stderr)
         return 2

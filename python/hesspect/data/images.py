@@ -147,7 +147,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--config", type=Path, metavar="PATH", help="a checkpoint's folder, its preprocessor_config.json, or timm's config.json")
     parser.add_argument("--resize", type=_size, metavar="N|HxW", help="the shorter side, or both")
     parser.add_argument("--crop", type=_size, metavar="N|HxW", help="the middle")
-    parser.add_argument("--interpolation", choices=INTERPOLATIONS)
+    parser.add_argument("--interpolation", choices=INTERPOLATIONS, help="between pixels, where an image is resized")
     parser.add_argument("--mean", type=_numbers, metavar="M,M,M", help="of pixels from 0 to 1, taken off each channel")
     parser.add_argument("--std", type=_numbers, metavar="S,S,S", help="that each channel is divided by")
     parser.add_argument("--mode", choices=("RGB", "L"), help="L: one channel, of grey")

@@ -430,7 +430,7 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser("text", help="texts, with a checkpoint's tokenizer", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a Hugging Face checkpoint: its tokenizer and config.json are read")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help=KINDS)
-    parser.add_argument("--form", choices=FORMS, default="causal-lm")
+    parser.add_argument("--form", choices=FORMS, default="causal-lm", help="what a row is (default: causal-lm)")
     parser.add_argument("--seq", type=int, default=512, help="tokens in a row (default: 512)")
     parser.add_argument("--padded", action="store_true", help="one row a text, padded or cut, for causal-lm and masked-lm; default: packed, no padding")
     parser.add_argument("--text", default="text", metavar="COLUMN", help="the text (default: text); of token-classification a list of words")

@@ -38,6 +38,14 @@ class Inputs:
         args, kwargs = pytree.tree_map(lambda leaf: change(leaf) if isinstance(leaf, torch.Tensor) else leaf, (self.args, self.kwargs))
         return Inputs(*args, **kwargs)._named(self.names)
 
+    def with_keyword(self, name: str, value: Any) -> "Inputs":
+        """The same call with a keyword argument more."""
+        return Inputs(*self.args, **self.kwargs, **{name: value})._named(self.names)
+
+    def without(self, name: str | None) -> "Inputs":
+        """The same call without that keyword argument."""
+        return Inputs(*self.args, **{k: v for k, v in self.kwargs.items() if k != name})._named(self.names)
+
     def _named(self, names: tuple[str, ...]) -> "Inputs":
         self.names = (*names, *self.names[len(names):])[:len(self.args)]
         return self

@@ -20,10 +20,14 @@ from typing import Any
 
 from hesspect.errors import Error, UsageError
 
+#: as huggingface.py has them, which wants torch
+_TASKS = ("causal-lm", "masked-lm", "sequence-classification", "token-classification", "image-classification", "seq2seq")
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hesspect export", description="Writes the exported program that hesspect reads.")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command's line."""
+    whole = argparse.ArgumentParser(prog="hesspect export", description="Writes the exported program that hesspect reads.")
+    kinds = whole.add_subparsers(dest="kind", required=True, metavar="KIND")
 
     def kind(name: str, what: str, source: str, of_source: str) -> argparse.ArgumentParser:
         made = kinds.add_parser(name, help=what, description=what)
@@ -33,8 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     def of_text(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--task", required=True, help="causal-lm, masked-lm, sequence-classification, token-classification, "
-                          "image-classification or seq2seq")
+        made.add_argument("--task", required=True, metavar="|".join(_TASKS), help="the head, the inputs and the loss")
         made.add_argument("--seq", type=int, metavar="N", help="tokens a row [512, or as many as the model has positions for]")
         made.add_argument("--target-seq", type=int, metavar="N", help="of the decoder [as --seq]")
         made.add_argument("--inputs", type=lambda text: text.split(","), metavar="NAME,…", help="others than the task's")
@@ -56,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--base", type=Path, metavar="FOLDER", help="the model below [what the adapter names, if it is a folder]")
     made.add_argument("--train", choices=("adapter", "all"), default="adapter", help="whose curvature [adapter: the base is constant]")
     of_text(made)
-    return parser
+    return whole
 
 
 def _class_at(place: str) -> Any:
@@ -113,7 +116,7 @@ def _made(args: argparse.Namespace) -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     logging.getLogger("hesspect").setLevel(logging.CRITICAL)  # what it would say is printed below
     warnings.simplefilter("ignore")
     try:

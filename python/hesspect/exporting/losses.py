@@ -47,10 +47,14 @@ class Loss:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+#: PyTorch's, that the program has itself
+MODULES = (nn.CrossEntropyLoss, nn.NLLLoss, nn.BCEWithLogitsLoss, nn.SmoothL1Loss, nn.HuberLoss, nn.MSELoss, nn.L1Loss, nn.BCELoss)
+
+
 def of_module(loss: nn.Module) -> Loss:
     """The options of one of PyTorch's loss modules.
 
-    :raises UsageError: it is none that the program has
+    :raises UsageError: it is none that the program has, or has settings that the program's has not
     """
     name = type(loss).__name__
     options: dict[str, Any] = {}
@@ -82,4 +86,4 @@ def of_module(loss: nn.Module) -> Loss:
     for kind, short in ((nn.MSELoss, "mse"), (nn.L1Loss, "l1"), (nn.BCELoss, "bce")):
         if isinstance(loss, kind):
             return Loss(short, options)
-    raise UsageError(f"loss {name} is none of hesspect's: return it from the model, one value a row, with loss=\"output\"")
+    raise UsageError(f"loss {name} is none of the program's: it must become a part of the program, hesspect.export(…, loss=…)")

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from hesspect.errors import InputError
+from hesspect.errors import InputError, UsageError
 from hesspect.exporting import losses, program
 from hesspect.exporting.call import Inputs, Rows, as_inputs, input_names
-from hesspect.exporting.outputs import Choice, Chooser
-from hesspect.exporting.rows import unlike_alone
+from hesspect.exporting.objective import Function, Objective, Whole, chooser_for, with_target
+from hesspect.exporting.outputs import Choice
+from hesspect.exporting.rows import Verdict, look
 from hesspect.exporting.switches import suitable, unwrapped
 
 log = logging.getLogger("hesspect")
@@ -34,6 +35,8 @@ class Exported:
     parameters: int  #: trainable numbers, tied ones once
     forward: Callable[..., Any] = dataclasses.field(repr=False, compare=False)  #: the model's, whose arguments name the inputs
     digest: str = dataclasses.field(default="", repr=False)  #: SHA-256 of graph and weights; "" where there are none
+    target: str = ""  #: the argument that is the target, of a program with a loss of its own
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  #: of the run, that such a loss needs
 
     def __str__(self) -> str:
         lines = [f"{self.path}: {self.parameters:,} parameters",
@@ -44,9 +47,15 @@ class Exported:
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
-    def arrays(self, call: Any) -> dict[str, torch.Tensor]:
-        """One batch's tensors by the program's names. The batch has the form of the export's example."""
-        tensors = {at: value for at, value in as_inputs(call, self.forward).leaves() if isinstance(value, torch.Tensor)}
+    def arrays(self, call: Any, target: Any = None) -> dict[str, torch.Tensor]:
+        """One batch's tensors by the program's names. The batch has the form of the export's example.
+
+        :param target: of a program with a loss of its own
+        """
+        inputs = as_inputs(call, self.forward)
+        if self.target:
+            inputs = inputs.with_keyword(self.target, target)
+        tensors = {at: value for at, value in inputs.leaves() if isinstance(value, torch.Tensor)}
         missing = [at for at in self.inputs if at not in tensors]
         if missing:
             raise InputError(f"a batch has no {missing[0]!r}, which the export's example had; it has {', '.join(tensors)}")
@@ -54,7 +63,7 @@ class Exported:
 
 
 def export(model: nn.Module, example: Any, path: str | os.PathLike[str], *, output: Choice = None,
-           batch_dim: int | Mapping[str, int | None] | None = 0, check_rows: bool = True) -> Exported:
+           batch_dim: int | Mapping[str, int | None] | None = 0, check_rows: bool = True, loss: Function | None = None, target: Any = None) -> Exported:
     """Exports a model for hesspect, with its own names of parameters. The model is left as it was.
 
     :param model: any module; what torch.compile or DataParallel put around it is taken off
@@ -64,11 +73,18 @@ def export(model: nn.Module, example: Any, path: str | os.PathLike[str], *, outp
         several names, of which later ones are for `--count-output`. None: the only one, or `logits`
     :param batch_dim: the dimension that is the rows, of all inputs or by input; None: as many rows as the example has, always
     :param check_rows: look whether rows stand alone, at six rows of the example
-    :raises UsageError: no such output, or inputs without rows
+    :param loss: a function of output and target that becomes a part of the program, for `--loss output`: it gives the mean of its rows' losses, or
+        one loss a row. It gets all that the model returns where no output is chosen and several could be meant
+    :param target: the example's, an input of the program named `target`; None: `loss` takes the output alone
+    :raises UsageError: no such output, inputs without rows, or a loss that reads across rows
     :raises InputError: torch.export cannot take the model
     """
     model = unwrapped(model)
-    inputs = as_inputs(example, model.forward)
+    inputs, named = as_inputs(example, model.forward), None
+    if target is not None:
+        if loss is None:
+            raise UsageError("a target is exported only together with the function that is the loss: loss=")
+        inputs, named = with_target(inputs, target, model.forward)
     rows = Rows(inputs, batch_dim)
     alike = rows.count < 2
     if not rows.are_enough():
@@ -76,25 +92,42 @@ def export(model: nn.Module, example: Any, path: str | os.PathLike[str], *, outp
         rows = Rows(inputs, batch_dim)
     with suitable(model) as switched:
         notes = list(switched)
+
+        def returned(call: Inputs) -> Any:
+            own = call.without(named)
+            return model(*own.args, **own.kwargs)
+
         with torch.no_grad():
-            returned = model(*inputs.args, **inputs.kwargs)
-        choose = Chooser(output, returned)
-        chosen = choose.first(returned)
+            first = returned(inputs)
+            choose = chooser_for(loss, output, first)
+            objective = None if loss is None else Objective(loss, choose, named is not None)
+            values = () if objective is None else objective.check(first, inputs.kwargs.get(named or ""), rows)
 
-        def first(call: Inputs) -> torch.Tensor:
-            return choose.first(model(*call.args, **call.kwargs))
+        def chosen(call: Inputs) -> tuple[torch.Tensor, ...]:
+            return tuple(choose.all(returned(call)))
 
-        wrong = unlike_alone(model, first, inputs, rows) if check_rows and not alike else ""
+        def objectives(call: Inputs) -> tuple[torch.Tensor, ...]:
+            return objective.of(returned(call), call.kwargs.get(named or "")) if objective is not None else chosen(call)
+
+        check = check_rows and not alike
+        verdict = look(model, chosen, inputs, rows) if check and not isinstance(choose, Whole) else Verdict()
+        warnings = [verdict.line] if verdict.line else []
+        options: dict[str, Any] = {}
+        if objective is not None:
+            of_loss = look(model, objectives, inputs, rows) if check and not warnings else Verdict()
+            options = objective.options(values, of_loss)
         if check_rows and alike:
             notes.append("the example has one row: whether rows stand alone is seen when a run starts, not here")
-        with program.returning(model, choose):
+        with program.returning(model, choose if objective is None else objective, takes=named):
             made = program.traced(model, inputs, rows)
-        warnings = [wrong] if wrong else []
-        warnings += _difference(made, model, choose, inputs)
+        with torch.no_grad():
+            expected = objectives(inputs)[0]
+        warnings += _difference(made, expected, inputs)
     path = Path(path)
     program.save(made, path)
-    exported = Exported(path, input_names(made, inputs), choose.paths[0] if choose.paths else "", _shape(chosen, rows),
-                        tuple(losses.fitting(model, chosen)), tuple(notes), tuple(warnings), parameters_of(model), model.forward, program.digest(made))
+    fitting = losses.fitting(model, expected) if objective is None else [objective.told(expected, options)]
+    exported = Exported(path, input_names(made, inputs), choose.paths[0] if choose.paths else "", _shape(expected, rows), tuple(fitting), tuple(notes),
+                        tuple(warnings), parameters_of(model), model.forward, program.digest(made), named or "", options)
     tell(exported)
     return exported
 
@@ -119,10 +152,9 @@ def _shape(chosen: torch.Tensor, rows: Rows) -> tuple[int | str, ...]:
     return tuple(shape)
 
 
-def _difference(made: torch.export.ExportedProgram, model: nn.Module, choose: Chooser, inputs: Inputs) -> list[str]:
+def _difference(made: torch.export.ExportedProgram, expected: torch.Tensor, inputs: Inputs) -> list[str]:
     """Whether the program gives what the model gives."""
     with torch.no_grad():
-        expected = choose.first(model(*inputs.args, **inputs.kwargs))
         given = made.module()(*inputs.args, **inputs.kwargs)
         given = given[0] if isinstance(given, (tuple, list)) else given
     if given.shape != expected.shape:

@@ -7,6 +7,7 @@ a state dict of the model fits the program as it is.
 import contextlib
 import functools
 import hashlib
+import inspect
 import os
 import tempfile
 import warnings
@@ -22,17 +23,22 @@ from hesspect.exporting.call import Inputs, Rows, free_rows
 
 
 @contextlib.contextmanager
-def returning(model: nn.Module, choose: Callable[[Any], Any], around: Callable[[], Any] = contextlib.nullcontext) -> Iterator[None]:
+def returning(model: nn.Module, choose: Callable[..., Any], around: Callable[[], Any] = contextlib.nullcontext, takes: str | None = None) -> Iterator[None]:
     """The model with a `forward` that returns the chosen output, of the same signature.
 
     :param around: a context in which the model's own `forward` runs
+    :param takes: a further keyword argument, which is not the model's but `choose`'s second
     """
     own = model.forward
 
     @functools.wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
+        further = () if takes is None else (kwargs.pop(takes),)
         with around():
-            return choose(own(*args, **kwargs))
+            return choose(own(*args, **kwargs), *further)
+
+    if takes is not None:
+        forward.__signature__ = _with_keyword(inspect.signature(own), takes)  # type: ignore[attr-defined]
 
     before = vars(model).get("forward")
     vars(model)["forward"] = forward
@@ -43,6 +49,12 @@ def returning(model: nn.Module, choose: Callable[[Any], Any], around: Callable[[
             del vars(model)["forward"]
         else:
             vars(model)["forward"] = before
+
+
+def _with_keyword(signature: inspect.Signature, name: str) -> inspect.Signature:
+    parameters = list(signature.parameters.values())
+    at = len(parameters) - (bool(parameters) and parameters[-1].kind == inspect.Parameter.VAR_KEYWORD)
+    return signature.replace(parameters=[*parameters[:at], inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY), *parameters[at:]])
 
 
 def _line_of(error: BaseException) -> str:
@@ -67,14 +79,12 @@ def traced(model: nn.Module, inputs: Inputs, rows: Rows) -> torch.export.Exporte
         except Exception as error:  # torch.export raises what the model does
             advice = ""
             if not rows.fixed and "dynamic" in str(error).lower() and "batch" in str(error):
-                advice = "; the model takes one number of rows only: batch_dim=None exports it with that of the example"
+                advice = "; the model takes one number of rows only (len(x) fixes it, x.shape[0] does not): batch_dim=None exports it with that of the example"
             raise InputError(f"the model cannot be exported: {type(error).__name__}: {_line_of(error)}{advice}") from error
 
 
 def _by_argument(model: nn.Module, inputs: Inputs, shapes: tuple[Any, Any]) -> Any:
     """Dynamic shapes as torch.export wants them where there are positional and keyword arguments: by the names of `forward`."""
-    import inspect
-
     args, kwargs = shapes
     if not args:
         return dict(kwargs)

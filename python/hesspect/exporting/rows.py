@@ -4,6 +4,7 @@ The program checks this itself, at the start of every run and more strictly (doc
 where rows meet is named.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,16 @@ from hesspect.exporting.call import Inputs, Rows
 _ROWS = 6  #: that are looked at
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 1e-1}  #: of the largest entry
 
-Call = Callable[[Inputs], torch.Tensor]
+Call = Callable[[Inputs], tuple[torch.Tensor, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What was found of the rows."""
+
+    line: str = ""  #: what is wrong, and what to do; "" where rows stand alone
+    seen: str = ""  #: what is wrong alone
+    is_sum: bool = False  #: the output is the sum of its rows' values, not their mean
 
 
 def _differ(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -25,7 +35,8 @@ def _differ(a: torch.Tensor, b: torch.Tensor) -> bool:
     if not (a.is_floating_point() or a.is_complex()):
         return not torch.equal(a, b)
     scale = max(float(a.abs().nan_to_num(0, 0, 0).max()), 1e-30) if a.numel() else 1.0
-    return bool(((a - b).abs() > _TOLERANCE.get(a.dtype, 1e-3) * scale).any())
+    same = (a == b) | (a.isnan() & b.isnan())  # infinities too
+    return not bool((same | ((a - b).abs() <= _TOLERANCE.get(a.dtype, 1e-3) * scale)).all())
 
 
 @contextmanager
@@ -63,31 +74,32 @@ def _first_mixing(model: nn.Module, call: Call, together: Inputs, copies: Inputs
     return ""
 
 
-def unlike_alone(model: nn.Module, call: Call, inputs: Inputs, rows: Rows) -> str:
-    """What is wrong with the rows, in one line, or "".
+def look(model: nn.Module, call: Call, inputs: Inputs, rows: Rows) -> Verdict:
+    """Whether rows stand alone.
 
-    :param call: gives the output that the loss takes
+    :param call: gives the output that the loss takes, and behind it what a scalar is the mean over, where the model says that
     """
     count = min(rows.count, _ROWS)
     if count < 2:
-        return ""
+        return Verdict()
     with torch.no_grad():
         together = rows.take(inputs, list(range(count)))
-        whole = call(together)
         # A row among copies of itself, one more than there were rows: some layers refuse a single one.
         copies = [rows.take(inputs, [i] * (count + 1)) for i in range(count)]
+        whole, *counted = call(together)
         if whole.dim() == 0:
-            return _scalar(whole, torch.stack([call(one).reshape(()) for one in copies]), count)
-        dim = _dim_of_rows(whole, call(copies[0]), count)
+            return _scalar(whole, [one for one in counted[:1] if one.dim() < 2], [call(one) for one in copies], count)
+        dim = _dim_of_rows(whole, call(copies[0])[0], count)
         if dim is None:
-            return f"the output has the shape {list(whole.shape)} for {count} rows: none of its dimensions is the rows"
+            seen = f"the output has the shape {list(whole.shape)} for {count} rows: none of its dimensions is the rows"
+            return Verdict(seen, seen)
         for i in range(count):
-            alone = call(copies[i])
+            alone = call(copies[i])[0]
             if _differ(alone.select(dim, 0), whole.select(dim, i)):
                 where = _first_mixing(model, call, together, copies[0], count) if i == 0 else ""
-                return (f"rows do not stand alone: row {i} of the output is another one when other rows go through the model with it{where}; "
-                        "hesspect takes such a model only with --unit-rows, or not at all (docs/data.md)")
-    return ""
+                seen = f"row {i} of the output is another one when other rows go through the model with it{where}"
+                return Verdict(f"rows do not stand alone: {seen}; hesspect takes such a model only with --unit-rows, or not at all (docs/data.md)", seen)
+    return Verdict()
 
 
 def _dim_of_rows(whole: torch.Tensor, alone: torch.Tensor, count: int) -> int | None:
@@ -97,10 +109,23 @@ def _dim_of_rows(whole: torch.Tensor, alone: torch.Tensor, count: int) -> int | 
     return changed[0] if changed else None
 
 
-def _scalar(whole: torch.Tensor, parts: torch.Tensor, count: int) -> str:
-    if not _differ(parts.mean(), whole):
-        return ""
-    if not _differ(parts.sum() / (count + 1), whole):
-        return "the output is the sum of its rows' values, not their mean: with --loss output give --reduction sum"
-    return ("the output is neither mean nor sum of its rows' values: let the model return what its mean is over, too, and choose both, "
-            "output=(\"loss\", \"count\"), for --loss output --count-output 1; or return one loss a row")
+def _scalar(whole: torch.Tensor, counted: list[torch.Tensor], parts: list[tuple[torch.Tensor, ...]], count: int) -> Verdict:
+    """:param parts: of each row's copies, count + 1 of them; `counted`: what `whole` is the mean over, of all rows together"""
+    values = torch.stack([part[0].reshape(()) for part in parts])
+    if counted:
+        weights = torch.stack([part[1].sum().to(values.dtype) for part in parts]) / (count + 1)
+        of_rows = torch.where(weights == 0, 0, values * weights).sum() / weights.sum()  # a mean over nothing is NaN
+        if not _differ(weights.sum(), counted[0].sum().to(values.dtype)) and not _differ(of_rows, whole):
+            return Verdict()
+        seen = (f"over {count} rows it is {float(whole):.6g} of a count of {float(counted[0].sum()):.6g}, where the rows' own values make "
+                f"{float(of_rows):.6g} of {float(weights.sum()):.6g}")
+        return Verdict(f"the output is no mean over what is counted: {seen}", seen)
+    if not _differ(values.mean(), whole):
+        return Verdict()
+    total = values.sum() / (count + 1)
+    if not _differ(total, whole):
+        line = "the output is the sum of its rows' values, not their mean: with --loss output give --reduction sum"
+        return Verdict(line, line, is_sum=True)
+    seen = f"over {count} rows it is {float(whole):.6g}, where the mean of the rows' own values is {float(values.mean()):.6g} and their sum {float(total):.6g}"
+    return Verdict("the output is neither mean nor sum of its rows' values: let the model return what its mean is over, too, and choose both, "
+                   "output=(\"loss\", \"count\"), for --loss output --count-output 1; or return one loss a row", seen)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     import torch
     import torch.nn as nn
 
+    from hesspect.exporting.losses import Loss
+    from hesspect.exporting.objective import Function
     from hesspect.exporting.outputs import Choice
 
 log = logging.getLogger("hesspect")
+_ROWS_TOLD = ("unit_rows", "assume_sum_over_rows")  #: options by which the user says how rows belong together
 _COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "inputs", "features")
 
 
@@ -87,7 +90,7 @@ def analyze(model: str | os.PathLike[str], *, data: str | os.PathLike[str], loss
     return _run(command, {"model": model, "data": data, "loss": loss}, place, ranks, options, progress)
 
 
-def spectrum(model: "nn.Module", loader: Any, loss: "str | nn.Module" = "cross_entropy", *, ranks: int = 1, command: str = "analyze",
+def spectrum(model: "nn.Module", loader: Any, loss: "str | nn.Module | Function" = "cross_entropy", *, ranks: int = 1, command: str = "analyze",
              inputs: Sequence[str | int] | None = None, target: str | int | bool | None = None, output: "Choice" = None,
              batch_dim: int | Mapping[str, int | None] = 0, rows: int | None = None, seed_rows: int | None = None,
              folder: str | os.PathLike[str] = folders.FOLDER, progress: bool = True, **options: Any) -> Result:
@@ -97,7 +100,8 @@ def spectrum(model: "nn.Module", loader: Any, loss: "str | nn.Module" = "cross_e
     again; for that the loader must give the same rows (no shuffling), and one that is finished is read back at once.
 
     :param loader: batches: pairs of inputs and target, dictionaries with `labels` or `target`, or one tuple or dictionary of arrays
-    :param loss: one of the program's, or a loss module of PyTorch's, whose settings are taken
+    :param loss: one of the program's, or a loss module of PyTorch's, whose settings are taken; or a function of output and target that gives the mean
+        of its rows' losses, or one loss a row, and becomes a part of the program
     :param inputs: which keys or positions of a batch go into the model; `target`: which one is the target, False: none
     :param output: which of the model's outputs the loss takes, as for `hesspect.export`
     :param rows: use so many rows, the first ones, or drawn at random by `seed_rows`
@@ -105,52 +109,70 @@ def spectrum(model: "nn.Module", loader: Any, loss: "str | nn.Module" = "cross_e
     :param options: those of the command line, with underscores
     :raises Error: of the class of the program's exit code, with `code` and `line`
     """
-    import torch.nn as nn
-
-    from hesspect.exporting import losses
     from hesspect.exporting.switches import unwrapped
 
-    named = losses.of_module(loss) if isinstance(loss, nn.Module) else losses.Loss(loss)
+    named, function = _loss(loss)
     options = {**named.options, **options}
     _check(command, ranks, options)
     with folders.making(Path(folder)) as made:
-        digest = _write_inputs(unwrapped(model), loader, named.name, made, inputs, target, output, batch_dim, rows, seed_rows)
+        digest, needed = _write_inputs(unwrapped(model), loader, named.name, function, made, inputs, target, output, batch_dim, rows, seed_rows,
+                                       check_rows=not any(options.get(name) for name in _ROWS_TOLD))
+        options = {**needed, **options}
         key = folders.key_of(inputs=digest, command=command, loss=named.name, options=folders.deciding(options))
         place = folders.settled(made, key)
     log.info("files in %s", place)
     return _run(command, {"model": place / "model.pt2", "data": place / "data.h5", "loss": named.name}, place / "result.h5", ranks, options, progress)
 
 
-def _write_inputs(model: "nn.Module", loader: Any, loss: str, made: Path, inputs: Sequence[str | int] | None, target: str | int | bool | None,
-                  output: "Choice", batch_dim: int | Mapping[str, int | None], rows: int | None, seed: int | None) -> list[str]:
+def _loss(loss: "str | nn.Module | Function") -> "tuple[Loss, Function | None]":
+    """The program's loss, and the function that is to become a part of the model."""
+    from hesspect.exporting import losses
+
+    if isinstance(loss, str):
+        return losses.Loss(loss), None
+    if type(loss) in losses.MODULES:
+        return losses.of_module(loss), None
+    if not callable(loss):
+        raise UsageError(f"loss is a name, a module or a function of output and target, not {loss!r}")
+    from hesspect.exporting.objective import NAMED
+
+    named = next((name for known, name in NAMED.items() if loss is known), None)
+    return (losses.Loss("output"), loss) if named is None else (losses.Loss(named), None)
+
+
+def _write_inputs(model: "nn.Module", loader: Any, loss: str, function: "Function | None", made: Path, inputs: Sequence[str | int] | None,
+                  target: str | int | bool | None, output: "Choice", batch_dim: int | Mapping[str, int | None], rows: int | None, seed: int | None,
+                  check_rows: bool) -> tuple[list[str], dict[str, Any]]:
     """model.pt2 and data.h5.
 
-    :return: what tells them from others
+    :return: what tells them from others, and options that the run needs
     """
     import itertools
 
     from hesspect.data import write_data
+    from hesspect.exporting.call import Inputs
     from hesspect.exporting.model_export import export
     from hesspect.running.batches import BatchReader, batches_of
 
-    reader = BatchReader(model, loss, inputs, target)
+    reader = BatchReader(model, loss if function is None else "", inputs, target)
     batches = batches_of(loader)
     first = next(batches)
     device = next((p.device for p in model.parameters()), None)
-    call, _ = reader(first)
-    exported = export(model, call.map(lambda value: value if device is None else value.to(device)), made / "model.pt2", output=output,
-                      batch_dim=batch_dim)
+    call, wanted = reader(first)
+    call, goal = (one.map(lambda value: value if device is None else value.to(device)) for one in (call, Inputs(wanted)))
+    exported = export(model, call, made / "model.pt2", output=output, batch_dim=batch_dim, check_rows=check_rows, loss=function,
+                      target=None if function is None else goal.args[0])
 
     def arrays() -> "Iterator[dict[str, torch.Tensor]]":
         for batch in itertools.chain([first], batches):
             call, wanted = reader(batch)
-            found = {name: value.detach().cpu() for name, value in exported.arrays(call).items()}
-            if wanted is not None:
+            found = {name: value.detach().cpu() for name, value in exported.arrays(call, wanted).items()}
+            if wanted is not None and function is None:
                 found["target"] = wanted.detach().cpu()
             yield found
 
-    has_target = target is not False and not (loss == "output" and target is None)
+    has_target = function is None and target is not False and not (loss == "output" and target is None)
     written = write_data(made / "data.h5", arrays(), targets="target" if has_target else False, rows=rows, seed=seed)
     if reader.said:
         log.warning("%s", reader.said)
-    return [exported.digest, written.sha256]
+    return [exported.digest, written.sha256], exported.options
