@@ -78,7 +78,7 @@ void OneGroup::save(bool stop) {
   if (is_first) life_->begin();
   const double every_s = 60 * config_.checkpoint.checkpoint_minutes;
   if (lanczos_ && world_.of_rank0(stop || (every_s > 0 && since_vectors_.elapsed_s() > every_s))) {
-    life_->try_to_write(stop, [&] { checkpoint_->save(0, *lanczos_); });
+    life_->try_to_write(stop, [&] { checkpoint_->save(0, *lanczos_, op().shard()); });
     since_vectors_.reset();
   }
   life_->save_if_due(is_first || stop, stop, layout_, [&](LedgerState& state) {

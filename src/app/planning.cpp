@@ -262,7 +262,7 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   p.demand = demand_of(goals);
   p.machine = plan_machine(config, problem, world);
   p.request = plan_request(config, kept);
-  if (kept != nullptr) problem.options.product = kept->product;
+  if (kept != nullptr && kept->parameters == ParameterMemory::kReplicated) problem.options.product = kept->product;
   const bool is_free = problem.options.product == ProductMode::kAuto;
   Plan plan;
   if (is_sharded(config)) {  // what no rank could try alone
