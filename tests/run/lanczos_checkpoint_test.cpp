@@ -46,7 +46,7 @@ TEST(LanczosCheckpoint, ThickRestartsAreNewGenerations) {
     std::vector<std::shared_ptr<Lanczos>> stops;
     // drive_thick looks before and after each thick restart: at the same step twice.
     testing::drive_thick(op, run, 20, 3, [&] {
-      writer.save(0, run);
+      writer.save(0, run, op.shard());
       LanczosCheckpoint reader(folder, "run", *world);
       const std::shared_ptr<Lanczos> resumed =
           reader.resume(op, 0, {}, [](const std::string& warning) { ADD_FAILURE() << warning; });
