@@ -221,7 +221,7 @@ CrossEntropyRows::CrossEntropyRows(const ClassShape& shape, const at::Tensor& cl
   if (targets.s.defined()) s_ = per_term(targets.s).to(dtype);
   if (inner_ != 1 || !target_.defined() || (dtype != at::kFloat && dtype != at::kDouble)) return;
   const auto flat = [](const at::Tensor& t) { return t.defined() ? t.flatten().contiguous() : t; };
-  softmax_ = SoftmaxRows{flat(target_), flat(a_), flat(b_), flat(s_), flat(weights_), {}};
+  softmax_ = SoftmaxRows{flat(target_), flat(a_), flat(b_), flat(s_), flat(weights_), /*outer=*/{}};
 }
 
 double CrossEntropyRows::prepare(at::Tensor z, std::int64_t begin) const {

@@ -105,7 +105,7 @@ class PlanByShapes(Case):
         products = self.row(text, "a segment's products")
         largest = [n for n in sums if shown(n * RUN) == products]
         self.assertTrue(largest, text)
-        self.assertEqual(self.row(text, "two segments' parameters and vectors"), shown(2 * largest[0] * (STORED + 2 * RUN)))
+        self.assertEqual(self.row(text, "a segment's parameters and vectors"), shown(largest[0] * (STORED + 2 * RUN)))
         # Three micro-batches, each with the residual stream at each cut and its tangent, and at one cut both of its adjoint. Beside it there
         # may be what its norm has made of it.
         residual = TOKENS * H * RUN
