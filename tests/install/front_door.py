@@ -173,7 +173,7 @@ class FrontDoor(unittest.TestCase):
         self.script(IMAGES)
         self.shell("hesspect data images images --preset raw --resize 32 --crop 32 -o data.h5")
         self.shell("hesspect export torchvision resnet18 -o model.pt2 --classes 3 --size 32")
-        options = "--top 1 --bottom 0 --rtol-eigs 0.01 --steps 12 --rtol-trace 0.5 --max-hvps 60 --density-w1 0 --true-residuals=false"
+        options = "--top 1 --bottom 0 --rtol-eigs 0.01 --steps 12 --rtol-trace 0.5 --max-hvps 24 --density-w1 0 --true-residuals=false"
         self.shell(f"hesspect analyze --model model.pt2 --data data.h5 --loss cross_entropy {options} --output result.h5", DONE)
         self.check_report(lambda: self.script(RESNET_PRODUCT), 1, 2e-2)
 
