@@ -77,10 +77,10 @@ ShardedMessages sharded_messages(const PlanInputs& given, const Plan& plan, std:
   ShardedMessages messages;
   for (const Visit& visit : visits(segments)) {
     const std::int64_t vector_bytes = k * given.problem.element_bytes * visit.segment->parameters;
-    messages.count += 2;
+    messages.count += 1 + k;  // a vector is a message
     messages.bytes += sent(visit.segment->stored_bytes + vector_bytes, plan.data_ranks);
     if (!visit.backwards) continue;
-    ++messages.count;
+    messages.count += k;
     messages.bytes += sent(vector_bytes, plan.data_ranks);
   }
   return messages;
@@ -104,21 +104,17 @@ ShardedTimes sharded_times(const PlanInputs& given, const Plan& plan, std::int64
   const auto fetch_s = [&](const Visit& visit) {
     const std::int64_t v = vector_bytes(visit), stored = visit.segment->stored_bytes;
     const bool from_host = plan.parameters == ParameterMemory::kHost;
-    return message_s(stored) + message_s(v) + (from_host ? static_cast<double>(stored + v) / ranks / kHostToGpu : 0);
+    return message_s(stored) + tangents * message_s(v / k) + (from_host ? static_cast<double>(stored + v) / ranks / kHostToGpu : 0);
   };
-  const auto sum_s = [&](const Visit& visit) { return visit.backwards ? message_s(vector_bytes(visit)) : 0; };
+  const auto sum_s = [&](const Visit& visit) { return visit.backwards ? tangents * message_s(vector_bytes(visit) / k) : 0; };
   ShardedTimes times;
-  times.product_s = times.exposed_s = fetch_s(all.front());
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    const double units = all[i].backwards ? kBoth + tangents * kBothTangent : kForward + tangents * kForwardTangent;
-    const double work_s =
-        static_cast<double>(plan.micro_batches) * units * all[i].segment->flops / given.sharded.flops_per_s;
-    const double meanwhile_s = (i + 1 < all.size() ? fetch_s(all[i + 1]) : 0) + (i > 0 ? sum_s(all[i - 1]) : 0);
-    times.product_s += std::max(work_s, meanwhile_s);
-    times.exposed_s += std::max(0.0, meanwhile_s - work_s);
+  for (const Visit& visit : all) {  // runs don't fetch ahead: no message hides behind arithmetic
+    const double units = visit.backwards ? kBoth + tangents * kBothTangent : kForward + tangents * kForwardTangent;
+    times.exposed_s += fetch_s(visit) + sum_s(visit);
+    times.product_s +=
+        static_cast<double>(plan.micro_batches) * units * visit.segment->flops / given.sharded.flops_per_s;
   }
-  times.product_s += sum_s(all.back());
-  times.exposed_s += sum_s(all.back());
+  times.product_s += times.exposed_s;
   return times;
 }
 
