@@ -198,6 +198,9 @@ class Description {
       add("messages", counted(plan_.messages_per_step, "collective call") + " a step, " +
                           format_bytes(plan_.message_bytes_per_step) + " sent by a rank" +
                           (inputs_.machine.bandwidth > 0 ? ", at " + rate(inputs_.machine.bandwidth) : ""));
+    if (is_shared() && plan_.messages_per_step > 0)
+      add("",
+          format_count(plan_.product_messages) + " of the calls are a product's, however many micro-batches it has");
     if (inputs_.problem.precision != MatrixPrecision::kFp32)
       add("precision", "matrices are multiplied in " + to_string(inputs_.problem.precision) +
                            (measured() ? ", which the forecast has measured" : ""));
@@ -209,9 +212,6 @@ class Description {
                                                    : "without a limit"));
     if (!inputs_.demand.blocks.empty())
       add("", "with " + describe_blocks(plan_, std::ssize(inputs_.demand.blocks), inputs_.demand.are_features));
-    if (is_shared() && plan_.messages_per_step > 0)
-      add("",
-          format_count(plan_.product_messages) + " of the calls are a product's, however many micro-batches it has");
     if (inputs_.by_shapes() && inputs_.timed())
       add("step", format_duration(plan_.step_s) + " for a Lanczos step of " + counted(plan_.lock_step, "probe") +
                       (plan_.data_ranks > 1

@@ -4,6 +4,7 @@
 // segment; on ranks that share the parameters also those of one segment, and its products. For a number of sizes of
 // segments, cuts are put where few bytes cross; the size with the least peak wins.
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <set>
@@ -57,9 +58,17 @@ class Cutter {
     for (std::size_t n = 0; n < cost_.nodes.size(); ++n) total = all->with(n);
     Cuts best;
     std::int64_t least = peak_of(best);
+    std::vector<std::int64_t> sizes;
     for (std::size_t segments = 2; segments <= std::min(most_segments, cost_.nodes.size());
-         segments += 1 + segments / 8) {
-      Cuts cuts = with_segments_of(total / static_cast<std::int64_t>(segments));
+         segments += 1 + segments / 8)
+      sizes.push_back(total / static_cast<std::int64_t>(segments));
+    // No segment takes less than the node that holds most by itself: a table of embeddings is as large as a layer.
+    if (is_strict()) {
+      sizes.push_back(heaviest_node());
+      std::ranges::sort(sizes, std::greater<>());
+    }
+    for (const std::int64_t size : sizes) {
+      Cuts cuts = is_strict() ? with_segments_within(size) : with_segments_of(size);
       const std::int64_t peak = peak_of(cuts);
       if (cuts.empty() || static_cast<double>(peak) > kWorthMoreCuts * static_cast<double>(least)) continue;
       least = peak;
@@ -76,6 +85,8 @@ class Cutter {
     virtual std::int64_t with(std::size_t n) = 0;
   };
   virtual std::unique_ptr<Held> nothing() const = 0;
+  /// Whether segments stay within their bytes wherever they can, and sizes besides those of equal shares are tried.
+  virtual bool is_strict() const { return false; }
   virtual std::int64_t peak_of(const Cuts& cuts) const = 0;
 
   const ProgramCost& cost_;
@@ -83,6 +94,39 @@ class Cutter {
   std::vector<bool> may_cut_;           // per position
 
  private:
+  std::int64_t heaviest_node() const {
+    std::int64_t most = 1;
+    for (std::size_t n = 0; n < cost_.nodes.size(); ++n) most = std::max(most, nothing()->with(n));
+    return most;
+  }
+
+  /// Segments of no more than these bytes, wherever the list may be cut so; each ends where the fewest bytes cross in
+  /// its last half, or before that where the next node would be too much.
+  Cuts with_segments_within(std::int64_t bytes) const {
+    struct Best {
+      std::size_t position = 0;
+      std::int64_t crossing = std::numeric_limits<std::int64_t>::max();
+    };
+    Cuts cuts;
+    for (std::size_t begin = 0; begin < cost_.nodes.size();) {
+      const std::unique_ptr<Held> segment = nothing();
+      Best late, early;
+      bool is_full = false;
+      for (std::size_t n = begin; n < cost_.nodes.size() && !is_full; ++n) {
+        const std::int64_t held = segment->with(n);
+        is_full = held > bytes && (late.position > 0 || early.position > 0);
+        const std::size_t p = n + 1;
+        if (is_full || p >= cost_.nodes.size() || !may_cut_[p]) continue;
+        Best& best = 2 * held < bytes ? early : late;
+        if (crossing_[p] <= best.crossing) best = {p, crossing_[p]};
+      }
+      if (!is_full) break;
+      begin = late.position > 0 ? late.position : early.position;
+      cuts.push_back(begin);
+    }
+    return cuts;
+  }
+
   /// Segments of about so many bytes inside, each ending where the fewest bytes cross in its last half.
   Cuts with_segments_of(std::int64_t bytes) const {
     constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
@@ -176,6 +220,7 @@ class ShardedCutter final : public Cutter {
     std::int64_t bytes = 0;
   };
   std::unique_ptr<Held> nothing() const override { return std::make_unique<Inside>(*this); }
+  bool is_strict() const override { return true; }
   std::int64_t peak_of(const Cuts& cuts) const override { return share_ + sharded_bytes(cost_, cuts, run_).total(); }
 
   const ShardedSettings& run_;
