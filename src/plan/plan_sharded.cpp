@@ -98,15 +98,16 @@ ShardedTimes sharded_times(const PlanInputs& given, const Plan& plan, std::int64
         machine.bandwidth > 0 ? static_cast<double>(sent(bytes, plan.data_ranks)) / machine.bandwidth : 0;
     return rate_s + (ranks - 1) * machine.latency_s;
   };
-  const auto vector_bytes = [&](const Visit& visit) {
-    return k * given.problem.element_bytes * visit.segment->parameters;
-  };
+  const auto vector_bytes = [&](const Visit& visit) { return given.problem.element_bytes * visit.segment->parameters; };
   const auto fetch_s = [&](const Visit& visit) {
     const std::int64_t v = vector_bytes(visit), stored = visit.segment->stored_bytes;
     const bool from_host = plan.parameters == ParameterMemory::kHost;
-    return message_s(stored) + tangents * message_s(v / k) + (from_host ? static_cast<double>(stored + v) / ranks / kHostToGpu : 0);
+    return message_s(stored) + tangents * message_s(v) +
+           (from_host ? (static_cast<double>(stored) + tangents * static_cast<double>(v)) / ranks / kHostToGpu : 0);
   };
-  const auto sum_s = [&](const Visit& visit) { return visit.backwards ? tangents * message_s(vector_bytes(visit) / k) : 0; };
+  const auto sum_s = [&](const Visit& visit) {
+    return visit.backwards ? tangents * message_s(vector_bytes(visit)) : 0;
+  };
   ShardedTimes times;
   for (const Visit& visit : all) {  // runs don't fetch ahead: no message hides behind arithmetic
     const double units = visit.backwards ? kBoth + tangents * kBothTangent : kForward + tangents * kForwardTangent;

@@ -52,9 +52,9 @@ TEST(ShardedPlan, BytesOfTwoRanks) {
   EXPECT_EQ(plan.bytes.parameters, 10);  // half of 20
   EXPECT_EQ(plan.bytes.buffers, 8);
   EXPECT_EQ(plan.bytes.data, 12);
-  EXPECT_EQ(plan.bytes.vectors, 100);                 // in, out, a work vector, gradient, next start: 5 × 5 × 4
-  EXPECT_EQ(plan.bytes.basis, 120);                   // 6 rows of 5
-  EXPECT_EQ(plan.bytes.gathered, 12 + 2 * 24);        // stored, as run and one vector, of 6
+  EXPECT_EQ(plan.bytes.vectors, 100);           // in, out, a work vector, gradient, next start: 5 × 5 × 4
+  EXPECT_EQ(plan.bytes.basis, 120);             // 6 rows of 5
+  EXPECT_EQ(plan.bytes.gathered, 12 + 2 * 24);  // stored, as run and one vector, of 6
   EXPECT_EQ(plan.bytes.sums, 24);
   EXPECT_EQ(plan.bytes.transient, 140);               // 100 + 40
   EXPECT_EQ(plan.bytes.crossing, 2 * (3 + 32 + 32));  // of 2 micro-batches; values and tangents, adjoints and theirs
@@ -87,8 +87,8 @@ TEST(ShardedPlan, MessagesAndSeconds) {
   EXPECT_EQ(plan.product_messages, 3 * 2 + 2);
   EXPECT_EQ(plan.messages_per_step, 8 + 5);
   EXPECT_EQ(plan.message_bytes_per_step, (12 + 24) / 2 + (8 + 16) / 2 + 16 / 2 + (12 + 24) / 2 + 24 / 2);
-  // Runs don't fetch ahead, so that nothing hides behind arithmetic: twice 12 and 24 bytes, 8 and 16, the sums of 24 and
-  // 16; and five small sums.
+  // Runs don't fetch ahead, so that nothing hides behind arithmetic: twice 12 and 24 bytes, 8 and 16, the sums of 24
+  // and 16; and five small sums.
   const double exposed = 2 * (0.6 + 0.1 + 1.2 + 0.1) + (0.4 + 0.1 + 0.8 + 0.1) + (1.2 + 0.1) + (0.8 + 0.1) + 5 * 0.1;
   EXPECT_NEAR(plan.messages_s, exposed, 1e-9);
   EXPECT_NEAR(plan.product_s, 30 + exposed, 1e-6);
