@@ -566,6 +566,9 @@ struct HessianOperator::Impl {
   /// The first pass where parameters are sharded. Collective.
   void first_sharded_pass(double& local_loss, double& local_count) {
     agree(comm, [&] {
+      if (!local.tangent_program().depends_on_parameters())
+        throw InputError("output " + std::to_string(options.output_index) + " of the model does not depend on its " +
+                         "parameters" + local.program().lost_gradients(options.output_index).reason);
       for (const GroupedRange& one : ranges()) batches.push_back(local.batch(one.range));
       for (const MicroBatch& batch : batches) local_count += local.count(batch);
       stats.micro_batches = std::ssize(batches);

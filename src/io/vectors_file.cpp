@@ -71,6 +71,8 @@ struct VectorsFile::Impl {
 
   template <class T>
   void write(std::int64_t i, std::span<const T> flat);
+  template <class T>
+  void write_piece(std::int64_t i, std::int64_t begin, std::span<const T> entries);
   void write_unit(std::int64_t i, std::int64_t entry);
   void note(std::int64_t i);
   std::int64_t place(std::int64_t i, std::size_t p) const {
@@ -122,6 +124,24 @@ void VectorsFile::Impl::write(std::int64_t i, std::span<const T> flat) {
   }
 }
 
+template <class T>
+void VectorsFile::Impl::write_piece(std::int64_t i, std::int64_t begin, std::span<const T> entries) {
+  using Other = std::conditional_t<std::is_same_v<T, float>, double, float>;
+  note(i);
+  const auto part = std::ranges::find_if(
+      info.parts, [&](const VectorPart& one) { return one.offset <= begin && begin < one.offset + one.size; });
+  if (part == info.parts.end() || part->rows || begin + std::ssize(entries) > part->offset + part->size)
+    throw Error(ExitCode::kInternal, "a piece of a vector is not of one part");
+  const std::int64_t at =
+      place(i, static_cast<std::size_t>(part - info.parts.begin())) + (begin - part->offset) * bytes_per_element(info);
+  if (info.float64 == std::is_same_v<T, double>) {
+    file.write_at(at, std::as_bytes(entries));
+  } else {
+    const std::vector<Other> converted(entries.begin(), entries.end());
+    file.write_at(at, std::as_bytes(std::span(converted)));
+  }
+}
+
 void VectorsFile::Impl::note(std::int64_t i) {
   if (i < 0 || i >= static_cast<std::int64_t>(written.size()))
     throw Error(ExitCode::kInternal, "vector " + std::to_string(i) + " of " + std::to_string(written.size()));
@@ -155,6 +175,12 @@ VectorsFile::~VectorsFile() = default;
 
 void VectorsFile::write(std::int64_t i, std::span<const float> flat) { impl_->write(i, flat); }
 void VectorsFile::write(std::int64_t i, std::span<const double> flat) { impl_->write(i, flat); }
+void VectorsFile::write_piece(std::int64_t i, std::int64_t begin, std::span<const float> entries) {
+  impl_->write_piece(i, begin, entries);
+}
+void VectorsFile::write_piece(std::int64_t i, std::int64_t begin, std::span<const double> entries) {
+  impl_->write_piece(i, begin, entries);
+}
 void VectorsFile::write_unit(std::int64_t i, std::int64_t entry) { impl_->write_unit(i, entry); }
 
 void VectorsFile::commit() {

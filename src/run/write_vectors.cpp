@@ -17,16 +17,36 @@ at::Tensor gathered(const LinearOperator& op, const at::Tensor& local) {
   Communicator& comm = op.comm();
   at::Tensor full = agreed(comm, [&] { return at::empty({op.shard().padded()}, local.options()); });
   comm.all_gather(local, full);
-  return agreed(comm, [&] {
-    if (comm.rank() != 0) return at::Tensor();
-    if (!op.shard().cut) return full.narrow(0, 0, op.shard().n).cpu();
-    at::Tensor in_order = at::empty({op.shard().n}, local.options().device(at::kCPU));
-    for (int rank = 0; rank < comm.size(); ++rank)
-      op.shard().for_each_piece_of(rank, [&](std::int64_t position, std::int64_t begin, std::int64_t size) {
-        in_order.narrow(0, begin, size).copy_(full.narrow(0, rank * op.shard().chunk + position, size));
-      });
-    return in_order;
-  });
+  return agreed(comm, [&] { return comm.rank() == 0 ? full.narrow(0, 0, op.shard().n).cpu() : at::Tensor(); });
+}
+
+/// Calls use(entries) with a tensor's, float or double.
+template <class Use>
+void with_entries(const at::Tensor& tensor, Use&& use) {
+  const auto count = static_cast<std::size_t>(tensor.numel());
+  if (tensor.scalar_type() == at::kFloat)
+    use(std::span(tensor.const_data_ptr<float>(), count));
+  else
+    use(std::span(tensor.const_data_ptr<double>(), count));
+}
+
+/// Writes a vector that is cut set by set, a set at a time: no rank holds it whole. Collective.
+/// @param file  of the first rank; null elsewhere
+void write_by_sets(const LinearOperator& op, const at::Tensor& local, VectorsFile* file, std::int64_t i) {
+  Communicator& comm = op.comm();
+  for (const VectorCut::Set& set : op.shard().cut->sets()) {
+    at::Tensor whole = agreed(comm, [&] { return at::empty({comm.size() * set.chunk}, local.options()); });
+    comm.all_gather(local.narrow(0, set.local, set.chunk), whole);
+    agree(comm, [&] {
+      if (file == nullptr) return;
+      const at::Tensor here = whole.cpu();
+      std::int64_t at = 0;
+      for (const VectorCut::Range& range : set.ranges) {
+        with_entries(here.narrow(0, at, range.size), [&](auto entries) { file->write_piece(i, range.begin, entries); });
+        at += range.size;
+      }
+    });
+  }
 }
 
 }  // namespace
@@ -51,14 +71,14 @@ void write_vectors(const LinearOperator& op, const std::filesystem::path& path, 
       });
       continue;
     }
-    const at::Tensor whole = gathered(op, agreed(comm, [&] { return vectors(*which[i]); }));
+    const at::Tensor local = agreed(comm, [&] { return vectors(*which[i]); });
+    if (op.shard().cut) {
+      write_by_sets(op, local, file.get(), at);
+      continue;
+    }
+    const at::Tensor whole = gathered(op, local);
     agree(comm, [&] {
-      if (!file) return;
-      const auto entries = static_cast<std::size_t>(whole.numel());
-      if (whole.scalar_type() == at::kFloat)
-        file->write(at, std::span(whole.const_data_ptr<float>(), entries));
-      else
-        file->write(at, std::span(whole.const_data_ptr<double>(), entries));
+      if (file) with_entries(whole, [&](auto entries) { file->write(at, entries); });
     });
   }
   agree(comm, [&] {

@@ -75,6 +75,10 @@ TangentProgram::~TangentProgram() = default;
 
 const Program& TangentProgram::program() const { return impl_->program; }
 
+bool TangentProgram::depends_on_parameters() const {
+  return impl_->output >= 0 && impl_->list.active[index(impl_->output)];
+}
+
 bool TangentProgram::uses_fallback() const {
   for (std::size_t n = 0; n < impl_->list.nodes.size(); ++n)
     if (impl_->is_left(n)) return true;

@@ -51,7 +51,7 @@ SAFETENSORS = [
 ]
 
 MANIFEST = {
-    "hesspect_checkpoint": 3, "kind": "probe", "run_id": "r", "probe": 0, "steps": 2, "state": "00ff", "n": 10, "ranks": 2,
+    "hesspect_checkpoint": 4, "kind": "probe", "run_id": "r", "probe": 0, "steps": 2, "state": "00ff", "n": 10, "ranks": 2, "cut": [2, 5, 1, 0, 10],
     "basis_element_bytes": 4, "running_element_bytes": 8,
     "pieces": [{"set": "basis", "first_row": 0, "rows": 3, "rank": r, "bytes": 60, "sha256": "0123456789abcdef" * 4,
                 "file": f"basis-000000-000003.rank-000{r}-of-0002.0123456789abcdef"} for r in (0, 1)],
@@ -65,7 +65,7 @@ PLAN = {"groups": 1, "data_ranks": 2, "lock_step": 1, "joint": 4, "basis_dtype":
     name: 2 for name in ("max_basis", "micro_batch", "micro_batches", "kept_graphs", "graph_budget_bytes", "products", "products_in_turn", "messages_per_step", "message_bytes_per_step")}
 LAYOUT = {"plan": PLAN, "world": 2, "threads": 1, "device": "cpu"}
 RUN = {
-    "hesspect_checkpoint": 3, "kind": "run", "run_id": "r", "config": "steps = 80\n", "model": [{"path": "m.pt2", "sha256": "00"}], "weights": [], "data": [{"path": {"hex": "ff"}, "sha256": ""}],
+    "hesspect_checkpoint": 4, "kind": "run", "run_id": "r", "config": "steps = 80\n", "model": [{"path": "m.pt2", "sha256": "00"}], "weights": [], "data": [{"path": {"hex": "ff"}, "sha256": ""}],
     "layout": LAYOUT, "finished": [{"quadrature": QUADRATURE, "eigenvalues": EIGENVALUES}], "samples": [SAMPLE], "deflated": [SAMPLE],
     "deflation": {"rank": 3, "captured": 1.5, "layers": []},
     "trace": {"value": 1, "standard_error": 0.1, "half_width": 0.2, "confidence": 0.9, "samples": 3, "products": 6, "captured": 0.5, "deflated": 3, "method": "deflated", "converged": True},

@@ -186,7 +186,7 @@ TEST_F(Checkpoint, ABrokenRunStateIsPassedOver) {
       {whole + "x", cut},
       {sealed("not JSON"), "not JSON"},
       {sealed("[]"), "hesspect_checkpoint is missing"},
-      {replaced("\"hesspect_checkpoint\":3", "\"hesspect_checkpoint\":1"), "has checkpoint layout 1"},
+      {replaced("\"hesspect_checkpoint\":4", "\"hesspect_checkpoint\":1"), "has checkpoint layout 1"},
       {replaced("\"kind\":\"run\"", "\"kind\":\"probe\""), "not a run state"},
       {replaced("\"products\":2", "\"products\":\"2\""), "products is not an integer"},
       {replaced("\"starts\":3", "\"start\":3"), "starts is missing"},
@@ -317,7 +317,7 @@ TEST_F(Checkpoint, BrokenManifestsArePassedOver) {
        {std::string(), whole.substr(0, 50), whole + "\n", edited("\"n\":10", "\"n\":0"), edited("\"n\":10", "\"n\":11"),
         edited("\"ranks\":2", "\"ranks\":0"), edited("\"ranks\":2", "\"ranks\":-1"),
         edited("\"probe\":3", "\"probe\":4"), edited("\"file\":\"basis", "\"file\":\"../basis"),
-        edited("\"hesspect_checkpoint\":3", "\"hesspect_checkpoint\":7"),
+        edited("\"hesspect_checkpoint\":4", "\"hesspect_checkpoint\":7"),
         edited("\"basis_element_bytes\":8", "\"basis_element_bytes\":0"), edited("\"rank\":1", "\"rank\":2"),
         edited("\"rows\":3", "\"rows\":2305843009213693952")}) {
     std::ofstream(file, std::ios::binary) << content;

@@ -53,6 +53,10 @@ class VectorsFile {
   /// @throws InputError if it can't be written
   void write(std::int64_t i, std::span<const float> flat);
   void write(std::int64_t i, std::span<const double> flat);
+  /// Entries [begin, begin + entries.size()) of vector i, where it does not come whole; all of one part, of which the
+  /// file has all rows.
+  void write_piece(std::int64_t i, std::int64_t begin, std::span<const float> entries);
+  void write_piece(std::int64_t i, std::int64_t begin, std::span<const double> entries);
   /// Vector i of k: the unit vector of an entry of the file's, counted over all parts.
   void write_unit(std::int64_t i, std::int64_t entry);
   /// When all k are written. Where the path is a symbolic link, its target is replaced.

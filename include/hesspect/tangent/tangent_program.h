@@ -59,6 +59,8 @@ class TangentProgram {
   SweepSeconds sweep_seconds() const;
   /// Each node of each sweep from here on is recorded there; nullptr: no longer. Borrows it.
   void record_in(Timeline* timeline) const;
+  /// Whether the output that the loss is taken of depends on any parameter.
+  bool depends_on_parameters() const;
   /// Whether the derivatives of any op are left to autograd.
   bool uses_fallback() const;
   /// Whether those of this instruction of the program's graph are: it has no rule, its rule has turned down the
