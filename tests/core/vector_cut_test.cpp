@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace hesspect {
+namespace hesspect::vector_cut_test {
 namespace {
 
 VectorCut example(int ranks, std::int64_t unit) {
@@ -80,4 +80,4 @@ TEST(VectorCut, NumbersOfNoCutAreRefused) {
 }
 
 }  // namespace
-}  // namespace hesspect
+}  // namespace hesspect::vector_cut_test
