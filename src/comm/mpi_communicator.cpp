@@ -135,6 +135,143 @@ void MpiCommunicator::reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) {
   }
 }
 
+// --- begun only -----------------------------------------------------------------------------------------------------
+
+class MpiCommunicator::Gathering final : public Pending {
+ public:
+  Gathering(MpiCommunicator& comm, const at::Tensor& shard, const at::Tensor& full)
+      : comm_(comm), shard_(shard), full_(full) {
+    const std::int64_t m = shard.numel(), item = shard.element_size();
+    const std::int64_t step = std::max<std::int64_t>(1, comm.piece(item) / comm.size_);
+    for (std::int64_t at = 0; at < m; at += step) {
+      const std::int64_t count = std::min(step, m - at);
+      const PieceType piece(mpi_type(shard), count, m * item);  // MPI keeps what a message under way needs of it
+      requests_.push_back(MPI_REQUEST_NULL);
+      comm.check(MPI_Iallgather(bytes_of(shard) + at * item, static_cast<int>(count), mpi_type(shard),
+                                bytes_of(full) + at * item, 1, piece.get(), comm.comm_, &requests_.back()),
+                 "MPI_Iallgather");
+    }
+  }
+
+  void poll() override {
+    int done = 0;
+    comm_.check(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, MPI_STATUSES_IGNORE),
+                "MPI_Iallgather");
+  }
+  void wait() override {
+    comm_.check(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE),
+                "MPI_Iallgather");
+  }
+
+ private:
+  MpiCommunicator& comm_;
+  at::Tensor shard_, full_;  // stay
+  std::vector<MPI_Request> requests_;
+};
+
+/// A sum goes in pieces, each begun when the one before it is over, so that what is received takes little memory. The
+/// ranks poll at times of their own: collectives, which all ranks must begin in one order, would be mixed up with
+/// others. Messages between two ranks are matched in the order of these alone.
+class MpiCommunicator::Summing final : public Pending {
+ public:
+  Summing(MpiCommunicator& comm, const at::Tensor& full, const at::Tensor& shard)
+      : comm_(comm), full_(full), shard_(shard), place_(comm.summing_.insert(comm.summing_.end(), this)) {
+    comm_.move_sums();
+  }
+  ~Summing() override {
+    if (!over_) comm_.summing_.erase(place_);
+  }
+
+  void poll() override { comm_.move_sums(); }
+  void wait() override {
+    while (!over_) comm_.summing_.front()->go_on(/*waits=*/true);
+  }
+
+  /// @return whether anything has come of it
+  bool go_on(bool waits) {
+    if (!requests_.empty()) {
+      const int count = static_cast<int>(requests_.size());
+      int done = 1;
+      comm_.check(waits ? MPI_Waitall(count, requests_.data(), MPI_STATUSES_IGNORE)
+                        : MPI_Testall(count, requests_.data(), &done, MPI_STATUSES_IGNORE),
+                  "a sum over ranks");
+      if (done == 0) return false;
+      requests_.clear();
+      add_piece();
+    }
+    if (next_ < shard_.numel()) {
+      begin_piece();
+    } else {
+      over_ = true;
+      comm_.summing_.erase(place_);
+    }
+    return true;
+  }
+
+ private:
+  static constexpr int kTag = 1;
+
+  void begin_piece() {
+    const std::int64_t m = shard_.numel(), item = shard_.element_size(), ranks = comm_.size_;
+    const std::int64_t most = std::min(comm_.piece(item), kSumAtOnceBytes / item);
+    count_ = std::min(std::max<std::int64_t>(1, most / ranks), m - next_);
+    if (!comm_.received_.defined() || comm_.received_.scalar_type() != shard_.scalar_type() ||
+        comm_.received_.numel() < ranks * count_)
+      comm_.received_ = at::empty({ranks * count_}, shard_.options());
+    for (int r = 0; r < comm_.size_; ++r) {
+      if (r == comm_.rank_) continue;
+      requests_.push_back(MPI_REQUEST_NULL);
+      comm_.check(MPI_Irecv(bytes_of(comm_.received_) + r * count_ * item, static_cast<int>(count_), mpi_type(shard_),
+                            r, kTag, comm_.comm_, &requests_.back()),
+                  "MPI_Irecv");
+      requests_.push_back(MPI_REQUEST_NULL);
+      comm_.check(MPI_Isend(bytes_of(full_) + (r * m + next_) * item, static_cast<int>(count_), mpi_type(shard_), r,
+                            kTag, comm_.comm_, &requests_.back()),
+                  "MPI_Isend");
+    }
+    if (requests_.empty()) add_piece();
+  }
+
+  /// In rank order, as reduce_scatter_sum does.
+  void add_piece() {
+    const std::int64_t m = shard_.numel();
+    at::Tensor sum = shard_.narrow(0, next_, count_);
+    const at::Tensor mine = full_.view({-1}).narrow(0, comm_.rank_ * m + next_, count_);
+    for (int r = 0; r < comm_.size_; ++r) {
+      const at::Tensor part = r == comm_.rank_ ? mine : comm_.received_.narrow(0, r * count_, count_);
+      if (r == 0)
+        sum.copy_(part);
+      else
+        sum.add_(part);
+    }
+    next_ += count_;
+  }
+
+  MpiCommunicator& comm_;
+  at::Tensor full_, shard_;
+  std::list<Summing*>::iterator place_;
+  std::int64_t next_ = 0, count_ = 0;  // entries that are over, and of the piece under way
+  bool over_ = false;
+  std::vector<MPI_Request> requests_;
+};
+
+void MpiCommunicator::move_sums() {
+  while (!summing_.empty() && summing_.front()->go_on(/*waits=*/false)) {
+  }
+}
+
+std::unique_ptr<Pending> MpiCommunicator::begin_all_gather(const at::Tensor& shard, at::Tensor& full) {
+  require_cpu("begin_all_gather", shard);
+  require_shards("begin_all_gather", full, shard, size_);
+  return std::make_unique<Gathering>(*this, shard, full);
+}
+
+std::unique_ptr<Pending> MpiCommunicator::begin_reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) {
+  require_cpu("begin_reduce_scatter_sum", full);
+  require_shards("begin_reduce_scatter_sum", full, shard, size_);
+  return std::make_unique<Summing>(*this, full, shard);
+}
+
 void MpiCommunicator::broadcast(at::Tensor& tensor, int root) {
   require_cpu("broadcast", tensor);
   in_pieces(tensor.numel(), tensor.element_size(), "MPI_Bcast", [&](std::int64_t at, int count) {

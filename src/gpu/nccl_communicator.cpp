@@ -115,6 +115,24 @@ class NcclCommunicator final : public Communicator {
     });
   }
 
+  std::unique_ptr<Pending> begin_all_gather(const at::Tensor& shard, at::Tensor& full) override {
+    require_here("begin_all_gather", shard);
+    require_shards("begin_all_gather", full, shard, size());
+    return begin("ncclAllGather", [&](cudaStream_t stream) {
+      return ncclAllGather(shard.data_ptr(), full.data_ptr(), static_cast<std::size_t>(shard.numel()), nccl_type(shard),
+                           comm_, stream);
+    });
+  }
+
+  std::unique_ptr<Pending> begin_reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override {
+    require_here("begin_reduce_scatter_sum", full);
+    require_shards("begin_reduce_scatter_sum", full, shard, size());
+    return begin("ncclReduceScatter", [&](cudaStream_t stream) {
+      return ncclReduceScatter(full.data_ptr(), shard.data_ptr(), static_cast<std::size_t>(shard.numel()),
+                               nccl_type(shard), ncclSum, comm_, stream);
+    });
+  }
+
   void all_reduce_sum(std::span<double> values) override { host_->all_reduce_sum(values); }
   std::vector<std::string> all_gather_bytes(const std::string& bytes) override {
     return host_->all_gather_bytes(bytes);
@@ -155,11 +173,11 @@ class NcclCommunicator final : public Communicator {
     check(rc, call);
   }
 
-  /// Waits for the message on the host, looking at the communicator's health meanwhile.
-  void wait(const char* call) {
+  /// Waits for a message on the host, looking at the communicator's health meanwhile.
+  void wait(const char* call, cudaEvent_t done) {
     const Timer waiting;
     for (;;) {
-      const cudaError_t rc = cudaEventQuery(done_);
+      const cudaError_t rc = cudaEventQuery(done);
       if (rc == cudaSuccess) return;
       if (rc != cudaErrorNotReady) check(rc, call);
       ncclResult_t state = ncclSuccess;
@@ -171,8 +189,7 @@ class NcclCommunicator final : public Communicator {
 
   template <class Send>
   void message(const char* call, Send&& send) {
-    if (comm_ == nullptr)
-      throw CommError(call, host_->rank(), std::string(call) + ": the NCCL communicator was aborted");
+    require_alive(call);
     const c10::cuda::CUDAGuard guard(device_);
     const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(device_.index());
     check(cudaEventRecord(ready_, current.stream()), "cudaEventRecord");
@@ -180,7 +197,48 @@ class NcclCommunicator final : public Communicator {
     settle(send(stream_->stream()), call, 3600);
     check(cudaEventRecord(done_, stream_->stream()), "cudaEventRecord");
     check(cudaStreamWaitEvent(current.stream(), done_, 0), "cudaStreamWaitEvent");
-    wait(call);
+    wait(call, done_);
+  }
+
+  /// A message on this communicator's stream, beside which the current stream goes on.
+  class Message final : public Pending {
+   public:
+    Message(NcclCommunicator& comm, const char* call) : comm_(comm), call_(call) {
+      comm_.check(cudaEventCreateWithFlags(&over_, cudaEventDisableTiming), "cudaEventCreate");
+    }
+    ~Message() override {
+      if (over_ != nullptr) cudaEventDestroy(over_);
+    }
+    void wait() override {
+      const c10::cuda::CUDAGuard guard(comm_.device_);
+      const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(comm_.device_.index());
+      comm_.check(cudaStreamWaitEvent(current.stream(), over_, 0), "cudaStreamWaitEvent");
+      comm_.wait(call_, over_);
+    }
+    cudaEvent_t over() const { return over_; }
+
+   private:
+    NcclCommunicator& comm_;
+    const char* call_;
+    cudaEvent_t over_ = nullptr;
+  };
+
+  template <class Send>
+  std::unique_ptr<Pending> begin(const char* call, Send&& send) {
+    require_alive(call);
+    const c10::cuda::CUDAGuard guard(device_);
+    const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(device_.index());
+    auto message = std::make_unique<Message>(*this, call);
+    check(cudaEventRecord(ready_, current.stream()), "cudaEventRecord");
+    check(cudaStreamWaitEvent(stream_->stream(), ready_, 0), "cudaStreamWaitEvent");
+    settle(send(stream_->stream()), call, 3600);
+    check(cudaEventRecord(message->over(), stream_->stream()), "cudaEventRecord");
+    return message;
+  }
+
+  void require_alive(const char* call) const {
+    if (comm_ == nullptr)
+      throw CommError(call, host_->rank(), std::string(call) + ": the NCCL communicator was aborted");
   }
 
   void require_here(const char* call, const at::Tensor& tensor) const {

@@ -3,6 +3,8 @@
 
 #include <mpi.h>
 
+#include <cstdint>
+#include <list>
 #include <memory>
 
 #include "hesspect/comm/communicator.h"
@@ -32,14 +34,20 @@ class MpiCommunicator final : public Communicator {
   void all_gather(const at::Tensor& shard, at::Tensor& full) override;
   void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override;
   void broadcast(at::Tensor& tensor, int root) override;
+  std::unique_ptr<Pending> begin_all_gather(const at::Tensor& shard, at::Tensor& full) override;
+  std::unique_ptr<Pending> begin_reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override;
   void all_reduce_sum(std::span<double> values) override;
   std::vector<std::string> all_gather_bytes(const std::string& bytes) override;
   std::string broadcast_bytes(const std::string& bytes, int root = 0) override;
   void barrier() override;
 
  private:
+  class Gathering;
+  class Summing;
+
   MpiCommunicator(MPI_Comm comm, std::int64_t max_message_bytes);
   void check(int rc, const char* call) const;
+  void move_sums();
   std::int64_t piece(std::int64_t element_bytes) const;
   template <class Send>
   void in_pieces(std::int64_t count, std::int64_t element_bytes, const char* call, Send&& send) const;
@@ -47,6 +55,8 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm comm_;
   std::int64_t max_message_bytes_;
   int rank_ = 0, size_ = 1;
+  std::list<Summing*> summing_;  // begun and not over, in order: the first one alone is under way
+  at::Tensor received_;          // pieces of it
 };
 
 }  // namespace hesspect
