@@ -297,11 +297,6 @@ void require_room_for_parameters(const RunConfig& config, const Problem& problem
 void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   Program& program = *problem.program;
   const PhaseTimer phase(problem.options.phases, Phase::kFiles, "parameters");
-  if (is_sharded(config)) {  // each rank will read its share, when the ranks are divided
-    agree(world, [&] { program.leave_in_file(); });
-    problem.model_parameters = program.layout().model_size();
-    return;
-  }
   if (config.compute.rows_in_use) {
     problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
     if (problem.other_file)
@@ -309,6 +304,11 @@ void read_parameters(const RunConfig& config, Weights weights, Problem& problem,
           united(problem.rows_in_use, find_rows_in_use(program, *problem.other_file, problem.other_spec, world));
   }
   agree(world, [&] {
+    if (is_sharded(config)) {  // each rank will read its share, when the ranks are divided
+      program.leave_in_file(problem.rows_in_use);
+      problem.model_parameters = program.layout().model_size();
+      return;
+    }
     if (weights == Weights::kRequired) require_room_for_parameters(config, problem, world.size());
     lay_out(config, weights, problem.rows_in_use, program);
     select_parameters(config.parts, problem);
@@ -360,6 +360,8 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     left_out = leave_out_rows(config.data, *problem.file, problem.spec);
     problem.rows = count_rows(*problem.file, problem.spec);
     options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
+    // Whether units stand alone can't be tried before the ranks have the parameters.
+    if (is_sharded(config) && options.units.rows > 1) options.units.together = false;
     problem.spec.unit_rows = options.units.rows;
     problem.spec.row_groups = std::max<std::int64_t>(0, config.accuracy.data_error);
     if (!config.loss.count_output.empty())
@@ -447,6 +449,9 @@ Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
   options.graph_budget_bytes = plan.graph_budget_bytes;
   options.product = plan.product;
   options.joint_products = plan.joint;
+  options.fetch_ahead = plan.fetch_ahead;
+  options.span = plan.span;
+  options.passes = plan.passes;
   group.op = std::make_unique<HessianOperator>(*problem.program, std::move(shard), *group.comm, options);
   log_debug("operator ready after " + format_duration(timer.elapsed_s()));
   return group;

@@ -80,7 +80,7 @@ bool RunLife::asks_for_another(const Plan& kept) const {
   const LayoutConfig& asked = config_.layout;
   return (asked.groups > 0 && asked.groups != kept.groups) || asked.memory > 0 || asked.graph_memory >= 0 ||
          (asked.lock_step > 0 && asked.lock_step != kept.lock_step) ||
-         is_sharded(config_) != (kept.parameters == ParameterMemory::kSharded) ||
+         (asked.parameters != ParameterMemory::kAuto && asked.parameters != kept.parameters) ||
          (asked.basis_memory && *asked.basis_memory != kept.basis_memory);
 }
 

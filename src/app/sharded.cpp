@@ -34,17 +34,32 @@ void require_shardable(const Invocation& run) {
     if (asked) throw UsageError(name + ": " + what + " with all parameters on every rank alone; leave one of them out");
   };
   if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs and trace alone");
-  refuse(config.parts.wants_blocks(), "--block and --blocks go");
   refuse(config.parts.chooses(), "--params and --exclude go");
-  refuse(config.loss.loss == "output", "--loss output goes");
+  refuse(!config.loss.count_output.empty(), "--count-output goes");
   refuse(config.accuracy.data_error > 0, "--data-error with groups goes");
   refuse(!config.model.initial_weights.empty(), "--initial-weights goes");
-  refuse(config.data.unit_rows != 1, "--unit-rows goes");
   refuse(config.layout.product != ProductMode::kAuto && config.layout.product != ProductMode::kSegments,
          "--product " + to_string(config.layout.product) + " goes");
 }
 
+bool may_be_sharded(const Invocation& run, int ranks) {
+  if (ranks == 1 || run.config.layout.parameters != ParameterMemory::kAuto) return false;
+  Invocation sharded = run;
+  sharded.config.layout.parameters = ParameterMemory::kSharded;
+  try {
+    require_shardable(sharded);
+    return true;
+  } catch (const UsageError&) {
+    return false;
+  }
+}
+
 void check_rows_of_shards(const RunConfig& config, Problem& problem, HessianOperator& op, Communicator& world) {
+  if (problem.options.units.rows > 1) {
+    problem.row_check = "not needed: units of " + format_count(problem.options.units.rows) +
+                        " rows go through the program one at a time";
+    return;
+  }
   const Timer timer;
   const PhaseTimer phase(problem.options.phases, Phase::kStart, "whether rows stand alone");
   const RowCheck check = op.check_rows(*problem.file, problem.spec);

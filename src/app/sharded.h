@@ -16,6 +16,9 @@ std::string sharing_advice(const RunConfig& config, int ranks);
 ///         know, with what to do instead
 void require_shardable(const Invocation& run);
 
+/// Whether so many ranks may share the parameters where the user leaves that open (--parameters auto).
+bool may_be_sharded(const Invocation& run, int ranks);
+
 /// Whether rows stand alone, which can be tried only once the ranks have the parameters: sets problem.row_check.
 /// Collective.
 /// @throws InputError where the loss is no sum over rows

@@ -130,6 +130,37 @@ class Run {
  private:
   /// Reads, checks, plans, divides the ranks.
   void prepare() {
+    read_and_plan_where_it_fits();
+    group_ = make_group(problem_, layout_.plan, world_);
+    if (group_.op->is_sharded()) check_rows_of_shards(config_, problem_, *group_.op, world_);
+    layout_.row_groups = group_.op->row_groups().count();
+    heed_precision();
+    life_.begin();
+    log_info(describe(problem_, layout_, group_));
+    if (goals_.blocks)
+      log_info(describe_blocks(layout_.plan, std::ssize(goals_.blocks->parts), !goals_.blocks->features.empty()));
+  }
+
+  /// With all parameters on every rank; where that does not fit, and the choice is free, in shards. Collective.
+  void read_and_plan_where_it_fits() {
+    const RunStart& start = life_.start();
+    const bool is_free = may_be_sharded(run_, world_.size());
+    if (is_free && start.resumed && start.state.layout.plan.parameters == ParameterMemory::kSharded)
+      config_.layout.parameters = ParameterMemory::kSharded;
+    std::string finding;
+    try {
+      return read_and_plan();
+    } catch (const MemoryError& error) {  // the same on all ranks
+      if (!is_free || is_sharded(config_)) throw;
+      finding = error.what();
+    }
+    problem_ = {};
+    config_.layout.parameters = ParameterMemory::kSharded;
+    read_and_plan();
+    log_info("parameters are sharded (--parameters auto), since with all of them on every rank " + finding);
+  }
+
+  void read_and_plan() {
     const RunStart& start = life_.start();
     problem_ = read_problem(config_, life_.threads(), Weights::kRequired, &phases_, world_);
     life_.take_sources(problem_);
@@ -141,14 +172,6 @@ class Run {
     problem_.options.row_groups = start.resumed ? start.state.layout.row_groups : config_.accuracy.data_error;
     layout_ = life_.planned(config_, goals_, problem_,
                             "finished probes are kept and the others go on from their Lanczos vectors");
-    group_ = make_group(problem_, layout_.plan, world_);
-    if (group_.op->is_sharded()) check_rows_of_shards(config_, problem_, *group_.op, world_);
-    layout_.row_groups = group_.op->row_groups().count();
-    heed_precision();
-    life_.begin();
-    log_info(describe(problem_, layout_, group_));
-    if (goals_.blocks)
-      log_info(describe_blocks(layout_.plan, std::ssize(goals_.blocks->parts), !goals_.blocks->features.empty()));
   }
 
   /// What the products' precision changes, in the goals; and what it rules out. Collective.
@@ -239,7 +262,7 @@ class Run {
   }
 
   const Invocation& run_;
-  const RunConfig& config_;
+  RunConfig config_;  // the invocation's, with what is chosen here
   const std::vector<std::string>& argv_;
   RunLife& life_;
   Communicator& world_;

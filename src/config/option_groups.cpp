@@ -286,6 +286,18 @@ OptionGroup layout_options(LayoutConfig& c) {
       "how products are taken: by the tangent program, with what does not depend on the vector kept between "
       "products, rebuilt in each, or rebuilt a segment of the program at a time; or by LibTorch's autograd; "
       "auto: the fastest that fits");
+  group.options.push_back({"fetch-ahead", "auto|on|off",
+                           "where parameters are sharded, gather the next segment while one is worked on, in twice the "
+                           "memory; auto: where it fits, on GPUs and on several hosts",
+                           false,
+                           [&c](const std::vector<std::string>& v) {
+                             if (v.back() != "auto" && v.back() != "on" && v.back() != "off")
+                               throw UsageError("expected auto, on or off");
+                             c.fetch_ahead = v.back() == "auto" ? std::nullopt : std::optional(v.back() == "on");
+                           },
+                           [&c] {
+                             return std::vector<std::string>{!c.fetch_ahead ? "auto" : *c.fetch_ahead ? "on" : "off"};
+                           }});
   group.options.push_back({"cuda-graphs", "auto|off",
                            "on GPUs, replay the launches of products from what is kept, where that is faster", false,
                            [&c](const std::vector<std::string>& v) {

@@ -86,7 +86,14 @@ class Description {
     add("parameters",
         std::string(plan_.parameters == ParameterMemory::kHost ? "in host memory, " : "") +
             (plan_.data_ranks > 1 ? "shared by the " + counted(plan_.data_ranks, "rank") + " of a group, " : "") +
-            "whole for one of " + counted(plan_.segments, "segment") + " at a time");
+            "whole for one of " + counted(plan_.segments, "segment") + " at a time" +
+            (plan_.fetch_ahead ? ", while the next one is gathered" : ""));
+    if (plan_.passes > 1)
+      add("passes", format_count(plan_.passes) + " through the segments for each product, each with a part of the " +
+                        "micro-batches");
+    if (plan_.span > 1)
+      add("crossing",
+          "what crosses cuts is held between every " + counted(plan_.span, "segment") + ", and made again within them");
   }
 
   const char* noun() const { return inputs_.demand.are_features ? "feature" : "block"; }

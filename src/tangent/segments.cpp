@@ -113,6 +113,7 @@ void Sweeps::Impl::forget(std::size_t begin, std::size_t end) {
 // --- a segment at a time --------------------------------------------------------------------------------------------
 
 void Sweeps::Impl::enter(const SegmentTensors& tensors) {
+  between_nodes = tensors.between_nodes ? &tensors.between_nodes : nullptr;
   const auto parameters = program.program.parameter_inputs();
   std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -120,7 +121,7 @@ void Sweeps::Impl::enter(const SegmentTensors& tensors) {
     const std::size_t p = *parameters[i], slot = index(list.inputs[i]);
     const bool is_complex = program.program.layout().entries()[p].is_complex();
     const auto as_used = [&](const at::Tensor& t) {
-      return is_complex ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
+      return is_complex && t.defined() ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
     };
     values[slot] = as_used(tensors.values[p]);
     if (!list.active[slot]) continue;
@@ -128,13 +129,15 @@ void Sweeps::Impl::enter(const SegmentTensors& tensors) {
     if (tensors.sums.empty()) continue;
     Sum& sum = frame[slot];
     sum = Sum{};
-    if (is_complex) continue;
+    sum.wanted = tensors.sums[p].defined();
+    if (is_complex || !sum.wanted) continue;
     sum.value = tensors.sums[p];
     sum.own = sum.fixed = true;
   }
 }
 
 void Sweeps::Impl::leave(const SegmentTensors& tensors) {
+  between_nodes = nullptr;
   const auto parameters = program.program.parameter_inputs();
   std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -144,7 +147,7 @@ void Sweeps::Impl::leave(const SegmentTensors& tensors) {
     if (!dots.empty()) dots[slot] = at::Tensor();
     if (tensors.sums.empty()) continue;
     Sum& sum = frame[slot];
-    if (program.program.layout().entries()[p].is_complex() && sum.value.defined())
+    if (program.program.layout().entries()[p].is_complex() && sum.value.defined() && tensors.sums[p].defined())
       tensors.sums[p].add_(at::view_as_real(sum.value.resolve_conj()));
     sum = Sum{};
     sum.wanted = false;
@@ -173,10 +176,11 @@ void Sweeps::Impl::part_from_parameters(std::size_t s, const SegmentTensors& ten
     }
 }
 
-void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton) {
+void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton,
+                                  const std::vector<bool>& chosen) {
   kept = false;
   gauss_newton = of_gauss_newton;
-  reached.clear();
+  reached = chosen.empty() ? std::vector<bool>() : reached_slots(program, chosen);
   vectors = of_vectors;
   count = std::max<std::int64_t>(1, of_vectors);
   bounds.assign(1, 0);
@@ -212,14 +216,31 @@ void Sweeps::Impl::segment_backwards(std::size_t s, const SegmentTensors& tensor
   leave(tensors);
 }
 
-void Sweeps::begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton) {
+void Sweeps::Impl::let_go_of_inner(std::size_t first, std::size_t last) {
+  std::vector<bool> read_later(index(list.slots), false);
+  const auto note = [&](const Operand& operand) {
+    for_each_slot(operand, [&](int slot) { read_later[index(slot)] = true; });
+  };
+  for (std::size_t n = bounds[last + 1]; n < size(); ++n)
+    for (const Operand& operand : list.nodes[n].operands) note(operand);
+  for (const Operand& output : list.kept) note(output);
+  for (std::size_t n = bounds[first]; n < bounds[last + 1]; ++n)
+    for (const int slot : list.nodes[n].outputs) {
+      if (slot < 0 || read_later[index(slot)]) continue;
+      values[index(slot)] = c10::IValue();
+      if (!dots.empty()) dots[index(slot)] = at::Tensor();
+    }
+}
+
+void Sweeps::begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton,
+                            const std::vector<bool>& chosen) {
   const SweepScope scope(impl_->program.program);
-  impl_->begin_segments(segments.cuts(), vectors, gauss_newton);
+  impl_->begin_segments(segments.cuts(), vectors, gauss_newton, chosen);
 }
 
 void Sweeps::begin_outputs(const Segments& segments) {
   const SweepScope scope(impl_->program.program);
-  impl_->begin_segments(segments.cuts(), 0, false);
+  impl_->begin_segments(segments.cuts(), 0, false, {});
   impl_->fused = false;
 }
 
@@ -232,6 +253,8 @@ void Sweeps::segment_backwards(std::size_t segment, const SegmentTensors& tensor
   const SweepScope scope(impl_->program.program);
   impl_->segment_backwards(segment, tensors);
 }
+
+void Sweeps::let_go_of_inner(std::size_t first, std::size_t last) { impl_->let_go_of_inner(first, last); }
 
 double Sweeps::end_segments() {
   const double sum = impl_->head != nullptr ? impl_->head->sum() : 0;
@@ -269,6 +292,19 @@ Segments::Segments(const TangentProgram& program, Cuts cuts) : cuts_(std::move(c
       });
   }
   end_segment();
+}
+
+std::vector<bool> Segments::reached(const TangentProgram& program, const Cuts& cuts, const std::vector<bool>& chosen) {
+  const TangentProgram::Impl& impl = program.impl();
+  const std::vector<bool> slots = reached_slots(impl, chosen);
+  std::vector<bool> segments(cuts.size() + 1, false);
+  if (impl.output < 0 || !slots[index(impl.output)]) return segments;
+  for (std::size_t n = 0, s = 0; n < impl.list.nodes.size(); ++n) {
+    while (s < cuts.size() && cuts[s] <= n) ++s;
+    for (const Source& source : impl.list.nodes[n].sources)
+      if (slots[index(source.slot)]) segments[s] = true;
+  }
+  return segments;
 }
 
 std::vector<std::vector<std::size_t>> Segments::readers(std::size_t parameters) const {

@@ -181,8 +181,9 @@ struct LayoutConfig {
   std::int64_t memory = 0;         // bytes a rank may take
   std::int64_t graph_memory = -1;  // bytes of it for what is kept between products
   ProductMode product = ProductMode::kAuto;
-  bool cuda_graphs = true;   // where they are faster
-  double lost_after_s = 20;  // a rank that has been silent so long is lost; 0: never
+  bool cuda_graphs = true;          // where they are faster
+  std::optional<bool> fetch_ahead;  // of sharded parameters; none: chosen
+  double lost_after_s = 20;         // a rank that has been silent so long is lost; 0: never
 };
 
 struct CheckpointConfig {
