@@ -53,8 +53,6 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) 
     const std::string without = " needs --reorthogonalization full: without it the Lanczos vectors are not kept";
     if (c.block > 1) throw UsageError("--block-size above 1" + without);
     if (c.max_basis > 0) throw UsageError("--max-basis" + without);
-    if (c.true_residuals) throw UsageError("--true-residuals" + without);
-    if (!c.eigenvectors.empty()) throw UsageError("--eigenvectors" + without);
   }
   if (c.max_steps == 1) throw UsageError("--max-steps 1 is too few: at least 2, or 0 for as many as are usual");
   const std::int64_t most = most_steps(c, std::numeric_limits<std::int64_t>::max());

@@ -253,9 +253,15 @@ void LanczosTask::finish(ActiveRun& active) {
   const bool measured = active.probe == 0 && goals_.reorthogonalize && run.steps() > 1;
   found.quadrature.orthogonality_loss = measured ? run.orthogonality_loss() : kNaN;
   FinishedProbe done{std::move(found.quadrature), std::nullopt};
-  if (found.pairs)
-    done.eigenvalues = measured_and_written(context_, *found.pairs,
-                                            goals_.reorthogonalize ? eigenvectors(run, *found.pairs) : VectorSource());
+  if (found.pairs) {
+    VectorSource vectors;
+    if (goals_.reorthogonalize)
+      vectors = eigenvectors(run, *found.pairs);
+    else if (goals_.eigen->second_pass)
+      vectors = eigenvectors_by_second_pass(op_, context_.probe(active.probe), run.options(), *found.pairs,
+                                            [this] { context_.between_products(); });
+    done.eigenvalues = measured_and_written(context_, *found.pairs, vectors);
+  }
   context_.report(ProbeFinished{std::move(done)});
   if (active.probe == 0 && goals_.deflates())
     keep_for_deflation(std::move(active.run));
