@@ -3,6 +3,7 @@
 #include <string>
 
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/make_communicator.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
@@ -11,7 +12,9 @@
 
 namespace hesspect {
 
-bool is_sharded(const RunConfig& config) { return config.layout.parameters == ParameterMemory::kSharded; }
+bool is_sharded(const RunConfig& config) {
+  return config.layout.parameters == ParameterMemory::kSharded || config.layout.parameters == ParameterMemory::kHost;
+}
 
 std::string sharing_advice(const RunConfig& config, int ranks) {
   if (is_sharded(config)) return "; more ranks to a group hold less each";
@@ -25,9 +28,8 @@ void require_shardable(const Invocation& run) {
   const ParameterMemory way = config.layout.parameters;
   if (way == ParameterMemory::kAuto || way == ParameterMemory::kReplicated) return;
   const std::string name = "--parameters " + to_string(way);
-  if (way == ParameterMemory::kHost)
-    throw UsageError(name + ": runs don't stream parameters to a GPU from host memory yet; 'hesspect plan " + name +
-                     "' says what it would take, and --parameters sharded shares them among ranks");
+  if (way == ParameterMemory::kHost && config.compute.device == DeviceChoice::kCpu)
+    throw UsageError(name + ": keeps them beside a GPU; on CPUs it is --parameters sharded");
   const bool is_spectrum = run.command == Command::kAnalyze || run.command == Command::kDensity ||
                            run.command == Command::kEigs || run.command == Command::kTrace;
   const auto refuse = [&](bool asked, const std::string& what) {
@@ -42,16 +44,20 @@ void require_shardable(const Invocation& run) {
          "--product " + to_string(config.layout.product) + " goes");
 }
 
-bool may_be_sharded(const Invocation& run, int ranks) {
-  if (ranks == 1 || run.config.layout.parameters != ParameterMemory::kAuto) return false;
+std::vector<ParameterMemory> ways_beside_replicated(const Invocation& run, int ranks) {
+  if (run.config.layout.parameters != ParameterMemory::kAuto) return {};
   Invocation sharded = run;
   sharded.config.layout.parameters = ParameterMemory::kSharded;
   try {
     require_shardable(sharded);
-    return true;
   } catch (const UsageError&) {
-    return false;
+    return {};
   }
+  std::vector<ParameterMemory> ways;
+  if (ranks > 1) ways.push_back(ParameterMemory::kSharded);
+  if (run.config.compute.device != DeviceChoice::kCpu && cuda_device_count() > 0)
+    ways.push_back(ParameterMemory::kHost);
+  return ways;
 }
 
 void check_rows_of_shards(const RunConfig& config, Problem& problem, HessianOperator& op, Communicator& world) {

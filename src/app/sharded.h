@@ -1,6 +1,8 @@
 // Runs whose parameters are sharded (--parameters sharded): what they can do, and what is checked where.
 #pragma once
 
+#include <vector>
+
 #include "hesspect/config/options.h"
 #include "problem.h"
 
@@ -16,8 +18,9 @@ std::string sharing_advice(const RunConfig& config, int ranks);
 ///         know, with what to do instead
 void require_shardable(const Invocation& run);
 
-/// Whether so many ranks may share the parameters where the user leaves that open (--parameters auto).
-bool may_be_sharded(const Invocation& run, int ranks);
+/// Other ways to keep the parameters that so many ranks may take where they don't all fit on every rank, the one to try
+/// first in front; none where the user has said which (--parameters), or the run can't.
+std::vector<ParameterMemory> ways_beside_replicated(const Invocation& run, int ranks);
 
 /// Whether rows stand alone, which can be tried only once the ranks have the parameters: sets problem.row_check.
 /// Collective.

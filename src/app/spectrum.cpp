@@ -141,23 +141,33 @@ class Run {
       log_info(describe_blocks(layout_.plan, std::ssize(goals_.blocks->parts), !goals_.blocks->features.empty()));
   }
 
-  /// With all parameters on every rank; where that does not fit, and the choice is free, in shards. Collective.
+  /// With all parameters on every rank; where that does not fit, and the choice is free, in another way. Collective.
   void read_and_plan_where_it_fits() {
     const RunStart& start = life_.start();
-    const bool is_free = may_be_sharded(run_, world_.size());
-    if (is_free && start.resumed && start.state.layout.plan.parameters == ParameterMemory::kSharded)
-      config_.layout.parameters = ParameterMemory::kSharded;
-    std::string finding;
-    try {
-      return read_and_plan();
-    } catch (const MemoryError& error) {  // the same on all ranks
-      if (!is_free || is_sharded(config_)) throw;
-      finding = error.what();
+    std::vector<ParameterMemory> ways = ways_beside_replicated(run_, world_.size());
+    const ParameterMemory kept = start.state.layout.plan.parameters;
+    if (start.resumed && std::ranges::find(ways, kept) != ways.end()) {
+      config_.layout.parameters = kept;
+      ways.clear();
     }
-    problem_ = {};
-    config_.layout.parameters = ParameterMemory::kSharded;
-    read_and_plan();
-    log_info("parameters are sharded (--parameters auto), since with all of them on every rank " + finding);
+    for (std::string finding;;) {
+      try {
+        read_and_plan();
+        if (!finding.empty())
+          log_info("parameters are " + in_words(config_.layout.parameters) + " (--parameters auto): " + finding);
+        return;
+      } catch (const MemoryError& error) {  // the same on all ranks
+        if (ways.empty()) throw;
+        finding += (finding.empty() ? "with all of them on every rank " : "; ") + std::string(error.what());
+      }
+      problem_ = {};
+      config_.layout.parameters = ways.front();
+      ways.erase(ways.begin());
+    }
+  }
+
+  static std::string in_words(ParameterMemory way) {
+    return way == ParameterMemory::kHost ? "in host memory" : to_string(way);
   }
 
   void read_and_plan() {

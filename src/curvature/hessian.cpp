@@ -78,6 +78,7 @@ struct HessianOperator::Impl {
   bool is_sharded() const { return local.program().is_left_in_file(); }
 
   bool alone() const { return comm.size() == 1; }
+  at::TensorOptions vector_options() const { return sharded ? sharded->vector_options() : local.tensor_options(); }
   at::Device device() const { return local.program().options().device; }
   std::vector<at::Tensor> views(const at::Tensor& full) const { return local.program().layout().views(full); }
 
@@ -316,7 +317,7 @@ struct HessianOperator::Impl {
     std::vector<at::Tensor> whole_x, whole_y;
     agree(comm, [&] {
       for (std::size_t k = 0; k < x.size(); ++k) {
-        whole_x.push_back(at::zeros({shard.chunk}, local.tensor_options()));
+        whole_x.push_back(at::zeros({shard.chunk}, vector_options()));
         whole_y.push_back(at::empty_like(whole_x.back()));
       }
     });
@@ -618,10 +619,11 @@ struct HessianOperator::Impl {
                              .tangents = options.joint_products,
                              .fetch_ahead = options.fetch_ahead,
                              .span = static_cast<std::size_t>(options.span),
-                             .passes = static_cast<std::size_t>(options.passes)};
+                             .passes = static_cast<std::size_t>(options.passes),
+                             .on_host = options.on_host};
     sharded = std::make_unique<ShardedProducts>(local, batches, comm, how);
     shard = sharded->shard();
-    gradient = agreed(comm, [&] { return at::zeros({shard.chunk}, local.tensor_options()); });
+    gradient = agreed(comm, [&] { return at::zeros({shard.chunk}, vector_options()); });
     if (options.loss.kind == LossKind::kBce || options.loss.kind == LossKind::kNll) {
       const std::vector<at::Tensor> outputs = sharded->outputs();
       agree(comm, [&] {
@@ -760,7 +762,7 @@ HessianOperator::~HessianOperator() = default;
 
 Communicator& HessianOperator::comm() const { return impl_->comm; }
 const Shard& HessianOperator::shard() const { return impl_->shard; }
-at::TensorOptions HessianOperator::options() const { return impl_->local.tensor_options(); }
+at::TensorOptions HessianOperator::options() const { return impl_->vector_options(); }
 double HessianOperator::loss() const { return impl_->loss; }
 double HessianOperator::count() const { return impl_->count; }
 const at::Tensor& HessianOperator::gradient() const { return impl_->gradient; }

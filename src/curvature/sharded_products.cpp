@@ -34,7 +34,9 @@ ShardedProducts::ShardedProducts(LocalLoss& local, const std::vector<MicroBatch>
     : local_(local),
       batches_(batches),
       comm_(comm),
-      fetch_ahead_(options.fetch_ahead && comm.size() > 1),
+      on_host_(options.on_host),
+      side_(local.tensor_options().device()),
+      fetch_ahead_(options.fetch_ahead && (comm.size() > 1 || options.on_host)),
       span_(std::max<std::size_t>(1, options.span)),
       passes_(std::max<std::size_t>(1, options.passes)) {
   const at::NoGradGuard no_grad;
@@ -118,7 +120,10 @@ void ShardedProducts::read_parameters() {
                            "' holds non-finite values (NaN or infinity)");
         set.mine.narrow(0, from - first, to - from).copy_(read);
       }
-      set.mine = set.mine.to(local_.tensor_options().device());
+      if (!on_host_)
+        set.mine = set.mine.to(local_.tensor_options().device());
+      else if (local_.tensor_options().device().is_cuda())
+        set.mine = set.mine.pin_memory();
     }
     program.let_go_of_file();
   });
@@ -160,6 +165,12 @@ void ShardedProducts::make_room(std::int64_t vectors) {
       if (widens) room.widened = at::empty({entries}, options);
       if (vectors > 0) room.v = at::empty({stacked * entries}, options);
       room.sums = at::empty({stacked * entries}, options);
+      if (!on_host_) continue;
+      const bool is_locked = options.device().is_cuda();
+      const std::int64_t share =
+          (stored + vectors * entries * static_cast<std::int64_t>(options.dtype().itemsize())) / comm_.size();
+      room.locked = at::empty({share}, at::TensorOptions().dtype(at::kByte).pinned_memory(is_locked));
+      room.brought = at::empty({share}, options.dtype(at::kByte));
     }
     parts_ = at::empty({stacked * entries / comm_.size()}, options);
     vectors_ = vectors;
@@ -175,32 +186,54 @@ ShardedProducts::Fetch ShardedProducts::begin_fetch(const SegmentVisit& visit, s
                                                     Room& room) {
   const std::int64_t vectors = std::ssize(x), stacked = std::max<std::int64_t>(1, vectors);
   Fetch fetch{.visit = visit, .messages = {}, .stored = {}, .values = {}, .v = {}, .sums = {}};
+  std::int64_t at = 0;  // in what is brought from the host
+  /// This rank's share, on the device: from page-locked memory it comes beside the stream's work.
+  const auto brought = [&](const at::Tensor& shard) {
+    if (!on_host_) return shard;
+    const auto bytes = static_cast<std::int64_t>(shard.nbytes());
+    const auto part = [&](const at::Tensor& memory) {
+      return memory.narrow(0, at, bytes).view(shard.scalar_type()).view(shard.sizes());
+    };
+    at::Tensor locked = part(room.locked), here = part(room.brought);
+    at += bytes;
+    if (!shard.is_pinned()) locked.copy_(shard);
+    here.copy_(shard.is_pinned() ? shard : locked, /*non_blocking=*/true);
+    return here;
+  };
   const auto gather = [&](const at::Tensor& shard, const at::Tensor& full) {
     at::Tensor whole = as_message(full);
-    fetch.messages.push_back(comm_.begin_all_gather(as_message(shard), whole));
+    fetch.messages.push_back(comm_.begin_all_gather(as_message(brought(shard)), whole));
     count(static_cast<std::int64_t>(shard.nbytes()));
   };
   const Timer timer;
-  std::int64_t byte = 0, entry = 0;  // in the room
-  for (const std::size_t g : sets_of_[visit.segment]) {
-    const Set& set = sets_[g];
-    const VectorCut::Set& cut = shard_.cut->sets()[g];
-    const std::int64_t padded = comm_.size() * cut.chunk;
-    const std::int64_t bytes = padded * static_cast<std::int64_t>(set.mine.element_size());
-    const auto stack = [&](const at::Tensor& memory) {
-      return memory.narrow(0, stacked * entry, stacked * padded).view({stacked, padded});
-    };
-    fetch.stored.push_back(room.stored.narrow(0, byte, bytes).view(set.stored));
-    const bool widens = set.stored != local_.program().options().dtype;
-    fetch.values.push_back(widens ? room.widened.narrow(0, entry, padded) : fetch.stored.back());
-    const bool with_vectors = is_chosen(set);
-    fetch.v.push_back(with_vectors && vectors > 0 ? stack(room.v) : at::Tensor());
-    fetch.sums.push_back(with_vectors && visit.backwards ? stack(room.sums) : at::Tensor());
-    gather(set.mine, fetch.stored.back());
-    for (std::int64_t k = 0; with_vectors && k < vectors; ++k)
-      gather(x[static_cast<std::size_t>(k)].narrow(0, cut.local, cut.chunk), fetch.v.back()[k]);
-    byte += bytes;
-    entry += padded;
+  const auto begin_all = [&] {
+    std::int64_t byte = 0, entry = 0;  // in the room
+    for (const std::size_t g : sets_of_[visit.segment]) {
+      const Set& set = sets_[g];
+      const VectorCut::Set& cut = shard_.cut->sets()[g];
+      const std::int64_t padded = comm_.size() * cut.chunk;
+      const std::int64_t bytes = padded * static_cast<std::int64_t>(set.mine.element_size());
+      const auto stack = [&](const at::Tensor& memory) {
+        return memory.narrow(0, stacked * entry, stacked * padded).view({stacked, padded});
+      };
+      fetch.stored.push_back(room.stored.narrow(0, byte, bytes).view(set.stored));
+      const bool widens = set.stored != local_.program().options().dtype;
+      fetch.values.push_back(widens ? room.widened.narrow(0, entry, padded) : fetch.stored.back());
+      const bool with_vectors = is_chosen(set);
+      fetch.v.push_back(with_vectors && vectors > 0 ? stack(room.v) : at::Tensor());
+      fetch.sums.push_back(with_vectors && visit.backwards ? stack(room.sums) : at::Tensor());
+      gather(set.mine, fetch.stored.back());
+      for (std::int64_t k = 0; with_vectors && k < vectors; ++k)
+        gather(x[static_cast<std::size_t>(k)].narrow(0, cut.local, cut.chunk), fetch.v.back()[k]);
+      byte += bytes;
+      entry += padded;
+    }
+  };
+  if (on_host_) {
+    side_.run(begin_all);
+    fetch.messages.push_back(side_.mark());
+  } else {
+    begin_all();
   }
   traffic_.seconds += timer.elapsed_s();
   return fetch;
@@ -267,7 +300,7 @@ void ShardedProducts::finish(Sums& sums) {
     const Timer timer;
     one.message->wait();
     traffic_.seconds += timer.elapsed_s();
-    one.mine.add_(one.part);
+    one.mine.add_(one.part.to(one.mine.device()));
   }
   sums.all.clear();
 }
@@ -363,6 +396,11 @@ void ShardedProducts::pass(std::span<Sweeps> sweeps, std::span<const at::Tensor>
   guarded([&] {
     for (Sweeps& one : sweeps) sum_ += one.end_segments();
   });
+}
+
+at::TensorOptions ShardedProducts::vector_options() const {
+  const at::TensorOptions options = local_.tensor_options();
+  return on_host_ ? options.device(at::kCPU) : options;
 }
 
 double ShardedProducts::gradient(at::Tensor& gradient) {

@@ -11,7 +11,8 @@
 //
 // Parameters that are read in the same segments make a *set* (most sets are read in one; a tied embedding and head in
 // two), which is gathered as one message. Parameters are held and sent in the type in which the file has them, and
-// widened when they have come, which is exact. Vectors are cut as the sets are (core/vector_cut.h), so that no rank
+// widened when they have come, which is exact. They may lie in host memory beside a GPU, from which a segment's go over
+// on a stream of their own. Vectors are cut as the sets are (core/vector_cut.h), so that no rank
 // ever holds a whole one. The number of messages does not depend on the micro-batches.
 //
 // An error on one rank must not leave the others waiting: from there on the rank takes part in all messages, does no
@@ -34,6 +35,7 @@
 #include "hesspect/krylov/shard.h"
 #include "hesspect/tangent/segments.h"
 #include "local_loss.h"
+#include "side_stream.h"
 
 namespace hesspect {
 
@@ -50,6 +52,7 @@ struct ShardedOptions {
   bool fetch_ahead = false;  // twice the memory for whole segments
   std::size_t span = 1;      // segments in a span; 1: what crosses a cut stays
   std::size_t passes = 1;    // through the segments, each with a part of the micro-batches
+  bool on_host = false;      // shares of parameters and vectors are in host memory, whatever the device
 };
 
 class ShardedProducts {
@@ -62,6 +65,8 @@ class ShardedProducts {
   ~ShardedProducts();
 
   const Shard& shard() const { return shard_; }
+  /// Of the vectors that it takes and gives.
+  at::TensorOptions vector_options() const;
   std::size_t segments() const { return segments_->size(); }
   const ShardedTraffic& traffic() const { return traffic_; }
 
@@ -89,6 +94,8 @@ class ShardedProducts {
   struct Room {
     at::Tensor stored, widened;  // bytes: of parameters as they come, and in the run's type where that is another
     at::Tensor v, sums;          // entries
+    /// Of shares in host memory: page-locked, and on the device. Bytes.
+    at::Tensor locked, brought;
   };
   /// The whole sets of a visit's segment, in a room, whose messages may be under way.
   struct Fetch {
@@ -136,6 +143,8 @@ class ShardedProducts {
   Shard shard_;
   std::vector<Sweeps> sweeps_;  // of each micro-batch
   ShardedTraffic traffic_;
+  const bool on_host_;
+  SideStream side_;
   std::vector<bool> chosen_;  // of the product that is taken; empty: all
   const bool fetch_ahead_;
   const std::size_t span_, passes_;

@@ -81,7 +81,10 @@ class NcclCommunicator final : public Communicator {
   int size() const override { return host_->size(); }
   std::string backend() const override { return "nccl"; }
 
+  // What is in host memory, as shares of vectors may be, goes there.
+
   void all_reduce_sum(at::Tensor& tensor) override {
+    if (tensor.is_cpu()) return host_->all_reduce_sum(tensor);
     require_here("all_reduce_sum", tensor);
     message("ncclAllReduce", [&](cudaStream_t stream) {
       return ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()),
@@ -90,6 +93,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void all_gather(const at::Tensor& shard, at::Tensor& full) override {
+    if (shard.is_cpu()) return host_->all_gather(shard, full);
     require_here("all_gather", shard);
     require_shards("all_gather", full, shard, size());
     message("ncclAllGather", [&](cudaStream_t stream) {
@@ -99,6 +103,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override {
+    if (full.is_cpu()) return host_->reduce_scatter_sum(full, shard);
     require_here("reduce_scatter_sum", full);
     require_shards("reduce_scatter_sum", full, shard, size());
     message("ncclReduceScatter", [&](cudaStream_t stream) {
@@ -108,6 +113,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void broadcast(at::Tensor& tensor, int root) override {
+    if (tensor.is_cpu()) return host_->broadcast(tensor, root);
     require_here("broadcast", tensor);
     message("ncclBroadcast", [&](cudaStream_t stream) {
       return ncclBroadcast(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()),

@@ -2,6 +2,7 @@
 """Runs that are stopped, killed and resumed: nothing lost, and the same numbers as if nothing had happened.
 
 HESSPECT_LONG=1 does each random trial 50 times, in more pieces, instead of once or twice for each layout of ranks.
+HESSPECT_SHARDED=1 does all on several ranks with sharded parameters.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ import numpy as np
 from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
 
 LONG = os.environ.get("HESSPECT_LONG") == "1"
+SHARDED = os.environ.get("HESSPECT_SHARDED") == "1"
 RESUBMIT = 75
 
 # Generous, for machines that do much else.
@@ -34,6 +36,8 @@ TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.13)
 
 
 def command(output, ranks, *more, verb="analyze", case="gpt2", loss="causal_lm", **options):
+    if SHARDED and ranks > 1:
+        options["parameters"] = "sharded"
     args = [BIN, verb, *arguments(case, output, loss, **{**WORK, **options}), *more]
     return [str(a) for a in ([*MPIRUN, "-n", str(ranks), *args] if ranks > 1 else args)]
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "hesspect/comm/make_communicator.h"
 #include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/curvature/hessian.h"
@@ -72,11 +73,11 @@ at::Tensor whole_of(LinearOperator& op, const at::Tensor& local) {
 std::vector<at::Tensor> products(HessianOperator& op, const std::vector<at::Tensor>& vectors) {
   std::vector<at::Tensor> x, y, whole;
   for (const at::Tensor& v : vectors) {
-    x.push_back(local_of(op.shard(), v));
-    y.push_back(at::empty({op.shard().chunk}, v.options()));
+    x.push_back(local_of(op.shard(), v).to(op.options().device()));
+    y.push_back(at::empty_like(x.back()));
   }
   op.apply_block(x, y);
-  for (const at::Tensor& one : y) whole.push_back(whole_of(op, one));
+  for (const at::Tensor& one : y) whole.push_back(whole_of(op, one).cpu());
   return whole;
 }
 
@@ -148,9 +149,11 @@ TEST_P(SomeSharded, SpansAndFetchingAheadChangeNoProduct) {
   options.cuts = all_cuts(left_in_file(fixture), fixture, 5);
   const auto segments = static_cast<std::int64_t>(options.cuts->size()) + 1;
   const HessianOptions plain = options;
-  for (const auto& [ahead, span] : {std::pair(true, std::int64_t{1}), {false, 3}, {true, 2}, {true, segments}}) {
+  for (const auto& [ahead, span, on_host] :
+       {std::tuple(true, std::int64_t{1}, false), {false, 3, false}, {true, 2, true}, {true, segments, false}}) {
     options.fetch_ahead = ahead;
     options.span = span;
+    options.on_host = on_host;
     expect_same_bits(plain, options);
   }
   options.micro_batch = 1;
@@ -308,6 +311,34 @@ TEST(NonFiniteParameters, AreNamedOnEveryRank) {
   }
   EXPECT_NE(line.find("'" + weights.tensors.back().name + "'"), std::string::npos) << line;
   EXPECT_NE(line.find("non-finite"), std::string::npos) << line;
+}
+
+// One rank on a GPU: shares on the device, and in host memory, from which segments stream.
+TEST(OnAGpu, SharesAreOnTheDeviceOrInHostMemory) {
+  auto world = MpiCommunicator::world();
+  if (world->size() > 1 || cuda_device_count() == 0) GTEST_SKIP() << "not one rank with a GPU";
+  const at::Device device = choose_device("cuda", *world);
+  for (const char* model : {"gpt2", "cnn_bn", "complex_parameters"}) {
+    const Fixture fixture(model);
+    Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+    LocalCommunicator local;
+    HessianOptions options = options_for(fixture);
+    HessianOperator expected(whole, fixture.shard(whole), local, options);
+    const at::Tensor v = fixture.flat(whole, at::kDouble, "v"), u = at::sin(at::arange(v.numel(), at::kDouble));
+    const std::vector<at::Tensor> reference = products(expected, {v, u});
+    options.cuts = all_cuts(left_in_file(fixture), fixture, 5);
+    for (const auto& [on_host, ahead] : {std::pair(false, false), {true, false}, {true, true}}) {
+      options.on_host = on_host;
+      options.fetch_ahead = ahead;
+      Program program = Program::load(fixture.path(".pt2"), {.dtype = at::kDouble, .device = device, .lay_out = false});
+      program.leave_in_file();
+      HessianOperator op(program, fixture.shard(program), local, options);
+      EXPECT_EQ(op.options().device().is_cpu(), on_host);
+      const std::vector<at::Tensor> found = products(op, {v, u});
+      for (std::size_t k = 0; k < found.size(); ++k)
+        EXPECT_LE(relative_error(found[k], reference[k]), 1e-11) << model << (on_host ? ", in host memory" : "");
+    }
+  }
 }
 
 // More ranks than rows: those without rows have no shapes to cut by, and take part in all messages.
