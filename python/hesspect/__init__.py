@@ -5,6 +5,7 @@
     made = hesspect.export(model, example, "model.pt2")                # a program alone
     result = hesspect.read("result.h5")
     result.eigenvalues, result.trace, result.density
+    job = hesspect.submit("model.pt2", data="data.h5", loss="mse", spool="spool")    # for a resident `hesspect serve`
 
 The computation itself is the C++ program `hesspect`. `python -m hesspect` has the commands of this package; `python -m hesspect.plot`
 draws a result, `python -m hesspect.workloads` makes three real models to try it on.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hesspect.data import DataError, verify_data, write_data
 from hesspect.errors import CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped, UsageError
 from hesspect.result import Result, ResultError, read
+from hesspect.service import Job, JobInfo, queue, submit
 
 if TYPE_CHECKING:
     from hesspect.exporting.call import Inputs
@@ -31,9 +33,9 @@ _LATER = {"Inputs": "exporting.call", "Exported": "exporting.model_export", "exp
           "export_hf": "exporting.huggingface", "export_lightning": "exporting.lightning", "export_peft": "exporting.peft",
           "export_timm": "exporting.vision", "export_torchvision": "exporting.vision", "analyze": "running.calls", "spectrum": "running.calls"}
 
-__all__ = ["CommError", "DataError", "Error", "Exported", "InputError", "Inputs", "InternalError", "MemoryLimitError", "ProgramNotFound",
+__all__ = ["CommError", "DataError", "Error", "Exported", "InputError", "Inputs", "InternalError", "Job", "JobInfo", "MemoryLimitError", "ProgramNotFound",
            "Result", "ResultError", "Stopped", "UsageError", "analyze", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
-           "export_torchvision", "read", "spectrum", "verify_data", "write_data"]
+           "export_torchvision", "queue", "read", "spectrum", "submit", "verify_data", "write_data"]
 __version__ = "0.1.0"
 
 
