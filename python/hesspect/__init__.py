@@ -4,6 +4,7 @@
     result = hesspect.spectrum(model, loader, loss="cross_entropy")    # export, data, run, result
     made = hesspect.export(model, example, "model.pt2")                # a program alone
     result = hesspect.read("result.h5")
+    series = hesspect.open_series("series.h5")                         # of the checkpoints of a training
     result.eigenvalues, result.trace, result.density
     job = hesspect.submit("model.pt2", data="data.h5", loss="mse", spool="spool")    # for a resident `hesspect serve`
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hesspect.data import DataError, verify_data, write_data
 from hesspect.errors import CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped, UsageError
 from hesspect.result import Result, ResultError, read
+from hesspect.series import Series, open_series
 from hesspect.service import Job, JobInfo, queue, submit
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ _LATER = {"Inputs": "exporting.call", "Exported": "exporting.model_export", "exp
           "export_timm": "exporting.vision", "export_torchvision": "exporting.vision", "analyze": "running.calls", "spectrum": "running.calls"}
 
 __all__ = ["CommError", "DataError", "Error", "Exported", "InputError", "Inputs", "InternalError", "Job", "JobInfo", "MemoryLimitError", "ProgramNotFound",
-           "Result", "ResultError", "Stopped", "UsageError", "analyze", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
-           "export_torchvision", "queue", "read", "spectrum", "submit", "verify_data", "write_data"]
+           "Result", "ResultError", "Series", "Stopped", "UsageError", "analyze", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
+           "export_torchvision", "open_series", "queue", "read", "spectrum", "submit", "verify_data", "write_data"]
 __version__ = "0.1.0"
 
 

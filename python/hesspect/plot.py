@@ -1,9 +1,10 @@
 """Draws a result: its density, cumulative density and numbers on one picture, or one picture for each part.
 
-    python -m hesspect.plot RESULT.h5 [-o PICTURE.png] [--what PART] [--theme light|dark] [--title TITLE]
+    python -m hesspect.plot RESULT.h5|SERIES.h5 [-o PICTURE.png] [--what PART] [--theme light|dark] [--title TITLE]
 
 PART is density, cumulative (how many eigenvalues lie beyond λ), eigenvalues (by rank), layers, quadrature, blocks, features or landscape; `all` writes
-one picture for each part that the result has, named RESULT-PART.png. Without --what the picture is an overview.
+one picture for each part that the result has, named RESULT-PART.png. Without --what the picture is an overview. Of a series, PART is density,
+eigenvalues, trace, overlap, layers or stability, each over the training's steps.
 
 The format follows the picture's suffix (png, pdf, svg). Exit codes: 0 done; 2 usage; 4 no such file, not a result, or the
 picture can't be written.
@@ -12,7 +13,8 @@ picture can't be written.
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 from hesspect import feature_panels, panels
 from hesspect.panels import number
 from hesspect.result import Result, ResultError, read
+from hesspect.series import Series, is_series, open_series
 from hesspect.theme import LIGHT, THEMES, Theme
 
 _LISTED_TOP, _LISTED_BOTTOM = 10, 3
@@ -161,6 +164,7 @@ PARTS = {
     "features": _features,
     "landscape": _landscape,
 }
+_OF_SERIES = ("trace", "overlap", "stability")  #: parts that a series has and a result has not
 
 
 def draw_part(result: Result, what: str, title: str | None = None, theme: Theme = LIGHT) -> Any:
@@ -223,31 +227,53 @@ def _named(path: Path, what: str) -> Path:
     return path.with_name(f"{path.stem}-{what}{path.suffix or '.png'}")
 
 
-def _write_all(result: Result, args: argparse.Namespace, theme: Theme) -> list[Path]:
-    """One picture for each part that the result has."""
-    base, drawn = args.output or args.result.with_suffix(".png"), []
-    for what in PARTS:
+def _written_parts(drawn: Iterable[tuple[str, Callable[[], Any]]], path: Path, base: Path) -> list[Path]:
+    """One picture for each part that there is."""
+    written = []
+    for what, draw_it in drawn:
         try:
-            figure = draw_part(result, what, args.title, theme)
+            figure = draw_it()
         except ResultError as error:
             if "nothing to draw" not in str(error):
                 raise
             continue
         save(figure, _named(base, what))
-        drawn.append(_named(base, what))
+        written.append(_named(base, what))
         _pyplot().close(figure)
-    if not drawn:
-        raise ResultError(f"{result.path}: nothing to draw")
-    return drawn
+    if not written:
+        raise ResultError(f"{path}: nothing to draw")
+    return written
+
+
+def _of_result(result: Result, args: argparse.Namespace, output: Path, theme: Theme) -> list[Path]:
+    if args.what == "all":
+        return _written_parts(((what, partial(draw_part, result, what, args.title, theme)) for what in PARTS), result.path, output)
+    if args.what is not None and args.what not in PARTS:
+        raise ResultError(f"{result.path}: nothing to draw: {args.what} is a part of series alone; a result has {', '.join(PARTS)}")
+    what = args.what or ("landscape" if panels.is_landscape(result) else "features" if result.feature_name else None)
+    save(draw(result, args.title, theme) if what is None else draw_part(result, what, args.title, theme), output)
+    return [output]
+
+
+def _of_series(series: Series, args: argparse.Namespace, output: Path, theme: Theme) -> list[Path]:
+    from hesspect import series_views
+
+    if args.what == "all":
+        return _written_parts(((what, partial(series_views.draw_part, series, what, args.title, theme)) for what in series_views.PARTS), series.path, output)
+    if args.what is not None and args.what not in series_views.PARTS:
+        raise ResultError(f"{series.path}: nothing to draw: {args.what} is a part of results alone; a series has {', '.join(series_views.PARTS)}")
+    save(series_views.draw(series, args.title, theme) if args.what is None else series_views.draw_part(series, args.what, args.title, theme), output)
+    return [output]
 
 
 def parser() -> argparse.ArgumentParser:
     """Of the command's line."""
     made = argparse.ArgumentParser(prog="hesspect plot", description=__doc__.splitlines()[0])
-    made.add_argument("result", type=Path, metavar="RESULT.h5")
+    made.add_argument("result", type=Path, metavar="RESULT.h5|SERIES.h5")
     made.add_argument("-o", "--output", type=Path, metavar="PICTURE",
                         help="default: RESULT.png, or RESULT-PART.png, beside the result")
-    made.add_argument("--what", choices=[*PARTS, "all"], help="one part alone, or each on a picture of its own; default: an overview")
+    made.add_argument("--what", choices=[*PARTS, *_OF_SERIES, "all"],
+                      help="one part alone, or each on a picture of its own; default: an overview; trace, overlap and stability are of a series")
     made.add_argument("--theme", choices=THEMES, default="light", help="of colours (default: light)")
     made.add_argument("--title", help="default: the matrix and the file's name")
     made.add_argument("--layers", dest="what", action="store_const", const="layers", help="the same as --what layers")
@@ -260,13 +286,8 @@ def main(argv: list[str] | None = None) -> int:
     picture = args.result.with_suffix(".png")
     output = args.output or (picture if args.what in (None, "all") else _named(picture, args.what))
     try:
-        result = read(args.result)
-        if args.what == "all":
-            written = _write_all(result, args, theme)
-        else:
-            what = args.what or ("landscape" if panels.is_landscape(result) else "features" if result.feature_name else None)
-            save(draw(result, args.title, theme) if what is None else draw_part(result, what, args.title, theme), output)
-            written = [output]
+        series = is_series(args.result)
+        written = _of_series(open_series(args.result), args, output, theme) if series else _of_result(read(args.result), args, output, theme)
     except ResultError as error:
         print(f"hesspect.plot: {error}", file=sys.stderr)
         return 4

@@ -1,10 +1,11 @@
-"""Every table of a result, as CSV or JSON.
+"""Every table of a result or a series, as CSV or JSON.
 
-    python -m hesspect tables RESULT.h5 [--format csv|json] -o DIR
+    python -m hesspect tables RESULT.h5|SERIES.h5 [--format csv|json] -o DIR
 
 A table has the fields of one group of the result that go along the same axes, one row for each point of them: `eigenvalues`, `density`,
 `layers`, `quadrature_probe_step`. `scalars` has all single values. Of blocks each table has all, with the block's name first. `columns` says
-what each column is, with units. Numbers are written so that they are read back as the same; NaN, "not known", is NaN in CSV; in JSON what is not finite is null.
+what each column is, with units. A series has `checkpoints`, `eigenvalues`, `layers` and `density`, with each checkpoint's step. Numbers are
+written so that they are read back as the same; NaN, "not known", is NaN in CSV; in JSON what is not finite is null.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 
 from hesspect import result as results
 from hesspect.result import Result, ResultError, read
+from hesspect.series import Series, is_series, open_series
 
 FORMATS = ("csv", "json")
 
@@ -126,8 +128,12 @@ def _scalar_table(rows: list[tuple[str, Any, str, str]]) -> Table:
     return Table("scalars", [Column(name, [row[i] for row in rows], "", text, "") for i, (name, text) in enumerate(what.items())])
 
 
-def tables(result: Result) -> dict[str, Table]:
-    """All tables of a result, by name; `scalars` last."""
+def tables(result: Result | Series) -> dict[str, Table]:
+    """All tables of a result, by name; `scalars` last. Or those of a series."""
+    if isinstance(result, Series):
+        from hesspect import series_views
+
+        return series_views.tables(result)
     own, of_block = _fields()
     found: dict[str, Table] = {}
     for group, axes, columns in _arrays(own, lambda path: results.by_path(result, path)):
@@ -181,7 +187,7 @@ def _write_csv(path: Path, header: list[str], rows: Iterator[list[Any]]) -> None
         writer.writerows([_csv_value(v) for v in row] for row in rows)
 
 
-def write_tables(result: Result, folder: Path, kind: str = "csv") -> list[Path]:
+def write_tables(result: Result | Series, folder: Path, kind: str = "csv") -> list[Path]:
     """Writes all tables to a folder, each to a file of its name, and `columns`, which says what their columns are.
 
     :returns: the files
@@ -208,7 +214,7 @@ def write_tables(result: Result, folder: Path, kind: str = "csv") -> list[Path]:
 def parser() -> argparse.ArgumentParser:
     """Of the command's line."""
     made = argparse.ArgumentParser(prog="hesspect tables", description=(__doc__ or "").splitlines()[0])
-    made.add_argument("result", type=Path, metavar="RESULT.h5")
+    made.add_argument("result", type=Path, metavar="RESULT.h5|SERIES.h5")
     made.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RESULT-tables, beside the result")
     made.add_argument("--format", choices=FORMATS, default="csv", help="of the tables (default: csv)")
     return made
@@ -218,7 +224,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     folder: Path = args.output or args.result.with_name(f"{args.result.stem}-tables")
     try:
-        written = write_tables(read(args.result), folder, args.format)
+        written = write_tables(open_series(args.result) if is_series(args.result) else read(args.result), folder, args.format)
     except ResultError as error:
         print(f"hesspect: error: {error}", file=sys.stderr)
         return 4

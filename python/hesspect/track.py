@@ -1,10 +1,12 @@
 """Results where a training run's other figures are: TensorBoard, Weights & Biases, MLflow; in a folder, without a network.
 
     python -m hesspect track RESULT.h5 --to tensorboard|wandb|mlflow DIR [--step 1000]
+    python -m hesspect track SERIES.h5 --to tensorboard|wandb|mlflow DIR
 
-Several results, as of the checkpoints of one training, go into one run, each at its `--steps`. Every single value of the result is a metric
-under its path (`trace/value`), the outermost eigenvalues are `eigenvalue/1`, `eigenvalue/2`, ... and `eigenvalue/-1`, the smallest, and
-layers `layer/NAME`. How the run was started is its configuration; pictures and all tables go with it. What is not known (NaN) is left out.
+Several results, as of the checkpoints of one training, go into one run, each at its `--steps`; the checkpoints of a series go in at the steps
+that it has. Every single value of the result is a metric under its path (`trace/value`), the outermost eigenvalues are `eigenvalue/1`,
+`eigenvalue/2`, ... and `eigenvalue/-1`, the smallest, and layers `layer/NAME`. How the run was started is its configuration; pictures and all
+tables go with it. What is not known (NaN) is left out.
 """
 
 from __future__ import annotations
@@ -22,13 +24,20 @@ from typing import Any
 import numpy as np
 
 from hesspect.result import Result, ResultError, read
+from hesspect.series import is_series, open_series
+from hesspect.series_views import Point, points
 from hesspect.tables import tables, write_tables
 
 _OUTER = 10  # eigenvalues of each end
 
 
-def metrics(result: Result) -> dict[str, float]:
+Tracked = Result | Point
+
+
+def metrics(result: Tracked) -> dict[str, float]:
     """The numbers of a result that a tracker draws over steps, by name."""
+    if isinstance(result, Point):
+        return result.metrics()
     found: dict[str, float] = {}
     named = tables(result)
     for name, value in zip(named["scalars"]["name"], named["scalars"]["value"], strict=True):
@@ -46,8 +55,10 @@ def metrics(result: Result) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def settings(result: Result) -> dict[str, str]:
+def settings(result: Tracked) -> dict[str, str]:
     """How the run was started, and what on."""
+    if isinstance(result, Point):
+        return result.settings()
     found: dict[str, str] = {}
     for table in tables(result).values():
         for column in table.columns:
@@ -60,18 +71,21 @@ def settings(result: Result) -> dict[str, str]:
     return {"result": str(result.path), **dict(sorted(found.items()))}
 
 
-def histogram(result: Result) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+def histogram(result: Tracked) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
     """Edges of bins, and the expected number of eigenvalues in each, from the density."""
-    if result.density is None or not result.n_parameters:
-        return None
+    if isinstance(result, Point) or result.density is None or not result.n_parameters:
+        return None  # a series does not say how many parameters there are
     at = result.lambdas
     middle = (at[1:] + at[:-1]) / 2
     edges = np.concatenate([[at[0]], middle, [at[-1]]])
     return edges, np.maximum(result.density, 0) * np.diff(edges) * result.n_parameters
 
 
-def _pictures(result: Result) -> dict[str, Any]:
+def _pictures(result: Tracked) -> dict[str, Any]:
     from hesspect import plot
+
+    if isinstance(result, Point):
+        return result.pictures()
 
     found = {}
     for part in plot.PARTS:
@@ -94,7 +108,7 @@ def _needs(module: str, package: str) -> None:
         raise ResultError(f"--to {package} needs its library: pip install {package}")
 
 
-def to_tensorboard(found: Sequence[tuple[int, Result]], folder: Path, name: str) -> Path:
+def to_tensorboard(found: Sequence[tuple[int, Tracked]], folder: Path, name: str) -> Path:
     """Scalars, the spectrum as a histogram, pictures, configuration; a run is a folder."""
     _needs("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
@@ -117,7 +131,7 @@ def to_tensorboard(found: Sequence[tuple[int, Result]], folder: Path, name: str)
     return folder / name
 
 
-def to_wandb(found: Sequence[tuple[int, Result]], folder: Path, name: str) -> Path:
+def to_wandb(found: Sequence[tuple[int, Tracked]], folder: Path, name: str) -> Path:
     """A run of an offline directory: `wandb sync` sends it where it should go."""
     _needs("wandb", "wandb")
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -135,7 +149,7 @@ def to_wandb(found: Sequence[tuple[int, Result]], folder: Path, name: str) -> Pa
                 logged["eigenvalues"] = wandb.Histogram(np_histogram=(counts.tolist(), edges.tolist()))
             pictures = _pictures(result)
             logged |= {f"picture/{part}": wandb.Image(figure) for part, figure in pictures.items()}
-            if len(found) == 1:
+            if len(found) == 1 and isinstance(result, Result):
                 for table in tables(result).values():
                     if table.name in ("eigenvalues", "layers", "block_summary_index"):
                         logged[f"table/{table.name}"] = wandb.Table(columns=[c.name for c in table.columns],
@@ -154,7 +168,7 @@ def _coarse(edges: np.ndarray[Any, Any], counts: np.ndarray[Any, Any], most: int
     return np.append(edges[starts], edges[-1]), np.add.reduceat(counts, starts)
 
 
-def to_mlflow(found: Sequence[tuple[int, Result]], folder: Path, name: str) -> Path:
+def to_mlflow(found: Sequence[tuple[int, Tracked]], folder: Path, name: str) -> Path:
     """A run in a folder's store, under the experiment `hesspect`; tables and pictures are artifacts."""
     _needs("mlflow", "mlflow")
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -174,7 +188,11 @@ def to_mlflow(found: Sequence[tuple[int, Result]], folder: Path, name: str) -> P
                 client.log_metric(run, _mlflow_name(key), number, step=step)
             with tempfile.TemporaryDirectory() as made:
                 base = Path(made) / str(step)
-                write_tables(result, base)
+                base.mkdir(parents=True)
+                if isinstance(result, Result):
+                    write_tables(result, base)
+                elif step == found[-1][0]:
+                    write_tables(result.series, base)
                 pictures = _pictures(result)
                 for part, figure in pictures.items():
                     figure.savefig(base / f"{part}.png")
@@ -190,7 +208,7 @@ def _mlflow_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name)
 
 
-TRACKERS: dict[str, Callable[[Sequence[tuple[int, Result]], Path, str], Path]] = {"tensorboard": to_tensorboard, "wandb": to_wandb, "mlflow": to_mlflow}
+TRACKERS: dict[str, Callable[[Sequence[tuple[int, Tracked]], Path, str], Path]] = {"tensorboard": to_tensorboard, "wandb": to_wandb, "mlflow": to_mlflow}
 
 
 def _steps(text: str) -> list[int]:
@@ -200,7 +218,7 @@ def _steps(text: str) -> list[int]:
 def parser() -> argparse.ArgumentParser:
     """Of the command's line."""
     made = argparse.ArgumentParser(prog="hesspect track", description=(__doc__ or "").splitlines()[0])
-    made.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5")
+    made.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5|SERIES.h5")
     made.add_argument("--to", required=True, nargs=2, metavar=("|".join(TRACKERS), "DIR"), help="whose files to write, and the folder of its runs")
     made.add_argument("--name", help="of the run (default: the last result's file)")
     made.add_argument("--step", "--steps", dest="steps", type=_steps, metavar="N,N", help="the training's step of each result (default: 0, 1, ...)")
@@ -213,11 +231,17 @@ def main(argv: list[str] | None = None) -> int:
     tracker, folder = args.to[0], Path(args.to[1])
     if tracker not in TRACKERS:
         own.error(f"no tracker {tracker!r}; there are {', '.join(TRACKERS)}")
-    steps = args.steps if args.steps is not None else list(range(len(args.results)))
-    if len(steps) != len(args.results) or sorted(set(steps)) != steps:
-        own.error(f"{len(args.results)} results need as many ascending steps, not {', '.join(map(str, steps))}")
     try:
-        found = [(step, read(path)) for step, path in zip(steps, args.results, strict=True)]
+        series = [path for path in args.results if is_series(path)]
+        if series:
+            if len(args.results) > 1 or args.steps is not None:
+                own.error(f"{series[0]} is a series: it goes alone, and has its own steps")
+            found: list[tuple[int, Tracked]] = [(point.step, point) for point in points(open_series(series[0]))]
+        else:
+            steps = args.steps if args.steps is not None else list(range(len(args.results)))
+            if len(steps) != len(args.results) or sorted(set(steps)) != steps:
+                own.error(f"{len(args.results)} results need as many ascending steps, not {', '.join(map(str, steps))}")
+            found = [(step, read(path)) for step, path in zip(steps, args.results, strict=True)]
         where = TRACKERS[tracker](found, folder, args.name or args.results[-1].stem)
     except ResultError as error:
         print(f"hesspect: error: {error}", file=sys.stderr)

@@ -25,6 +25,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/log_file.h"
+#include "hesspect/core/memory.h"
 #include "hesspect/core/stop_request.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
@@ -32,6 +33,7 @@
 #include "hesspect/io/result_file.h"
 #include "hesspect/service/allowed_paths.h"
 #include "hesspect/service/claims.h"
+#include "hesspect/watch/shown.h"
 #include "one_run.h"
 #include "sharded.h"
 #include "spectrum.h"
@@ -44,6 +46,8 @@ constexpr int kNotConverged = static_cast<int>(ExitCode::kNotConverged);
 constexpr int kStopped = static_cast<int>(ExitCode::kResubmit);
 
 constexpr double kTakeOverEvery_s = 10;
+constexpr double kShowEvery_s = 2;
+constexpr std::size_t kShownEnded = 200;
 constexpr double kFirstBackOff_s = 1, kLongestBackOff_s = 60;
 
 /// What all ranks are to do next.
@@ -91,6 +95,29 @@ class Arrivals {
   int fd_;
 };
 
+JobView view_of(const JobInfo& job) {
+  JobView view;
+  view.id = job.id;
+  view.name = job.name;
+  view.state = job.state == JobState::kQueued    ? JobView::State::kQueued
+               : job.state == JobState::kRunning ? JobView::State::kRunning
+               : job.state == JobState::kDone    ? JobView::State::kDone
+               : job.state == JobState::kFailed  ? JobView::State::kFailed
+                                                 : JobView::State::kCancelled;
+  view.priority = job.priority;
+  view.submitted = job.submitted;
+  view.started = job.started;
+  view.ended = job.ended;
+  view.exit_code = job.exit_code;
+  view.line = job.line;
+  view.result = job.output;
+  view.products = job.products;
+  if (job.products > 0 && job.seconds > 0) view.products_per_s = static_cast<double>(job.products) / job.seconds;
+  view.lambda1 = job.lambda1;
+  view.trace = job.trace;
+  return view;
+}
+
 /// Says what hinders once, and waits longer each time, until it goes.
 class Hindrance {
  public:
@@ -117,6 +144,7 @@ class SpoolKeeper {
         spool_(made(config.spool)),
         allowed_(config.allow, spool_),
         claims_(spool_, request_stop),
+        shown_(config.watch, spool_.folder() / "index.html"),
         arrivals_(spool_.path(config.only.empty() ? "incoming" : "slurm")) {
     log_info("serving " + quote(spool_.folder().string()) + " as " + claims_.service());
   }
@@ -150,6 +178,7 @@ class SpoolKeeper {
       const bool only_one = !config_.only.empty();
       if ((config_.until_empty || only_one) && !claims_.is_any_left(config_.only))
         return end(only_one ? only_code_ : kAllDone, "no job is left");
+      show(!is_idle_);
       if (!is_idle_) log_info("waits for jobs in " + quote(spool_.path("incoming").string()));
       is_idle_ = true;
       arrivals_.wait(config_.poll_s);
@@ -195,6 +224,7 @@ class SpoolKeeper {
   }
 
   Order end(int exit_code, const std::string& why) {
+    show(true);
     log_info("the service ends: " + why);
     Order order;
     order.ends = true;
@@ -271,6 +301,7 @@ class SpoolKeeper {
     order.id = claim.id;
     order.command = to_string(job.run.command);
     order.config = to_ini(c);
+    show(false);
     return order;
   }
 
@@ -294,6 +325,21 @@ class SpoolKeeper {
     if (info.seconds > 0) text += " in " + format_duration(info.seconds);
     if (info.exit_code != 0) text += ", exit code " + std::to_string(info.exit_code);
     log_info(text + (info.line.empty() ? "" : ": " + info.line));
+    shown_.metrics().add("hesspect_products_total", {}, static_cast<double>(info.products));
+    if (info.products > 0 && info.seconds > 0)
+      shown_.metrics().set("hesspect_products_per_second", {}, static_cast<double>(info.products) / info.seconds);
+    show(false);
+  }
+
+  /// The page and the metrics; not more often than is of use, unless it must be.
+  void show(bool must) {
+    if (!must && has_shown_ && since_shown_.elapsed_s() < kShowEvery_s) return;
+    has_shown_ = true;
+    since_shown_.reset();
+    SpoolView view{.spool = spool_.folder().string(), .now = unix_seconds(), .jobs = {}};
+    for (const JobInfo& job : spool_.jobs(kShownEnded)) view.jobs.push_back(view_of(job));
+    shown_.metrics().set("hesspect_resident_bytes", {{"rank", "0"}}, static_cast<double>(resident_memory_bytes()));
+    shown_.show(view);
   }
 
   void claim_back(const std::string& why) {
@@ -337,10 +383,11 @@ class SpoolKeeper {
   Spool spool_;
   AllowedPaths allowed_;
   Claims claims_;
+  Shown shown_;
   Arrivals arrivals_;
   Hindrance hindrance_;
-  Timer since_look_;
-  bool is_looked_for_gone_ = false, is_idle_ = false;
+  Timer since_look_, since_shown_;
+  bool is_looked_for_gone_ = false, is_idle_ = false, has_shown_ = false;
   std::int64_t jobs_ = 0;
   int only_code_ = kAllDone;    // of the last job
   std::optional<Claim> claim_;  // at work

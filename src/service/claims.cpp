@@ -78,8 +78,7 @@ void make_mark(const fs::path& file) {
 }  // namespace
 
 Claims::Claims(Spool& spool, std::function<void()> cancelled)
-    : spool_(spool),
-      lease_(spool.path("claimed") / new_service_name(), [this, cancelled = std::move(cancelled)] {
+    : spool_(spool), lease_(spool.path("claimed") / new_service_name(), [this, cancelled = std::move(cancelled)] {
         // Under the lock to the end: once a job is put away, nobody is told of it any more.
         const std::lock_guard<std::mutex> lock(at_work_mutex_);
         if (!at_work_.empty() && ::access((lease_.folder() / (at_work_ + ".cancel")).c_str(), F_OK) == 0) cancelled();

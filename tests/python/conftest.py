@@ -112,3 +112,52 @@ def write_blocks(path):
         group["js_distance"] = np.array([[0, 0.4, 0.9], [0.4, 0, 0.7], [0.9, 0.7, 0]])
         group["js_distance_mean"] = 2 / 3
     return path
+
+
+def write_series(path, checkpoints=40, ranks=8, points=512, layers=5, without=()):
+    """A training at the edge of stability as `hesspect series` writes it: λ₁ rises to 2/η and stays there, an outlier comes in the middle, checkpoint 7 has failed.
+    The eigenvalues are exactly what `series_eigenvalues` says."""
+    rng = np.random.default_rng(1)
+    n, text = checkpoints, h5py.string_dtype()
+    step = 100 * np.arange(1, n + 1)
+    value = series_eigenvalues(n, ranks)
+    error = 0.03 * np.abs(value) * (1 + rng.random(value.shape))
+    failed = np.arange(n) == 7
+    bulk = 0.05 * value[:, 0] ** 0.5
+    lam = np.linspace(-3 * bulk, 1.1 * value[:, 0], points).T
+    kernel = lambda x, at, width: np.exp(-0.5 * ((x - at[:, None]) / width[:, None]) ** 2) / (width[:, None] * np.sqrt(2 * np.pi))
+    width = 0.012 * value[:, 0]
+    rho = 0.995 * kernel(lam, 0 * bulk, bulk) + sum(0.005 / ranks * kernel(lam, v, width) for v in value.T)
+    arrays = {
+        "checkpoints/step": step, "checkpoints/time": 1.79e9 + 60.0 * step, "checkpoints/products": np.where(np.arange(n) == 0, 120, 40), "checkpoints/seconds": np.full(n, 2.5),
+        "checkpoints/fresh": np.arange(n) == 0, "eigenvalues/value": value, "eigenvalues/lower": value - error, "eigenvalues/upper": value + error,
+        "trace/value": 4 * value[:, 0] + 10, "trace/standard_error": 0.05 * value[:, 0], "layers/trace": np.outer(value[:, 0], [2.0, 1.0, 0.5, 0.3, 0.2][:layers]),
+        "layers/standard_error": np.full((n, layers), 0.1), "density/lambda": lam, "density/density": rho,
+        "overlap/subspace": np.where(np.arange(n) == 0, np.nan, 1 - 0.6 / np.arange(1, n + 1)), "stability/learning_rate": np.full(n, 0.02),
+        "stability/half_lambda_eta": value[:, 0] * 0.01,
+    }
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        for name, values in arrays.items():
+            if name.split("/")[0] in without:
+                continue
+            values = np.array(values)
+            if values.dtype == np.float64 and not name.startswith(("checkpoints", "stability/l")):
+                values[failed] = np.nan
+            entry[name] = values
+            entry[name].attrs["units"] = "loss/parameter^2" if name.startswith(("eigenvalues", "trace")) else ""
+        for name, texts in {"name": [f"ckpt/step_{s}.safetensors" for s in step], "sha256": ["ab" * 32] * n, "result": [f"series/{s:08d}.h5" for s in step]}.items():
+            entry.create_dataset(f"checkpoints/{name}", data=texts, dtype=text)
+        if "layers" not in without:
+            entry.create_dataset("layers/name", data=[f"blocks.{i}.weight" for i in range(layers)], dtype=text)
+    return path
+
+
+def series_eigenvalues(checkpoints, ranks):
+    t = np.arange(checkpoints) / max(1, checkpoints - 1)
+    first = 100 * np.minimum(1, 0.08 + 1.6 * t) * (1 + 0.02 * np.sin(40 * t))
+    others = [first * 0.6 / (i + 1) * (1 + 0.1 * np.cos(9 * t + i)) for i in range(ranks - 1)]
+    value = np.stack([first, *others], axis=1)
+    value[:, ranks - 1] = np.where(t > 0.5, 45 * t, 0.4)
+    return -np.sort(-value, axis=1)

@@ -9,6 +9,7 @@
 
 #include "hesspect/config/option_list.h"
 #include "hesspect/config/options.h"
+#include "hesspect/config/watch_config.h"
 
 namespace hesspect {
 
@@ -20,6 +21,7 @@ struct ServeConfig {
   std::int64_t max_jobs = 0;  // then it ends; 0: no limit
   std::string only;           // the id of the one job of Slurm's that this service is for; empty: the queue
   double lost_after_s = 20;
+  WatchConfig watch;
   bool quiet = false;
   bool verbose = false;
   bool help = false;
