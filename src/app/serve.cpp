@@ -151,9 +151,8 @@ class SpoolKeeper {
 
   /// Waits for a job that can be run. Jobs that can't are dealt with here.
   Order next() {
-    withdraw_stop_request();  // of a job that was put away meanwhile
     for (;;) {
-      if (signal_.received()) return end(kStopped, "stopped by a signal");
+      if (signal_.received() || is_to_stop_) return end(kStopped, "stopped by a signal");
       if (config_.max_jobs > 0 && jobs_ >= config_.max_jobs) return end(kAllDone, "has run --max-jobs");
       std::optional<Claim> claim;
       try {
@@ -188,21 +187,21 @@ class SpoolKeeper {
   /// Before the run: what is said from here on is the job's.
   void open_log() { log_ = std::make_unique<LogFile>(spool_.log_file(claim_->id)); }
 
-  /// @param was_signalled  some rank has had a signal: all jobs are to stop
-  void take(const RunEnd& end, bool was_signalled, double seconds) {
+  /// Some rank has had a signal.
+  void stop() { is_to_stop_ = true; }
+
+  /// After the run: where the job goes.
+  void take(const RunEnd& end, double seconds) {
     if (!end.line.empty()) log_error(end.line);
     log_.reset();
-    withdraw_stop_request();
     if (is_lack_of_room(end)) {
       hindrance_.met("job " + claim_->id + ": " + end.line);
       claim_back("put back, for there is no room on the disk");
       arrivals_.wait(hindrance_.wait_s());
       return;
     }
-    const bool is_cancelled = claims_.is_cancelled(*claim_);
-    if (end.exit_code == kStopped && !is_cancelled) {
-      claim_back(was_signalled ? "stopped by the signal, and put back into the queue"
-                               : "its --max-hours are over; put back into the queue");
+    if (end.exit_code == kStopped && !claims_.is_cancelled(*claim_)) {
+      claim_back("stopped, and put back into the queue");
       return;
     }
     JobInfo info = info_of(*claim_);
@@ -286,6 +285,8 @@ class SpoolKeeper {
     JobOptions job = parse_job(claim.text, claim.id + ".ini");
     RunConfig& c = job.run.config;
     allowed_.confine(c);
+    if (c.checkpoint.max_hours > 0)
+      throw UsageError("--max-hours is for a run by itself: a job goes on until it is done, or the service is stopped");
     const bool has_begun = std::filesystem::exists(spool_.log_file(claim.id));
     if (c.output.output.empty()) c.output.output = spool_.result_file(claim.id).string();
     if (c.checkpoint.checkpoint.empty()) c.checkpoint.checkpoint = spool_.checkpoint_folder(claim.id).string();
@@ -387,7 +388,7 @@ class SpoolKeeper {
   Arrivals arrivals_;
   Hindrance hindrance_;
   Timer since_look_, since_shown_;
-  bool is_looked_for_gone_ = false, is_idle_ = false, has_shown_ = false;
+  bool is_looked_for_gone_ = false, is_idle_ = false, has_shown_ = false, is_to_stop_ = false;
   std::int64_t jobs_ = 0;
   int only_code_ = kAllDone;    // of the last job
   std::optional<Claim> claim_;  // at work
@@ -431,8 +432,11 @@ int serve(const std::vector<std::string>& args, const Environment& environment, 
     if (is_first) desk->open_log();
     const Timer timer;
     const RunEnd end = run_contained(host, [&](Communicator& world) { return run_job(order, signal, world); });
-    const bool was_signalled = host.any(signal.received());
-    if (is_first) desk->take(end, was_signalled, timer.elapsed_s());
+    if (is_first) {
+      desk->take(end, timer.elapsed_s());
+      withdraw_stop_request();  // where the job was cancelled: it is put away, and nobody makes another one
+    }
+    if (host.any(signal.received()) && is_first) desk->stop();
   }
 }
 

@@ -73,6 +73,8 @@ void check(const JobOptions& job) {
   Invocation whole = job.run;
   if (whole.config.output.output.empty()) whole.config.output.output = "result.h5";  // chosen by the service
   check_whole(whole);
+  if (whole.config.checkpoint.max_hours > 0)
+    throw UsageError("--max-hours is for a run by itself: a job goes on until it is done, or the service is stopped");
   for_each_input(whole.config, [](const std::string& option, std::string& path) {
     std::error_code error;
     if (!fs::exists(path, error)) throw InputError("--" + option + " " + quote(path) + ": no such file");
