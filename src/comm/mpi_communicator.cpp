@@ -10,6 +10,7 @@
 
 #include "hesspect/comm/tensor_checks.h"
 #include "hesspect/core/buffer_sizes.h"
+#include "message_guard.h"
 #include "mpi_calls.h"
 
 namespace hesspect {
@@ -49,26 +50,41 @@ class PieceType {
 
 }  // namespace
 
-MpiCommunicator::MpiCommunicator(MPI_Comm comm, std::int64_t max_message_bytes)
-    : comm_(comm), max_message_bytes_(max_message_bytes) {
+MpiCommunicator::MpiCommunicator(MPI_Comm comm, std::int64_t max_message_bytes, std::shared_ptr<MessageGuard> guard)
+    : comm_(comm), max_message_bytes_(max_message_bytes), guard_(std::move(guard)) {
   MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN);
   MPI_Comm_rank(comm_, &rank_);
   MPI_Comm_size(comm_, &size_);
+  if (guard_) guard_number_ = guard_->add(comm_);
 }
+
+void MpiCommunicator::enter() const {
+  if (guard_) guard_->enter(guard_number_);
+}
+
+bool MpiCommunicator::is_peer_failed() const { return guard_ && guard_->is_told(); }
 
 std::unique_ptr<MpiCommunicator> MpiCommunicator::world(std::int64_t max_message_bytes) {
   MPI_Comm comm = MPI_COMM_NULL;
   check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup", 0);
-  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, max_message_bytes));
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, max_message_bytes, nullptr));
+}
+
+std::unique_ptr<MpiCommunicator> MpiCommunicator::world(std::shared_ptr<MessageGuard> guard) {
+  MPI_Comm comm = MPI_COMM_NULL;
+  check_mpi(MPI_Comm_dup(MPI_COMM_WORLD, &comm), "MPI_Comm_dup", 0);
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, kMaxMessageBytes, std::move(guard)));
 }
 
 std::unique_ptr<MpiCommunicator> MpiCommunicator::split(int color, int key) const {
+  enter();
   MPI_Comm comm = MPI_COMM_NULL;
   check(MPI_Comm_split(comm_, color, key, &comm), "MPI_Comm_split");
-  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, max_message_bytes_));
+  return std::unique_ptr<MpiCommunicator>(new MpiCommunicator(comm, max_message_bytes_, guard_));
 }
 
 MpiCommunicator::~MpiCommunicator() {
+  if (guard_) return;  // frees it when all ranks have left the run
   // Freeing is collective: a rank that unwinds must not wait for peers that are elsewhere.
   if (std::uncaught_exceptions() > 0) return;
   int finalised = 0;
@@ -93,6 +109,7 @@ void MpiCommunicator::in_pieces(std::int64_t count, std::int64_t element_bytes, 
 
 void MpiCommunicator::all_reduce_sum(at::Tensor& tensor) {
   require_cpu("all_reduce_sum", tensor);
+  enter();
   in_pieces(tensor.numel(), tensor.element_size(), "MPI_Allreduce", [&](std::int64_t at, int count) {
     return MPI_Allreduce(MPI_IN_PLACE, bytes_of(tensor) + at, count, mpi_type(tensor), MPI_SUM, comm_);
   });
@@ -101,6 +118,7 @@ void MpiCommunicator::all_reduce_sum(at::Tensor& tensor) {
 void MpiCommunicator::all_gather(const at::Tensor& shard, at::Tensor& full) {
   require_cpu("all_gather", shard);
   require_shards("all_gather", full, shard, size_);
+  enter();
   const std::int64_t m = shard.numel(), item = shard.element_size();
   const std::int64_t step = std::max<std::int64_t>(1, piece(item) / size_);
   for (std::int64_t at = 0; at < m; at += step) {
@@ -122,6 +140,7 @@ void MpiCommunicator::reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) {
   const std::int64_t most = std::min(piece(item), kSumAtOnceBytes / item);
   const std::int64_t step = std::max<std::int64_t>(1, most / size_);
   const at::Tensor received = at::empty({size_, std::min(m, step)}, full.options());
+  enter();
   for (std::int64_t at = 0; at < m; at += step) {
     const std::int64_t count = std::min(step, m - at);
     const PieceType segment(mpi_type(full), count, m * item);
@@ -263,17 +282,20 @@ void MpiCommunicator::move_sums() {
 std::unique_ptr<Pending> MpiCommunicator::begin_all_gather(const at::Tensor& shard, at::Tensor& full) {
   require_cpu("begin_all_gather", shard);
   require_shards("begin_all_gather", full, shard, size_);
+  if (guard_) return Communicator::begin_all_gather(shard, full);  // nothing is under way when a contained run fails
   return std::make_unique<Gathering>(*this, shard, full);
 }
 
 std::unique_ptr<Pending> MpiCommunicator::begin_reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) {
   require_cpu("begin_reduce_scatter_sum", full);
   require_shards("begin_reduce_scatter_sum", full, shard, size_);
+  if (guard_) return Communicator::begin_reduce_scatter_sum(full, shard);
   return std::make_unique<Summing>(*this, full, shard);
 }
 
 void MpiCommunicator::broadcast(at::Tensor& tensor, int root) {
   require_cpu("broadcast", tensor);
+  enter();
   in_pieces(tensor.numel(), tensor.element_size(), "MPI_Bcast", [&](std::int64_t at, int count) {
     return MPI_Bcast(bytes_of(tensor) + at, count, mpi_type(tensor), root, comm_);
   });
@@ -285,6 +307,7 @@ void MpiCommunicator::all_reduce_sum(std::span<double> values) {
   // Rank 0 adds for all: in rank order, and with no table of everybody's values on every rank.
   const bool adds = rank_ == 0;
   std::vector<double> all(adds ? n * ranks : 0);
+  enter();
   check(
       MPI_Gather(values.data(), static_cast<int>(n), MPI_DOUBLE, all.data(), static_cast<int>(n), MPI_DOUBLE, 0, comm_),
       "MPI_Gather");
@@ -298,6 +321,7 @@ std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& by
   const std::size_t ranks = static_cast<std::size_t>(size_);
   const std::uint64_t mine = bytes.size();
   std::vector<std::uint64_t> lengths(ranks);
+  enter();
   check(MPI_Allgather(&mine, 1, MPI_UINT64_T, lengths.data(), 1, MPI_UINT64_T, comm_), "MPI_Allgather");
   std::uint64_t total = 0;
   for (const std::uint64_t length : lengths) total += length;
@@ -310,6 +334,7 @@ std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& by
       offsets[r] = static_cast<int>(at);
     }
     std::string joined(total, '\0');
+    enter();  // again, for there may be no memory for what comes
     check(MPI_Allgatherv(bytes.data(), static_cast<int>(mine), MPI_BYTE, joined.data(), counts.data(), offsets.data(),
                          MPI_BYTE, comm_),
           "MPI_Allgatherv");
@@ -323,13 +348,18 @@ std::vector<std::string> MpiCommunicator::all_gather_bytes(const std::string& by
 
 std::string MpiCommunicator::broadcast_bytes(const std::string& bytes, int root) {
   std::uint64_t length = bytes.size();
+  enter();
   check(MPI_Bcast(&length, 1, MPI_UINT64_T, root, comm_), "MPI_Bcast");
   std::string sent = rank_ == root ? bytes : std::string(length, '\0');
+  enter();  // again, for there may be no memory for what comes
   in_pieces(static_cast<std::int64_t>(length), 1, "MPI_Bcast",
             [&](std::int64_t at, int count) { return MPI_Bcast(sent.data() + at, count, MPI_BYTE, root, comm_); });
   return sent;
 }
 
-void MpiCommunicator::barrier() { check(MPI_Barrier(comm_), "MPI_Barrier"); }
+void MpiCommunicator::barrier() {
+  enter();
+  check(MPI_Barrier(comm_), "MPI_Barrier");
+}
 
 }  // namespace hesspect

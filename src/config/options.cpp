@@ -34,7 +34,7 @@ constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Comma
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
                                                "HESSPECT_LAUNCHER",    "HESSPECT_LONG",     "HESSPECT_PYTHON",
-                                               "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE"};
+                                               "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE",   "HESSPECT_SPOOL"};
 
 std::string variable_name(const std::string& option) {
   std::string name(kPrefix);
@@ -279,6 +279,19 @@ std::string to_ini_of_result(const RunConfig& config) {
     for (const Option& option : group.options)
       if (option.name != "basis-dtype") others.insert(option.name);
   return ini_text(config, others);
+}
+
+/// Of a job's file (job_options.cpp): as an ini file that nothing stands above, which is looked at later.
+RunConfig config_of_job(const std::string& text, const std::string& name) {
+  RunConfig config;
+  const OptionTable table = run_options(config);
+  Settings lines = read_ini(text, name, table);
+  apply_preset_of({&lines}, table, config);
+  apply_settings(lines, table);
+  std::set<std::string> given;
+  for (const Setting& setting : lines) given.insert(setting.option);
+  resolve_defaults(config, given);
+  return config;
 }
 
 RunConfig from_ini(const std::string& text, const std::string& name) {

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/comm/tensor_checks.h"
 #include "hesspect/core/timer.h"
 
@@ -32,7 +33,8 @@ constexpr double kMeetWithin_s = 120;  // all ranks, at first
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(c10::Device device, std::unique_ptr<Communicator> host) : device_(device), host_(std::move(host)) {}
+  NcclCommunicator(c10::Device device, std::unique_ptr<Communicator> host)
+      : device_(device), host_(std::move(host)), mpi_(dynamic_cast<const MpiCommunicator*>(host_.get())) {}
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
   ~NcclCommunicator() override {
@@ -189,6 +191,7 @@ class NcclCommunicator final : public Communicator {
       ncclResult_t state = ncclSuccess;
       check(ncclCommGetAsyncError(comm_, &state), "ncclCommGetAsyncError");
       check(state, call);
+      if (mpi_ != nullptr && mpi_->is_peer_failed()) fail(call, "another rank has failed");
       pause(waiting);
     }
   }
@@ -196,6 +199,7 @@ class NcclCommunicator final : public Communicator {
   template <class Send>
   void message(const char* call, Send&& send) {
     require_alive(call);
+    if (mpi_ != nullptr) mpi_->enter();
     const c10::cuda::CUDAGuard guard(device_);
     const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(device_.index());
     check(cudaEventRecord(ready_, current.stream()), "cudaEventRecord");
@@ -232,6 +236,7 @@ class NcclCommunicator final : public Communicator {
   template <class Send>
   std::unique_ptr<Pending> begin(const char* call, Send&& send) {
     require_alive(call);
+    if (mpi_ != nullptr) mpi_->enter();
     const c10::cuda::CUDAGuard guard(device_);
     const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(device_.index());
     auto message = std::make_unique<Message>(*this, call);
@@ -256,6 +261,7 @@ class NcclCommunicator final : public Communicator {
 
   c10::Device device_;
   std::unique_ptr<Communicator> host_;
+  const MpiCommunicator* mpi_;  // host_, where it is one
   ncclComm_t comm_ = nullptr;
   std::optional<c10::cuda::CUDAStream> stream_;
   cudaEvent_t ready_ = nullptr;  // the current stream's work before a message

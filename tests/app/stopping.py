@@ -35,6 +35,11 @@ WORK = dict(dtype="float64", micro_batch=1, probes=4, steps=24, top=4, bottom=2,
 TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.13)
 
 
+def setUpModule():
+    if SHARDED and not LONG:
+        raise unittest.SkipTest("with launch/test --long")
+
+
 def command(output, ranks, *more, verb="analyze", case="gpt2", loss="causal_lm", **options):
     if SHARDED and ranks > 1:
         options["parameters"] = "sharded"
