@@ -29,11 +29,12 @@ void require_shardable(const Invocation& run) {
     throw UsageError(name + ": runs don't stream parameters to a GPU from host memory yet; 'hesspect plan " + name +
                      "' says what it would take, and --parameters sharded shares them among ranks");
   const bool is_spectrum = run.command == Command::kAnalyze || run.command == Command::kDensity ||
-                           run.command == Command::kEigs || run.command == Command::kTrace;
+                           run.command == Command::kEigs || run.command == Command::kTrace ||
+                           run.command == Command::kSeries;
   const auto refuse = [&](bool asked, const std::string& what) {
     if (asked) throw UsageError(name + ": " + what + " with all parameters on every rank alone; leave one of them out");
   };
-  if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs and trace alone");
+  if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs, trace and series alone");
   refuse(config.parts.wants_blocks(), "--block and --blocks go");
   refuse(config.parts.chooses(), "--params and --exclude go");
   refuse(config.loss.loss == "output", "--loss output goes");
