@@ -14,6 +14,7 @@
 #include "landscape.h"
 #include "planning.h"
 #include "reporting.h"
+#include "series.h"
 #include "serve.h"
 #include "sharded.h"
 #include "sharpness.h"
@@ -101,6 +102,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   if (run.command == Command::kInputs) return run_inputs(run, argv, signal, host);
   if (run.command == Command::kLandscape) return run_landscape(run, argv, signal, host);
   if (run.command == Command::kSharpness) return run_sharpness(run, argv, host);
+  if (run.command == Command::kSeries) return run_series(run, argv, signal, host);
   return run_spectrum(run, argv, signal, host);
 }
 

@@ -31,11 +31,12 @@ void require_shardable(const Invocation& run) {
   if (way == ParameterMemory::kHost && config.compute.device == DeviceChoice::kCpu)
     throw UsageError(name + ": keeps them beside a GPU; on CPUs it is --parameters sharded");
   const bool is_spectrum = run.command == Command::kAnalyze || run.command == Command::kDensity ||
-                           run.command == Command::kEigs || run.command == Command::kTrace;
+                           run.command == Command::kEigs || run.command == Command::kTrace ||
+                           run.command == Command::kSeries;
   const auto refuse = [&](bool asked, const std::string& what) {
     if (asked) throw UsageError(name + ": " + what + " with all parameters on every rank alone; leave one of them out");
   };
-  if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs and trace alone");
+  if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs, trace and series alone");
   refuse(config.parts.chooses(), "--params and --exclude go");
   refuse(!config.loss.count_output.empty(), "--count-output goes");
   refuse(config.accuracy.data_error > 0, "--data-error with groups goes");

@@ -35,6 +35,8 @@ std::span<const CommandEntry> command_entries() {
       {"sharpness", "what ascent steps, steps of an optimiser and random steps do to the loss", Home::kRanks, kCompute},
       {"features", "curvature, frequency and sensitivity of embedding tables, their rows, and input columns",
        Home::kRanks, kCompute},
+      {"series", "all of analyze for the checkpoints of a training run, also while it goes on (--follow)", Home::kRanks,
+       kCompute},
       {"plan", "what a run would take in memory, messages and time, and its layout over ranks", Home::kRanks, kCompute},
 
       {"inspect", "what a .pt2, a state dict, a data file or a result holds", Home::kOne, kRead},

@@ -29,6 +29,7 @@ OptionGroup plan_options(PlanConfig& config);
 OptionGroup landscape_options(LandscapeConfig& config);
 OptionGroup sharpness_options(SharpnessConfig& config);
 OptionGroup features_options(FeaturesConfig& config);
+OptionGroup series_options(SeriesConfig& config);
 OptionGroup output_options(OutputConfig& config);
 OptionGroup report_options(ReportConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config

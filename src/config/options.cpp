@@ -29,7 +29,8 @@ constexpr std::string_view kPrefix = "HESSPECT_";
 
 constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Command::kEigs,   Command::kTrace,
                                  Command::kLandscape, Command::kSharpness, Command::kInputs, Command::kFeatures,
-                                 Command::kPlan,      Command::kInspect,   Command::kReport, Command::kCompare};
+                                 Command::kPlan,      Command::kInspect,   Command::kReport, Command::kCompare,
+                                 Command::kSeries};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
@@ -275,7 +276,8 @@ std::string to_ini_of_result(const RunConfig& config) {
   std::set<std::string> others = {"preset", "model", "weights", "data", "threads", "directions-file"};
   for (const OptionGroup& group :
        {layout_options(copy.layout), checkpoint_options(copy.checkpoint), plan_options(copy.plan),
-        sharpness_options(copy.sharpness), output_options(copy.output), report_options(copy.report)})
+        sharpness_options(copy.sharpness), series_options(copy.series), output_options(copy.output),
+        report_options(copy.report)})
     for (const Option& option : group.options)
       if (option.name != "basis-dtype") others.insert(option.name);
   return ini_text(config, others);
