@@ -503,6 +503,7 @@ Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
   options.span = plan.span;
   options.passes = plan.passes;
   options.on_host = plan.parameters == ParameterMemory::kHost;
+  options.crossing_on_host = plan.crossing_on_host;
   group.op = std::make_unique<HessianOperator>(*problem.program, std::move(shard), *group.comm, options);
   log_debug("operator ready after " + format_duration(timer.elapsed_s()));
   return group;

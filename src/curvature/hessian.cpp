@@ -620,6 +620,7 @@ struct HessianOperator::Impl {
                              .fetch_ahead = options.fetch_ahead,
                              .span = static_cast<std::size_t>(options.span),
                              .passes = static_cast<std::size_t>(options.passes),
+                             .crossing_on_host = options.crossing_on_host,
                              .on_host = options.on_host};
     sharded = std::make_unique<ShardedProducts>(local, batches, comm, how);
     shard = sharded->shard();

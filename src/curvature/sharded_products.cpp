@@ -34,6 +34,7 @@ ShardedProducts::ShardedProducts(LocalLoss& local, const std::vector<MicroBatch>
     : local_(local),
       batches_(batches),
       comm_(comm),
+      crossing_on_host_(options.crossing_on_host),
       on_host_(options.on_host),
       side_(local.tensor_options().device()),
       fetch_ahead_(options.fetch_ahead && (comm.size() > 1 || options.on_host)),
@@ -75,7 +76,7 @@ Cuts ShardedProducts::choose_cuts(std::int64_t tangents) {
 void ShardedProducts::find_sets(Cuts cuts) {
   const Program& program = local_.program();
   const ParameterLayout& layout = program.layout();
-  segments_ = std::make_unique<Segments>(local_.tangent_program(), std::move(cuts));
+  segments_ = std::make_unique<Segments>(local_.tangent_program(), std::move(cuts), crossing_on_host_);
   std::map<std::pair<std::vector<std::size_t>, at::ScalarType>, Set> by_readers;
   const std::vector<std::vector<std::size_t>> readers = segments_->readers(layout.entries().size());
   for (std::size_t p = 0; p < readers.size(); ++p) {

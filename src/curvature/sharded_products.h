@@ -49,10 +49,11 @@ struct ShardedTraffic {
 struct ShardedOptions {
   std::optional<Cuts> cuts;  // none: chosen, for products of `tangents` vectors at once
   std::int64_t tangents = 1;
-  bool fetch_ahead = false;  // twice the memory for whole segments
-  std::size_t span = 1;      // segments in a span; 1: what crosses a cut stays
-  std::size_t passes = 1;    // through the segments, each with a part of the micro-batches
-  bool on_host = false;      // shares of parameters and vectors are in host memory, whatever the device
+  bool fetch_ahead = false;       // twice the memory for whole segments
+  std::size_t span = 1;           // segments in a span; 1: what crosses a cut stays
+  std::size_t passes = 1;         // through the segments, each with a part of the micro-batches
+  bool crossing_on_host = false;  // what crosses the cuts, too
+  bool on_host = false;           // shares of parameters and vectors are in host memory, whatever the device
 };
 
 class ShardedProducts {
@@ -143,7 +144,7 @@ class ShardedProducts {
   Shard shard_;
   std::vector<Sweeps> sweeps_;  // of each micro-batch
   ShardedTraffic traffic_;
-  const bool on_host_;
+  const bool crossing_on_host_, on_host_;
   SideStream side_;
   std::vector<bool> chosen_;  // of the product that is taken; empty: all
   const bool fetch_ahead_;

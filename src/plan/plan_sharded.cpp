@@ -78,7 +78,17 @@ void add_sharded_bytes(const PlanInputs& given, const Layout& layout, std::int64
     adjoints = std::max(adjoints, (1 + k) * s.across_active_bytes);
   }
   const std::int64_t at_once = (plan.micro_batches + plan.passes - 1) / plan.passes;
-  bytes.crossing = at_once * (held_bytes(segments, plan.span, k) + adjoints);
+  const std::int64_t held = at_once * held_bytes(segments, plan.span, k);
+  bytes.crossing = at_once * adjoints;
+  if (plan.crossing_on_host) {
+    std::int64_t at_hand = 0;  // of one micro-batch: what a segment reads and leaves
+    for (const PlanSegment& s : segments)
+      at_hand = std::max(at_hand, s.crossing_still_bytes + 2 * (1 + k) * s.across_active_bytes);
+    bytes.crossing_host = held;
+    bytes.crossing += at_hand;
+  } else {
+    bytes.crossing += held;
+  }
   if (plan.fetch_ahead) {
     bytes.gathered *= 2;
     bytes.sums *= 2;
@@ -144,6 +154,10 @@ ShardedTimes sharded_times(const PlanInputs& given, const Plan& plan, std::int64
     times.product_s += plan.fetch_ahead ? std::max(work, beside) : work + messages;
   }
   if (plan.fetch_ahead && !all.empty()) times.product_s += fetch_s(all.front()) + sum_s(all.back());
+  // There once, and back once for each visit that reads it: on the same stream as the work.
+  const double over_s = plan.crossing_on_host ? 3 * static_cast<double>(plan.bytes.crossing_host) / kHostToGpu : 0;
+  times.product_s += over_s;
+  arithmetic_s += over_s;
   times.exposed_s = static_cast<double>(plan.passes) * (times.product_s - arithmetic_s);
   times.product_s *= static_cast<double>(plan.passes);
   return times;

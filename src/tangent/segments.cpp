@@ -176,6 +176,57 @@ void Sweeps::Impl::part_from_parameters(std::size_t s, const SegmentTensors& ten
     }
 }
 
+namespace {
+
+/// A copy in host memory, page-locked beside a GPU, of the same layout.
+at::Tensor on_host(const at::Tensor& t) {
+  const bool is_locked = t.is_cuda();
+  return at::empty_like(t, t.options().device(at::kCPU).pinned_memory(is_locked)).copy_(t, /*non_blocking=*/is_locked);
+}
+
+}  // namespace
+
+/// What segment s has made and others read goes to the host.
+void Sweeps::Impl::send_to_host(std::size_t s) {
+  for (std::size_t n = bounds[s]; n < bounds[s + 1]; ++n)
+    for (const int slot : list.nodes[n].outputs) {
+      if (slot < 0 || !crosses[index(slot)]) continue;
+      c10::IValue& value = values[index(slot)];
+      if (value.isTensor() && value.toTensor().defined()) value = on_host(value.toTensor());
+      if (!dots.empty() && dots[index(slot)].defined()) dots[index(slot)] = on_host(dots[index(slot)]);
+    }
+}
+
+/// What segment s reads, or has made before, comes back for as long as it is worked on.
+void Sweeps::Impl::bring_from_host(std::size_t s) {
+  brought.clear();
+  const auto bring = [&](int slot) {
+    if (slot < 0 || !crosses[index(slot)] || !values[index(slot)].isTensor()) return;
+    const at::Tensor value = values[index(slot)].toTensor();
+    if (!value.defined() || std::ranges::find(brought, slot, &Brought::slot) != brought.end()) return;
+    at::Tensor dot = dots.empty() ? at::Tensor() : dots[index(slot)];
+    brought.push_back({slot, value, dot});
+    const auto here = [&](const at::Tensor& t) {
+      return t.to(inputs_device, t.scalar_type(), /*non_blocking=*/true, /*copy=*/true);
+    };
+    values[index(slot)] = here(value);
+    if (dot.defined()) dots[index(slot)] = here(dot);
+  };
+  for (std::size_t n = bounds[s]; n < bounds[s + 1]; ++n) {
+    for (const Operand& operand : list.nodes[n].operands) for_each_slot(operand, bring);
+    for (const int slot : list.nodes[n].outputs) bring(slot);
+  }
+}
+
+void Sweeps::Impl::let_go_of_brought() {
+  for (const Brought& one : brought) {
+    if (values[index(one.slot)].isNone()) continue;  // the segment that made it is done
+    values[index(one.slot)] = one.value;
+    if (!dots.empty()) dots[index(one.slot)] = one.dot;
+  }
+  brought.clear();
+}
+
 void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton,
                                   const std::vector<bool>& chosen) {
   kept = false;
@@ -195,8 +246,13 @@ void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, boo
 
 void Sweeps::Impl::segment_forwards(std::size_t s, const SegmentTensors& tensors) {
   enter(tensors);
+  if (crossing_on_host) bring_from_host(s);
   forward(bounds[s], bounds[s + 1], {.first = true, .second = vectors > 0});
   part_from_parameters(s, tensors);
+  if (crossing_on_host) {
+    let_go_of_brought();
+    send_to_host(s);
+  }
   leave(tensors);
 }
 
@@ -206,6 +262,7 @@ void Sweeps::Impl::segment_backwards(std::size_t s, const SegmentTensors& tensor
   const Pass forwards{.first = true, .second = vectors > 0, .hold = true, .again = !is_last};
   const Pass backwards{.first = vectors == 0 || !gauss_newton, .second = vectors > 0};
   enter(tensors);
+  if (crossing_on_host) bring_from_host(s);
   forward(bounds[s], bounds[s + 1], forwards);
   if (is_last) {
     make_head(forwards);
@@ -213,6 +270,7 @@ void Sweeps::Impl::segment_backwards(std::size_t s, const SegmentTensors& tensor
   }
   backward(bounds[s], bounds[s + 1], backwards);
   forget(bounds[s], bounds[s + 1]);
+  if (crossing_on_host) let_go_of_brought();
   leave(tensors);
 }
 
@@ -235,11 +293,13 @@ void Sweeps::Impl::let_go_of_inner(std::size_t first, std::size_t last) {
 void Sweeps::begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton,
                             const std::vector<bool>& chosen) {
   const SweepScope scope(impl_->program.program);
+  impl_->crossing_on_host = segments.crossing_on_host();
   impl_->begin_segments(segments.cuts(), vectors, gauss_newton, chosen);
 }
 
 void Sweeps::begin_outputs(const Segments& segments) {
   const SweepScope scope(impl_->program.program);
+  impl_->crossing_on_host = segments.crossing_on_host();
   impl_->begin_segments(segments.cuts(), 0, false, {});
   impl_->fused = false;
 }
@@ -269,7 +329,8 @@ at::Tensor Sweeps::end_outputs() {
   return output;
 }
 
-Segments::Segments(const TangentProgram& program, Cuts cuts) : cuts_(std::move(cuts)) {
+Segments::Segments(const TangentProgram& program, Cuts cuts, bool crossing_on_host)
+    : cuts_(std::move(cuts)), crossing_on_host_(crossing_on_host) {
   const NodeList& list = program.impl().list;
   const auto of_input = program.program().parameter_inputs();
   std::vector<std::int64_t> parameter_of(index(list.slots), -1);

@@ -113,10 +113,12 @@ class Sharded : public ::testing::TestWithParam<const char*> {
     HessianOperator a(program, fixture.shard(program, world->size(), world->rank()), *world, one);
     HessianOperator b(again, fixture.shard(again, world->size(), world->rank()), *world, other);
     const at::Tensor v = fixture.flat(program, at::kDouble, "v"), u = at::sin(at::arange(v.numel(), at::kDouble));
-    EXPECT_TRUE(at::equal(a.gradient(), b.gradient())) << "span " << other.span;
+    // A copy may lie in memory otherwise than the view that it is of, and kernels round differently by that.
+    const double tolerance = other.crossing_on_host ? 1e-14 : 0;
+    EXPECT_LE(relative_error(b.gradient(), a.gradient()), tolerance) << "span " << other.span;
     const std::vector<at::Tensor> expected = products(a, {v, u}), found = products(b, {v, u});
     for (std::size_t k = 0; k < found.size(); ++k)
-      EXPECT_TRUE(at::equal(found[k], expected[k])) << "span " << other.span << ", vector " << k;
+      EXPECT_LE(relative_error(found[k], expected[k]), tolerance) << "span " << other.span << ", vector " << k;
   }
 
   Fixture fixture;
@@ -153,7 +155,7 @@ TEST_P(SomeSharded, SpansAndFetchingAheadChangeNoProduct) {
        {std::tuple(true, std::int64_t{1}, false), {false, 3, false}, {true, 2, true}, {true, segments, false}}) {
     options.fetch_ahead = ahead;
     options.span = span;
-    options.on_host = on_host;
+    options.on_host = options.crossing_on_host = on_host;
     expect_same_bits(plain, options);
   }
   options.micro_batch = 1;
@@ -328,7 +330,7 @@ TEST(OnAGpu, SharesAreOnTheDeviceOrInHostMemory) {
     const std::vector<at::Tensor> reference = products(expected, {v, u});
     options.cuts = all_cuts(left_in_file(fixture), fixture, 5);
     for (const auto& [on_host, ahead] : {std::pair(false, false), {true, false}, {true, true}}) {
-      options.on_host = on_host;
+      options.on_host = options.crossing_on_host = on_host;
       options.fetch_ahead = ahead;
       Program program = Program::load(fixture.path(".pt2"), {.dtype = at::kDouble, .device = device, .lay_out = false});
       program.leave_in_file();

@@ -39,6 +39,12 @@ struct Case : PlanInputs {
   std::vector<ShardedWork> asked;
 };
 
+/// Where all fits on the GPU.
+double held_product_s(Case& c) {
+  c.machine.memory_bytes = 64 * kGiB;
+  return c.plan().product_s;
+}
+
 TEST(ShardedPlan, BytesOfTwoRanks) {
   Case c;
   const Plan plan = c.plan();
@@ -211,6 +217,27 @@ TEST(ShardedPlan, HostMemoryBesideAGpu) {
   EXPECT_TRUE(plan.fits);
   c.machine.host_memory_bytes = 0;
   EXPECT_FALSE(c.plan().fits);
+}
+
+// Beside a GPU what crosses the cuts goes to the host before it is divided or made again; on the GPU is then what one
+// segment reads and leaves of it, and the adjoints at one cut, of both micro-batches.
+TEST(ShardedPlan, WhatCrossesGoesToTheHostBesideAGpu) {
+  Case c;
+  c.problem.on_gpu = true;
+  c.machine.memory_bytes = 4 * kGiB;
+  c.segments.assign(8, {1, 2, 100, 40, 0, 100 * kMiB, 100 * kMiB, 100});
+  c.segments.back() = {1, 2, 100, 40, 0, 0, 0, 100};
+  EXPECT_FALSE(c.plan().crossing_on_host);
+  while (c.plan().passes == 1 && !c.plan().crossing_on_host) c.machine.memory_bytes -= 100 * kMiB;
+  EXPECT_EQ(c.plan().passes, 2);  // there is no host memory
+  c.machine.host_memory_bytes = 8 * kGiB;
+  const Plan plan = c.plan();
+  EXPECT_TRUE(plan.fits);
+  EXPECT_TRUE(plan.crossing_on_host);
+  EXPECT_EQ(plan.passes, 1);
+  EXPECT_EQ(plan.bytes.crossing_host, 2 * 2 * 700 * kMiB);
+  EXPECT_EQ(plan.bytes.crossing, 2 * 2 * 100 * kMiB + 2 * 2 * 100 * kMiB);
+  EXPECT_GT(plan.product_s, held_product_s(c));
 }
 
 TEST(ShardedPlan, NeedsShapes) {

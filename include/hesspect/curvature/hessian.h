@@ -62,6 +62,7 @@ struct HessianOptions {
   bool fetch_ahead = false;         // the next segment while one is worked on
   std::int64_t span = 1;            // segments between whose cuts what crosses is made again, not held; 1: it is held
   std::int64_t passes = 1;          // through the segments, each with a part of a rank's micro-batches
+  bool crossing_on_host = false;    // what crosses the cuts is in host memory while no segment reads it
   bool on_host = false;             // a rank's shares, of parameters and vectors, are in host memory beside its GPU
   bool cuda_graphs = true;          // replay kept micro-batches' products on a GPU where that is faster
   /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on

@@ -35,8 +35,10 @@ struct SegmentTensors {
 class Segments {
  public:
   /// @param cuts  rising; none: one segment
-  Segments(const TangentProgram& program, Cuts cuts);
+  /// @param crossing_on_host  what crosses the cuts is in host memory while no segment that reads it is worked on
+  Segments(const TangentProgram& program, Cuts cuts, bool crossing_on_host = false);
 
+  bool crossing_on_host() const { return crossing_on_host_; }
   std::size_t size() const { return read_.size(); }
   const Cuts& cuts() const { return cuts_; }
   /// The parameters that a segment's nodes read, by their places in the layout, ascending.
@@ -49,6 +51,7 @@ class Segments {
 
  private:
   Cuts cuts_;
+  bool crossing_on_host_;
   std::vector<std::vector<std::size_t>> read_;
 };
 
