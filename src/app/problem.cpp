@@ -20,6 +20,7 @@
 #include "hesspect/tangent/precision.h"
 #include "read_loss.h"
 #include "rows_in_use.h"
+#include "same_files.h"
 #include "shapes.h"
 #include "sharded.h"
 
@@ -316,6 +317,14 @@ void set_units(const RunConfig& config, Problem& problem) {
   problem.spec.unit_rows = problem.options.units.rows;
 }
 
+/// All that the problem was read from.
+std::vector<std::filesystem::path> files_of(const RunConfig& config, const Problem& problem) {
+  std::vector<std::filesystem::path> files{config.model.model, config.data.data};
+  if (!config.sharpness.other_data.empty()) files.emplace_back(config.sharpness.other_data);
+  files.insert(files.end(), problem.weight_files.begin(), problem.weight_files.end());
+  return files;
+}
+
 void tell_tables(const Problem& problem) {
   for (const std::string& table : tables_in_use(problem.program->layout())) log_info("rows in use: " + table);
 }
@@ -390,6 +399,7 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     require_whole_units(problem.rows, problem.spec);
     if (!config.sharpness.other_data.empty()) read_other_data(config, problem);
   });
+  require_same_files(files_of(config, problem), problem.placement.hosts, world);
   read_parameters(config, weights, problem, world);
   for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
   if (!is_sharded(config)) check_that_rows_stand_alone(config, weights, problem, world);
@@ -409,13 +419,14 @@ bool read_other_weights(const RunConfig& config, const ParameterLayout& layout, 
     const at::ScalarType dtype = to_scalar_type(config.compute.dtype);
     LoadedProgram loaded = load_program(config, Weights::kRequired, dtype, problem.device);
     if (is_sharded(config)) {
-      loaded.program->leave_in_file();
+      loaded.program->leave_in_file(problem.rows_in_use);
     } else {
       lay_out(config, Weights::kRequired, problem.rows_in_use, *loaded.program);
     }
     take(std::move(loaded), problem);
     if (!is_sharded(config)) select_parameters(config.parts, problem);
   });
+  require_same_files(files_of(config, problem), problem.placement.hosts, world);
   const bool same = std::ranges::equal(
       layout.entries(), problem.program->layout().entries(), [](const ParameterEntry& a, const ParameterEntry& b) {
         return a.name == b.name && a.shape == b.shape && a.offset == b.offset && a.is_complex() == b.is_complex();

@@ -356,8 +356,24 @@ class Talk(Case):
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertEqual(done.stderr.count("rank 1 reads another configuration than rank 0"), 1)
 
+    def test_data_that_differ_between_ranks(self):
+        """As on two hosts with copies of their own: one target is another."""
+        parts = []
+        for rank in (0, 1):
+            (self.folder / str(rank)).mkdir()
+            copy = self.folder / str(rank) / "d.h5"
+            shutil.copy(FIXTURES / "gpt2.data.h5", copy)
+            with h5py.File(copy, "r+") as f:
+                f["target"][3, 2] = rank
+            parts.append(["-n", "1", "-wdir", copy.parent, BIN, "trace", *arguments("gpt2", self.folder / "r.h5", "causal_lm", data="d.h5")])
+        command = [*MPIRUN, *parts[0], ":", *parts[1]]
+        done = subprocess.run([str(a) for a in command], capture_output=True, text=True, env=environment(), timeout=100)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertEqual(done.stderr.count("ranks read different files: 'd.h5' is not the same for rank 0"), 1, done.stderr)
+        self.assertFalse((self.folder / "r.h5").exists())
+
     def test_help_and_version(self):
-        for args, word in ((["--help"], "analyze"), (["eigs", "--help"], "--rtol-eigs"), (["--version"], "LibTorch")):
+        for args, word in ((["--help"], "\n  analyze "), (["eigs", "--help"], "--rtol-eigs"), (["--version"], "LibTorch")):
             ended = hesspect(*args, ranks=2)
             self.assertDone(ended)
             self.assertEqual(ended.out.count(word), 1, ended.out)
