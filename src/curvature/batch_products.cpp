@@ -39,17 +39,28 @@ class TangentProducts final : public BatchProducts {
     const PrecisionScope scope(local_.choice().precision);
     replayed_.reset();
     sweeps_.keep(local_.choice().gauss_newton());
-    // Autograd launches its kernels on the stream and from the thread that it likes.
-    LaunchRecorder* const recorder = local_.choice().cuda_graphs ? local_.recorder() : nullptr;
-    if (recorder == nullptr || local_.tangent_program().uses_fallback()) return;
-    replayed_.emplace(*recorder, "rows " + std::to_string(batch_.first_row) + " to " +
-                                     std::to_string(batch_.first_row + batch_.rows - 1));
+    replay_where_launches_count();
+  }
+  double keep_with_gradient(const at::Tensor& sum) override {
+    const bool are_one = !local_.choice().gauss_newton() && local_.choice().precision == MatrixPrecision::kFp32;
+    if (!are_one) return BatchProducts::keep_with_gradient(sum);
+    replayed_.reset();
+    const double loss = sweeps_.keep_with_gradient(local_.program().layout().views(sum));
+    replay_where_launches_count();
+    return loss;
   }
   void drop() override {
     replayed_.reset();
     sweeps_ = local_.sweeps(batch_);
   }
   bool is_kept() const override { return sweeps_.is_kept(); }
+  void replay_where_launches_count() {
+    // Autograd launches its kernels on the stream and from the thread that it likes.
+    LaunchRecorder* const recorder = local_.choice().cuda_graphs ? local_.recorder() : nullptr;
+    if (recorder == nullptr || local_.tangent_program().uses_fallback()) return;
+    replayed_.emplace(*recorder, "rows " + std::to_string(batch_.first_row) + " to " +
+                                     std::to_string(batch_.first_row + batch_.rows - 1));
+  }
   void add(const at::Tensor& v, const at::Tensor& sums) override {
     if (replayed_)
       replayed_->add(v, sums, [&] { add_products(v, sums); });

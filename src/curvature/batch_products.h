@@ -40,6 +40,12 @@ class BatchProducts {
   virtual void add_part(const at::Tensor& v, const at::Tensor& sums, const std::vector<bool>& chosen) = 0;
   /// sum [n] += ∇ℓ_sum. @return ℓ_sum
   virtual double add_gradient(const at::Tensor& sum) = 0;
+  /// add_gradient, then keep. Where it throws, some of the sum may have been added to.
+  virtual double keep_with_gradient(const at::Tensor& sum) {
+    const double loss = add_gradient(sum);
+    keep();
+    return loss;
+  }
   /// Whether add() replays recorded launches; they read and write the v and sums that they were recorded with.
   virtual bool replays() const { return false; }
   /// Lets go of what was recorded, and with it of those v and sums. @param for_good  nothing is recorded from here on

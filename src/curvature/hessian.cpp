@@ -49,6 +49,11 @@ struct HessianOperator::Impl {
   RowGroups groups;
   std::unique_ptr<ShardedProducts> sharded;  // where parameters are
   std::size_t kept = 0;                      // of them, the first ones
+  /// What keeping them has taken so far; over: no more are.
+  struct Keeping {
+    std::int64_t budget = 0, used = 0, largest = 0;
+    bool over = true;
+  } keeping;
   // Room for `capacity` vectors: whole ones and local sums [capacity, stride], and the shards that are sent
   // [capacity, chunk] (not for one vector).
   std::int64_t capacity = 0;
@@ -545,7 +550,30 @@ struct HessianOperator::Impl {
   }
 
   /// One pass over the data: checks every target, and adds up loss, count and gradient.
+  /// Whether the first pass keeps what it makes: on CPUs, where the gradient is of what is kept.
+  bool keeps_at_once() const {
+    return device().is_cpu() && local.choice().tangent && !local.choice().gauss_newton() &&
+           local.choice().precision == MatrixPrecision::kFp32;
+  }
+
   void first_pass(double& local_loss, double& local_count) {
+    begin_keeping();
+    if (!keeps_at_once()) return first_pass(/*at_once=*/false, local_loss, local_count);
+    try {
+      first_pass(/*at_once=*/true, local_loss, local_count);
+    } catch (const std::exception& e) {
+      if (!is_out_of_memory(e)) throw;
+      batches.clear();
+      batch_products.clear();
+      group_of.clear();
+      kept = 0;
+      stats.gradient_s = local_loss = local_count = 0;
+      first_pass(/*at_once=*/false, local_loss, local_count);
+      begin_keeping();
+    }
+  }
+
+  void first_pass(bool at_once, double& local_loss, double& local_count) {
     if (options.warm) {
       local_loss = take_over(*options.warm);
       for (const MicroBatch& batch : batches) {
@@ -566,7 +594,9 @@ struct HessianOperator::Impl {
       local.check_values(batch);
       batch_products.push_back(local.products(batch));
       const Timer timer;
-      const double its_loss = batch_products.back()->add_gradient(sum(0)), its_count = local.count(batch);
+      const double its_loss = at_once && may_keep_more() ? keep_with_gradient(*batch_products.back())
+                                                         : batch_products.back()->add_gradient(sum(0));
+      const double its_count = local.count(batch);
       finish_device_work(sum(0));
       stats.gradient_s += timer.elapsed_s();
       local_loss += its_loss;
@@ -696,10 +726,11 @@ struct HessianOperator::Impl {
   /// micro-batch, scaled to this rank's rows.
   void time_gradient() {
     if (batches.empty() || stats.gradient_s > kLongGradient_s) return;
+    const std::unique_ptr<BatchProducts> apart = local.products(batches.front());  // what is kept stays
     std::vector<double> seconds;
     for (int i = 0; i < 3; ++i) {
       const Timer timer;
-      batch_products.front()->add_gradient(sum(0));
+      apart->add_gradient(sum(0));
       finish_device_work(sum(0));
       seconds.push_back(timer.elapsed_s());
     }
@@ -707,34 +738,55 @@ struct HessianOperator::Impl {
     stats.gradient_s = seconds[1] / static_cast<double>(batches.front().rows) * static_cast<double>(local.rows());
   }
 
-  /// Keeps as many micro-batches as the budget allows; measured as they come.
-  void keep_within_budget() {
+  // As many micro-batches are kept as the budget allows, the first ones; measured as they come.
+
+  void begin_keeping() {
+    keeping = {};
     if (options.graph_budget_bytes == 0 || !keeps(options.product)) return;
-    const std::int64_t budget = options.graph_budget_bytes > 0 ? options.graph_budget_bytes : half_of_free_memory();
-    std::int64_t used = 0, largest = 0;
-    for (const std::unique_ptr<BatchProducts>& batch : batch_products) {
-      if (used + largest > budget && kept > 0) break;
+    keeping.budget = options.graph_budget_bytes > 0 ? options.graph_budget_bytes : half_of_free_memory();
+    keeping.over = false;
+  }
+
+  bool may_keep_more() const {
+    return !keeping.over && (kept == 0 || keeping.used + keeping.largest <= keeping.budget);
+  }
+
+  /// Of the next one, which is kept by now: it is dropped again where it was too much.
+  void count_kept(BatchProducts& batch, std::int64_t bytes) {
+    keeping.used += std::max<std::int64_t>(bytes, 0);
+    keeping.largest = std::max(keeping.largest, bytes);
+    if (keeping.used <= keeping.budget) {
+      ++kept;
+      return;
+    }
+    batch.drop();
+    keeping.over = true;
+  }
+
+  /// Into sum(0). @return ℓ_sum
+  double keep_with_gradient(BatchProducts& batch) {
+    const AllocationMeter meter(device());
+    const double loss = batch.keep_with_gradient(sum(0));
+    count_kept(batch, meter.held_bytes());
+    return loss;
+  }
+
+  void keep_within_budget() {
+    for (std::size_t i = kept; i < batch_products.size() && may_keep_more(); ++i) {
       const AllocationMeter meter(device());
-      bool fits = true;
+      BatchProducts& batch = *batch_products[i];
       try {
-        batch->keep();
-        const std::int64_t bytes = std::max<std::int64_t>(meter.held_bytes(), 0);
-        used += bytes;
-        largest = std::max(largest, bytes);
-        fits = used <= budget;
+        batch.keep();
+        count_kept(batch, meter.held_bytes());
       } catch (const std::exception& e) {
         if (!is_out_of_memory(e)) throw;
-        fits = false;
         if (kept > 0) drop_last();  // room for what a product needs besides
+        batch.drop();
+        keeping.over = true;
       }
-      if (fits) {
-        ++kept;
-        continue;
-      }
-      batch->drop();
-      break;
     }
-    stats.graph_bytes = largest;
+    if (options.graph_budget_bytes == 0 || !keeps(options.product)) return;
+    stats.graph_bytes = keeping.largest;
     stats.kept_graphs = static_cast<std::int64_t>(kept);
   }
 };

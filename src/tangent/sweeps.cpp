@@ -237,14 +237,16 @@ void Sweeps::Impl::clear_frames() {
   bar_dots.clear();
 }
 
-void Sweeps::Impl::keep(bool for_gauss_newton) {
+void Sweeps::Impl::keep(bool for_gauss_newton, const std::vector<at::Tensor>& sums) {
   kept = false;
   gauss_newton = for_gauss_newton;
   reached.clear();
   begin_run({});
   forward(0, size(), {true, false, true});
   make_head({true, false, true});
-  bars = new_sums({});
+  std::vector<at::Tensor> stacked;
+  for (const at::Tensor& sum : sums) stacked.push_back(sum.unsqueeze(0));
+  bars = new_sums(stacked);
   // Of a Gauss-Newton matrix the head alone knows what is kept: no adjoint leaves it.
   Sink nowhere({}, bars, 1);
   if (for_gauss_newton)
@@ -252,6 +254,7 @@ void Sweeps::Impl::keep(bool for_gauss_newton) {
   else
     head_backward({true, false, true});
   if (!for_gauss_newton) backward(0, size(), {true, false, true});
+  if (!sums.empty()) add_complex(bars, stacked);
   clear_frames();
   kept = true;
 }
@@ -311,7 +314,13 @@ Sweeps& Sweeps::operator=(Sweeps&&) noexcept = default;
 
 void Sweeps::keep(bool gauss_newton) {
   const SweepScope scope(impl_->program.program);
-  impl_->keep(gauss_newton);
+  impl_->keep(gauss_newton, {});
+}
+
+double Sweeps::keep_with_gradient(const std::vector<at::Tensor>& sums) {
+  const SweepScope scope(impl_->program.program);
+  impl_->keep(/*for_gauss_newton=*/false, sums);
+  return impl_->head->sum();
 }
 
 bool Sweeps::is_kept() const { return impl_->kept; }

@@ -207,7 +207,8 @@ struct Sweeps::Impl {
 
   void clear_frames();
 
-  void keep(bool for_gauss_newton);
+  /// @param sums  of the gradient, to be added to; none: it is not wanted
+  void keep(bool for_gauss_newton, const std::vector<at::Tensor>& sums);
 
   double add_gradient(const std::vector<at::Tensor>& sums, const Cuts& cuts);
 

@@ -107,6 +107,9 @@ class Sweeps {
   /// Makes values and adjoints, which stay.
   /// @param gauss_newton  values alone: products are of the Gauss-Newton matrix
   void keep(bool gauss_newton = false);
+  /// The same, of the Hessian, and the gradient besides, from the same adjoints. @param sums as add_gradient's
+  /// @return the sum of terms
+  double keep_with_gradient(const std::vector<at::Tensor>& sums);
   bool is_kept() const;
 
   /// sums += the gradient of the sum of terms. @param sums [shape] for each parameter
