@@ -3,6 +3,7 @@
 
 #include "hesspect/config/launch.h"
 #include "hesspect/config/options.h"
+#include "hesspect/config/watch_config.h"
 #include "option_table.h"
 
 namespace hesspect {
@@ -31,6 +32,7 @@ OptionGroup sharpness_options(SharpnessConfig& config);
 OptionGroup features_options(FeaturesConfig& config);
 OptionGroup output_options(OutputConfig& config);
 OptionGroup report_options(ReportConfig& config);
+OptionGroup watch_options(WatchConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config
 OptionGroup general_options(Invocation& run, std::string& ini_file);
 
