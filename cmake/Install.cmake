@@ -7,6 +7,7 @@
 #   PREFIX/include/hesspect/ROOM/*.h
 #   PREFIX/lib/cmake/hesspect/hesspectConfig.cmake
 #   PREFIX/share/hesspect/python/hesspect
+#   PREFIX/share/hesspect/slurm, mpirun.sh: what `hesspect submit --slurm` hands to sbatch
 #   PREFIX/share/hesspect/modulefiles/hesspect/VERSION
 #
 # In a wheel scikit-build-core's folders for scripts and data take PREFIX/bin's and PREFIX's place; installed, they are the same.
@@ -63,6 +64,8 @@ function(hesspect_install_rest)
   install(FILES "${CMAKE_BINARY_DIR}/hesspectConfig.cmake" "${CMAKE_BINARY_DIR}/hesspectConfigVersion.cmake" "${CMAKE_SOURCE_DIR}/cmake/TorchWheel.cmake"
     "${CMAKE_SOURCE_DIR}/cmake/torch_wheel.py" DESTINATION ${HESSPECT_INSTALL_CMAKE} COMPONENT development)
   install(DIRECTORY "${CMAKE_SOURCE_DIR}/python/hesspect" DESTINATION ${HESSPECT_INSTALL_SHARE}/python COMPONENT python PATTERN __pycache__ EXCLUDE)
+  install(PROGRAMS "${CMAKE_SOURCE_DIR}/launch/mpirun.sh" DESTINATION ${HESSPECT_INSTALL_SHARE} COMPONENT program)
+  install(DIRECTORY "${CMAKE_SOURCE_DIR}/launch/slurm" DESTINATION ${HESSPECT_INSTALL_SHARE} COMPONENT program)
   # The program writes its manual page and completions itself.
   install(CODE "
     foreach(page \"man:man/man1/hesspect.1\" \"completion bash:bash-completion/completions/hesspect\"

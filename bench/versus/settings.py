@@ -54,8 +54,8 @@ def _peers(pyhessian_tols=(1e-3,), probes=300, density=100, columns=4, arpack=(1
 def _densities(steps, pyhessian):
     """The density alone, and PyHessian alone beside it: where products are dear."""
     fixed = ("--density-w1", "0", "--rtol-trace", "0", "--probes", "1")
-    return ([hesspect(f"steps {s}", "density", "density", *fixed, "--steps", s, first_seeds=1) for s in steps]
-            + [Run("pyhessian", "default", {"density": {"steps": pyhessian}}, first_seeds=1)])
+    return ([hesspect(f"steps {s}", "density", "density", *fixed, "--steps", s) for s in steps]
+            + [Run("pyhessian", "default", {"density": {"steps": pyhessian}})])
 
 
 PLAN = {

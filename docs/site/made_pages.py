@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "features", "inputs", "plan", "report", "compare")
 #: around the commands, with a --help that has no groups
-AROUND = ("run", "completion", "man")
+AROUND = ("serve", "submit", "queue", "cancel", "wait", "log", "run", "completion", "man")
 #: of a Python command that has several, its kinds
 KINDS = {"data": ("text", "table", "images", "check"), "export": ("hf", "torchvision", "timm", "lightning", "peft")}
 

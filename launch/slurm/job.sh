@@ -4,6 +4,8 @@
 #
 #   run_job LAUNCHER... -- [COMMAND] OPTIONS...      LAUNCHER: mpirun or srun, with all its options
 #
+# COMMAND may be `serve`: then the jobs of a spool are what is stopped and gone on with.
+#
 # Variables, all optional:
 #   HESSPECT_SOURCE    the checkout, where sbatch is not called in it
 #   HESSPECT_BIN       the program, where it is not the checkout's release build
@@ -55,6 +57,28 @@ products() {
   } END { print count + 0 }' "${generations[-1]}"
 }
 
+# What a service has got done: jobs that have ended, and products in the checkpoints of others. `served SPOOL`
+served() {
+  local count folder
+  count="$(find "$1/done" "$1/failed" "$1/cancelled" -name '*.json' 2>/dev/null | wc -l)"
+  for folder in "$1"/checkpoints/*/; do
+    [ ! -d "$folder" ] || count=$((count + $(products "$folder")))
+  done
+  echo "$count"
+}
+
+# The value behind --spool, or HESSPECT_SPOOL.
+spool_of() {
+  while [ $# -gt 0 ]; do
+    case "$1" in
+      --spool) echo "$2"; return ;;
+      --spool=*) echo "${1#--spool=}"; return ;;
+    esac
+    shift
+  done
+  echo "${HESSPECT_SPOOL:-}"
+}
+
 # Waits for the command's end, through any number of signals. Sets status.
 wait_for() {
   "$@" &
@@ -70,7 +94,7 @@ wait_for() {
 }
 
 run_job() {
-  local launch=() output checkpoint before after status=75
+  local launch=() output checkpoint before after count=products status=75
   while [ "$1" != -- ]; do
     launch+=("$1")
     shift
@@ -79,12 +103,19 @@ run_job() {
   case "${1:-}" in -* | "") set -- analyze "$@" ;; esac
   [ -x "$binary" ] || { say "no program $binary: call sbatch in the checkout, or set HESSPECT_SOURCE or HESSPECT_BIN"; exit 2; }
 
-  output="$(setting output "$@")"
-  checkpoint="$(setting checkpoint "$@")"
-  checkpoint="${checkpoint:-$output.checkpoint}"
-  before="$(products "$checkpoint")"
+  if [ "$1" = serve ]; then
+    output="$(spool_of "$@")"
+    checkpoint="$output"
+    count=served
+  else
+    output="$(setting output "$@")"
+    checkpoint="$(setting checkpoint "$@")"
+    checkpoint="${checkpoint:-$output.checkpoint}"
+    set -- "$@" --resume
+  fi
+  before="$("$count" "$checkpoint")"
   say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on ${SLURM_JOB_NODELIST:-this host}, after $before products: $output"
-  if [ "$stopped$cancelled" = nono ]; then wait_for "${launch[@]}" "$binary" "$@" --resume; fi
+  if [ "$stopped$cancelled" = nono ]; then wait_for "${launch[@]}" "$binary" "$@"; fi
 
   # 128 + USR1: the signal came before the program listened to it, and there was nothing to lose.
   if [ "$stopped" = yes ] && [ "$status" -eq 138 ]; then status=75; fi
@@ -92,7 +123,7 @@ run_job() {
     say "hesspect ended with $status"
     exit "$status"
   fi
-  after="$(products "$checkpoint")"
+  after="$("$count" "$checkpoint")"
   if [ "$cancelled" = yes ]; then
     # Where it was preempted, Slurm itself puts it back.
     say "told to end; stopped after $after products, checkpoint in $checkpoint"

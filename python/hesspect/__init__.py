@@ -6,6 +6,7 @@
     result = hesspect.read("result.h5")
     series = hesspect.open_series("series.h5")                         # of the checkpoints of a training
     result.eigenvalues, result.trace, result.density
+    job = hesspect.submit("model.pt2", data="data.h5", loss="mse", spool="spool")    # for a resident `hesspect serve`
 
 The computation itself is the C++ program `hesspect`. `python -m hesspect` has the commands of this package; `python -m hesspect.plot`
 draws a result, `python -m hesspect.workloads` makes three real models to try it on.
@@ -18,6 +19,7 @@ from hesspect.data import DataError, verify_data, write_data
 from hesspect.errors import CommError, Error, InputError, InternalError, MemoryLimitError, ProgramNotFound, Stopped, UsageError
 from hesspect.result import Result, ResultError, read
 from hesspect.series import Series, open_series
+from hesspect.service import Job, JobInfo, queue, submit
 
 if TYPE_CHECKING:
     from hesspect.exporting.call import Inputs
@@ -33,9 +35,9 @@ _LATER = {"Inputs": "exporting.call", "Exported": "exporting.model_export", "exp
           "export_hf": "exporting.huggingface", "export_lightning": "exporting.lightning", "export_peft": "exporting.peft",
           "export_timm": "exporting.vision", "export_torchvision": "exporting.vision", "analyze": "running.calls", "spectrum": "running.calls"}
 
-__all__ = ["CommError", "DataError", "Error", "Exported", "InputError", "Inputs", "InternalError", "MemoryLimitError", "ProgramNotFound",
+__all__ = ["CommError", "DataError", "Error", "Exported", "InputError", "Inputs", "InternalError", "Job", "JobInfo", "MemoryLimitError", "ProgramNotFound",
            "Result", "ResultError", "Series", "Stopped", "UsageError", "analyze", "export", "export_hf", "export_lightning", "export_peft", "export_timm",
-           "export_torchvision", "open_series", "read", "spectrum", "verify_data", "write_data"]
+           "export_torchvision", "open_series", "queue", "read", "spectrum", "submit", "verify_data", "write_data"]
 __version__ = "0.1.0"
 
 

@@ -46,6 +46,7 @@ PlanRequest plan_request(const RunConfig& config, const Plan* kept = nullptr) {
   request.basis_memory = config.layout.basis_memory;
   request.graph_bytes = config.layout.graph_memory;
   request.parameters = config.layout.parameters;
+  request.fetch_ahead = config.layout.fetch_ahead;
   if (kept != nullptr) {
     request.micro_batch = kept->micro_batch;
     request.basis_dtype = kept->basis_dtype;
@@ -189,7 +190,7 @@ std::string would_fit(const RunConfig& config, const Goals& goals, const PlanInp
 void set_machine_elsewhere(const RunConfig& config, const Problem& problem, PlanInputs& p) {
   constexpr std::int64_t kHostMemory = std::int64_t{200} << 30;
   if (config.compute.device != DeviceChoice::kCuda || problem.device.is_cuda()) return;
-  p.problem.on_gpu = true;
+  p.problem.on_gpu = p.machine.overlaps = true;
   p.problem.process_bytes = 0;
   p.machine.host_memory_bytes = kHostMemory;
   const Wire wire = assumed_wire(/*on_gpu=*/true, /*one_host=*/true);
@@ -241,6 +242,7 @@ PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Commun
   const Wire wire = assumed_wire(problem.device.is_cuda(), hosts.size() <= 1);
   machine.bandwidth = config.plan.bandwidth > 0 ? 1e9 * config.plan.bandwidth : wire.bandwidth;
   machine.latency_s = config.plan.latency_us > 0 ? 1e-6 * config.plan.latency_us : wire.latency_s;
+  machine.overlaps = problem.device.is_cuda() || hosts.size() > 1;  // on one host the cores themselves copy
   return machine;
 }
 
@@ -315,6 +317,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
     p.problem.process_bytes = process_bytes(p.problem, 0, world);
   if (config.plan.world > 0) {
     if (config.plan.world > world.size()) {  // more hosts, it must be assumed
+      p.machine.overlaps = true;
       const Wire wire = assumed_wire(p.problem.on_gpu, false);
       if (config.plan.bandwidth <= 0) p.machine.bandwidth = wire.bandwidth;
       if (config.plan.latency_us <= 0) p.machine.latency_s = wire.latency_s;

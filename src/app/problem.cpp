@@ -256,8 +256,7 @@ void check_that_rows_stand_alone(const RunConfig& config, Weights weights, Probl
   verdict.unit_rows = world.of_rank0(verdict.unit_rows);
   verdict.together = world.of_rank0(verdict.together);
   problem.row_check = world.broadcast_bytes(verdict.text);
-  if (const std::string warning = world.broadcast_bytes(verdict.warning); !warning.empty())
-    problem.warnings.push_back(warning);
+  problem.row_warning = world.broadcast_bytes(verdict.warning);
   problem.options.units = {verdict.unit_rows, verdict.together};
   problem.spec.unit_rows = verdict.unit_rows;
   log_debug("whether rows stand alone: " + problem.row_check + " (" + format_duration(timer.elapsed_s()) + ")");
@@ -293,15 +292,38 @@ void require_room_for_parameters(const RunConfig& config, const Problem& problem
                         " on every rank, and " + format_bytes(room) + " may be taken" + sharing_advice(config, ranks));
 }
 
+/// All that is told of the problem when the run begins.
+void tell(Problem& problem) {
+  problem.warnings = problem.program->lost_gradients(problem.options.output_index).warnings;
+  for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
+  for (const std::string* warning : {&problem.left_out_warning, &problem.row_warning})
+    if (!warning->empty()) problem.warnings.push_back(*warning);
+  for (const std::string& warning : problem.warnings) log_warning(warning);
+}
+
+void take(LoadedProgram loaded, Problem& problem) {
+  problem.program = std::move(loaded.program);
+  problem.overlay = std::move(loaded.overlay);
+  problem.weight_files = std::move(loaded.files);
+  problem.weights_format = std::move(loaded.format);
+  problem.weights_changes = std::move(loaded.changes);
+}
+
+void set_units(const RunConfig& config, Problem& problem) {
+  const std::int64_t rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
+  // Whether units stand alone can't be tried before the ranks have the parameters, where these are sharded.
+  problem.options.units = {rows, rows == 1 || !is_sharded(config)};
+  problem.spec.unit_rows = problem.options.units.rows;
+}
+
+void tell_tables(const Problem& problem) {
+  for (const std::string& table : tables_in_use(problem.program->layout())) log_info("rows in use: " + table);
+}
+
 /// Finds the rows in use, and reads the parameters' values. Collective.
 void read_parameters(const RunConfig& config, Weights weights, Problem& problem, Communicator& world) {
   Program& program = *problem.program;
   const PhaseTimer phase(problem.options.phases, Phase::kFiles, "parameters");
-  if (is_sharded(config)) {  // each rank will read its share, when the ranks are divided
-    agree(world, [&] { program.leave_in_file(); });
-    problem.model_parameters = program.layout().model_size();
-    return;
-  }
   if (config.compute.rows_in_use) {
     problem.rows_in_use = find_rows_in_use(program, *problem.file, problem.spec, world);
     if (problem.other_file)
@@ -309,12 +331,16 @@ void read_parameters(const RunConfig& config, Weights weights, Problem& problem,
           united(problem.rows_in_use, find_rows_in_use(program, *problem.other_file, problem.other_spec, world));
   }
   agree(world, [&] {
+    if (is_sharded(config)) {  // each rank will read its share, when the ranks are divided
+      program.leave_in_file(problem.rows_in_use);
+      problem.model_parameters = program.layout().model_size();
+      return;
+    }
     if (weights == Weights::kRequired) require_room_for_parameters(config, problem, world.size());
     lay_out(config, weights, problem.rows_in_use, program);
     select_parameters(config.parts, problem);
   });
-  const ParameterLayout& layout = program.layout();
-  for (const std::string& table : tables_in_use(layout)) log_info("rows in use: " + table);
+  tell_tables(problem);
 }
 
 }  // namespace
@@ -337,7 +363,6 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   if (config.compute.precision != MatrixPrecision::kFp32)  // finding out may take products
     agree(world, [&] { require_units(config.compute.precision, matrix_units(problem.device)); });
 
-  std::string left_out;
   agree(world, [&] {
     const PhaseTimer reading(phases, Phase::kFiles, "model and data");
     HessianOptions& options = problem.options;
@@ -350,17 +375,11 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
     options.precision = config.compute.precision;
     options.ranks_on_node = problem.placement.ranks_on_node;
     const at::ScalarType dtype = to_scalar_type(config.compute.dtype);
-    LoadedProgram loaded = load_program(config, weights, dtype, problem.device);
-    problem.program = std::move(loaded.program);
-    problem.overlay = std::move(loaded.overlay);
-    problem.weight_files = std::move(loaded.files);
-    problem.weights_format = std::move(loaded.format);
-    problem.weights_changes = std::move(loaded.changes);
+    take(load_program(config, weights, dtype, problem.device), problem);
     problem.spec = dataset_spec(config, *problem.file, *problem.program, options.loss);
-    left_out = leave_out_rows(config.data, *problem.file, problem.spec);
+    problem.left_out_warning = leave_out_rows(config.data, *problem.file, problem.spec);
     problem.rows = count_rows(*problem.file, problem.spec);
-    options.units.rows = config.data.unit_rows < 0 ? problem.rows : config.data.unit_rows;
-    problem.spec.unit_rows = options.units.rows;
+    set_units(config, problem);
     problem.spec.row_groups = std::max<std::int64_t>(0, config.accuracy.data_error);
     if (!config.loss.count_output.empty())
       options.loss.count_output = output_index_from(config.loss.count_output, *problem.program);
@@ -373,13 +392,43 @@ Problem read_problem(const RunConfig& config, int threads, Weights weights, Phas
   });
   read_parameters(config, weights, problem, world);
   for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
-  problem.warnings = problem.program->lost_gradients(problem.options.output_index).warnings;
-  for (const std::string& warning : problem.overlay.warnings) problem.warnings.push_back(warning);
-  if (!left_out.empty()) problem.warnings.push_back(left_out);
   if (!is_sharded(config)) check_that_rows_stand_alone(config, weights, problem, world);
-  for (const std::string& warning : problem.warnings) log_warning(warning);
+  tell(problem);
   log_debug("model and data read in " + format_duration(timer.elapsed_s()));
   return problem;
+}
+
+bool read_other_weights(const RunConfig& config, const ParameterLayout& layout, Phases* phases, Problem& problem,
+                        Communicator& world) {
+  const Timer timer;
+  problem.options.phases = phases;
+  const RowUnits units = problem.options.units;
+  problem.program.reset();  // there is room for one
+  agree(world, [&] {
+    const PhaseTimer reading(phases, Phase::kFiles, "other weights");
+    const at::ScalarType dtype = to_scalar_type(config.compute.dtype);
+    LoadedProgram loaded = load_program(config, Weights::kRequired, dtype, problem.device);
+    if (is_sharded(config)) {
+      loaded.program->leave_in_file();
+    } else {
+      lay_out(config, Weights::kRequired, problem.rows_in_use, *loaded.program);
+    }
+    take(std::move(loaded), problem);
+    if (!is_sharded(config)) select_parameters(config.parts, problem);
+  });
+  const bool same = std::ranges::equal(
+      layout.entries(), problem.program->layout().entries(), [](const ParameterEntry& a, const ParameterEntry& b) {
+        return a.name == b.name && a.shape == b.shape && a.offset == b.offset && a.is_complex() == b.is_complex();
+      });
+  if (world.any(!same)) return false;
+  tell_tables(problem);
+  for (const std::string& change : problem.weights_changes) log_info("weights: " + change);
+  problem.row_warning.clear();
+  set_units(config, problem);
+  if (!is_sharded(config)) check_that_rows_stand_alone(config, Weights::kRequired, problem, world);
+  tell(problem);
+  log_debug("other weights read in " + format_duration(timer.elapsed_s()));
+  return units.rows == problem.options.units.rows && units.together == problem.options.units.together;
 }
 
 std::vector<Part> blocks_of(const PartsConfig& config, const ParameterLayout& layout) {
@@ -439,14 +488,22 @@ Group make_group(Problem& problem, const Plan& plan, Communicator& world) {
     group.comm = std::make_unique<TimedCommunicator>(std::move(group.comm), *phases);
   DataShard shard = agreed(world, [&] {
     const PhaseTimer reading(phases, Phase::kFiles, "rows");
+    const auto& loaded = problem.loaded_rows;
+    if (loaded && loaded->ranks == group.comm->size() && loaded->rank == group.comm->rank()) return loaded->shard;
     return load_shard(*problem.file, problem.spec, group.comm->size(), group.comm->rank());
   });
+  if (problem.keeps_rows) problem.loaded_rows = {group.comm->size(), group.comm->rank(), shard};
   HessianOptions options = problem.options;
   problem.options.warm = nullptr;  // the operator takes it
   options.micro_batch = plan.micro_batch;
   options.graph_budget_bytes = plan.graph_budget_bytes;
   options.product = plan.product;
   options.joint_products = plan.joint;
+  options.fetch_ahead = plan.fetch_ahead;
+  options.span = plan.span;
+  options.passes = plan.passes;
+  options.on_host = plan.parameters == ParameterMemory::kHost;
+  options.crossing_on_host = plan.crossing_on_host;
   group.op = std::make_unique<HessianOperator>(*problem.program, std::move(shard), *group.comm, options);
   log_debug("operator ready after " + format_duration(timer.elapsed_s()));
   return group;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,8 @@ struct Problem {
   std::vector<std::string> weights_changes;  // a sentence each: what was done to make the state dicts' names fit
   OverlayReport overlay;
   std::vector<std::string> warnings;  // told in the log when the run began
+  std::string left_out_warning;       // of these, what is told of rows that are left out; empty: none are
+  std::string row_warning;            // and of rows that don't stand alone
   std::unique_ptr<ArrayFile> file;
   DatasetSpec spec;
   RowsInUse rows_in_use;  // of tables whose other rows parameters and vectors leave out
@@ -44,6 +47,13 @@ struct Problem {
   DatasetSpec other_spec;
   std::int64_t other_rows = 0;
   std::string row_check;  // what the check found that the loss is a sum over rows: "passed", "assumed: …"
+  /// This rank's rows, where they stay from one run to the next (resident.h).
+  struct LoadedRows {
+    int ranks = 0, rank = 0;  // of the group
+    DataShard shard;
+  };
+  bool keeps_rows = false;
+  std::optional<LoadedRows> loaded_rows;
 };
 
 /// What a program without weights, exported on the meta device, gets where no state dict gives them.
@@ -54,6 +64,15 @@ enum class Weights { kRequired, kStandIns };
 /// @param phases   the rank's clock, which the operator will use too; nullptr: none
 /// @throws the same error on every rank
 Problem read_problem(const RunConfig& config, int threads, Weights weights, Phases* phases, Communicator& world);
+
+/// Lays other weights over a problem that has been read: a new program of the same file, its rows in use those that are
+/// known. All else stays. What is found of the weights, and told, is what read_problem finds and tells. Collective.
+/// @param config   that of the problem, but for --weights
+/// @param layout   of the problem's program, which need not be there any more
+/// @return whether the problem is as it was but for the weights; else (other ties, say) it has to be read anew
+/// @throws the same error on every rank; the problem then has no program
+bool read_other_weights(const RunConfig& config, const ParameterLayout& layout, Phases* phases, Problem& problem,
+                        Communicator& world);
 
 /// The diagonal blocks that the user asks for. @throws InputError for one that matches nothing
 std::vector<Part> blocks_of(const PartsConfig& config, const ParameterLayout& layout);

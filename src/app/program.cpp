@@ -4,6 +4,7 @@
 
 #include "build_info.h"
 #include "hesspect/comm/agree.h"
+#include "hesspect/config/service_options.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
@@ -13,6 +14,8 @@
 #include "landscape.h"
 #include "planning.h"
 #include "reporting.h"
+#include "series.h"
+#include "serve.h"
 #include "sharded.h"
 #include "sharpness.h"
 #include "smooth.h"
@@ -58,6 +61,8 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   const std::vector<std::string>& argv = start.argv;
   Environment environment;
   for (std::size_t i = 0; i < start.names.size(); ++i) environment[start.names[i]] = start.values[i];
+  if (argv.size() > 1 && argv[1] == "serve") return serve({argv.begin() + 2, argv.end()}, environment, signal, host);
+  if (argv.size() == 3 && argv[1] == "help" && argv[2] == "serve") return print(host, service_help("serve"));
   const Invocation run = agreed(host, [&] {
     return parse_command_line(std::vector<std::string>(argv.begin() + (argv.empty() ? 0 : 1), argv.end()), environment);
   });
@@ -97,6 +102,7 @@ int run_program(const std::vector<std::string>& own_argv, const Environment& own
   if (run.command == Command::kInputs) return run_inputs(run, argv, signal, host);
   if (run.command == Command::kLandscape) return run_landscape(run, argv, signal, host);
   if (run.command == Command::kSharpness) return run_sharpness(run, argv, host);
+  if (run.command == Command::kSeries) return run_series(run, argv, signal, host);
   return run_spectrum(run, argv, signal, host);
 }
 

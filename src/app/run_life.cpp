@@ -80,17 +80,20 @@ bool RunLife::asks_for_another(const Plan& kept) const {
   const LayoutConfig& asked = config_.layout;
   return (asked.groups > 0 && asked.groups != kept.groups) || asked.memory > 0 || asked.graph_memory >= 0 ||
          (asked.lock_step > 0 && asked.lock_step != kept.lock_step) ||
-         is_sharded(config_) != (kept.parameters == ParameterMemory::kSharded) ||
+         (asked.parameters != ParameterMemory::kAuto && asked.parameters != kept.parameters) ||
          (asked.basis_memory && *asked.basis_memory != kept.basis_memory);
 }
 
-RunLayout RunLife::planned(const RunConfig& given, const Goals& goals, Problem& problem, const std::string& kept_what) {
+RunLayout RunLife::planned(const RunConfig& given, const Goals& goals, Problem& problem, const std::string& kept_what,
+                           const Plan* resident) {
   const std::optional<RunLayout> kept = start_.resumed ? std::optional(start_.state.layout) : std::nullopt;
   const bool same_world = kept && kept->world == world_.size();
   RunLayout layout;
   const std::string device = problem.device.is_cuda() ? "cuda" : "cpu";
   if (same_world && kept->device == device && !asks_for_another(kept->plan)) {
     layout = *kept;
+  } else if (!kept && resident != nullptr) {
+    layout.plan = *resident;
   } else {
     RunConfig config = given;
     if (same_world && config.layout.groups == 0) config.layout.groups = kept->plan.groups;

@@ -60,7 +60,10 @@ class RunLife {
   /// The run's plan: of an earlier start where it fits the ranks and no option asks for another, else a new one, of
   /// which what numbers depend on is kept. Warns where numbers will be rounded otherwise. Collective.
   /// @param kept_what  what that leaves as it is, for the warning: "finished probes are kept"
-  RunLayout planned(const RunConfig& config, const Goals& goals, Problem& problem, const std::string& kept_what);
+  /// @param resident   of an earlier run of the same problem and goals, which a run that begins takes over; nullptr:
+  /// none
+  RunLayout planned(const RunConfig& config, const Goals& goals, Problem& problem, const std::string& kept_what,
+                    const Plan* resident = nullptr);
   /// Warns where a resumed run is laid out otherwise than it was.
   void tell_differences(const RunLayout& now, const std::string& kept_what) const;
   /// Something is worth keeping from here on; what an older run has left in the folder goes. Collective.

@@ -137,7 +137,8 @@ std::vector<std::string> set_costs_by_shapes(const RunConfig& config, const Prob
   const auto costs = std::make_shared<Costs>(problem, problem.program->prepare_inputs(few.inputs));
   std::int64_t rows = p.request.micro_batch;
   if (rows == 0) rows = std::clamp<std::int64_t>(problem.rows, 1, kMostRows);
-  rows = fixed > 0 ? fixed : std::max({rows, fewest, problem.options.units.rows});
+  const std::int64_t unit = problem.options.units.rows;
+  rows = fixed > 0 ? fixed : unit > 1 ? unit : std::max(rows, fewest);
 
   const ProgramCost& cost = costs->of(rows);
   const ShardedSettings alone{1, 1, 1, {}};

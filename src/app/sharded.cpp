@@ -3,6 +3,7 @@
 #include <string>
 
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/make_communicator.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
@@ -11,7 +12,9 @@
 
 namespace hesspect {
 
-bool is_sharded(const RunConfig& config) { return config.layout.parameters == ParameterMemory::kSharded; }
+bool is_sharded(const RunConfig& config) {
+  return config.layout.parameters == ParameterMemory::kSharded || config.layout.parameters == ParameterMemory::kHost;
+}
 
 std::string sharing_advice(const RunConfig& config, int ranks) {
   if (is_sharded(config)) return "; more ranks to a group hold less each";
@@ -25,26 +28,45 @@ void require_shardable(const Invocation& run) {
   const ParameterMemory way = config.layout.parameters;
   if (way == ParameterMemory::kAuto || way == ParameterMemory::kReplicated) return;
   const std::string name = "--parameters " + to_string(way);
-  if (way == ParameterMemory::kHost)
-    throw UsageError(name + ": runs don't stream parameters to a GPU from host memory yet; 'hesspect plan " + name +
-                     "' says what it would take, and --parameters sharded shares them among ranks");
+  if (way == ParameterMemory::kHost && config.compute.device == DeviceChoice::kCpu)
+    throw UsageError(name + ": keeps them beside a GPU; on CPUs it is --parameters sharded");
   const bool is_spectrum = run.command == Command::kAnalyze || run.command == Command::kDensity ||
-                           run.command == Command::kEigs || run.command == Command::kTrace;
+                           run.command == Command::kEigs || run.command == Command::kTrace ||
+                           run.command == Command::kSeries;
   const auto refuse = [&](bool asked, const std::string& what) {
     if (asked) throw UsageError(name + ": " + what + " with all parameters on every rank alone; leave one of them out");
   };
-  if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs and trace alone");
-  refuse(config.parts.wants_blocks(), "--block and --blocks go");
+  if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs, trace and series alone");
   refuse(config.parts.chooses(), "--params and --exclude go");
-  refuse(config.loss.loss == "output", "--loss output goes");
+  refuse(!config.loss.count_output.empty(), "--count-output goes");
   refuse(config.accuracy.data_error > 0, "--data-error with groups goes");
   refuse(!config.model.initial_weights.empty(), "--initial-weights goes");
-  refuse(config.data.unit_rows != 1, "--unit-rows goes");
   refuse(config.layout.product != ProductMode::kAuto && config.layout.product != ProductMode::kSegments,
          "--product " + to_string(config.layout.product) + " goes");
 }
 
+std::vector<ParameterMemory> ways_beside_replicated(const Invocation& run, int ranks) {
+  if (run.config.layout.parameters != ParameterMemory::kAuto) return {};
+  Invocation sharded = run;
+  sharded.config.layout.parameters = ParameterMemory::kSharded;
+  try {
+    require_shardable(sharded);
+  } catch (const UsageError&) {
+    return {};
+  }
+  std::vector<ParameterMemory> ways;
+  if (ranks > 1) ways.push_back(ParameterMemory::kSharded);
+  if (run.config.compute.device != DeviceChoice::kCpu && cuda_device_count() > 0)
+    ways.push_back(ParameterMemory::kHost);
+  return ways;
+}
+
 void check_rows_of_shards(const RunConfig& config, Problem& problem, HessianOperator& op, Communicator& world) {
+  if (problem.options.units.rows > 1) {
+    problem.row_check = "not needed: units of " + format_count(problem.options.units.rows) +
+                        " rows go through the program one at a time";
+    return;
+  }
   const Timer timer;
   const PhaseTimer phase(problem.options.phases, Phase::kStart, "whether rows stand alone");
   const RowCheck check = op.check_rows(*problem.file, problem.spec);

@@ -28,8 +28,10 @@
 #include "initial_weights.h"
 #include "planning.h"
 #include "process.h"
+#include "resident.h"
 #include "run_life.h"
 #include "sharded.h"
+#include "vectors_from.h"
 
 namespace hesspect {
 namespace {
@@ -109,11 +111,14 @@ std::string describe(const Problem& p, const RunLayout& layout, const Group& gro
 /// One run, on every rank.
 class Run {
  public:
-  Run(const Invocation& invocation, const std::vector<std::string>& argv, RunLife& life, Communicator& world)
+  Run(const Invocation& invocation, const std::vector<std::string>& argv, RunLife& life, ResidentProblem* resident,
+      const std::string& start_vectors, Communicator& world)
       : run_(invocation),
         config_(invocation.config),
         argv_(argv),
         life_(life),
+        resident_(resident),
+        start_vectors_(start_vectors),
         world_(world),
         timeline_(config_.output.trace_json.empty() || !life.first() ? nullptr : std::make_unique<Timeline>()) {}
 
@@ -124,23 +129,18 @@ class Run {
                                 end_for_lost(rank, host, silent_s, life_.folder_name());
                               });
     prepare();
-    return compute();
+    const int code = compute();
+    if (resident_ != nullptr) {
+      group_.op.reset();  // it borrows the problem
+      resident_->give_back(std::move(problem_));
+    }
+    return code;
   }
 
  private:
   /// Reads, checks, plans, divides the ranks.
   void prepare() {
-    const RunStart& start = life_.start();
-    problem_ = read_problem(config_, life_.threads(), Weights::kRequired, &phases_, world_);
-    life_.take_sources(problem_);
-    if (!config_.model.initial_weights.empty())
-      agree(world_, [&] {
-        if (life_.first()) initial_ = distance_from(config_, problem_);
-      });
-    goals_ = goals_with_blocks(run_.command, config_, problem_, world_);
-    problem_.options.row_groups = start.resumed ? start.state.layout.row_groups : config_.accuracy.data_error;
-    layout_ = life_.planned(config_, goals_, problem_,
-                            "finished probes are kept and the others go on from their Lanczos vectors");
+    read_and_plan_where_it_fits();
     group_ = make_group(problem_, layout_.plan, world_);
     if (group_.op->is_sharded()) check_rows_of_shards(config_, problem_, *group_.op, world_);
     layout_.row_groups = group_.op->row_groups().count();
@@ -149,6 +149,53 @@ class Run {
     log_info(describe(problem_, layout_, group_));
     if (goals_.blocks)
       log_info(describe_blocks(layout_.plan, std::ssize(goals_.blocks->parts), !goals_.blocks->features.empty()));
+  }
+
+  /// With all parameters on every rank; where that does not fit, and the choice is free, in another way. Collective.
+  void read_and_plan_where_it_fits() {
+    const RunStart& start = life_.start();
+    std::vector<ParameterMemory> ways = ways_beside_replicated(run_, world_.size());
+    const ParameterMemory kept = start.state.layout.plan.parameters;
+    if (start.resumed && std::ranges::find(ways, kept) != ways.end()) {
+      config_.layout.parameters = kept;
+      ways.clear();
+    }
+    for (std::string finding;;) {
+      try {
+        read_and_plan();
+        if (!finding.empty())
+          log_info("parameters are " + in_words(config_.layout.parameters) + " (--parameters auto): " + finding);
+        return;
+      } catch (const MemoryError& error) {  // the same on all ranks
+        if (ways.empty()) throw;
+        finding += (finding.empty() ? "with all of them on every rank " : "; ") + std::string(error.what());
+      }
+      problem_ = {};
+      config_.layout.parameters = ways.front();
+      ways.erase(ways.begin());
+    }
+  }
+
+  static std::string in_words(ParameterMemory way) {
+    return way == ParameterMemory::kHost ? "in host memory" : to_string(way);
+  }
+
+  void read_and_plan() {
+    const RunStart& start = life_.start();
+    problem_ = resident_ != nullptr ? resident_->take(config_, life_.threads(), &phases_, world_)
+                                    : read_problem(config_, life_.threads(), Weights::kRequired, &phases_, world_);
+    life_.take_sources(problem_);
+    if (!config_.model.initial_weights.empty())
+      agree(world_, [&] {
+        if (life_.first()) initial_ = distance_from(config_, problem_);
+      });
+    goals_ = goals_with_blocks(run_.command, config_, problem_, world_);
+    problem_.options.row_groups = start.resumed ? start.state.layout.row_groups : config_.accuracy.data_error;
+    const Plan* const known = resident_ != nullptr && !start.resumed ? resident_->plan_of(run_) : nullptr;
+    if (known != nullptr) problem_.options.check_double_backward = false;  // was tried when it was made
+    layout_ = life_.planned(config_, goals_, problem_,
+                            "finished probes are kept and the others go on from their Lanczos vectors", known);
+    if (resident_ != nullptr && !start.resumed) resident_->keep_plan(run_, layout_.plan);
   }
 
   /// What the products' precision changes, in the goals; and what it rules out. Collective.
@@ -176,6 +223,27 @@ class Run {
     return state;
   }
 
+  /// This rank's shards of the vectors that the search for eigenvalues begins with, of group 0. Collective.
+  std::vector<at::Tensor> start_vectors() {
+    std::vector<at::Tensor> shards;
+    if (start_vectors_.empty() || is_sharded(config_)) return shards;
+    agree(world_, [&] {
+      if (group_.number != 0) return;
+      const EigenvectorFile file(start_vectors_, problem_.program->layout());
+      const Shard& shard = group_.op->shard();
+      for (std::int64_t i = 0; i < file.count(); ++i) {
+        const at::Tensor whole = file.at_place(i);
+        if (!whole.defined()) continue;
+        at::Tensor local = at::zeros({shard.chunk}, group_.op->options());
+        shard.for_each_piece([&](std::int64_t place, std::int64_t begin, std::int64_t size) {
+          local.narrow(0, place, size).copy_(whole.narrow(0, begin, size));
+        });
+        shards.push_back(std::move(local));
+      }
+    });
+    return shards;
+  }
+
   int compute() {
     const WorkClock clock{60 * config_.checkpoint.checkpoint_minutes, 3600 * config_.checkpoint.max_hours,
                           life_.timer()};
@@ -184,7 +252,7 @@ class Run {
     {
       const PhaseTimer timer(&phases_, Phase::kKrylov, "work");
       done = work({goals_, layout_.plan, group_, life_.folder(), parameters, life_.signal(), clock,
-                   life_.start().state.run_id, &phases_},
+                   life_.start().state.run_id, &phases_, start_vectors()},
                   life_.first() ? first_state() : LedgerState{}, life_.hashing(), world_);
     }
     tell_ops();
@@ -239,9 +307,11 @@ class Run {
   }
 
   const Invocation& run_;
-  const RunConfig& config_;
+  RunConfig config_;  // the invocation's, with what is chosen here
   const std::vector<std::string>& argv_;
   RunLife& life_;
+  ResidentProblem* const resident_;  // nullptr: none
+  const std::string& start_vectors_;
   Communicator& world_;
   const std::unique_ptr<Timeline> timeline_;  // where one is asked for
   Phases phases_{timeline_.get()};
@@ -255,11 +325,11 @@ class Run {
 }  // namespace
 
 int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
-                 Communicator& world) {
+                 Communicator& world, ResidentProblem* resident, const std::string& start_vectors) {
   const RunConfig& config = run.config;
   RunLife life(run, signal, world);
   return life.live({config.eigs.eigenvectors, config.trace.diagonal, config.output.trace_json},
-                   [&] { return Run(run, argv, life, world).go(); });
+                   [&] { return Run(run, argv, life, resident, start_vectors, world).go(); });
 }
 
 }  // namespace hesspect

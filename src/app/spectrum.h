@@ -10,10 +10,15 @@
 
 namespace hesspect {
 
+class ResidentProblem;  // resident.h
+
 /// Collective over world, the communicator of all ranks.
-/// @param argv  for the record
+/// @param argv      for the record
+/// @param start_vectors  a file of eigenvectors of nearby weights, from which the search for eigenvalues begins; empty:
+///                       none, and all is found from random vectors
+/// @param resident  what stays from run to run, taken and given back; nullptr: all is read anew
 /// @return the exit code: done, finished but not converged, or stopped with a checkpoint
 int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
-                 Communicator& world);
+                 Communicator& world, ResidentProblem* resident = nullptr, const std::string& start_vectors = "");
 
 }  // namespace hesspect

@@ -63,20 +63,34 @@ EigenvectorFile::EigenvectorFile(const std::string& path, const ParameterLayout&
   }
 }
 
+at::Tensor EigenvectorFile::read(std::int64_t place, double& whole) const {
+  at::Tensor flat = at::zeros({layout_.size()}, at::kDouble);
+  whole = 0;
+  for (std::size_t i = 0; i < arrays_.size(); ++i) {
+    const ParameterEntry& entry = layout_.entries()[i];
+    const at::Tensor part = file_->read_slab(arrays_[i], 0, place, place + 1)[0].to(at::kDouble);
+    whole += part.square().sum().item<double>();
+    flat.narrow(0, entry.offset, entry.numel).copy_(rows_held(entry, part).reshape({-1}));
+  }
+  return flat;
+}
+
+at::Tensor EigenvectorFile::at_place(std::int64_t place) const {
+  double whole = 0;
+  at::Tensor flat = read(place, whole);
+  const double held = flat.square().sum().item<double>();
+  if (!std::isfinite(whole) || !(whole > 0) || held < (1 - kOutside) * whole) return {};
+  return flat.div_(std::sqrt(held));
+}
+
 at::Tensor EigenvectorFile::vector(std::int64_t number) const {
   const std::int64_t rank = std::abs(number);
   if (number == 0 || rank > count())
     throw UsageError("--direction eigenvector:" + std::to_string(number) + ": " + quote(file_->path().string()) +
                      " holds " + format_count(count()));
   const std::int64_t at = order_[static_cast<std::size_t>(number > 0 ? rank - 1 : count() - rank)];
-  at::Tensor flat = at::zeros({layout_.size()}, at::kDouble);
   double whole = 0;
-  for (std::size_t i = 0; i < arrays_.size(); ++i) {
-    const ParameterEntry& entry = layout_.entries()[i];
-    const at::Tensor part = file_->read_slab(arrays_[i], 0, at, at + 1)[0].to(at::kDouble);
-    whole += part.square().sum().item<double>();
-    flat.narrow(0, entry.offset, entry.numel).copy_(rows_held(entry, part).reshape({-1}));
-  }
+  at::Tensor flat = read(at, whole);
   const double held = flat.square().sum().item<double>();
   if (!std::isfinite(whole) || !(whole > 0))
     refuse(*file_, "has a vector " + std::to_string(at) + " that is " + (whole == 0 ? "zero" : "not finite"));

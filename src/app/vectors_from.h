@@ -26,7 +26,14 @@ class EigenvectorFile {
   ///         than rounding in rows that vectors don't hold
   at::Tensor vector(std::int64_t number) const;
 
+  /// The vector at a place in the file, from 0, as above; undefined where it is zero, not finite, or has more than
+  /// rounding in rows that vectors don't hold.
+  at::Tensor at_place(std::int64_t place) const;
+
  private:
+  /// Its entries in the layout, and its squared norm over all that the file has.
+  at::Tensor read(std::int64_t place, double& whole) const;
+
   const ParameterLayout& layout_;
   std::unique_ptr<ArrayFile> file_;
   std::vector<std::string> arrays_;  // of each of the layout's entries

@@ -3,9 +3,12 @@
 #include <mpi.h>
 
 #include <atomic>
+#include <exception>
 #include <mutex>
 
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/containment.h"
+#include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/timer.h"
 #include "mpi_calls.h"
@@ -27,8 +30,10 @@ struct Transfer {
 
 struct Desk::Impl {
   Answer answer;
-  MPI_Comm comm = MPI_COMM_NULL;  // never freed: freeing is collective, and MPI_Finalize cleans up
+  MPI_Comm comm = MPI_COMM_NULL;
+  const MpiCommunicator* world = nullptr;  // tells where rank 0 has failed, and will not answer
   int rank = 0;
+  int exceptions = std::uncaught_exceptions();
   std::mutex answering;
   std::atomic<bool> closing = false;
   std::thread server;
@@ -96,6 +101,7 @@ Desk::Desk(Communicator& world, Answer answer) : impl_(std::make_unique<Impl>())
   impl_->answer = std::move(answer);
   impl_->rank = world.rank();
   if (world.size() == 1) return;
+  impl_->world = dynamic_cast<const MpiCommunicator*>(&world);
   agree(world, [] {
     if (!mpi_thread_multiple())
       throw CommError(
@@ -110,6 +116,8 @@ Desk::Desk(Communicator& world, Answer answer) : impl_(std::make_unique<Impl>())
 Desk::~Desk() {
   impl_->closing = true;
   if (impl_->server.joinable()) impl_->server.join();
+  // Freeing is collective: a rank that unwinds must not wait for peers that are elsewhere, and MPI_Finalize cleans up.
+  if (impl_->comm != MPI_COMM_NULL && std::uncaught_exceptions() == impl_->exceptions) MPI_Comm_free(&impl_->comm);
 }
 
 std::string Desk::ask(const std::string& question) {
@@ -123,6 +131,7 @@ std::string Desk::ask(const std::string& question) {
   for (int found = 0;; patience.sleep()) {
     check_mpi(MPI_Improbe(0, kAnswer, impl_->comm, &found, &message, &status), "MPI_Improbe", impl_->rank);
     if (found != 0) break;
+    if (impl_->world != nullptr && impl_->world->is_peer_failed()) throw PeerFailed();
   }
   int length = 0;
   MPI_Get_count(&status, MPI_BYTE, &length);

@@ -1,6 +1,7 @@
 #include "hesspect/comm/failure.h"
 
 #include <chrono>
+#include <exception>
 #include <thread>
 
 #include "hesspect/comm/agree.h"
@@ -28,7 +29,10 @@ FailureMeeting::FailureMeeting(int color) {
 }
 
 FailureMeeting::~FailureMeeting() {
-  if (message_->request != MPI_REQUEST_NULL) message_.release();
+  if (message_->request != MPI_REQUEST_NULL)
+    message_.release();
+  else if (std::uncaught_exceptions() == 0)  // else others may be elsewhere, and MPI_Finalize cleans up
+    MPI_Comm_free(&comm_);
 }
 
 bool FailureMeeting::all_failed(int& exit_code, double at_most_s) {

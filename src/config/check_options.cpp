@@ -53,8 +53,6 @@ void check_eigenvalues(const EigsConfig& c, bool reorthogonalize, Command work) 
     const std::string without = " needs --reorthogonalization full: without it the Lanczos vectors are not kept";
     if (c.block > 1) throw UsageError("--block-size above 1" + without);
     if (c.max_basis > 0) throw UsageError("--max-basis" + without);
-    if (c.true_residuals) throw UsageError("--true-residuals" + without);
-    if (!c.eigenvectors.empty()) throw UsageError("--eigenvectors" + without);
   }
   if (c.max_steps == 1) throw UsageError("--max-steps 1 is too few: at least 2, or 0 for as many as are usual");
   const std::int64_t most = most_steps(c, std::numeric_limits<std::int64_t>::max());
@@ -200,6 +198,31 @@ void check_features(const RunConfig& c, Command work) {
     throw UsageError("'features' needs --reorthogonalization full: without it the Lanczos vectors are not kept");
 }
 
+void check_series(const RunConfig& c, Command command) {
+  const SeriesConfig& series = c.series;
+  const SeriesConfig usual;
+  if (command != Command::kSeries) {
+    if (!series.checkpoints.empty() || !series.results.empty() || !series.learning_rate.empty() || series.follow ||
+        series.every != usual.every || series.until != usual.until || !series.marker.empty() ||
+        !series.end_marker.empty() || series.order != usual.order || series.retry_failed ||
+        !series.watch.metrics_file.empty() || series.watch.metrics_port != 0)
+      throw UsageError(
+          "--checkpoints, --order, --results, --learning-rate, --every, --follow, --marker, --end-marker, --until, "
+          "--retry-failed and --metrics-... belong to 'series', not to '" +
+          to_string(command) + "'");
+    return;
+  }
+  require(!series.checkpoints.empty(), command, "checkpoints", "a pattern, a folder or a list of checkpoints");
+  if (!series.follow && (!series.end_marker.empty() || series.until >= 0))
+    throw UsageError("--end-marker and --until say when --follow ends, which is not given");
+  if (!c.checkpoint.checkpoint.empty())
+    throw UsageError("--checkpoint is of a single run: 'series' keeps one beside each result, in --results");
+  if (!c.eigs.eigenvectors.empty() || !c.trace.diagonal.empty() || !c.output.trace_json.empty())
+    throw UsageError(
+        "--eigenvectors, --diagonal and --trace-json name files of a single run: give them to 'analyze' with "
+        "--weights and the checkpoint");
+}
+
 /// Of the commands that look at the loss itself.
 void check_one_group(const RunConfig& c, Command work) {
   if (work != Command::kLandscape && work != Command::kSharpness) return;
@@ -250,10 +273,13 @@ void check_whole(const Invocation& run) {
     require(!c.loss.loss.empty(), run.command, "loss", "one of " + format_names(loss_names(), loss_names().size()));
     check_loss(c.loss);
   }
-  if (c.model.weights.empty() && (c.model.weights_partial || !c.model.weights_key.empty()))
+  if (c.model.weights.empty() && run.command != Command::kSeries &&
+      (c.model.weights_partial || !c.model.weights_key.empty()))
     throw UsageError("--weights-partial and --weights-key say how --weights is read, which is not given");
   const bool planning = run.command == Command::kPlan;
-  const Command work = planning ? c.plan.work : run.command;
+  const Command work = planning                          ? c.plan.work
+                       : run.command == Command::kSeries ? Command::kAnalyze  // of each checkpoint
+                                                         : run.command;
   if (!planning) {
     require(!c.output.output.empty(), run.command, "output", "the file to write");
     if (c.plan.world != 0) throw UsageError("--world belongs to 'plan'; 'mpirun -n' sets the ranks of a run");
@@ -274,6 +300,7 @@ void check_whole(const Invocation& run) {
       throw UsageError("--precision " + to_string(c.compute.precision) +
                        " is of products over the parameters: 'inputs' takes full precision");
   }
+  check_series(c, run.command);
   check_files(c, eigenvalues, trace, work);
   check_curvature(c, trace);
   check_landscape(c, work);

@@ -8,6 +8,7 @@ std::span<const CommandEntry> command_entries() {
   constexpr std::string_view kPrepare = "to make what hesspect reads (in Python)",
                              kCompute = "to compute, on one process or several (run)",
                              kRead = "to look at files and results", kShow = "to hand results on (in Python)",
+                             kQueue = "to have jobs run by a service that stays",
                              kStart = "to start several processes, and for the shell";
   using Home = CommandHome;
   static const std::vector<CommandEntry> entries = {
@@ -34,6 +35,8 @@ std::span<const CommandEntry> command_entries() {
       {"sharpness", "what ascent steps, steps of an optimiser and random steps do to the loss", Home::kRanks, kCompute},
       {"features", "curvature, frequency and sensitivity of embedding tables, their rows, and input columns",
        Home::kRanks, kCompute},
+      {"series", "all of analyze for the checkpoints of a training run, also while it goes on (--follow)", Home::kRanks,
+       kCompute},
       {"plan", "what a run would take in memory, messages and time, and its layout over ranks", Home::kRanks, kCompute},
 
       {"inspect", "what a .pt2, a state dict, a data file or a result holds", Home::kOne, kRead},
@@ -43,6 +46,13 @@ std::span<const CommandEntry> command_entries() {
       {"plot", "a picture of a result", Home::kPython, kShow},
       {"tables", "the tables of a result as CSV or JSON", Home::kPython, kShow},
       {"track", "a result for TensorBoard, Weights & Biases or MLflow", Home::kPython, kShow},
+
+      {"serve", "run the jobs of a folder as they come, one after the other", Home::kService, kQueue},
+      {"submit", "hand a job in, to a service or to Slurm", Home::kFront, kQueue},
+      {"queue", "which jobs wait, run and have ended", Home::kFront, kQueue},
+      {"cancel", "take jobs out of the queue, or end those at work", Home::kFront, kQueue},
+      {"wait", "wait until jobs have ended", Home::kFront, kQueue},
+      {"log", "what a job has said", Home::kFront, kQueue},
 
       {"run", "start one of the above on several processes, by mpirun or srun: run --ranks 4 COMMAND ...", Home::kFront,
        kStart},

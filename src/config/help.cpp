@@ -36,6 +36,7 @@ std::string usage_text(Command command) {
     default: break;
   }
   std::string text = "hesspect " + to_string(command) + " --model M.pt2 --data D.h5 --loss LOSS" +
+                     (command == Command::kSeries ? " --checkpoints 'ckpt/*.safetensors'" : "") +
                      (command == Command::kPlan ? " [--world N] [--memory SIZE]" : " --output R.h5") + " [options]\n";
   if (command == Command::kDensity) text += "       hesspect density --from R.h5 [--sigma X] --output S.h5\n";
   return text;

@@ -25,7 +25,7 @@ void require_command_of_ranks(const std::string& name) {
   if (entry == nullptr)
     throw UsageError("unknown command '" + name + "'" + did_you_mean(name, command_names()) +
                      "; 'hesspect --help' lists them");
-  if (entry->home != CommandHome::kRanks)
+  if (!is_for_ranks(entry->home))
     throw UsageError("'" + name + "' is no work for several ranks: hesspect " + name + " ..., without 'run'");
 }
 

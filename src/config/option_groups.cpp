@@ -286,6 +286,18 @@ OptionGroup layout_options(LayoutConfig& c) {
       "how products are taken: by the tangent program, with what does not depend on the vector kept between "
       "products, rebuilt in each, or rebuilt a segment of the program at a time; or by LibTorch's autograd; "
       "auto: the fastest that fits");
+  group.options.push_back({"fetch-ahead", "auto|on|off",
+                           "where parameters are sharded, gather the next segment while one is worked on, in twice the "
+                           "memory; auto: where it fits, on GPUs and on several hosts",
+                           false,
+                           [&c](const std::vector<std::string>& v) {
+                             if (v.back() != "auto" && v.back() != "on" && v.back() != "off")
+                               throw UsageError("expected auto, on or off");
+                             c.fetch_ahead = v.back() == "auto" ? std::nullopt : std::optional(v.back() == "on");
+                           },
+                           [&c] {
+                             return std::vector<std::string>{!c.fetch_ahead ? "auto" : *c.fetch_ahead ? "on" : "off"};
+                           }});
   group.options.push_back({"cuda-graphs", "auto|off",
                            "on GPUs, replay the launches of products from what is kept, where that is faster", false,
                            [&c](const std::vector<std::string>& v) {
@@ -426,6 +438,33 @@ OptionGroup features_options(FeaturesConfig& c) {
   return group;
 }
 
+OptionGroup series_options(SeriesConfig& c) {
+  OptionGroup group{"Series", {}};
+  group.texts("checkpoints", c.checkpoints, "PATTERN|FOLDER|FILE",
+              "the checkpoints of a training run: a pattern such as 'ckpt/*.safetensors', a folder of checkpoints "
+              "(checkpoint-N folders or files), one of them, or a text file that lists them (repeatable)");
+  group.choice("order", c.order, {SeriesOrder::kStep, SeriesOrder::kTime, SeriesOrder::kListed},
+               "by the step number in their names, by their time of change, or as they are listed");
+  group.text("results", c.results, "FOLDER",
+             "where each checkpoint's own result goes; default: the output's name without its ending, and '-results'");
+  group.text("learning-rate", c.learning_rate, "RATE|FILE",
+             "of the training, for the largest eigenvalue times half of it: a number, or a file of lines 'step rate'");
+  group.flag("warm", c.warm, "begin each checkpoint from what the last one found, within the same accuracy");
+  group.integer("every", c.every, 1, 1'000'000'000,
+                "take one in so many checkpoints, in the order in which they are "
+                "found; the others are noted as skipped");
+  group.flag("follow", c.follow, "go on waiting for checkpoints, until --end-marker, --until or a signal");
+  group.real("poll", c.poll_s, 0, 1e6, false, "follow: seconds between looks at the folders");
+  group.text(
+      "marker", c.marker, "NAME",
+      "a checkpoint counts as whole only when this file is there: in its folder, or with its file's name before");
+  group.text("end-marker", c.end_marker, "FILE", "follow: end when this file is there and all checkpoints are taken");
+  group.integer("until", c.until, -1, kNoLimit, "follow: end when the checkpoint of this step is taken; -1: none");
+  group.flag("retry-failed", c.retry_failed, "take checkpoints again that failed in an earlier start");
+  add_watch_options(group, c.watch);
+  return group;
+}
+
 OptionGroup output_options(OutputConfig& c) {
   OptionGroup group{"Output", {}};
   group.text("output", c.output, "FILE", "the result, HDF5");
@@ -477,6 +516,7 @@ OptionTable run_options(RunConfig& c) {
                       landscape_options(c.landscape),
                       sharpness_options(c.sharpness),
                       features_options(c.features),
+                      series_options(c.series),
                       output_options(c.output),
                       report_options(c.report)}};
 }

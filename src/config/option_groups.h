@@ -30,9 +30,11 @@ OptionGroup plan_options(PlanConfig& config);
 OptionGroup landscape_options(LandscapeConfig& config);
 OptionGroup sharpness_options(SharpnessConfig& config);
 OptionGroup features_options(FeaturesConfig& config);
+OptionGroup series_options(SeriesConfig& config);
 OptionGroup output_options(OutputConfig& config);
 OptionGroup report_options(ReportConfig& config);
-OptionGroup watch_options(WatchConfig& config);
+/// How a resident process is seen from outside, in the group of its command.
+void add_watch_options(OptionGroup& group, WatchConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config
 OptionGroup general_options(Invocation& run, std::string& ini_file);
 

@@ -110,6 +110,7 @@ std::vector<OptionTopic> options_of(Command command) {
     add_output();
     return topics;
   }
+  if (command == Command::kSeries) add(series_options(c.series));
   add(model_options(c.model));
   add(data_options(c.data));
   add(loss_options(c.loss));

@@ -29,12 +29,13 @@ constexpr std::string_view kPrefix = "HESSPECT_";
 
 constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Command::kEigs,   Command::kTrace,
                                  Command::kLandscape, Command::kSharpness, Command::kInputs, Command::kFeatures,
-                                 Command::kPlan,      Command::kInspect,   Command::kReport, Command::kCompare};
+                                 Command::kPlan,      Command::kInspect,   Command::kReport, Command::kCompare,
+                                 Command::kSeries};
 
 /// Variables of the build, the launchers and the tests, which are no options.
 const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
                                                "HESSPECT_LAUNCHER",    "HESSPECT_LONG",     "HESSPECT_PYTHON",
-                                               "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE"};
+                                               "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE",   "HESSPECT_SPOOL"};
 
 std::string variable_name(const std::string& option) {
   std::string name(kPrefix);
@@ -275,10 +276,24 @@ std::string to_ini_of_result(const RunConfig& config) {
   std::set<std::string> others = {"preset", "model", "weights", "data", "threads", "directions-file"};
   for (const OptionGroup& group :
        {layout_options(copy.layout), checkpoint_options(copy.checkpoint), plan_options(copy.plan),
-        sharpness_options(copy.sharpness), output_options(copy.output), report_options(copy.report)})
+        sharpness_options(copy.sharpness), series_options(copy.series), output_options(copy.output),
+        report_options(copy.report)})
     for (const Option& option : group.options)
       if (option.name != "basis-dtype") others.insert(option.name);
   return ini_text(config, others);
+}
+
+/// Of a job's file (job_options.cpp): as an ini file that nothing stands above, which is looked at later.
+RunConfig config_of_job(const std::string& text, const std::string& name) {
+  RunConfig config;
+  const OptionTable table = run_options(config);
+  Settings lines = read_ini(text, name, table);
+  apply_preset_of({&lines}, table, config);
+  apply_settings(lines, table);
+  std::set<std::string> given;
+  for (const Setting& setting : lines) given.insert(setting.option);
+  resolve_defaults(config, given);
+  return config;
 }
 
 RunConfig from_ini(const std::string& text, const std::string& name) {

@@ -15,7 +15,7 @@ std::string name_of(Enum value, const char* const (&names)[count]) {
 
 std::string to_string(Command command) {
   return name_of(command, {"", "analyze", "density", "eigs", "trace", "plan", "inspect", "landscape", "sharpness",
-                           "inputs", "features", "report", "compare"});
+                           "inputs", "features", "report", "compare", "series"});
 }
 
 std::string to_string(EigenMethod method) { return name_of(method, {"lanczos", "power"}); }
@@ -27,6 +27,8 @@ std::string to_string(TraceMethod method) {
 std::string to_string(DeviceChoice device) { return name_of(device, {"auto", "cpu", "cuda"}); }
 
 std::string to_string(ReportFormat format) { return name_of(format, {"text", "json", "html"}); }
+
+std::string to_string(SeriesOrder order) { return name_of(order, {"step", "time", "listed"}); }
 
 std::string to_string(Preset preset) { return name_of(preset, {"quick", "standard", "thorough"}); }
 

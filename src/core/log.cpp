@@ -8,7 +8,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <ctime>
+#include <mutex>
 
+#include "hesspect/core/log_file.h"
 #include "hesspect/core/product_count.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
@@ -24,6 +27,8 @@ constexpr std::string_view kClearLine = "\r\033[K";
 struct Console {
   spdlog::logger logger{"hesspect", std::make_shared<spdlog::sinks::stderr_sink_mt>()};
   std::atomic<bool> bar_shown{false};
+  std::mutex file_mutex;
+  std::FILE* file = nullptr;  // in the place of stderr; under file_mutex
 
   Console() {
     logger.set_pattern("hesspect: %v");
@@ -33,8 +38,28 @@ struct Console {
 
   void print(spdlog::level::level_enum level, std::string_view prefix, std::string_view message) {
     if (!logger.should_log(level)) return;
+    if (has_file()) {
+      print_to_file(prefix, message);
+      return;
+    }
     clear_bar();
     logger.log(level, "{}{}", prefix, one_line(message));
+  }
+  bool has_file() {
+    const std::lock_guard<std::mutex> lock(file_mutex);
+    return file != nullptr;
+  }
+  void print_to_file(std::string_view prefix, std::string_view message) {
+    const std::time_t now = std::time(nullptr);
+    std::tm fields{};
+    gmtime_r(&now, &fields);
+    char time[32];
+    std::strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%SZ", &fields);
+    const std::string line = fmt::format("{} {}{}\n", time, prefix, one_line(message));
+    const std::lock_guard<std::mutex> lock(file_mutex);
+    if (file == nullptr) return;
+    std::fwrite(line.data(), 1, line.size(), file);
+    std::fflush(file);
   }
   void clear_bar() {
     if (bar_shown.exchange(false)) write(kClearLine);
@@ -61,6 +86,18 @@ void log_info(std::string_view message) { console().print(spdlog::level::info, "
 void log_debug(std::string_view message) { console().print(spdlog::level::debug, "debug: ", message); }
 void log_warning(std::string_view message) { console().print(spdlog::level::warn, "warning: ", message); }
 void log_error(std::string_view message) { console().print(spdlog::level::err, "error: ", message); }
+
+LogFile::LogFile(const std::filesystem::path& file) {
+  std::FILE* const opened = std::fopen(file.c_str(), "ae");
+  const std::lock_guard<std::mutex> lock(console().file_mutex);
+  console().file = opened;
+}
+
+LogFile::~LogFile() {
+  const std::lock_guard<std::mutex> lock(console().file_mutex);
+  if (console().file != nullptr) std::fclose(console().file);
+  console().file = nullptr;
+}
 
 std::string format_progress(std::string_view label, std::int64_t done, std::int64_t least, std::int64_t most,
                             double elapsed_s, std::int64_t before) {
@@ -129,7 +166,7 @@ Progress::Progress(std::string label, std::int64_t before) : impl_(std::make_uni
   impl_->label = one_line(label);
   impl_->before = before;
   impl_->counted = before;
-  impl_->on_terminal = ::isatty(STDERR_FILENO) == 1;
+  impl_->on_terminal = ::isatty(STDERR_FILENO) == 1 && !console().has_file();
 }
 
 Progress::~Progress() {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/stop_request.h"
 
 namespace hesspect {
 namespace {
@@ -16,6 +17,7 @@ constexpr std::int64_t kSameSignal_ns = 500'000'000;
 
 // A handler has no arguments of its own: what it knows is process-wide.
 std::atomic<std::int64_t> first_signal_ns{0};
+std::atomic<bool> is_stop_requested = false;
 static_assert(std::atomic<std::int64_t>::is_always_lock_free);
 
 extern "C" void take_stop_signal(int) {
@@ -49,6 +51,11 @@ void StopSignal::release() const {
   signal(SIGTERM, SIG_DFL);
 }
 
-bool StopSignal::received() const { return first_signal_ns.load(std::memory_order_relaxed) != 0; }
+bool StopSignal::received() const {
+  return first_signal_ns.load(std::memory_order_relaxed) != 0 || is_stop_requested.load(std::memory_order_relaxed);
+}
+
+void request_stop() { is_stop_requested = true; }
+void withdraw_stop_request() { is_stop_requested = false; }
 
 }  // namespace hesspect

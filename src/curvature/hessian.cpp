@@ -78,6 +78,7 @@ struct HessianOperator::Impl {
   bool is_sharded() const { return local.program().is_left_in_file(); }
 
   bool alone() const { return comm.size() == 1; }
+  at::TensorOptions vector_options() const { return sharded ? sharded->vector_options() : local.tensor_options(); }
   at::Device device() const { return local.program().options().device; }
   std::vector<at::Tensor> views(const at::Tensor& full) const { return local.program().layout().views(full); }
 
@@ -299,8 +300,49 @@ struct HessianOperator::Impl {
     }
   }
 
+  static VectorCut::Stretches stretches(const Part& part) {
+    VectorCut::Stretches all;
+    for (const IndexRange& range : part.ranges) all.emplace_back(range.begin, range.end);
+    return all;
+  }
+
+  Shard shard_of(const Part& part) const {
+    if (!sharded) return Shard::of(part.size(), comm.size(), comm.rank(), part.numbers);
+    return Shard::of(std::make_shared<VectorCut>(shard.cut->of_part(stretches(part))), comm.rank(), part.numbers);
+  }
+
+  /// Each rank has of the whole what it has of the part: no entry is sent for that.
+  void apply_part_sharded(const Part& part, std::span<const at::Tensor> x, std::span<at::Tensor> y) {
+    const VectorCut::Stretches ranges = stretches(part);
+    std::vector<at::Tensor> whole_x, whole_y;
+    agree(comm, [&] {
+      for (std::size_t k = 0; k < x.size(); ++k) {
+        whole_x.push_back(at::zeros({shard.chunk}, vector_options()));
+        whole_y.push_back(at::empty_like(whole_x.back()));
+      }
+    });
+    const auto for_each_piece = [&](auto&& use) {
+      std::int64_t at = 0;  // in the part's local vector
+      shard.cut->for_each_in_part(comm.rank(), ranges, [&](std::int64_t position, std::int64_t, std::int64_t size) {
+        use(position, at, size);
+        at += size;
+      });
+    };
+    for_each_piece([&](std::int64_t position, std::int64_t at, std::int64_t size) {
+      for (std::size_t k = 0; k < x.size(); ++k) whole_x[k].narrow(0, position, size).copy_(x[k].narrow(0, at, size));
+    });
+    timed([&] { sharded->products(whole_x, whole_y, tensors_in(local.program().layout(), part.ranges)); });
+    for (at::Tensor& one : y) one.zero_();
+    for_each_piece([&](std::int64_t position, std::int64_t at, std::int64_t size) {
+      for (std::size_t k = 0; k < y.size(); ++k) y[k].narrow(0, at, size).copy_(whole_y[k].narrow(0, position, size));
+    });
+    for (at::Tensor& one : y) one.div_(divisor);
+    if (!y.empty()) finish_device_work(y.back());
+  }
+
   void apply_part(const Part& part, std::span<const at::Tensor> x, std::span<at::Tensor> y) {
     const PhaseTimer phase(options.phases, Phase::kProducts, "product of a part");
+    if (sharded) return apply_part_sharded(part, x, y);
     known_product_s = -1;
     const auto k = static_cast<std::int64_t>(x.size());
     const Shard cut = Shard::of(part.size(), comm.size(), comm.rank());
@@ -573,9 +615,16 @@ struct HessianOperator::Impl {
       for (const MicroBatch& batch : batches) local_count += local.count(batch);
       stats.micro_batches = std::ssize(batches);
     });
-    sharded = std::make_unique<ShardedProducts>(local, batches, comm, options.cuts, options.joint_products);
+    const ShardedOptions how{.cuts = options.cuts,
+                             .tangents = options.joint_products,
+                             .fetch_ahead = options.fetch_ahead,
+                             .span = static_cast<std::size_t>(options.span),
+                             .passes = static_cast<std::size_t>(options.passes),
+                             .crossing_on_host = options.crossing_on_host,
+                             .on_host = options.on_host};
+    sharded = std::make_unique<ShardedProducts>(local, batches, comm, how);
     shard = sharded->shard();
-    gradient = agreed(comm, [&] { return at::zeros({shard.chunk}, local.tensor_options()); });
+    gradient = agreed(comm, [&] { return at::zeros({shard.chunk}, vector_options()); });
     if (options.loss.kind == LossKind::kBce || options.loss.kind == LossKind::kNll) {
       const std::vector<at::Tensor> outputs = sharded->outputs();
       agree(comm, [&] {
@@ -714,7 +763,7 @@ HessianOperator::~HessianOperator() = default;
 
 Communicator& HessianOperator::comm() const { return impl_->comm; }
 const Shard& HessianOperator::shard() const { return impl_->shard; }
-at::TensorOptions HessianOperator::options() const { return impl_->local.tensor_options(); }
+at::TensorOptions HessianOperator::options() const { return impl_->vector_options(); }
 double HessianOperator::loss() const { return impl_->loss; }
 double HessianOperator::count() const { return impl_->count; }
 const at::Tensor& HessianOperator::gradient() const { return impl_->gradient; }
@@ -747,6 +796,8 @@ void HessianOperator::apply(const at::Tensor& x_local, at::Tensor& y_local) {
 void HessianOperator::apply_part(const Part& part, std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) {
   impl_->apply_part(part, x_local, y_local);
 }
+
+Shard HessianOperator::shard_of(const Part& part) const { return impl_->shard_of(part); }
 
 void HessianOperator::explain_non_finite(const at::Tensor& x_local) {
   impl_->gather(std::span<const at::Tensor>(&x_local, 1));

@@ -7,9 +7,7 @@
 namespace hesspect {
 
 PartOperator::PartOperator(HessianOperator& whole, const Part& part)
-    : whole_(whole),
-      part_(part),
-      shard_(Shard::of(part.size(), whole.comm().size(), whole.comm().rank(), part.numbers)) {
+    : whole_(whole), part_(part), shard_(whole.shard_of(part)) {
   if (part.ranges.empty()) throw UsageError("the block " + quote(part.name) + " has no parameters");
 }
 

@@ -337,9 +337,14 @@ class Checker {
     return worst;
   }
 
-  /// The largest |a − b|, in double; entries that are infinite or NaN in the same way are equal.
+  /// The largest |a − b|; entries that are infinite or NaN in the same way are equal.
   static double difference(const at::Tensor& a, const at::Tensor& b) {
     return largest_of_pieces(a.numel(), [&](std::int64_t begin, std::int64_t length) {
+      const auto piece = [&](const at::Tensor& t) { return t.reshape({-1}).narrow(0, begin, length); };
+      // Where all entries are finite, as nearly always, in their own type, which is several times as fast.
+      const auto own = a.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+      const double plain = (piece(a).to(own) - piece(b).to(own)).abs_().amax().to(at::kDouble).item<double>();
+      if (std::isfinite(plain)) return plain;
       const at::Tensor x = a.reshape({-1}).narrow(0, begin, length).to(at::kDouble);
       const at::Tensor y = b.reshape({-1}).narrow(0, begin, length).to(at::kDouble);
       const at::Tensor same = x.eq(y).logical_or(x.isnan().logical_and(y.isnan()));
@@ -350,6 +355,8 @@ class Checker {
   static double largest_finite(const at::Tensor& a) {
     return largest_of_pieces(a.numel(), [&](std::int64_t begin, std::int64_t length) {
       const at::Tensor x = a.reshape({-1}).narrow(0, begin, length).abs();
+      const double plain = x.amax().to(at::kDouble).item<double>();
+      if (std::isfinite(plain)) return plain;
       return x.masked_fill(x.isinf(), 0).amax().to(at::kDouble).nan_to_num(HUGE_VAL).item<double>();
     });
   }

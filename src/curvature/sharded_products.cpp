@@ -30,10 +30,18 @@ at::Tensor as_message(const at::Tensor& tensor) {
 }  // namespace
 
 ShardedProducts::ShardedProducts(LocalLoss& local, const std::vector<MicroBatch>& batches, Communicator& comm,
-                                 const std::optional<Cuts>& cuts, std::int64_t tangents)
-    : local_(local), batches_(batches), comm_(comm) {
+                                 const ShardedOptions& options)
+    : local_(local),
+      batches_(batches),
+      comm_(comm),
+      crossing_on_host_(options.crossing_on_host),
+      on_host_(options.on_host),
+      side_(local.tensor_options().device()),
+      fetch_ahead_(options.fetch_ahead && (comm.size() > 1 || options.on_host)),
+      span_(std::max<std::size_t>(1, options.span)),
+      passes_(std::max<std::size_t>(1, options.passes)) {
   const at::NoGradGuard no_grad;
-  find_sets(cuts ? *cuts : choose_cuts(tangents));
+  find_sets(options.cuts ? *options.cuts : choose_cuts(options.tangents));
   read_parameters();
   agree(comm_, [&] {
     for (const MicroBatch& batch : batches_) sweeps_.push_back(local_.sweeps(batch));
@@ -68,13 +76,12 @@ Cuts ShardedProducts::choose_cuts(std::int64_t tangents) {
 void ShardedProducts::find_sets(Cuts cuts) {
   const Program& program = local_.program();
   const ParameterLayout& layout = program.layout();
-  segments_ = std::make_unique<Segments>(local_.tangent_program(), std::move(cuts));
+  segments_ = std::make_unique<Segments>(local_.tangent_program(), std::move(cuts), crossing_on_host_);
   std::map<std::pair<std::vector<std::size_t>, at::ScalarType>, Set> by_readers;
   const std::vector<std::vector<std::size_t>> readers = segments_->readers(layout.entries().size());
   for (std::size_t p = 0; p < readers.size(); ++p) {
     Set& set = by_readers[{readers[p], program.stored_type(p)}];
     set.stored = program.stored_type(p);
-    set.segments = readers[p];
     set.parameters.push_back(p);
   }
   const auto cut = std::make_shared<VectorCut>(comm_.size());
@@ -89,7 +96,7 @@ void ShardedProducts::find_sets(Cuts cuts) {
       if (entry.numel > 0) ranges.push_back({entry.offset, entry.numel});
     }
     cut->add(std::move(ranges), kUnit);
-    for (const std::size_t segment : set.segments) sets_of_[segment].push_back(sets_.size());
+    for (const std::size_t segment : key.first) sets_of_[segment].push_back(sets_.size());
     sets_.push_back(std::move(set));
   }
   shard_ = Shard::of(cut, comm_.rank(), layout.numbers());
@@ -114,12 +121,12 @@ void ShardedProducts::read_parameters() {
                            "' holds non-finite values (NaN or infinity)");
         set.mine.narrow(0, from - first, to - from).copy_(read);
       }
-      set.mine = set.mine.to(local_.tensor_options().device());
+      if (!on_host_)
+        set.mine = set.mine.to(local_.tensor_options().device());
+      else if (local_.tensor_options().device().is_cuda())
+        set.mine = set.mine.pin_memory();
     }
     program.let_go_of_file();
-    std::int64_t longest = 0;
-    for (const VectorCut::Set& set : shard_.cut->sets()) longest = std::max(longest, set.chunk);
-    part_ = at::empty({longest}, local_.tensor_options());
   });
 }
 
@@ -133,19 +140,9 @@ void ShardedProducts::guarded(Work&& work) {
   }
 }
 
-void ShardedProducts::all_gather(const at::Tensor& shard, at::Tensor& full) {
-  const at::Tensor message = as_message(shard);
-  at::Tensor whole = as_message(full);
-  const Timer timer;
-  comm_.all_gather(message, whole);
-  traffic_.seconds += timer.elapsed_s();
-  ++traffic_.messages;
-  traffic_.bytes += (comm_.size() - 1) * static_cast<std::int64_t>(shard.nbytes());
-}
-
 /// Before any message, so that no rank runs out of memory between two of them. Collective.
 void ShardedProducts::make_room(std::int64_t vectors) {
-  if (vectors <= room_.vectors) return;
+  if (vectors <= vectors_) return;
   std::int64_t stored = 0, entries = 0;
   for (const std::vector<std::size_t>& sets : sets_of_) {
     std::int64_t bytes = 0, length = 0;
@@ -157,132 +154,271 @@ void ShardedProducts::make_room(std::int64_t vectors) {
     stored = std::max(stored, bytes);
     entries = std::max(entries, length);
   }
-  room_ = {};
+  rooms_.clear();
+  parts_ = at::Tensor();
   agree(comm_, [&] {
     const at::TensorOptions options = local_.tensor_options();
     const bool widens = std::ranges::any_of(sets_, [&](const Set& set) { return set.stored != options.dtype(); });
     const std::int64_t stacked = std::max<std::int64_t>(1, vectors);
-    room_.stored = at::empty({stored}, options.dtype(at::kByte));
-    if (widens) room_.widened = at::empty({entries}, options);
-    if (vectors > 0) room_.v = at::empty({stacked * entries}, options);
-    room_.sums = at::empty({stacked * entries}, options);
-    room_.vectors = vectors;
+    rooms_.resize(fetch_ahead_ ? 2 : 1);
+    for (Room& room : rooms_) {
+      room.stored = at::empty({stored}, options.dtype(at::kByte));
+      if (widens) room.widened = at::empty({entries}, options);
+      if (vectors > 0) room.v = at::empty({stacked * entries}, options);
+      room.sums = at::empty({stacked * entries}, options);
+      if (!on_host_) continue;
+      const bool is_locked = options.device().is_cuda();
+      const std::int64_t share =
+          (stored + vectors * entries * static_cast<std::int64_t>(options.dtype().itemsize())) / comm_.size();
+      room.locked = at::empty({share}, at::TensorOptions().dtype(at::kByte).pinned_memory(is_locked));
+      room.brought = at::empty({share}, options.dtype(at::kByte));
+    }
+    parts_ = at::empty({stacked * entries / comm_.size()}, options);
+    vectors_ = vectors;
   });
 }
 
-ShardedProducts::Gathered ShardedProducts::gather(std::size_t segment, std::span<const at::Tensor> x, bool backwards) {
+void ShardedProducts::count(std::int64_t sent_bytes) {
+  ++traffic_.messages;
+  traffic_.bytes += (comm_.size() - 1) * sent_bytes;
+}
+
+ShardedProducts::Fetch ShardedProducts::begin_fetch(const SegmentVisit& visit, std::span<const at::Tensor> x,
+                                                    Room& room) {
+  const std::int64_t vectors = std::ssize(x), stacked = std::max<std::int64_t>(1, vectors);
+  Fetch fetch{.visit = visit, .messages = {}, .stored = {}, .values = {}, .v = {}, .sums = {}};
+  std::int64_t at = 0;  // in what is brought from the host
+  /// This rank's share, on the device: from page-locked memory it comes beside the stream's work.
+  const auto brought = [&](const at::Tensor& shard) {
+    if (!on_host_) return shard;
+    const auto bytes = static_cast<std::int64_t>(shard.nbytes());
+    const auto part = [&](const at::Tensor& memory) {
+      return memory.narrow(0, at, bytes).view(shard.scalar_type()).view(shard.sizes());
+    };
+    at::Tensor locked = part(room.locked), here = part(room.brought);
+    at += bytes;
+    if (!shard.is_pinned()) locked.copy_(shard);
+    here.copy_(shard.is_pinned() ? shard : locked, /*non_blocking=*/true);
+    return here;
+  };
+  const auto gather = [&](const at::Tensor& shard, const at::Tensor& full) {
+    at::Tensor whole = as_message(full);
+    fetch.messages.push_back(comm_.begin_all_gather(as_message(brought(shard)), whole));
+    count(static_cast<std::int64_t>(shard.nbytes()));
+  };
+  const Timer timer;
+  const auto begin_all = [&] {
+    std::int64_t byte = 0, entry = 0;  // in the room
+    for (const std::size_t g : sets_of_[visit.segment]) {
+      const Set& set = sets_[g];
+      const VectorCut::Set& cut = shard_.cut->sets()[g];
+      const std::int64_t padded = comm_.size() * cut.chunk;
+      const std::int64_t bytes = padded * static_cast<std::int64_t>(set.mine.element_size());
+      const auto stack = [&](const at::Tensor& memory) {
+        return memory.narrow(0, stacked * entry, stacked * padded).view({stacked, padded});
+      };
+      fetch.stored.push_back(room.stored.narrow(0, byte, bytes).view(set.stored));
+      const bool widens = set.stored != local_.program().options().dtype;
+      fetch.values.push_back(widens ? room.widened.narrow(0, entry, padded) : fetch.stored.back());
+      const bool with_vectors = is_chosen(set);
+      fetch.v.push_back(with_vectors && vectors > 0 ? stack(room.v) : at::Tensor());
+      fetch.sums.push_back(with_vectors && visit.backwards ? stack(room.sums) : at::Tensor());
+      gather(set.mine, fetch.stored.back());
+      for (std::int64_t k = 0; with_vectors && k < vectors; ++k)
+        gather(x[static_cast<std::size_t>(k)].narrow(0, cut.local, cut.chunk), fetch.v.back()[k]);
+      byte += bytes;
+      entry += padded;
+    }
+  };
+  if (on_host_) {
+    side_.run(begin_all);
+    fetch.messages.push_back(side_.mark());
+  } else {
+    begin_all();
+  }
+  traffic_.seconds += timer.elapsed_s();
+  return fetch;
+}
+
+/// When all has come: what the segment works with.
+SegmentTensors ShardedProducts::arrived(Fetch& fetch) {
+  const Timer timer;
+  for (const std::unique_ptr<Pending>& message : fetch.messages) message->wait();
+  traffic_.seconds += timer.elapsed_s();
   const ParameterLayout& layout = local_.program().layout();
   const std::size_t parameters = layout.entries().size();
-  const std::int64_t vectors = std::ssize(x), stacked = std::max<std::int64_t>(1, vectors);
-  Gathered all;
-  all.tensors.values.resize(parameters);
-  if (vectors > 0) all.tensors.v.resize(parameters);
-  if (backwards) all.tensors.sums.resize(parameters);
-  std::int64_t byte = 0, entry = 0;  // in the room
-  for (const std::size_t g : sets_of_[segment]) {
-    const Set& set = sets_[g];
-    const VectorCut::Set& cut = shard_.cut->sets()[g];
-    const std::int64_t padded = comm_.size() * cut.chunk;
-    const std::int64_t bytes = padded * static_cast<std::int64_t>(set.mine.element_size());
-    at::Tensor whole = room_.stored.narrow(0, byte, bytes).view(set.stored);
-    all_gather(set.mine, whole);
-    at::Tensor v, sums;
-    if (vectors > 0) {
-      v = room_.v.narrow(0, stacked * entry, stacked * padded).view({stacked, padded});
-      for (std::int64_t k = 0; k < stacked; ++k) {
-        at::Tensor one = v[k];
-        all_gather(x[static_cast<std::size_t>(k)].narrow(0, cut.local, cut.chunk), one);
-      }
-    }
-    if (backwards) {
-      sums = room_.sums.narrow(0, stacked * entry, stacked * padded).view({stacked, padded});
-      sums.zero_();
-    }
-    at::Tensor values = whole;
-    if (set.stored != local_.program().options().dtype) {
-      values = room_.widened.narrow(0, entry, padded);
-      values.copy_(whole);
-    }
-    for (std::size_t i = 0; i < set.parameters.size(); ++i) {
-      const std::size_t p = set.parameters[i];
+  SegmentTensors tensors;
+  tensors.values.resize(parameters);
+  if (vectors_taken_ > 0) tensors.v.resize(parameters);
+  if (fetch.visit.backwards) tensors.sums.resize(parameters);
+  const std::vector<std::size_t>& sets = sets_of_[fetch.visit.segment];
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    const Set& set = sets_[sets[i]];
+    if (!fetch.values[i].is_alias_of(fetch.stored[i])) fetch.values[i].copy_(fetch.stored[i]);
+    if (fetch.sums[i].defined()) fetch.sums[i].zero_();
+    for (std::size_t j = 0; j < set.parameters.size(); ++j) {
+      const std::size_t p = set.parameters[j];
       const ParameterEntry& of = layout.entries()[p];
       std::vector<std::int64_t> shape = of.shape;
-      all.tensors.values[p] = values.narrow(0, set.offsets[i], of.numel).view(shape);
-      if (change_) change_(all.tensors.values[p], p);
-      shape.insert(shape.begin(), stacked);
-      const auto stack = [&](const at::Tensor& t) { return t.narrow(1, set.offsets[i], of.numel).view(shape); };
-      if (vectors > 0) all.tensors.v[p] = stack(v);
-      if (backwards) all.tensors.sums[p] = stack(sums);
+      tensors.values[p] = fetch.values[i].narrow(0, set.offsets[j], of.numel).view(shape);
+      if (change_) change_(tensors.values[p], p);
+      if (!is_chosen(p)) continue;
+      shape.insert(shape.begin(), std::max<std::int64_t>(1, vectors_taken_));
+      const auto stacked = [&](const at::Tensor& t) { return t.narrow(1, set.offsets[j], of.numel).view(shape); };
+      if (fetch.v[i].defined()) tensors.v[p] = stacked(fetch.v[i]);
+      if (fetch.sums[i].defined()) tensors.sums[p] = stacked(fetch.sums[i]);
     }
-    all.sums.push_back(sums);
-    byte += bytes;
-    entry += padded;
   }
+  return tensors;
+}
+
+/// The sums of a segment, over all ranks, set out for the shards of the ranks that own them.
+ShardedProducts::Sums ShardedProducts::begin_sums(const Fetch& fetch, std::span<at::Tensor> y) {
+  Sums sums;
+  const std::vector<std::size_t>& sets = sets_of_[fetch.visit.segment];
+  const Timer timer;
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < sets.size(); ++i) {
+    if (!fetch.sums[i].defined()) continue;
+    const VectorCut::Set& cut = shard_.cut->sets()[sets[i]];
+    for (std::size_t k = 0; k < y.size(); ++k) {
+      Sums::One one{.message = nullptr,
+                    .whole = fetch.sums[i][static_cast<std::int64_t>(k)],
+                    .part = parts_.narrow(0, at, cut.chunk),
+                    .mine = y[k].narrow(0, cut.local, cut.chunk)};
+      one.message = comm_.begin_reduce_scatter_sum(one.whole, one.part);
+      count(static_cast<std::int64_t>(one.part.nbytes()));
+      at += cut.chunk;
+      sums.all.push_back(std::move(one));
+    }
+  }
+  traffic_.seconds += timer.elapsed_s();
+  return sums;
+}
+
+void ShardedProducts::finish(Sums& sums) {
+  for (const Sums::One& one : sums.all) {
+    const Timer timer;
+    one.message->wait();
+    traffic_.seconds += timer.elapsed_s();
+    one.mine.add_(one.part.to(one.mine.device()));
+  }
+  sums.all.clear();
+}
+
+bool ShardedProducts::is_chosen(const Set& set) const {
+  return std::ranges::any_of(set.parameters, [&](std::size_t p) { return is_chosen(p); });
+}
+
+/// Where nothing that is chosen is made, no visit goes back.
+std::vector<SegmentVisit> ShardedProducts::visits(bool backwards) const {
+  std::vector<SegmentVisit> all;
+  if (!backwards) {
+    for (std::size_t s = 0; s < segments_->size(); ++s) all.push_back({.segment = s});
+    return all;
+  }
+  all = product_visits(segments_->size(), span_);
+  if (chosen_.empty()) return all;
+  const std::vector<bool> reached = Segments::reached(local_.tangent_program(), segments_->cuts(), chosen_);
+  std::vector<bool> spans(segments_->size() / span_ + 1, false);
+  for (std::size_t s = 0; s < reached.size(); ++s)
+    if (reached[s]) spans[s / span_] = true;
+  bool is_way_back = false;
+  std::erase_if(all, [&](const SegmentVisit& visit) {
+    is_way_back = is_way_back || visit.backwards;
+    if (!is_way_back || visit.segment + 1 == segments_->size()) return false;
+    return visit.backwards ? !reached[visit.segment] : !spans[visit.segment / span_];
+  });
   return all;
 }
 
-/// Adds the sums of a segment, over all ranks, to the shards of the ranks that own them.
-void ShardedProducts::scatter(std::size_t segment, const Gathered& gathered, std::span<at::Tensor> y) {
-  const std::vector<std::size_t>& sets = sets_of_[segment];
-  for (std::size_t i = 0; i < sets.size(); ++i) {
-    const VectorCut::Set& cut = shard_.cut->sets()[sets[i]];
-    for (std::size_t k = 0; k < y.size(); ++k) {
-      at::Tensor sum = gathered.sums[i][static_cast<std::int64_t>(k)];
-      at::Tensor part = part_.narrow(0, 0, cut.chunk);
-      const Timer timer;
-      comm_.reduce_scatter_sum(sum, part);
-      traffic_.seconds += timer.elapsed_s();
-      ++traffic_.messages;
-      traffic_.bytes += (comm_.size() - 1) * static_cast<std::int64_t>(part.nbytes());
-      y[k].narrow(0, cut.local, cut.chunk).add_(part);
-    }
+void ShardedProducts::work(std::span<Sweeps> sweeps, const SegmentVisit& visit, const SegmentTensors& tensors) {
+  for (Sweeps& one : sweeps) {
+    if (visit.backwards)
+      one.segment_backwards(visit.segment, tensors);
+    else
+      one.segment_forwards(visit.segment, tensors);
+    if (visit.lets_go_from) one.let_go_of_inner(*visit.lets_go_from, visit.segment);
   }
 }
 
 /// A product's sweeps over all segments, or a gradient's (no x), or those to the output (not backwards).
-void ShardedProducts::sweep(std::vector<Sweeps>& sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y,
+void ShardedProducts::sweep(std::span<Sweeps> sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y,
                             bool backwards) {
   const at::NoGradGuard no_grad;
-  const std::size_t count = segments_->size();
   make_room(std::ssize(x));
+  vectors_taken_ = std::ssize(x);
   failure_ = nullptr;
   for (at::Tensor& one : y) one.zero_();
-  guarded([&] {
-    for (Sweeps& one : sweeps)
-      if (backwards)
-        one.begin_segments(*segments_, std::ssize(x), local_.choice().gauss_newton());
-      else
-        one.begin_outputs(*segments_);
-  });
-  for (std::size_t s = 0; s < count - (backwards ? 1 : 0); ++s) {
-    const Gathered gathered = gather(s, x, /*backwards=*/false);
-    guarded([&] {
-      for (Sweeps& one : sweeps) one.segment_forwards(s, gathered.tensors);
-    });
-  }
-  for (std::size_t s = backwards ? count : 0; s-- > 0;) {
-    const Gathered gathered = gather(s, x, /*backwards=*/true);
-    guarded([&] {
-      for (Sweeps& one : sweeps) one.segment_backwards(s, gathered.tensors);
-    });
-    scatter(s, gathered, y);
+  const std::size_t passes = backwards ? passes_ : 1, each = (sweeps.size() + passes - 1) / passes;
+  for (std::size_t p = 0; p < passes; ++p) {
+    const std::size_t first = std::min(sweeps.size(), p * each);
+    pass(sweeps.subspan(first, std::min(each, sweeps.size() - first)), x, y, backwards);
   }
   agree(comm_, [&] {
     if (failure_) std::rethrow_exception(failure_);
   });
 }
 
-double ShardedProducts::gradient(at::Tensor& gradient) {
-  sweep(sweeps_, {}, std::span(&gradient, 1), /*backwards=*/true);
-  double sum = 0;
-  for (Sweeps& one : sweeps_) sum += one.end_segments();
-  return sum;
+/// Of some micro-batches, whose products are added to y.
+void ShardedProducts::pass(std::span<Sweeps> sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y,
+                           bool backwards) {
+  guarded([&] {
+    for (Sweeps& one : sweeps)
+      if (backwards)
+        one.begin_segments(*segments_, std::ssize(x), local_.choice().gauss_newton(), chosen_);
+      else
+        one.begin_outputs(*segments_);
+  });
+  const std::vector<SegmentVisit> all = visits(backwards);
+  const auto fetch_for = [&](std::size_t i) { return begin_fetch(all[i], x, rooms_[i % rooms_.size()]); };
+  Fetch next = fetch_for(0);
+  Sums before;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    Fetch fetch = std::exchange(next, {});
+    SegmentTensors tensors = arrived(fetch);
+    const bool is_last = i + 1 == all.size();
+    if (fetch_ahead_) {
+      if (!is_last) next = fetch_for(i + 1);
+      tensors.between_nodes = [&] {
+        for (const std::unique_ptr<Pending>& message : next.messages) message->poll();
+        if (!before.all.empty()) before.all.back().message->poll();
+      };
+    }
+    guarded([&] { work(sweeps, all[i], tensors); });
+    finish(before);
+    if (all[i].backwards) before = begin_sums(fetch, y);
+    if (fetch_ahead_) continue;
+    finish(before);
+    if (!is_last) next = fetch_for(i + 1);
+  }
+  finish(before);
+  if (!backwards) return;
+  guarded([&] {
+    for (Sweeps& one : sweeps) sum_ += one.end_segments();
+  });
 }
 
-void ShardedProducts::products(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
+at::TensorOptions ShardedProducts::vector_options() const {
+  const at::TensorOptions options = local_.tensor_options();
+  return on_host_ ? options.device(at::kCPU) : options;
+}
+
+double ShardedProducts::gradient(at::Tensor& gradient) {
+  sum_ = 0;
+  sweep(sweeps_, {}, std::span(&gradient, 1), /*backwards=*/true);
+  return sum_;
+}
+
+void ShardedProducts::products(std::span<const at::Tensor> x, std::span<at::Tensor> y,
+                               const std::vector<bool>& chosen) {
   const PrecisionScope scope(local_.choice().precision);
+  chosen_ = chosen;
+  struct All {
+    std::vector<bool>& chosen;
+    ~All() { chosen.clear(); }
+  } const all_again{chosen_};
   sweep(sweeps_, x, y, /*backwards=*/true);
-  for (Sweeps& one : sweeps_) one.end_segments();
 }
 
 std::vector<at::Tensor> ShardedProducts::outputs() {

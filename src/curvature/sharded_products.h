@@ -4,9 +4,15 @@
 //   for s = S − 1 … 0:  the same again;  every micro-batch backwards;  the sums of segment s go to the ranks that own
 //   them
 //
+// Each of these is a *visit*. Fetching ahead, the messages of the next visit, and the sums of the one before, are under
+// way while a visit works. Where what crosses the cuts is too much to hold, segments are taken in spans: what crosses a
+// cut inside a span goes when the span has been passed, and is made again, by further visits, before the way back. Or
+// the micro-batches are divided among several passes through the segments.
+//
 // Parameters that are read in the same segments make a *set* (most sets are read in one; a tied embedding and head in
 // two), which is gathered as one message. Parameters are held and sent in the type in which the file has them, and
-// widened when they have come, which is exact. Vectors are cut as the sets are (core/vector_cut.h), so that no rank
+// widened when they have come, which is exact. They may lie in host memory beside a GPU, from which a segment's go over
+// on a stream of their own. Vectors are cut as the sets are (core/vector_cut.h), so that no rank
 // ever holds a whole one. The number of messages does not depend on the micro-batches.
 //
 // An error on one rank must not leave the others waiting: from there on the rank takes part in all messages, does no
@@ -24,10 +30,12 @@
 #include <vector>
 
 #include "hesspect/comm/communicator.h"
+#include "hesspect/core/segment_visits.h"
 #include "hesspect/curvature/row_check.h"
 #include "hesspect/krylov/shard.h"
 #include "hesspect/tangent/segments.h"
 #include "local_loss.h"
+#include "side_stream.h"
 
 namespace hesspect {
 
@@ -35,20 +43,31 @@ namespace hesspect {
 struct ShardedTraffic {
   std::int64_t messages = 0;  // collectives on tensors
   std::int64_t bytes = 0;     // that this rank has sent in them, (D - 1) / D of each whole message
-  double seconds = 0;         // in them
+  double seconds = 0;         // that nothing else was done in
+};
+
+struct ShardedOptions {
+  std::optional<Cuts> cuts;  // none: chosen, for products of `tangents` vectors at once
+  std::int64_t tangents = 1;
+  bool fetch_ahead = false;       // twice the memory for whole segments
+  std::size_t span = 1;           // segments in a span; 1: what crosses a cut stays
+  std::size_t passes = 1;         // through the segments, each with a part of the micro-batches
+  bool crossing_on_host = false;  // what crosses the cuts, too
+  bool on_host = false;           // shares of parameters and vectors are in host memory, whatever the device
 };
 
 class ShardedProducts {
  public:
   /// Cuts the program, and reads this rank's share of the parameters. Collective. Borrows both.
   /// @param batches  this rank's micro-batches, which must outlive this; any number, also none
-  /// @param cuts     none: chosen, for products of so many vectors at once
   /// @throws InputError (agreed) for a parameter that is not finite, a program that can't be cut by its shapes alone
   ShardedProducts(LocalLoss& local, const std::vector<MicroBatch>& batches, Communicator& comm,
-                  const std::optional<Cuts>& cuts, std::int64_t tangents = 1);
+                  const ShardedOptions& options);
   ~ShardedProducts();
 
   const Shard& shard() const { return shard_; }
+  /// Of the vectors that it takes and gives.
+  at::TensorOptions vector_options() const;
   std::size_t segments() const { return segments_->size(); }
   const ShardedTraffic& traffic() const { return traffic_; }
 
@@ -56,7 +75,9 @@ class ShardedProducts {
   /// @return the sum of this rank's terms
   double gradient(at::Tensor& gradient);
   /// y_k [chunk] := this rank's shard of H x_k, of the sum over all ranks' rows. Collective.
-  void products(std::span<const at::Tensor> x, std::span<at::Tensor> y);
+  /// @param chosen  parameters of the layout: outside of them every x_k is zero, and of H x_k nothing is wanted; empty:
+  ///                all. What leads to none of them is not gone back through, and none of its vectors are gathered
+  void products(std::span<const at::Tensor> x, std::span<at::Tensor> y, const std::vector<bool>& chosen = {});
   /// The output that the loss takes, of each micro-batch, as the program has it. Collective.
   std::vector<at::Tensor> outputs();
   /// Whether rows stand alone (hesspect/curvature/row_check.h), all ranks running the program on the same rows.
@@ -65,22 +86,32 @@ class ShardedProducts {
 
  private:
   struct Set {
-    std::vector<std::size_t> parameters;     // in the layout
-    std::vector<std::int64_t> offsets;       // of each in the set
-    at::ScalarType stored = at::kFloat;      // how it is held
-    at::Tensor mine;                         // [chunk], of that type
-    std::vector<std::size_t> segments = {};  // that read it
+    std::vector<std::size_t> parameters;  // in the layout
+    std::vector<std::int64_t> offsets;    // of each in the set
+    at::ScalarType stored = at::kFloat;   // how it is held
+    at::Tensor mine;                      // [chunk], of that type
   };
   /// Memory for the whole sets of the largest segment.
   struct Room {
-    std::int64_t vectors = -1;   // K that it is for
     at::Tensor stored, widened;  // bytes: of parameters as they come, and in the run's type where that is another
     at::Tensor v, sums;          // entries
+    /// Of shares in host memory: page-locked, and on the device. Bytes.
+    at::Tensor locked, brought;
   };
-  /// A segment's sets, whole, in a room.
-  struct Gathered {
-    SegmentTensors tensors;
-    std::vector<at::Tensor> sums;  // [K, D · chunk] of each set of the segment
+  /// The whole sets of a visit's segment, in a room, whose messages may be under way.
+  struct Fetch {
+    SegmentVisit visit;
+    std::vector<std::unique_ptr<Pending>> messages;
+    /// Of each set: [D · chunk], the same, [K, D · chunk] twice, where they are wanted.
+    std::vector<at::Tensor> stored, values, v, sums;
+  };
+  /// The sums of a visit that has been, on their way to the ranks that own them.
+  struct Sums {
+    struct One {
+      std::unique_ptr<Pending> message;
+      at::Tensor whole, part, mine;  // [D · chunk], [chunk] of it, and the entries that it is added to
+    };
+    std::vector<One> all;
   };
 
   Cuts choose_cuts(std::int64_t tangents);
@@ -90,10 +121,17 @@ class ShardedProducts {
   class Changes;
   /// The output of these inputs, the first rank's on all.
   at::Tensor run(const std::vector<at::Tensor>& inputs);
-  void sweep(std::vector<Sweeps>& sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y, bool backwards);
-  Gathered gather(std::size_t segment, std::span<const at::Tensor> x, bool backwards);
-  void scatter(std::size_t segment, const Gathered& gathered, std::span<at::Tensor> y);
-  void all_gather(const at::Tensor& shard, at::Tensor& full);
+  void sweep(std::span<Sweeps> sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y, bool backwards);
+  void pass(std::span<Sweeps> sweeps, std::span<const at::Tensor> x, std::span<at::Tensor> y, bool backwards);
+  Fetch begin_fetch(const SegmentVisit& visit, std::span<const at::Tensor> x, Room& room);
+  SegmentTensors arrived(Fetch& fetch);
+  void work(std::span<Sweeps> sweeps, const SegmentVisit& visit, const SegmentTensors& tensors);
+  Sums begin_sums(const Fetch& fetch, std::span<at::Tensor> y);
+  void finish(Sums& sums);
+  void count(std::int64_t sent_bytes);
+  bool is_chosen(std::size_t parameter) const { return chosen_.empty() || chosen_[parameter]; }
+  bool is_chosen(const Set& set) const;
+  std::vector<SegmentVisit> visits(bool backwards) const;
   template <class Work>
   void guarded(Work&& work);
 
@@ -106,10 +144,18 @@ class ShardedProducts {
   Shard shard_;
   std::vector<Sweeps> sweeps_;  // of each micro-batch
   ShardedTraffic traffic_;
-  Room room_;
-  at::Tensor part_;  // [longest chunk of a set], of a sum that comes back
+  const bool crossing_on_host_, on_host_;
+  SideStream side_;
+  std::vector<bool> chosen_;  // of the product that is taken; empty: all
+  const bool fetch_ahead_;
+  const std::size_t span_, passes_;
+  std::int64_t vectors_ = -1;       // K that there is room for,
+  std::int64_t vectors_taken_ = 0;  // and of the sweep that is made
+  std::vector<Room> rooms_;         // one, or two in turn
+  at::Tensor parts_;                // entries, of a segment's sums that come back
   std::function<void(const at::Tensor& values, std::size_t parameter)> change_;  // of what is gathered; none: as it is
   std::exception_ptr failure_;
+  double sum_ = 0;  // of the loss's terms
 };
 
 }  // namespace hesspect

@@ -5,6 +5,7 @@
 
 #include "hesspect/config/commands.h"
 #include "hesspect/config/options.h"
+#include "hesspect/config/service_options.h"
 
 namespace hesspect {
 namespace {
@@ -13,6 +14,7 @@ constexpr std::size_t kLongestHelp = 90;
 
 std::vector<OptionText> options_of_command(const CommandEntry& entry) {
   if (entry.name == "run") return launch_topic().options;
+  if (entry.home == CommandHome::kService || is_queue_command(entry.name)) return service_topic(entry.name).options;
   if (entry.home == CommandHome::kFront) return {};
   std::vector<OptionText> all;
   for (const OptionTopic& topic : options_of(command_from(std::string(entry.name))))

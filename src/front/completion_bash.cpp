@@ -117,7 +117,7 @@ std::string word_cases() {
   for (const CommandEntry& entry : command_entries()) {
     const std::string name(entry.name);
     commands += (commands.empty() ? "" : " ") + name;
-    if (entry.home == CommandHome::kRanks) of_ranks += (of_ranks.empty() ? "" : " ") + name;
+    if (is_for_ranks(entry.home)) of_ranks += (of_ranks.empty() ? "" : " ") + name;
     if (entry.kinds.empty()) continue;
     std::string kinds;
     for (const std::string_view kind : entry.kinds) kinds += (kinds.empty() ? "" : " ") + std::string(kind);
@@ -131,7 +131,7 @@ std::string word_cases() {
              [&] {
                std::vector<std::string> silent;
                for (const CommandEntry& entry : command_entries())
-                 if (entry.home == CommandHome::kRanks) silent.emplace_back(entry.name);
+                 if (is_for_ranks(entry.home)) silent.emplace_back(entry.name);
                silent.emplace_back("man");
                return silent;
              }(),

@@ -43,13 +43,13 @@ std::string fish_completion() {
   for (const CommandEntry& entry : command_entries()) {
     const std::string name(entry.name), about = fish_text(std::string(entry.about));
     text += "complete -c hesspect -n __fish_use_subcommand -a " + name + " -d " + about + "\n";
-    if (entry.home == CommandHome::kRanks) of_ranks += " " + name;
+    if (is_for_ranks(entry.home)) of_ranks += " " + name;
     const bool has_files = entry.home == CommandHome::kOne || entry.home == CommandHome::kPython;
     if (has_files && entry.kinds.empty()) with_files += " " + name;
   }
   for (const CommandEntry& entry : command_entries()) {
     const std::string name(entry.name);
-    if (entry.home == CommandHome::kRanks)
+    if (is_for_ranks(entry.home))
       text += "complete -c hesspect -n '__fish_seen_subcommand_from run; and not __fish_seen_subcommand_from" +
               of_ranks + "' -a " + name + " -d " + fish_text(std::string(entry.about)) + "\n";
     std::string kinds;

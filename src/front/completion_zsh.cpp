@@ -95,7 +95,7 @@ std::string zsh_completion() {
          "_hesspect_commands() {\n  local -a commands=(\n" +
          described(CommandHome::kOne, true) +
          "  )\n  _describe -t commands command commands\n}\n\n_hesspect_of_ranks() {\n  local -a commands=(\n" +
-         described(CommandHome::kRanks, false) +
+         described(CommandHome::kRanks, false) + described(CommandHome::kService, false) +
          "  )\n  _describe -t commands command commands\n}\n\n"
          "# Behind `run`: the command that it starts has its own options.\n"
          "_hesspect_started() { _hesspect_of_command }\n\n" +

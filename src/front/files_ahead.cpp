@@ -39,7 +39,8 @@ void check_outputs(const RunConfig& c, bool overwrite) {
 void check_files_ahead(const Invocation& run) {
   const RunConfig& c = run.config;
   check_inputs(c);
-  if (run.command == Command::kPlan || c.checkpoint.resume) return;
+  // A series goes on with its output.
+  if (run.command == Command::kPlan || run.command == Command::kSeries || c.checkpoint.resume) return;
   const std::string folder =
       c.checkpoint.checkpoint.empty() ? c.output.output + ".checkpoint" : c.checkpoint.checkpoint;
   if (CheckpointFolder(folder).exists()) return;

@@ -11,6 +11,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/text.h"
+#include "hesspect/service/commands.h"
 #include "man_page.h"
 #include "run_ranks.h"
 
@@ -57,6 +58,12 @@ int write_man_page(const std::vector<std::string>& args) {
   return print(man_page());
 }
 
+int in_queue(std::string_view command, const std::vector<std::string>& args) {
+  const Environment environment = hesspect_environment();
+  const QueueConfig config = parse_queue_command(command, args, environment);
+  return config.help ? print(service_help(command)) : run_queue_command(command, config, environment);
+}
+
 }  // namespace
 
 bool is_one_of_several_ranks() {
@@ -77,6 +84,7 @@ int run_front(int argc, char** argv) {
       throw UsageError("'hesspect " + std::string(entry->name) +
                        "' is no work for several ranks: run it without mpirun");
     if (entry->name == "run") return run_ranks(args);
+    if (is_queue_command(entry->name)) return in_queue(entry->name, args);
     return entry->name == "man" ? write_man_page(args) : complete(args);
   } catch (const Error& error) {
     log_error(error.what());

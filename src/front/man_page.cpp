@@ -10,6 +10,7 @@
 #include "hesspect/config/commands.h"
 #include "hesspect/config/option_list.h"
 #include "hesspect/config/options.h"
+#include "hesspect/config/service_options.h"
 
 namespace hesspect {
 namespace {
@@ -148,6 +149,18 @@ std::string options_section() {
   return text;
 }
 
+/// Of `serve` and of the commands of its queue.
+std::string service_section() {
+  std::string text = section("OPTIONS OF THE SERVICE AND ITS QUEUE");
+  for (const CommandEntry& entry : command_entries()) {
+    if (entry.home != CommandHome::kService && !is_queue_command(entry.name)) continue;
+    text += ".SS " + roff(entry.name) + "\n";
+    for (const OptionText& option : service_topic(entry.name).options)
+      text += entry_of(tag_of(option), option.full_help());
+  }
+  return text;
+}
+
 std::string python_section() {
   std::string text = section("OPTIONS OF COMMANDS IN PYTHON");
   text += paragraph(
@@ -212,7 +225,7 @@ std::string man_page() {
           "network's loss, or of its Gauss-Newton or Fisher matrix, without ever forming the matrix. The model is "
           "a program that torch.export has written, with its weights; the data are arrays in an HDF5 or safetensors "
           "file; the result is one HDF5 file.");
-  text += commands_section() + options_section() + python_section() + presets_section();
+  text += commands_section() + options_section() + service_section() + python_section() + presets_section();
   text +=
       section("SIGNALS") +
       paragraph(

@@ -90,7 +90,7 @@ class Supervisor {
  public:
   explicit Supervisor(const LauncherCommand& command) : command_(command) {}
 
-  int go() {
+  LauncherEnd go() {
     listen_to_signals();
     start();
     while (!ended_at_ || (err_.is_open() && Clock::now() < *ended_at_ + kForLastLines)) wait();
@@ -101,7 +101,7 @@ class Supervisor {
       log_info("ended at once, as asked; the last checkpoint counts");
     else if (!command_.has_terminal)
       print(lines_.finish(code));
-    return code;
+    return {code, asked_ || is_ended_by_user_};
   }
 
  private:
@@ -215,6 +215,6 @@ class Supervisor {
 
 }  // namespace
 
-int supervise(const LauncherCommand& command) { return Supervisor(command).go(); }
+LauncherEnd supervise(const LauncherCommand& command) { return Supervisor(command).go(); }
 
 }  // namespace hesspect

@@ -15,11 +15,16 @@ struct LauncherCommand {
   bool has_terminal = false;  // writes to the terminal itself: its lines are not looked through
 };
 
+struct LauncherEnd {
+  int exit_code = 0;        // 128 + the signal where one ended it
+  bool is_by_user = false;  // somebody has asked it to stop, or ended it
+};
+
 /// Starts it and waits for its end. SIGTERM, SIGUSR1 and a first SIGINT ask the ranks to save and stop: they reach them
 /// as one SIGUSR1, for a launcher answers the other two by killing the ranks. A SIGINT after that, and SIGQUIT, end
 /// them. If this process is killed, the ranks are asked to save and stop too.
-/// @return its exit code, 128 + the signal where one ended it; errors that the ranks have not told are told
+/// Errors that the ranks have not told are told.
 /// @throws InputError where it can't be started
-int supervise(const LauncherCommand& command);
+LauncherEnd supervise(const LauncherCommand& command);
 
 }  // namespace hesspect

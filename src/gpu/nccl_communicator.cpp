@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "hesspect/comm/agree.h"
+#include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/comm/tensor_checks.h"
 #include "hesspect/core/timer.h"
 
@@ -32,7 +33,8 @@ constexpr double kMeetWithin_s = 120;  // all ranks, at first
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(c10::Device device, std::unique_ptr<Communicator> host) : device_(device), host_(std::move(host)) {}
+  NcclCommunicator(c10::Device device, std::unique_ptr<Communicator> host)
+      : device_(device), host_(std::move(host)), mpi_(dynamic_cast<const MpiCommunicator*>(host_.get())) {}
   NcclCommunicator(const NcclCommunicator&) = delete;
   NcclCommunicator& operator=(const NcclCommunicator&) = delete;
   ~NcclCommunicator() override {
@@ -81,7 +83,10 @@ class NcclCommunicator final : public Communicator {
   int size() const override { return host_->size(); }
   std::string backend() const override { return "nccl"; }
 
+  // What is in host memory, as shares of vectors may be, goes there.
+
   void all_reduce_sum(at::Tensor& tensor) override {
+    if (tensor.is_cpu()) return host_->all_reduce_sum(tensor);
     require_here("all_reduce_sum", tensor);
     message("ncclAllReduce", [&](cudaStream_t stream) {
       return ncclAllReduce(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()),
@@ -90,6 +95,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void all_gather(const at::Tensor& shard, at::Tensor& full) override {
+    if (shard.is_cpu()) return host_->all_gather(shard, full);
     require_here("all_gather", shard);
     require_shards("all_gather", full, shard, size());
     message("ncclAllGather", [&](cudaStream_t stream) {
@@ -99,6 +105,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override {
+    if (full.is_cpu()) return host_->reduce_scatter_sum(full, shard);
     require_here("reduce_scatter_sum", full);
     require_shards("reduce_scatter_sum", full, shard, size());
     message("ncclReduceScatter", [&](cudaStream_t stream) {
@@ -108,10 +115,29 @@ class NcclCommunicator final : public Communicator {
   }
 
   void broadcast(at::Tensor& tensor, int root) override {
+    if (tensor.is_cpu()) return host_->broadcast(tensor, root);
     require_here("broadcast", tensor);
     message("ncclBroadcast", [&](cudaStream_t stream) {
       return ncclBroadcast(tensor.data_ptr(), tensor.data_ptr(), static_cast<std::size_t>(tensor.numel()),
                            nccl_type(tensor), root, comm_, stream);
+    });
+  }
+
+  std::unique_ptr<Pending> begin_all_gather(const at::Tensor& shard, at::Tensor& full) override {
+    require_here("begin_all_gather", shard);
+    require_shards("begin_all_gather", full, shard, size());
+    return begin("ncclAllGather", [&](cudaStream_t stream) {
+      return ncclAllGather(shard.data_ptr(), full.data_ptr(), static_cast<std::size_t>(shard.numel()), nccl_type(shard),
+                           comm_, stream);
+    });
+  }
+
+  std::unique_ptr<Pending> begin_reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override {
+    require_here("begin_reduce_scatter_sum", full);
+    require_shards("begin_reduce_scatter_sum", full, shard, size());
+    return begin("ncclReduceScatter", [&](cudaStream_t stream) {
+      return ncclReduceScatter(full.data_ptr(), shard.data_ptr(), static_cast<std::size_t>(shard.numel()),
+                               nccl_type(shard), ncclSum, comm_, stream);
     });
   }
 
@@ -155,24 +181,25 @@ class NcclCommunicator final : public Communicator {
     check(rc, call);
   }
 
-  /// Waits for the message on the host, looking at the communicator's health meanwhile.
-  void wait(const char* call) {
+  /// Waits for a message on the host, looking at the communicator's health meanwhile.
+  void wait(const char* call, cudaEvent_t done) {
     const Timer waiting;
     for (;;) {
-      const cudaError_t rc = cudaEventQuery(done_);
+      const cudaError_t rc = cudaEventQuery(done);
       if (rc == cudaSuccess) return;
       if (rc != cudaErrorNotReady) check(rc, call);
       ncclResult_t state = ncclSuccess;
       check(ncclCommGetAsyncError(comm_, &state), "ncclCommGetAsyncError");
       check(state, call);
+      if (mpi_ != nullptr && mpi_->is_peer_failed()) fail(call, "another rank has failed");
       pause(waiting);
     }
   }
 
   template <class Send>
   void message(const char* call, Send&& send) {
-    if (comm_ == nullptr)
-      throw CommError(call, host_->rank(), std::string(call) + ": the NCCL communicator was aborted");
+    require_alive(call);
+    if (mpi_ != nullptr) mpi_->enter();
     const c10::cuda::CUDAGuard guard(device_);
     const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(device_.index());
     check(cudaEventRecord(ready_, current.stream()), "cudaEventRecord");
@@ -180,7 +207,49 @@ class NcclCommunicator final : public Communicator {
     settle(send(stream_->stream()), call, 3600);
     check(cudaEventRecord(done_, stream_->stream()), "cudaEventRecord");
     check(cudaStreamWaitEvent(current.stream(), done_, 0), "cudaStreamWaitEvent");
-    wait(call);
+    wait(call, done_);
+  }
+
+  /// A message on this communicator's stream, beside which the current stream goes on.
+  class Message final : public Pending {
+   public:
+    Message(NcclCommunicator& comm, const char* call) : comm_(comm), call_(call) {
+      comm_.check(cudaEventCreateWithFlags(&over_, cudaEventDisableTiming), "cudaEventCreate");
+    }
+    ~Message() override {
+      if (over_ != nullptr) cudaEventDestroy(over_);
+    }
+    void wait() override {
+      const c10::cuda::CUDAGuard guard(comm_.device_);
+      const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(comm_.device_.index());
+      comm_.check(cudaStreamWaitEvent(current.stream(), over_, 0), "cudaStreamWaitEvent");
+      comm_.wait(call_, over_);
+    }
+    cudaEvent_t over() const { return over_; }
+
+   private:
+    NcclCommunicator& comm_;
+    const char* call_;
+    cudaEvent_t over_ = nullptr;
+  };
+
+  template <class Send>
+  std::unique_ptr<Pending> begin(const char* call, Send&& send) {
+    require_alive(call);
+    if (mpi_ != nullptr) mpi_->enter();
+    const c10::cuda::CUDAGuard guard(device_);
+    const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(device_.index());
+    auto message = std::make_unique<Message>(*this, call);
+    check(cudaEventRecord(ready_, current.stream()), "cudaEventRecord");
+    check(cudaStreamWaitEvent(stream_->stream(), ready_, 0), "cudaStreamWaitEvent");
+    settle(send(stream_->stream()), call, 3600);
+    check(cudaEventRecord(message->over(), stream_->stream()), "cudaEventRecord");
+    return message;
+  }
+
+  void require_alive(const char* call) const {
+    if (comm_ == nullptr)
+      throw CommError(call, host_->rank(), std::string(call) + ": the NCCL communicator was aborted");
   }
 
   void require_here(const char* call, const at::Tensor& tensor) const {
@@ -192,6 +261,7 @@ class NcclCommunicator final : public Communicator {
 
   c10::Device device_;
   std::unique_ptr<Communicator> host_;
+  const MpiCommunicator* mpi_;  // host_, where it is one
   ncclComm_t comm_ = nullptr;
   std::optional<c10::cuda::CUDAStream> stream_;
   cudaEvent_t ready_ = nullptr;  // the current stream's work before a message

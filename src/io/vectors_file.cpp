@@ -130,16 +130,18 @@ void VectorsFile::Impl::write_piece(std::int64_t i, std::int64_t begin, std::spa
   note(i);
   const auto part = std::ranges::find_if(
       info.parts, [&](const VectorPart& one) { return one.offset <= begin && begin < one.offset + one.size; });
-  if (part == info.parts.end() || part->rows || begin + std::ssize(entries) > part->offset + part->size)
+  const bool is_in_part = part != info.parts.end() && begin + std::ssize(entries) <= part->offset + part->size;
+  const bool is_whole = is_in_part && begin == part->offset && std::ssize(entries) == part->size;
+  if (!is_in_part || (part->rows && !is_whole))  // rows that the vector has lie apart in the file
     throw Error(ExitCode::kInternal, "a piece of a vector is not of one part");
-  const std::int64_t at =
-      place(i, static_cast<std::size_t>(part - info.parts.begin())) + (begin - part->offset) * bytes_per_element(info);
-  if (info.float64 == std::is_same_v<T, double>) {
-    file.write_at(at, std::as_bytes(entries));
-  } else {
-    const std::vector<Other> converted(entries.begin(), entries.end());
-    file.write_at(at, std::as_bytes(std::span(converted)));
-  }
+  const auto p = static_cast<std::size_t>(part - info.parts.begin());
+  const auto put = [&](auto of_file) {
+    if (is_whole) return write_part(i, p, of_file);
+    file.write_at(place(i, p) + (begin - part->offset) * bytes_per_element(info), std::as_bytes(of_file));
+  };
+  if (info.float64 == std::is_same_v<T, double>) return put(entries);
+  const std::vector<Other> converted(entries.begin(), entries.end());
+  put(std::span<const Other>(converted));
 }
 
 void VectorsFile::Impl::note(std::int64_t i) {

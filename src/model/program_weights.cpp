@@ -159,10 +159,12 @@ void Program::lay_out(const RowsInUse& in_use) {
   look_up_held_rows(*impl_);
 }
 
-void Program::leave_in_file() {
+void Program::leave_in_file(const RowsInUse& in_use) {
   const at::NoGradGuard no_grad;
   if (!impl_->flat.is_meta()) throw Error(ExitCode::kInternal, "the program's parameters have been laid out already");
+  settle_rows(*impl_, in_use);
   impl_->lay_out(impl_->owners, /*real=*/false);
+  look_up_held_rows(*impl_);
   const at::Tensor nan =
       at::full({}, std::nan(""), at::TensorOptions().dtype(impl_->options.dtype).device(impl_->options.device));
   for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
@@ -196,9 +198,17 @@ at::Tensor Program::read_parameter(std::size_t parameter, std::int64_t begin, st
     return at::sin(at::arange(begin + 1, begin + count + 1, at::TensorOptions().dtype(impl_->options.dtype)))
         .mul_(kStandIn)
         .to(stored_type(parameter));
+  const at::Tensor whole = as_reals(value);
+  if (const auto& rows =
+          impl_->layout.entries()[parameter].rows) {  // of those that are held, the ones with entries here
+    const std::int64_t width = std::max<std::int64_t>(1, whole.numel() / std::max<std::int64_t>(1, whole.size(0)));
+    const std::int64_t first = begin / width, last = (begin + count + width - 1) / width;
+    const at::Tensor wanted = at::tensor(std::vector<std::int64_t>(rows->begin() + first, rows->begin() + last));
+    return whole.index_select(0, wanted).reshape({-1}).narrow(0, begin - first * width, count).clone();
+  }
   // A copy: the file's pages are let go again. Contiguous tensors, as all that people export are, are cut without a
   // whole copy.
-  return as_reals(value).reshape({-1}).narrow(0, begin, count).clone();
+  return whole.reshape({-1}).narrow(0, begin, count).clone();
 }
 
 void Program::run_by(Runner runner) { impl_->runner = std::move(runner); }

@@ -135,6 +135,40 @@ std::int64_t longest_steps(const PlanProblem& problem, const Demand& demand) {
 
 namespace {
 
+/// With the messages of the next segment beside the work on one where that hides them, and what crosses cuts held,
+/// as far as there is room: else beside a GPU in host memory, in several passes, each of a part of the micro-batches,
+/// or made again within spans of segments. Where nothing fits, the plan that takes least.
+/// @param plan  all but what add_sharded_bytes adds
+Plan sharded_that_fits(const PlanInputs& given, const Layout& layout, std::int64_t joint, const Plan& plan) {
+  const bool one_rank = plan.data_ranks == 1 && layout.parameters != ParameterMemory::kHost;
+  const bool ahead = !one_rank && given.request.fetch_ahead.value_or(given.machine.overlaps);
+  Plan best;
+  const auto fits = [&](std::int64_t passes, std::int64_t span, bool on_host = false) {
+    for (const bool fetch_ahead : {true, false}) {
+      if (fetch_ahead ? !ahead : ahead && given.request.fetch_ahead.has_value()) continue;
+      Plan one = plan;
+      one.fetch_ahead = fetch_ahead;
+      one.passes = passes;
+      one.span = span;
+      one.crossing_on_host = on_host;
+      add_sharded_bytes(given, layout, joint, one);
+      one.fits = excess_bytes(given, one) == 0;
+      if (one.fits || best.segments == 0 || excess_bytes(given, one) < excess_bytes(given, best)) best = one;
+      if (one.fits) return true;
+    }
+    return false;
+  };
+  if (fits(1, 1)) return best;
+  if (given.problem.on_gpu && given.machine.host_memory_bytes > 0 && fits(1, 1, /*on_host=*/true)) return best;
+  const std::int64_t most_passes = best.micro_batches, segments = best.segments;
+  for (std::int64_t part = 2; part < 2 * std::max(most_passes, segments); part *= 2) {
+    if (part < 2 * most_passes && fits(std::min(part, most_passes), 1)) return best;
+    if (part < segments && fits(1, part)) return best;
+    if (part < segments && most_passes > 1 && fits(most_passes, part)) return best;
+  }
+  return best;
+}
+
 /// @param joint  products that are taken at once, at most
 Plan with_joint(const PlanInputs& given, const Layout& layout, std::int64_t joint) {
   const PlanProblem& problem = given.problem;
@@ -156,9 +190,7 @@ Plan with_joint(const PlanInputs& given, const Layout& layout, std::int64_t join
     bytes.buffers = problem.buffer_bytes;
     bytes.data = times(rows, problem.row_bytes);
     add_basis(given, layout, chunk, plan);
-    add_sharded_bytes(given, layout, joint, plan);
-    plan.fits = excess_bytes(given, plan) == 0;
-    return plan;
+    return sharded_that_fits(given, layout, joint, plan);
   }
   bytes.parameters = times(n, b);
   bytes.buffers = problem.buffer_bytes;

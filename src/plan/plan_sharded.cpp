@@ -4,6 +4,7 @@
 // vectors are gathered, all micro-batches go through it, and backwards its products are summed over the ranks.
 #include <algorithm>
 
+#include "hesspect/core/segment_visits.h"
 #include "plan_model.h"
 
 namespace hesspect::plan_model {
@@ -18,17 +19,27 @@ std::int64_t share_of(std::int64_t total, std::int64_t ranks) { return (total + 
 /// What a rank sends of so many bytes that are gathered, or summed, round a ring: all but its own share.
 std::int64_t sent(std::int64_t bytes, std::int64_t ranks) { return bytes / ranks * (ranks - 1); }
 
-/// One visit of a segment.
-struct Visit {
-  const PlanSegment* segment;
-  bool backwards;
-};
+/// Values and tangents that are held for the way back, of one micro-batch.
+std::int64_t held_bytes(const std::vector<PlanSegment>& segments, std::int64_t span, std::int64_t vectors) {
+  std::int64_t still = 0, ends = 0, inside = 0, most_inside = 0;
+  for (std::size_t s = 0; s < segments.size(); ++s) {
+    still += segments[s].crossing_still_bytes;
+    inside += segments[s].crossing_active_bytes;
+    most_inside = std::max(most_inside, inside);
+    if ((s + 1) % static_cast<std::size_t>(span) != 0) continue;
+    ends += span > 1 ? segments[s].across_active_bytes : segments[s].crossing_active_bytes;
+    inside = 0;
+  }
+  return still + (1 + vectors) * (ends + (span > 1 ? most_inside : 0));
+}
 
-std::vector<Visit> visits(const std::vector<PlanSegment>& segments) {
-  std::vector<Visit> all;
-  for (std::size_t s = 0; s + 1 < segments.size(); ++s) all.push_back({&segments[s], false});
-  for (std::size_t s = segments.size(); s-- > 0;) all.push_back({&segments[s], true});
-  return all;
+}  // namespace
+
+namespace {
+
+std::vector<SegmentVisit> visits(const std::vector<PlanSegment>& segments, const Plan& plan) {
+  return segments.empty() ? std::vector<SegmentVisit>()
+                          : product_visits(segments.size(), static_cast<std::size_t>(plan.span));
 }
 
 }  // namespace
@@ -58,16 +69,31 @@ void add_sharded_bytes(const PlanInputs& given, const Layout& layout, std::int64
     bytes.parameters = share;
     bytes.vectors += vectors;
   }
-  std::int64_t crossing = 0, adjoints = 0;
+  std::int64_t adjoints = 0;
   for (const PlanSegment& s : segments) {
     const std::int64_t worked_with = given.sharded.widens ? b * s.parameters : 0;
     bytes.gathered = std::max(bytes.gathered, s.stored_bytes + worked_with + k * b * s.parameters);
     bytes.sums = std::max(bytes.sums, k * b * s.parameters);
     bytes.transient = std::max(bytes.transient, s.fixed_bytes + k * s.tangent_bytes);
-    crossing += s.crossing_still_bytes + (1 + k) * s.crossing_active_bytes;
     adjoints = std::max(adjoints, (1 + k) * s.across_active_bytes);
   }
-  bytes.crossing = plan.micro_batches * (crossing + adjoints);
+  const std::int64_t at_once = (plan.micro_batches + plan.passes - 1) / plan.passes;
+  const std::int64_t held = at_once * held_bytes(segments, plan.span, k);
+  bytes.crossing = at_once * adjoints;
+  if (plan.crossing_on_host) {
+    std::int64_t at_hand = 0;  // of one micro-batch: what a segment reads and leaves
+    for (const PlanSegment& s : segments)
+      at_hand = std::max(at_hand, s.crossing_still_bytes + 2 * (1 + k) * s.across_active_bytes);
+    bytes.crossing_host = held;
+    bytes.crossing += at_hand;
+  } else {
+    bytes.crossing += held;
+  }
+  if (plan.fetch_ahead) {
+    bytes.gathered *= 2;
+    bytes.sums *= 2;
+  }
+  bytes.sums += bytes.sums / ranks;  // as they come back
   if (!problem.on_gpu) bytes.holes = bytes.transient / 8;
 }
 
@@ -75,20 +101,23 @@ ShardedMessages sharded_messages(const PlanInputs& given, const Plan& plan, std:
   if (plan.data_ranks == 1) return {};
   const std::vector<PlanSegment> segments = given.sharded.cut(work_of(plan));
   ShardedMessages messages;
-  for (const Visit& visit : visits(segments)) {
-    const std::int64_t vector_bytes = k * given.problem.element_bytes * visit.segment->parameters;
+  for (const SegmentVisit& visit : visits(segments, plan)) {
+    const PlanSegment& segment = segments[visit.segment];
+    const std::int64_t vector_bytes = k * given.problem.element_bytes * segment.parameters;
     messages.count += 1 + k;  // a vector is a message
-    messages.bytes += sent(visit.segment->stored_bytes + vector_bytes, plan.data_ranks);
+    messages.bytes += sent(segment.stored_bytes + vector_bytes, plan.data_ranks);
     if (!visit.backwards) continue;
     messages.count += k;
     messages.bytes += sent(vector_bytes, plan.data_ranks);
   }
+  messages.count *= plan.passes;
+  messages.bytes *= plan.passes;
   return messages;
 }
 
 ShardedTimes sharded_times(const PlanInputs& given, const Plan& plan, std::int64_t k) {
   const std::vector<PlanSegment> segments = given.sharded.cut(work_of(plan));
-  const std::vector<Visit> all = visits(segments);
+  const std::vector<SegmentVisit> all = visits(segments, plan);
   const double tangents = static_cast<double>(k), ranks = static_cast<double>(plan.data_ranks);
   const PlanMachine& machine = given.machine;
   // Round a ring, a step for each other rank.
@@ -98,24 +127,39 @@ ShardedTimes sharded_times(const PlanInputs& given, const Plan& plan, std::int64
         machine.bandwidth > 0 ? static_cast<double>(sent(bytes, plan.data_ranks)) / machine.bandwidth : 0;
     return rate_s + (ranks - 1) * machine.latency_s;
   };
-  const auto vector_bytes = [&](const Visit& visit) { return given.problem.element_bytes * visit.segment->parameters; };
-  const auto fetch_s = [&](const Visit& visit) {
-    const std::int64_t v = vector_bytes(visit), stored = visit.segment->stored_bytes;
+  const auto vector_bytes = [&](const SegmentVisit& visit) {
+    return given.problem.element_bytes * segments[visit.segment].parameters;
+  };
+  const auto fetch_s = [&](const SegmentVisit& visit) {
+    const std::int64_t v = vector_bytes(visit), stored = segments[visit.segment].stored_bytes;
     const bool from_host = plan.parameters == ParameterMemory::kHost;
     return message_s(stored) + tangents * message_s(v) +
            (from_host ? (static_cast<double>(stored) + tangents * static_cast<double>(v)) / ranks / kHostToGpu : 0);
   };
-  const auto sum_s = [&](const Visit& visit) {
+  const auto sum_s = [&](const SegmentVisit& visit) {
     return visit.backwards ? tangents * message_s(vector_bytes(visit)) : 0;
   };
-  ShardedTimes times;
-  for (const Visit& visit : all) {  // runs don't fetch ahead: no message hides behind arithmetic
+  const auto work_s = [&](const SegmentVisit& visit) {
     const double units = visit.backwards ? kBoth + tangents * kBothTangent : kForward + tangents * kForwardTangent;
-    times.exposed_s += fetch_s(visit) + sum_s(visit);
-    times.product_s +=
-        static_cast<double>(plan.micro_batches) * units * visit.segment->flops / given.sharded.flops_per_s;
+    return static_cast<double>(plan.micro_batches) / static_cast<double>(plan.passes) * units *
+           segments[visit.segment].flops / given.sharded.flops_per_s;
+  };
+  // Beside a visit's work go the messages of the next one and the sums of the one before, where they are fetched ahead.
+  ShardedTimes times;
+  double arithmetic_s = 0;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const double work = work_s(all[i]), messages = fetch_s(all[i]) + sum_s(all[i]);
+    const double beside = (i + 1 < all.size() ? fetch_s(all[i + 1]) : 0) + (i > 0 ? sum_s(all[i - 1]) : 0);
+    arithmetic_s += work;
+    times.product_s += plan.fetch_ahead ? std::max(work, beside) : work + messages;
   }
-  times.product_s += times.exposed_s;
+  if (plan.fetch_ahead && !all.empty()) times.product_s += fetch_s(all.front()) + sum_s(all.back());
+  // There once, and back once for each visit that reads it: on the same stream as the work.
+  const double over_s = plan.crossing_on_host ? 3 * static_cast<double>(plan.bytes.crossing_host) / kHostToGpu : 0;
+  times.product_s += over_s;
+  arithmetic_s += over_s;
+  times.exposed_s = static_cast<double>(plan.passes) * (times.product_s - arithmetic_s);
+  times.product_s *= static_cast<double>(plan.passes);
   return times;
 }
 

@@ -86,7 +86,15 @@ class Description {
     add("parameters",
         std::string(plan_.parameters == ParameterMemory::kHost ? "in host memory, " : "") +
             (plan_.data_ranks > 1 ? "shared by the " + counted(plan_.data_ranks, "rank") + " of a group, " : "") +
-            "whole for one of " + counted(plan_.segments, "segment") + " at a time");
+            "whole for one of " + counted(plan_.segments, "segment") + " at a time" +
+            (plan_.fetch_ahead ? ", while the next one is gathered" : ""));
+    if (plan_.crossing_on_host) add("crossing", "what crosses cuts is in host memory, and comes back when it is read");
+    if (plan_.passes > 1)
+      add("passes", format_count(plan_.passes) + " through the segments for each product, each with a part of the " +
+                        "micro-batches");
+    if (plan_.span > 1)
+      add("crossing",
+          "what crosses cuts is held between every " + counted(plan_.span, "segment") + ", and made again within them");
   }
 
   const char* noun() const { return inputs_.demand.are_features ? "feature" : "block"; }
@@ -185,6 +193,7 @@ class Description {
              format_bytes(std::max<std::int64_t>(0, usable_bytes(given, on_gpu))) + " may be planned with";
     };
     lines_.push_back(row("total", bytes.total()) + of(inputs_.machine.memory_bytes, inputs_.problem.on_gpu));
+    if (bytes.crossing_host > 0) lines_.push_back(row("what crosses the cuts, in host memory", bytes.crossing_host));
     if (bytes.share_host > 0)
       lines_.push_back(row("shares of these, in host memory", bytes.share_host) +
                        of(inputs_.machine.host_memory_bytes, false));
@@ -257,7 +266,8 @@ std::vector<std::string> describe_ways(const PlanInputs& inputs) {
     const std::string where = counted(plan.groups, "group") + " of " + counted(plan.data_ranks, "rank");
     std::string text =
         (plan.fits ? "fits, " : "does not fit: ") + format_bytes(plan.bytes.total()) + " a rank in " + where;
-    if (plan.bytes.share_host > 0) text += ", and " + format_bytes(plan.bytes.total_host()) + " of host memory";
+    if (plan.bytes.total_host() > plan.bytes.basis_host)
+      text += ", and " + format_bytes(plan.bytes.total_host()) + " of host memory";
     if (plan.fits && plan.run_s > 0) text += ", " + format_duration(plan.run_s) + " at most";
     lines.push_back(line(to_string(way), text));
   }

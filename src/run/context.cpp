@@ -24,6 +24,7 @@ Context::Context(const WorkContext& work, Desk& desk)
       comm(*work.group.comm),
       checkpoint(work.folder, work.run_id, *work.group.comm),
       layers(work.goals.trace && work.goals.trace->layers ? work.parameters.offsets : LayerOffsets{}),
+      start_vectors(work.start_vectors),
       phases(work.phases),
       work_(work),
       desk_(desk) {}

@@ -51,6 +51,7 @@ class Context {
   Communicator& comm;  // of the group
   LanczosCheckpoint checkpoint;
   const LayerOffsets layers;  // empty where no layers are asked for
+  const std::vector<at::Tensor>& start_vectors;
   Phases* const phases;
 
   std::vector<ActiveRun> active;

@@ -27,8 +27,13 @@ std::optional<EigenGoal> eigen_goal(Command command, const RunConfig& config) {
   goal.block = eigs.block;
   goal.max_basis = eigs.max_basis;
   // Power iteration has measured its pairs' residuals when it ends.
-  goal.true_residuals = eigs.true_residuals && config.quadrature.reorthogonalize && goal.solver != EigenSolver::kPower;
+  goal.true_residuals = eigs.true_residuals && goal.solver != EigenSolver::kPower;
   goal.vectors_file = eigs.eigenvectors;
+  if (!config.quadrature.reorthogonalize && goal.solver == EigenSolver::kProbe) {
+    // Vectors come of a second pass, and nothing but their residuals says how good they are.
+    goal.true_residuals = goal.true_residuals || !goal.vectors_file.empty();
+    goal.second_pass = goal.true_residuals;
+  }
   return goal;
 }
 
@@ -63,7 +68,8 @@ void set_steps(Goals& g, const RunConfig& config) {
   g.most_steps = most_steps(config.eigs, g.n);
   if (g.max_products == 0) return;
   const std::int64_t residuals = g.eigen && g.eigen->true_residuals ? g.eigen->wanted() : 0;
-  const std::int64_t left = std::max<std::int64_t>(1, g.max_products - kSymmetryProbes - residuals);
+  std::int64_t left = std::max<std::int64_t>(1, g.max_products - kSymmetryProbes - residuals);
+  if (g.eigen && g.eigen->second_pass) left = std::max<std::int64_t>(1, (left + 1) / 2);
   const std::int64_t runs = g.runs + (g.eigen && g.eigen->solver != EigenSolver::kProbe ? 1 : 0);
   g.steps = std::min(g.steps, std::max<std::int64_t>(1, left / std::max<std::int64_t>(1, runs)));
   g.most_steps = std::min(g.most_steps, std::max<std::int64_t>(1, left - (runs - 1) * g.steps));
@@ -293,6 +299,10 @@ Demand demand_of(const Goals& g) {
     if (g.eigen->solver == EigenSolver::kProbe) {
       d.max_basis = g.eigen->max_basis;
       d.wanted = std::min(g.eigen->wanted(), g.n);
+      if (g.eigen->second_pass) {
+        d.other_products += std::max(most, d.steps) - 1;
+        d.other_rows += 2 + d.wanted;  // the second pass's own two
+      }
     } else {
       d.other_products += most;
       d.other_rows += rows_for_eigenvalues(g);

@@ -9,6 +9,7 @@
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/probe_numbers.h"
 #include "hesspect/krylov/vector_math.h"
+#include "hesspect/spectrum/augmented_eigenvalues.h"
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/probe.h"
 #include "hesspect/spectrum/zero_eigenvalues.h"
@@ -60,10 +61,13 @@ class LanczosTask {
   struct Found {
     ProbeQuadrature quadrature;
     std::optional<EigenPairs> pairs;
+    std::optional<EigenResult> augmented;  // instead, beside start vectors
+    VectorSource vectors;                  // of `augmented`
   };
 
   void begin(const std::vector<std::int64_t>& probes);
-  Found carry_out(const ActiveRun& active);
+  /// @param anew  the eigenvalues are known, and nothing but the basis is wanted
+  Found carry_out(const ActiveRun& active, bool anew);
   void finish(ActiveRun& active);
   void keep_for_deflation(std::unique_ptr<Lanczos> run);
 
@@ -76,6 +80,8 @@ class LanczosTask {
   void refine(Lanczos& run);
   void find_all(Lanczos& run);
   void deflate_further(Lanczos& run);
+  bool augments(const Lanczos& run) const;
+  std::int64_t augmenting_products(const Lanczos& run) const;
   double asked_w1() const { return goals_.density ? goals_.density->w1 : 0; }
   /// Of the spectrum that the density is of.
   double width_of(const ProbeQuadrature& q) const {
@@ -224,14 +230,37 @@ void LanczosTask::deflate_further(Lanczos& run) {
   }
 }
 
+/// Whether the eigenvalues are searched beside the start vectors, for which the run itself need not go on.
+bool LanczosTask::augments(const Lanczos& run) const {
+  return goals_.solves_by(EigenSolver::kProbe) && !context_.start_vectors.empty() && goals_.reorthogonalize &&
+         !all_found(run.t()) && can_augment(run, op_.options()) && augmenting_products(run) >= goals_.eigen->wanted();
+}
+
+/// Two vectors are held for each, in the room that the plan has for the run's further rows.
+std::int64_t LanczosTask::augmenting_products(const Lanczos& run) const {
+  return std::min((most_rows() - run.t().rows()) / 2, goals_.most_steps - run.steps());
+}
+
 /// All that is asked of a run, in the order in which a resumed one takes its recorded steps again.
-LanczosTask::Found LanczosTask::carry_out(const ActiveRun& active) {
+LanczosTask::Found LanczosTask::carry_out(const ActiveRun& active, bool anew) {
   Lanczos& run = *active.run;
   Found found;
   refine(run);
   if (active.probe == 0) find_all(run);
   if (run.steps() > 0) found.quadrature = quadrature_of(run.t(), active.probe);
   if (active.probe != 0) return found;
+  if (augments(run)) {
+    deflate_further(run);
+    found.quadrature = quadrature_of(run.t(), active.probe);
+    // The basis stays as it is from here on: the vectors are made from it.
+    if (!anew && augments(run)) {
+      found.augmented =
+          augmented_eigenvalues(op_, run, context_.start_vectors, context_.eigen_options(), augmenting_products(run),
+                                &found.vectors, [this] { context_.between_products(); });
+      return found;
+    }
+    if (anew) return found;
+  }
   const bool solves = goals_.solves_by(EigenSolver::kProbe);
   if (solves)
     found.pairs =
@@ -248,14 +277,22 @@ LanczosTask::Found LanczosTask::carry_out(const ActiveRun& active) {
 }
 
 void LanczosTask::finish(ActiveRun& active) {
-  Found found = carry_out(active);
+  Found found = carry_out(active, /*anew=*/false);
   Lanczos& run = *active.run;
   const bool measured = active.probe == 0 && goals_.reorthogonalize && run.steps() > 1;
   found.quadrature.orthogonality_loss = measured ? run.orthogonality_loss() : kNaN;
   FinishedProbe done{std::move(found.quadrature), std::nullopt};
-  if (found.pairs)
-    done.eigenvalues = measured_and_written(context_, *found.pairs,
-                                            goals_.reorthogonalize ? eigenvectors(run, *found.pairs) : VectorSource());
+  if (found.augmented) {
+    done.eigenvalues = measured_and_written(context_, *found.augmented, found.vectors);
+  } else if (found.pairs) {
+    VectorSource vectors;
+    if (goals_.reorthogonalize)
+      vectors = eigenvectors(run, *found.pairs);
+    else if (goals_.eigen->second_pass)
+      vectors = eigenvectors_by_second_pass(op_, context_.probe(active.probe), run.options(), *found.pairs,
+                                            [this] { context_.between_products(); });
+    done.eigenvalues = measured_and_written(context_, *found.pairs, vectors);
+  }
   context_.report(ProbeFinished{std::move(done)});
   if (active.probe == 0 && goals_.deflates())
     keep_for_deflation(std::move(active.run));
@@ -293,7 +330,7 @@ void perform(Context& context, const RunLanczos& runs) {
 void perform(Context& context, const RebuildBasis& rebuild) {
   LanczosTask task(context, rebuild.known);
   task.begin({0});
-  task.carry_out(context.active.front());
+  task.carry_out(context.active.front(), /*anew=*/true);
   std::unique_ptr<Lanczos> run = std::move(context.active.front().run);
   context.active.clear();
   task.keep_for_deflation(std::move(run));

@@ -53,7 +53,7 @@ void fields(auto& v, Is<PlanBytes> auto& bytes) {
   v("process", bytes.process, "parameters", bytes.parameters, "buffers", bytes.buffers, "data", bytes.data, "vectors",
     bytes.vectors, "basis", bytes.basis, "basis_host", bytes.basis_host, "kept_graphs", bytes.kept_graphs, "transient",
     bytes.transient, "outputs", bytes.outputs, "holes", bytes.holes, "gathered", bytes.gathered, "sums", bytes.sums,
-    "crossing", bytes.crossing, "share_host", bytes.share_host);
+    "crossing", bytes.crossing, "share_host", bytes.share_host, "crossing_host", bytes.crossing_host);
 }
 
 inline constexpr std::array kBasisTypes{ElementType::kF64, ElementType::kF32, ElementType::kBF16};
@@ -69,7 +69,8 @@ void fields(auto& v, Is<Plan> auto& p) {
   v.choice("basis_memory", p.basis_memory, std::span<const BasisMemory>(kBasisMemories));
   v.choice("product", p.product, std::span<const ProductMode>(kProductModes));
   v.choice("parameters", p.parameters, std::span<const ParameterMemory>(kParameterMemories));
-  v("segments", p.segments, "max_basis", p.max_basis, "micro_batch", p.micro_batch, "micro_batches", p.micro_batches,
+  v("segments", p.segments, "fetch_ahead", p.fetch_ahead, "span", p.span, "passes", p.passes, "crossing_on_host",
+    p.crossing_on_host, "max_basis", p.max_basis, "micro_batch", p.micro_batch, "micro_batches", p.micro_batches,
     "kept_graphs", p.kept_graphs, "graph_budget_bytes", p.graph_budget_bytes, "bytes", p.bytes, "fits", p.fits,
     "products", p.products, "products_in_turn", p.products_in_turn, "product_s", p.product_s, "run_s", p.run_s,
     "block_products", p.block_products, "blocks_s", p.blocks_s, "block_bytes", p.block_bytes, "messages_per_step",

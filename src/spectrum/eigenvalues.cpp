@@ -153,11 +153,33 @@ std::int64_t most_rows(const Lanczos& run, const EigenOptions& options) {
 
 }  // namespace
 
+namespace {
+
+/// Of T's pairs that are copies of an eigenvalue, the one whose vector has most of it: the start vector's part of a
+/// Ritz vector tells.
+std::size_t best_copy(const std::vector<RitzPair>& all, double value, double tolerance) {
+  std::size_t best = all.size();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const double apart = std::abs(all[i].value - value);
+    if (apart > tolerance && apart > 0) continue;
+    if (best == all.size() || std::abs(all[i].first) > std::abs(all[best].first)) best = i;
+  }
+  return best;
+}
+
+}  // namespace
+
 EigenPairs eigenvalues_so_far(const Lanczos& run, const EigenOptions& options) {
   const Tridiagonal& t = run.t();
   const std::vector<RitzPair> pairs = run.comm().of_rank0(pairs_of(run));
   EigenPairs look{lists_of(run, pairs, options), t, {}};
-  if (run.full()) look.indices = select_wanted(pairs, wanted_counts(t.n, options), t.complete()).all();
+  const std::vector<std::size_t> wanted = select_wanted(pairs, wanted_counts(t.n, options), t.complete()).all();
+  if (run.full()) {
+    look.indices = wanted;
+    return look;
+  }
+  const std::vector<RitzPair> copies = run.comm().of_rank0(t.ritz_pairs());
+  for (const std::size_t i : wanted) look.indices.push_back(best_copy(copies, pairs[i].value, run.rounding()));
   return look;
 }
 

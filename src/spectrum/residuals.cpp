@@ -29,6 +29,34 @@ VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs) {
   };
 }
 
+VectorSource eigenvectors_by_second_pass(LinearOperator& op, const at::Tensor& start_local,
+                                         const LanczosOptions& options, const EigenPairs& pairs,
+                                         const std::function<void()>& on_step) {
+  const at::NoGradGuard no_grad;
+  Communicator& comm = op.comm();
+  const auto rows = static_cast<std::size_t>(pairs.t.rows()), count = pairs.indices.size();
+  std::vector<double> s = comm.of_rank0(agreed(comm, [&] { return pairs.t.ritz_coefficients(pairs.indices); }));
+  std::vector<at::Tensor> vectors;
+  agree(comm, [&] {
+    for (std::size_t k = 0; k < count; ++k) vectors.push_back(at::zeros({op.shard().chunk}, op.options()));
+  });
+  LanczosOptions none = options;
+  none.reorthogonalisation = Reorthogonalisation::kNone;
+  Lanczos run(op, start_local, none);
+  for (std::size_t m = 0; m < rows; ++m) {
+    const at::Tensor row = run.stored().basis(static_cast<std::int64_t>(m));
+    for (std::size_t k = 0; k < count; ++k) vectors[k].add_(row, s[k * rows + m]);
+    if (m + 1 == rows || run.extend(op, 1) == 0) break;
+    if (on_step) on_step();
+  }
+  std::vector<double> norms;
+  for (const at::Tensor& vector : vectors) norms.push_back(norm_sq(vector));
+  norms = comm.sum(std::move(norms));
+  for (std::size_t k = 0; k < count; ++k)
+    if (norms[k] > 0) vectors[k].div_(std::sqrt(norms[k]));
+  return [kept = std::move(vectors)](std::size_t i) { return kept.at(i).clone(); };
+}
+
 void measure_residuals(LinearOperator& op, const VectorSource& vectors, EigenResult& result, std::int64_t together,
                        const std::function<void()>& on_step) {
   const at::NoGradGuard no_grad;

@@ -113,6 +113,7 @@ void Sweeps::Impl::forget(std::size_t begin, std::size_t end) {
 // --- a segment at a time --------------------------------------------------------------------------------------------
 
 void Sweeps::Impl::enter(const SegmentTensors& tensors) {
+  between_nodes = tensors.between_nodes ? &tensors.between_nodes : nullptr;
   const auto parameters = program.program.parameter_inputs();
   std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -120,7 +121,7 @@ void Sweeps::Impl::enter(const SegmentTensors& tensors) {
     const std::size_t p = *parameters[i], slot = index(list.inputs[i]);
     const bool is_complex = program.program.layout().entries()[p].is_complex();
     const auto as_used = [&](const at::Tensor& t) {
-      return is_complex ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
+      return is_complex && t.defined() ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
     };
     values[slot] = as_used(tensors.values[p]);
     if (!list.active[slot]) continue;
@@ -128,13 +129,15 @@ void Sweeps::Impl::enter(const SegmentTensors& tensors) {
     if (tensors.sums.empty()) continue;
     Sum& sum = frame[slot];
     sum = Sum{};
-    if (is_complex) continue;
+    sum.wanted = tensors.sums[p].defined();
+    if (is_complex || !sum.wanted) continue;
     sum.value = tensors.sums[p];
     sum.own = sum.fixed = true;
   }
 }
 
 void Sweeps::Impl::leave(const SegmentTensors& tensors) {
+  between_nodes = nullptr;
   const auto parameters = program.program.parameter_inputs();
   std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -144,7 +147,7 @@ void Sweeps::Impl::leave(const SegmentTensors& tensors) {
     if (!dots.empty()) dots[slot] = at::Tensor();
     if (tensors.sums.empty()) continue;
     Sum& sum = frame[slot];
-    if (program.program.layout().entries()[p].is_complex() && sum.value.defined())
+    if (program.program.layout().entries()[p].is_complex() && sum.value.defined() && tensors.sums[p].defined())
       tensors.sums[p].add_(at::view_as_real(sum.value.resolve_conj()));
     sum = Sum{};
     sum.wanted = false;
@@ -173,10 +176,62 @@ void Sweeps::Impl::part_from_parameters(std::size_t s, const SegmentTensors& ten
     }
 }
 
-void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton) {
+namespace {
+
+/// A copy in host memory, page-locked beside a GPU, of the same layout.
+at::Tensor on_host(const at::Tensor& t) {
+  const bool is_locked = t.is_cuda();
+  return at::empty_like(t, t.options().device(at::kCPU).pinned_memory(is_locked)).copy_(t, /*non_blocking=*/is_locked);
+}
+
+}  // namespace
+
+/// What segment s has made and others read goes to the host.
+void Sweeps::Impl::send_to_host(std::size_t s) {
+  for (std::size_t n = bounds[s]; n < bounds[s + 1]; ++n)
+    for (const int slot : list.nodes[n].outputs) {
+      if (slot < 0 || !crosses[index(slot)]) continue;
+      c10::IValue& value = values[index(slot)];
+      if (value.isTensor() && value.toTensor().defined()) value = on_host(value.toTensor());
+      if (!dots.empty() && dots[index(slot)].defined()) dots[index(slot)] = on_host(dots[index(slot)]);
+    }
+}
+
+/// What segment s reads, or has made before, comes back for as long as it is worked on.
+void Sweeps::Impl::bring_from_host(std::size_t s) {
+  brought.clear();
+  const auto bring = [&](int slot) {
+    if (slot < 0 || !crosses[index(slot)] || !values[index(slot)].isTensor()) return;
+    const at::Tensor value = values[index(slot)].toTensor();
+    if (!value.defined() || std::ranges::find(brought, slot, &Brought::slot) != brought.end()) return;
+    at::Tensor dot = dots.empty() ? at::Tensor() : dots[index(slot)];
+    brought.push_back({slot, value, dot});
+    const auto here = [&](const at::Tensor& t) {
+      return t.to(inputs_device, t.scalar_type(), /*non_blocking=*/true, /*copy=*/true);
+    };
+    values[index(slot)] = here(value);
+    if (dot.defined()) dots[index(slot)] = here(dot);
+  };
+  for (std::size_t n = bounds[s]; n < bounds[s + 1]; ++n) {
+    for (const Operand& operand : list.nodes[n].operands) for_each_slot(operand, bring);
+    for (const int slot : list.nodes[n].outputs) bring(slot);
+  }
+}
+
+void Sweeps::Impl::let_go_of_brought() {
+  for (const Brought& one : brought) {
+    if (values[index(one.slot)].isNone()) continue;  // the segment that made it is done
+    values[index(one.slot)] = one.value;
+    if (!dots.empty()) dots[index(one.slot)] = one.dot;
+  }
+  brought.clear();
+}
+
+void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton,
+                                  const std::vector<bool>& chosen) {
   kept = false;
   gauss_newton = of_gauss_newton;
-  reached.clear();
+  reached = chosen.empty() ? std::vector<bool>() : reached_slots(program, chosen);
   vectors = of_vectors;
   count = std::max<std::int64_t>(1, of_vectors);
   bounds.assign(1, 0);
@@ -191,8 +246,13 @@ void Sweeps::Impl::begin_segments(const Cuts& cuts, std::int64_t of_vectors, boo
 
 void Sweeps::Impl::segment_forwards(std::size_t s, const SegmentTensors& tensors) {
   enter(tensors);
+  if (crossing_on_host) bring_from_host(s);
   forward(bounds[s], bounds[s + 1], {.first = true, .second = vectors > 0});
   part_from_parameters(s, tensors);
+  if (crossing_on_host) {
+    let_go_of_brought();
+    send_to_host(s);
+  }
   leave(tensors);
 }
 
@@ -202,6 +262,7 @@ void Sweeps::Impl::segment_backwards(std::size_t s, const SegmentTensors& tensor
   const Pass forwards{.first = true, .second = vectors > 0, .hold = true, .again = !is_last};
   const Pass backwards{.first = vectors == 0 || !gauss_newton, .second = vectors > 0};
   enter(tensors);
+  if (crossing_on_host) bring_from_host(s);
   forward(bounds[s], bounds[s + 1], forwards);
   if (is_last) {
     make_head(forwards);
@@ -209,17 +270,37 @@ void Sweeps::Impl::segment_backwards(std::size_t s, const SegmentTensors& tensor
   }
   backward(bounds[s], bounds[s + 1], backwards);
   forget(bounds[s], bounds[s + 1]);
+  if (crossing_on_host) let_go_of_brought();
   leave(tensors);
 }
 
-void Sweeps::begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton) {
+void Sweeps::Impl::let_go_of_inner(std::size_t first, std::size_t last) {
+  std::vector<bool> read_later(index(list.slots), false);
+  const auto note = [&](const Operand& operand) {
+    for_each_slot(operand, [&](int slot) { read_later[index(slot)] = true; });
+  };
+  for (std::size_t n = bounds[last + 1]; n < size(); ++n)
+    for (const Operand& operand : list.nodes[n].operands) note(operand);
+  for (const Operand& output : list.kept) note(output);
+  for (std::size_t n = bounds[first]; n < bounds[last + 1]; ++n)
+    for (const int slot : list.nodes[n].outputs) {
+      if (slot < 0 || read_later[index(slot)]) continue;
+      values[index(slot)] = c10::IValue();
+      if (!dots.empty()) dots[index(slot)] = at::Tensor();
+    }
+}
+
+void Sweeps::begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton,
+                            const std::vector<bool>& chosen) {
   const SweepScope scope(impl_->program.program);
-  impl_->begin_segments(segments.cuts(), vectors, gauss_newton);
+  impl_->crossing_on_host = segments.crossing_on_host();
+  impl_->begin_segments(segments.cuts(), vectors, gauss_newton, chosen);
 }
 
 void Sweeps::begin_outputs(const Segments& segments) {
   const SweepScope scope(impl_->program.program);
-  impl_->begin_segments(segments.cuts(), 0, false);
+  impl_->crossing_on_host = segments.crossing_on_host();
+  impl_->begin_segments(segments.cuts(), 0, false, {});
   impl_->fused = false;
 }
 
@@ -232,6 +313,8 @@ void Sweeps::segment_backwards(std::size_t segment, const SegmentTensors& tensor
   const SweepScope scope(impl_->program.program);
   impl_->segment_backwards(segment, tensors);
 }
+
+void Sweeps::let_go_of_inner(std::size_t first, std::size_t last) { impl_->let_go_of_inner(first, last); }
 
 double Sweeps::end_segments() {
   const double sum = impl_->head != nullptr ? impl_->head->sum() : 0;
@@ -246,7 +329,8 @@ at::Tensor Sweeps::end_outputs() {
   return output;
 }
 
-Segments::Segments(const TangentProgram& program, Cuts cuts) : cuts_(std::move(cuts)) {
+Segments::Segments(const TangentProgram& program, Cuts cuts, bool crossing_on_host)
+    : cuts_(std::move(cuts)), crossing_on_host_(crossing_on_host) {
   const NodeList& list = program.impl().list;
   const auto of_input = program.program().parameter_inputs();
   std::vector<std::int64_t> parameter_of(index(list.slots), -1);
@@ -269,6 +353,19 @@ Segments::Segments(const TangentProgram& program, Cuts cuts) : cuts_(std::move(c
       });
   }
   end_segment();
+}
+
+std::vector<bool> Segments::reached(const TangentProgram& program, const Cuts& cuts, const std::vector<bool>& chosen) {
+  const TangentProgram::Impl& impl = program.impl();
+  const std::vector<bool> slots = reached_slots(impl, chosen);
+  std::vector<bool> segments(cuts.size() + 1, false);
+  if (impl.output < 0 || !slots[index(impl.output)]) return segments;
+  for (std::size_t n = 0, s = 0; n < impl.list.nodes.size(); ++n) {
+    while (s < cuts.size() && cuts[s] <= n) ++s;
+    for (const Source& source : impl.list.nodes[n].sources)
+      if (slots[index(source.slot)]) segments[s] = true;
+  }
+  return segments;
 }
 
 std::vector<std::vector<std::size_t>> Segments::readers(std::size_t parameters) const {

@@ -13,18 +13,28 @@ void Sweeps::Impl::begin_values() {
   head = nullptr;
 }
 
-void Sweeps::Impl::find_reached(const std::vector<at::Tensor>& products) {
-  reached.clear();
-  if (std::ranges::all_of(products, [](const at::Tensor& t) { return t.defined(); })) return;
-  reached.assign(index(list.slots), false);
+std::vector<bool> reached_slots(const TangentProgram::Impl& program, const std::vector<bool>& chosen) {
+  const NodeList& list = program.list;
+  std::vector<bool> reached(index(list.slots), false);
   const auto parameters = program.program.parameter_inputs();
   for (std::size_t i = 0; i < parameters.size(); ++i)
-    if (parameters[i] && products[*parameters[i]].defined()) reached[index(list.inputs[i])] = true;
+    if (parameters[i] && chosen[*parameters[i]]) reached[index(list.inputs[i])] = true;
   for (const Node& node : list.nodes) {
-    if (!node.active() || !is_reached(node)) continue;
+    const bool is_reached =
+        std::ranges::any_of(node.sources, [&](const Source& source) { return reached[index(source.slot)]; });
+    if (!node.active() || !is_reached) continue;
     for (const int slot : node.outputs)
       if (slot >= 0) reached[index(slot)] = true;
   }
+  return reached;
+}
+
+void Sweeps::Impl::find_reached(const std::vector<at::Tensor>& products) {
+  reached.clear();
+  if (std::ranges::all_of(products, [](const at::Tensor& t) { return t.defined(); })) return;
+  std::vector<bool> chosen;
+  for (const at::Tensor& product : products) chosen.push_back(product.defined());
+  reached = reached_slots(program, chosen);
 }
 
 bool Sweeps::Impl::is_reached(std::span<const Source> sources) const {

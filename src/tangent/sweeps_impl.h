@@ -10,6 +10,7 @@
 
 #include <array>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -40,6 +41,9 @@ struct SweepScope {
   DefaultDtypeScope default_dtype;
 };
 
+/// Which slots depend on these parameters of the layout.
+std::vector<bool> reached_slots(const TangentProgram::Impl& program, const std::vector<bool>& chosen);
+
 struct Sweeps::Impl {
   const TangentProgram::Impl& program;
   const NodeList& list;
@@ -61,8 +65,17 @@ struct Sweeps::Impl {
   std::vector<bool> reached;
   bool gauss_newton = false;
   bool kept = false;
-  bool fused = false;                 // the head is that of a linear layer
-  std::vector<Source> output_source;  // the head's where it is not
+  bool fused = false;  // the head is that of a linear layer
+  /// What has come from host memory for the segment that is worked on: the copies there.
+  struct Brought {
+    int slot = -1;
+    at::Tensor value, dot;
+  };
+  std::vector<Brought> brought;
+  bool crossing_on_host = false;
+  at::Device inputs_device = at::kCPU;                   // that the sweeps work on
+  const std::function<void()>* between_nodes = nullptr;  // of the segment that is worked on
+  std::vector<Source> output_source;                     // the head's where it is not
 
   Impl(const TangentProgram& the_program, std::vector<at::Tensor> the_inputs,
        std::shared_ptr<const RowObjective> the_objective, OutputRows the_rows)
@@ -70,7 +83,8 @@ struct Sweeps::Impl {
         list(program.list),
         inputs(std::move(the_inputs)),
         objective(std::move(the_objective)),
-        rows(the_rows) {}
+        rows(the_rows),
+        inputs_device(program.program.options().device) {}
 
   std::size_t size() const { return list.nodes.size(); }
   /// Whether the node is run by the head.
@@ -107,6 +121,7 @@ struct Sweeps::Impl {
 
   template <class Work>
   void at_node(std::size_t n, Work&& work) const {
+    if (between_nodes != nullptr) (*between_nodes)();
     try {
       work();
     } catch (...) {
@@ -182,8 +197,12 @@ struct Sweeps::Impl {
   void enter(const SegmentTensors& tensors);
   void leave(const SegmentTensors& tensors);
   void part_from_parameters(std::size_t s, const SegmentTensors& tensors);
-  void begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton);
+  void begin_segments(const Cuts& cuts, std::int64_t of_vectors, bool of_gauss_newton, const std::vector<bool>& chosen);
   void segment_forwards(std::size_t s, const SegmentTensors& tensors);
+  void let_go_of_inner(std::size_t first, std::size_t last);
+  void send_to_host(std::size_t s);
+  void bring_from_host(std::size_t s);
+  void let_go_of_brought();
   void segment_backwards(std::size_t s, const SegmentTensors& tensors);
 
   void clear_frames();

@@ -12,6 +12,7 @@ from pathlib import Path
 BIN = os.environ["HESSPECT_BIN"]
 FIXTURES = Path(os.environ["HESSPECT_FIXTURES"])
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
+LONG = os.environ.get("HESSPECT_LONG") == "1"  #: `launch/test --long`: many trials, and the cases that are variants of others
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--quiet"]
 
 

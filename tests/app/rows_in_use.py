@@ -19,7 +19,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from dense import hessian_of
-from harness import BIN, Case, environment, hesspect
+from harness import BIN, LONG, Case, environment, hesspect
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
@@ -117,7 +117,7 @@ class RowsInUse(Case):
         self.recommender()
         spectrum = np.linalg.eigvalsh(self.hessian)
         expected = [*spectrum[::-1][:4], *spectrum[:2][::-1]]
-        for ranks in (1, 2, 3):
+        for ranks in (1, 2, 3) if LONG else (1, 3):
             entry, ended = self.run_it("eigs", "--top", 4, "--bottom", 2, "--rtol-eigs", 1e-10, ranks=ranks)
             np.testing.assert_allclose(entry["eigenvalues/eigenvalue"][()], expected, atol=1e-10 * spectrum[-1])
             self.assertEqual(entry["diagnostics/n_parameters"][()], self.n)
@@ -381,11 +381,11 @@ class RowsInUse(Case):
             program = torch.export.export(empty.eval(), (), {k: v[:4].to("meta") for k, v in self.data.items()}, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, self.folder / "empty.pt2")
         os.link(self.folder / "model.h5", self.folder / "empty.h5")
-        for name in ("model", "empty"):
-            for weights in ("w.safetensors", "w.pt"):
-                entry, _ = self.run_it("eigs", "--top", 3, "--weights", self.folder / weights, name=name)
-                np.testing.assert_array_equal(entry["eigenvalues/eigenvalue"][()], expected["eigenvalues/eigenvalue"][()])
-                self.assertEqual(entry["diagnostics/n_parameters_in_use"][()], self.used)
+        further = (("model", "w.pt"), ("empty", "w.safetensors")) if LONG else ()
+        for name, weights in (("model", "w.safetensors"), ("empty", "w.pt"), *further):
+            entry, _ = self.run_it("eigs", "--top", 3, "--weights", self.folder / weights, name=name)
+            np.testing.assert_array_equal(entry["eigenvalues/eigenvalue"][()], expected["eigenvalues/eigenvalue"][()])
+            self.assertEqual(entry["diagnostics/n_parameters_in_use"][()], self.used)
         # What is not finite in a row that is not used takes no part; in one that is, it does.
         for row, code in ((2, 0), (3, 4)):
             broken = {k: v.clone() for k, v in state.items()}

@@ -5,6 +5,7 @@ HESSPECT_LONG=1 takes more models.
 """
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -12,9 +13,8 @@ import unittest
 
 import h5py
 import numpy as np
-from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
+from harness import BIN, LONG, MPIRUN, Case, arguments, environment, hesspect
 
-LONG = os.environ.get("HESSPECT_LONG") == "1"
 RESUBMIT = 75
 
 WORK = dict(dtype="float64", micro_batch=2, probes=2, steps=12, top=3, bottom=1, max_steps=30, rtol_eigs=1e-9, seed=3,
@@ -72,7 +72,7 @@ class Sharded(Case):
         files = {}
         for name, more, ranks in (("whole", {}, 1), ("shards", {"parameters": "sharded"}, 3)):
             files[name] = self.folder / f"{name}.vectors.h5"
-            run(self, *work("gpt2", self.folder / f"{name}.h5", eigenvectors=files[name], **more), ranks=ranks)
+            run(self, *work("gpt2", self.folder / f"{name}.h5", eigenvectors=files[name], rows_in_use="auto", **more), ranks=ranks)
         found = []
         for path in files.values():
             tensors = {}
@@ -87,7 +87,7 @@ class Sharded(Case):
     def test_stopped_killed_and_resumed(self):
         whole = self.folder / "whole.h5"
         # In pieces, on the same ranks: the same bits.
-        short = dict(parameters="sharded", steps=3, top=1, bottom=0, max_steps=4, rtol_trace=1e-6, max_hvps=12)
+        short = dict(parameters="sharded", steps=3, top=1, bottom=0, max_steps=4, rtol_trace=1e-6, max_hvps=12 if LONG else 8)
         run(self, *work("gpt2", whole, **short), ranks=2)
         output = self.folder / "pieces.h5"
         for piece in range(40):
@@ -131,19 +131,51 @@ class Sharded(Case):
 
     def test_what_shards_cannot_do_is_refused(self):
         output = self.folder / "x.h5"
-        for more, said in ((["--block", "a=transformer.wte.*"], "--block"), (["--params", "transformer.*"], "--params"),
+        for more, said in ((["--params", "transformer.*"], "--params"), (["--initial-weights", "x.safetensors"], "--initial-weights"),
                            (["--product", "kept"], "--product kept"), (["--data-error", "4"], "--data-error")):
             done = hesspect(*work("gpt2", output, parameters="sharded"), *more)
             self.assertEqual(done.code, 2, done.err)
             self.assertIn(f"--parameters sharded: {said}", done.errors[0])
         done = hesspect(*work("gpt2", output, parameters="host"))
         self.assertEqual(done.code, 2, done.err)
-        self.assertIn("--parameters sharded shares them", done.errors[0])
+        self.assertIn("on CPUs it is --parameters sharded", done.errors[0])
 
-    def test_where_memory_is_short_shards_are_told_of(self):
-        done = hesspect(*work("gpt2", self.folder / "x.h5", memory="1M"), ranks=2)
+    def test_where_memory_is_short_shards_are_taken(self):
+        output = self.folder / "x.h5"
+        taken = {}
+        fixed = dict(probes=1, steps=2, top=1, bottom=0, max_steps=2, max_hvps=8)
+        for way in ("replicated", "sharded"):
+            done = hesspect(*work("resnet18", output, "cross_entropy", memory="1M", parameters=way, **fixed), ranks=2)
+            self.assertEqual(done.code, 5, done.err)
+            size, unit = re.search(r"the run takes ([0-9.]+) ([MG])iB a rank", done.err).groups()
+            taken[way] = float(size) * (1024 if unit == "G" else 1)
+            self.assertEqual("--parameters sharded" in done.err, way == "replicated", done.err)
+        self.assertLess(taken["sharded"] + 60, taken["replicated"])
+        # Between the two, with what a plan leaves free, only shards fit: taken where the choice is free, and said.
+        memory = f"{int((0.15 * taken['sharded'] + 0.85 * taken['replicated']) / 0.95 + 32)}M"
+        fixed["memory"] = memory
+        done = run(self, *work("resnet18", output, "cross_entropy", **fixed), ranks=2)
+        self.assertIn("parameters are sharded (--parameters auto)", done.err)
+        done = hesspect(*work("resnet18", output, "cross_entropy", **fixed, parameters="replicated"), ranks=2)
         self.assertEqual(done.code, 5, done.err)
-        self.assertIn("--parameters sharded", done.err)
+
+    def test_blocks_units_losses_and_rows_in_use(self):
+        whole, shards = self.folder / "whole.h5", self.folder / "shards.h5"
+        cases = [("gpt2", "causal_lm", ["--blocks", "per-layer"]), ("widedeep", "bce_with_logits", []), ("own_loss", "output", []),
+                 ("mlp_ce", "cross_entropy", ["--unit-rows", "2", "--samples", "22"])]
+        for case, loss, more in cases:
+            with self.subTest(case=case):
+                short = dict(rows_in_use="auto", probes=1, top=1, bottom=0, max_steps=10, max_hvps=20, rtol_trace=0.5)
+                if "--unit-rows" in more:
+                    short["micro_batch"] = None
+                run(self, *work(case, whole, loss, **short), *more, ranks=1)
+                run(self, *work(case, shards, loss, **short, parameters="sharded", fetch_ahead="on"), *more, ranks=2)
+                self.assertNear(shards, whole)
+                with h5py.File(whole) as f, h5py.File(shards) as g:
+                    self.assertEqual("blocks" in f["entry"], "--blocks" in more)
+                    for name, block in f["entry/blocks"].items() if "--blocks" in more else ():
+                        mine = g["entry/blocks"][name]["trace/value"][()]
+                        self.assertAlmostEqual(mine, block["trace/value"][()], delta=1e-10 * abs(mine) + 1e-12, msg=name)
 
 
 if __name__ == "__main__":

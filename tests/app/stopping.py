@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs that are stopped, killed and resumed: nothing lost, and the same numbers as if nothing had happened.
 
-HESSPECT_LONG=1 does each random trial 50 times, in more pieces, instead of once or twice for each layout of ranks.
+HESSPECT_LONG=1 does each random trial 50 times, in more pieces, instead of once or twice for each layout of ranks, and takes more layouts.
+HESSPECT_SHARDED=1 does all on several ranks with sharded parameters.
 """
 
 import hashlib
@@ -15,12 +16,13 @@ import subprocess
 import time
 import unittest
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
-from harness import BIN, FIXTURES, MPIRUN, Case, arguments, environment, hesspect
+from harness import BIN, FIXTURES, LONG, MPIRUN, Case, arguments, environment
 
-LONG = os.environ.get("HESSPECT_LONG") == "1"
+SHARDED = os.environ.get("HESSPECT_SHARDED") == "1"
 RESUBMIT = 75
 
 # Generous, for machines that do much else.
@@ -33,7 +35,14 @@ WORK = dict(dtype="float64", micro_batch=1, probes=4, steps=24, top=4, bottom=2,
 TRACE = dict(probes=2, steps=20, top=2, bottom=1, max_steps=40, rtol_trace=0.13)
 
 
+def setUpModule():
+    if SHARDED and not LONG:
+        raise unittest.SkipTest("with launch/test --long")
+
+
 def command(output, ranks, *more, verb="analyze", case="gpt2", loss="causal_lm", **options):
+    if SHARDED and ranks > 1:
+        options["parameters"] = "sharded"
     args = [BIN, verb, *arguments(case, output, loss, **{**WORK, **options}), *more]
     return [str(a) for a in ([*MPIRUN, "-n", str(ranks), *args] if ranks > 1 else args)]
 
@@ -115,17 +124,25 @@ def check_whole(test, folder):
     return len(states)
 
 
-class Stopping(Case):
-    reference = {}
+class Whole(NamedTuple):
+    """A run that was never stopped."""
+
+    numbers: dict
+    seconds: float
+    products: int
+
+
+class Runs(Case):
+    wholes = {}
 
     def of_a_run_never_stopped(self, ranks, *more, **options):
         key = (ranks, *more, *sorted(options.items()))
-        if key not in self.reference:
-            output = self.folder / f"reference.{len(self.reference)}.h5"
+        if key not in self.wholes:
+            output = self.folder / f"reference.{len(self.wholes)}.h5"
             started = time.monotonic()
             finish(command(output, ranks, *more, **options))
-            self.reference[key] = numbers(output), time.monotonic() - started
-        return self.reference[key]
+            self.wholes[key] = Whole(numbers(output), time.monotonic() - started, products(output))
+        return self.wholes[key]
 
     def assertSame(self, path, reference, rtol=0):
         found = numbers(path)
@@ -157,14 +174,26 @@ class Stopping(Case):
         _, err = process.communicate(timeout=AT_MOST_S)
         return process.returncode, err
 
+    def stopped(self, ranks=2, *more, **options):
+        """A run stopped after its first products."""
+        output = self.folder / "stopped.h5"
+        code = subprocess.run(command(output, ranks, "--max-hours", "1e-9", *more, **options), capture_output=True,
+                              text=True, env=environment(), timeout=AT_MOST_S)
+        self.assertEqual(code.returncode, RESUBMIT, code.stderr)
+        return output
+
+
+class RandomMoments(Runs):
+    """Moments are shares of the time that a run takes which is not stopped: this wants the machine for itself."""
+
     def test_signal_and_resume(self):
         """SIGUSR1 at random moments, by mpirun to all ranks or to one rank alone; each run in several pieces."""
         chance = random.Random(1)
-        stops, trials, pieces = 0, 50 if LONG else 4, 3 if LONG else 2
+        stops, trials, pieces = 0, 50 if LONG else 4, 3 if LONG else 1
         for trial in range(trials):
             ranks, more = [(1, ()), (2, ("--groups", "1")), (2, ("--groups", "2")), (4, ("--groups", "2"))][trial % 4]
             with self.subTest(trial=trial, ranks=ranks, groups=more):
-                reference, whole_s = self.of_a_run_never_stopped(ranks, *more)
+                reference, whole_s, _ = self.of_a_run_never_stopped(ranks, *more)
                 output = self.folder / f"usr1.{trial}.h5"
 
                 def usr1(process):
@@ -198,7 +227,7 @@ class Stopping(Case):
             ranks, more = [(2, ("--groups", "2")), (2, ("--groups", "1")), (1, ())][trial % 3]
             more = (*more, "--checkpoint-minutes", "0.002")
             with self.subTest(trial=trial, ranks=ranks, more=more):
-                reference, whole_s = self.of_a_run_never_stopped(ranks, *more[:-2])
+                reference, whole_s, _ = self.of_a_run_never_stopped(ranks, *more[:-2])
                 output = self.folder / f"kill.{trial}.h5"
 
                 def kill9(process):
@@ -224,18 +253,12 @@ class Stopping(Case):
         self.assertGreater(killed, trials // 2)
         self.assertGreater(resumed, 0)
 
-    def stopped(self, ranks=2, *more, **options):
-        """A run stopped after its first products."""
-        output = self.folder / "stopped.h5"
-        code = subprocess.run(command(output, ranks, "--max-hours", "1e-9", *more, **options), capture_output=True,
-                              text=True, env=environment(), timeout=AT_MOST_S)
-        self.assertEqual(code.returncode, RESUBMIT, code.stderr)
-        return output
 
+class Stopping(Runs):
     def test_time_limit_in_many_pieces(self):
         """--max-hours lets each start make one step, or take one sample: a run of many pieces is still the same run."""
         short = dict(steps=6, probes=2, top=1, bottom=0, max_steps=8, rtol_trace=1e-6, max_hvps=24) if LONG else dict(
-            steps=3, probes=2, top=1, bottom=0, max_steps=4, rtol_trace=1e-6, max_hvps=12)
+            steps=3, probes=2, top=1, bottom=0, max_steps=4, rtol_trace=1e-6, max_hvps=9)
         more = ("--groups", "2")
         reference = self.folder / "whole.h5"
         finish(command(reference, 2, *more, **short))
@@ -274,29 +297,27 @@ class Stopping(Case):
 
     def test_stopped_in_the_trace(self):
         """Probe 0's Lanczos run, which samples are corrected by, is taken from its checkpoint: no product is made twice."""
-        for ranks, more in ((1, ()), (4, ("--groups", "2"))):
+        for ranks, more in ((1, ()), (4 if LONG else 2, ("--groups", "2"))):
             with self.subTest(ranks=ranks):
-                reference = self.folder / f"whole.{ranks}.h5"
-                finish(command(reference, ranks, *more, **TRACE))
+                reference = self.of_a_run_never_stopped(ranks, *more, **TRACE)
                 output = self.folder / f"trace.{ranks}.h5"
                 for _ in range(2):
                     self.stop_when(output, ranks, lambda folder: in_the_trace(folder, 4), *more, **TRACE)
                 done = self.resume_to_the_end(output, ranks, *more, **TRACE)
                 self.assertRegex(done.stderr, r"resumed from .*: 2 Lanczos runs and \d+ samples of the trace are finished")
                 self.assertIn("probe 0 goes on after", done.stderr)
-                self.assertSame(output, numbers(reference))
+                self.assertSame(output, reference.numbers)
                 with h5py.File(output) as f:
                     self.assertEqual(f["entry/diagnostics/starts"][()], 3)
                     self.assertGreater(f["entry/trace/samples"][()], 40)
                 if more:  # which samples the two groups had under way when there were enough is chance
-                    self.assertAlmostEqual(products(output), products(reference), delta=40)
+                    self.assertAlmostEqual(products(output), reference.products, delta=40)
                 else:
-                    self.assertEqual(products(output), products(reference))
+                    self.assertEqual(products(output), reference.products)
 
     def test_killed_in_the_trace(self):
         """With probe 0's vectors in a checkpoint, and without: then they are computed again, to the same bits."""
-        reference = self.folder / "whole.h5"
-        finish(command(reference, 1, **TRACE))
+        reference = self.of_a_run_never_stopped(1, **TRACE)
         for lost in (False, True):
             with self.subTest(lost=lost):
                 output = self.folder / f"killed.{lost}.h5"
@@ -310,16 +331,16 @@ class Stopping(Case):
                     shutil.rmtree(folder / "probe-000000")
                 done = self.resume_to_the_end(output, 1, *more, **TRACE)
                 self.assertEqual("probe 0 goes on after" in done.stderr, not lost)
-                self.assertSame(output, numbers(reference))
+                self.assertSame(output, reference.numbers)
                 # No state counts what was done since, but for a few that were taken together with the last sample in it.
-                again = products(output) - products(reference)
+                again = products(output) - reference.products
                 steps = int(numbers(output)["quadrature/steps_taken"][0]) if lost else 0
                 self.assertTrue(steps <= again < steps + 8, f"{again} products again, {steps} of them Lanczos steps")
 
     def test_thick_restarts(self):
         """Stopped between thick restarts, and again with the basis that they leave."""
         options = dict(probes=1, steps=12, top=2, bottom=1, max_steps=110, max_basis=16, rtol_trace=0.13)
-        reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **options)
+        reference = self.of_a_run_never_stopped(2, "--groups", "1", **options).numbers
         self.assertGreater(reference["eigenvalues/thick_restarts"], 4)
         output = self.folder / "thick.h5"
         for steps in (30, 80):
@@ -352,22 +373,21 @@ class Stopping(Case):
     def test_methods_that_start_over(self):
         """What has vectors of its own keeps them in no checkpoint, and begins again, to the same bits."""
         several = dict(verb="eigs", probes=None, steps=None, top=None, bottom=None, magnitude=2, max_steps=120)
-        for name, options in {
-                "xtrace": dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=120),
-                "block": dict(verb="eigs", block=2, max_steps=60),
-                "power": dict(several, method="power")}.items():
+        for name, ranks, options in (("xtrace", 2, dict(verb="trace", trace_method="xtrace", rtol_trace=1e-3, max_hvps=120)),
+                                     ("block", 2 if LONG else 1, dict(verb="eigs", block=2, max_steps=60)),
+                                     ("power", 2 if LONG else 1, dict(several, method="power"))):
             with self.subTest(name):
                 reference, output = self.folder / f"{name}.whole.h5", self.folder / f"{name}.h5"
-                finish(command(reference, 2, "--groups", "1", **options))
-                self.stop_when(output, 2, lambda folder: (state_of(folder) or {"products": 0})["products"] >= 8,
+                finish(command(reference, ranks, "--groups", "1", **options))
+                self.stop_when(output, ranks, lambda folder: (state_of(folder) or {"products": 0})["products"] >= 8,
                                "--groups", "1", **options)
-                self.resume_to_the_end(output, 2, "--groups", "1", **options)
+                self.resume_to_the_end(output, ranks, "--groups", "1", **options)
                 self.assertSame(output, numbers(reference))
                 self.assertGreater(products(output), products(reference))
 
     def test_other_ranks_go_on(self):
         """Another number of ranks: the Lanczos vectors are cut anew, the rest is rounding, and the run says so."""
-        reference, _ = self.of_a_run_never_stopped(2, "--groups", "1")
+        reference = self.of_a_run_never_stopped(2, "--groups", "1").numbers
         output = self.folder / "recut.h5"
         folder = Path(f"{output}.checkpoint")
         code, err = self.interrupt(output, 2, lambda: any(folder.glob("run-*.json")), lambda p: p.send_signal(signal.SIGUSR1), "--groups", "1")
@@ -400,7 +420,7 @@ class Stopping(Case):
         code, err = self.interrupt(output, 1, lambda: any(folder.glob("run-*.json")), lambda p: p.send_signal(signal.SIGTERM))
         self.assertEqual(code, RESUBMIT, err)
         self.resume_to_the_end(output, 1)
-        self.assertSame(output, self.of_a_run_never_stopped(1)[0])
+        self.assertSame(output, self.of_a_run_never_stopped(1).numbers)
 
     # --- checkpoints that don't fit -------------------------------------------------------------------------------
 
@@ -433,14 +453,14 @@ class Stopping(Case):
     def test_broken_checkpoints(self):
         """Flipped bytes, lost pieces: the generation before counts, or the probe starts again; never other numbers."""
         short = dict(probes=1, top=2, bottom=1, max_steps=40)
-        reference, _ = self.of_a_run_never_stopped(2, "--groups", "1", **short)
+        reference = self.of_a_run_never_stopped(2, "--groups", "1", **short).numbers
         chance = random.Random(4)
         whole = self.folder / "whole.h5.checkpoint"
         code, err = self.interrupt(self.folder / "whole.h5", 2, lambda: len(list(whole.glob("probe-*/steps-*.json"))) >= 2,
                                    lambda p: p.send_signal(signal.SIGUSR1), "--groups", "1",
                                    "--checkpoint-minutes", "0.0005", **short)
         self.assertEqual(code, RESUBMIT, err)
-        for harm in ("flip a piece", "lose a piece", "cut a manifest", "flip a state"):
+        for harm in ("flip a piece", *(["lose a piece"] if LONG else []), "cut a manifest", "flip a state"):
             with self.subTest(harm):
                 output = self.folder / f"{harm.replace(' ', '_')}.h5"
                 folder = Path(f"{output}.checkpoint")
@@ -505,7 +525,7 @@ class Stopping(Case):
             d = f["entry/diagnostics"]
             self.assertEqual((d["lock_step"][()], d["kept_graphs"][()]), (3, 0))
         # Three products together round differently from two.
-        self.assertSame(output, self.of_a_run_never_stopped(2, "--groups", "1")[0], rtol=1e-8)
+        self.assertSame(output, self.of_a_run_never_stopped(2, "--groups", "1").numbers, rtol=1e-8)
 
     def test_files_are_known_by_their_digests_however_long_that_takes(self):
         """A data file of 2 GiB, most of it a hole behind the arrays, and a run of a moment."""
@@ -525,7 +545,7 @@ class Stopping(Case):
     def test_a_full_disk_in_the_middle(self):
         """A limit on the size of files stands for it: the Krylov vectors don't fit, the result does."""
         limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-        reference, _ = self.of_a_run_never_stopped(1)
+        reference = self.of_a_run_never_stopped(1).numbers
         output = self.folder / "full.h5"
         ended = subprocess.run(command(output, 1, "--checkpoint-minutes", "0.005"), capture_output=True, text=True,
                                env=environment(), timeout=AT_MOST_S, preexec_fn=limit)

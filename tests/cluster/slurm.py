@@ -2,6 +2,7 @@
 """The batch scripts of launch/slurm under a real Slurm: stopped by the time limit, requeued, resumed, cancelled."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -225,6 +226,40 @@ class Slurm(Case):
         ended, said = self.assertEnded(job, seconds=160)
         self.assertEqual(ended["Restarts"], "1", said)
         self.assertRegex(said, r"start 2 on \S+, after [1-9]\d* products")
+
+    def in_spool(self, spool, command, *args):
+        return self.slurm.call(*map(str, (BIN, command, "--spool", spool, *args)), cwd=self.folder, check=False)
+
+    def test_a_spool(self):
+        """Jobs of a spool as Slurm's own, and a service in an allocation, which goes back into the queue when its time is up."""
+        spool = self.folder / "spool"
+        share = "--nodes=1 --ntasks=2 --ntasks-per-node=2 --cpus-per-task=1"
+        batch = ("--slurm", "--batch-options", share, "analyze")
+        first, bad, endless = (self.in_spool(spool, "submit", *batch, *options).stdout.strip() for options in (
+            self.mlp(None), self.mlp(None, target="no_such_array"), self.mlp(None, **ENDLESS)))
+        listed = {job["id"]: job for job in json.loads(self.in_spool(spool, "queue", "--json").stdout)}
+        self.assertEqual(set(listed), {first, bad, endless})
+        ended = self.in_spool(spool, "wait", "--timeout", "58", first)
+        self.assertEqual((ended.returncode, ended.stdout.split()[:2]), (0, [first, "done"]), ended.stderr)
+        with h5py.File(spool / "done" / f"{first}.h5") as f:
+            self.assertEqual(f["entry/process/ranks"][()], 2)
+        ended = self.in_spool(spool, "wait", "--timeout", "58", bad)
+        self.assertEqual((ended.returncode, ended.stdout.split()[:2]), (4, [bad, "failed"]), ended.stderr)
+        self.slurm.wait_for("the endless one", lambda: any((spool / "checkpoints" / endless).glob("run-*.json")), 60)
+        self.in_spool(spool, "cancel", endless)
+        ended = self.in_spool(spool, "wait", "--timeout", "58", endless)
+        self.assertEqual(ended.stdout.split()[:2], [endless, "cancelled"], ended.stderr)
+
+        job = self.in_spool(spool, "submit", "analyze", *self.mlp(None, **RUN)).stdout.strip()
+        output = spool / "done" / f"{job}.h5"
+        service = self.submit("one_node.sbatch", "serve", "--spool", spool, "--allow", "/", "--until-empty", folder=self.folder)
+        self.slurm.wait_for("the service at work", lambda: any((spool / "checkpoints" / job).glob("run-*.json")), 60)
+        self.slurm.call("scancel", "--batch", "--signal=USR1", service)
+        ended, said = self.assertEnded(service, seconds=120)
+        self.assertTrue(output.exists(), said)
+        if ended["Restarts"] != "0":  # else it was done before the signal came
+            self.assertIn("back in the queue", said)
+            self.assertIn("resumed", (spool / "log" / f"{job}.log").read_text())
 
     def test_cancelled(self):
         """Nothing is left of a cancelled job, and it does not come back."""

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "hesspect/comm/make_communicator.h"
 #include "hesspect/comm/mpi_communicator.h"
@@ -110,6 +111,42 @@ TEST_P(CommunicatorTest, ScatterAndGatherAreTheHalvesOfAllReduce) {
   comm_->all_gather(shard, back);
   comm_->all_reduce_sum(whole);
   EXPECT_TRUE(at::equal(back, whole));
+}
+
+// Gathers and sums under way at once, polled by each rank as often as it likes and waited for out of order, with other
+// messages between: bitwise what the verbs that wait give.
+TEST_P(CommunicatorTest, BegunMessagesAreAsThoseThatWait) {
+  constexpr std::int64_t kMessages = 5;
+  const auto length = [](std::int64_t i) { return i == 2 ? 0 : 37 + 211 * i; };
+  std::vector<at::Tensor> shards, full, gathered, parts, sums, kept;
+  std::vector<std::unique_ptr<Pending>> gathers, reductions;
+  for (std::int64_t i = 0; i < kMessages; ++i) {
+    const std::int64_t m = length(i);
+    shards.push_back(mine(m, rank()) + static_cast<double>(i));
+    gathered.push_back(zeros(m * size()));
+    full.push_back(at::sin(mine(m * size(), rank()) * (0.1 + static_cast<double>(i))));
+    kept.push_back(full.back().clone());
+    sums.push_back(zeros(m));
+  }
+  for (std::size_t i = 0; i < kMessages; ++i) {
+    gathers.push_back(comm_->begin_all_gather(shards[i], gathered[i]));
+    reductions.push_back(comm_->begin_reduce_scatter_sum(full[i], sums[i]));
+    for (int k = 0; k < 3 * (rank() + 1); ++k) gathers.back()->poll(), reductions.front()->poll();
+    EXPECT_EQ(comm_->sum(1.0), size());
+  }
+  for (std::size_t i = kMessages; i-- > 0;) {
+    reductions[i]->wait();
+    reductions[i]->wait();  // again is nothing
+    gathers[i]->poll();
+  }
+  for (const std::unique_ptr<Pending>& gather : gathers) gather->wait();
+  for (std::size_t i = 0; i < kMessages; ++i) {
+    at::Tensor whole = zeros(gathered[i].numel()), sum = zeros(sums[i].numel());
+    comm_->all_gather(shards[i], whole);
+    comm_->reduce_scatter_sum(kept[i], sum);
+    EXPECT_TRUE(at::equal(gathered[i], whole)) << i;
+    EXPECT_TRUE(at::equal(sums[i], sum)) << i;
+  }
 }
 
 TEST_P(CommunicatorTest, Broadcast) {

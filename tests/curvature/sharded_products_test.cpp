@@ -3,9 +3,15 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+
+#include "hesspect/comm/make_communicator.h"
 #include "hesspect/comm/mpi_communicator.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/curvature/hessian.h"
+#include "hesspect/curvature/part_operator.h"
+#include "hesspect/curvature/parts.h"
+#include "hesspect/model/rows_in_use.h"
 #include "hesspect/tangent/tangent_program.h"
 #include "support/fixture.h"
 
@@ -48,7 +54,7 @@ at::Tensor local_of(const Shard& shard, const at::Tensor& whole) {
 }
 
 /// Whole, in the layout's order; checks that padding is zero and that every entry is some rank's.
-at::Tensor whole_of(HessianOperator& op, const at::Tensor& local) {
+at::Tensor whole_of(LinearOperator& op, const at::Tensor& local) {
   const Shard& shard = op.shard();
   at::Tensor gathered = at::empty({shard.padded()}, local.options());
   op.comm().all_gather(local, gathered);
@@ -67,11 +73,11 @@ at::Tensor whole_of(HessianOperator& op, const at::Tensor& local) {
 std::vector<at::Tensor> products(HessianOperator& op, const std::vector<at::Tensor>& vectors) {
   std::vector<at::Tensor> x, y, whole;
   for (const at::Tensor& v : vectors) {
-    x.push_back(local_of(op.shard(), v));
-    y.push_back(at::empty({op.shard().chunk}, v.options()));
+    x.push_back(local_of(op.shard(), v).to(op.options().device()));
+    y.push_back(at::empty_like(x.back()));
   }
   op.apply_block(x, y);
-  for (const at::Tensor& one : y) whole.push_back(whole_of(op, one));
+  for (const at::Tensor& one : y) whole.push_back(whole_of(op, one).cpu());
   return whole;
 }
 
@@ -101,6 +107,20 @@ class Sharded : public ::testing::TestWithParam<const char*> {
     }
   }
 
+  /// Of two ways to run with the same cuts.
+  void expect_same_bits(const HessianOptions& one, const HessianOptions& other) {
+    Program program = left_in_file(fixture), again = left_in_file(fixture);
+    HessianOperator a(program, fixture.shard(program, world->size(), world->rank()), *world, one);
+    HessianOperator b(again, fixture.shard(again, world->size(), world->rank()), *world, other);
+    const at::Tensor v = fixture.flat(program, at::kDouble, "v"), u = at::sin(at::arange(v.numel(), at::kDouble));
+    // A copy may lie in memory otherwise than the view that it is of, and kernels round differently by that.
+    const double tolerance = other.crossing_on_host ? 1e-14 : 0;
+    EXPECT_LE(relative_error(b.gradient(), a.gradient()), tolerance) << "span " << other.span;
+    const std::vector<at::Tensor> expected = products(a, {v, u}), found = products(b, {v, u});
+    for (std::size_t k = 0; k < found.size(); ++k)
+      EXPECT_LE(relative_error(found[k], expected[k]), tolerance) << "span " << other.span << ", vector " << k;
+  }
+
   Fixture fixture;
   std::unique_ptr<MpiCommunicator> world;
 };
@@ -121,6 +141,94 @@ INSTANTIATE_TEST_SUITE_P(Losses, Sharded,
                          ::testing::Values("ce_weights", "ce_spatial_weights", "masked_lm_weights", "causal_lm_weights",
                                            "nll", "mse_weights", "bce", "bce_pos_weight_spatial"),
                          [](const auto& test) { return std::string(test.param); });
+
+class SomeSharded : public Sharded {};
+
+// What crosses cuts inside a span is made again; messages go on while a segment is worked on. Spans that divide the
+// segments and that don't, one of all of them, and all this together.
+TEST_P(SomeSharded, SpansAndFetchingAheadChangeNoProduct) {
+  HessianOptions options = options_for(fixture);
+  options.cuts = all_cuts(left_in_file(fixture), fixture, 5);
+  const auto segments = static_cast<std::int64_t>(options.cuts->size()) + 1;
+  const HessianOptions plain = options;
+  for (const auto& [ahead, span, on_host] :
+       {std::tuple(true, std::int64_t{1}, false), {false, 3, false}, {true, 2, true}, {true, segments, false}}) {
+    options.fetch_ahead = ahead;
+    options.span = span;
+    options.on_host = options.crossing_on_host = on_host;
+    expect_same_bits(plain, options);
+  }
+  options.micro_batch = 1;
+  options.passes = 3;  // sums over rows are added up in another order
+  expect_same(options, "in passes");
+}
+
+// Each module's block, and one of entries of two tensors neither of which it has whole: its vectors stay where the
+// whole's are, nothing is gone back through that leads to none of its parameters, and products are those of the block
+// of a model that is held whole.
+TEST_P(SomeSharded, ProductsOfABlockAreThoseOfWholeParameters) {
+  Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU}), program = left_in_file(fixture);
+  LocalCommunicator local;
+  HessianOptions options = options_for(fixture);
+  HessianOperator expected(whole, fixture.shard(whole), local, options);
+  options.cuts = all_cuts(program, fixture, 5);
+  options.span = 2;
+  options.fetch_ahead = true;
+  HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options);
+  std::vector<Part> parts = grouped_parts(program.layout(), ParameterGrouping::kModule);
+  const ParameterEntry &first = program.layout().entries().front(), &last = program.layout().entries().back();
+  parts.push_back(
+      {"pieces", {{first.offset + 1, first.offset + 2}, {last.offset, last.offset + (last.numel + 1) / 2}}, {}});
+  for (const Part& part : parts) {
+    PartOperator block(op, part), reference(expected, part);
+    ASSERT_EQ(block.shard().n, part.size());
+    std::vector<at::Tensor> vectors, found, x, y;
+    for (int k = 1; k <= 2; ++k) {
+      vectors.push_back(at::cos(at::arange(part.size(), at::kDouble) * (0.7 * k)));
+      x.push_back(local_of(block.shard(), vectors.back()));
+      y.push_back(at::full({block.shard().chunk}, 99.0, at::kDouble));
+    }
+    block.apply_block(x, y);
+    for (int k = 0; k < 2; ++k) {
+      at::Tensor product = at::empty({part.size()}, at::kDouble);
+      reference.apply(vectors[static_cast<std::size_t>(k)], product);
+      // A block whose matrix is zero has a product of zeros, or of rounding.
+      const at::Tensor here = whole_of(block, y[static_cast<std::size_t>(k)]);
+      const double scale = std::max(product.norm().item<double>(), 1e-6);
+      EXPECT_LE((here - product).norm().item<double>(), 1e-11 * scale) << part.name << ", vector " << k;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, SomeSharded,
+                         ::testing::Values("mlp_ce", "gpt2", "cnn_bn", "widedeep", "complex_parameters", "mixture"),
+                         [](const auto& test) { return std::string(test.param); });
+
+// Of a table the ranks share only the rows that the data use.
+TEST(RowsInUse, AreShared) {
+  const Fixture fixture("widedeep");
+  auto world = MpiCommunicator::world();
+  const auto unread = [&] {
+    return Program::load(fixture.path(".pt2"), {.dtype = at::kDouble, .device = at::kCPU, .lay_out = false});
+  };
+  Program whole = unread(), program = unread();
+  RowMarks marks(whole);
+  marks.mark(fixture.shard(whole).inputs);
+  RowsInUse in_use;
+  for (std::size_t t = 0; t < marks.tables().size(); ++t)
+    if (const auto rows = marks.rows(t)) in_use.push_back({marks.tables()[t].name, *rows});
+  ASSERT_FALSE(in_use.empty());
+  whole.lay_out(in_use);
+  program.leave_in_file(in_use);
+  ASSERT_LT(program.layout().size(), program.layout().model_size());
+  LocalCommunicator local;
+  HessianOperator expected(whole, fixture.shard(whole), local, options_for(fixture));
+  HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options_for(fixture));
+  EXPECT_EQ(op.shard().n, expected.shard().n);
+  EXPECT_LE(relative_error(whole_of(op, op.gradient()), expected.gradient()), 1e-12);
+  const at::Tensor v = at::sin(at::arange(op.shard().n, at::kDouble));
+  EXPECT_LE(relative_error(products(op, {v})[0], products(expected, {v})[0]), 1e-12);
+}
 
 class ShardedGaussNewton : public Sharded {};
 
@@ -205,6 +313,34 @@ TEST(NonFiniteParameters, AreNamedOnEveryRank) {
   }
   EXPECT_NE(line.find("'" + weights.tensors.back().name + "'"), std::string::npos) << line;
   EXPECT_NE(line.find("non-finite"), std::string::npos) << line;
+}
+
+// One rank on a GPU: shares on the device, and in host memory, from which segments stream.
+TEST(OnAGpu, SharesAreOnTheDeviceOrInHostMemory) {
+  auto world = MpiCommunicator::world();
+  if (world->size() > 1 || cuda_device_count() == 0) GTEST_SKIP() << "not one rank with a GPU";
+  const at::Device device = choose_device("cuda", *world);
+  for (const char* model : {"gpt2", "cnn_bn", "complex_parameters"}) {
+    const Fixture fixture(model);
+    Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU});
+    LocalCommunicator local;
+    HessianOptions options = options_for(fixture);
+    HessianOperator expected(whole, fixture.shard(whole), local, options);
+    const at::Tensor v = fixture.flat(whole, at::kDouble, "v"), u = at::sin(at::arange(v.numel(), at::kDouble));
+    const std::vector<at::Tensor> reference = products(expected, {v, u});
+    options.cuts = all_cuts(left_in_file(fixture), fixture, 5);
+    for (const auto& [on_host, ahead] : {std::pair(false, false), {true, false}, {true, true}}) {
+      options.on_host = options.crossing_on_host = on_host;
+      options.fetch_ahead = ahead;
+      Program program = Program::load(fixture.path(".pt2"), {.dtype = at::kDouble, .device = device, .lay_out = false});
+      program.leave_in_file();
+      HessianOperator op(program, fixture.shard(program), local, options);
+      EXPECT_EQ(op.options().device().is_cpu(), on_host);
+      const std::vector<at::Tensor> found = products(op, {v, u});
+      for (std::size_t k = 0; k < found.size(); ++k)
+        EXPECT_LE(relative_error(found[k], reference[k]), 1e-11) << model << (on_host ? ", in host memory" : "");
+    }
+  }
 }
 
 // More ranks than rows: those without rows have no shapes to cut by, and take part in all messages.

@@ -9,7 +9,7 @@ Rules:
   a quoted include that does not start with hesspect/ is a private header of the same room;
   spdlog and nlohmann JSON stay out of public headers;
   torch/torch.h (all of LibTorch's C++ front end: tens of seconds a file) is included nowhere;
-  core, config, plan, report, front and watch include no LibTorch headers, but for core/element_type_torch.h.
+  core, config, plan, report, service, front, watch and series include no LibTorch headers, but for core/element_type_torch.h.
 """
 
 import re
@@ -32,8 +32,10 @@ ROOMS = {
     "io": {"config", "spectrum"},
     "run": {"config", "comm", "krylov", "curvature", "spectrum", "plan", "io"},
     "report": {"spectrum", "plan", "io", "run"},
-    "front": {"config", "io"},
+    "service": {"config", "io"},
+    "front": {"config", "io", "service"},
     "watch": {"config"},
+    "series": {"config", "spectrum", "io"},
 }
 ROOMS["app"] = set(ROOMS) - {"gpu"}  # which is a library of its own, loaded by core
 
@@ -41,7 +43,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 SUFFIXES = {".h", ".hpp", ".cpp", ".cc", ".cu", ".cuh"}
 NOT_PUBLIC = ("spdlog/", "nlohmann/")
 TORCH = ("ATen/", "c10/", "torch/", "caffe2/")
-WITHOUT_TORCH = {"core", "config", "plan", "report", "front", "watch"}
+WITHOUT_TORCH = {"core", "config", "plan", "report", "service", "front", "watch", "series"}
 GENERATED = {"git_revision.h"}  # written into the build folder by CMake
 TORCH_EXCEPTIONS = {"include/hesspect/core/element_type_torch.h"}
 

@@ -285,6 +285,38 @@ TEST(Eigenvalues, ThickRestartsFindTheSame) {
   }
 }
 
+// Without re-orthogonalisation, past the point where copies of the first eigenvalues have come up: a second pass gives
+// the vectors of those that have converged, which only true residuals say.
+TEST(Eigenvalues, VectorsBySecondPass) {
+  std::vector<double> spectrum;
+  for (int i = 0; i < 6; ++i) spectrum.push_back(40.0 - 5.0 * i);
+  for (int i = 0; i < 294; ++i) spectrum.push_back(i / 294.0);
+  const at::Tensor matrix = matrix_with_spectrum(spectrum, 5);
+  DenseOperator op(local, matrix);
+  const at::Tensor start = probe_vector(op, ProbeDistribution::kRademacher, 3, 0);
+  const LanczosOptions none{.reorthogonalisation = Reorthogonalisation::kNone};
+  Lanczos run(op, start, none);
+  run.extend(op, 60);
+  const std::vector<RitzPair> all = run.t().ritz_pairs();
+  EXPECT_LT(all[all.size() - 1].value - all[all.size() - 2].value, 1e-9);  // a copy
+  EigenPairs result = eigenvalues_so_far(run, {.top = 6, .max_steps = 60});
+  ASSERT_EQ(result.top.size(), 6U);
+  const std::int64_t before = op.products;
+  int steps = 0;
+  const VectorSource vectors = eigenvectors_by_second_pass(op, start, none, result, [&] { ++steps; });
+  EXPECT_EQ(op.products - before, 59);
+  EXPECT_EQ(steps, 59);
+  const at::Tensor y = stacked(vectors, 6);
+  EXPECT_LT((at::mm(y, y.t()) - at::eye(6, at::kDouble)).abs().max().item<double>(), 1e-8);
+  measure_residuals(op, vectors, result, 2);
+  for (std::int64_t i = 0; i < 6; ++i) {
+    const EigenEstimate& one = result.top[static_cast<std::size_t>(i)];
+    EXPECT_NEAR(one.value, 40.0 - 5.0 * static_cast<double>(i), 1e-9);
+    EXPECT_NEAR(one.true_residual, (at::mv(matrix, y[i]) - one.value * y[i]).norm().item<double>(), 1e-12);
+    EXPECT_LE(one.true_residual, 1e-6);
+  }
+}
+
 // The largest eigenvalue has next to no part in the start vector: the lists converge without it, and the run, which
 // goes on for the trace's sake, finds it later. Vectors used to be those of the run as it stood by then, beside the
 // values of before, and their residuals as large as the gap.

@@ -18,6 +18,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "hesspect/comm/pending.h"
+
 namespace hesspect {
 
 class Communicator {
@@ -40,6 +42,12 @@ class Communicator {
   /// @param full [m * size()]; @param shard [m]
   virtual void reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) = 0;
   virtual void broadcast(at::Tensor& tensor, int root) = 0;
+
+  // The same, begun only; results are bitwise those of the verbs above. All ranks begin such messages and the other
+  // verbs in one order, and may wait for them in any.
+
+  virtual std::unique_ptr<Pending> begin_all_gather(const at::Tensor& shard, at::Tensor& full);
+  virtual std::unique_ptr<Pending> begin_reduce_scatter_sum(at::Tensor& full, at::Tensor& shard);
 
   // Host values.
 

@@ -43,7 +43,7 @@ class FailureMeeting {
     int mine = 0;
     std::vector<int> codes;
   };
-  MPI_Comm comm_ = MPI_COMM_NULL;  // never freed: freeing is collective, and MPI_Finalize cleans up
+  MPI_Comm comm_ = MPI_COMM_NULL;
   std::unique_ptr<Message> message_ = std::make_unique<Message>();
 };
 

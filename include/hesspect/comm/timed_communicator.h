@@ -33,6 +33,14 @@ class TimedCommunicator final : public Communicator {
     const PhaseTimer timer(&phases_, Phase::kCollectives, "broadcast");
     comm_->broadcast(tensor, root);
   }
+  std::unique_ptr<Pending> begin_all_gather(const at::Tensor& shard, at::Tensor& full) override {
+    const PhaseTimer timer(&phases_, Phase::kCollectives, "all-gather begun");
+    return std::make_unique<Waiting>(comm_->begin_all_gather(shard, full), phases_);
+  }
+  std::unique_ptr<Pending> begin_reduce_scatter_sum(at::Tensor& full, at::Tensor& shard) override {
+    const PhaseTimer timer(&phases_, Phase::kCollectives, "reduce-scatter begun");
+    return std::make_unique<Waiting>(comm_->begin_reduce_scatter_sum(full, shard), phases_);
+  }
   void all_reduce_sum(std::span<double> values) override {
     const PhaseTimer timer(&phases_, Phase::kCollectives, "sum");
     comm_->all_reduce_sum(values);
@@ -51,6 +59,21 @@ class TimedCommunicator final : public Communicator {
   }
 
  private:
+  /// Waiting is what counts: the rest went on beside other work.
+  class Waiting final : public Pending {
+   public:
+    Waiting(std::unique_ptr<Pending> message, Phases& phases) : message_(std::move(message)), phases_(phases) {}
+    void poll() override { message_->poll(); }
+    void wait() override {
+      const PhaseTimer timer(&phases_, Phase::kCollectives, "waiting for a message");
+      message_->wait();
+    }
+
+   private:
+    std::unique_ptr<Pending> message_;
+    Phases& phases_;
+  };
+
   std::unique_ptr<Communicator> comm_;
   Phases& phases_;
 };

@@ -10,11 +10,15 @@ namespace hesspect {
 
 /// Where a command is carried out.
 enum class CommandHome {
-  kRanks,   // by this program, on one process or several
-  kOne,     // by this program, on one process
-  kFront,   // by this program before MPI starts
-  kPython,  // by the Python package
+  kRanks,    // by this program, on one process or several
+  kService,  // the same, of `serve`, whose options are none of a run's
+  kOne,      // by this program, on one process
+  kFront,    // by this program before MPI starts
+  kPython,   // by the Python package
 };
+
+/// Whether `hesspect run` can start it.
+inline bool is_for_ranks(CommandHome home) { return home == CommandHome::kRanks || home == CommandHome::kService; }
 
 /// One line of `hesspect --help`.
 struct CommandEntry {

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "hesspect/config/watch_config.h"
 #include "hesspect/core/basis_memory.h"
 #include "hesspect/core/curvature.h"
 #include "hesspect/core/element_type.h"
@@ -34,13 +35,17 @@ enum class Command {
   kInputs,
   kFeatures,
   kReport,
-  kCompare
+  kCompare,
+  kSeries
 };
 enum class EigenMethod { kLanczos, kPower };
 enum class TraceMethod { kDeflated, kHutchinson, kHutchPlusPlus, kXTrace, kXNysTrace };
 enum class DeviceChoice { kAuto, kCpu, kCuda };
 
 enum class ReportFormat { kText, kJson, kHtml };
+
+/// In which order a series takes its checkpoints.
+enum class SeriesOrder { kStep, kTime, kListed };
 
 /// Which values options have that nobody gives.
 enum class Preset { kQuick, kStandard, kThorough };
@@ -54,6 +59,7 @@ std::string to_string(EigenMethod method);
 std::string to_string(TraceMethod method);
 std::string to_string(DeviceChoice device);
 std::string to_string(ReportFormat format);
+std::string to_string(SeriesOrder order);
 std::string to_string(Preset preset);
 
 struct ModelConfig {
@@ -181,8 +187,9 @@ struct LayoutConfig {
   std::int64_t memory = 0;         // bytes a rank may take
   std::int64_t graph_memory = -1;  // bytes of it for what is kept between products
   ProductMode product = ProductMode::kAuto;
-  bool cuda_graphs = true;   // where they are faster
-  double lost_after_s = 20;  // a rank that has been silent so long is lost; 0: never
+  bool cuda_graphs = true;          // where they are faster
+  std::optional<bool> fetch_ahead;  // of sharded parameters; none: chosen
+  double lost_after_s = 20;         // a rank that has been silent so long is lost; 0: never
 };
 
 struct CheckpointConfig {
@@ -252,6 +259,23 @@ struct FeaturesConfig {
   bool wanted() const { return !from.empty() || !named.empty(); }
 };
 
+/// What the command `series` goes through, and when it ends.
+struct SeriesConfig {
+  std::vector<std::string> checkpoints;  // patterns, folders, files, or lists of them
+  SeriesOrder order = SeriesOrder::kStep;
+  std::string results;        // folder of the results; empty: the output's stem and "-results"
+  std::string learning_rate;  // a number, or a file of lines "step rate"; empty: not given
+  bool warm = true;           // each checkpoint begins from what the last one found
+  std::int64_t every = 1;     // takes one in so many, in their order
+  bool follow = false;        // waits for more
+  double poll_s = 2;          // between looks at the folders
+  std::string marker;         // what must be there beside a whole checkpoint; empty: nothing
+  std::string end_marker;     // a file that ends following; empty: none
+  std::int64_t until = -1;    // the step that ends following; -1: none
+  bool retry_failed = false;  // takes those again that have failed
+  WatchConfig watch;          // how it is seen from outside
+};
+
 struct OutputConfig {
   std::string output;
   std::string from;  // density: an earlier result
@@ -287,6 +311,7 @@ struct RunConfig {
   LandscapeConfig landscape;
   SharpnessConfig sharpness;
   FeaturesConfig features;
+  SeriesConfig series;
   OutputConfig output;
   ReportConfig report;
 };

@@ -4,6 +4,8 @@
 // ranks. A rank's local vector is its chunk of each set, one behind the other; it is a list of stretches of the whole
 // vector, with padding between. So one message gathers a set, and nothing else of the vector.
 //
+// A cut of some entries of a cut vector (VectorCut::of_part) leaves each with the rank that has it.
+//
 //   VectorCut cut(2);
 //   cut.add({{0, 3}, {8, 2}});  // chunks of 3: rank 0 has entries 0 1 2, rank 1 entries 8 9 and one of padding
 //   cut.add({{3, 5}});          // chunks of 3: rank 0 has 3 4 5, rank 1 has 6 7 and padding
@@ -22,12 +24,13 @@ class VectorCut {
  public:
   /// Entries [begin, begin + size) of the whole vector.
   struct Range {
-    std::int64_t begin = 0, size = 0;
+    static constexpr std::int64_t kPadding = -1;
+    std::int64_t begin = 0, size = 0;  // begin kPadding: so many entries that are none
     bool operator==(const Range&) const = default;
   };
   struct Set {
     std::vector<Range> ranges;
-    std::int64_t size = 0;   // entries
+    std::int64_t size = 0;   // entries, with padding between them
     std::int64_t chunk = 0;  // of each rank, ceil(size / ranks), padded
     std::int64_t local = 0;  // where its chunk begins in a local vector
     bool operator==(const Set&) const = default;
@@ -42,8 +45,48 @@ class VectorCut {
     const std::int64_t all = ranks_ * unit;
     set.chunk = (set.size + all - 1) / all * unit;
     chunk_ += set.chunk;
-    n_ += set.size;
+    for (const Range& range : set.ranges)
+      if (range.begin >= 0) n_ += range.size;
     sets_.push_back(std::move(set));
+  }
+
+  /// Begin and end of stretches of a whole vector: ascending, none empty.
+  using Stretches = std::vector<std::pair<std::int64_t, std::int64_t>>;
+
+  /// Of a vector that has just these entries of the whole one, in order: each with the rank that has it here.
+  VectorCut of_part(const Stretches& part) const {
+    std::vector<std::vector<Range>> of_rank(static_cast<std::size_t>(ranks_));
+    std::vector<std::int64_t> sizes(of_rank.size());
+    std::int64_t most = 0;
+    for (std::size_t r = 0; r < of_rank.size(); ++r) {
+      for_each_in_part(static_cast<int>(r), part, [&](std::int64_t, std::int64_t begin, std::int64_t size) {
+        of_rank[r].push_back({begin, size});
+        sizes[r] += size;
+      });
+      most = std::max(most, sizes[r]);
+    }
+    std::vector<Range> ranges;
+    for (std::size_t r = 0; r < of_rank.size(); ++r) {
+      ranges.insert(ranges.end(), of_rank[r].begin(), of_rank[r].end());
+      if (sizes[r] < most) ranges.push_back({Range::kPadding, most - sizes[r]});
+    }
+    VectorCut cut(ranks_);
+    cut.add(std::move(ranges));
+    return cut;
+  }
+
+  /// visit(position in the rank's local vector here, begin in the part's vector, size) for each stretch that a rank has
+  /// of the part: in the order in which they lie in its local vector of of_part(part).
+  template <class Visit>
+  void for_each_in_part(int rank, const Stretches& part, Visit&& visit) const {
+    for_each(rank, [&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+      std::int64_t before = 0;  // entries of the part
+      for (const auto& [from, to] : part) {
+        const std::int64_t first = std::max(begin, from), last = std::min(begin + size, to);
+        if (first < last) visit(position + (first - begin), before + (first - from), last - first);
+        before += to - from;
+      }
+    });
   }
 
   int ranks() const { return ranks_; }
@@ -60,7 +103,7 @@ class VectorCut {
     std::int64_t at = 0;  // in the set
     for (const Range& range : set.ranges) {
       const std::int64_t from = std::max(first, at), to = std::min(last, at + range.size);
-      if (from < to) visit(from - first, range.begin + (from - at), to - from);
+      if (from < to && range.begin >= 0) visit(from - first, range.begin + (from - at), to - from);
       at += range.size;
     }
   }

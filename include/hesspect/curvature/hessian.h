@@ -59,6 +59,11 @@ struct HessianOptions {
   /// for the least memory.
   std::optional<std::vector<std::size_t>> cuts;
   std::int64_t joint_products = 1;  // that are taken at once, at most, which the choice of cuts allows for
+  bool fetch_ahead = false;         // the next segment while one is worked on
+  std::int64_t span = 1;            // segments between whose cuts what crosses is made again, not held; 1: it is held
+  std::int64_t passes = 1;          // through the segments, each with a part of a rank's micro-batches
+  bool crossing_on_host = false;    // what crosses the cuts is in host memory while no segment reads it
+  bool on_host = false;             // a rank's shares, of parameters and vectors, are in host memory beside its GPU
   bool cuda_graphs = true;          // replay kept micro-batches' products on a GPU where that is faster
   /// Bytes per rank that may be kept between products; 0: rebuild all; -1: half of the free memory, of the device on
   /// CUDA and of this rank's share of the node on the CPU. Where memory runs out before, fewer are kept.
@@ -107,9 +112,12 @@ class HessianOperator final : public LinearOperator {
   void apply_block(std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local) override;
 
   /// y_i := H_pp x_i, H_pp the diagonal block of a part (PartOperator has it as an operator of its own). Vectors are
-  /// the part's, cut over the ranks as Shard::of(part.size(), ranks, rank) says. Tangents flow only where the part's
+  /// the part's, cut over the ranks as shard_of(part) says. Tangents flow only where the part's
   /// parameters lead, and what is kept between products serves these too. No part of stats(). Collective.
   void apply_part(const Part& part, std::span<const at::Tensor> x_local, std::span<at::Tensor> y_local);
+  /// How a part's vectors are cut: in equal chunks, or, where parameters are sharded, each entry with the rank that has
+  /// it of the whole.
+  Shard shard_of(const Part& part) const;
 
   /// The groups of rows that products are told apart by; none where none were asked for, or in one micro-batch.
   const RowGroups& row_groups() const;

@@ -127,7 +127,7 @@ class Program {
   void lay_out(const RowsInUse& in_use);
   /// The same, but parameters stay in the file, and whoever runs the program brings their values
   /// (hesspect/tangent/segments.h). parameters() are then NaN throughout and take no memory: `run` tells shapes alone.
-  void leave_in_file();
+  void leave_in_file(const RowsInUse& in_use = {});
   bool is_left_in_file() const;
   /// Entries [begin, begin + count) of a parameter that was left in the file, in layout order and in the type in which
   /// it is stored there, on the CPU; made-up ones where the file has none.

@@ -68,6 +68,7 @@ struct PlanMachine {
   std::int64_t host_memory_bytes = 0;  // beside a GPU, for a basis in host memory; unused on CPUs
   double bandwidth = 0;                // bytes/s of a rank's messages within a group
   double latency_s = 0;                // of one message step
+  bool overlaps = false;               // messages go on beside arithmetic without taking from it
 };
 
 /// What the user has fixed; the rest is chosen. 0, nothing: chosen.
@@ -79,6 +80,7 @@ struct PlanRequest {
   std::optional<BasisMemory> basis_memory;
   std::int64_t graph_bytes = -1;  // for what is kept between products; -1: chosen
   ParameterMemory parameters = ParameterMemory::kAuto;
+  std::optional<bool> fetch_ahead = {};
 };
 
 /// How a group works that shares the parameters.
@@ -133,15 +135,16 @@ struct PlanBytes {
   std::int64_t transient = 0;    // of a product: activations, gradients; of it:
   std::int64_t outputs = 0;      // logits
   std::int64_t holes = 0;        // on CPUs: freed memory between blocks in use, which the heap keeps
-  /// Where parameters are shared: two segments' parameters, as kept and as run, and vectors; a segment's products; what
-  /// crosses cuts. `transient` is then a segment's inside.
+  /// Where parameters are shared: a segment's parameters, as kept and as run, and vectors, or two segments'; their
+  /// products; what crosses cuts. `transient` is then a segment's inside.
   std::int64_t gathered = 0, sums = 0, crossing = 0;
-  std::int64_t share_host = 0;  // parameters and vectors in host memory beside a GPU
+  std::int64_t share_host = 0;     // parameters and vectors in host memory beside a GPU
+  std::int64_t crossing_host = 0;  // what crosses cuts, there
   std::int64_t total() const {
     return process + parameters + buffers + data + vectors + basis + kept_graphs + transient + holes + gathered + sums +
            crossing;
   }
-  std::int64_t total_host() const { return basis_host + share_host; }
+  std::int64_t total_host() const { return basis_host + share_host + crossing_host; }
 };
 
 struct Plan {
@@ -158,7 +161,11 @@ struct Plan {
   std::int64_t graph_budget_bytes = 0;
   ProductMode product = ProductMode::kAuto;  // as it was measured
   ParameterMemory parameters = ParameterMemory::kReplicated;
-  std::int64_t segments = 0;  // where parameters are shared
+  std::int64_t segments = 0;      // where parameters are shared:
+  bool fetch_ahead = false;       // the next segment is gathered while one is worked on
+  std::int64_t span = 1;          // segments between whose cuts what crosses is made again, not held; 1: it is held
+  std::int64_t passes = 1;        // through the segments, each with a part of the micro-batches
+  bool crossing_on_host = false;  // what crosses the cuts, beside a GPU
   PlanBytes bytes;
   bool fits = false;
   std::int64_t products = 0;                // at most, all groups

@@ -43,6 +43,7 @@ struct EigenGoal {
   std::int64_t block = 1;      // start vectors of a block run
   std::int64_t max_basis = 0;  // rows of the basis before a thick restart; 0: as many as the plan has room for
   bool true_residuals = false;
+  bool second_pass = false;  // without re-orthogonalisation: vectors come of a second pass through the recurrence
   std::string vectors_file;  // "": none
   std::int64_t wanted() const { return top + bottom + magnitude; }
 };

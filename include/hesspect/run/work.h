@@ -1,9 +1,12 @@
 // A run's work once it has been planned: rank 0 deals tasks from its ledger, groups carry them out and report.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "hesspect/comm/failure.h"
 #include "hesspect/core/phases.h"
@@ -35,6 +38,9 @@ struct WorkContext {
   WorkClock clock;
   std::string run_id;
   Phases* phases = nullptr;  // the rank's clock
+  /// Of group 0: vectors near the wanted eigenvectors, in their order, [chunk] each, which the search begins with
+  /// beside probe 0's run (spectrum/augmented_eigenvalues.h); none: the run alone goes on to the eigenvalues.
+  std::vector<at::Tensor> start_vectors = {};
 };
 
 /// How the work ended.

@@ -82,6 +82,18 @@ using VectorSource = std::function<at::Tensor(std::size_t i)>;
 /// @throws UsageError without re-orthogonalisation; Error(kInternal) where the run has restarted thick since
 VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs);
 
+/// The same of a run without re-orthogonalisation, whose vectors are gone: the recurrence is gone through once more
+/// from its start (two-pass Lanczos), with a product for each step but the last, and the wanted vectors, which are all
+/// that is held, are summed up on the way. A converged eigenvalue's vector comes out well, for all that the rows have
+/// lost their orthogonality; measure_residuals tells how well. Collective.
+/// @param start_local, options  those of the run
+/// @param on_step  called on every rank after each product
+/// @throws as Lanczos::extend
+/// Source: Cullum & Willoughby, Lanczos Algorithms for Large Symmetric Eigenvalue Computations, 1985, §4.6
+VectorSource eigenvectors_by_second_pass(LinearOperator& op, const at::Tensor& start_local,
+                                         const LanczosOptions& options, const EigenPairs& pairs,
+                                         const std::function<void()>& on_step = {});
+
 /// ‖A y − θ y‖ of every listed pair, put into `result` (true_residual), with a product for each, in lock-step blocks of
 /// at most `together`. Collective.
 /// @param on_step  called on every rank after each block

@@ -124,10 +124,13 @@ class Sweeps {
   // are not looked at.
 
   /// @param vectors  K; 0: a gradient
-  void begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton);
+  void begin_segments(const Segments& segments, std::int64_t vectors, bool gauss_newton,
+                      const std::vector<bool>& chosen = {});
   /// For segments that go forwards alone, the last one too, to the output.
   void begin_outputs(const Segments& segments);
   void segment_forwards(std::size_t segment, const SegmentTensors& tensors);
+  /// Lets go of what segments first … last have made and no later one reads.
+  void let_go_of_inner(std::size_t first, std::size_t last);
   /// Makes the segment's values again, for the last one for the first time, and goes backwards through it.
   void segment_backwards(std::size_t segment, const SegmentTensors& tensors);
   /// @return the sum of terms, where the last segment has gone backwards

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Products of a series along a training run of the CNN workload, beside fresh runs of the same accuracy.
+
+    cnn.py FOLDER [--checkpoints N] [--every STEPS] [--options ...]    needs HESSPECT_BIN
+
+Trains the digits' CNN with a checkpoint every so many steps, exports it once, runs `hesspect series` over the
+checkpoints, warm, and with --warm=false, and `hesspect analyze` with a tenth of the tolerances on each as the reference.
+Prints products for each, and how many of the warm figures' intervals hold the reference's.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from hesspect.workloads.cnn import DigitNet, load
+from hesspect.workloads.common import batches, export
+
+BIN = os.environ["HESSPECT_BIN"]
+
+
+def train(folder, count, every, first, lr, seed=0):
+    """Adam with a constant rate; checkpoints after `first`, `first` + `every`, … steps."""
+    torch.manual_seed(seed)
+    images, labels = load()
+    rows = len(images) - 1000
+    model = DigitNet((8, 16, 32))
+    x, y = torch.as_tensor(images[:rows]), torch.as_tensor(labels[:rows])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    (folder / "ckpt").mkdir(parents=True, exist_ok=True)
+    wanted = [first + i * every for i in range(count)]
+    step = 0
+    while step < wanted[-1]:
+        for part in batches(rows, 64, generator):
+            model.train()
+            loss = F.cross_entropy(model(x[part]), y[part])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            if step in wanted:
+                save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(folder / "ckpt" / f"step-{step}.safetensors"))
+                print(f"step {step}: loss {loss.item():.4f}", flush=True)
+    torch.export.save(export(model, {"image": images[:rows]}), folder / "model.pt2")
+    with h5py.File(folder / "data.h5", "w") as f:
+        f["image"], f["target"] = images[:1000], labels[:1000]
+    return wanted
+
+
+def run(*args):
+    done = subprocess.run([BIN, *map(str, args)], stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    if done.returncode not in (0, 3):
+        sys.exit(done.stderr)
+    return done.stderr
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--checkpoints", type=int, default=10)
+    parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--first", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--no-reference", action="store_true")
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[])
+    args = parser.parse_args()
+    if not (args.folder / "model.pt2").exists():
+        train(args.folder, args.checkpoints, args.every, args.first, args.lr)
+    common = ["--model", args.folder / "model.pt2", "--data", args.folder / "data.h5", "--loss", "cross_entropy", *args.options]
+    series = {}
+    for name, more in {"warm": [], "fresh": ["--warm=false"]}.items():
+        series[name] = args.folder / f"{name}.h5"
+        run("series", *common, "--checkpoints", args.folder / "ckpt", "--output", series[name], "--force", *more)
+    table = []
+    with h5py.File(series["warm"]) as w, h5py.File(series["fresh"]) as f:
+        warm, fresh = w["entry"], f["entry"]
+        for i, step in enumerate(warm["checkpoints/step"][()]):
+            row = {"step": int(step), "warm": int(warm["checkpoints/products"][i]), "fresh": int(fresh["checkpoints/products"][i]),
+                   "began_fresh": bool(warm["checkpoints/fresh"][i]), "overlap": float(warm["overlap/subspace"][i]),
+                   "seconds_warm": float(warm["checkpoints/seconds"][i]), "seconds_fresh": float(fresh["checkpoints/seconds"][i])}
+            if not args.no_reference:
+                exact = args.folder / f"exact-{step}.h5"
+                if not exact.exists():
+                    run("analyze", *common, "--weights", args.folder / "ckpt" / f"step-{step}.safetensors", "--output", exact, "--rtol-eigs", "1e-6",
+                        "--max-steps", "400", "--rtol-trace", "0.002", "--seed", "99", "--max-hvps", "0")
+                with h5py.File(exact) as e:
+                    value = e["entry/eigenvalues/eigenvalue"][()]
+                    here = (warm["eigenvalues/lower"][i] <= value) & (value <= warm["eigenvalues/upper"][i])
+                    row["eigenvalues_within"], row["eigenvalues"] = int(here.sum()), len(value)
+                    with h5py.File(args.folder / warm["checkpoints/result"][i].decode()) as r:
+                        half, trace = float(r["entry/trace/half_width"][()]), float(r["entry/trace/value"][()])
+                    row["trace_within"] = bool(abs(trace - float(e["entry/trace/value"][()])) <= half)
+            table.append(row)
+            print(json.dumps(row), flush=True)
+    later = [row for row in table if not row["began_fresh"]]
+    summary = {"share": float(np.mean([row["warm"] / row["fresh"] for row in later])) if later else None,
+               "products_warm": sum(row["warm"] for row in table), "products_fresh": sum(row["fresh"] for row in table), "table": table}
+    if not args.no_reference:
+        summary["eigenvalues_within"] = sum(row["eigenvalues_within"] for row in table) / sum(row["eigenvalues"] for row in table)
+        summary["traces_within"] = sum(row["trace_within"] for row in table) / len(table)
+    print(json.dumps({k: v for k, v in summary.items() if k != "table"}))
+    if args.json:
+        args.json.write_text(json.dumps(summary, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

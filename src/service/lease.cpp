@@ -1,0 +1,142 @@
+#include "hesspect/service/lease.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
+#include <system_error>
+
+#include "hesspect/core/errors.h"
+#include "hesspect/core/host.h"
+#include "hesspect/core/text.h"
+#include "spool_files.h"
+
+namespace hesspect {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string first_line(const fs::path& file) {
+  std::string line;
+  std::getline(std::ifstream(file), line);
+  return line;
+}
+
+std::string boot_id() { return first_line("/proc/sys/kernel/random/boot_id"); }
+
+std::string process_space() {
+  std::error_code error;
+  return fs::read_symlink("/proc/self/ns/pid", error).string();
+}
+
+/// When a process was started, in ticks since the host was; empty where there is none, or only its remains.
+std::string start_of(long process) {
+  const std::string line = first_line("/proc/" + std::to_string(process) + "/stat");
+  const auto behind_name = line.rfind(')');  // a name may hold anything
+  if (behind_name == std::string::npos) return "";
+  std::istringstream fields(line.substr(behind_name + 1));
+  std::string field;
+  for (int i = 3; i <= 22 && fields >> field; ++i)
+    if (i == 3 && (field == "Z" || field == "X")) return "";
+  return field;
+}
+
+std::string own_text() {
+  const json all = {{"host", host_name()},
+                    {"boot", boot_id()},
+                    {"processes", process_space()},
+                    {"process", static_cast<long>(::getpid())},
+                    {"start", start_of(::getpid())}};
+  return all.dump() + "\n";
+}
+
+std::optional<double> modified_s(const fs::path& file) {
+  struct stat status {};
+  if (::lstat(file.c_str(), &status) != 0) return std::nullopt;
+  return static_cast<double>(status.st_mtim.tv_sec) + 1e-9 * static_cast<double>(status.st_mtim.tv_nsec);
+}
+
+}  // namespace
+
+Lease::Lease(const fs::path& folder, std::function<void()> each) : folder_(folder), each_(std::move(each)) {
+  const fs::path made = folder.parent_path() / ("." + folder.filename().string());
+  std::error_code error;
+  fs::create_directory(made, error);
+  if (error) throw InputError("cannot make " + quote(made.string()) + ": " + error.message());
+  std::ofstream out(made / "lease");
+  out << own_text();
+  out.close();
+  if (!out) {
+    const std::string why = std::strerror(errno);
+    fs::remove_all(made, error);
+    throw InputError("cannot write " + quote((made / "lease").string()) + ": " + why);
+  }
+  fs::rename(made, folder, error);
+  if (error) throw InputError("cannot make " + quote(folder.string()) + ": " + error.message());
+  thread_ = std::thread([this] { keep(); });
+}
+
+Lease::~Lease() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ends_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+  // With what is left in the folder (a job that could not be put anywhere) the lease stays, for the next to find.
+  std::error_code error;
+  bool has_jobs = false;
+  for (const std::string& name : names_in(folder_, 1000)) has_jobs = has_jobs || name.ends_with(".ini");
+  if (!has_jobs) fs::remove_all(folder_, error);
+}
+
+bool Lease::touch() const {
+  // No time is given: a file server then takes its own.
+  return ::utimensat(AT_FDCWD, (folder_ / "lease").c_str(), nullptr, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+void Lease::keep() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (double since_touch_s = 0; !ends_;) {
+    changed_.wait_for(lock, std::chrono::seconds(1));
+    if (ends_) return;
+    lock.unlock();
+    since_touch_s += 1;
+    if (since_touch_s >= kTouchEvery_s && touch()) since_touch_s = 0;
+    each_();
+    lock.lock();
+  }
+}
+
+bool Lease::is_abandoned(const fs::path& other) const {
+  const fs::path file = other / "lease";
+  const std::optional<std::string> text = small_text(file);
+  const json held = json::parse(text.value_or(""), nullptr, /*allow_exceptions=*/false);
+  const auto field = [&](const char* name) {
+    return held.is_object() && held.contains(name) && held[name].is_string() ? held[name].get<std::string>()
+                                                                             : std::string();
+  };
+  const bool is_near =
+      field("host") == host_name() && !field("processes").empty() && field("processes") == process_space();
+  if (is_near && !boot_id().empty()) {
+    if (field("boot") != boot_id()) return true;  // the host has been started anew
+    const long process = held.value("process", 0L);
+    const std::string start = process > 0 ? start_of(process) : "";
+    return start.empty() || start != field("start");
+  }
+  const std::optional<double> theirs = modified_s(text ? file : other);
+  if (!theirs || !touch()) return false;
+  const std::optional<double> now = modified_s(folder_ / "lease");
+  return now && *now - *theirs > kLostAfter_s;
+}
+
+}  // namespace hesspect
