@@ -109,6 +109,9 @@ def _find_package():
         sys.path.insert(0, str(ROOT / "python"))
 
 
+_TRAINING = ("watcher.Watcher", "trainer.TrainerCallback", "lightning.LightningCallback", "sharpness.CriticalSharpness")
+
+
 def api_page():
     _find_package()
     package, result = importlib.import_module("hesspect"), importlib.import_module("hesspect.result")
@@ -118,6 +121,7 @@ def api_page():
     lines = ["# Python, by name", "", "From the package's own docstrings; [Python](../python.md) tells how they go together.", ""]
     for title, names in (("Functions", functions), ("Classes", classes), ("Exceptions", errors)):
         lines += [f"## {title}", "", *(f"::: hesspect.{name}\n" for name in names)]
+    lines += ["## In training loops", "", *(f"::: hesspect.training.{name}\n" for name in _TRAINING)]
     lines += ["## Fields of a result", "", "Attributes of `hesspect.Result`; None, or empty, where a run did not compute them. "
               "[The result file](../results.md) has the same by their paths.", "", "| attribute | shape | units | |", "| --- | --- | --- | --- |"]
     for name, field in result.fields().items():

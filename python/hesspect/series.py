@@ -4,7 +4,7 @@
     series.step, series.eigenvalues[:, 0], series.trace
 
 `hesspect series` writes the file anew after each checkpoint, so that it can be read while it grows; what is read is of then. N checkpoints are
-the first axis of every array; NaN is what a checkpoint does not have. docs/monitoring.md draws it, docs/results.md has its fields.
+the first axis of every array; NaN is what a checkpoint does not have. docs/series.md has its layout, docs/monitoring.md its pictures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ FIELDS = {
     "products": SeriesField("checkpoints/products", "int64", ("checkpoint",), "", "Products of the matrix with a vector"),
     "seconds": SeriesField("checkpoints/seconds", "float64", ("checkpoint",), "s", "What it took"),
     "fresh": SeriesField("checkpoints/fresh", "bool", ("checkpoint",), "", "It began from nothing that the one before had found"),
-    "eigenvalues": SeriesField("eigenvalues/value", "float64", ("checkpoint", "rank"), _CURVATURE, "Eigenvalues, largest first"),
+    "loss": SeriesField("checkpoints/loss", "float64", ("checkpoint",), "", "Loss on the data of the series"),
+    "n_top": SeriesField("eigenvalues/top", "int64", (), "", "How many columns from the left are largest eigenvalues; the others are the smallest"),
+    "eigenvalues": SeriesField("eigenvalues/value", "float64", ("checkpoint", "rank"), _CURVATURE, "Eigenvalues, largest first; those of the smallest end from the right"),
     "eigenvalue_lower": SeriesField("eigenvalues/lower", "float64", ("checkpoint", "rank"), _CURVATURE, "Lower ends of their intervals"),
     "eigenvalue_upper": SeriesField("eigenvalues/upper", "float64", ("checkpoint", "rank"), _CURVATURE, "Upper ends of their intervals"),
     "trace": SeriesField("trace/value", "float64", ("checkpoint",), _CURVATURE, "Trace"),
@@ -73,7 +75,7 @@ if TYPE_CHECKING:
 else:
     _Fields = dataclasses.make_dataclass("_Fields", [
         ("path", Path), ("units", dict[str, str]), ("long_names", dict[str, str]),
-        *((name, tuple[str, ...] if field.type == "text" else np.ndarray | None, dataclasses.field(default=() if field.type == "text" else None))
+        *((name, tuple[str, ...] if field.type == "text" else (np.ndarray if field.axes else int) | None, dataclasses.field(default=() if field.type == "text" else None))
           for name, field in FIELDS.items())], frozen=True)
 
 
@@ -81,6 +83,12 @@ class Series(_Fields):
     def __len__(self) -> int:
         """How many checkpoints."""
         return int(self.step.size)
+
+    @property
+    def top(self) -> int:
+        """How many columns of the eigenvalues are largest ones; the others are the smallest, the smallest last."""
+        width = 0 if self.eigenvalues is None else int(self.eigenvalues.shape[1])
+        return width if self.n_top is None else min(int(self.n_top), width)
 
     def read(self, index: int) -> Result:
         """The whole result of one checkpoint.
@@ -128,7 +136,7 @@ class Series(_Fields):
 
 Series.__doc__ = "\n".join([
     "What the checkpoints of one training have.\n",
-    *(f"{name}: [{', '.join(field.axes)}], {field.long_name}{f', in {field.units}' if field.units else ''}" for name, field in FIELDS.items()),
+    *(f"{name}: {'[' + ', '.join(field.axes) + '], ' if field.axes else ''}{field.long_name}{f', in {field.units}' if field.units else ''}" for name, field in FIELDS.items()),
     "units, long_names: of each array, as the file has them"])
 
 
@@ -181,7 +189,8 @@ def open_series(path: str | os.PathLike[str]) -> Series:
                 node = file.get(f"entry/{field.path}")
                 if node is None:
                     continue
-                found[name] = _READ[field.type](node[()])
+                values = _READ[field.type](node[()])
+                found[name] = values if field.axes else int(values)
                 units[name] = _attribute(node, "units", field.units)
                 long_names[name] = _attribute(node, "long_name", field.long_name)
     except OSError as error:
@@ -198,7 +207,7 @@ def _check(path: Path, found: dict[str, Any]) -> None:
     first: dict[tuple[str, str], tuple[str, int]] = {}
     for name, values in found.items():
         field = FIELDS[name]
-        shape = (len(values),) if field.type == "text" else values.shape
+        shape = (len(values),) if field.type == "text" else np.shape(values)
         if len(shape) != len(field.axes):
             raise ResultError(f"{path}: a broken series: {name} has {len(shape)} axes, expected {len(field.axes)}: {', '.join(field.axes)}")
         for axis, length in zip(field.axes, shape, strict=True):

@@ -125,7 +125,7 @@ def density(axes: Any, series: Series, theme: Theme, label: bool = True) -> None
     axes.set_ylim(low, np.sinh(bend(high) + 0.03 * (bend(high) - bend(low))) * threshold)
     if low < 0 < high:
         axes.axhline(0, color=theme.soft, linewidth=0.7, linestyle=_DASHES)
-    if _any(series.eigenvalues):
+    if _any(series.eigenvalues) and series.top > 0:
         axes.plot(at, series.eigenvalues[:, 0], color=theme.top, linewidth=1.3, label="λ₁", **_mark(series))
         axes.legend(loc="upper left", frameon=False, fontsize=9)
     bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.035, pad=0.012, label="density")
@@ -180,18 +180,23 @@ def eigenvalues(axes: Any, series: Series, theme: Theme, label: bool = True) -> 
     from matplotlib.colors import LinearSegmentedColormap
 
     at = _over_steps(axes, series, theme, label)
-    ranks = [i for i in range(theta.shape[1]) if np.isfinite(theta[:, i]).any()]
+    ranks = [i for i in range(series.top) if np.isfinite(theta[:, i]).any()]
+    smallest = [i for i in range(series.top, theta.shape[1]) if np.isfinite(theta[:, i]).any()]
     fade = LinearSegmentedColormap.from_list("ranks", [theme.top, theme.negative, theme.line])
     banded = False
-    for place, i in enumerate(ranks):
-        colour = fade(place / max(1, len(ranks) - 1))
+    for place, i in enumerate([*ranks, *smallest]):
+        is_top = i < series.top
+        colour = fade(place / max(1, len(ranks) - 1)) if is_top else theme.soft
         if series.eigenvalue_lower is not None and series.eigenvalue_upper is not None:
             axes.fill_between(at, series.eigenvalue_lower[:, i], series.eigenvalue_upper[:, i], color=colour, alpha=0.22, linewidth=0,
                               label=None if banded else "intervals")
             banded = True
-        named = place in (0, len(ranks) - 1)
-        axes.plot(at, theta[:, i], color=colour, linewidth=1.9 if place == 0 else 1.1, label=f"λ{_subscript(i + 1)}" if named else None,
-                  zorder=3 if place == 0 else 2, **(_mark(series) if place == 0 else {}))
+        if is_top:
+            name = f"λ{_subscript(i + 1)}" if place in (0, len(ranks) - 1) else None
+        else:
+            name = "smallest" if i == smallest[-1] else None
+        axes.plot(at, theta[:, i], color=colour, linewidth=1.9 if place == 0 else 1.1, label=name, zorder=3 if place == 0 else 2,
+                  **(_mark(series) if place == 0 else {}))
     if _any(series.learning_rate):
         with np.errstate(divide="ignore"):
             edge = np.where(series.learning_rate > 0, 2 / series.learning_rate, np.nan)

@@ -129,13 +129,13 @@ def to_xarray(series: Series) -> Any:
     variables: dict[str, Any] = {}
     for name, field in FIELDS.items():
         value = getattr(series, name)
-        if value is None or (isinstance(value, tuple) and not value) or name in ("step", "layer_names"):
+        if value is None or (isinstance(value, tuple) and not value) or name in ("step", "layer_names") or not field.axes:
             continue
         variables[name] = xarray.Variable(field.axes, np.asarray(value), {"long_name": series.long_names[name], "units": series.units[name] or "1"})
     coordinates: dict[str, Any] = {"step": ("checkpoint", series.step, {"long_name": series.long_names["step"], "units": "1"})}
     if series.layer_names:
         coordinates["layer"] = np.asarray(series.layer_names)
-    return xarray.Dataset(variables, coordinates, {"path": str(series.path)})
+    return xarray.Dataset(variables, coordinates, {"path": str(series.path), "n_top": series.top})
 
 
 def to_pandas(series: Series) -> dict[str, Any]:
@@ -166,6 +166,11 @@ def _column(series: Series, name: str, values: Any, shown: str | None = None) ->
     return Column(shown or field.path.rpartition("/")[2], [_KINDS[field.type](v) for v in np.asarray(values).reshape(-1)], series.units[name], series.long_names[name], field.path)
 
 
+def _rank(series: Series, column: int) -> int:
+    """From 1 for the largest, from -1 for the smallest."""
+    return column + 1 if column < series.top else column - int(series.eigenvalues.shape[1])
+
+
 def _has_values(series: Series, name: str) -> bool:
     value = getattr(series, name)
     return value is not None and not (isinstance(value, tuple) and not value)
@@ -176,7 +181,7 @@ def tables(series: Series) -> dict[str, Table]:
     throughout a row of these was padding and is left out."""
     n = len(series)
     own = [_column(series, name, getattr(series, name)) for name in ("step", "name", "time", "sha256", "result", "products", "seconds", "fresh") if _has_values(series, name)]
-    for name, shown in (("trace", "trace"), ("trace_stderr", "trace_standard_error"), ("overlap", "overlap"), ("learning_rate", "learning_rate"),
+    for name, shown in (("loss", "loss"), ("trace", "trace"), ("trace_stderr", "trace_standard_error"), ("overlap", "overlap"), ("learning_rate", "learning_rate"),
                         ("half_lambda_eta", "half_lambda_eta")):
         if _has_values(series, name):
             own.append(_column(series, name, getattr(series, name), shown))
@@ -190,7 +195,8 @@ def tables(series: Series) -> dict[str, Table]:
         where, place = np.nonzero(known)
         columns = [Column("checkpoint", where.tolist(), "", "Place in the series, from 0", ""), _column(series, "step", series.step[where]),
                    Column("name", [series.layer_names[i] for i in place], "", series.long_names["layer_names"], "layers/name") if axis == "layer" and series.layer_names
-                   else Column(axis, (place + 1).tolist() if axis == "rank" else place.tolist(), "", "Rank, largest first" if axis == "rank" else f"Place along {axis}", "")]
+                   else Column("rank", [_rank(series, i) for i in place.tolist()], "", "1 is the largest, -1 the smallest", "") if axis == "rank"
+                   else Column(axis, place.tolist(), "", f"Place along {axis}", "")]
         found[table] = Table(table, columns + [_column(series, name, getattr(series, name)[known]) for name in there])
     assert all(len(column.values) == n for column in own)
     return found
@@ -216,8 +222,8 @@ class Point:
         found: dict[str, float] = {}
         if s.eigenvalues is not None:
             for name, values in (("", s.eigenvalues), ("/lower", s.eigenvalue_lower), ("/upper", s.eigenvalue_upper)):
-                found |= {f"eigenvalue/{rank + 1}{name}": float(value) for rank, value in enumerate(values[i])} if values is not None else {}
-        for name, values in (("trace/value", s.trace), ("trace/standard_error", s.trace_stderr), ("overlap/subspace", s.overlap),
+                found |= {f"eigenvalue/{_rank(s, column)}{name}": float(value) for column, value in enumerate(values[i])} if values is not None else {}
+        for name, values in (("diagnostics/loss", s.loss), ("trace/value", s.trace), ("trace/standard_error", s.trace_stderr), ("overlap/subspace", s.overlap),
                              ("stability/learning_rate", s.learning_rate), ("stability/half_lambda_eta", s.half_lambda_eta), ("diagnostics/products/total", s.products),
                              ("seconds", s.seconds)):
             if values is not None:

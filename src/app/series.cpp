@@ -24,7 +24,9 @@
 #include "hesspect/series/series_book.h"
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/probe.h"
+#include "hesspect/watch/shown.h"
 #include "resident.h"
+#include "run_metrics.h"
 #include "sharded.h"
 #include "spectrum.h"
 
@@ -113,7 +115,10 @@ class SeriesRun {
 
   int go() {
     agree(world_, [&] {
-      if (first()) book_ = std::make_unique<SeriesBook>(run_.config, build_info().version);
+      if (!first()) return;
+      book_ = std::make_unique<SeriesBook>(run_.config, build_info().version);
+      const WatchConfig& watch = run_.config.series.watch;
+      if (!watch.metrics_file.empty() || watch.metrics_port > 0) shown_ = std::make_unique<Shown>(watch);
     });
     for (;;) {
       if (is_to_stop()) return stopped();
@@ -132,6 +137,12 @@ class SeriesRun {
  private:
   bool first() const { return world_.rank() == 0; }
 
+  /// Rank 0's, for those who look from outside.
+  void show() {
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    if (shown_) set_series_metrics(shown_->metrics(), book_->ledger(), std::chrono::duration<double>(now).count());
+  }
+
   double hours_left() const { return run_.config.checkpoint.max_hours - timer_.elapsed_s() / 3600; }
 
   bool is_to_stop() {
@@ -148,7 +159,9 @@ class SeriesRun {
   SeriesStep next() {
     std::string text;
     agree(world_, [&] {
-      if (first()) text = FieldWriter::text(book_->next());
+      if (!first()) return;
+      text = FieldWriter::text(book_->next());
+      show();
     });
     return FieldReader::from<SeriesStep>(world_.broadcast_bytes(text), "step of a series");
   }
@@ -252,6 +265,11 @@ class SeriesRun {
         book_->stopped();
       } else {
         book_->done(ended.code, begin.vectors.empty(), overlap(step), products_before);
+        if (shown_) {
+          const RunResult result = read_result(step.result);
+          add_phase_seconds(shown_->metrics(), result);
+          set_figures(shown_->metrics(), result);
+        }
         std::error_code error;
         if (!step.last.empty() && step.last != step.result) std::filesystem::remove(vectors_of(step.last), error);
       }
@@ -268,7 +286,8 @@ class SeriesRun {
   const Timer timer_;
   ResidentProblem resident_;
   FailureMeeting meeting_;
-  std::unique_ptr<SeriesBook> book_;  // rank 0's
+  std::unique_ptr<SeriesBook> book_;  // rank 0's, as is the next
+  std::unique_ptr<Shown> shown_;      // nullptr: nobody asked
 };
 
 }  // namespace

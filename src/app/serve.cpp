@@ -25,7 +25,6 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/log_file.h"
-#include "hesspect/core/memory.h"
 #include "hesspect/core/stop_request.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
@@ -35,6 +34,7 @@
 #include "hesspect/service/claims.h"
 #include "hesspect/watch/shown.h"
 #include "one_run.h"
+#include "run_metrics.h"
 #include "sharded.h"
 #include "spectrum.h"
 
@@ -326,9 +326,6 @@ class SpoolKeeper {
     if (info.seconds > 0) text += " in " + format_duration(info.seconds);
     if (info.exit_code != 0) text += ", exit code " + std::to_string(info.exit_code);
     log_info(text + (info.line.empty() ? "" : ": " + info.line));
-    shown_.metrics().add("hesspect_products_total", {}, static_cast<double>(info.products));
-    if (info.products > 0 && info.seconds > 0)
-      shown_.metrics().set("hesspect_products_per_second", {}, static_cast<double>(info.products) / info.seconds);
     show(false);
   }
 
@@ -339,8 +336,7 @@ class SpoolKeeper {
     since_shown_.reset();
     SpoolView view{.spool = spool_.folder().string(), .now = unix_seconds(), .jobs = {}};
     for (const JobInfo& job : spool_.jobs(kShownEnded)) view.jobs.push_back(view_of(job));
-    shown_.metrics().set("hesspect_resident_bytes", {{"rank", "0"}}, static_cast<double>(resident_memory_bytes()));
-    shown_.show(view);
+    shown_.show(std::move(view));
   }
 
   void claim_back(const std::string& why) {
@@ -368,8 +364,9 @@ class SpoolKeeper {
     return fits;
   }
 
-  static void add_findings(JobInfo& info) try {
+  void add_findings(JobInfo& info) try {
     const RunResult result = read_result(info.output);
+    add_phase_seconds(shown_.metrics(), result);
     info.products = result.diagnostics.products;
     if (result.eigenvalues)
       for (const auto* const list : {&result.eigenvalues->top, &result.eigenvalues->magnitude})

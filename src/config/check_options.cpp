@@ -204,10 +204,11 @@ void check_series(const RunConfig& c, Command command) {
   if (command != Command::kSeries) {
     if (!series.checkpoints.empty() || !series.results.empty() || !series.learning_rate.empty() || series.follow ||
         series.every != usual.every || series.until != usual.until || !series.marker.empty() ||
-        !series.end_marker.empty() || series.order != usual.order || series.retry_failed)
+        !series.end_marker.empty() || series.order != usual.order || series.retry_failed ||
+        !series.watch.metrics_file.empty() || series.watch.metrics_port != 0)
       throw UsageError(
-          "--checkpoints, --order, --results, --learning-rate, --every, --follow, --marker, --end-marker, --until and "
-          "--retry-failed belong to 'series', not to '" +
+          "--checkpoints, --order, --results, --learning-rate, --every, --follow, --marker, --end-marker, --until, "
+          "--retry-failed and --metrics-... belong to 'series', not to '" +
           to_string(command) + "'");
     return;
   }

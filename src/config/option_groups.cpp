@@ -461,6 +461,7 @@ OptionGroup series_options(SeriesConfig& c) {
   group.text("end-marker", c.end_marker, "FILE", "follow: end when this file is there and all checkpoints are taken");
   group.integer("until", c.until, -1, kNoLimit, "follow: end when the checkpoint of this step is taken; -1: none");
   group.flag("retry-failed", c.retry_failed, "take checkpoints again that failed in an earlier start");
+  add_watch_options(group, c.watch);
   return group;
 }
 

@@ -3,6 +3,7 @@
 
 #include "hesspect/config/launch.h"
 #include "hesspect/config/options.h"
+#include "hesspect/config/watch_config.h"
 #include "option_table.h"
 
 namespace hesspect {
@@ -32,6 +33,8 @@ OptionGroup features_options(FeaturesConfig& config);
 OptionGroup series_options(SeriesConfig& config);
 OptionGroup output_options(OutputConfig& config);
 OptionGroup report_options(ReportConfig& config);
+/// How a resident process is seen from outside, in the group of its command.
+void add_watch_options(OptionGroup& group, WatchConfig& config);
 /// Options about the invocation itself, which only the command line has. @param ini_file  set by --config
 OptionGroup general_options(Invocation& run, std::string& ini_file);
 

@@ -26,10 +26,7 @@ OptionGroup serve_options(ServeConfig& c) {
   group.integer("max-jobs", c.max_jobs, 0, 1'000'000'000, "end after so many jobs; 0: no limit");
   group.text("only", c.only, "ID", "run this job of Slurm's or Flux's alone, then end: what submit --slurm starts");
   group.real("lost-after", c.lost_after_s, 0, kLongest_s, true, "seconds until a silent rank counts as lost; 0: never");
-  group.text("metrics-file", c.watch.metrics_file, "FILE", "write what is counted and measured, for Prometheus");
-  group.integer("metrics-port", c.watch.metrics_port, 0, 65535, "serve the same over HTTP; 0: no");
-  group.text("metrics-address", c.watch.metrics_address, "ADDRESS",
-             "where that is served; others than this machine need another");
+  add_watch_options(group, c.watch);
   group.flag("quiet", c.quiet, "print nothing but errors");
   group.flag("verbose", c.verbose, "print more");
   group.flag("help", c.help, "print this help, and stop");

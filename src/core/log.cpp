@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "hesspect/core/log_file.h"
+#include "hesspect/core/product_count.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
 
@@ -125,6 +126,7 @@ struct Progress::Impl {
   std::int64_t least = 0, most = 0;
   std::int64_t before = 0;
   std::int64_t done = 0;
+  std::int64_t counted = 0;  // of done and before, in count_products
   bool on_terminal = false;
   bool finished = false;
   Timer since_start;
@@ -163,6 +165,7 @@ struct Progress::Impl {
 Progress::Progress(std::string label, std::int64_t before) : impl_(std::make_unique<Impl>()) {
   impl_->label = one_line(label);
   impl_->before = before;
+  impl_->counted = before;
   impl_->on_terminal = ::isatty(STDERR_FILENO) == 1 && !console().has_file();
 }
 
@@ -178,6 +181,8 @@ void Progress::set_expected(std::int64_t least, std::int64_t most) {
 
 void Progress::update(std::int64_t done) {
   impl_->done = done;
+  count_products(std::max<std::int64_t>(0, done - impl_->counted));
+  impl_->counted = std::max(impl_->counted, done);
   if (!impl_->finished) impl_->show();
 }
 

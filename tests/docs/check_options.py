@@ -20,6 +20,7 @@ import made_pages  # noqa: E402
 OTHERS = {
     "mpirun": "host mca bind-to map-by oversubscribe tag-output quiet allow-run-as-root",
     "srun and sbatch": "mpi ntasks nodes array signal open-mode gpus-per-node gpus-per-task dependency requeue",
+    "node_exporter": "collector",
     "docker": "rm gpus ipc user entrypoint build-arg time nv",
     "pip": "no-deps no-build-isolation force-reinstall",
     "scripts of launch, bench and docs/studies": "test long oldest serve only rounds tasks report seeds references products products-tools tools binary bottlenecks",

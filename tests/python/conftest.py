@@ -114,7 +114,7 @@ def write_blocks(path):
     return path
 
 
-def write_series(path, checkpoints=40, ranks=8, points=512, layers=5, without=()):
+def write_series(path, checkpoints=40, ranks=8, points=512, layers=5, without=(), top=None):
     """A training at the edge of stability as `hesspect series` writes it: λ₁ rises to 2/η and stays there, an outlier comes in the middle, checkpoint 7 has failed.
     The eigenvalues are exactly what `series_eigenvalues` says."""
     rng = np.random.default_rng(1)
@@ -130,7 +130,7 @@ def write_series(path, checkpoints=40, ranks=8, points=512, layers=5, without=()
     rho = 0.995 * kernel(lam, 0 * bulk, bulk) + sum(0.005 / ranks * kernel(lam, v, width) for v in value.T)
     arrays = {
         "checkpoints/step": step, "checkpoints/time": 1.79e9 + 60.0 * step, "checkpoints/products": np.where(np.arange(n) == 0, 120, 40), "checkpoints/seconds": np.full(n, 2.5),
-        "checkpoints/fresh": np.arange(n) == 0, "eigenvalues/value": value, "eigenvalues/lower": value - error, "eigenvalues/upper": value + error,
+        "checkpoints/fresh": np.arange(n) == 0, "checkpoints/loss": np.full(n, 0.25), "eigenvalues/value": value, "eigenvalues/lower": value - error, "eigenvalues/upper": value + error,
         "trace/value": 4 * value[:, 0] + 10, "trace/standard_error": 0.05 * value[:, 0], "layers/trace": np.outer(value[:, 0], [2.0, 1.0, 0.5, 0.3, 0.2][:layers]),
         "layers/standard_error": np.full((n, layers), 0.1), "density/lambda": lam, "density/density": rho,
         "overlap/subspace": np.where(np.arange(n) == 0, np.nan, 1 - 0.6 / np.arange(1, n + 1)), "stability/learning_rate": np.full(n, 0.02),
@@ -149,6 +149,8 @@ def write_series(path, checkpoints=40, ranks=8, points=512, layers=5, without=()
             entry[name].attrs["units"] = "loss/parameter^2" if name.startswith(("eigenvalues", "trace")) else ""
         for name, texts in {"name": [f"ckpt/step_{s}.safetensors" for s in step], "sha256": ["ab" * 32] * n, "result": [f"series/{s:08d}.h5" for s in step]}.items():
             entry.create_dataset(f"checkpoints/{name}", data=texts, dtype=text)
+        if "eigenvalues" not in without and top is not None:
+            entry["eigenvalues/top"] = np.int64(top)
         if "layers" not in without:
             entry.create_dataset("layers/name", data=[f"blocks.{i}.weight" for i in range(layers)], dtype=text)
     return path

@@ -185,13 +185,23 @@ def test_frames_and_datasets(series_file):
     assert data.step.values[3] == 400 and data.layer_traces.sel(layer="blocks.2.weight")[0] == series.layer_traces[0, 2]
 
 
+def test_smallest_eigenvalues_are_counted_from_the_other_end(tmp_path):
+    series = hesspect.open_series(write_series(tmp_path / "s.h5", top=6))
+    assert series.top == 6 and series.n_top == 6
+    found = track.metrics(series_views.points(series)[0])
+    assert found["eigenvalue/6"] == series.eigenvalues[0, 5] and found["eigenvalue/-1"] == series.eigenvalues[0, 7] and "eigenvalue/7" not in found
+    assert series_views.tables(series)["eigenvalues"]["rank"][:8] == [1, 2, 3, 4, 5, 6, -2, -1]
+    labels = [text.get_text() for text in series.plot("eigenvalues").axes[0].get_legend().get_texts()]
+    assert {"λ₁", "λ₆", "smallest", "2/η"} < set(labels) and "λ₈" not in labels
+
+
 def test_scalars_under_their_steps(tmp_path, series_file, monkeypatch):
     series = hesspect.open_series(series_file)
     found = series_views.points(series)
     first, failed = track.metrics(found[0]), track.metrics(found[7])
     assert first["eigenvalue/1"] == 8.0 and first["trace/value"] == series.trace[0] and first["layer/blocks.0.weight/trace"] == series.layer_traces[0, 0]
     assert "overlap/subspace" not in first and track.metrics(found[1])["overlap/subspace"] == pytest.approx(0.7)
-    assert set(failed) == {"stability/learning_rate", "diagnostics/products/total", "seconds"}  # what a failed checkpoint has
+    assert set(failed) == {"stability/learning_rate", "diagnostics/loss", "diagnostics/products/total", "seconds"}  # what a failed checkpoint has
     given = []
     monkeypatch.setitem(track.TRACKERS, "tensorboard", lambda found, folder, name: given.extend(found) or folder / name)
     assert track.main([str(series_file), "--to", "tensorboard", str(tmp_path)]) == 0

@@ -54,15 +54,13 @@ def options_of(job):
 
 
 def finish(spool, job, state="done", line="", result=None):
-    """As the service leaves a job: its file and record, the result beside them, the record last."""
+    """As the service leaves a job: the result, its record, and then its file beside them."""
     name = job.stem
     output = spool / "done" / f"{name}.h5"
     if state == "done":
         (result or (lambda path, job: write_result(path, layout=2)))(output, job)
+    (spool / state / f"{name}.json").write_text(json.dumps({"id": name, "state": state, "line": line, "output": str(output) if state == "done" else ""}))
     os.rename(job, spool / state / job.name)
-    temporary = spool / state / f".{name}.json"
-    temporary.write_text(json.dumps({"id": name, "state": state, "line": line, "output": str(output) if state == "done" else ""}))
-    temporary.rename(spool / state / f"{name}.json")
 
 
 def until(condition, seconds=20):

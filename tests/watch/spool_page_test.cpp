@@ -1,14 +1,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 
-#include "hesspect/watch/shown.h"
 #include "hesspect/watch/spool_view.h"
 #include "watch/run_python.h"
 
@@ -115,30 +111,6 @@ TEST(SpoolMetrics, OfTheView) {
   view.jobs.clear();
   set_spool_metrics(metrics, view);
   EXPECT_NE(metrics.text().find("hesspect_jobs{state=\"done\"} 0\n"), std::string::npos);
-}
-
-/// A page and a file that can't be written end nothing: they are warned of once, and written as soon as they can be.
-TEST(Shown, GoesOnWithoutItsFiles) {
-  const fs::path folder = fs::temp_directory_path() / ("hesspect_shown_" + std::to_string(::getpid()));
-  WatchConfig config;
-  config.metrics_file = folder / "m.prom";
-  Shown shown(config, folder / "index.html");
-  ::testing::internal::CaptureStderr();
-  shown.show(full_view());
-  shown.show(full_view());
-  const std::string said = ::testing::internal::GetCapturedStderr();
-  std::size_t lines = 0;
-  for (std::size_t at = said.find("cannot write"); at != std::string::npos; at = said.find("cannot write", at + 1))
-    ++lines;
-  EXPECT_EQ(lines, 2U) << said;  // the page and the file, each once
-  fs::create_directories(folder);
-  shown.show(full_view());
-  EXPECT_TRUE(fs::exists(folder / "index.html"));
-  std::ifstream in(folder / "m.prom");
-  std::ostringstream text;
-  text << in.rdbuf();
-  EXPECT_NE(text.str().find("hesspect_updated_seconds "), std::string::npos);
-  fs::remove_all(folder);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "hesspect/config/watch_config.h"
 #include "hesspect/core/basis_memory.h"
 #include "hesspect/core/curvature.h"
 #include "hesspect/core/element_type.h"
@@ -272,6 +273,7 @@ struct SeriesConfig {
   std::string end_marker;     // a file that ends following; empty: none
   std::int64_t until = -1;    // the step that ends following; -1: none
   bool retry_failed = false;  // takes those again that have failed
+  WatchConfig watch;          // how it is seen from outside
 };
 
 struct OutputConfig {

@@ -68,6 +68,7 @@ class SeriesBook {
   /// "12 done, 1 failed, 3 skipped"
   std::string summary() const;
   const std::string& results_folder() const { return results_; }
+  const SeriesLedger& ledger() const { return ledger_; }
 
  private:
   void look();

@@ -88,10 +88,10 @@ class Spool:
     def outcome(self, job: str) -> Outcome | None:
         """None while it waits or is at work."""
         for state in _ENDED:
+            if not (self.folder / state / f"{job}.ini").exists():
+                continue  # its file comes last, when record and result are there
             try:
                 record = json.loads((self.folder / state / f"{job}.json").read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                continue
             except (OSError, ValueError):
                 return None  # a network file system that has not got there; the next look will tell
             output = record.get("output") or ""
