@@ -19,7 +19,7 @@ AT_MOST_S = 100
 
 # A run of a tenth of a second, whose numbers don't depend on what a plan measures.
 WORK = {"dtype": "float64", "micro_batch": 8, "groups": 1, "lock_step": 1, "probes": 1, "steps": 12, "top": 3, "bottom": 1, "max_steps": 40, "seed": 3,
-        "rtol_trace": 0.2}
+        "rtol_trace": 0.2, "density_w1": 0}
 
 
 def weights(scale, seed=0):
@@ -130,7 +130,7 @@ class Series(SeriesCase):
                 self.assertEqual(ended.code, BAD_INPUT, ended.err)
                 states = {entry["step"]: (entry["state"], entry["reason"]) for entry in self.ledger()}
                 self.assertEqual([states[step][0] for step in range(1, 7)], ["done", "failed", "failed", "failed", "done", "skipped"])
-                self.assertIn("non-finite", states[2][1])
+                self.assertIn("NaN", states[2][1])
                 self.assertIn("shape", states[3][1])
                 self.assertIn("step-1.safetensors", states[6][1])
                 self.assertEqual(self.rows()["step"].tolist(), [1, 5])
@@ -159,11 +159,11 @@ class Series(SeriesCase):
             folder.mkdir()
             save_file(weights(0.01 * step), str(folder / "model.safetensors"))
             (folder / "optimizer.pt").write_bytes(b"no weights")
-        self.assertDone(self.series())
+        self.assertDone(self.series(rtol_trace=0))
         self.assertEqual(self.names(), ["checkpoint-5", "checkpoint-10"])
         listed = self.folder / "list.txt"
         listed.write_text("# the later one first\nckpt/checkpoint-10\nckpt/checkpoint-5/model.safetensors\n")
-        self.assertDone(self.series("--order", "listed", checkpoints=listed, output=self.folder / "listed.h5"))
+        self.assertDone(self.series("--order", "listed", checkpoints=listed, output=self.folder / "listed.h5", rtol_trace=0))
         with h5py.File(self.folder / "listed.h5") as f:
             self.assertEqual(f["entry/checkpoints/step"][()].tolist(), [10, 5])
 
