@@ -27,7 +27,7 @@ from hesspect.workloads.common import batches, export
 BIN = os.environ["HESSPECT_BIN"]
 
 
-def train(folder, count, every, first, lr, seed=0):
+def train(folder, count, every, first, lr, kept, seed=0):
     """Adam with a constant rate; checkpoints after `first`, `first` + `every`, … steps."""
     torch.manual_seed(seed)
     images, labels = load()
@@ -52,12 +52,12 @@ def train(folder, count, every, first, lr, seed=0):
                 print(f"step {step}: loss {loss.item():.4f}", flush=True)
     torch.export.save(export(model, {"image": images[:rows]}), folder / "model.pt2")
     with h5py.File(folder / "data.h5", "w") as f:
-        f["image"], f["target"] = images[:1000], labels[:1000]
+        f["image"], f["target"] = images[:kept], labels[:kept]
     return wanted
 
 
 def run(*args):
-    done = subprocess.run([BIN, *map(str, args)], stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run([BIN, *map(str, args)], stderr=subprocess.PIPE, text=True, env={k: v for k, v in os.environ.items() if not k.startswith("HESSPECT_")} | {"OMP_NUM_THREADS": "1"})
     if done.returncode not in (0, 3):
         sys.exit(done.stderr)
     return done.stderr
@@ -69,13 +69,14 @@ def main():
     parser.add_argument("--checkpoints", type=int, default=10)
     parser.add_argument("--every", type=int, default=20)
     parser.add_argument("--first", type=int, default=100)
+    parser.add_argument("--rows", type=int, default=1000, help="of the training data, that the curvature is of")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--no-reference", action="store_true")
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[])
     args = parser.parse_args()
     if not (args.folder / "model.pt2").exists():
-        train(args.folder, args.checkpoints, args.every, args.first, args.lr)
+        train(args.folder, args.checkpoints, args.every, args.first, args.lr, args.rows)
     common = ["--model", args.folder / "model.pt2", "--data", args.folder / "data.h5", "--loss", "cross_entropy", *args.options]
     series = {}
     for name, more in {"warm": [], "fresh": ["--warm=false"]}.items():

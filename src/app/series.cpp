@@ -248,14 +248,20 @@ class SeriesRun {
     std::int64_t products_before = 0;
     if (!ended.error && ended.code == static_cast<int>(ExitCode::kNotConverged) && !begin.vectors.empty()) {
       // What the last one has found may have been in the way: as a run of its own it has its full number of steps.
+      bool again = false;
       agree(world_, [&] {
         if (!first()) return;
-        products_before = read_result(step.result).diagnostics.products;
+        const RunResult result = read_result(step.result);
+        again = result.eigenvalues && !result.eigenvalues->converged;
+        if (!again) return;
+        products_before = result.diagnostics.products;
         std::filesystem::remove(step.result);
-        log_info(step.name + " is not as accurate as asked, and is taken afresh");
+        log_info("not all eigenvalues of " + step.name + " have converged: it is taken afresh");
       });
-      begin = {};
-      ended = contained(run_of(step, begin), begin.vectors);
+      if (world_.of_rank0(again)) {
+        begin = {};
+        ended = contained(run_of(step, begin), begin.vectors);
+      }
     }
     agree(world_, [&] {
       if (!first()) return;

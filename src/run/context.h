@@ -106,8 +106,10 @@ void perform(Context& context, const WriteDiagonal& task);
 void perform(Context& context, const AnalyseBlock& task);
 
 /// Measures the true residuals of pairs and writes their vectors, as far as they are asked for and there are any.
+/// @param are_measured  the residuals are known already, from products with the whole space
 /// @return the eigenvalues of all parameters, those that vectors leave out included
-EigenResult measured_and_written(Context& context, EigenResult result, const VectorSource& vectors);
+EigenResult measured_and_written(Context& context, EigenResult result, const VectorSource& vectors,
+                                 bool are_measured = false);
 
 /// Two products with the first two of the trace's probes.
 /// @throws InputError where products are so far from symmetric that the results would mean nothing

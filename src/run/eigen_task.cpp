@@ -9,10 +9,10 @@
 
 namespace hesspect {
 
-EigenResult measured_and_written(Context& context, EigenResult result, const VectorSource& vectors) {
+EigenResult measured_and_written(Context& context, EigenResult result, const VectorSource& vectors, bool are_measured) {
   const EigenGoal& goal = *context.goals.eigen;
   // They are not stopped in between: nothing would be kept of them.
-  if (vectors && goal.true_residuals) {
+  if (vectors && goal.true_residuals && !are_measured) {
     const MatrixPrecision precision = context.op.precision();
     context.op.set_precision(MatrixPrecision::kFp32);  // of the matrix itself
     const RowGroups& groups = context.op.row_groups();

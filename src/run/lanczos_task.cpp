@@ -283,7 +283,7 @@ void LanczosTask::finish(ActiveRun& active) {
   found.quadrature.orthogonality_loss = measured ? run.orthogonality_loss() : kNaN;
   FinishedProbe done{std::move(found.quadrature), std::nullopt};
   if (found.augmented) {
-    done.eigenvalues = measured_and_written(context_, *found.augmented, found.vectors);
+    done.eigenvalues = measured_and_written(context_, *found.augmented, found.vectors, /*are_measured=*/true);
   } else if (found.pairs) {
     VectorSource vectors;
     if (goals_.reorthogonalize)

@@ -135,6 +135,8 @@ class AugmentedSpace {
     return pairs_ = op_.comm().of_rank0(std::move(pairs_));
   }
 
+  const std::vector<RitzPair>& solved() const { return pairs_; }
+
   at::Tensor vector(std::size_t pair) const {
     at::Tensor y = at::empty_like(f_.front());
     combine_into(all_rows(), std::span(coefficients_).subspan(pair * rows(), rows()), y);
@@ -231,8 +233,11 @@ EigenResult augmented_eigenvalues(LinearOperator& op, const Lanczos& run, std::s
   }
   result.steps = run.steps() + space->products();
   result.method = "augmented lanczos";
+  const std::vector<std::size_t> indices = select_wanted(space->solve(), wanted, /*complete=*/false).all();
+  std::size_t place = 0;
+  for (auto* list : {&result.top, &result.bottom, &result.magnitude})
+    for (EigenEstimate& one : *list) one.true_residual = space->solved()[indices[place++]].residual;
   if (vectors != nullptr) {
-    const std::vector<std::size_t> indices = select_wanted(space->solve(), wanted, /*complete=*/false).all();
     *vectors = [space, indices](std::size_t i) { return space->vector(indices.at(i)); };
   }
   return result;
