@@ -25,7 +25,7 @@ import hesspect as from_python  # noqa: E402
 
 LONG_RUN = os.environ.get("HESSPECT_LONG") == "1"
 USAGE, BAD_INPUT, INTERNAL, STOPPED = 2, 4, 70, 75
-SMALL = {"dtype": "float64", "top": 2, "bottom": 1, "rtol_trace": 0, "density_w1": 0, "steps": 8, "max_steps": 20}
+SMALL = {"dtype": "float64", "top": 2, "bottom": 1, "rtol_trace": 0, "density_w1": 0, "steps": 8}
 LONG = {"dtype": "float64", "micro_batch": 1, "probes": 10**5, "max_hvps": 0, "steps": 60, "top": 0, "bottom": 0, "rtol_trace": 0, "density_w1": 0,
         "checkpoint_minutes": 0}
 FOLDERS = ("incoming", "claimed", "done", "failed", "cancelled", "log", "checkpoints")
