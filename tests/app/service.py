@@ -67,7 +67,7 @@ class Service(Case):
     def start(self, *more, ranks=1, launcher=None):
         args = [BIN, "serve", "--spool", str(self.spool), "--allow", "/", "--poll", "0.2", *more]
         if ranks > 1:
-            args = [*(launcher or [*MPIRUN, "-n", str(ranks)]), *args]
+            args = [*launcher, *args[1:]] if launcher else [*MPIRUN, "-n", str(ranks), *args]
         process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
         self.processes.append(process)
         return process
@@ -307,7 +307,7 @@ class Hindered(Service):
         job = self.drop(output=self.folder / "result.h5")
         waiting = (self.spool / "incoming" / f"{job}.ini").rename(self.folder / f"{job}.ini")
         service = self.start()
-        self.wait_for("the service", lambda: list((self.spool / "claimed").iterdir()))
+        self.wait_for("the service", lambda: list(self.spool.glob("claimed/*/lease")))
         shutil.rmtree(self.spool / "done")
         (self.spool / "done").write_text("in the way")
         waiting.rename(self.spool / "incoming" / f"{job}.ini")

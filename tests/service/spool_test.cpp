@@ -1,5 +1,6 @@
 #include "hesspect/service/spool.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
