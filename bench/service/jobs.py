@@ -25,7 +25,7 @@ import h5py
 BIN, FIXTURES = os.environ["HESSPECT_BIN"], Path(os.environ["HESSPECT_FIXTURES"])
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--quiet"]
 OPTIONS = {"command": "analyze", "model": FIXTURES / "mlp_ce.pt2", "data": FIXTURES / "mlp_ce.data.h5", "loss": "cross_entropy", "dtype": "float64", "top": 2,
-           "bottom": 1, "rtol-trace": 0, "density-w1": 0, "steps": 8, "max-steps": 20, "threads": 1}
+           "bottom": 1, "rtol-trace": 0, "density-w1": 0, "steps": 8, "threads": 1}
 
 
 def environment():

@@ -45,7 +45,7 @@ class ContainmentTest : public ::testing::Test {
 };
 
 TEST_F(ContainmentTest, ARunThatEndsWell) {
-  for (int i = 0; i < 200; ++i)
+  for (int i = 0; i < 40; ++i)
     EXPECT_EQ(contained([&](Communicator& world) {
                 const auto group = split(world, world.rank() % 2, world.rank());
                 at::Tensor numbers = at::ones({7}, at::kDouble);
@@ -90,7 +90,7 @@ TEST_F(ContainmentTest, OneRankAloneAnywhere) {
 
 /// It leaves after all of its messages, when the others may be done.
 TEST_F(ContainmentTest, OneRankAtTheVeryEnd) {
-  for (int i = 0; i < 50; ++i)
+  for (int i = 0; i < 10; ++i)
     EXPECT_EQ(contained([&](Communicator& world) {
                 world.barrier();
                 if (world.rank() == world.size() - 1) throw std::runtime_error("late");
