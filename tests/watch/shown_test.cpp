@@ -33,9 +33,9 @@ std::string text_of(const fs::path& file) {
   return text.str();
 }
 
-/// @return whether it came to that within 20 s
+/// @return whether it came to that within 80 s
 bool comes(const std::function<bool()>& condition) {
-  for (int i = 0; i < 2000; ++i) {
+  for (int i = 0; i < 8000; ++i) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }

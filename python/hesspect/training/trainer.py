@@ -58,8 +58,10 @@ class TrainerCallback(transformers.TrainerCallback):
             state.log_history.append({**figures, "step": step})
             return
         now = state.global_step, state.epoch
-        state.global_step, state.epoch = step, self._epochs.get(step, state.epoch)
+        is_to_log = self._trainer.control.should_log  # what the Trainer itself has to log at this step: its log() takes that for done
+        state.global_step, state.epoch = step, self._epochs.pop(step, state.epoch)
         try:
             self._trainer.log(dict(figures))
         finally:
             state.global_step, state.epoch = now
+            self._trainer.control.should_log = is_to_log
