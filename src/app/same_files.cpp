@@ -12,20 +12,20 @@
 namespace hesspect {
 namespace {
 
-constexpr std::int64_t kBlock_bytes = 4096;
-constexpr std::int64_t kBlocks = 64;
+constexpr std::int64_t kSample_bytes = 4096;
+constexpr std::int64_t kSamples = 64;
 constexpr std::size_t kDigest = 64;  // characters
 
-/// Of a file's size and kBlocks blocks, the first and the last among them.
+/// Of a file's size and kSamples blocks, the first and the last among them.
 std::string fingerprint(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   const auto size = static_cast<std::int64_t>(std::filesystem::file_size(path));
-  std::string text = std::to_string(size) + "\n", block(kBlock_bytes, '\0');
-  const std::int64_t last = std::max<std::int64_t>(0, size - kBlock_bytes);
-  const std::int64_t count = std::min(kBlocks, last / kBlock_bytes + 2);
+  std::string text = std::to_string(size) + "\n", block(kSample_bytes, '\0');
+  const std::int64_t last = std::max<std::int64_t>(0, size - kSample_bytes);
+  const std::int64_t count = std::min(kSamples, last / kSample_bytes + 2);
   for (std::int64_t i = 0; i < count; ++i) {
     file.seekg(last / (count - 1) * i + last % (count - 1) * i / (count - 1));
-    file.read(block.data(), kBlock_bytes);
+    file.read(block.data(), kSample_bytes);
     text.append(block.data(), static_cast<std::size_t>(file.gcount()));
     file.clear();
   }

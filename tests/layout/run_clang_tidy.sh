@@ -3,8 +3,9 @@
 #
 #   run_clang_tidy.sh BUILD_FOLDER [--all | FILE...]
 #
-# BUILD_FOLDER holds compile_commands.json. By default only the rooms without LibTorch are linted (seconds); --all lints
-# every room (LibTorch's headers take half a minute a file). Exit code 77 (skipped) where clang-tidy is not installed.
+# BUILD_FOLDER holds compile_commands.json. By default only the rooms without LibTorch are linted (half a minute), in the files that the build
+# joins, which read the headers once for eight; --all lints every room (LibTorch's headers take half a minute a file), a file at a time, as
+# HESSPECT_LONG=1 does with these rooms. Exit code 77 (skipped) where clang-tidy is not installed.
 set -euo pipefail
 build=$(cd "${1:?usage: run_clang_tidy.sh BUILD_FOLDER [--all | FILE...]}" && pwd)
 shift
@@ -14,6 +15,7 @@ if [ -z "$tidy" ]; then
   echo "clang-tidy is not installed"
   exit 77
 fi
+joined=no
 if [ "${1:-}" = --all ]; then
   mapfile -t files < <(find src -name '*.cpp' | sort)
 elif [ $# -gt 0 ]; then
@@ -21,21 +23,32 @@ elif [ $# -gt 0 ]; then
 else
   # unpickle.cpp is the one file of `model` that is free of LibTorch, and the one that reads the least trusted bytes.
   mapfile -t files < <(find src/core src/config src/model/unpickle.cpp -name '*.cpp' | sort)
+  [ "${HESSPECT_LONG:-}" = 1 ] || joined=yes
 fi
 
-# GCC's precompiled header cannot be read by clang, and is only a shortcut: leave it out. Of files that the build joins each
-# is looked at alone.
+# GCC's precompiled header cannot be read by clang, and is only a shortcut: leave it out. What is to be looked at is written to the file
+# `look`: each file, or in their place the joined files that hold no others.
 commands=$(mktemp -d)
 trap 'rm -rf "$commands"' EXIT
-python3 - "$build/compile_commands.json" >"$commands/compile_commands.json" <<'PYTHON'
-import json, re, sys
-alone = []
-for entry in json.load(open(sys.argv[1])):
+python3 - "$build/compile_commands.json" "$commands" "$joined" "${files[@]}" <<'PYTHON'
+import json, os, re, sys
+database, folder, joined, *wanted = sys.argv[1:]
+wanted = {os.path.abspath(file): file for file in wanted}
+look, entries = [], []
+for entry in json.load(open(database)):
     entry["command"] = re.sub(r" -Winvalid-pch| -include [^ ]*cmake_pch\.hxx", "", entry["command"])
-    joined = re.findall(r'#include "(.*\.cpp)"', open(entry["file"]).read()) if "/Unity/" in entry["file"] else [entry["file"]]
-    alone += [entry | {"file": file, "command": entry["command"].replace(entry["file"], file)} for file in joined]
-json.dump(alone, sys.stdout)
+    parts = re.findall(r'#include "(.*\.cpp)"', open(entry["file"]).read()) if "/Unity/" in entry["file"] else [entry["file"]]
+    if joined == "yes" and parts != [entry["file"]] and all(file in wanted for file in parts):
+        entries.append(entry)
+        look.append(entry["file"])
+        for file in parts:
+            wanted.pop(file)
+    else:
+        entries += [entry | {"file": file, "command": entry["command"].replace(entry["file"], file)} for file in parts]
+json.dump(entries, open(f"{folder}/compile_commands.json", "w"))
+open(f"{folder}/look", "w").write("".join(f"{file}\0" for file in [*look, *wanted.values()]))
 PYTHON
 
-printf '%s\0' "${files[@]}" |
-  xargs -0 -n 1 -P "$(nproc)" "$tidy" -p "$commands" --quiet --warnings-as-errors='*' 2> >(grep -v 'warnings generated\|warnings treated as errors' >&2 || true)
+# That a joined file includes sources is what it is for.
+xargs -0 -n 1 -P "$(nproc)" "$tidy" -p "$commands" --checks=-bugprone-suspicious-include --quiet --warnings-as-errors='*' <"$commands/look" \
+  2> >(grep -v 'warnings generated\|warnings treated as errors' >&2 || true)

@@ -1,6 +1,9 @@
 """Any module to a program: inputs, outputs, what is switched, whether rows stand alone, names."""
 
 import dataclasses
+import gc
+import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -208,6 +211,37 @@ def test_what_cannot_be_exported_is_one_line(tmp_path):
     with pytest.raises(hesspect.UsageError, match="no tensor"):
         hesspect.export(Net(), 3, tmp_path / "m.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_switched_off_meanwhile_is_as_it_was(tmp_path):
+    """Python's collector, also after an export that fails; and the library's own check of what it writes, which is not made: the file is the same."""
+    from torch._export.serde import serialize
+
+    usual = serialize.canonicalize
+    for collects in (False, True):
+        (gc.enable if collects else gc.disable)()
+        try:
+            hesspect.export(nn.Linear(3, 2), rows(), tmp_path / "m.pt2")
+            with pytest.raises(hesspect.InputError):
+                hesspect.export(Fixed(), rows(), tmp_path / "n.pt2")
+            assert gc.isenabled() == collects and serialize.canonicalize is usual
+        finally:
+            gc.enable()
+    torch.export.save(torch.export.load(tmp_path / "m.pt2"), tmp_path / "again.pt2")
+    assert graph_in(tmp_path / "m.pt2") == graph_in(tmp_path / "again.pt2")
+
+
+class Fixed(nn.Module):
+    def forward(self, x):
+        return x * float(x.sum())
+
+
+def graph_in(path):
+    """The nodes as the file has them, without where in the source they are from."""
+    with zipfile.ZipFile(path) as file:
+        (name,) = [name for name in file.namelist() if name.endswith("models/model.json")]
+        graph = json.loads(file.read(name))["graph_module"]["graph"]
+    return [[node["target"], node["inputs"], node["outputs"]] for node in graph["nodes"]]
 
 
 def test_losses_of_pytorch_by_the_programs_options():

@@ -24,6 +24,13 @@ double planted(std::int64_t i) {
   return std::cos(static_cast<double>(i));
 }
 
+/// The same outliers close together, which a Krylov space tells apart only after many steps.
+double crowded(std::int64_t i) {
+  if (i < 8) return 3 - 0.01 * static_cast<double>(i);
+  if (i == 8) return -2;
+  return std::cos(static_cast<double>(i));
+}
+
 /// Coordinate vectors, turned a little: near the eigenvectors of a diagonal operator.
 std::vector<at::Tensor> near(const LinearOperator& op, const std::vector<std::int64_t>& places, double angle) {
   std::vector<at::Tensor> vectors;
@@ -49,7 +56,7 @@ double largest_residual(LinearOperator& op, const EigenResult& result, const Vec
       op.apply(y, r);
       r.sub_(y, one.value);
       const double residual = std::sqrt(op.comm().sum(norm_sq(r)));
-      EXPECT_NEAR(residual, one.residual, 1e-9 * 40 + 1e-3 * one.residual);
+      EXPECT_NEAR(residual, one.true_residual, 1e-7 + 1e-3 * residual);
       largest = std::max(largest, residual);
     }
   return largest;
@@ -57,7 +64,7 @@ double largest_residual(LinearOperator& op, const EigenResult& result, const Vec
 
 TEST(AugmentedEigenvalues, FewProductsWhereTheVectorsAreNear) {
   const auto comm = make_host_communicator();
-  DiagonalOperator op(*comm, kN, at::kDouble, planted);
+  DiagonalOperator op(*comm, kN, at::kDouble, crowded);
   const EigenOptions options{.top = 8, .bottom = 1, .rtol = 1e-4};
   Lanczos plain(op, probe_vector(op, ProbeDistribution::kRademacher, 5, 0));
   const EigenPairs alone = eigenvalues(op, plain, options);
@@ -67,12 +74,12 @@ TEST(AugmentedEigenvalues, FewProductsWhereTheVectorsAreNear) {
   run.extend(op, 12);
   VectorSource vectors;
   const EigenResult found =
-      augmented_eigenvalues(op, run, near(op, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 0.02), options, 60, &vectors);
+      augmented_eigenvalues(op, run, near(op, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 5e-5), options, 60, &vectors);
   ASSERT_TRUE(found.converged);
-  for (std::size_t i = 0; i < 8; ++i) EXPECT_NEAR(found.top[i].value, planted(static_cast<std::int64_t>(i)), 1e-4);
-  EXPECT_NEAR(found.bottom[0].value, -8, 1e-4);
-  EXPECT_LT(largest_residual(op, found, vectors), 1e-4 * 40);
-  EXPECT_LT(found.steps, alone.steps);
+  for (std::size_t i = 0; i < 8; ++i) EXPECT_NEAR(found.top[i].value, crowded(static_cast<std::int64_t>(i)), 1e-4);
+  EXPECT_NEAR(found.bottom[0].value, -2, 1e-4);
+  EXPECT_LT(largest_residual(op, found, vectors), 1e-4 * 3);
+  EXPECT_LT(found.steps + 10, alone.steps);
 }
 
 TEST(AugmentedEigenvalues, WithoutVectorsItIsTheLanczosProcess) {

@@ -6,6 +6,7 @@ a state dict of the model fits the program as it is.
 
 import contextlib
 import functools
+import gc
 import hashlib
 import inspect
 import os
@@ -64,6 +65,19 @@ def _line_of(error: BaseException) -> str:
     return text if len(text) < 400 else text[:400] + "…"
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Python's collector walks all nodes of a large graph again and again while it grows, half of the time of an export, and finds next to nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_uncollected()
 def traced(model: nn.Module, inputs: Inputs, rows: Rows) -> torch.export.ExportedProgram:
     """The program, with a free number of rows unless they are fixed.
 
@@ -154,6 +168,23 @@ def digest(program: torch.export.ExportedProgram) -> str:
     return made.hexdigest()
 
 
+@contextlib.contextmanager
+def _unchecked() -> Iterator[None]:
+    """torch.export.save also makes another form of what it writes, to see whether that can be done, and throws it away: half of its time."""
+    from torch._export.serde import serialize
+
+    usual = vars(serialize).get("canonicalize")
+    if usual is None:
+        yield
+        return
+    vars(serialize)["canonicalize"] = lambda program, *args, **kwargs: program
+    try:
+        yield
+    finally:
+        vars(serialize)["canonicalize"] = usual
+
+
+@_uncollected()
 def save(program: torch.export.ExportedProgram, path: Path) -> None:
     """Writes the `.pt2`; it appears under its name only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +193,8 @@ def save(program: torch.export.ExportedProgram, path: Path) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.export.save(program, making)
+            with _unchecked():
+                torch.export.save(program, making)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(making, 0o666 & ~umask)
