@@ -43,7 +43,8 @@ bool can_augment(const Lanczos& run, const at::TensorOptions& vectors);
 /// @param options  max_steps, max_basis, seed and block don't count
 /// @param most     products; 2 vectors are held for each
 /// @param vectors  where given, can be asked for eigenvectors afterwards
-/// @return true_residual: measured, from these products; steps: those of the run and the products beside them; converged = false where `most` were not enough
+/// @return true_residual: measured, from these products; steps: those of the run and the products beside them;
+/// converged = false where `most` were not enough
 /// @throws NumericalError on all ranks if a product is not finite; MemoryError (agreed); UsageError as eigenvalues
 EigenResult augmented_eigenvalues(LinearOperator& op, const Lanczos& run, std::span<const at::Tensor> starts,
                                   const EigenOptions& options, std::int64_t most, VectorSource* vectors = nullptr,
