@@ -19,7 +19,7 @@ from harness import BIN, FIXTURES, MPIRUN, Case, Ended, arguments, environment, 
 
 SOURCE = Path(os.environ["HESSPECT_SOURCE"])
 USAGE, NOT_CONVERGED, BAD_INPUT, STOPPED = 2, 3, 4, 75
-COMMANDS = ("analyze", "density", "eigs", "trace", "inputs", "landscape", "sharpness", "features", "plan", "inspect", "report", "compare", "serve", "submit",
+COMMANDS = ("analyze", "density", "eigs", "trace", "inputs", "landscape", "sharpness", "features", "series", "plan", "inspect", "report", "compare", "serve", "submit",
             "queue", "cancel", "wait", "log", "run")
 SMALL = {"dtype": "float64", "top": 2, "bottom": 1, "rtol_trace": 0, "density_w1": 0, "steps": 8}
 LONG = {"probes": 10**6, "max_hvps": 0, "rtol_trace": 0, "trace_method": "hutchinson", "threads": 1}

@@ -94,7 +94,7 @@ class PlanByShapes(Case):
         share = -(-PARAMETERS // ranks)
         self.assertEqual(self.row(text, "parameters, a share of them"), shown(PARAMETERS * STORED // ranks))
         # In, out, a work vector, gradient, the next start.
-        self.assertEqual(self.row(text, "vectors, shares of them"), shown(5 * share * RUN))
+        self.assertEqual(self.row(text, "vectors, shares of them"), shown(4 * share * RUN))
         self.assertEqual(self.row(text, "Lanczos basis"), shown(11 * share * RUN))
         self.assertEqual(self.row(text, "data"), shown(ROWS // ranks * 2 * TOKENS * 8))
         segments = int(re.search(r"whole for one of (\d+) segments at a time", text).group(1))

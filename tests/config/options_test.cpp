@@ -116,12 +116,13 @@ TEST(Options, APresetStandsBelowWhateverIsGiven) {
   EXPECT_EQ(to_ini(parse_command_line(with({"--preset", "standard"}), {}).config),
             to_ini(parse_command_line(with({}), {}).config));
   for (const std::string command :
-       {"analyze", "density", "eigs", "trace", "inputs", "landscape", "sharpness", "features", "plan"})
+       {"analyze", "density", "eigs", "trace", "inputs", "landscape", "sharpness", "features", "series", "plan"})
     for (const std::string preset : {"quick", "standard", "thorough"}) {
       std::vector<std::string> args = {command,  "--model", "m.pt2",    "--data", "d.h5",
                                        "--loss", "mse",     "--preset", preset};
       if (command != "plan") args.insert(args.end(), {"--output", "r.h5"});
       if (command == "features") args.insert(args.end(), {"--features", "auto"});
+      if (command == "series") args.insert(args.end(), {"--checkpoints", "ckpt"});
       EXPECT_EQ(usage_error(args), "") << command << " " << preset;
     }
   EXPECT_EQ(usage_error(with({"--preset", "quik"})),
