@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What the plan says a run takes in memory, against what it took: for every kind of run that holds vectors of its own, and
-for each way to take products.
+"""What the plan says a run takes in memory, against what it took: for every kind of run that holds vectors of its own (HESSPECT_LONG=1: two
+more), and for each way to take products.
 
 One model has 3 million parameters and next to no activations, so that vectors are all that counts, where they hold all rows
 of its table; of the other, a small Transformer, activations are.
@@ -11,7 +11,7 @@ import unittest
 import h5py
 import numpy as np
 import torch
-from harness import Case, hesspect
+from harness import LONG, Case, hesspect
 
 PARAMETERS = 1_000_000
 
@@ -101,12 +101,14 @@ class Forecast(Case):
     def test_hutch_plus_plus(self):
         self.check("trace", "--trace-method", "hutch++", "--max-steps", 30, "--rtol-trace", 1e-9)
 
+    @unittest.skipUnless(LONG, "with HESSPECT_LONG=1")
     def test_xtrace(self):
         self.check("trace", "--trace-method", "xtrace", "--max-steps", 30, "--rtol-trace", 1e-9)
 
     def test_a_block(self):
         self.check("eigs", "--block", 5, "--top", 3, "--bottom", 0, "--max-steps", 30, "--rtol-eigs", 1e-12)
 
+    @unittest.skipUnless(LONG, "with HESSPECT_LONG=1")
     def test_power_iterations(self):
         self.check("eigs", "--method", "power", "--magnitude", 8, "--max-steps", 100, "--rtol-eigs", 0.5)
 

@@ -26,9 +26,13 @@ LONG = {"probes": 10**6, "max_hvps": 0, "rtol_trace": 0, "trace_method": "hutchi
 
 
 @functools.cache
+def help_of(command):
+    return hesspect(command, "--help", env={"HESSPECT_PYTHON": os.environ["HESSPECT_PYTHON"]}).out
+
+
 def options_of(command):
     """As its help lists them."""
-    return set(re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", hesspect(command, "--help").out, re.M))
+    return set(re.findall(r"^  (?:-\w, )?(--[a-z0-9-]+)", help_of(command), re.M))
 
 
 # A zsh within a zsh: compadd writes down what it is given, before it is filtered by what is typed already.
@@ -459,7 +463,7 @@ class Help(Case):
                          {name: about for name, (_, about) in PYTHON.items() if name != "workloads"})
         self.assertEqual(set(listed), {*COMMANDS, *PYTHON, "completion", "man"} - {"workloads"})
         for name in listed:
-            self.assertRegex(hesspect(name, "--help", env={"HESSPECT_PYTHON": os.environ["HESSPECT_PYTHON"]}).out, rf"^usage: hesspect {name}", name)
+            self.assertRegex(help_of(name), rf"^usage: hesspect {name}", name)
 
     def test_the_kinds_of_pythons_commands(self):
         """Which completion offers."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from harness import FIXTURES, Case, arguments, hesspect
+from harness import FIXTURES, LONG, Case, arguments, hesspect
 from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.stats import t as student
 
@@ -177,6 +177,7 @@ class Dense(Case):
         with h5py.File(FIXTURES / "mlp_ce.ref.h5") as f:
             self.check("mlp_ce", "cross_entropy", f["f64/dense_hessian"][()])
 
+    @unittest.skipUnless(LONG, "with HESSPECT_LONG=1")
     def test_cnn(self):
         self.check("cnn_bn", "cross_entropy", reference.dense_hessian(rebuilt("cnn_bn")))
 
@@ -237,11 +238,11 @@ class Workloads(Case):
     def test_widedeep(self):
         self.against("widedeep", "float64", 1e-8, loss="bce_with_logits", micro_batch=2500, rtol_trace=0.01)
 
-    @unittest.skipUnless(os.environ.get("HESSPECT_LONG") == "1", "with HESSPECT_LONG=1")
+    @unittest.skipUnless(LONG, "with HESSPECT_LONG=1")
     def test_cnn(self):
         self.against("cnn", "float32", 1e-6, loss="cross_entropy", micro_batch=50, rtol_trace=0.05)
 
-    @unittest.skipUnless(os.environ.get("HESSPECT_LONG") == "1", "with HESSPECT_LONG=1")
+    @unittest.skipUnless(LONG, "with HESSPECT_LONG=1")
     def test_minilm(self):
         self.against("minilm", "float32", 1e-5, loss="cross_entropy", micro_batch=4, rtol_trace=0.05)
 
