@@ -74,7 +74,7 @@ PLAN = {
            first_seeds=1)],
     "minilm64": _densities(("10", "14", "20"), 40),
     "gpt1m": _densities(("10", "14", "20", "28", "40"), 100),
-    "gpt10m": _densities(("10", "14", "20"), 40),
+    "gpt10m": _densities(("10", "12", "14", "16", "20"), 40),
     "resnet20": _densities(("10", "14", "20", "28", "40"), 80),
 }
 SEEDS = {"planted-decay": 3, "planted-mp": 3, "cnn": 3, "widedeep": 3, "minilm": 2, "minilm64": 1, "gpt1m": 1, "gpt10m": 1, "resnet20": 1}

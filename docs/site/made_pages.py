@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "features", "inputs", "plan", "report", "compare")
+COMMANDS = ("analyze", "density", "eigs", "trace", "landscape", "sharpness", "features", "inputs", "series", "plan", "report", "compare")
 #: around the commands, with a --help that has no groups
 AROUND = ("serve", "submit", "queue", "cancel", "wait", "log", "run", "completion", "man")
 #: of a Python command that has several, its kinds

@@ -13,7 +13,6 @@
 
 #include "build_info.h"
 #include "hesspect/comm/agree.h"
-#include "hesspect/comm/failure.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/log.h"
 #include "hesspect/core/safetensors.h"
@@ -25,6 +24,7 @@
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/probe.h"
 #include "hesspect/watch/shown.h"
+#include "one_run.h"
 #include "resident.h"
 #include "run_metrics.h"
 #include "sharded.h"
@@ -216,15 +216,14 @@ class SeriesRun {
     return one;
   }
 
-  /// A run whose failure all ranks share is that checkpoint's own. @throws what a rank has met alone
+  /// A run whose failure is that checkpoint's own.
   Ended contained(const Invocation& one, const std::string& start_vectors) {
-    try {
-      return {run_spectrum(one, argv_, signal_, world_, &resident_, start_vectors), std::nullopt};
-    } catch (...) {
-      Failure failure = current_failure();
-      if (!meeting_.all_failed(failure.exit_code, kMeetAtMost_s)) throw;
-      return {failure.exit_code, failure.message};
-    }
+    const RunEnd end = run_contained(world_, [&](Communicator& world) {
+      return run_spectrum(one, argv_, signal_, world, &resident_, start_vectors);
+    });
+    if (end.line.empty()) return {end.exit_code, std::nullopt};
+    resident_ = {};  // a rank that failed may hold something else than the others
+    return {end.exit_code, end.line};
   }
 
   /// Rank 0's.
@@ -291,7 +290,6 @@ class SeriesRun {
   Communicator& world_;
   const Timer timer_;
   ResidentProblem resident_;
-  FailureMeeting meeting_;
   std::unique_ptr<SeriesBook> book_;  // rank 0's, as is the next
   std::unique_ptr<Shown> shown_;      // nullptr: nobody asked
 };

@@ -34,6 +34,7 @@
 #include "hesspect/service/claims.h"
 #include "hesspect/watch/shown.h"
 #include "one_run.h"
+#include "resident.h"
 #include "run_metrics.h"
 #include "sharded.h"
 #include "spectrum.h"
@@ -394,12 +395,12 @@ class SpoolKeeper {
   std::unique_ptr<LogFile> log_;
 };
 
-int run_job(const Order& order, const StopSignal& signal, Communicator& world) {
+int run_job(const Order& order, const StopSignal& signal, ResidentProblem& resident, Communicator& world) {
   Invocation run;
   run.command = command_from(order.command);
   run.config = from_ini(order.config, "job " + order.id);
   const std::vector<std::string> argv = {"hesspect", "serve", "job", order.id};
-  return run_spectrum(run, argv, signal, world);
+  return run_spectrum(run, argv, signal, world, &resident);
 }
 
 }  // namespace
@@ -420,6 +421,7 @@ int serve(const std::vector<std::string>& args, const Environment& environment, 
     if (is_first) desk = std::make_unique<SpoolKeeper>(config, signal);
   });
   const int threads = at::get_num_threads();
+  ResidentProblem resident;
   for (;;) {
     const Order mine = is_first ? desk->next() : Order{};
     const auto order =
@@ -428,7 +430,9 @@ int serve(const std::vector<std::string>& args, const Environment& environment, 
     at::set_num_threads(threads);  // a job before may have asked for others
     if (is_first) desk->open_log();
     const Timer timer;
-    const RunEnd end = run_contained(host, [&](Communicator& world) { return run_job(order, signal, world); });
+    const RunEnd end =
+        run_contained(host, [&](Communicator& world) { return run_job(order, signal, resident, world); });
+    if (!end.line.empty()) resident = {};  // a rank that failed may hold something else than the others
     if (is_first) {
       desk->take(end, timer.elapsed_s());
       withdraw_stop_request();  // where the job was cancelled: it is put away, and nobody makes another one

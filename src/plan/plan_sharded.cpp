@@ -62,7 +62,8 @@ void add_sharded_bytes(const PlanInputs& given, const Layout& layout, std::int64
   // Shards in and out for the products taken at once; for each probe a work vector; the gradient, and, where there is
   // one, the start of the next probe.
   const std::int64_t share = share_of(given.sharded.stored_bytes, ranks);
-  const std::int64_t vectors = (2 * k + layout.lock_step + 1 + (given.demand.probes > layout.lock_step ? 1 : 0)) * b * share_of(problem.parameters, ranks);
+  const std::int64_t vectors = (2 * k + layout.lock_step + 1 + (given.demand.probes > layout.lock_step ? 1 : 0)) * b *
+                               share_of(problem.parameters, ranks);
   if (layout.parameters == ParameterMemory::kHost) {
     bytes.share_host = share + vectors;
   } else {

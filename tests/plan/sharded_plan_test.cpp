@@ -58,7 +58,7 @@ TEST(ShardedPlan, BytesOfTwoRanks) {
   EXPECT_EQ(plan.bytes.parameters, 10);  // half of 20
   EXPECT_EQ(plan.bytes.buffers, 8);
   EXPECT_EQ(plan.bytes.data, 12);
-  EXPECT_EQ(plan.bytes.vectors, 80);            // in, out, a work vector, gradient: 4 × 5 × 4
+  EXPECT_EQ(plan.bytes.vectors, 80);                  // in, out, a work vector, gradient: 4 × 5 × 4
   EXPECT_EQ(plan.bytes.basis, 120);                   // 6 rows of 5
   EXPECT_EQ(plan.bytes.gathered, 12 + 2 * 24);        // stored, as run and one vector, of 6
   EXPECT_EQ(plan.bytes.sums, 24 + 12);                // of 6, and this rank's of them as they come back
