@@ -156,10 +156,15 @@ class Run {
     const RunStart& start = life_.start();
     std::vector<ParameterMemory> ways = ways_beside_replicated(run_, world_.size());
     const ParameterMemory kept = start.state.layout.plan.parameters;
-    if (start.resumed && std::ranges::find(ways, kept) != ways.end()) {
-      config_.layout.parameters = kept;
+    const auto go_on_as = [&](ParameterMemory way) {
+      if (std::ranges::find(ways, way) == ways.end()) return;
+      config_.layout.parameters = way;
       ways.clear();
-    }
+    };
+    if (start.resumed) go_on_as(kept);
+    // What an earlier run in this process has found, of the same problem and options.
+    if (const Plan* known = resident_ != nullptr && !start.resumed ? resident_->plan_of(run_) : nullptr)
+      go_on_as(known->parameters);
     for (std::string finding;;) {
       try {
         read_and_plan();

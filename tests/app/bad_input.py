@@ -334,8 +334,7 @@ class Usage(Bad):
                 (["--block-size 9", "--max-steps 8"], "eigs", {"block": 9, "max_steps": 8}),
                 (["--method power", "'eigs'"], "analyze", {"method": "power"}),
                 (["--method power", "--magnitude"], "eigs", {"method": "power", "top": 2}),
-                (["--block-size above 1", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "block": 2}),
-                (["--eigenvectors", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "eigenvectors": "v.h5"})):
+                (["--block-size above 1", "--reorthogonalization"], "eigs", {"reorthogonalization": "none", "block": 2})):
             self.refused(USAGE, words, *self.mlp(**options), command=command, both="--magnitude" in words[0])
 
     def test_trace_options_that_contradict(self):

@@ -493,9 +493,8 @@ TEST(Options, EigenvaluesWithoutReorthogonalisation) {
     return usage_error(with(more));
   };
   const std::string why = " needs --reorthogonalization full: without it the Lanczos vectors are not kept";
-  EXPECT_EQ(refused({"--true-residuals"}), "--true-residuals" + why);
-  EXPECT_EQ(refused({"--true-residuals=false"}), "");
-  EXPECT_EQ(refused({"--eigenvectors", "v.h5"}), "--eigenvectors" + why);
+  EXPECT_EQ(refused({"--true-residuals"}), "");  // a second pass makes the vectors
+  EXPECT_EQ(refused({"--eigenvectors", "v.h5"}), "");
   EXPECT_EQ(refused({"--block", "2"}), "--block-size above 1" + why);
   EXPECT_EQ(refused({"--max-basis", "99"}), "--max-basis" + why);
   EXPECT_EQ(refused({"--trace-method", "deflated"}),

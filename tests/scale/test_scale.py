@@ -136,7 +136,7 @@ class Models(unittest.TestCase):
 
 
 class Check(unittest.TestCase):
-    def write(self, folder, ranks, product_s, **more):
+    def write(self, folder, ranks, product_s, config="", **more):
         file = Path(folder) / f"{ranks}.h5"
         values = {"hvp_count": 10, "hvp_seconds": 10 * product_s, "communication_seconds": 0.1, "data_ranks": ranks, "groups": 1, "n_parameters_in_use": 100,
                   "message_bytes_per_step": 2 * (ranks - 1) * 4 * -(-100 // ranks), "messages_per_step": 7, "micro_batches": 1, "lock_step": 1,
@@ -144,7 +144,7 @@ class Check(unittest.TestCase):
         with h5py.File(file, "w") as f:
             for key, value in values.items():
                 f[f"entry/diagnostics/{key}"] = value
-            f["entry/process/config"] = "[compute]\ndtype = float32\n"
+            f["entry/process/config"] = "[compute]\ndtype = float32\n" + config
         return file
 
     def test_against_results(self):
@@ -158,6 +158,20 @@ class Check(unittest.TestCase):
             self.assertIn("| 400 | 400 |", text.getvalue())
             with self.assertRaisesRegex(SystemExit, "one rank"):
                 check.compare(files[1:], {"bandwidth": 100, "latency": 0.5}, text)
+
+    def test_against_sharded_results(self):
+        sharded = "parameters = sharded\n"
+        with tempfile.TemporaryDirectory() as folder:
+            # Two segments, visited 3, 8 and 8 units long: half of 19 s on two ranks. Three gathers of 50 entries, as parameters and as a vector, and two sums: at 100 bytes/s
+            # and 0.5 s a message 2.5 s each and 1.5 s each.
+            two = dict(messages_per_step=13, message_bytes_per_step=800)
+            files = [self.write(folder, 1, 19.0, sharded, messages_per_step=0), self.write(folder, 2, 9.5 + 3 * 2.5 + 2 * 1.5, sharded, **two)]
+            text = io.StringIO()
+            self.assertAlmostEqual(check.compare(files, {"bandwidth": 100, "latency": 0.5}, text), 0, delta=1e-9)
+            self.assertIn("| 800 | 800 |", text.getvalue())
+            # Two ranks on one core: no rank is faster than one alone.
+            files[1] = self.write(folder, 2, 19 + 3 * 2.5 + 2 * 1.5, sharded, **two)
+            self.assertAlmostEqual(check.compare(files, {"bandwidth": 100, "latency": 0.5}, text, cores=1), 0, delta=1e-9)
 
 
 if __name__ == "__main__":
