@@ -82,11 +82,12 @@ class Campaign:
 
     @staticmethod
     def family(process):
-        """The launcher and its ranks."""
+        """The launcher and its ranks. Not what looks into a rank's HDF5 file for it: without that the rank goes on."""
         found = [process.pid]
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError, ValueError):
-                if entry.name.isdigit() and int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) in found:
+                is_trial = "try-hdf5" in (entry / "cmdline").read_text()
+                if entry.name.isdigit() and not is_trial and int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1]) in found:
                     found.append(int(entry.name))
         return found
 
