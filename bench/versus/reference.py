@@ -207,7 +207,7 @@ def make(name):
 
 
 # Probes and steps of "density:NAME"
-DENSITY = {"widedeep": (4, 150), "cnn": (3, 120), "resnet20": (1, 100), "gpt1m": (1, 120), "gpt10m": (1, 60), "minilm64": (1, 40)}
+DENSITY = {"widedeep": (4, 150), "cnn": (3, 120), "resnet20": (1, 100), "gpt1m": (1, 120), "gpt10m": (1, 60), "minilm": (1, 60), "minilm64": (1, 60)}
 RULES = 32
 
 

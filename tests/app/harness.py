@@ -1,5 +1,6 @@
 """Runs the program as a user would, alone or under mpirun, and looks at how it ended."""
 
+import atexit
 import dataclasses
 import os
 import shutil
@@ -64,8 +65,25 @@ def screenshot(browser, page, picture, folder, *options):
     assert picture.exists(), done.stderr
 
 
+_took = []  # (seconds, test)
+
+
+@atexit.register
+def _slowest():
+    """Into ctest's log, for whoever makes the suite shorter."""
+    if len(_took) > 1:
+        print("slowest:", ", ".join(f"{name} {seconds:.1f} s" for seconds, name in sorted(_took, reverse=True)[:8]))
+
+
 class Case(unittest.TestCase):
     """A test with a folder of its own."""
+
+    def run(self, result=None):
+        started = time.monotonic()
+        try:
+            return super().run(result)
+        finally:
+            _took.append((time.monotonic() - started, self._testMethodName))
 
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="hesspect_app_"))
