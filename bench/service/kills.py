@@ -3,10 +3,11 @@
 
     bench/service/kills.py [--kills 200] [--seed 0] [--output bench/results/DATE-service-kills.json]
 
-`hesspect run --ranks 2 serve` is the service; where it is killed itself, it is started again, as whoever looks after it would. At the end every job
-must lie in one folder alone, `done` with a result that can be read, or given up as one that killed two services (they are counted; jobs are so short
-and kills so many that this happens). `lost`: a job that lies nowhere. `twice`: one that lies in two folders, or whose result was written after it had
-ended. `broken`: a result or record that can't be read, or differs from an undisturbed one's. Needs HESSPECT_BIN and HESSPECT_FIXTURES.
+Two services share the spool, `hesspect run --ranks 2 serve` and `--ranks 1`; where one is killed itself, it is started again, as whoever looks after it
+would. At the end every job must lie in one folder alone, `done` with a result that can be read, or given up as one that killed two services without a
+gain between them (they are counted; kills are so many that this may happen). `lost`: a job that lies nowhere. `twice`: one that lies in two folders, or
+that has another run's result than when it was first seen as done. `broken`: a result or record that can't be read, or differs from an undisturbed
+one's. Needs HESSPECT_BIN and HESSPECT_FIXTURES.
 """
 
 import argparse
@@ -25,8 +26,10 @@ import h5py
 import numpy as np
 from jobs import BIN, FIXTURES, environment
 
-OPTIONS = {"model": FIXTURES / "gpt2.pt2", "data": FIXTURES / "gpt2.data.h5", "loss": "causal_lm", "dtype": "float64", "micro-batch": 1, "probes": 2, "steps": 12,
-           "top": 2, "bottom": 1, "max-steps": 16, "rtol-trace": 0, "density-w1": 0, "threads": 1, "checkpoint-minutes": 0}
+SHORT = {"model": FIXTURES / "mlp_ce.pt2", "data": FIXTURES / "mlp_ce.data.h5", "loss": "cross_entropy", "dtype": "float64", "top": 2, "bottom": 1, "rtol-trace": 0,
+         "density-w1": 0, "steps": 8, "threads": 1, "checkpoint-minutes": 0}
+LONGER = {"model": FIXTURES / "gpt2.pt2", "data": FIXTURES / "gpt2.data.h5", "loss": "causal_lm", "dtype": "float64", "micro-batch": 1, "probes": 2, "steps": 12,
+          "top": 2, "bottom": 1, "max-steps": 16, "rtol-trace": 0, "density-w1": 0, "threads": 1, "checkpoint-minutes": 0}
 FOLDERS = ("incoming", "claimed", "done", "failed", "cancelled")
 FIELDS = ("quadrature/alpha", "quadrature/beta", "eigenvalues/eigenvalue", "trace/value")
 
@@ -49,17 +52,115 @@ def numbers(path):
         return [f["entry"][name][()] for name in FIELDS]
 
 
-def drop(spool, number):
-    text = f"[job]\nname = {number}\ncommand = analyze\nsubmitted = {time.time():.6f}\n[options]\n" + "".join(f"{k} = {v}\n" for k, v in OPTIONS.items())
-    name = f"20260101-{number // 10000:06d}-{number % 1000:03d}-{number:06x}.ini"
-    (spool / "incoming" / f".{name}").write_text(text)
-    (spool / "incoming" / f".{name}").rename(spool / "incoming" / name)
-    return name.removesuffix(".ini")
+def same(found, reference):
+    """But for the rounding of other numbers of ranks."""
+    return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-6, atol=1e-9, equal_nan=True) for a, b in zip(found, reference))
 
 
-def start(spool):
-    return subprocess.Popen([BIN, "run", "--ranks", "2", "serve", "--spool", str(spool), "--allow", "/", "--poll", "0.1"], env=environment(),
-                            stdout=subprocess.DEVNULL, stderr=open(spool.parent / "service.log", "a"))
+def run_of(path):
+    with h5py.File(path) as f:
+        return f["entry/process/run_id"][()]
+
+
+class Campaign:
+    def __init__(self, folder, seed):
+        self.spool, self.draw = folder / "spool", random.Random(seed)
+        (self.spool / "incoming").mkdir(parents=True)
+        self.jobs, self.first_seen = {}, {}  # by id: its options; its run
+        self.counts = {"done": 0, "given_up": 0, "failed": 0, "lost": 0, "twice": 0, "broken": 0}
+        self.lines = set()
+
+    def drop(self, options):
+        number = len(self.jobs)
+        text = f"[job]\nname = {number}\ncommand = analyze\nsubmitted = {time.time():.6f}\n[options]\n" + "".join(f"{k} = {v}\n" for k, v in options.items())
+        job = f"20260101-{number // 10000:06d}-{number % 1000:03d}-{number:06x}"
+        (self.spool / "incoming" / f".{job}.ini").write_text(text)
+        (self.spool / "incoming" / f".{job}.ini").rename(self.spool / "incoming" / f"{job}.ini")
+        self.jobs[job] = options
+        return job
+
+    def feed(self):
+        while len(list((self.spool / "incoming").glob("*.ini"))) < 4:
+            self.drop(self.draw.choice((SHORT, LONGER)))
+
+    def start(self, ranks, *more):
+        command = [BIN, "run", "--ranks", str(ranks), "serve", "--spool", str(self.spool), "--allow", "/", "--poll", "0.1", *more]
+        return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=open(self.spool.parent / "service.log", "a"))
+
+    def note_done(self):
+        """Of what is done the first result is the only one."""
+        for path in (self.spool / "done").glob("*.ini"):
+            try:
+                now = run_of(self.spool / "done" / f"{path.stem}.h5")
+            except OSError:
+                continue  # counted at the end
+            if self.first_seen.setdefault(path.stem, now) != now:
+                self.counts["twice"] += 1
+                self.lines.add(f"{path.stem} was done twice")
+
+    def kill(self, service, kinds):
+        kind = self.draw.choice(("rank", "rank", "launcher", "service"))
+        tree = below(service.pid)
+        chosen = {"service": [service.pid], "rank": [pid for pid, name in tree.items() if name == "hesspect"],
+                  "launcher": [pid for pid, name in tree.items() if name.startswith(("mpirun", "orterun"))]}[kind]
+        if not chosen or service.poll() is not None:
+            return
+        try:
+            os.kill(self.draw.choice(chosen), signal.SIGKILL)
+            kinds[kind] += 1
+        except ProcessLookupError:
+            return
+        if kind == "service":
+            service.wait()
+
+    def judge(self):
+        self.note_done()
+        for job, options in self.jobs.items():
+            places = [sub for sub in FOLDERS for path in (self.spool / sub).rglob("*.ini") if path.name == f"{job}.ini" or path.name.startswith(f"{job}@")]
+            self.counts["twice"] += len(places) > 1
+            if not places or places[0] not in ("done", "failed"):
+                self.counts["lost"] += 1
+                continue
+            try:
+                record = json.loads((self.spool / places[0] / f"{job}.json").read_text())
+                if places[0] == "done":
+                    self.counts["done"] += 1
+                    self.counts["broken"] += not same(numbers(self.spool / "done" / f"{job}.h5"), self.reference[options is SHORT])
+                else:
+                    self.counts["given_up" if record["line"].startswith("the service died") else "failed"] += 1
+                    self.lines.add(record["line"])
+            except (OSError, KeyError, ValueError) as error:
+                self.counts["broken"] += 1
+                self.lines.add(f"{job}: {error}")
+
+    def run(self, kills):
+        first = [self.drop(SHORT), self.drop(LONGER)]
+        self.start(2, "--until-empty", "--quiet").wait()
+        self.reference = {options is SHORT: numbers(self.spool / "done" / f"{job}.h5") for job, options in zip(first, (SHORT, LONGER))}
+        kinds, began = {"rank": 0, "launcher": 0, "service": 0}, time.monotonic()
+        services = {ranks: self.start(ranks) for ranks in (2, 1)}
+        while sum(kinds.values()) < kills:
+            self.feed()
+            ranks = self.draw.choice((2, 2, 1))
+            until = time.monotonic() + 20
+            while time.monotonic() < until and services[ranks].poll() is None and list(below(services[ranks].pid).values()).count("hesspect") < ranks:
+                time.sleep(0.05)
+            time.sleep(self.draw.uniform(0.1, 2.5))
+            self.feed()
+            self.kill(services[ranks], kinds)
+            self.note_done()
+            services = {ranks: service if service.poll() is None else self.start(ranks) for ranks, service in services.items()}
+        until = time.monotonic() + 900
+        while time.monotonic() < until and any(any((self.spool / sub).rglob("*.ini")) for sub in ("incoming", "claimed")):
+            time.sleep(0.5)
+            services = {ranks: service if service.poll() is None else self.start(ranks) for ranks, service in services.items()}
+        for service in services.values():
+            service.send_signal(signal.SIGTERM)
+            service.wait(60)
+        self.judge()
+        return {"date": datetime.date.today().isoformat(), "kills": sum(kinds.values()), **{f"kills_of_{kind}": n for kind, n in kinds.items()},
+                "jobs": len(self.jobs), **self.counts, "left_in_claimed": len(list((self.spool / "claimed").rglob("*"))),
+                "temporary_files": len([p for p in self.spool.rglob(".*") if p.is_file()]), "lines": sorted(self.lines), "seconds": round(time.monotonic() - began)}
 
 
 def main():
@@ -68,74 +169,13 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
-    draw = random.Random(asked.seed)
     with tempfile.TemporaryDirectory(prefix="hesspect_kills_") as folder:
-        spool = Path(folder) / "spool"
-        (spool / "incoming").mkdir(parents=True)
-        first = drop(spool, 0)
-        subprocess.run([BIN, "run", "--ranks", "2", "serve", "--spool", str(spool), "--allow", "/", "--until-empty", "--quiet"], env=environment(), check=True)
-        reference = numbers(spool / "done" / f"{first}.h5")
-        jobs, kinds, began = [first], {"rank": 0, "launcher": 0, "service": 0}, time.monotonic()
-        service = start(spool)
-        for kill in range(asked.kills):
-            while len(list((spool / "incoming").glob("*.ini"))) < 3:
-                jobs.append(drop(spool, len(jobs)))
-            until = time.monotonic() + 30
-            while time.monotonic() < until and service.poll() is None and list(below(service.pid).values()).count("hesspect") < 2:
-                time.sleep(0.1)
-            time.sleep(draw.uniform(0.2, 3.0))
-            kind = draw.choice(("rank", "rank", "launcher", "service"))
-            tree = below(service.pid)
-            ranks = [pid for pid, name in tree.items() if name == "hesspect"]
-            launchers = [pid for pid, name in tree.items() if name.startswith("mpirun") or name.startswith("orterun")]
-            chosen = [service.pid] if kind == "service" else ranks if kind == "rank" else launchers
-            if chosen and service.poll() is None:
-                try:
-                    os.kill(draw.choice(chosen), signal.SIGKILL)
-                    kinds[kind] += 1
-                except ProcessLookupError:
-                    pass
-            if kind == "service" or service.poll() is not None:
-                service.wait()
-                service = start(spool)
-        until = time.monotonic() + 900
-        while time.monotonic() < until and any(any((spool / sub).rglob("*.ini")) for sub in ("incoming", "claimed")):
-            time.sleep(0.5)
-            if service.poll() is not None:
-                service = start(spool)
-        service.send_signal(signal.SIGTERM)
-        service.wait(60)
-        counts = {"done": 0, "given_up": 0, "failed": 0, "lost": 0, "twice": 0, "broken": 0}
-        lines = set()
-        for job in jobs:
-            places = [sub for sub in FOLDERS for path in (spool / sub).rglob("*.ini") if path.name == f"{job}.ini" or path.name.startswith(f"{job}@")]
-            counts["lost"] += not places
-            counts["twice"] += len(places) > 1
-            for place in places[:1]:
-                record = json.loads((spool / place / f"{job}.json").read_text()) if place in ("done", "failed") else {}
-                if place == "done":
-                    result = spool / "done" / f"{job}.h5"
-                    counts["done"] += 1
-                    try:
-                        same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(numbers(result), reference))
-                        counts["broken"] += not same
-                    except (OSError, KeyError):
-                        counts["broken"] += 1
-                    counts["twice"] += result.stat().st_mtime > record["ended"] + 0.5
-                elif place == "failed":
-                    counts["given_up" if "twice" in record["line"] else "failed"] += 1
-                    lines.add(record["line"])
-                else:
-                    counts["lost"] += 1
-        counts["left_in_claimed"] = len(list((spool / "claimed").rglob("*")))
-        counts["temporary_files"] = len([p for p in spool.rglob(".*") if p.is_file()])
-    figures = {"date": datetime.date.today().isoformat(), "kills": sum(kinds.values()), **{f"kills_of_{kind}": n for kind, n in kinds.items()}, "jobs": len(jobs),
-               **counts, "lines": sorted(lines), "seconds": round(time.monotonic() - began)}
+        figures = Campaign(Path(folder), asked.seed).run(asked.kills)
     text = json.dumps(figures, indent=1)
     print(text)
     if asked.output:
         asked.output.write_text(text + "\n")
-    return 1 if counts["lost"] or counts["twice"] or counts["broken"] or counts["failed"] else 0
+    return 1 if any(figures[name] for name in ("lost", "twice", "broken", "failed")) else 0
 
 
 if __name__ == "__main__":

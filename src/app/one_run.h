@@ -1,8 +1,10 @@
 // One run within a process that goes on after it, however the run ends.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "hesspect/comm/communicator.h"
 
@@ -10,7 +12,8 @@ namespace hesspect {
 
 struct RunEnd {
   int exit_code = 0;
-  std::string line;  // the error; empty where there is none
+  std::string line;                          // the error; empty where there is none
+  std::vector<std::int64_t> resident_bytes;  // of each rank's process at the run's end
 };
 
 /// Carries a run out on all ranks, each run over communicators of its own. Where it fails, on all ranks or on one

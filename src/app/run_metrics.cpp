@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <string>
 
 namespace hesspect {
 
@@ -12,14 +13,24 @@ void add_phase_seconds(Metrics& metrics, const RunResult& result) {
       metrics.add("hesspect_phase_seconds_total", {{"phase", name_of(phase)}}, seconds);
 }
 
-void set_figures(Metrics& metrics, const RunResult& result) {
+double largest_eigenvalue(const RunResult& result) {
   double largest = std::nan("");
   if (result.eigenvalues)
     for (const auto* const list : {&result.eigenvalues->top, &result.eigenvalues->magnitude})
       for (const EigenEstimate& each : *list)
         if (!(each.value <= largest)) largest = each.value;
+  return largest;
+}
+
+void set_figures(Metrics& metrics, const RunResult& result) {
+  const double largest = largest_eigenvalue(result);
   if (std::isfinite(largest)) metrics.set("hesspect_lambda_max", {}, largest);
   if (result.trace && std::isfinite(result.trace->value)) metrics.set("hesspect_trace", {}, result.trace->value);
+}
+
+void set_resident_bytes(Metrics& metrics, const std::vector<std::int64_t>& bytes) {
+  for (std::size_t rank = 1; rank < bytes.size(); ++rank)
+    metrics.set("hesspect_resident_bytes", {{"rank", std::to_string(rank)}}, static_cast<double>(bytes[rank]));
 }
 
 void set_series_metrics(Metrics& metrics, const SeriesLedger& ledger, double now) {

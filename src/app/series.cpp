@@ -221,6 +221,7 @@ class SeriesRun {
     const RunEnd end = run_contained(world_, [&](Communicator& world) {
       return run_spectrum(one, argv_, signal_, world, &resident_, start_vectors);
     });
+    if (shown_) set_resident_bytes(shown_->metrics(), end.resident_bytes);
     if (end.line.empty()) return {end.exit_code, std::nullopt};
     resident_ = {};  // a rank that failed may hold something else than the others
     return {end.exit_code, end.line};

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -30,6 +31,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/io/fields.h"
 #include "hesspect/io/result_file.h"
+#include "hesspect/run/ledger.h"
 #include "hesspect/service/allowed_paths.h"
 #include "hesspect/service/claims.h"
 #include "hesspect/watch/shown.h"
@@ -119,12 +121,21 @@ JobView view_of(const JobInfo& job) {
   return view;
 }
 
+/// Of a job's result, for its record.
+struct Findings {
+  std::int64_t products = 0;
+  double lambda1 = JobInfo::kUnknown, trace = JobInfo::kUnknown;
+};
+
 /// Says what hinders once, and waits longer each time, until it goes.
 class Hindrance {
  public:
-  void met(const std::string& what) {
-    if (wait_s_ == 0) log_warning(what + "; waiting until that is mended");
+  /// @return whether it was not there before
+  bool met(const std::string& what) {
+    const bool is_new = wait_s_ == 0;
+    if (is_new) log_warning(what + "; waiting until that is mended");
     wait_s_ = std::clamp(2 * wait_s_, kFirstBackOff_s, kLongestBackOff_s);
+    return is_new;
   }
   void gone() {
     if (wait_s_ > 0) log_info("goes on");
@@ -186,21 +197,33 @@ class SpoolKeeper {
   }
 
   /// Before the run: what is said from here on is the job's.
-  void open_log() { log_ = std::make_unique<LogFile>(spool_.log_file(claim_->id)); }
+  void open_log() {
+    found_.reset();
+    log_ = std::make_unique<LogFile>(spool_.log_file(claim_->id));
+  }
+
+  /// The run has written its result.
+  void take(const RunResult& result) {
+    found_ = {result.diagnostics.products, largest_eigenvalue(result),
+              result.trace ? result.trace->value : JobInfo::kUnknown};
+    add_phase_seconds(shown_.metrics(), result);
+  }
 
   /// Some rank has had a signal.
   void stop() { is_to_stop_ = true; }
 
   /// After the run: where the job goes.
   void take(const RunEnd& end, double seconds) {
+    set_resident_bytes(shown_.metrics(), end.resident_bytes);
     if (!end.line.empty()) log_error(end.line);
     log_.reset();
     if (is_lack_of_room(end)) {
-      hindrance_.met("job " + claim_->id + ": " + end.line);
-      claim_back("put back, for there is no room on the disk");
-      arrivals_.wait(hindrance_.wait_s());
+      const bool is_new = room_.met("job " + claim_->id + ": " + end.line);
+      claim_back(is_new ? "put back, for there is no room on the disk" : "");
+      wait_for_room();
       return;
     }
+    room_.gone();
     if (end.exit_code == kStopped && !claims_.is_cancelled(*claim_)) {
       claim_back("stopped, and put back into the queue");
       return;
@@ -252,13 +275,14 @@ class SpoolKeeper {
     output_.clear();
     is_idle_ = false;
     JobInfo info = info_of(claim);
+    const std::string given_up = Claims::given_up(claim, was_begun(claim) ? products_kept(claim) : 0);
     if (claims_.is_cancelled(claim)) {
       info.state = JobState::kCancelled;
       info.line = "cancelled before it began";
-    } else if (claim.starts >= Claims::kMostDeaths) {
+    } else if (!given_up.empty()) {
       info.state = JobState::kFailed;
       info.exit_code = static_cast<int>(ExitCode::kInternal);
-      info.line = "the service died while this ran, twice";
+      info.line = given_up;
     } else {
       bool has_begun = false;
       persist([&] {  // before all else: whatever it kills the service with from here on counts
@@ -281,6 +305,22 @@ class SpoolKeeper {
     return std::nullopt;
   }
 
+  bool was_begun(const Claim& claim) {
+    has_log_ = std::filesystem::exists(spool_.log_file(claim.id));
+    return claim.starts > 0 || has_log_;
+  }
+
+  /// Products in a job's checkpoint; 0 where there is none that can be read.
+  std::int64_t products_kept(const Claim& claim) const try {
+    const std::string named = parse_job(claim.text, claim.id + ".ini").run.config.checkpoint.checkpoint;
+    const CheckpointFolder folder(named.empty() ? spool_.checkpoint_folder(claim.id) : std::filesystem::path(named));
+    std::vector<std::string> warnings;
+    const std::optional<LedgerState> state = read_state(folder, warnings);
+    return state ? state->products : 0;
+  } catch (const Error&) {
+    return 0;
+  }
+
   Order prepare(const Claim& claim) {
     if (!claim.wrong.empty()) throw InputError(claim.wrong);
     JobOptions job = parse_job(claim.text, claim.id + ".ini");
@@ -288,10 +328,13 @@ class SpoolKeeper {
     allowed_.confine(c);
     if (c.checkpoint.max_hours > 0)
       throw UsageError("--max-hours is for a run by itself: a job goes on until it is done, or the service is stopped");
-    const bool has_begun = std::filesystem::exists(spool_.log_file(claim.id));
-    if (c.output.output.empty()) c.output.output = spool_.result_file(claim.id).string();
+    c.checkpoint.resume = c.checkpoint.resume || claim.starts > 1 || has_log_;
+    if (c.output.output.empty()) {
+      c.output.output = spool_.result_file(claim.id).string();
+      // It is this job's, even where a power cut has taken all else that was known of its start.
+      c.checkpoint.resume = c.checkpoint.resume || std::filesystem::exists(c.output.output);
+    }
     if (c.checkpoint.checkpoint.empty()) c.checkpoint.checkpoint = spool_.checkpoint_folder(claim.id).string();
-    c.checkpoint.resume = c.checkpoint.resume || has_begun;
     c.layout.lost_after_s = 0;  // the service looks after its ranks
     check_whole(job.run);
     require_shardable(job.run);
@@ -342,7 +385,7 @@ class SpoolKeeper {
 
   void claim_back(const std::string& why) {
     persist([&] { claims_.put_back(*claim_); });
-    log_info("job " + claim_->id + ": " + why);
+    if (!why.empty()) log_info("job " + claim_->id + ": " + why);
   }
 
   /// The run has failed because the spool's own disk is full: no fault of the job's.
@@ -350,7 +393,15 @@ class SpoolKeeper {
     if (end.exit_code != static_cast<int>(ExitCode::kBadInput)) return false;
     const bool says_so = end.line.find(std::strerror(ENOSPC)) != std::string::npos ||
                          end.line.find(std::strerror(EDQUOT)) != std::string::npos;
-    return says_so && !has_room();
+    return says_so && (output_ == spool_.result_file(claim_->id).string() || !has_room());
+  }
+
+  /// Until there is some, or it is time for another try: what is free may still be too little.
+  void wait_for_room() const {
+    const bool had_room = has_room();
+    const Timer timer;
+    while (!signal_.received() && timer.elapsed_s() < room_.wait_s() && (had_room || !has_room()))
+      ::poll(nullptr, 0, 500);
   }
 
   bool has_room() const {
@@ -365,15 +416,12 @@ class SpoolKeeper {
     return fits;
   }
 
+  /// What the run has found; from its file where an earlier start had written that.
   void add_findings(JobInfo& info) try {
-    const RunResult result = read_result(info.output);
-    add_phase_seconds(shown_.metrics(), result);
-    info.products = result.diagnostics.products;
-    if (result.eigenvalues)
-      for (const auto* const list : {&result.eigenvalues->top, &result.eigenvalues->magnitude})
-        for (const EigenEstimate& each : *list)
-          if (!(each.value <= info.lambda1)) info.lambda1 = each.value;
-    if (result.trace) info.trace = result.trace->value;
+    if (!found_) take(read_result(info.output));
+    info.products = found_->products;
+    info.lambda1 = found_->lambda1;
+    info.trace = found_->trace;
   } catch (const Error&) {  // the result is there all the same
   }
 
@@ -384,7 +432,7 @@ class SpoolKeeper {
   Claims claims_;
   Shown shown_;
   Arrivals arrivals_;
-  Hindrance hindrance_;
+  Hindrance hindrance_, room_;  // the latter: on the disk
   Timer since_look_, since_shown_;
   bool is_looked_for_gone_ = false, is_idle_ = false, has_shown_ = false, is_to_stop_ = false;
   std::int64_t jobs_ = 0;
@@ -392,15 +440,18 @@ class SpoolKeeper {
   std::optional<Claim> claim_;  // at work
   double started_ = 0;          // its start, and its result
   std::string output_;
+  bool has_log_ = false;  // from a start before
+  std::optional<Findings> found_;
   std::unique_ptr<LogFile> log_;
 };
 
-int run_job(const Order& order, const StopSignal& signal, ResidentProblem& resident, Communicator& world) {
+int run_job(const Order& order, const StopSignal& signal, ResidentProblem& resident,
+            const std::function<void(const RunResult&)>& taken, Communicator& world) {
   Invocation run;
   run.command = command_from(order.command);
   run.config = from_ini(order.config, "job " + order.id);
   const std::vector<std::string> argv = {"hesspect", "serve", "job", order.id};
-  return run_spectrum(run, argv, signal, world, &resident);
+  return run_spectrum(run, argv, signal, world, &resident, "", taken);
 }
 
 }  // namespace
@@ -422,6 +473,7 @@ int serve(const std::vector<std::string>& args, const Environment& environment, 
   });
   const int threads = at::get_num_threads();
   ResidentProblem resident;
+  const auto taken = [&](const RunResult& result) { desk->take(result); };  // on rank 0
   for (;;) {
     const Order mine = is_first ? desk->next() : Order{};
     const auto order =
@@ -431,7 +483,7 @@ int serve(const std::vector<std::string>& args, const Environment& environment, 
     if (is_first) desk->open_log();
     const Timer timer;
     const RunEnd end =
-        run_contained(host, [&](Communicator& world) { return run_job(order, signal, resident, world); });
+        run_contained(host, [&](Communicator& world) { return run_job(order, signal, resident, taken, world); });
     if (!end.line.empty()) resident = {};  // a rank that failed may hold something else than the others
     if (is_first) {
       desk->take(end, timer.elapsed_s());

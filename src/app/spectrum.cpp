@@ -112,13 +112,14 @@ std::string describe(const Problem& p, const RunLayout& layout, const Group& gro
 class Run {
  public:
   Run(const Invocation& invocation, const std::vector<std::string>& argv, RunLife& life, ResidentProblem* resident,
-      const std::string& start_vectors, Communicator& world)
+      const std::string& start_vectors, const std::function<void(const RunResult&)>& taken, Communicator& world)
       : run_(invocation),
         config_(invocation.config),
         argv_(argv),
         life_(life),
         resident_(resident),
         start_vectors_(start_vectors),
+        taken_(taken),
         world_(world),
         timeline_(config_.output.trace_json.empty() || !life.first() ? nullptr : std::make_unique<Timeline>()) {}
 
@@ -281,6 +282,7 @@ class Run {
       const PhaseTimer timer(&phases_, Phase::kFiles, "result");
       life_.write(result);
     }
+    if (taken_) taken_(result);
     write_timeline();
     return exit_code_of(result);
   }
@@ -317,6 +319,7 @@ class Run {
   RunLife& life_;
   ResidentProblem* const resident_;  // nullptr: none
   const std::string& start_vectors_;
+  const std::function<void(const RunResult&)>& taken_;
   Communicator& world_;
   const std::unique_ptr<Timeline> timeline_;  // where one is asked for
   Phases phases_{timeline_.get()};
@@ -330,11 +333,12 @@ class Run {
 }  // namespace
 
 int run_spectrum(const Invocation& run, const std::vector<std::string>& argv, const StopSignal& signal,
-                 Communicator& world, ResidentProblem* resident, const std::string& start_vectors) {
+                 Communicator& world, ResidentProblem* resident, const std::string& start_vectors,
+                 const std::function<void(const RunResult&)>& taken) {
   const RunConfig& config = run.config;
   RunLife life(run, signal, world);
   return life.live({config.eigs.eigenvectors, config.trace.diagonal, config.output.trace_json},
-                   [&] { return Run(run, argv, life, resident, start_vectors, world).go(); });
+                   [&] { return Run(run, argv, life, resident, start_vectors, taken, world).go(); });
 }
 
 }  // namespace hesspect

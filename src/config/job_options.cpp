@@ -79,6 +79,17 @@ JobHead head_of(const std::string& lines, const std::string& name) {
   return head;
 }
 
+Invocation invocation_of_job(const std::vector<std::string>& args, const Environment& environment) {
+  std::vector<std::string> words = args;
+  words.emplace_back("--print-config");  // which may lack the output
+  Environment of_run = environment;
+  of_run.erase("HESSPECT_SPOOL");
+  Invocation run = parse_command_line(words, of_run);
+  run.print_config = false;
+  if (run.help || run.version) throw UsageError("'submit' takes a job, not --help or --version of its command");
+  return run;
+}
+
 }  // namespace
 
 JobHead parse_job_head(const std::string& text, const std::string& name) { return head_of(parts_of(text).job, name); }
@@ -94,15 +105,29 @@ JobOptions parse_job(const std::string& text, const std::string& name) {
   return job;
 }
 
-JobOptions job_from_arguments(const std::vector<std::string>& args, const Environment& environment) {
-  std::vector<std::string> words = args;
-  words.emplace_back("--print-config");  // which may lack the output
-  Environment of_run = environment;
-  of_run.erase("HESSPECT_SPOOL");
+JobOptions jobs_of_series_from_arguments(const std::vector<std::string>& args, const Environment& environment) {
   JobOptions job;
-  job.run = parse_command_line(words, of_run);
-  job.run.print_config = false;
-  if (job.run.help || job.run.version) throw UsageError("'submit' takes a job, not --help or --version of its command");
+  job.run = invocation_of_job(args, environment);
+  RunConfig& c = job.run.config;
+  const SeriesConfig& series = c.series;
+  const SeriesConfig usual;
+  if (series.checkpoints.empty())
+    throw UsageError("'submit series' needs --checkpoints: a pattern, a folder or a list of checkpoints");
+  if (series.follow || series.every != usual.every || series.until != usual.until || !series.marker.empty() ||
+      !series.end_marker.empty() || !series.learning_rate.empty() || series.retry_failed ||
+      !series.watch.metrics_file.empty() || series.watch.metrics_port != 0 || !c.output.output.empty())
+    throw UsageError(
+        "'submit series' makes a job for each checkpoint that is there, side by side and with a result each: "
+        "--checkpoints, --order and --results say which and where; a series file, --follow, --every, --marker, "
+        "--learning-rate and --metrics-... belong to a series in one process");
+  if (!c.model.weights.empty()) throw UsageError("'submit series' takes weights from --checkpoints, not --weights");
+  job.run.command = job.head.command = Command::kAnalyze;
+  return job;
+}
+
+JobOptions job_from_arguments(const std::vector<std::string>& args, const Environment& environment) {
+  JobOptions job;
+  job.run = invocation_of_job(args, environment);
   if (!is_job_command(job.run.command)) job_command(to_string(job.run.command), "");
   if (!job.run.config.output.from.empty()) throw UsageError("--from smooths an earlier result again: that is no job");
   job.head.command = job.run.command;

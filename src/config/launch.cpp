@@ -3,6 +3,7 @@
 #include <charconv>
 #include <sstream>
 
+#include "command_words.h"
 #include "hesspect/config/commands.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
@@ -10,14 +11,6 @@
 
 namespace hesspect {
 namespace {
-
-[[noreturn]] void throw_unknown(const std::string& name, const OptionTable& table) {
-  std::string near = did_you_mean(name.substr(name.find_first_not_of('-') == std::string::npos ? 0 : 2), table.names());
-  if (const auto mark = near.find('\''); mark != std::string::npos) near.insert(mark + 1, "--");
-  std::string text = "'run' has no option '" + name + "'" + near;
-  if (near.empty()) text += "; the command's own options stand behind the command";
-  throw UsageError(text);
-}
 
 /// @throws UsageError where several ranks can't carry it out
 void require_command_of_ranks(const std::string& name) {
@@ -59,31 +52,11 @@ OptionGroup launch_options(LaunchConfig& c) {
 Launch parse_launch(const std::vector<std::string>& args) {
   Launch launch;
   const OptionTable table{{launch_options(launch.config)}};
-  std::vector<std::string> texts;  // of --launcher-options, which may come again
-  auto arg = args.begin();
-  for (; arg != args.end() && arg->starts_with("-") && *arg != "--"; ++arg) {
-    const auto equals = arg->starts_with("--") ? arg->find('=') : std::string::npos;
-    std::string name = arg->substr(0, equals);
-    if (name == "-n" || name == "-np") name = "--ranks";
-    if (name == "-h") name = "--help";
-    const Option* const option = name.starts_with("--") ? table.find(name.substr(2)) : nullptr;
-    if (option == nullptr) throw_unknown(name, table);
-    std::string value = "true";
-    if (equals != std::string::npos) {
-      value = arg->substr(equals + 1);
-    } else if (!option->value_name.empty()) {
-      if (++arg == args.end()) throw UsageError(name + ": a value is missing");
-      value = *arg;
-    }
-    try {
-      if (option->repeatable) texts.push_back(value);
-      option->set(option->repeatable ? texts : std::vector<std::string>{value});
-    } catch (const UsageError& error) {
-      throw UsageError(name + " " + value + ": " + error.what());
-    }
-  }
-  if (arg != args.end() && *arg == "--") ++arg;
-  launch.command.assign(arg, args.end());
+  const CommandWords reader{.command = "run",
+                            .until_first_word = true,
+                            .aliases = {{"-n", "--ranks"}, {"-np", "--ranks"}},
+                            .hint = "; the command's own options stand behind the command"};
+  launch.command = read_words(reader, table, args);
   if (launch.config.help) return launch;
   if (launch.command.empty())
     throw UsageError("'run' needs a command: hesspect run --ranks 4 analyze --model M.pt2 ...");

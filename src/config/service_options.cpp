@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "command_words.h"
 #include "hesspect/core/errors.h"
-#include "hesspect/core/text.h"
 #include "option_groups.h"
 
 namespace hesspect {
@@ -52,55 +52,6 @@ OptionGroup queue_options(std::string_view command, QueueConfig& c) {
   return group;
 }
 
-std::string origin(const std::string& name, const Option& option, const std::string& value) {
-  return option.value_name.empty() ? name : name + " " + value;
-}
-
-/// Sets the options that stand before the first word, or anywhere. @return the words
-std::vector<std::string> read_options(std::string_view command, const OptionTable& table,
-                                      const std::vector<std::string>& args, bool until_first_word) {
-  std::vector<std::string> words;
-  std::vector<std::pair<const Option*, std::vector<std::string>>> repeated;
-  for (auto arg = args.begin(); arg != args.end(); ++arg) {
-    if (*arg == "--") {
-      words.insert(words.end(), arg + 1, args.end());
-      break;
-    }
-    if (!arg->starts_with("-") || *arg == "-") {
-      words.push_back(*arg);
-      if (!until_first_word) continue;
-      words.insert(words.end(), arg + 1, args.end());
-      break;
-    }
-    const auto equals = arg->find('=');
-    std::string name = arg->substr(0, equals);
-    if (name == "-h") name = "--help";
-    const Option* const option = name.starts_with("--") ? table.find(name.substr(2)) : nullptr;
-    if (option == nullptr) {
-      std::string near = did_you_mean(name.substr(std::min<std::size_t>(2, name.size())), table.names());
-      if (const auto mark = near.find('\''); mark != std::string::npos) near.insert(mark + 1, "--");
-      throw UsageError("'" + std::string(command) + "' has no option '" + name + "'" + near);
-    }
-    std::string value = "true";
-    if (equals != std::string::npos) {
-      value = arg->substr(equals + 1);
-    } else if (!option->value_name.empty()) {
-      if (++arg == args.end()) throw UsageError(name + ": a value is missing");
-      value = *arg;
-    }
-    auto same = std::ranges::find(repeated, option, &decltype(repeated)::value_type::first);
-    if (same == repeated.end()) same = repeated.insert(repeated.end(), {option, {}});
-    if (!option->repeatable && !same->second.empty()) throw UsageError(name + " is given twice");
-    same->second.push_back(value);
-    try {
-      option->set(same->second);
-    } catch (const UsageError& error) {
-      throw UsageError(origin(name, *option, value) + ": " + error.what());
-    }
-  }
-  return words;
-}
-
 void find_spool(std::string& spool, std::string_view command, const Environment& environment) {
   if (const auto found = environment.find("HESSPECT_SPOOL"); spool.empty() && found != environment.end())
     spool = found->second;
@@ -122,7 +73,7 @@ constexpr std::string_view kQueueCommands[] = {"submit", "queue", "cancel", "wai
 ServeConfig parse_serve(const std::vector<std::string>& args, const Environment& environment) {
   ServeConfig config;
   const OptionTable table{{serve_options(config)}};
-  const std::vector<std::string> words = read_options("serve", table, args, /*until_first_word=*/false);
+  const std::vector<std::string> words = read_words({"serve", false, {}, {}}, table, args);
   if (config.help) return config;
   if (!words.empty()) throw UsageError("unexpected argument '" + words.front() + "': jobs are handed in by 'submit'");
   if (config.quiet && config.verbose) throw UsageError("--quiet and --verbose contradict each other");
@@ -138,7 +89,7 @@ QueueConfig parse_queue_command(std::string_view command, const std::vector<std:
                                 const Environment& environment) {
   QueueConfig config;
   const OptionTable table{{queue_options(command, config)}};
-  config.words = read_options(command, table, args, command == "submit");
+  config.words = read_words({std::string(command), command == "submit", {}, {}}, table, args);
   if (config.help) return config;
   find_spool(config.spool, command, environment);
   const std::string name(command);
@@ -168,8 +119,9 @@ std::string service_help(std::string_view command) {
         "fails\nalone. SIGTERM and SIGUSR1 put the job at work back into the queue, with its checkpoint (exit 75).\n";
   else if (command == "submit")
     text +=
-        "submit [options] JOB.ini\n       hesspect submit [options] analyze|density|eigs|trace [the command's "
-        "options]\n\nHands a job in, and prints its id. Without --output the result is FOLDER/done/ID.h5.\n";
+        "submit [options] JOB.ini\n       hesspect submit [options] analyze|density|eigs|trace|series [the command's "
+        "options]\n\nHands a job in, and prints its id; of a series, a job for each checkpoint. Without --output the "
+        "result is\nFOLDER/done/ID.h5.\n";
   else if (command == "queue")
     text += "queue [options] [ID ...]\n\nWhich jobs wait, run and have ended.\n";
   else if (command == "cancel")

@@ -16,6 +16,16 @@ void write_file_atomically(const fs::path& link, std::span<const std::byte> byte
   file.rename();
 }
 
+void make_folders(const fs::path& folder) {
+  std::error_code error;
+  if (folder.empty() || fs::is_directory(folder, error)) return;
+  const fs::path above = folder_of(folder.has_filename() ? folder : folder.parent_path());
+  if (above != folder) make_folders(above);
+  fs::create_directory(folder, error);
+  if (error) throw InputError("cannot make the folder '" + folder.string() + "': " + error.message());
+  sync_folder(above);
+}
+
 void check_output(const fs::path& link, bool overwrite) {
   std::error_code error;
   const fs::path path = target_of(link);

@@ -23,14 +23,6 @@ using namespace checkpoint;
 
 constexpr int kGenerations = 2;  // kept, of the run's state and of each probe
 
-void make_folder(const fs::path& folder) {
-  std::error_code error;
-  if (fs::is_directory(folder, error)) return;
-  fs::create_directories(folder, error);
-  if (error) throw InputError("cannot make the checkpoint folder " + named(folder) + ": " + error.message());
-  sync_folder(folder_of(folder));
-}
-
 void write_text(const fs::path& path, const std::string& text) {
   write_file_atomically(path, std::as_bytes(std::span(text)));
 }
@@ -139,14 +131,14 @@ bool CheckpointFolder::exists() const { return !numbers_in(path(), run_generatio
 
 void CheckpointFolder::lock() {
   if (impl_->lock) return;
-  make_folder(path());
+  make_folders(path());
   impl_->lock.emplace(path(), kLock);
   impl_->remove_left_overs();
 }
 
 void CheckpointFolder::write_run_text(const std::string& state, const std::string& run_id) {
   const auto earlier = numbers_in(path(), run_generation);
-  make_folder(path());
+  make_folders(path());
   write_text(path() / run_name(earlier.empty() ? 1 : earlier.back() + 1), sealed(state, kRunKind));
   int kept = 1;
   for (auto generation = earlier.rbegin(); generation != earlier.rend(); ++generation) {
@@ -225,7 +217,7 @@ void CheckpointFolder::remove() {
 
 Piece CheckpointFolder::write_piece(std::int64_t probe, const std::string& set, std::int64_t first_row,
                                     std::span<const std::span<const std::byte>> rows, int rank, int ranks) {
-  make_folder(impl_->probe_folder(probe));
+  make_folders(impl_->probe_folder(probe));
   return checkpoint::write_piece(impl_->probe_folder(probe), set, first_row, rows, rank, ranks);
 }
 
@@ -238,7 +230,7 @@ void CheckpointFolder::commit(const ProbeManifest& manifest) {
       throw InputError("checkpoint piece " + named(folder / piece.file) + " of rank " + std::to_string(piece.rank) +
                        " is not visible to this rank (" + why +
                        "): the folder must lie on a file system that all hosts share; give one with --checkpoint");
-  make_folder(folder);
+  make_folders(folder);
   write_text(folder / manifest_name(manifest.steps), sealed(manifest));
 
   std::set<std::string> named_pieces;

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <span>
 
+#include "hesspect/io/atomic_file.h"
+
 namespace hesspect {
 
 /// The folder of a path: "." for a bare name.
@@ -13,9 +15,6 @@ std::filesystem::path folder_of(const std::filesystem::path& path);
 
 /// What a chain of symbolic links ends in, which need not exist.
 std::filesystem::path target_of(std::filesystem::path path);
-
-/// Makes renames and removals in a folder durable, where the file system can do that.
-void sync_folder(const std::filesystem::path& folder);
 
 /// `.NAME.tmp-PID` beside its target; removed again unless it was renamed. Everything throws InputError naming the
 /// target and the system's reason.

@@ -223,6 +223,17 @@ std::int64_t step_of_name(const std::string& name) {
   return -1;
 }
 
+std::string result_stem(const std::string& name) {
+  std::string stem = name;
+  std::ranges::replace(stem, '/', '-');
+  for (const std::string_view ending : {".safetensors.index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
+    if (stem.ends_with(ending)) {
+      stem.resize(stem.size() - ending.size());
+      break;
+    }
+  return stem;
+}
+
 std::vector<FoundCheckpoint> find_checkpoints(const std::vector<std::string>& patterns, bool must_be) {
   std::vector<fs::path> paths;
   for (const std::string& pattern : patterns) add_all(pattern, must_be, /*may_be_list=*/true, paths);

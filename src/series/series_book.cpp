@@ -116,9 +116,7 @@ SeriesBook::SeriesBook(const RunConfig& config, std::string version)
   if (earlier && earlier->config != here)
     throw UsageError("the series in " + quote(output.string()) + " is of another configuration: " +
                      difference(earlier->config, here) + "; --force begins it anew, another --output another one");
-  std::error_code error;
-  fs::create_directories(results_, error);
-  if (error) throw InputError("cannot make the folder of results " + quote(results_) + ": " + error.message());
+  make_folders(results_);
   if (earlier) {
     ledger_ = std::move(*earlier);
     ledger_.ended = false;
@@ -299,13 +297,7 @@ bool SeriesBook::is_over() {
 // --- one after the other --------------------------------------------------------------------------------------------
 
 std::string SeriesBook::result_name(const SeriesEntry& entry) const {
-  std::string stem = entry.name;
-  std::ranges::replace(stem, '/', '-');
-  for (const char* ending : {".safetensors.index.json", ".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
-    if (stem.ends_with(ending)) {
-      stem.resize(stem.size() - std::string_view(ending).size());
-      break;
-    }
+  const std::string stem = result_stem(entry.name);
   const fs::path folder = fs::path(results_).lexically_relative(
       fs::path(config_.output.output).parent_path().empty() ? "." : fs::path(config_.output.output).parent_path());
   const fs::path base = folder.empty() ? fs::absolute(results_) : folder;

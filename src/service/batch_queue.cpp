@@ -104,16 +104,26 @@ std::string number_in(const std::string& service, const char* system) {
 
 }  // namespace
 
-void submit_to_batch(const Spool& spool, const std::string& id, const QueueConfig& config) {
+void submit_to_batch(const Spool& spool, const std::vector<std::string>& ids, const QueueConfig& config) {
   const std::string system = config.slurm ? "slurm" : "flux";
-  const fs::path job = spool.path("slurm") / (id + ".ini");
+  const std::string& id = ids.front();
+  const bool is_array = ids.size() > 1;
+  const fs::path list = spool.path("slurm") / (id + ".array");  // of an array's tasks, a line each
   try {
+    if (is_array && config.flux)
+      throw UsageError("--flux takes a job at a time: hand the checkpoints of a series in one by one");
     const std::string script = (script_folder() / "spool_job.sbatch").string();
     setenv("HESSPECT_BIN", own_program().c_str(), /*overwrite=*/0);
     Words words = config.slurm ? Words{"sbatch", "--parsable", "--job-name=hesspect-" + id,
                                        "--output=" + (spool.path("log") / (id + ".slurm")).string()}
                                : Words{"flux", "batch", "--job-name=hesspect-" + id,
                                        "--output=" + (spool.path("log") / (id + ".slurm")).string()};
+    if (is_array) {
+      std::string lines;
+      for (const std::string& one : ids) lines += one + "\n";
+      write_file_atomically(list, std::as_bytes(std::span(lines)));
+      words.push_back("--array=1-" + std::to_string(ids.size()));
+    }
     std::istringstream more(config.batch_options);
     for (std::string word; more >> word;) words.push_back(word);
     for (const std::string& word : Words{script, spool.folder().string(), id}) words.push_back(word);
@@ -124,11 +134,14 @@ void submit_to_batch(const Spool& spool, const std::string& id, const QueueConfi
       throw InputError(words.front() + " does not take the job (exit code " + std::to_string(said.code) +
                        "): " + line_of(said.err.empty() ? said.out : said.err));
     const std::string number = line_of(said.out.substr(0, said.out.find_first_of(";\n")));
-    const std::string note = system + " " + number;
-    write_file_atomically(spool.path("slurm") / (id + ".number"), std::as_bytes(std::span(note)));
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const std::string note = system + " " + number + (is_array ? "_" + std::to_string(i + 1) : "");
+      write_file_atomically(spool.path("slurm") / (ids[i] + ".number"), std::as_bytes(std::span(note)));
+    }
   } catch (...) {
     std::error_code error;
-    fs::remove(job, error);
+    for (const std::string& one : ids) fs::remove(spool.path("slurm") / (one + ".ini"), error);
+    fs::remove(list, error);
     throw;
   }
 }

@@ -84,15 +84,16 @@ Claims::Claims(Spool& spool, std::function<void()> cancelled)
         if (!at_work_.empty() && ::access((lease_.folder() / (at_work_ + ".cancel")).c_str(), F_OK) == 0) cancelled();
       }) {}
 
-fs::path Claims::file_of(const Claim& claim) const {
-  return lease_.folder() / to_string(ClaimedName{claim.id, claim.starts});
-}
+fs::path Claims::file_of(const Claim& claim) const { return lease_.folder() / claim.file; }
 
 Claim Claims::claim_of(const ClaimedName& name, const std::string& sub) const {
   Claim claim;
   claim.id = name.id;
   claim.starts = name.starts;
+  claim.deaths = name.deaths;
+  claim.products = name.products;
   claim.sub = sub;
+  claim.file = to_string(name);
   try {
     claim.text = spool_.read_job_file(file_of(claim));
     claim.head = parse_job_head(claim.text, name.id + ".ini");
@@ -119,7 +120,7 @@ std::optional<Claim> Claims::next(const std::string& only) {
   std::optional<std::string> refused;
   for (const QueuedJob& job : spool_.queued(sub, kSettled_s)) {
     if (!only.empty() && job.id != only) continue;
-    const ClaimedName name{free_id(spool_, job.id), 0};
+    const ClaimedName name{free_id(spool_, job.id), 0, 0, 0};
     try {
       if (!only.empty()) make_mark(lease_.folder() / (name.id + kSlurmMark));  // first: see take_over
       if (!move(job.file, lease_.folder() / to_string(name))) continue;        // another service was faster
@@ -146,13 +147,23 @@ bool Claims::is_any_left(const std::string& only) {
   return taken_over().has_value();
 }
 
+std::string Claims::given_up(Claim& claim, std::int64_t products) {
+  if (claim.starts > 0) claim.deaths = products > claim.products ? 0 : claim.deaths + 1;
+  claim.products = products;
+  if (claim.deaths >= kMostDeaths) return "the service died while this ran, twice";
+  if (claim.starts >= kMostStarts) return "the service died while this ran, " + std::to_string(claim.starts) + " times";
+  return "";
+}
+
 void Claims::begin(Claim& claim) {
   const fs::path before = file_of(claim);
   Claim begun = claim;
   ++begun.starts;
+  begun.file = to_string(ClaimedName{begun.id, begun.starts, begun.deaths, begun.products});
   if (!move(before, file_of(begun)))
     throw InputError("the job " + claim.id + " has gone from " + quote(lease_.folder().string()));
   claim = begun;
+  sync_folder(lease_.folder());
   ::utimensat(AT_FDCWD, file_of(claim).c_str(), nullptr, AT_SYMLINK_NOFOLLOW);  // when it began
   const std::lock_guard<std::mutex> lock(at_work_mutex_);
   at_work_ = claim.id;
@@ -165,7 +176,9 @@ bool Claims::is_cancelled(const Claim& claim) const {
 void Claims::finish(const Claim& claim, JobInfo info) {
   info.service = service();
   write_record(spool_, info);
-  move(file_of(claim), spool_.path(sub_of(info.state)) / (claim.id + ".ini"));
+  const fs::path to = spool_.path(sub_of(info.state));
+  move(file_of(claim), to / (claim.id + ".ini"));
+  sync_folder(to);
   std::error_code error;
   fs::remove(lease_.folder() / (claim.id + ".cancel"), error);
   fs::remove(lease_.folder() / (claim.id + kSlurmMark), error);
@@ -180,6 +193,7 @@ void Claims::finish(const Claim& claim, JobInfo info) {
 
 void Claims::put_back(const Claim& claim) {
   move(file_of(claim), spool_.path(claim.sub) / (claim.id + ".ini"));
+  sync_folder(spool_.path(claim.sub));
   std::error_code error;
   fs::remove(lease_.folder() / (claim.id + kSlurmMark), error);
   const std::lock_guard<std::mutex> lock(at_work_mutex_);
@@ -199,8 +213,8 @@ std::vector<std::string> Claims::take_over(const std::string& only) {
     const bool of_slurm =
         std::ranges::any_of(files, [](const std::string& file) { return file.ends_with(kSlurmMark); });
     const auto is_only = [&](const std::string& file) {
-      const std::optional<ClaimedName> name = claimed_name(file);
-      return name && name->id == only;
+      const std::optional<ClaimedName> claimed = claimed_name(file);
+      return claimed && claimed->id == only;
     };
     if (only.empty() ? of_slurm : std::ranges::none_of(files, is_only)) continue;
     for (const std::string& file : files)
@@ -210,6 +224,7 @@ std::vector<std::string> Claims::take_over(const std::string& only) {
       if (is_job && move(folder / file, lease_.folder() / file))
         told.push_back("took over job " + claimed_name(file)->id + " from the service " + name + ", which has gone");
     }
+    sync_folder(lease_.folder());  // before the other folder goes
     std::error_code error;
     fs::remove(folder / "lease", error);
     fs::remove(folder, error);  // stays where something else lies in it

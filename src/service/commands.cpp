@@ -21,6 +21,8 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/core/text.h"
 #include "hesspect/core/timer.h"
+#include "hesspect/io/atomic_file.h"
+#include "hesspect/series/checkpoints.h"
 #include "hesspect/service/batch_queue.h"
 #include "hesspect/service/claims.h"
 #include "hesspect/service/spool.h"
@@ -81,23 +83,58 @@ void check(const JobOptions& job) {
   });
 }
 
+/// A job for each checkpoint of a series, in their order.
+std::vector<JobOptions> jobs_of_series(const QueueConfig& config, const Environment& environment) {
+  const JobOptions common = jobs_of_series_from_arguments(config.words, environment);
+  const SeriesConfig series = common.run.config.series;
+  std::vector<FoundCheckpoint> found = find_checkpoints(series.checkpoints, /*must_be=*/true);
+  if (series.order == SeriesOrder::kStep) std::ranges::stable_sort(found, {}, &FoundCheckpoint::step);
+  if (series.order == SeriesOrder::kTime) std::ranges::stable_sort(found, {}, &FoundCheckpoint::time);
+  std::vector<JobOptions> jobs;
+  for (const FoundCheckpoint& one : found) {
+    if (const std::string why = why_not_whole(one.path, ""); !why.empty())
+      throw InputError("the checkpoint " + quote(one.path.string()) + " is not whole: " + why);
+    JobOptions job = common;
+    job.head.name = one.name;
+    job.run.config.series = {};
+    job.run.config.model.weights = {one.path.string()};
+    if (!series.results.empty())
+      job.run.config.output.output = (fs::path(series.results) / (result_stem(one.name) + ".h5")).string();
+    for (const JobOptions& other : jobs)
+      if (!series.results.empty() && other.run.config.output.output == job.run.config.output.output)
+        throw UsageError("the checkpoints " + quote(other.run.config.model.weights.front()) + " and " +
+                         quote(one.path.string()) + " would both write " + quote(job.run.config.output.output) +
+                         ": leave out --results, or name them apart");
+    jobs.push_back(std::move(job));
+  }
+  if (!series.results.empty()) make_folders(series.results);
+  return jobs;
+}
+
 int submit(const QueueConfig& config, const Environment& environment) {
-  JobOptions job = job_of(config, environment);
-  if (!config.name.empty()) job.head.name = config.name;
-  if (config.priority != 0) job.head.priority = config.priority;
-  make_absolute(job.run.config);
-  check(job);
+  std::vector<JobOptions> jobs =
+      config.words.front() == "series" ? jobs_of_series(config, environment) : std::vector{job_of(config, environment)};
+  for (JobOptions& job : jobs) {
+    if (!config.name.empty())
+      job.head.name = config.name + (job.head.name.empty() || jobs.size() == 1 ? "" : " " + job.head.name);
+    if (config.priority != 0) job.head.priority = config.priority;
+    make_absolute(job.run.config);
+    check(job);
+  }
   Spool::make(config.spool);
   const Spool spool(config.spool);
   const bool is_batch = config.slurm || config.flux;
-  const std::string id = spool.add(job, is_batch ? "slurm" : "incoming");
-  if (is_batch) submit_to_batch(spool, id, config);
-  if (!config.json) {
-    print(id + "\n");
-    return kDone;
-  }
+  std::vector<std::string> ids;
+  for (const JobOptions& job : jobs) ids.push_back(spool.add(job, is_batch ? "slurm" : "incoming"));
+  if (is_batch) submit_to_batch(spool, ids, config);
   Spool again(config.spool);
-  print(to_json(again.find(id).value_or(JobInfo{.id = id, .name = job.head.name})) + "\n");
+  std::string text;
+  for (const std::string& id : ids) {
+    JobInfo named;
+    named.id = id;
+    text += (config.json ? to_json(again.find(id).value_or(named)) : id) + "\n";
+  }
+  print(text);
   return kDone;
 }
 

@@ -4,19 +4,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <sstream>
 #include <system_error>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/host.h"
 #include "hesspect/core/text.h"
+#include "hesspect/io/atomic_file.h"
 #include "spool_files.h"
 
 namespace hesspect {
@@ -70,18 +70,17 @@ std::optional<double> modified_s(const fs::path& file) {
 Lease::Lease(const fs::path& folder, std::function<void()> each) : folder_(folder), each_(std::move(each)) {
   const fs::path made = folder.parent_path() / ("." + folder.filename().string());
   std::error_code error;
-  fs::create_directory(made, error);
-  if (error) throw InputError("cannot make " + quote(made.string()) + ": " + error.message());
-  std::ofstream out(made / "lease");
-  out << own_text();
-  out.close();
-  if (!out) {
-    const std::string why = std::strerror(errno);
+  try {
+    make_folders(made);
+    const std::string text = own_text();
+    write_file_atomically(made / "lease", std::as_bytes(std::span(text)));
+  } catch (const InputError&) {
     fs::remove_all(made, error);
-    throw InputError("cannot write " + quote((made / "lease").string()) + ": " + why);
+    throw;
   }
   fs::rename(made, folder, error);
   if (error) throw InputError("cannot make " + quote(folder.string()) + ": " + error.message());
+  sync_folder(folder.parent_path());
   thread_ = std::thread([this] { keep(); });
 }
 

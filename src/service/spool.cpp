@@ -107,13 +107,22 @@ std::optional<ClaimedName> claimed_name(const std::string& file_name) {
   const std::string stem = file_name.substr(0, file_name.size() - std::strlen(kEnding));
   const auto at = stem.rfind('@');
   if (at == std::string::npos || !Spool::is_id(stem.substr(0, at))) return std::nullopt;
-  ClaimedName name{stem.substr(0, at), 0};
+  ClaimedName name{stem.substr(0, at), 0, 0, 0};
+  const char* place = stem.data() + at;  // of the mark before a number
   const char* const end = stem.data() + stem.size();
-  const auto [read, error] = std::from_chars(stem.data() + at + 1, end, name.starts);
-  return error == std::errc() && read == end && name.starts >= 0 ? std::optional(name) : std::nullopt;
+  for (std::int64_t* const number : {&name.starts, &name.deaths, &name.products}) {
+    if (place == end || (number != &name.starts && *place != '-')) return std::nullopt;
+    const auto [read, error] = std::from_chars(place + 1, end, *number);
+    if (error != std::errc() || *number < 0) return std::nullopt;
+    place = read;
+  }
+  return place == end ? std::optional(name) : std::nullopt;
 }
 
-std::string to_string(const ClaimedName& name) { return name.id + "@" + std::to_string(name.starts) + kEnding; }
+std::string to_string(const ClaimedName& name) {
+  return name.id + "@" + std::to_string(name.starts) + "-" + std::to_string(name.deaths) + "-" +
+         std::to_string(name.products) + kEnding;
+}
 
 const std::vector<std::string>& Spool::sub_folders() {
   static const std::vector<std::string> folders = {"incoming", "slurm",     "claimed", "done",
@@ -140,11 +149,13 @@ std::string Spool::new_id() {
 }
 
 void Spool::make(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  for (const std::string& sub : sub_folders())
-    if (!error) fs::create_directories(folder / sub, error);
-  if (error) throw InputError("cannot make the spool " + quote(folder.string()) + ": " + error.message());
+  try {
+    make_folders(folder);
+    for (const std::string& sub : sub_folders()) make_folders(folder / sub);
+  } catch (const InputError& error) {
+    throw InputError("cannot make the spool " + quote(folder.string()) + ": " + error.what());
+  }
+  sync_folder(folder);  // somebody else may have made one of them, and not have come to this
 }
 
 Spool::Spool(const fs::path& folder) {
@@ -266,7 +277,8 @@ std::vector<QueuedJob> Spool::queued(const std::string& sub, double settled_s) {
   for (const std::string& name : names) {
     const std::optional<std::string> id = id_of(name);
     if (!id) {
-      const bool is_ours = name.starts_with(".") || (sub == "slurm" && name.ends_with(".number"));
+      const bool is_ours =
+          name.starts_with(".") || (sub == "slurm" && (name.ends_with(".number") || name.ends_with(".array")));
       if (!is_ours)
         remark((folder / name).string(),
                "left alone: " + quote((folder / name).string()) + " is no job: ID.ini is expected");

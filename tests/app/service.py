@@ -4,8 +4,10 @@
 HESSPECT_LONG=1 kills more often.
 """
 
+import ctypes
 import json
 import os
+import resource
 import secrets
 import shutil
 import signal
@@ -64,13 +66,22 @@ class Service(Case):
     def serve(self, *more, ranks=1, timeout=100):
         return hesspect("serve", "--spool", self.spool, "--allow", "/", "--until-empty", *more, ranks=ranks, timeout=timeout)
 
-    def start(self, *more, ranks=1, launcher=None):
+    def start(self, *more, ranks=1, launcher=None, env=None, preexec=None):
         args = [BIN, "serve", "--spool", str(self.spool), "--allow", "/", "--poll", "0.2", *more]
         if ranks > 1:
             args = [*launcher, *args[1:]] if launcher else [*MPIRUN, "-n", str(ranks), *args]
-        process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
+        process = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(env), preexec_fn=preexec)
         self.processes.append(process)
         return process
+
+    def until_said(self, service, words):
+        """What the service has said up to a line with these words, that one included."""
+        said = ""
+        for line in service.stdout:
+            said += line
+            if words in line:
+                return said
+        self.fail(f"it has not said '{words}', but: {said}")
 
     def info(self, job):
         return json.loads(next(self.spool.glob(f"*/{job}.json")).read_text())
@@ -168,6 +179,29 @@ class Queue(Service):
             self.assertIn(ended.code, (USAGE, BAD_INPUT))
             self.assertIn(words, ended.err)
 
+    def test_a_series_as_jobs(self):
+        """A job for each checkpoint, by step; what belongs to a series in one process is refused."""
+        for step in (9, 10):
+            shutil.copy(FIXTURES / "ckpt" / "full.safetensors", self.folder / f"step-{step}.safetensors")
+        series = ("series", *arguments("mlp_ce", None, "cross_entropy", **SMALL), "--checkpoints", self.folder / "*.safetensors", "--results", self.folder / "results")
+        ended = hesspect("submit", "--spool", self.spool, "--name", "run 3", *series)
+        self.assertEqual(ended.code, 0, ended.err)
+        ids = ended.out.split()
+        self.assertEqual([job["name"] for job in json.loads(hesspect("queue", "--spool", self.spool, "--json", *ids).out)],
+                         ["run 3 step-9.safetensors", "run 3 step-10.safetensors"])
+        self.assertEqual(self.serve().code, 0)
+        self.assertEqual([self.state(job) for job in ids], ["done", "done"])
+        self.assertEqual({path.name for path in (self.folder / "results").iterdir()}, {"step-9.h5", "step-10.h5"})
+        for more, words in ((("--follow",), "one process"), (("--output", "s.h5"), "one process"), (("--weights", "w"), "--checkpoints, not --weights")):
+            ended = hesspect("submit", "--spool", self.spool, *series, *more)
+            self.assertEqual((ended.code, len(ended.errors)), (USAGE, 1), ended.err)
+            self.assertIn(words, ended.err)
+        (self.folder / "step-11.safetensors").write_bytes((FIXTURES / "ckpt" / "full.safetensors").read_bytes()[:100])
+        ended = hesspect("submit", "--spool", self.spool, *series)
+        self.assertEqual((ended.code, len(ended.errors)), (BAD_INPUT, 1), ended.err)
+        self.assertIn("is not whole", ended.err)
+        self.assertEqual(list((self.spool / "incoming").iterdir()), [])
+
     def test_what_may_be_read_and_written(self):
         """Paths stay inside --allow, links and the spool's own folders are no outputs, and files of others are left alone."""
         inside = self.folder / "allowed"
@@ -256,12 +290,12 @@ class Stopping(Service):
                 self.assertFalse((self.spool / "checkpoints" / job).exists())
 
     def test_a_dead_service(self):
-        """What it had is taken over at once on its host, tried once more, and given up when that kills a second service."""
-        deadly, other = self.drop(**LONG), self.drop(priority=-1)
+        """What it had is taken over at once on its host, tried once more, and given up when that kills a second service and nothing was gained."""
+        deadly, other = self.drop(**{**LONG, "checkpoint_minutes": 1000}), self.drop(priority=-1)
         for start in (1, 2):
             service = self.start(ranks=2 if start == 2 else 1)
-            self.wait_for("the start", lambda: [p for p in (self.spool / "claimed").glob(f"*/{deadly}@{start}.ini")])
-            self.at_work(deadly)
+            self.wait_for("the start", lambda: [p for p in (self.spool / "claimed").glob(f"*/{deadly}@{start}-{start - 1}-0.ini")])
+            self.wait_for("its run", lambda: (self.spool / "log" / f"{deadly}.log").read_text().count("in micro-batches of") == start)
             if start == 1:
                 service.kill()
             else:
@@ -276,6 +310,33 @@ class Stopping(Service):
         self.assertEqual(self.info(deadly)["line"], "the service died while this ran, twice")
         self.assertEqual(list((self.spool / "claimed").iterdir()), [])
 
+    def products(self, job):
+        """In its newest checkpoint; 0 where there is none."""
+        try:
+            newest = max((self.spool / "checkpoints" / job).glob("run-*.json"))
+            return json.loads(newest.read_text().splitlines()[0])["products"]
+        except (ValueError, OSError):
+            return 0
+
+    def test_deaths_with_a_gain(self):
+        """A job whose checkpoint goes on from one death of its service to the next is not given up."""
+        job = self.drop(**LONG)
+        before = 0
+        for start in (1, 2, 3):
+            service = self.start()
+            claimed = self.wait_for("the start", lambda: [p.stem for p in (self.spool / "claimed").glob(f"*/{job}@{start}-*.ini")])[0]
+            deaths, products = map(int, claimed.split("@")[1].split("-")[1:])
+            self.assertEqual(deaths, 0)
+            self.assertGreaterEqual(products, before)
+            if start == 3:
+                break
+            before = products + 1
+            self.wait_for("a gain", lambda: self.products(job) >= before)
+            service.kill()
+            service.wait()
+        hesspect("cancel", "--spool", self.spool, job)
+        self.wait_for("its end", lambda: (self.spool / "cancelled" / f"{job}.ini").exists())
+
     def test_started_again_by_run(self):
         job = self.drop(**LONG)
         service = self.start(launcher=[BIN, "run", "--ranks", "2"], ranks=2)
@@ -283,7 +344,7 @@ class Stopping(Service):
         launcher = subprocess.run(["pgrep", "-P", str(service.pid)], capture_output=True, text=True).stdout.split()[0]
         ranks = subprocess.run(["pgrep", "-P", launcher, "-x", "hesspect"], capture_output=True, text=True).stdout.split()
         os.kill(int(ranks[-1]), signal.SIGKILL)
-        self.wait_for("the second start", lambda: list((self.spool / "claimed").glob(f"*/{job}@2.ini")))
+        self.wait_for("the second start", lambda: list((self.spool / "claimed").glob(f"*/{job}@2-*.ini")))
         self.wait_for("its run", lambda: "resumed" in self.log(job))
         hesspect("cancel", "--spool", self.spool, job)
         self.wait_for("its end", lambda: (self.spool / "cancelled" / f"{job}.ini").exists())
@@ -311,11 +372,7 @@ class Hindered(Service):
         shutil.rmtree(self.spool / "done")
         (self.spool / "done").write_text("in the way")
         waiting.rename(self.spool / "incoming" / f"{job}.ini")
-        said = []
-        for line in service.stdout:
-            said.append(line)
-            if "waiting until that is mended" in line:
-                break
+        said = [self.until_said(service, "waiting until that is mended")]
         time.sleep(2.5)
         (self.spool / "done").unlink()
         (self.spool / "done").mkdir()
@@ -325,6 +382,112 @@ class Hindered(Service):
         self.assertEqual("".join(said).count("mended"), 1, said)
         self.assertIn("goes on", "".join(said))
         self.assertTrue((self.folder / "result.h5").exists())
+
+    def test_a_full_disk(self):
+        """A real one, in a mount namespace of the service's own, where that is allowed: the job goes back into the queue, and is done when there is room."""
+        disk = self.folder / "disk"
+        disk.mkdir()
+        if os.geteuid() != 0 or os.system(f"unshare -m mount -t tmpfs -o size=1m none {disk} 2>/dev/null") != 0:
+            self.skipTest("no mount namespaces here")
+
+        def mount():
+            libc = ctypes.CDLL(None, use_errno=True)
+            assert libc.unshare(0x20000) == 0  # CLONE_NEWNS
+            assert libc.mount(b"none", b"/", None, (1 << 18) | 16384, None) == 0  # private, all below
+            assert libc.mount(b"none", str(disk).encode(), b"tmpfs", 0, b"size=1m") == 0
+
+        self.spool = disk / "spool"
+        service = self.start(preexec=mount)
+        self.spool = Path(f"/proc/{service.pid}/root{disk}/spool")
+        self.until_said(service, "waits for jobs")
+        waiting = self.drop()
+        filler = self.spool.parent / "filler"
+        (self.spool / "incoming" / f"{waiting}.ini").rename(self.spool.parent / "waiting")
+        with filler.open("wb") as f:
+            self.fill(f)
+        (self.spool.parent / "waiting").rename(self.spool / "incoming" / f"{waiting}.ini")
+        said = self.until_said(service, "waiting until that is mended")
+        self.assertIn("No space left on device", said)
+        time.sleep(3.5)
+        self.assertIn(self.state(waiting), ("incoming", "claimed"))
+        filler.unlink()
+        self.wait_for("its end", lambda: (self.spool / "done" / f"{waiting}.ini").exists())
+        self.assertEqual(self.info(waiting)["exit_code"], 0)
+        service.send_signal(signal.SIGTERM)
+        said += service.communicate(timeout=60)[0]
+        self.assertEqual(said.count("waiting until that is mended"), 1, said)
+        self.assertIn("goes on", said)
+
+    @staticmethod
+    def fill(file):
+        """Up to the last page."""
+        try:
+            while True:
+                os.write(file.fileno(), b"x" * 4096)
+        except OSError:
+            return
+
+    def test_without_permission(self):
+        """A folder of the spool that can't be read for a while: said once, and the jobs in it are run when it can."""
+        as_user = {}
+        self.spool.mkdir()
+        if os.geteuid() == 0:  # whom no permission holds back
+            self.folder.chmod(0o755)
+            os.chown(self.spool, 65534, 65534)
+            as_user = {"preexec": lambda: (os.setgid(65534), os.setuid(65534)), "env": {"TMPDIR": str(self.spool), "HOME": str(self.spool)}}
+        service = self.start(**as_user)
+        self.until_said(service, "waits for jobs")
+        (self.spool / "incoming").chmod(0)
+        said = self.until_said(service, "waiting until that is mended")
+        self.assertIn("Permission denied", said)
+        time.sleep(2.5)
+        (self.spool / "incoming").chmod(0o700)
+        job = self.drop()
+        if as_user:
+            os.chown(self.spool / "incoming" / f"{job}.ini", 65534, 65534)
+        self.wait_for("its end", lambda: (self.spool / "done" / f"{job}.ini").exists())
+        service.send_signal(signal.SIGTERM)
+        said += service.communicate(timeout=60)[0]
+        self.assertEqual(said.count("waiting until that is mended"), 1, said)
+        self.assertIn("goes on", said)
+
+
+class Failing(Service):
+    def test_alone(self):
+        """A product that is not finite, and memory that is not there when it is asked for: those jobs fail, and the next is run by the same process."""
+        import torch
+        from messages import Distance, exported
+
+        torch.manual_seed(3)
+        a, b = torch.randn(20, 4), torch.randn(20, 4)
+        b[17] = a[17]
+        exported(self.folder, Distance(), {"a": a, "b": b, "target": torch.rand(20)})
+        service = self.start()
+        self.until_said(service, "waits for jobs")
+        not_finite = self.drop(model=self.folder / "model.pt2", data=self.folder / "data.h5", loss="mse")
+        self.wait_for("its end", lambda: (self.spool / "failed" / f"{not_finite}.ini").exists())
+        self.assertEqual(self.info(not_finite)["exit_code"], BAD_INPUT)
+        self.assertIn("a product with the Hessian is not finite", self.info(not_finite)["line"])
+        with h5py.File(FIXTURES / "mlp_ce.data.h5") as small, h5py.File(self.folder / "large.h5", "w") as large:
+            for name in small:
+                large[name] = np.tile(small[name][()], (20000, *[1] * (small[name].ndim - 1)))
+        self.limit(service, 1 << 26)
+        too_large = self.drop(data=self.folder / "large.h5", micro_batch=10**6)
+        self.wait_for("its end", lambda: (self.spool / "failed" / f"{too_large}.ini").exists())
+        self.assertEqual(self.info(too_large)["exit_code"], 5)
+        self.assertIn("out of memory", self.info(too_large)["line"])
+        self.limit(service, None)
+        good = self.drop()
+        self.wait_for("its end", lambda: (self.spool / "done" / f"{good}.ini").exists())
+        service.send_signal(signal.SIGTERM)
+        service.communicate(timeout=60)
+        self.assertEqual(service.returncode, STOPPED)
+
+    @staticmethod
+    def limit(process, more):
+        """So many bytes beyond what it has by now; None: no limit any more."""
+        has = int(Path(f"/proc/{process.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY if more is None else has + more, resource.RLIM_INFINITY))
 
 
 class OneRankAlone(Service):

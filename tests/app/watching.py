@@ -13,7 +13,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from harness import BIN, Case, arguments, environment, hesspect
+from harness import BIN, MPIRUN, Case, arguments, environment, hesspect
 
 SOURCE = Path(os.environ["HESSPECT_SOURCE"])
 sys.path[:0] = [str(SOURCE / "python"), str(SOURCE / "tests/watch")]
@@ -47,8 +47,8 @@ class Serve(Case):
             self.service.kill()
             self.service.communicate()
 
-    def serve(self, *more):
-        self.service = subprocess.Popen([BIN, "serve", "--spool", str(self.spool), "--allow", "/", "--poll", "0.2", "--metrics-port", str(self.port), *map(str, more)],
+    def serve(self, *more, ranks=1):
+        self.service = subprocess.Popen([*([*MPIRUN, "-n", str(ranks)] if ranks > 1 else []), BIN, "serve", "--spool", str(self.spool), "--allow", "/", "--poll", "0.2", "--metrics-port", str(self.port), *map(str, more)],
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment())
 
     def scrape(self):
@@ -73,7 +73,7 @@ class Serve(Case):
         self.assertDone(good)
         bad = self.spool / "incoming" / "20260101-000000-000-00000a.ini"
         bad.write_text("[job]\nname = <b>bad</b>\n[options]\nmodel = none.pt2\n")
-        self.serve("--metrics-file", self.folder / "m.prom")
+        self.serve("--metrics-file", self.folder / "m.prom", ranks=2)
         state = lambda found, name: value_of(found, "hesspect_jobs", state=name)
         found = self.scraped_when(lambda found: state(found, "done") == 1 and state(found, "failed") == 1)
         result = self.spool / "done" / f"{good.out.strip()}.h5"
@@ -83,7 +83,10 @@ class Serve(Case):
             self.assertEqual(value_of(found, "hesspect_trace"), file["entry/trace/value"][()])
         phases = found["hesspect_phase_seconds_total"][2]
         self.assertTrue(phases and all(seconds > 0 for seconds in phases.values()))
-        self.assertGreater(value_of(found, "hesspect_resident_bytes", rank="0"), 10e6)
+        ranks = subprocess.run(["pgrep", "-P", str(self.service.pid), "-x", "hesspect"], capture_output=True, text=True).stdout.split()
+        resident = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") for pid in ranks]
+        for rank in ("0", "1"):
+            self.assertLess(abs(value_of(found, "hesspect_resident_bytes", rank=rank) / np.mean(resident) - 1), 0.5)
         self.assertLess(abs(time.time() - value_of(found, "hesspect_updated_seconds")), 60)
 
         taken = hesspect("serve", "--spool", self.folder / "other", "--metrics-port", self.port)

@@ -261,6 +261,34 @@ class Slurm(Case):
             self.assertIn("back in the queue", said)
             self.assertIn("resumed", (spool / "log" / f"{job}.log").read_text())
 
+    def test_a_series_as_an_array(self):
+        """A checkpoint a task, one at a time: each a job of its own for the queue, with the numbers that it has by itself."""
+        spool, checkpoints, results = (self.folder / name for name in ("spool", "ckpt", "results"))
+        checkpoints.mkdir()
+        weights = load_file(FIXTURES / "ckpt" / "full.safetensors")
+        for step in (100, 200, 1000):
+            save_file({k: v * np.float32(1 + 1e-3 * step) for k, v in weights.items()}, checkpoints / f"step-{step}.safetensors")
+        share = "--nodes=1 --ntasks=1 --cpus-per-task=1 --array=1-3%1"
+        ended = self.in_spool(spool, "submit", "--slurm", "--batch-options", share, "series", "--checkpoints", checkpoints / "*.safetensors", "--results", results,
+                              *self.mlp(None))
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        ids = ended.stdout.split()
+        listed = {job["id"]: job for job in json.loads(self.in_spool(spool, "queue", "--json").stdout)}
+        self.assertEqual([listed[job]["name"] for job in ids], ["step-100.safetensors", "step-200.safetensors", "step-1000.safetensors"])
+        self.assertRegex(listed[ids[2]]["service"], r"^slurm \d+_3$")
+        self.assertEqual(self.in_spool(spool, "cancel", ids[2]).stdout, f"{ids[2]} cancelled\n")
+        for job, step in zip(ids, (100, 200)):
+            ended = self.in_spool(spool, "wait", "--timeout", "58", job)
+            self.assertEqual((ended.returncode, ended.stdout.split()[:2]), (0, [job, "done"]), ended.stderr)
+            self.assertIn("result", self.in_spool(spool, "log", job).stdout)
+            self.assertIn("start 1 on", (spool / "log" / f"{job}.slurm").read_text())
+        alone = self.folder / "alone.h5"
+        self.assertDone(hesspect("analyze", *self.mlp(alone, weights=checkpoints / "step-200.safetensors")))
+        for of_task, of_run in zip(quadrature(results / "step-200.h5"), quadrature(alone)):
+            np.testing.assert_array_equal(of_task, of_run)
+        self.assertEqual({path.name for path in results.iterdir()}, {"step-100.h5", "step-200.h5"})
+        self.assertEqual(self.slurm.call("squeue", "-h", "-t", "all", "-o", "%T", "-j", listed[ids[2]]["service"].split()[1], check=False).stdout.split(), ["CANCELLED"])
+
     def test_cancelled(self):
         """Nothing is left of a cancelled job, and it does not come back."""
         scripts = ("one_node.sbatch", "many_nodes.sbatch")

@@ -9,7 +9,9 @@
 #include <cstdio>
 #include <fstream>
 
+#include "hesspect/config/job_options.h"
 #include "hesspect/config/launch.h"
+#include "hesspect/config/service_options.h"
 #include "hesspect/core/errors.h"
 
 namespace hesspect::options_test {
@@ -143,6 +145,45 @@ TEST(Options, WhatIsLaunched) {
   EXPECT_THROW(parse_launch({"-n"}), UsageError);
   EXPECT_THROW(parse_launch({"-n", "4", "inspect"}), UsageError);
   EXPECT_THROW(slots_of("a:x"), UsageError);
+  const auto refused = [](const std::vector<std::string>& args) {
+    try {
+      parse_launch(args);
+    } catch (const UsageError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refused({"-n", "4", "-np", "2", "eigs"}), "--ranks is given twice");
+  EXPECT_EQ(refused({"--rank", "4", "eigs"}), "'run' has no option '--rank' (did you mean '--ranks'?)");
+  EXPECT_EQ(refused({"--zzzzzz", "eigs"}),
+            "'run' has no option '--zzzzzz'; the command's own options stand behind the command");
+}
+
+TEST(Options, WordsOfTheQueue) {
+  const QueueConfig submitted =
+      parse_queue_command("submit", {"--spool=s", "--slurm", "eigs", "--top", "3", "--spool", "t"}, {});
+  EXPECT_TRUE(submitted.slurm);
+  EXPECT_EQ(submitted.spool, "s");
+  EXPECT_EQ(submitted.words, (std::vector<std::string>{"eigs", "--top", "3", "--spool", "t"}));
+  const QueueConfig waited = parse_queue_command("wait", {"a", "--timeout", "3", "b"}, {{"HESSPECT_SPOOL", "s"}});
+  EXPECT_EQ(waited.timeout_s, 3);
+  EXPECT_EQ(waited.words, (std::vector<std::string>{"a", "b"}));
+  EXPECT_THROW(parse_queue_command("wait", {"a", "--spool"}, {}), UsageError);
+  EXPECT_THROW(parse_queue_command("wait", {"a"}, {}), UsageError);
+}
+
+TEST(Options, AJobForEachCheckpoint) {
+  const std::vector<std::string> series = {"series", "--model",       "M",  "--data", "D", "--loss",
+                                           "mse",    "--checkpoints", "c/*"};
+  const JobOptions job = jobs_of_series_from_arguments(series, {});
+  EXPECT_EQ(job.run.command, Command::kAnalyze);
+  EXPECT_EQ(job.run.config.series.checkpoints, std::vector<std::string>{"c/*"});
+  for (const std::vector<std::string>& more : std::vector<std::vector<std::string>>{
+           {"--follow"}, {"--every", "2"}, {"--output", "s.h5"}, {"--weights", "w"}}) {
+    std::vector<std::string> args = series;
+    args.insert(args.end(), more.begin(), more.end());
+    EXPECT_THROW(jobs_of_series_from_arguments(args, {}), UsageError) << more.front();
+  }
 }
 
 TEST(Options, UnknownNamesSuggestTheNearOne) {

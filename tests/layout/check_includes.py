@@ -32,7 +32,7 @@ ROOMS = {
     "io": {"config", "spectrum"},
     "run": {"config", "comm", "krylov", "curvature", "spectrum", "plan", "io"},
     "report": {"spectrum", "plan", "io", "run"},
-    "service": {"config", "io"},
+    "service": {"config", "io", "series"},
     "front": {"config", "io", "service"},
     "watch": {"config"},
     "series": {"config", "spectrum", "io"},

@@ -104,6 +104,37 @@ TEST_F(SpoolTest, OfTwoServicesOneHasTheJob) {
   EXPECT_TRUE(other.next(""));
 }
 
+/// Deaths count while the products in a job's checkpoint stay as they are from one start to the next.
+TEST_F(SpoolTest, DeathsWithoutAGain) {
+  add("deadly");
+  const std::int64_t kept[] = {0, 5, 5, 9, 9, 9};  // at each start
+  const std::int64_t deaths[] = {0, 0, 1, 0, 1, 2};
+  for (std::size_t start = 0; start < std::size(kept); ++start) {
+    const pid_t child = fork();
+    if (child == 0) {
+      Spool mine(folder);
+      auto* const claims = new Claims(mine, [] {});
+      claims->take_over("");
+      std::optional<Claim> claim = claims->next("");
+      if (!claim) _exit(1);
+      const std::string line = Claims::given_up(*claim, kept[start]);
+      if (claim->deaths != deaths[start] || claim->starts != static_cast<std::int64_t>(start)) _exit(2);
+      if (line.empty() == (start + 1 == std::size(kept))) _exit(3);
+      claims->begin(*claim);
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0) << "start " << start;
+  }
+  const std::optional<ClaimedName> read = claimed_name("ID@3-1-250.ini");
+  ASSERT_TRUE(read);
+  EXPECT_EQ(to_string(*read), "ID@3-1-250.ini");
+  for (const char* const other :
+       {"ID@3.ini", "ID@3-1.ini", "ID@3-1-.ini", "ID@3-1-2-4.ini", "ID@3--1-2.ini", "ID@.ini"})
+    EXPECT_FALSE(claimed_name(other)) << other;
+}
+
 /// A process that claims, begins and dies; twice.
 TEST_F(SpoolTest, AClaimOutlivesItsService) {
   const std::string id = add("deadly");
@@ -143,7 +174,7 @@ TEST_F(SpoolTest, ALeaseOfAnotherHost) {
         false);
   Claims claims(*spool, [] {});
   EXPECT_TRUE(fs::exists(other));
-  write(other / "job@1.ini", "[job]\nname = far\n");
+  write(other / "job@1-0-0.ini", "[job]\nname = far\n");
   EXPECT_TRUE(claims.take_over("").empty());
   timespec times[2] = {};
   clock_gettime(CLOCK_REALTIME, &times[0]);

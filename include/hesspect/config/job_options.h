@@ -42,6 +42,11 @@ JobOptions parse_job(const std::string& text, const std::string& name);
 /// @throws UsageError as parse_command_line; the output may be missing
 JobOptions job_from_arguments(const std::vector<std::string>& args, const Environment& environment);
 
+/// The same of a series, which is to become a job for each of its checkpoints: `series` and its options, less what
+/// tells how one process goes through them. The job has their options, and no weights of its own.
+/// @throws UsageError for such an option, too
+JobOptions jobs_of_series_from_arguments(const std::vector<std::string>& args, const Environment& environment);
+
 /// Text that parse_job reads back to the same.
 std::string job_text(const JobOptions& job);
 

@@ -26,6 +26,9 @@ struct FoundCheckpoint {
 /// "model", else the last number that is not an epoch's, else the epoch; -1: there is no number.
 std::int64_t step_of_name(const std::string& name);
 
+/// What a checkpoint's own result is called, without its ending: its name, without an ending of weights.
+std::string result_stem(const std::string& name);
+
 /// What the patterns name, each checkpoint once, in the order of the patterns and within one by name, numbers by value.
 /// @param patterns  a pattern (* ? [ ]), a folder of checkpoints, a checkpoint, or a text file with one of these a line
 ///                  (relative to the list's folder; '#' begins a remark)

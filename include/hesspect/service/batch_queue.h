@@ -3,16 +3,17 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "hesspect/config/service_options.h"
 #include "hesspect/service/spool.h"
 
 namespace hesspect {
 
-/// Hands a job that lies in the folder `slurm` over, and notes its number there.
-/// @throws UsageError where sbatch (flux) or the script is not there; InputError with what it says. The job is then
-///         gone from the folder
-void submit_to_batch(const Spool& spool, const std::string& id, const QueueConfig& config);
+/// Hands jobs that lie in the folder `slurm` over, several as an array, and notes their numbers there.
+/// @throws UsageError where sbatch (flux) or the script is not there, or Flux is to take several; InputError with what
+///         it says. The jobs are then gone from the folder
+void submit_to_batch(const Spool& spool, const std::vector<std::string>& ids, const QueueConfig& config);
 
 /// What Slurm or Flux says of the job `service` ("slurm 123"): "PENDING", "RUNNING", …; empty where it is not known
 /// there any more, or they are not on the PATH.

@@ -23,18 +23,21 @@ namespace hesspect {
 /// One job of this service.
 struct Claim {
   std::string id;
-  std::int64_t starts = 0;  // that have begun
+  std::int64_t starts = 0;    // that have begun
+  std::int64_t deaths = 0;    // of services that ran it, one after the other and without a gain
+  std::int64_t products = 0;  // in its checkpoint when it began last
   double submitted = 0;
   JobHead head;
   std::string sub;   // the folder that it goes back to: "incoming" or "slurm"
   std::string text;  // of its file; empty where it may not be taken, then `wrong` says why
   std::string wrong;
+  std::string file;  // its name in the service's folder
 };
 
 class Claims {
  public:
-  /// A job's starts that end with the service's death. Then it fails.
-  static constexpr std::int64_t kMostDeaths = 2;
+  /// Of services that ran a job: one after the other, and without a gain between them; and in all. Then it fails.
+  static constexpr std::int64_t kMostDeaths = 2, kMostStarts = 100;
   /// A file that 'submit' has not named is taken when it has been as it is for so long.
   static constexpr double kSettled_s = 2;
 
@@ -49,7 +52,12 @@ class Claims {
   /// Whether a job waits, also one whose file has not settled.
   bool is_any_left(const std::string& only);
 
-  /// Notes a start, before anything is done. @throws InputError
+  /// Whether it may be begun. Where it has been begun before, its last service has died with it: in vain, if it has no
+  /// more products now than it had at that start.
+  /// @param products  in its checkpoint
+  /// @return why it is given up; empty: it is not
+  static std::string given_up(Claim& claim, std::int64_t products);
+  /// Notes a start, before anything is done; that outlives a power cut. @throws InputError
   void begin(Claim& claim);
   /// Whether somebody wants the job at work to stop.
   bool is_cancelled(const Claim& claim) const;

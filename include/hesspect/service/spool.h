@@ -1,8 +1,10 @@
 // The folder of a queue: one ini file a job, whose state is the folder that it lies in.
 //
 //   DIR/incoming/ID.ini              queued
-//   DIR/slurm/ID.ini                 the same, for one job of Slurm's (or Flux's), whose number is in slurm/ID.number
-//   DIR/claimed/SERVICE/ID@N.ini     a service has it, which has begun with it N times (it or one before that died)
+//   DIR/slurm/ID.ini                 the same, for one job of Slurm's (or Flux's), whose number is in slurm/ID.number;
+//                                    slurm/ID.array has the ids of an array's tasks, of which ID is the first
+//   DIR/claimed/SERVICE/ID@N-D-P.ini a service has it: begun with N times, the last D of which ended with a service's
+//                                    death without a gain, and with P products in its checkpoint when it began last
 //   DIR/claimed/SERVICE/lease        touched by the service while it lives (lease.h)
 //   DIR/claimed/SERVICE/ID.cancel    it is to stop
 //   DIR/done/ID.ini, ID.json         ended, and what became of it; also in failed/ and cancelled/
@@ -41,7 +43,7 @@ class Spool {
   static constexpr std::size_t kMostBytes = 64 << 10;  // of a job's file
   static constexpr std::size_t kMostQueued = 20'000;   // jobs that are looked at; the others wait
 
-  /// Makes the folders that are not there. @throws InputError where that can't be
+  /// Makes the folders that are not there, so that they outlive a power cut. @throws InputError where that can't be
   static void make(const std::filesystem::path& folder);
   /// @throws InputError: no such folder; UsageError: another user's, or one that everybody may write to
   explicit Spool(const std::filesystem::path& folder);
@@ -100,10 +102,12 @@ class Spool {
 /// Seconds since 1970, of this host's clock.
 double unix_seconds();
 
-/// "ID@3.ini" as {"ID", 3}. None where a name is no claimed job's.
+/// "ID@3-1-250.ini" as {"ID", 3, 1, 250}. None where a name is no claimed job's.
 struct ClaimedName {
   std::string id;
-  std::int64_t starts = 0;
+  std::int64_t starts = 0;    // that have begun
+  std::int64_t deaths = 0;    // of services that ran it, one after the other and without a gain
+  std::int64_t products = 0;  // in its checkpoint when it began last
 };
 std::optional<ClaimedName> claimed_name(const std::string& file_name);
 std::string to_string(const ClaimedName& name);
