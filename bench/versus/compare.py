@@ -13,7 +13,7 @@ TOOLS = ("hesspect", "pyhessian", "curvlinops", "eigenthings")
 NAMES = {"hesspect": "hesspect", "pyhessian": "PyHessian", "curvlinops": "curvlinops", "eigenthings": "hessian-eigenthings"}
 # Half width of the trace's interval at 90 %, relative. minilm's on four rows is beyond everyone's budget here to 1 %.
 TRACE_TARGET = {"minilm": 0.2}
-# Over the width: minilm's reference, one probe of 120 steps, is some 3.5e-5 from every tool's answer at 12 to 40 steps, which are within 2e-5 of
+# Over the width: the reference of minilm that is in the repository, one probe of 120 steps, is some 3.5e-5 from every tool's answer at 12 to 40 steps, which are within 2e-5 of
 # each other: it tells no better.
 DENSITY_FLOOR = {"minilm": 5e-5}
 # hesspect's interval of a trace is so much wider for stopping when it likes; the peers' number of probes is given to them, by their variance.

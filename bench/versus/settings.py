@@ -66,13 +66,13 @@ PLAN = {
     "widedeep": _hesspect() + _peers((1e-3,), probes=500),
     # 0.35 of its own estimate, a quarter wider for stopping, is 0.2 of the reference. Layers off: for them every probe costs a further pass over the basis,
     # which on four rows is as dear as a product
-    "minilm": _hesspect(("0.35",), "0.01", ("1e-1", "1e-2"), ("10", "20"), more=("--layers=false",))
+    "minilm": _hesspect(("0.35",), "0.01", ("1e-1", "1e-2"), ("5", "7", "10", "20"), more=("--layers=false",))
     + [Run("pyhessian", "30 iterations", {"top": {"iterations": 30}, "trace": {"probes": 40, "tol": 0}, "density": {"steps": 40}}, first_seeds=1),
        Run("curvlinops", "default", {"top": {"tol": 1e-2, "ncv": 30}, "trace": {"method": "hutchinson", "products": 20}, "density": {"steps": 40}},
            {"columns": 1}, first_seeds=1),
        Run("eigenthings", "default", {"top": {"steps": 50}, "trace": {"method": "hutchinson", "products": 20}, "density": {"steps": 40}},
            first_seeds=1)],
-    "minilm64": _densities(("10", "14", "20"), 40),
+    "minilm64": _densities(("5", "7", "10", "14", "20"), 40),
     "gpt1m": _densities(("10", "14", "20", "28", "40"), 100),
     "gpt10m": _densities(("10", "12", "14", "16", "20"), 40),
     "resnet20": _densities(("10", "14", "20", "28", "40"), 80),
