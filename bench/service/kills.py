@@ -3,7 +3,7 @@
 
     bench/service/kills.py [--kills 200] [--seed 0] [--output bench/results/DATE-service-kills.json]
 
-Two services share the spool, `hesspect run --ranks 2 serve` and `--ranks 1`; where one is killed itself, it is started again, as whoever looks after it
+Two services share the spool, `hesspect run --ranks 2 serve` and one of a rank by itself; where one is killed itself, it is started again, as whoever looks after it
 would. At the end every job must lie in one folder alone, `done` with a result that can be read, or given up as one that killed two services without a
 gain between them (they are counted; kills are so many that this may happen). `lost`: a job that lies nowhere. `twice`: one that lies in two folders, or
 that has another run's result than when it was first seen as done. `broken`: a result or record that can't be read, or differs from an undisturbed
@@ -84,7 +84,8 @@ class Campaign:
             self.drop(self.draw.choice((SHORT, LONGER)))
 
     def start(self, ranks, *more):
-        command = [BIN, "run", "--ranks", str(ranks), "serve", "--spool", str(self.spool), "--allow", "/", "--poll", "0.1", *more]
+        launcher = ["run", "--ranks", str(ranks)] if ranks > 1 else []
+        command = [BIN, *launcher, "serve", "--spool", str(self.spool), "--allow", "/", "--poll", "0.1", *more]
         return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=open(self.spool.parent / "service.log", "a"))
 
     def note_done(self):
@@ -98,8 +99,8 @@ class Campaign:
                 self.counts["twice"] += 1
                 self.lines.add(f"{path.stem} was done twice")
 
-    def kill(self, service, kinds):
-        kind = self.draw.choice(("rank", "rank", "launcher", "service"))
+    def kill(self, service, ranks, kinds):
+        kind = self.draw.choice(("rank", "rank", "launcher", "service")) if ranks > 1 else "service"
         tree = below(service.pid)
         chosen = {"service": [service.pid], "rank": [pid for pid, name in tree.items() if name == "hesspect"],
                   "launcher": [pid for pid, name in tree.items() if name.startswith(("mpirun", "orterun"))]}[kind]
@@ -133,21 +134,21 @@ class Campaign:
                 self.counts["broken"] += 1
                 self.lines.add(f"{job}: {error}")
 
-    def run(self, kills):
+    def run(self, kills, minutes):
         first = [self.drop(SHORT), self.drop(LONGER)]
         self.start(2, "--until-empty", "--quiet").wait()
         self.reference = {options is SHORT: numbers(self.spool / "done" / f"{job}.h5") for job, options in zip(first, (SHORT, LONGER))}
         kinds, began = {"rank": 0, "launcher": 0, "service": 0}, time.monotonic()
         services = {ranks: self.start(ranks) for ranks in (2, 1)}
-        while sum(kinds.values()) < kills:
+        while sum(kinds.values()) < kills and time.monotonic() < began + 60 * minutes:
             self.feed()
             ranks = self.draw.choice((2, 2, 1))
             until = time.monotonic() + 20
-            while time.monotonic() < until and services[ranks].poll() is None and list(below(services[ranks].pid).values()).count("hesspect") < ranks:
+            while time.monotonic() < until and services[ranks].poll() is None and ranks > 1 and list(below(services[ranks].pid).values()).count("hesspect") < ranks:
                 time.sleep(0.05)
             time.sleep(self.draw.uniform(0.1, 2.5))
             self.feed()
-            self.kill(services[ranks], kinds)
+            self.kill(services[ranks], ranks, kinds)
             self.note_done()
             services = {ranks: service if service.poll() is None else self.start(ranks) for ranks, service in services.items()}
         until = time.monotonic() + 900
@@ -166,11 +167,12 @@ class Campaign:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=600, help="at most, for the kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hesspect_kills_") as folder:
-        figures = Campaign(Path(folder), asked.seed).run(asked.kills)
+        figures = Campaign(Path(folder), asked.seed).run(asked.kills, asked.minutes)
     text = json.dumps(figures, indent=1)
     print(text)
     if asked.output:

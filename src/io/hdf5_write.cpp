@@ -48,10 +48,15 @@ Texts side_by_side(const std::vector<std::string>& values) {
   return texts;
 }
 
+/// Of texts of any length, as attributes have them. A file has hundreds of these.
+const Type& attribute_type() {
+  static const Type type = string_type(H5T_VARIABLE);
+  return type;
+}
+
 /// How an array lies in the file: in chunks of about a megabyte, each with its checksum. A scalar can have none.
 PropertyList layout_of(const std::vector<hsize_t>& dims, hid_t file_type) {
   PropertyList creation(check(H5Pcreate(H5P_DATASET_CREATE), "a layout"));
-  if (dims.empty() || std::find(dims.begin(), dims.end(), hsize_t{0}) != dims.end()) return creation;
   std::vector<hsize_t> chunk = dims;
   hsize_t bytes = H5Tget_size(file_type);
   for (const hsize_t size : chunk) bytes *= size;
@@ -80,9 +85,11 @@ std::vector<const char*> pointers(const std::vector<std::string>& values) {
 void put_values(hid_t group, const std::string& name, hid_t file_type, hid_t memory_type, const void* values,
                 const std::vector<hsize_t>& dims, const Label& label) {
   const Space space = space_of(dims);
-  const PropertyList layout = layout_of(dims, file_type);
-  const Dataset dataset(
-      check(H5Dcreate2(group, name.c_str(), file_type, space.get(), H5P_DEFAULT, layout.get(), H5P_DEFAULT), name));
+  const bool has_chunks = !dims.empty() && std::find(dims.begin(), dims.end(), hsize_t{0}) == dims.end();
+  const PropertyList layout = has_chunks ? layout_of(dims, file_type) : PropertyList();
+  const Dataset dataset(check(H5Dcreate2(group, name.c_str(), file_type, space.get(), H5P_DEFAULT,
+                                         has_chunks ? layout.get() : H5P_DEFAULT, H5P_DEFAULT),
+                              name));
   if (H5Sget_simple_extent_npoints(space.get()) > 0)
     check(H5Dwrite(dataset.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), name);
   put_attribute(dataset.get(), "long_name", label.long_name);
@@ -118,7 +125,7 @@ Group make_group(hid_t parent, const std::string& name, const std::string& nx_cl
 }
 
 void put_attribute(hid_t object, const std::string& name, const std::string& value) {
-  const Type type = string_type(H5T_VARIABLE);
+  const Type& type = attribute_type();
   const Space space = space_of({});
   const Attribute attribute(
       check(H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), name));
@@ -127,7 +134,7 @@ void put_attribute(hid_t object, const std::string& name, const std::string& val
 }
 
 void put_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values) {
-  const Type type = string_type(H5T_VARIABLE);
+  const Type& type = attribute_type();
   const Space space = space_of({values.size()});
   const Attribute attribute(
       check(H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT), name));

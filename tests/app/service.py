@@ -408,7 +408,7 @@ class Hindered(Service):
         (self.spool.parent / "waiting").rename(self.spool / "incoming" / f"{waiting}.ini")
         said = self.until_said(service, "waiting until that is mended")
         self.assertIn("No space left on device", said)
-        time.sleep(3.5)
+        time.sleep(2.5)
         self.assertIn(self.state(waiting), ("incoming", "claimed"))
         filler.unlink()
         self.wait_for("its end", lambda: (self.spool / "done" / f"{waiting}.ini").exists())
