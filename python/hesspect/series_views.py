@@ -181,7 +181,8 @@ def tables(series: Series) -> dict[str, Table]:
     throughout a row of these was padding and is left out."""
     n = len(series)
     own = [_column(series, name, getattr(series, name)) for name in ("step", "name", "time", "sha256", "result", "products", "seconds", "fresh") if _has_values(series, name)]
-    for name, shown in (("loss", "loss"), ("trace", "trace"), ("trace_stderr", "trace_standard_error"), ("overlap", "overlap"), ("learning_rate", "learning_rate"),
+    for name, shown in (("loss", "loss"), ("trace", "trace"), ("trace_stderr", "trace_standard_error"), ("trace_change", "trace_change"),
+                        ("trace_change_stderr", "trace_change_standard_error"), ("overlap", "overlap"), ("learning_rate", "learning_rate"),
                         ("half_lambda_eta", "half_lambda_eta")):
         if _has_values(series, name):
             own.append(_column(series, name, getattr(series, name), shown))
@@ -223,7 +224,8 @@ class Point:
         if s.eigenvalues is not None:
             for name, values in (("", s.eigenvalues), ("/lower", s.eigenvalue_lower), ("/upper", s.eigenvalue_upper)):
                 found |= {f"eigenvalue/{_rank(s, column)}{name}": float(value) for column, value in enumerate(values[i])} if values is not None else {}
-        for name, values in (("diagnostics/loss", s.loss), ("trace/value", s.trace), ("trace/standard_error", s.trace_stderr), ("overlap/subspace", s.overlap),
+        for name, values in (("diagnostics/loss", s.loss), ("trace/value", s.trace), ("trace/standard_error", s.trace_stderr), ("trace/change", s.trace_change),
+                             ("overlap/subspace", s.overlap),
                              ("stability/learning_rate", s.learning_rate), ("stability/half_lambda_eta", s.half_lambda_eta), ("diagnostics/products/total", s.products),
                              ("seconds", s.seconds)):
             if values is not None:

@@ -14,9 +14,11 @@
 #include "hesspect/core/zip_archive.h"
 #include "hesspect/data/dataset.h"
 #include "hesspect/io/result_file.h"
+#include "hesspect/io/series_file.h"
 #include "hesspect/model/program.h"
 #include "hesspect/model/state_dict.h"
 #include "hesspect/report/text.h"
+#include "hesspect/series/series_text.h"
 #include "hesspect/tangent/tangent_program.h"
 
 namespace hesspect {
@@ -233,13 +235,14 @@ std::string inspect(const std::filesystem::path& path) {
   std::ifstream(path, std::ios::binary).read(head.data(), head.size());
   const std::string start(head.data(), head.size());
   const std::string hdf5 = "\x89HDF\r\n\x1a\n";
+  if (start.starts_with(hdf5) && is_series(path)) return series_text(path);
   if (start.starts_with(hdf5)) return is_result(path) ? page(read_result(path)) : inspect_arrays(path);
   if (start.starts_with("PK\x03\x04"))
     return is_exported_program(path) ? inspect_program(path) : inspect_state_dict(path);
   if (start[8] == '{') return looks_like_data(path) ? inspect_arrays(path) : inspect_state_dict(path);
   if (start[0] == '{' || start[0] == '\x80') return inspect_state_dict(path);
   throw InputError(quote(path.string()) +
-                   " is no exported program (.pt2), state dict, data file (HDF5, safetensors) or result");
+                   " is no exported program (.pt2), state dict, data file (HDF5, safetensors), result or series");
 }
 
 }  // namespace hesspect

@@ -40,8 +40,8 @@ static std::string to_string(SeriesStep::Kind kind) {
 }
 static void fields(auto& v, Is<SeriesStep> auto& step) {
   v.choice("kind", step.kind, std::span<const SeriesStep::Kind>(kStepKinds));
-  v("checkpoint", step.checkpoint, "name", step.name, "result", step.result, "resumes", step.resumes, "last", step.last,
-    "number", step.number, "known", step.known);
+  v("checkpoint", step.checkpoint, "name", step.name, "result", step.result, "resumes", step.resumes, "anew", step.anew,
+    "last", step.last, "number", step.number, "known", step.known);
 }
 
 namespace {
@@ -210,7 +210,7 @@ class SeriesRun {
     config.output.force = true;  // of a checkpoint that is taken again
     if (wants_vectors()) config.eigs.eigenvectors = vectors_of(step.result);
     if (begin.steps > 0) config.quadrature.steps = begin.steps;
-    config.checkpoint.resume = true;
+    config.checkpoint.resume = !step.anew;
     if (config.checkpoint.max_hours > 0) config.checkpoint.max_hours = std::max(hours_left(), 1e-9);
     config.series = {};
     return one;

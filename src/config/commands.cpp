@@ -39,7 +39,7 @@ std::span<const CommandEntry> command_entries() {
        kCompute},
       {"plan", "what a run would take in memory, messages and time, and its layout over ranks", Home::kRanks, kCompute},
 
-      {"inspect", "what a .pt2, a state dict, a data file or a result holds", Home::kOne, kRead},
+      {"inspect", "what a .pt2, a state dict, a data file, a result or a series holds", Home::kOne, kRead},
       {"report", "what results say of their models, with intervals, sources and objections", Home::kOne, kRead},
       {"compare", "like-trained models side by side", Home::kOne, kRead},
 

@@ -30,7 +30,7 @@ std::string program_help() {
 
 std::string usage_text(Command command) {
   switch (command) {
-    case Command::kInspect: return "hesspect inspect FILE    (.pt2, state dict, data file or result)\n";
+    case Command::kInspect: return "hesspect inspect FILE    (.pt2, state dict, data file, result or series)\n";
     case Command::kReport: return "hesspect report R.h5 ... [--format text|json|html] [--output FILE] [options]\n";
     case Command::kCompare: return "hesspect compare A.h5 B.h5 ... [--format text|json] [--output FILE] [options]\n";
     default: break;

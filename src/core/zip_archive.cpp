@@ -28,7 +28,7 @@ constexpr std::uint16_t kExtra64 = 1;
 /// Little-endian numbers out of the file, each read checked.
 class Bytes {
  public:
-  Bytes(const MappedFile& file) : path_(file.path()), bytes_(file.bytes()) {}
+  Bytes(const std::filesystem::path& path, std::span<const std::byte> bytes) : path_(path), bytes_(bytes) {}
 
   [[noreturn]] void refuse(const std::string& why) const {
     throw InputError(quote(path_.string()) + " is not a sound zip archive: " + why);
@@ -148,8 +148,14 @@ ZipEntry read_entry(const Bytes& file, std::uint64_t& at, std::uint64_t director
 
 }  // namespace
 
-ZipArchive::ZipArchive(const std::filesystem::path& path) : file_(path) {
-  const Bytes file(file_);
+ZipArchive::ZipArchive(const std::filesystem::path& path) : path_(path), file_(path) { read_directory(file_->bytes()); }
+
+ZipArchive::ZipArchive(const std::filesystem::path& path, std::span<const std::byte> part) : path_(path) {
+  read_directory(part);
+}
+
+void ZipArchive::read_directory(std::span<const std::byte> bytes) {
+  const Bytes file(path_, bytes);
   const Directory directory = read_directory_place(file);
   entries_.reserve(static_cast<std::size_t>(directory.count));
   std::uint64_t at = directory.offset;

@@ -86,8 +86,21 @@ void put_trace(hid_t entry, const std::vector<SeriesRow>& rows) {
   const std::string units = "loss/parameter^2";
   put(group.get(), "value", column(rows, [](const SeriesRow& row) { return row.trace.value; }), {rows.size()},
       {"Trace", units});
-  put(group.get(), "standard_error", column(rows, [](const SeriesRow& row) { return row.trace.standard_error; }),
-      {rows.size()}, {"Standard error of the trace", units});
+  const auto field = [&](const char* name, auto of, const Label& label) {
+    put(group.get(), name, column(rows, of), {rows.size()}, label);
+  };
+  field("standard_error", [](const SeriesRow& row) { return row.trace.standard_error; },
+        {"Standard error of the trace", units});
+  field("half_width", [](const SeriesRow& row) { return row.trace.half_width; },
+        {"Half width of the trace's confidence interval", units});
+  field("change", [](const SeriesRow& row) { return row.change.value; },
+        {"By how much the trace has changed since the checkpoint before, by the random vectors that both have", units});
+  field("change_standard_error", [](const SeriesRow& row) { return row.change.standard_error; },
+        {"Standard error of the change", units});
+  field("change_half_width", [](const SeriesRow& row) { return row.change.half_width; },
+        {"Half width of the change's confidence interval", units});
+  field("change_probes", [](const SeriesRow& row) { return row.change.probes; },
+        {"Random vectors that the change is from; 0: the difference of the two traces"});
 }
 
 /// Layers by name: those of the first row that has any, then what others have besides.
@@ -156,7 +169,8 @@ SeriesRow series_row(const RunResult& result) {
       std::ranges::stable_sort(row.top, std::greater<>(), &EigenEstimate::value);
     }
   }
-  if (result.trace) row.trace = {result.trace->value, result.trace->standard_error};
+  if (result.trace) row.trace = *result.trace;
+  row.samples = result.samples;
   row.layers = result.layers;
   if (result.density) row.density = *result.density;
   return row;
@@ -184,14 +198,6 @@ void write_series(const std::filesystem::path& path, const Series& series) {
     put_rest(entry.get(), series.rows);
   }
   write_file_atomically(path, file.bytes());
-}
-
-bool is_series(const std::filesystem::path& path) {
-  try {
-    return hdf5::ReadFile(path).root_attribute("hesspect_series").has_value();
-  } catch (const std::exception&) {
-    return false;
-  }
 }
 
 }  // namespace hesspect

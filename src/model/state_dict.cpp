@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "hesspect/core/distributed_checkpoint.h"
 #include "hesspect/core/element_type_torch.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/mapped_file.h"
@@ -240,6 +241,7 @@ at::Tensor tensor_over(const std::byte* first, ElementType type, const std::vect
 StateDict read_state_dict(const std::filesystem::path& path, const std::string& key) {
   std::error_code error;
   if (!std::filesystem::is_directory(path, error)) return read_single(path, format_of(path), key);
+  if (const auto distributed = distributed_folder(path)) return read_distributed_state_dict(*distributed, key);
   const std::vector<std::filesystem::path> files = weights_in_folder(path);
   if (files.size() > 1) return read_shards(files, path);
   return read_single(files.front(), format_of(files.front()), key);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "hesspect/core/element_type.h"
+#include "hesspect/core/unpickle.h"
 #include "hesspect/model/state_dict.h"
 
 namespace hesspect {
@@ -14,6 +15,15 @@ namespace hesspect {
 /// The zip form of torch.save.
 /// @param key  where the state dict lies, dotted; "": at the top or under a key that training scripts use
 StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::string& key);
+
+/// A folder of torch.distributed.checkpoint, with its `.metadata`. Tensors in several parts are copied together.
+StateDict read_distributed_state_dict(const std::filesystem::path& folder, const std::string& key);
+
+/// The state dict among what else was saved, and in `state_dict` the way there and what lies beside it.
+/// @param key  where it lies, dotted; "": at the top or under keys that training scripts use
+/// @throws InputError where there is none, or it is not clear which
+const pickle::Value& find_state_dict(const pickle::Value& root, const std::string& file, const std::string& key,
+                                     StateDict& state_dict);
 
 /// What `--weights DIR` means: one index or file of weights, or the shards of one set in order.
 /// @throws InputError listing what is there, where that is none or several

@@ -17,8 +17,8 @@ using pickle::Kind;
 using pickle::Value;
 
 // Where training scripts put the state dict among other things; at most so many levels down.
-constexpr std::array<std::string_view, 8> kStateDictKeys{"state_dict", "model_state_dict", "model",   "module",
-                                                         "net",        "network",          "weights", "params"};
+constexpr std::array<std::string_view, 9> kStateDictKeys{"state_dict", "model_state_dict", "model",  "module", "net",
+                                                         "network",    "weights",          "params", "app"};
 constexpr int kMaxLevels = 2;
 
 bool holds_tensors(const Value& value) {
@@ -129,6 +129,13 @@ class Search {
 
 }  // namespace
 
+const Value& find_state_dict(const Value& root, const std::string& file, const std::string& key,
+                             StateDict& state_dict) {
+  Search search(root, file, state_dict);
+  search.follow(key);
+  return search.find();
+}
+
 StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::string& key) {
   const std::string file = quote(path.string());
   const auto archive = std::make_shared<TensorArchive>(path, file);
@@ -137,9 +144,7 @@ StateDict read_pytorch_state_dict(const std::filesystem::path& path, const std::
   StateDict state_dict;
   state_dict.format = "PyTorch state dict";
   state_dict.files = {path};
-  Search search(*document.root, file, state_dict);
-  search.follow(key);
-  const Value& dict = search.find();
+  const Value& dict = find_state_dict(*document.root, file, key, state_dict);
   std::set<std::string> seen;
   for (std::size_t i = 0; i < dict.items.size(); i += 2) {
     const Value& item_key = *dict.items[i];

@@ -38,6 +38,9 @@ std::string state_dict_folder(const ZipArchive& archive, const std::string& file
 TensorArchive::TensorArchive(const std::filesystem::path& path, std::string file)
     : archive_(path), file_(std::move(file)), folder_(state_dict_folder(archive_, file_)) {}
 
+TensorArchive::TensorArchive(const std::filesystem::path& path, std::span<const std::byte> part, std::string file)
+    : archive_(path, part), file_(std::move(file)), folder_(state_dict_folder(archive_, file_)) {}
+
 std::span<const std::byte> TensorArchive::pickle() const { return archive_.find(folder_ + "data.pkl")->data; }
 
 at::Tensor TensorArchive::place(const std::string& name, const pickle::Value& tensor) {

@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "hesspect/core/unpickle.h"
 #include "hesspect/core/zip_archive.h"
-#include "unpickle.h"
 
 namespace hesspect {
 
@@ -20,6 +20,8 @@ class TensorArchive {
   /// @param file  the quoted name, for messages
   /// @throws InputError: no archive of torch.save, or one of something else than a state dict
   TensorArchive(const std::filesystem::path& path, std::string file);
+  /// An archive that is a part of a mapped file, which must outlive it.
+  TensorArchive(const std::filesystem::path& path, std::span<const std::byte> part, std::string file);
 
   std::span<const std::byte> pickle() const;
   /// A tensor over the archive's memory, which must outlive it. @throws InputError where it reaches beyond its storage

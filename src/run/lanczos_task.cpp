@@ -80,7 +80,9 @@ class LanczosTask {
   void refine(Lanczos& run);
   void find_all(Lanczos& run);
   void deflate_further(Lanczos& run);
+  bool is_warm(const Lanczos& run) const;
   bool augments(const Lanczos& run) const;
+  void converge(Lanczos& run);
   std::int64_t augmenting_products(const Lanczos& run) const;
   double asked_w1() const { return goals_.density ? goals_.density->w1 : 0; }
   /// Of the spectrum that the density is of.
@@ -230,10 +232,24 @@ void LanczosTask::deflate_further(Lanczos& run) {
   }
 }
 
+/// Whether there are vectors that may be near the eigenvectors, beside which these can be searched.
+bool LanczosTask::is_warm(const Lanczos& run) const {
+  return goals_.solves_by(EigenSolver::kProbe) && !context_.start_vectors.empty() && goals_.reorthogonalize &&
+         run.steps() >= 2 && !run.t().breakdown() && run.t().thick_restarts.empty();
+}
+
 /// Whether the eigenvalues are searched beside the start vectors, for which the run itself need not go on.
 bool LanczosTask::augments(const Lanczos& run) const {
-  return goals_.solves_by(EigenSolver::kProbe) && !context_.start_vectors.empty() && goals_.reorthogonalize &&
-         !all_found(run.t()) && can_augment(run, op_.options()) && augmenting_products(run) >= goals_.eigen->wanted();
+  return is_warm(run) && !all_found(run.t()) && can_augment(run, op_.options()) &&
+         augmenting_products(run) >= goals_.eigen->wanted();
+}
+
+/// Takes the run on until its eigenvalues have converged, and no step further while it is short.
+void LanczosTask::converge(Lanczos& run) {
+  const std::int64_t most = most_rows();
+  while (run.steps() < most && !run.t().breakdown() &&
+         !decided(eigenvalues_so_far(run, context_.eigen_options()).converged))
+    extend(run, std::min(std::max<std::int64_t>(1, run.steps() / 32), most - run.steps()));
 }
 
 /// Two vectors are held for each, in the room that the plan has for the run's further rows.
@@ -249,7 +265,10 @@ LanczosTask::Found LanczosTask::carry_out(const ActiveRun& active, bool anew) {
   if (active.probe == 0) find_all(run);
   if (run.steps() > 0) found.quadrature = quadrature_of(run.t(), active.probe);
   if (active.probe != 0) return found;
-  if (augments(run)) {
+  if (is_warm(run)) {
+    // Vectors that have turned too far are of no use, and steps of the run itself serve density and trace too.
+    const double rtol = goals_.eigen->rtol;
+    if (decided(near_eigenvectors(run, context_.start_vectors, rtol).empty())) converge(run);
     deflate_further(run);
     found.quadrature = quadrature_of(run.t(), active.probe);
     // The basis stays as it is from here on: the vectors are made from it.

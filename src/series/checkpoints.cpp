@@ -7,9 +7,12 @@
 #include <cctype>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <regex>
 #include <set>
+#include <span>
 
+#include "hesspect/core/distributed_checkpoint.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/sha256.h"
 #include "hesspect/core/text.h"
@@ -69,8 +72,9 @@ std::vector<std::string> names_in(const fs::path& folder) {
 }
 
 bool has_weights(const fs::path& folder) {
-  return std::ranges::any_of(
-      names_in(folder), [](const std::string& name) { return is_weights_name(name) || name.ends_with(".index.json"); });
+  return distributed_folder(folder) || std::ranges::any_of(names_in(folder), [](const std::string& name) {
+           return is_weights_name(name) || name.ends_with(".index.json");
+         });
 }
 
 /// The last part of a path, or the last two where that names a format alone ("model.safetensors").
@@ -93,10 +97,15 @@ double time_of(const fs::path& path) {
   return newest;
 }
 
-/// Of a folder's entries those that are checkpoints: folders named by a step, and files of weights that are no shards.
-/// A folder with one set of weights and no such entry is a checkpoint itself.
+bool is_step_folder(const std::string& name) {
+  static const std::regex form(R"((checkpoint|ckpt|global_step|step|epoch|iter)[-_=]?\d+.*)", std::regex::icase);
+  return std::regex_match(name, form);
+}
+
+/// Of a folder's entries those that are checkpoints: folders named by a step or of torch.distributed.checkpoint, and
+/// files of weights that are no shards. A folder with one set of weights and no such entry is a checkpoint itself.
 std::vector<fs::path> in_folder(const fs::path& folder) {
-  static const std::regex step_folder(R"((checkpoint|ckpt|global_step|step|epoch|iter)[-_=]?\d+.*)", std::regex::icase);
+  if (distributed_folder(folder)) return {folder};
   std::vector<fs::path> found, files;
   bool whole_set = false;
   std::error_code error;
@@ -104,7 +113,7 @@ std::vector<fs::path> in_folder(const fs::path& folder) {
     const fs::path path = folder / name;
     if (name.starts_with('.')) continue;
     if (fs::is_directory(path, error)) {
-      if (std::regex_match(name, step_folder)) found.push_back(path);
+      if (is_step_folder(name) || distributed_folder(path)) found.push_back(path);
     } else if (name.ends_with(".index.json") || is_shard_name(name)) {
       whole_set = true;
     } else if (is_weights_name(name)) {
@@ -196,7 +205,39 @@ void add_folders(const std::string& text, bool may_be_list, std::vector<fs::path
   }
 }
 
+/// Over its content as it is read: a mapping would end the process where the file is cut short meanwhile.
+std::string digest_of_file(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  Sha256Stream stream;
+  std::vector<char> block(std::size_t{1} << 20);
+  while (in && !in.eof()) {
+    in.read(block.data(), static_cast<std::streamsize>(block.size()));
+    stream.update(std::as_bytes(std::span(block.data(), static_cast<std::size_t>(in.gcount()))));
+  }
+  if (!in.eof()) throw InputError(quote(path.string()) + " can't be read");
+  return stream.digest();
+}
+
 }  // namespace
+
+bool is_checkpoint_name(const std::string& name) {
+  return is_weights_name(name) || (is_step_folder(name) && fs::path(name).extension() != ".tmp");
+}
+
+std::vector<std::string> single_patterns(const std::vector<std::string>& patterns) {
+  std::vector<std::string> single;
+  for (const std::string& pattern : patterns) {
+    std::error_code error;
+    if (fs::is_regular_file(pattern, error) && !is_weights_name(fs::path(pattern).filename().string()) &&
+        !pattern.ends_with(".index.json")) {
+      const std::vector<std::string> lines = lines_of(pattern);
+      single.insert(single.end(), lines.begin(), lines.end());
+    } else {
+      single.push_back(pattern);
+    }
+  }
+  return single;
+}
 
 std::int64_t step_of_name(const std::string& name) {
   static const std::regex numbers(R"(([A-Za-z]*)[-_=. ]?(\d+))");
@@ -264,8 +305,11 @@ std::vector<fs::path> files_of_checkpoint(const fs::path& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) return fs::exists(path, error) ? std::vector{path} : std::vector<fs::path>();
   std::vector<fs::path> files;
-  for (const std::string& name : names_in(path))
-    if (is_weights_name(name) || name.ends_with(".index.json")) files.push_back(path / name);
+  const std::optional<fs::path> distributed = distributed_folder(path);
+  for (const std::string& name : names_in(distributed.value_or(path)))
+    if (distributed ? name == ".metadata" || name.ends_with(".distcp")
+                    : is_weights_name(name) || name.ends_with(".index.json"))
+      files.push_back(distributed.value_or(path) / name);
   return files;
 }
 
@@ -275,7 +319,8 @@ std::string fingerprint(const fs::path& path) {
     struct stat found {};
     if (stat(file.c_str(), &found) != 0) continue;
     text += file.filename().string() + " " + std::to_string(found.st_size) + " " + std::to_string(found.st_ino) + " " +
-            std::to_string(found.st_mtim.tv_sec) + "." + std::to_string(found.st_mtim.tv_nsec) + "; ";
+            std::to_string(found.st_mtim.tv_sec) + "." + std::to_string(found.st_mtim.tv_nsec) + " " +
+            std::to_string(found.st_ctim.tv_sec) + "." + std::to_string(found.st_ctim.tv_nsec) + "; ";
   }
   return text;
 }
@@ -284,9 +329,9 @@ std::string digest_of(const fs::path& path) {
   const std::vector<fs::path> files = files_of_checkpoint(path);
   if (files.empty()) throw InputError(quote(path.string()) + " is gone");
   std::error_code error;
-  if (!fs::is_directory(path, error)) return sha256_file(path);
+  if (!fs::is_directory(path, error)) return digest_of_file(path);
   std::string text;
-  for (const fs::path& file : files) text += file.filename().string() + " " + sha256_file(file) + "\n";
+  for (const fs::path& file : files) text += file.filename().string() + " " + digest_of_file(file) + "\n";
   return sha256_bytes(text.data(), text.size());
 }
 

@@ -41,19 +41,22 @@ FolderWatch::~FolderWatch() {
   if (fd_ >= 0) close(fd_);
 }
 
-void FolderWatch::wait(double most_s) {
+bool FolderWatch::wait(double most_s) {
   if (!by_kernel()) {
     std::this_thread::sleep_for(std::chrono::duration<double>(most_s));
-    return;
+    return false;
   }
   pollfd one{fd_, POLLIN, 0};
   poll(&one, 1, static_cast<int>(std::ceil(1e3 * most_s)));
-  read_events();
+  return read_events();
 }
 
-void FolderWatch::read_events() {
+/// @return whether there were any
+bool FolderWatch::read_events() {
+  bool any = false;
   alignas(inotify_event) std::array<char, 65536> buffer;
   for (ssize_t bytes; (bytes = read(fd_, buffer.data(), buffer.size())) > 0;) {
+    any = true;
     for (const char* at = buffer.data(); at < buffer.data() + bytes;) {
       const auto* const event = reinterpret_cast<const inotify_event*>(at);
       at += sizeof(inotify_event) + event->len;
@@ -63,6 +66,7 @@ void FolderWatch::read_events() {
       if (watch != watches_.end()) gone_.push_back((watch->folder / event->name).lexically_normal());
     }
   }
+  return any;
 }
 
 std::vector<std::filesystem::path> FolderWatch::take_gone() {

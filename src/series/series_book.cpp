@@ -6,8 +6,8 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <set>
 #include <sstream>
+#include <utility>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/hdf5_trial.h"
@@ -15,19 +15,21 @@
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/result_file.h"
+#include "hesspect/spectrum/trace_change.h"
 
 namespace hesspect {
 namespace {
 
 namespace fs = std::filesystem;
-using Clock = std::chrono::steady_clock;
 
 /// A checkpoint whose run has ended the process so often without a word is given up.
 constexpr std::int64_t kMostStarts = 3;
 
 constexpr int kFailedCode = static_cast<int>(ExitCode::kBadInput);
 
-double seconds_since(Clock::time_point then) { return std::chrono::duration<double>(Clock::now() - then).count(); }
+double seconds_since(std::chrono::steady_clock::time_point then) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - then).count();
+}
 
 /// Whether a comes before b.
 bool comes_before(const SeriesEntry& a, const SeriesEntry& b, SeriesOrder order) {
@@ -124,6 +126,7 @@ SeriesBook::SeriesBook(const RunConfig& config, std::string version)
       if (entry.state == SeriesState::kFailed && series_.retry_failed) {
         entry.state = SeriesState::kFound;
         entry.starts = 0;
+        entry.reason.clear();
       }
       if (entry.state != SeriesState::kDone) continue;
       try {
@@ -172,14 +175,11 @@ void SeriesBook::add(const FoundCheckpoint& found) {
 /// Whether a path that is gone was one of the checkpoints that are asked for.
 bool SeriesBook::may_be_ours(const fs::path& path) const {
   const std::string name = path.filename().string();
-  if (name.starts_with('.') || name.starts_with("tmp")) return false;
-  for (const std::string& pattern : series_.checkpoints) {
+  if (!is_checkpoint_name(name)) return false;
+  for (const std::string& pattern : single_patterns(series_.checkpoints)) {
     std::error_code error;
     if (fs::is_directory(pattern, error)) {
-      static const std::set<std::string> endings = {".safetensors", ".pt", ".pth", ".ckpt", ".bin"};
-      if (path.parent_path() == fs::path(pattern).lexically_normal() &&
-          (endings.contains(path.extension().string()) || name.starts_with("checkpoint-")))
-        return true;
+      if (path.parent_path() == fs::path(pattern).lexically_normal()) return true;
     } else if (fnmatch(fs::path(pattern).lexically_normal().c_str(), path.c_str(), FNM_PATHNAME) == 0) {
       return true;
     }
@@ -203,6 +203,7 @@ void SeriesBook::note_gone(const fs::path& path) {
 void SeriesBook::look() {
   const std::size_t before = ledger_.entries.size();
   bool changed = false;
+  unsettled_ = false;
   const std::vector<FoundCheckpoint> found = find_checkpoints(series_.checkpoints, !series_.follow && !looked_);
   looked_ = true;
   std::vector<const FoundCheckpoint*> fresh;
@@ -210,8 +211,14 @@ void SeriesBook::look() {
     SeriesEntry* const entry = ledger_.find(one.path.string());
     if (entry == nullptr) {
       fresh.push_back(&one);
+    } else if (entry->state == SeriesState::kGone) {
+      fresh.push_back(&one);  // it is there again
     } else if (!entry->is_open() && !entry->fingerprint.empty() && entry->fingerprint != fingerprint(one.path)) {
-      // Written to since it was taken. Its content decides: a copy of the same is none.
+      // Written to since it was taken. Its content decides, once it is settled: a copy of the same is none.
+      if (series_.follow && !is_settled(entry->path, fingerprint(one.path))) {
+        unsettled_ = true;
+        continue;
+      }
       try {
         if (digest_of(one.path) == entry->sha256) {
           entry->fingerprint = fingerprint(one.path);
@@ -236,7 +243,8 @@ void SeriesBook::look() {
   }
   for (SeriesEntry& entry : ledger_.entries) {
     std::error_code error;
-    if (entry.state != SeriesState::kFound || fs::exists(entry.path, error)) continue;
+    // A file system that doesn't answer says nothing of what is on it.
+    if (entry.state != SeriesState::kFound || fs::exists(entry.path, error) || error) continue;
     entry.state = SeriesState::kGone;
     entry.reason = "it was removed before it was read";
     log_warning("checkpoint " + quote(entry.name) + " was removed before it was read");
@@ -257,16 +265,28 @@ std::vector<SeriesEntry*> SeriesBook::open_entries() {
   return open;
 }
 
+/// Whether a path's files are as they were a poll ago.
+bool SeriesBook::is_settled(const std::string& path, const std::string& fingerprint) {
+  Seen& seen = seen_[path];
+  if (fingerprint != seen.fingerprint || fingerprint.empty()) {
+    seen = {fingerprint, Clock::now(), "it is being written"};
+    return false;
+  }
+  return seconds_since(seen.since) >= series_.poll_s;
+}
+
 /// Whole, and as it was a poll ago; without --follow it is taken as it is.
 bool SeriesBook::is_ready(SeriesEntry& entry) {
   if (!series_.follow || entry.state == SeriesState::kRunning) return true;
-  Seen& seen = seen_[entry.path];
   const std::string now = fingerprint(entry.path);
-  if (now != seen.fingerprint || now.empty()) {
-    seen = {now, Clock::now(), "it is being written"};
-    return false;
+  const auto before = seen_.find(entry.path);
+  if (before != seen_.end() && before->second.why.empty() && !now.empty() && now != before->second.fingerprint) {
+    entry.reason = "what was there first was replaced before it was read";
+    log_warning("checkpoint " + quote(entry.name) + ": " + entry.reason);
+    save();
   }
-  if (seconds_since(seen.since) < series_.poll_s) return false;
+  if (!is_settled(entry.path, now)) return false;
+  Seen& seen = seen_[entry.path];
   seen.why = why_not_whole(entry.path, series_.marker);
   return seen.why.empty();
 }
@@ -275,6 +295,12 @@ bool SeriesBook::is_over() {
   if (!series_.follow) return true;
   std::error_code error;
   if (!series_.end_marker.empty() && fs::exists(series_.end_marker, error)) {
+    // What came between the last look and the marker is found by a look after it.
+    if (!std::exchange(end_seen_, true)) {
+      changed_ = true;
+      return false;
+    }
+    if (unsettled_) return false;
     for (SeriesEntry* entry : open_entries()) {
       const Seen& seen = seen_[entry->path];
       if (seconds_since(seen.since) < series_.poll_s || seen.fingerprint.empty()) return false;  // a last look
@@ -311,12 +337,15 @@ SeriesStep SeriesBook::take(SeriesEntry& entry) {
   SeriesStep step;
   step.kind = SeriesStep::Kind::kWait;
   const bool resumes = entry.state == SeriesState::kRunning;
+  const std::string begun = entry.sha256;
   const auto close = [&](SeriesState state, const std::string& reason) {
-    entry.state = state;
-    entry.reason = reason;
+    std::error_code error;
+    const bool is_gone = state == SeriesState::kFailed && !fs::exists(entry.path, error) && !error;
+    entry.state = is_gone ? SeriesState::kGone : state;
+    entry.reason = is_gone ? "it was removed before it was read" : reason;
     if (state == SeriesState::kFailed) {
       entry.exit_code = kFailedCode;
-      log_warning("checkpoint " + quote(entry.name) + " has failed: " + reason);
+      log_warning("checkpoint " + quote(entry.name) + " has failed: " + entry.reason);
     } else {
       log_info("checkpoint " + quote(entry.name) + " is skipped: " + reason);
     }
@@ -355,7 +384,8 @@ SeriesStep SeriesBook::take(SeriesEntry& entry) {
   step.checkpoint = entry.path;
   step.name = entry.name;
   step.result = absolute_result(entry.result);
-  step.resumes = resumes;
+  step.anew = resumes && digest != begun;
+  step.resumes = resumes && !step.anew;
   std::error_code error;
   if (!ledger_.last.empty() && fs::exists(absolute_result(ledger_.last), error))
     step.last = absolute_result(ledger_.last);
@@ -368,7 +398,12 @@ SeriesStep SeriesBook::take(SeriesEntry& entry) {
 }
 
 SeriesStep SeriesBook::next() {
+  SeriesStep waiting;
+  waiting.kind = SeriesStep::Kind::kWait;
+  const bool polls = seconds_since(looked_at_) >= series_.poll_s;
+  if (series_.follow && looked_ && !changed_ && !polls) return waiting;
   for (;;) {
+    changed_ = false;
     look();
     bool closed = false;
     for (SeriesEntry* entry : open_entries()) {
@@ -379,7 +414,10 @@ SeriesStep SeriesBook::next() {
       break;
     }
     if (closed) continue;
-    if (!is_over()) return {SeriesStep::Kind::kWait, "", "", "", false, "", 0, 0};
+    if (!is_over()) {
+      looked_at_ = Clock::now();
+      return waiting;
+    }
     ledger_.ended = true;
     save();
     if (!rows_.empty()) write_file();
@@ -388,10 +426,11 @@ SeriesStep SeriesBook::next() {
 }
 
 void SeriesBook::wait(double most_s) {
-  if (watch_) watch_->wait(most_s);
+  if (watch_ && watch_->wait(most_s)) changed_ = true;
 }
 
 void SeriesBook::done(int exit_code, bool fresh, double overlap, std::int64_t products_before) {
+  changed_ = true;  // the next one may be there
   SeriesEntry& entry = ledger_.entries[current_];
   const RunResult result = read_result(absolute_result(entry.result));
   const std::string &model = digest_in(result.process.model), &data = digest_in(result.process.data);
@@ -416,7 +455,6 @@ void SeriesBook::done(int exit_code, bool fresh, double overlap, std::int64_t pr
     return;
   }
   entry.state = SeriesState::kDone;
-  entry.reason.clear();
   entry.starts = 0;
   ledger_.last = entry.result;
   save();
@@ -425,11 +463,14 @@ void SeriesBook::done(int exit_code, bool fresh, double overlap, std::int64_t pr
 }
 
 void SeriesBook::failed(int exit_code, const std::string& line) {
+  changed_ = true;
   SeriesEntry& entry = ledger_.entries[current_];
-  entry.state = SeriesState::kFailed;
+  std::error_code error;
+  const bool is_gone = !fs::exists(entry.path, error) && !error;
+  entry.state = is_gone ? SeriesState::kGone : SeriesState::kFailed;
   entry.exit_code = exit_code;
-  entry.reason = line;
-  log_warning("checkpoint " + quote(entry.name) + " has failed: " + line);
+  entry.reason = is_gone ? "it was removed while it was read: " + line : line;
+  log_warning("checkpoint " + quote(entry.name) + " has failed: " + entry.reason);
   save();
 }
 
@@ -468,6 +509,10 @@ void SeriesBook::write_file() {
     row.fresh = entry->fresh;
     row.overlap = entry->overlap;
     row.learning_rate = learning_rate_at(entry->step);
+    if (!series.rows.empty() && std::isfinite(row.trace.value)) {
+      const SeriesRow& before = series.rows.back();
+      row.change = trace_change({before.trace, before.samples}, {row.trace, row.samples});
+    }
     series.rows.push_back(std::move(row));
   }
   write_series(config_.output.output, series);

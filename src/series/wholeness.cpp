@@ -2,9 +2,11 @@
 #include <nlohmann/json.hpp>
 
 #include <fstream>
+#include <regex>
 #include <set>
 #include <sstream>
 
+#include "hesspect/core/distributed_checkpoint.h"
 #include "hesspect/core/errors.h"
 #include "hesspect/core/json_nesting.h"
 #include "hesspect/core/safetensors.h"
@@ -60,6 +62,41 @@ std::string why_not_whole_index(const fs::path& index) {
   return "";
 }
 
+/// Of shards whose names count them, those that are not there: an index may be written last.
+std::string why_not_whole_count(const std::vector<fs::path>& files) {
+  static const std::regex form(R"((.*-)(\d{1,6})(-of-)(\d{1,6})(\..*))");
+  std::set<std::string> names;
+  for (const fs::path& file : files) names.insert(file.filename().string());
+  for (const std::string& name : names) {
+    std::smatch m;
+    if (!std::regex_match(name, m, form)) continue;
+    const std::string width = m[2].str(), count = m[4].str();
+    for (int i = 1; i <= std::stoi(count); ++i) {
+      std::string number = std::to_string(i);
+      if (number.size() < width.size()) number.insert(0, width.size() - number.size(), '0');
+      const std::string other = m[1].str() + number + m[3].str() + count + m[5].str();
+      if (!names.contains(other)) return "shard " + quote(other) + " is not there";
+    }
+  }
+  return "";
+}
+
+/// The files that its metadata name, as long as these say.
+std::string why_not_whole_distributed(const fs::path& folder) {
+  try {
+    for (const auto& [name, bytes] : read_distributed_metadata(folder).files) {
+      std::error_code error;
+      const std::uintmax_t size = fs::file_size(folder / name, error);
+      if (error) return quote(name) + " is not there";
+      if (size < bytes)
+        return quote(name) + " has " + std::to_string(size) + " bytes, and .metadata tells of " + std::to_string(bytes);
+    }
+  } catch (const InputError& what) {
+    return what.what();
+  }
+  return "";
+}
+
 }  // namespace
 
 std::string why_not_whole(const fs::path& path, const std::string& marker) {
@@ -70,6 +107,9 @@ std::string why_not_whole(const fs::path& path, const std::string& marker) {
   if (!marker.empty() && !fs::exists(mark, error)) return "its marker " + quote(mark.string()) + " is not there";
   const std::vector<fs::path> files = files_of_checkpoint(path);
   if (files.empty()) return "it holds no weights";
+  if (const auto distributed = distributed_folder(path)) return why_not_whole_distributed(*distributed);
+  if (is_folder)
+    if (std::string why = why_not_whole_count(files); !why.empty()) return why;
   for (const fs::path& file : files) {
     const std::string why =
         file.string().ends_with(".index.json") ? why_not_whole_index(file) : why_not_whole_file(file);

@@ -18,6 +18,8 @@ namespace {
 
 /// Of a given vector's part beside the space, relative to the vector: with less there is nothing to take a product for.
 constexpr double kLeastPart = 1e-3;
+/// Of its residual within the space, over the tolerance: with more a vector has turned too far.
+constexpr double kNear = 5;
 
 at::Tensor as_row(const at::Tensor& vector) { return vector.unsqueeze(0); }
 
@@ -189,6 +191,30 @@ class AugmentedSpace {
 
 }  // namespace
 
+std::vector<std::size_t> near_eigenvectors(const Lanczos& run, std::span<const at::Tensor> vectors, double rtol) {
+  std::vector<std::size_t> near;
+  const Projection projection = run.t().projection();
+  const auto q = static_cast<std::size_t>(projection.rows);
+  double scale = 0;
+  for (const RitzPair& pair : run.t().ritz_pairs()) scale = std::max(scale, std::abs(pair.value));
+  const std::vector<at::Tensor> rows = run.basis_rows();
+  for (std::size_t k = 0; k < vectors.size(); ++k) {
+    const std::vector<double> c = run.comm().sum(dots(rows, vectors[k]));  // Vᵀv, v₊ᵀv, v · v
+    std::vector<double> h(q);
+    double norm_sq = 0, along = 0, left = 0;
+    for (std::size_t i = 0; i < q; ++i) {
+      for (std::size_t j = 0; j < q; ++j) h[i] += projection.t[i * q + j] * c[j];
+      if (i + 1 == q && c.size() > q + 1) h[i] += projection.beta * c[q];
+      norm_sq += c[i] * c[i];
+      along += c[i] * h[i];
+    }
+    if (!(norm_sq > 0)) continue;
+    for (std::size_t i = 0; i < q; ++i) left += std::pow(h[i] - along / norm_sq * c[i], 2);
+    if (std::sqrt(left / norm_sq) <= kNear * rtol * scale) near.push_back(k);
+  }
+  return near;
+}
+
 bool can_augment(const Lanczos& run, const at::TensorOptions& vectors) {
   const Tridiagonal& t = run.t();
   const BasisOptions& basis = run.options().basis;
@@ -213,9 +239,11 @@ EigenResult augmented_eigenvalues(LinearOperator& op, const Lanczos& run, std::s
     if (on_step) on_step();
   };
   EigenResult result = now();
+  const std::vector<std::size_t> near = near_eigenvectors(run, starts, options.rtol);
   for (std::size_t i = 0; i < starts.size() && !result.converged && space->products() < most; ++i) {
     const auto pairs = all(result);
-    if (op.comm().of_rank0(i < pairs.size() && pairs[i]->converged)) continue;
+    const bool has_converged = i < pairs.size() && pairs[i]->converged;
+    if (op.comm().of_rank0(has_converged || std::ranges::find(near, i) == near.end())) continue;
     if (!space->add(starts[i], kLeastPart)) continue;
     step();
     result = now();

@@ -168,6 +168,65 @@ class Series(SeriesCase):
             self.assertEqual(f["entry/checkpoints/step"][()].tolist(), [10, 5])
 
 
+# Saves weights by torch.distributed.checkpoint, on two ranks in parts, with an optimiser's state beside them.
+SAVE_DISTRIBUTED = """
+import sys
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file
+from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+rank, source, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+dist.init_process_group("gloo", init_method=f"file://{folder}.meet", rank=rank, world_size=2)
+mesh = init_device_mesh("cpu", (2,))
+parts = {name: distribute_tensor(value, mesh, [Shard(0)]) if value.dim() else value for name, value in load_file(source).items()}
+moments = {name: {"exp_avg": value * 0} for name, value in parts.items()}
+dcp.save({"app": {"model": parts, "optim": {"state": moments}, "step": 7}}, checkpoint_id=folder)
+"""
+
+
+class Distributed(SeriesCase):
+    """Folders of torch.distributed.checkpoint, which torchrun's trainings leave."""
+
+    def save_distributed(self, name, scale):
+        source = self.save("plain.safetensors", scale).rename(self.folder / f"{name}.safetensors")
+        folder = self.checkpoints / name
+        environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+        ranks = [subprocess.Popen([os.environ["HESSPECT_PYTHON"], "-c", SAVE_DISTRIBUTED, str(rank), source, folder], stderr=subprocess.PIPE, text=True, env=environment)
+                 for rank in range(2)]
+        for rank in ranks:
+            _, err = rank.communicate(timeout=AT_MOST_S)
+            self.assertEqual(rank.returncode, 0, err)
+        (self.checkpoints / f"{name}.meet").unlink(missing_ok=True)
+        return folder, source
+
+    def test_parts_of_two_ranks(self):
+        folder, source = self.save_distributed("step-5", 0.2)
+        self.assertEqual(len(list(folder.glob("*.distcp"))), 2)
+        self.assertDone(self.series())
+        self.assertEqual(self.names(), ["step-5"])
+        plain = self.folder / "plain.h5"
+        self.assertDone(self.series(checkpoints=source, output=plain))
+        with h5py.File(self.output) as a, h5py.File(plain) as b:
+            np.testing.assert_array_equal(a["entry/eigenvalues/value"][()], b["entry/eigenvalues/value"][()])
+        # By itself, and what is there.
+        own = self.folder / "own.h5"
+        self.assertDone(hesspect("analyze", *arguments("mlp_ce", own, "cross_entropy", **WORK, weights=folder)))
+        shown = hesspect("inspect", folder)
+        self.assertIn("torch.distributed.checkpoint under the key 'app.model', 3 files", shown.out)
+        # Cut short, and not written to its end.
+        part = max(folder.glob("*.distcp"), key=lambda file: file.stat().st_size)
+        content = part.read_bytes()
+        part.write_bytes(content[:-1])
+        ended = self.series("--force")
+        self.assertEqual(ended.code, BAD_INPUT)
+        self.assertIn(f"'{part.name}' has {len(content) - 1} bytes, and .metadata tells of {len(content)}", ended.err)
+        part.write_bytes(content)
+        (folder / ".metadata").rename(self.folder / "metadata")
+        ended = self.series("--force")
+        self.assertEqual(ended.code, BAD_INPUT)
+        self.assertIn("without its .metadata, which is written last", ended.err)
+
+
 class Follow(SeriesCase):
     def follow(self, *more, **options):
         return self.start("--follow", "--poll", "0.2", "--end-marker", self.folder / "end", *more, **options)
@@ -210,6 +269,37 @@ class Follow(SeriesCase):
         self.wait_for(lambda: self.states().get("step-3.safetensors") == "done")
         self.finish(process, BAD_INPUT)
         self.assertEqual(self.states()["step-2.safetensors"], "gone")
+
+    def test_what_is_written_again_is_taken_again(self):
+        process = self.follow()
+        self.save("step-1.safetensors")
+        self.wait_for(lambda: self.states().get("step-1.safetensors") == "done")
+        self.save("step-1.safetensors", 0.2)
+        self.save("step-2.safetensors", 0.1).unlink()
+        self.wait_for(lambda: self.states().get("step-2.safetensors") == "gone" and len(self.ledger()) >= 3)
+        self.save("step-2.safetensors", 0.1)  # it is there again
+        self.wait_for(lambda: sum(e["state"] == "done" for e in self.ledger()) == 3)
+        self.finish(process, BAD_INPUT)
+        self.assertEqual(sorted((e["name"], e["state"]) for e in self.ledger()),
+                         [("step-1.safetensors", "done"), ("step-1.safetensors", "done"), ("step-2.safetensors", "done"), ("step-2.safetensors", "gone")])
+        self.assertEqual(len({e["result"] for e in self.ledger() if e["state"] == "done"}), 3)
+
+    def test_replaced_while_nothing_runs(self):
+        """A checkpoint is under way when the series is killed, and is another one when it goes on: what its run has is of no use."""
+        path = self.save("step-1.safetensors")
+        process = self.start(probes=2000)
+        self.wait_for(lambda: list((self.folder / "series-results").glob("*.checkpoint/run-*.json")))
+        process.kill()
+        process.communicate()
+        self.assertEqual(self.states(), {"step-1.safetensors": "running"})
+        self.save("step-1.safetensors", 0.3)
+        done = self.series(probes=2000)
+        self.assertDone(done)
+        self.assertNotIn("resumed from", done.err)
+        own = self.folder / "own.h5"
+        self.assertDone(hesspect("analyze", *arguments("mlp_ce", own, "cross_entropy", **{**WORK, "probes": 2000}, weights=path)))
+        with h5py.File(own) as f, h5py.File(self.output) as s:
+            self.assertEqual(s["entry/eigenvalues/value"][0, 0], f["entry/eigenvalues/eigenvalue"][0])
 
     def test_every_and_until(self):
         process = self.start("--follow", "--poll", "0.2", "--every", "2", "--until", "5")

@@ -1,7 +1,8 @@
-// Pickles: the machine ends, and every value it made can be walked.
-#include "../../src/model/unpickle.h"
+// Pickles: the machine ends, and every value it made can be walked; and as the metadata of a distributed checkpoint.
+#include "hesspect/core/unpickle.h"
 
 #include "harness.h"
+#include "hesspect/core/distributed_checkpoint.h"
 
 using namespace hesspect;
 
@@ -16,6 +17,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                     "a tensor of no storage");
       fuzz::require(value.sizes.size() == value.strides.size(), "a tensor with another number of strides");
     }
+  });
+  fuzz::reads([&] {
+    for (const DistributedTensor& one :
+         distributed_metadata(std::as_bytes(std::span(data, size)), "'.metadata'").tensors)
+      fuzz::require(!one.path.empty(), "a tensor that no key leads to");
   });
   return 0;
 }

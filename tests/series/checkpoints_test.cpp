@@ -90,6 +90,8 @@ TEST_F(Checkpoints, Wholeness) {
   EXPECT_NE(why_not_whole(write("a.pt", std::string("PK\3\4 an archive without its end")), ""), "");
 
   write("sharded/model-00001-of-00002.safetensors", whole);
+  // Trainers write the index last: the shards' names count them.
+  EXPECT_NE(why_not_whole(folder_ / "sharded", "").find("model-00002-of-00002"), std::string::npos);
   write("sharded/model.safetensors.index.json",
         R"({"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
   EXPECT_NE(why_not_whole(folder_ / "sharded", ""), "");
@@ -97,6 +99,13 @@ TEST_F(Checkpoints, Wholeness) {
   EXPECT_NE(why_not_whole(folder_ / "sharded", ""), "");
   write("sharded/model-00002-of-00002.safetensors", whole);
   EXPECT_EQ(why_not_whole(folder_ / "sharded", ""), "");
+}
+
+TEST_F(Checkpoints, NamesOfWhatIsGone) {
+  for (const char* name : {"checkpoint-500", "epoch=3-step=500.ckpt", "step-5.safetensors", "global_step1200", "a.pt"})
+    EXPECT_TRUE(is_checkpoint_name(name)) << name;
+  for (const char* name : {"optimizer.pt", ".hidden.pt", "tmp-checkpoint-5", "step-5.safetensors.tmp", "config.json"})
+    EXPECT_FALSE(is_checkpoint_name(name)) << name;
 }
 
 TEST_F(Checkpoints, FingerprintsAndDigestsTellContentApart) {

@@ -82,6 +82,25 @@ TEST(AugmentedEigenvalues, FewProductsWhereTheVectorsAreNear) {
   EXPECT_LT(found.steps + 10, alone.steps);
 }
 
+TEST(AugmentedEigenvalues, VectorsThatHaveTurnedTooFarTakeNoProducts) {
+  const auto comm = make_host_communicator();
+  DiagonalOperator op(*comm, kN, at::kDouble, planted);
+  const EigenOptions options{.top = 8, .bottom = 1, .rtol = 1e-4};
+  const std::vector<std::int64_t> places{0, 1, 2, 3, 4, 5, 6, 7, 8};
+  Lanczos run(op, probe_vector(op, ProbeDistribution::kRademacher, 5, 0));
+  run.extend(op, 12);
+  EXPECT_EQ(near_eigenvectors(run, near(op, places, 0), options.rtol).size(), places.size());
+  EXPECT_EQ(near_eigenvectors(run, near(op, places, 1e-4), options.rtol).size(), places.size());
+  // Turned within the space of the leading ones, as training turns them.
+  std::vector<at::Tensor> turned = near(op, places, 0);
+  for (std::size_t i = 0; i + 1 < turned.size(); ++i) turned[i].add_(turned[i + 1], 0.2);
+  EXPECT_EQ(near_eigenvectors(run, std::span(turned).first(8), options.rtol).size(), 0);
+  const EigenResult with = augmented_eigenvalues(op, run, std::span(turned).first(8), options, 60),
+                    without = augmented_eigenvalues(op, run, {}, options, 60);
+  EXPECT_TRUE(with.converged);
+  EXPECT_EQ(with.steps, without.steps);
+}
+
 TEST(AugmentedEigenvalues, WithoutVectorsItIsTheLanczosProcess) {
   const auto comm = make_host_communicator();
   RotatedDiagonalOperator op(*comm, kN, at::kDouble, planted);

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,8 +27,10 @@ class ZipArchive {
  public:
   /// @throws InputError: no file, not a zip archive, truncated, an entry out of range or compressed, a name twice
   explicit ZipArchive(const std::filesystem::path& path);
+  /// An archive that is a part of a mapped file. @param part  must outlive this @throws InputError as above
+  ZipArchive(const std::filesystem::path& path, std::span<const std::byte> part);
 
-  const std::filesystem::path& path() const { return file_.path(); }
+  const std::filesystem::path& path() const { return path_; }
   /// In the order of the central directory.
   const std::vector<ZipEntry>& entries() const { return entries_; }
   /// By full name; nullptr if there is none.
@@ -36,7 +39,10 @@ class ZipArchive {
   const std::string& root() const { return root_; }
 
  private:
-  MappedFile file_;
+  void read_directory(std::span<const std::byte> bytes);
+
+  std::filesystem::path path_;
+  std::optional<MappedFile> file_;  // where the archive is a whole file
   std::vector<ZipEntry> entries_;
   std::unordered_map<std::string_view, std::size_t> by_name_;  // views of the entries' own names
   std::string root_;

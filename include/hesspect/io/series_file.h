@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hesspect/io/result_file.h"
+#include "hesspect/spectrum/trace_change.h"
 
 namespace hesspect {
 
@@ -26,7 +27,9 @@ struct SeriesRow {
   double seconds = 0;                      // of its run
   bool fresh = true;                       // its run took nothing over from the checkpoint before
   std::vector<EigenEstimate> top, bottom;  // each largest first
-  Estimate trace{kNotKnown, kNotKnown};
+  TraceEstimate trace{.value = kNotKnown, .standard_error = kNotKnown, .half_width = kNotKnown};
+  std::vector<DeflatedSample> samples;  // that the trace is from
+  TraceChange change;                   // of the trace, since the row before
   std::vector<LayerEstimate> layers;
   Density density;
   double loss = kNotKnown;
@@ -34,7 +37,7 @@ struct SeriesRow {
   double learning_rate = kNotKnown;  // of the training at that step
 };
 
-/// What a result has for its row; step, name, time, sha256, result, fresh, overlap and rate are the caller's.
+/// What a result has for its row; step, name, time, sha256, result, fresh, change, overlap and rate are the caller's.
 SeriesRow series_row(const RunResult& result);
 
 struct Series {
@@ -44,6 +47,10 @@ struct Series {
 
 /// @throws InputError if it can't be written; an earlier file of that name is then as it was
 void write_series(const std::filesystem::path& path, const Series& series);
+
+/// As far as a table of lines needs it: without layers, densities and samples; of eigenvalues the largest alone.
+/// @throws InputError: no such file, not a series, or broken
+Series read_series(const std::filesystem::path& path);
 
 /// True for an HDF5 file that says it is a series of hesspect. Never throws for the content's sake.
 bool is_series(const std::filesystem::path& path);

@@ -24,7 +24,8 @@ struct StateDictTensor {
 
 /// A state dict read whole or mapped. Nothing in it is ever executed.
 struct StateDict {
-  std::string format;                        // "safetensors", "PyTorch state dict", or either with " index" for shards
+  /// "safetensors", "PyTorch state dict", either with " index" for shards, or "torch.distributed.checkpoint".
+  std::string format;
   std::string key;                           // where the state dict lay: "", "model", "state_dict"…
   std::vector<std::filesystem::path> files;  // every file that was read
   std::vector<StateDictTensor> tensors;      // in file order
@@ -38,7 +39,7 @@ struct StateDict {
 /// dicts, lists, tuples, numbers, strings, OrderedDict, torch._utils._rebuild_tensor_v2, _rebuild_parameter, torch
 /// storages, torch.Size/dtype; what any other global makes is an inert placeholder. A state dict may lie at the top or
 /// under a key such as `model`, `state_dict`, `model_state_dict`, `module`, `net`. Prefixes are kept (see overlay).
-/// @param path  a file, or a folder with one index, one file or one set of shards
+/// @param path  a file, or a folder with one index, one file, one set of shards, or of torch.distributed.checkpoint
 /// @param key   where the state dict lies in a PyTorch archive, dotted; "": as above
 /// @throws InputError: no file, a folder of none or several, truncated, offsets out of range, a tensor of the state
 ///         dict that an unknown global makes (naming both), the legacy (non-zip) form with advice to re-save

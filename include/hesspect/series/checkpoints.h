@@ -4,7 +4,8 @@
 //     if (why_not_whole(one.path, "").empty()) ...
 //
 // A checkpoint is a file (.safetensors, .pt, .pth, .ckpt, .bin) or a folder with one set of weights, as trainers leave
-// them: Hugging Face's checkpoint-500, Lightning's epoch=3-step=500.ckpt, model_500.pt. Nothing here is executed, and
+// them: Hugging Face's checkpoint-500, Lightning's epoch=3-step=500.ckpt, model_500.pt, a folder of
+// torch.distributed.checkpoint. Nothing here is executed, and
 // no number of weights is read but to hash it.
 #pragma once
 
@@ -36,6 +37,13 @@ std::string result_stem(const std::string& name);
 /// @throws InputError: as said, or a folder that can't be listed
 std::vector<FoundCheckpoint> find_checkpoints(const std::vector<std::string>& patterns, bool must_be);
 
+/// Whether a file or folder of that name may be a checkpoint, or one on its way to its name; by the name alone, for
+/// what is not there any more.
+bool is_checkpoint_name(const std::string& name);
+
+/// The patterns, with those of text files in the files' places. @throws InputError
+std::vector<std::string> single_patterns(const std::vector<std::string>& patterns);
+
 /// The folders in which new checkpoints of these patterns would appear.
 std::vector<std::filesystem::path> watched_folders(const std::vector<std::string>& patterns);
 
@@ -43,7 +51,8 @@ std::vector<std::filesystem::path> watched_folders(const std::vector<std::string
 std::vector<std::filesystem::path> files_of_checkpoint(const std::filesystem::path& path);
 
 /// Why a checkpoint can't be read yet: a header that promises more than there is, an archive without its end, shards of
-/// an index that are not there, no weights in its folder, no marker. "": it is whole, as far as that can be told.
+/// an index that are not there, or that their names count, files that .metadata tells more of, no weights in its
+/// folder, no marker. "": it is whole, as far as that can be told.
 /// @param marker  a file's name that must be there: in a checkpoint's folder, or behind its file's name
 ///                ("model.pt" and ".done": "model.pt.done"); "": none
 std::string why_not_whole(const std::filesystem::path& path, const std::string& marker);

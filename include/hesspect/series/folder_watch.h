@@ -18,8 +18,8 @@ class FolderWatch {
   FolderWatch(const FolderWatch&) = delete;
   FolderWatch& operator=(const FolderWatch&) = delete;
 
-  /// Returns when something has changed, or after so many seconds.
-  void wait(double most_s);
+  /// Returns when something has changed, or after so many seconds. @return whether a change was seen
+  bool wait(double most_s);
   /// Paths that have gone since the last call: removed, or renamed away.
   std::vector<std::filesystem::path> take_gone();
   /// Changes came faster than they were taken, and some are not known. Once for each time.
@@ -28,7 +28,7 @@ class FolderWatch {
   bool by_kernel() const { return !watches_.empty(); }
 
  private:
-  void read_events();
+  bool read_events();
 
   struct Watch {
     int number;

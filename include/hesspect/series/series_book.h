@@ -33,11 +33,14 @@ struct SeriesStep {
   std::string name;
   std::string result;                  // and the file of its result
   bool resumes = false;                // an earlier start has begun it
+  bool anew = false;                   // with other content, so that what it has is of no use
   std::string last;                    // file of the result before, from which it may begin; "": there is none
   std::int64_t number = 0, known = 0;  // of so many checkpoints that are known, those skipped left out
 };
 
 class SeriesBook {
+  using Clock = std::chrono::steady_clock;
+
  public:
   /// Takes the lock of the output, and goes on from the ledger beside it where there is one. Writes the series file of
   /// what is done already.
@@ -58,7 +61,7 @@ class SeriesBook {
   /// @param overlap  of its top eigenvectors with the one's before; NaN: not known
   /// @throws InputError: it can't be read or written, or model or data are others than when the series began
   void done(int exit_code, bool fresh, double overlap, std::int64_t products_before = 0);
-  /// It has failed. @throws InputError where that can't be written down
+  /// It has failed, or was removed meanwhile. @throws InputError where that can't be written down
   void failed(int exit_code, const std::string& line);
   /// It was stopped, and goes on when the series does.
   void stopped();
@@ -76,6 +79,7 @@ class SeriesBook {
   void note_gone(const std::filesystem::path& path);
   bool may_be_ours(const std::filesystem::path& path) const;
   bool is_ready(SeriesEntry& entry);
+  bool is_settled(const std::string& path, const std::string& fingerprint);
   SeriesStep take(SeriesEntry& entry);
   std::vector<SeriesEntry*> open_entries();
   bool is_over();
@@ -98,12 +102,16 @@ class SeriesBook {
   std::unique_ptr<FolderWatch> watch_;
   struct Seen {
     std::string fingerprint;
-    std::chrono::steady_clock::time_point since;
+    Clock::time_point since;
     std::string why;  // it is not whole
   };
   std::map<std::string, Seen> seen_;  // open ones, by path
   std::size_t current_ = 0;           // entry that was taken last
   bool looked_ = false;
+  bool changed_ = true;  // the kernel has told of something since the last look
+  Clock::time_point looked_at_;
+  bool unsettled_ = false;  // what is done has been written to, and may still be
+  bool end_seen_ = false;   // the end's marker, before the last look
 };
 
 }  // namespace hesspect

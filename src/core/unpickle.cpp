@@ -1,4 +1,4 @@
-#include "unpickle.h"
+#include "hesspect/core/unpickle.h"
 
 #include <algorithm>
 #include <array>
@@ -334,12 +334,13 @@ class Machine {
     storage.number = items[4]->number;
   }
 
-  /// Object state: kept by state dicts (`_metadata`), tensors with attributes and objects; of no use here.
-  void drop_state() {
+  /// Object state: of state dicts (`_metadata`) and tensors with attributes it is of no use here; objects keep it.
+  void take_state() {
     const Value* state = pop();
     Value& object = top();
     if (object.kind == Kind::kObject) {
       object.holds_tensor |= state->holds_tensor;
+      object.state = state;
     } else if (object.kind != Kind::kDict && object.kind != Kind::kOther && object.kind != Kind::kTensor) {
       broken("it sets the state of a plain value");
     }
@@ -462,7 +463,7 @@ void Machine::step() {
     case 'R': call(); break;
     case 0x81: call(); break;  // NEWOBJ: class and arguments
     case 0x92: call_with_names(); break;
-    case 'b': drop_state(); break;
+    case 'b': take_state(); break;
     case 'Q': build_storage(); break;
     default: broken("opcode " + std::to_string(opcode) + " is not one that state dicts need");
   }

@@ -44,7 +44,8 @@ struct Value {
   std::int64_t number = 0;  // of kBool, kInt; the offset of a kTensor
   double real = 0;
   std::string text;
-  std::vector<Value*> items;  // dict: key, value, key, value…
+  std::vector<Value*> items;     // dict: key, value, key, value…
+  const Value* state = nullptr;  // of a kObject: what it would be restored from (BUILD); nullptr: none
   std::vector<std::int64_t> sizes;
   std::vector<std::int64_t> strides;
 };
