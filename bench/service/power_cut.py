@@ -150,6 +150,12 @@ def check_disk(folder):
         disk.library.rename(bytes(root / source / "x"), bytes(root / target / "x"))
         disk.sync(root / synced)
         assert left() == {f"{target}/x": "content", "b/y": ""}
+    disk.library.rename(bytes(root / "a" / "x"), bytes(root / "b" / "z"))  # two renames are durable together
+    disk.library.rename(bytes(root / "b" / "z"), bytes(root / "b" / "x"))
+    disk.sync(root / "b")
+    assert left() == {"b/x": "content", "b/y": ""}
+    disk.library.rename(bytes(root / "b" / "x"), bytes(root / "a" / "x"))
+    disk.sync(root / "a")
     (root / "a" / "x").write_text("changed")
     (root / "b" / "y").unlink()
     assert left() == {"a/x": "content", "b/y": ""}

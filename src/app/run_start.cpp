@@ -165,7 +165,8 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
   start.state.run_id = new_run_id();
   start.state.overwrite = output.force;
 
-  check_output(output.output, /*overwrite=*/true);  // that anything can be written there
+  if (resume || folder.exists())
+    check_output(output.output, /*overwrite=*/true);  // before what is said of a checkpoint
   const bool there = folder.exists();
   start.fresh = !there;
   if (there) folder.lock();  // another run at work in it is the first thing to know

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -43,6 +44,8 @@
 
 namespace hesspect {
 namespace {
+
+namespace fs = std::filesystem;
 
 constexpr int kAllDone = static_cast<int>(ExitCode::kDone);
 constexpr int kNotConverged = static_cast<int>(ExitCode::kNotConverged);
@@ -76,7 +79,7 @@ void end_service_for_lost(int rank, const std::string& host, double silent_s) {
 /// Waits for files that come into a folder. On file systems that tell of none it just sleeps.
 class Arrivals {
  public:
-  explicit Arrivals(const std::filesystem::path& folder) : fd_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
+  explicit Arrivals(const fs::path& folder) : fd_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {
     if (fd_ >= 0) inotify_add_watch(fd_, folder.c_str(), IN_MOVED_TO | IN_CLOSE_WRITE);
   }
   ~Arrivals() {
@@ -119,6 +122,22 @@ JobView view_of(const JobInfo& job) {
   view.lambda1 = job.lambda1;
   view.trace = job.trace;
   return view;
+}
+
+/// Of finished runs and blocks, of the trace's samples but for those that every run begins with, and the steps of
+/// Lanczos runs under way that lie there. What was taken and not kept does not count. @throws InputError
+std::int64_t kept_in(const CheckpointFolder& folder) {
+  std::vector<std::string> warnings;
+  const std::optional<LedgerState> state = read_state(folder, warnings);
+  if (!state) return 0;
+  std::int64_t kept = std::max<std::int64_t>(0, std::ssize(state->samples) - kSymmetryProbes);
+  for (const FinishedProbe& probe : state->finished) kept += products_of(probe);
+  for (const FinishedBlock& block : state->blocks) kept += products_of(block);
+  if (state->eigenvalues) kept += state->eigenvalues->steps;
+  for (const std::int64_t probe : folder.probes(state->run_id))
+    if (const std::vector<ProbeManifest> whole = folder.manifests(probe, state->run_id); !whole.empty())
+      kept += whole.front().steps;
+  return kept;
 }
 
 /// Of a job's result, for its record.
@@ -306,17 +325,14 @@ class SpoolKeeper {
   }
 
   bool was_begun(const Claim& claim) {
-    has_log_ = std::filesystem::exists(spool_.log_file(claim.id));
+    has_log_ = fs::exists(spool_.log_file(claim.id));
     return claim.starts > 0 || has_log_;
   }
 
-  /// Products in a job's checkpoint; 0 where there is none that can be read.
+  /// Products that a job's next start need not take again; 0 where there is no checkpoint that can be read.
   std::int64_t products_kept(const Claim& claim) const try {
     const std::string named = parse_job(claim.text, claim.id + ".ini").run.config.checkpoint.checkpoint;
-    const CheckpointFolder folder(named.empty() ? spool_.checkpoint_folder(claim.id) : std::filesystem::path(named));
-    std::vector<std::string> warnings;
-    const std::optional<LedgerState> state = read_state(folder, warnings);
-    return state ? state->products : 0;
+    return kept_in(CheckpointFolder(named.empty() ? spool_.checkpoint_folder(claim.id) : fs::path(named)));
   } catch (const Error&) {
     return 0;
   }
@@ -332,7 +348,7 @@ class SpoolKeeper {
     if (c.output.output.empty()) {
       c.output.output = spool_.result_file(claim.id).string();
       // It is this job's, even where a power cut has taken all else that was known of its start.
-      c.checkpoint.resume = c.checkpoint.resume || std::filesystem::exists(c.output.output);
+      c.checkpoint.resume = c.checkpoint.resume || fs::exists(c.output.output);
     }
     if (c.checkpoint.checkpoint.empty()) c.checkpoint.checkpoint = spool_.checkpoint_folder(claim.id).string();
     c.layout.lost_after_s = 0;  // the service looks after its ranks
@@ -405,14 +421,14 @@ class SpoolKeeper {
   }
 
   bool has_room() const {
-    const std::filesystem::path probe = spool_.path("log") / ".room";
+    const fs::path probe = spool_.path("log") / ".room";
     std::FILE* const file = std::fopen(probe.c_str(), "we");
     if (file == nullptr) return false;
     const std::string bytes(1 << 16, 'x');
     const bool fits = std::fwrite(bytes.data(), 1, bytes.size(), file) == bytes.size() && std::fflush(file) == 0;
     std::fclose(file);
     std::error_code ignored;
-    std::filesystem::remove(probe, ignored);
+    fs::remove(probe, ignored);
     return fits;
   }
 

@@ -1,6 +1,7 @@
 #include "hesspect/io/atomic_file.h"
 
 #include <string>
+#include <vector>
 
 #include "hesspect/core/errors.h"
 #include "temporary_file.h"
@@ -18,12 +19,18 @@ void write_file_atomically(const fs::path& link, std::span<const std::byte> byte
 
 void make_folders(const fs::path& folder) {
   std::error_code error;
-  if (folder.empty() || fs::is_directory(folder, error)) return;
-  const fs::path above = folder_of(folder.has_filename() ? folder : folder.parent_path());
-  if (above != folder) make_folders(above);
-  fs::create_directory(folder, error);
-  if (error) throw InputError("cannot make the folder '" + folder.string() + "': " + error.message());
-  sync_folder(above);
+  std::vector<fs::path> missing;  // from the folder upwards
+  for (fs::path path = folder.has_filename() ? folder : folder.parent_path(); !fs::is_directory(path, error);) {
+    missing.push_back(path);
+    const fs::path above = folder_of(path);
+    if (above == path) break;
+    path = above;
+  }
+  for (auto path = missing.rbegin(); path != missing.rend(); ++path) {
+    fs::create_directory(*path, error);
+    if (error) throw InputError("cannot make the folder '" + folder.string() + "': " + error.message());
+    sync_folder(folder_of(*path));
+  }
 }
 
 void check_output(const fs::path& link, bool overwrite) {

@@ -15,6 +15,10 @@ namespace {
 /// groups wait meanwhile: no more than a twentieth of theirs.
 constexpr double kWriteEvery_s = 1, kWritingShare = 20;
 
+/// Until a run is so old, it has its first state alone: a short one would spend most of its time on states, and has
+/// little to lose.
+constexpr double kYoung_s = 0.1;
+
 }  // namespace
 
 Dealer::Dealer(LedgerState state, const Goals& goals, const Plan& plan, CheckpointFolder& folder,
@@ -105,7 +109,8 @@ void Dealer::take(Report& report) {
 }
 
 void Dealer::save_if_due() {
-  if (!dirty_ || (!urgent_ && since_written_.elapsed_s() <= write_every_s_)) return;
+  const bool is_at_once = urgent_ && (!has_state_ || since_start_.elapsed_s() > kYoung_s);
+  if (!dirty_ || (!is_at_once && since_written_.elapsed_s() <= write_every_s_)) return;
   try {
     save();
   } catch (const InputError& error) {
@@ -124,6 +129,7 @@ void Dealer::save() {
   folder_.write_run(ledger_.state(since_start_.elapsed_s()));
   write_every_s_ = std::max(write_every_s_, kWritingShare * timer.elapsed_s());
   since_written_.reset();
+  has_state_ = true;
   dirty_ = urgent_ = warned_ = false;
   for (const std::int64_t probe : finished_) folder_.remove_probe(probe);
   finished_.clear();

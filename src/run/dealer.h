@@ -53,8 +53,9 @@ class Dealer {
   double write_every_s_;
   Timer since_written_;
   bool stop_ = false;
-  bool dirty_ = true;   // there is something that no state on disk has
-  bool urgent_ = true;  // and it is a finished run, or the first state
+  bool dirty_ = true;       // there is something that no state on disk has
+  bool urgent_ = true;      // and it is a finished run, or the first state
+  bool has_state_ = false;  // of this start
   bool warned_ = false;
 };
 

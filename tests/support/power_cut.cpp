@@ -4,7 +4,9 @@
 //
 //   SHADOW/data/DEVICE-INODE-BIRTH     the content of a file when it was synced last
 //   SHADOW/folders/DEVICE-INODE-BIRTH  the names in a folder when it was synced last, a line "KIND ID NAME" each
-//   SHADOW/moves/DEVICE-INODE-BIRTH    the last rename of a file or folder: "FOLDER NAME FOLDER NAME", with tabs
+//   SHADOW/moves/DEVICE-INODE-BIRTH    the renames of a file or folder since one of them was durable, as one: "FOLDER
+//   NAME
+//                                      FOLDER NAME", from and to, with tabs
 //
 // A rename is whole or not at all, as on every file system with a journal: where the folder that a file has left, or
 // the one that it has come into, is synced, then both are, as far as that file goes. Nothing else is kept that was not
@@ -213,6 +215,19 @@ std::string folder_and_name(const char* path) {
   return id_of(AT_FDCWD, folder.c_str(), mode) + "\t" + (slash == std::string::npos ? text : text.substr(slash + 1));
 }
 
+/// Where a file lies on the disk, "FOLDER NAME", that has come to `now`: where it was before the renames that are not
+/// durable.
+std::string durable_place(const std::string& id, const std::string& now) {
+  const std::string moved = content_of(shadow("moves", id));
+  const auto first = moved.find('\t'), second = moved.find('\t', first + 1);
+  if (second == std::string::npos || moved.substr(second + 1) != now) return now;
+  const auto tab = now.find('\t');
+  const Listing names = listing_from(content_of(shadow("folders", now.substr(0, tab))));
+  const auto found = names.find(now.substr(tab + 1));
+  const bool is_durable = found != names.end() && found->second.substr(2) == id;
+  return is_durable ? now : moved.substr(0, second);
+}
+
 }  // namespace
 
 /// For power_cut.py. @return 0, and the id in `id`
@@ -231,9 +246,9 @@ extern "C" int rename(const char* from, const char* to) {
   std::free(whole);
   if (!is_ours) return real_rename()(from, to);
   const Lock lock;
-  const std::string moved = folder_and_name(from) + "\t" + folder_and_name(to);
   unsigned mode = 0;
   const std::string id = id_of(AT_FDCWD, from, mode);
+  const std::string moved = durable_place(id, folder_and_name(from)) + "\t" + folder_and_name(to);
   const int result = real_rename()(from, to);
   const int error = errno;
   if (result == 0) put(shadow("moves", id), moved);

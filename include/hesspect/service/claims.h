@@ -54,7 +54,7 @@ class Claims {
 
   /// Whether it may be begun. Where it has been begun before, its last service has died with it: in vain, if it has no
   /// more products now than it had at that start.
-  /// @param products  in its checkpoint
+  /// @param products  that its checkpoint keeps
   /// @return why it is given up; empty: it is not
   static std::string given_up(Claim& claim, std::int64_t products);
   /// Notes a start, before anything is done; that outlives a power cut. @throws InputError
