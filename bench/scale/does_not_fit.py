@@ -4,9 +4,9 @@
     .venv/bin/python bench/scale/does_not_fit.py FOLDER [--millions 70] [--ranks 2 4]
 
 Writes a Llama-shaped Hugging Face folder of random bfloat16 weights, exports it and a few rows of random tokens, then:
-`hesspect analyze` with all parameters on every rank, each process held by `ulimit -v` to less than that takes (exit code
-5, and a line that tells of --parameters sharded), and with sharded parameters on each number of ranks, ten Lanczos steps
-and a sample of the trace. Prints each run's largest peak memory of a rank beside the plan's forecast, and its time a
+`hesspect density` with all parameters on every rank, each process held by `ulimit -v` to less than that takes (exit code
+5, and a line that tells of --parameters sharded), and with sharded parameters on each number of ranks, the largest held
+to the same, ten Lanczos steps and a sample of the trace. Prints each run's largest peak memory of a rank beside the plan's forecast, and its time a
 product. 470 million parameters take some 16 GB over four ranks.
 """
 
@@ -75,16 +75,23 @@ def main():
     parser.add_argument("--millions", type=int, default=70, choices=SHAPES)
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--hesspect", type=Path, default=ROOT / "build/release/bin/hesspect")
+    parser.add_argument("--write-only", action="store_true", help="the model, and no run")
     args = parser.parse_args()
-    n = write_folder(args.folder, args.millions)
-    subprocess.run([sys.executable, "-m", "hesspect", "export", "hf", ".", "-o", "model.pt2", "--task", "causal-lm", "--seq", "32", "--force"], check=True,
-                   cwd=args.folder, env=os.environ | {"PYTHONPATH": str(ROOT / "python")})
+    count = args.folder / "parameters.json"
+    if not count.exists():  # of an earlier call
+        n = write_folder(args.folder, args.millions)
+        subprocess.run([sys.executable, "-m", "hesspect", "export", "hf", ".", "-o", "model.pt2", "--task", "causal-lm", "--seq", "32", "--force"], check=True,
+                       cwd=args.folder, env=os.environ | {"PYTHONPATH": str(ROOT / "python")})
+        count.write_text(json.dumps(n))
+    n = json.loads(count.read_text())
+    if args.write_only:
+        return
     print(f"{n:,} parameters, {(args.folder / 'model.safetensors').stat().st_size / 2**20:.0f} MiB of bfloat16")
     limit = int(2 * n * 4 / 1024 + 3 * 2**20)  # of address space, of which libraries map 2 GiB and more
     done, _ = run(args.hesspect, args.folder, max(args.ranks), "replicated", "replicated.h5", limit)
     print("replicated, exit", done.returncode, [line for line in done.stderr.splitlines() if "error" in line])
     for ranks in args.ranks:
-        done, seconds = run(args.hesspect, args.folder, ranks, "sharded", f"sharded{ranks}.h5")
+        done, seconds = run(args.hesspect, args.folder, ranks, "sharded", f"sharded{ranks}.h5", limit if ranks == max(args.ranks) else None)
         if done.returncode not in (0, 3):
             print(f"{ranks} ranks: exit {done.returncode}\n{done.stderr[-2000:]}")
             continue

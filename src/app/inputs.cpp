@@ -241,6 +241,7 @@ class InputsRun {
     result.inputs->rows = progress_.rows;
     std::ranges::sort(result.inputs->rows, {}, &InputRow::row);
     set_diagnostics(result.diagnostics);
+    life_.hashing().gather(world_);
     int code = 0;
     agree(world_, [&] {
       if (life_.first()) code = write(result);
@@ -279,7 +280,7 @@ class InputsRun {
     result.process.run_id = life_.start().state.run_id;
     result.process.start_time = life_.start_time();
     result.process.end_time = utc_time();
-    set_sources(result.process, life_.hashing()->sources().get());
+    set_sources(result.process, life_.hashing().sources());
     for (const std::string& line : findings(result)) log_info(line);
     life_.write(result);
     return exit_code_of(result);

@@ -47,10 +47,7 @@ OneGroup::OneGroup(const Invocation& run, const std::vector<std::string>& argv, 
   if (life_ != nullptr)
     life_->take_sources(problem_);
   else
-    agree(world_, [&] {
-      if (world_.rank() == 0)
-        hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data);
-    });
+    hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem_.weight_files, config_.data.data, world_);
   goals_ = goals_of(Command::kEigs, config_, problem_.program->layout().size());
   if (life_ != nullptr) {
     layout_ = life_->planned(config_, goals_, problem_, "losses and Lanczos vectors are kept");
@@ -165,6 +162,7 @@ int OneGroup::finish(const std::function<void(RunResult&)>& add) {
     r.eigenvalues = with_zeros(pairs_, {config_.eigs.top, config_.eigs.bottom, 0}, parameters.size(),
                                parameters.model_size() - parameters.size())
                         .result;
+  hashing().gather(world_);
   agree(world_, [&] {
     if (world_.rank() == 0) write(r, add);
   });
@@ -173,7 +171,7 @@ int OneGroup::finish(const std::function<void(RunResult&)>& add) {
 
 /// Rank 0.
 void OneGroup::write(RunResult& r, const std::function<void(RunResult&)>& add) {
-  set_sources(r.process, (life_ != nullptr ? life_->hashing() : hashing_.get())->sources().get());
+  set_sources(r.process, hashing().sources());
   r.diagnostics.data_ranks = world_.size();
   r.diagnostics.products = op().stats().products;
   r.diagnostics.product_s = op().stats().product_s;

@@ -74,6 +74,7 @@ class OneGroup {
   void write(RunResult& r, const std::function<void(RunResult&)>& add);
   std::unique_ptr<Lanczos> lanczos_run();
   void save(bool stop);
+  SourceHashing& hashing() { return life_ != nullptr ? life_->hashing() : *hashing_; }
 
   const Invocation& run_;
   const std::vector<std::string>& argv_;
@@ -86,7 +87,7 @@ class OneGroup {
   Problem problem_;
   Goals goals_;
   RunLayout layout_;
-  std::unique_ptr<SourceHashing> hashing_;  // rank 0's, without a life
+  std::unique_ptr<SourceHashing> hashing_;  // without a life
   Group group_;
   std::unique_ptr<Lanczos> lanczos_;
   bool searched_ = false;  // for eigenpairs

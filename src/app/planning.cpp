@@ -198,6 +198,17 @@ void set_machine_elsewhere(const RunConfig& config, const Problem& problem, Plan
   if (config.plan.latency_us <= 0) p.machine.latency_s = wire.latency_s;
 }
 
+/// The program's costs by shapes alone, and what the process takes. Collective. @return remarks on what was counted
+std::vector<std::string> count_by_shapes(const RunConfig& config, const Problem& problem, PlanInputs& p,
+                                         Communicator& world) {
+  // What has no memory is not to be counted as part of the process's.
+  const bool is_held = !problem.program->flat_parameters().is_meta();
+  const std::int64_t parameters = p.problem.parameters * p.problem.element_bytes;
+  p.problem.process_bytes = process_bytes(p.problem, is_held ? 0 : -parameters, world);
+  set_machine_elsewhere(config, problem, p);
+  return agreed(world, [&] { return set_costs_by_shapes(config, problem, p); });
+}
+
 /// The first vector that a run multiplies, which checks that products are symmetric.
 at::Tensor first_vector(const Problem& problem, const Goals& goals, Communicator& world) {
   const ParameterLayout& layout = problem.program->layout();
@@ -268,9 +279,7 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
   const bool is_free = problem.options.product == ProductMode::kAuto;
   Plan plan;
   if (is_sharded(config)) {  // what no rank could try alone
-    const std::int64_t parameters = p.problem.parameters * p.problem.element_bytes;
-    p.problem.process_bytes = process_bytes(p.problem, -parameters, world);
-    agree(world, [&] { set_costs_by_shapes(config, problem, p); });
+    count_by_shapes(config, problem, p, world);
     plan = make_plan(p);
     plan.product = ProductMode::kSegments;
   } else {
@@ -305,12 +314,7 @@ std::vector<std::string> plan_command(const RunConfig& config, Communicator& wor
   const bool is_free = problem.options.product == ProductMode::kAuto && !by_shapes;
   std::vector<std::string> remarks;
   if (by_shapes) {
-    // What has no memory is not to be counted as part of the process's.
-    const bool is_held = !problem.program->flat_parameters().is_meta();
-    const std::int64_t parameters = p.problem.parameters * p.problem.element_bytes;
-    p.problem.process_bytes = process_bytes(p.problem, is_held ? 0 : -parameters, world);
-    set_machine_elsewhere(config, problem, p);
-    remarks = agreed(world, [&] { return set_costs_by_shapes(config, problem, p); });
+    remarks = count_by_shapes(config, problem, p, world);
   } else if (config.plan.measure)
     measure(problem, p, /*alone=*/false, nullptr, world);
   else

@@ -280,11 +280,14 @@ void read_other_data(const RunConfig& config, Problem& problem) {
 /// every rank. @throws MemoryError
 void require_room_for_parameters(const RunConfig& config, const Problem& problem, int ranks) {
   Program& program = *problem.program;
-  const bool is_asked_elsewhere = config.layout.memory > 0;  // the plan looks at that
-  if (is_asked_elsewhere || !problem.device.is_cpu() || !program.flat_parameters().is_meta() ||
+  // The plan looks at memory that is asked for, and says what would fit; where the ranks may share the parameters
+  // instead, they need not be read for that.
+  const std::int64_t asked = config.layout.memory;
+  const bool may_be_shared = config.layout.parameters == ParameterMemory::kAuto && ranks > 1;
+  if ((asked > 0 && !may_be_shared) || !problem.device.is_cpu() || !program.flat_parameters().is_meta() ||
       !problem.rows_in_use.empty())
     return;
-  const std::int64_t room = available_memory_bytes() / std::max(1, problem.placement.ranks_on_node);
+  const std::int64_t room = asked > 0 ? asked : available_memory_bytes() / std::max(1, problem.placement.ranks_on_node);
   const std::int64_t bytes =
       4 * program.layout().size() * static_cast<std::int64_t>(c10::elementSize(program.options().dtype));
   if (bytes <= room) return;
@@ -342,7 +345,8 @@ void read_parameters(const RunConfig& config, Weights weights, Problem& problem,
   agree(world, [&] {
     if (is_sharded(config)) {  // each rank will read its share, when the ranks are divided
       program.leave_in_file(problem.rows_in_use);
-      problem.model_parameters = program.layout().model_size();
+      select_parameters(config.parts, problem);
+      program.check_finite();
       return;
     }
     if (weights == Weights::kRequired) require_room_for_parameters(config, problem, world.size());
@@ -424,7 +428,8 @@ bool read_other_weights(const RunConfig& config, const ParameterLayout& layout, 
       lay_out(config, Weights::kRequired, problem.rows_in_use, *loaded.program);
     }
     take(std::move(loaded), problem);
-    if (!is_sharded(config)) select_parameters(config.parts, problem);
+    select_parameters(config.parts, problem);
+    if (is_sharded(config)) problem.program->check_finite();
   });
   require_same_files(files_of(config, problem), problem.placement.hosts, world);
   const bool same = std::ranges::equal(
@@ -457,12 +462,15 @@ ParameterParts parameter_parts(const Program& program) {
   return parts;
 }
 
-StepToWeights step_to_weights(const RunConfig& config, const std::string& weights, const Problem& problem) {
+OtherProgram program_with(const RunConfig& config, const std::string& weights, const Problem& problem) {
   RunConfig other_config = config;
   other_config.model.weights = {weights};
   const at::ScalarType dtype = problem.program->options().dtype;
-  const LoadedProgram other = load_program(other_config, Weights::kRequired, dtype, at::kCPU);
-  lay_out(other_config, Weights::kRequired, problem.rows_in_use, *other.program);
+  LoadedProgram other = load_program(other_config, Weights::kRequired, dtype, at::kCPU);
+  if (problem.program->is_left_in_file())
+    other.program->leave_in_file(problem.rows_in_use);
+  else
+    lay_out(other_config, Weights::kRequired, problem.rows_in_use, *other.program);
   if (!problem.selected.empty()) {
     std::vector<bool> chosen;
     for (const ParameterEntry& entry : other.program->layout().entries())
@@ -477,6 +485,11 @@ StepToWeights step_to_weights(const RunConfig& config, const std::string& weight
   if (!same)
     throw InputError(quote(weights) +
                      " ties other parameters than the model's own weights: there is no line between them");
+  return {std::move(other.program), std::move(other.files)};
+}
+
+StepToWeights step_to_weights(const RunConfig& config, const std::string& weights, const Problem& problem) {
+  const OtherProgram other = program_with(config, weights, problem);
   at::NoGradGuard no_grad;
   return {other.program->flat_parameters() - problem.program->flat_parameters().cpu(),
           problem.program->unlike(*other.program), other.files};

@@ -80,6 +80,14 @@ std::vector<Part> blocks_of(const PartsConfig& config, const ParameterLayout& la
 /// Where the parameter tensors lie in the flat vector, and their names.
 ParameterParts parameter_parts(const Program& program);
 
+/// The problem's program with other weights, on the CPU.
+struct OtherProgram {
+  std::unique_ptr<Program> program;  // its parameters laid out, or left in the file, as the problem's are
+  std::vector<std::filesystem::path> files;
+};
+/// @throws InputError as a run with these weights, or where they tie other parameters
+OtherProgram program_with(const RunConfig& config, const std::string& weights, const Problem& problem);
+
 /// From the program's parameters to those that another state dict has: the step between them, [n], in host memory.
 struct StepToWeights {
   at::Tensor step;

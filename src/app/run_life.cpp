@@ -1,7 +1,6 @@
 #include "run_life.h"
 
 #include <algorithm>
-#include <chrono>
 #include <filesystem>
 #include <optional>
 
@@ -67,11 +66,16 @@ int RunLife::threads() const {
 }
 
 void RunLife::take_sources(const Problem& problem) {
+  if (hashing_) return;  // of an earlier look at the same files
   agree(world_, [&] {
     if (!first()) return;
     for (const std::string& output : outputs_) require_no_input(output, problem.weight_files);
-    hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem.weight_files, config_.data.data);
-    if (start_.resumed) require_same_sources(start_.state, *hashing_, folder_name());
+  });
+  hashing_ = std::make_unique<SourceHashing>(config_.model.model, problem.weight_files, config_.data.data, world_);
+  if (!start_.resumed) return;
+  if (world_.any(first() && knows_digests(start_.state))) hashing_->gather(world_);
+  agree(world_, [&] {
+    if (first()) require_same_sources(start_.state, *hashing_, folder_name());
   });
 }
 
@@ -134,6 +138,7 @@ bool RunLife::is_to_stop() const {
 
 void RunLife::save_if_due(bool at_once, bool must, const RunLayout& layout,
                           const std::function<void(LedgerState&)>& add) {
+  hashing_->gather_if_done(world_);
   agree(world_, [&] {
     if (!first() || (!at_once && since_written_.elapsed_s() < write_every_s_)) return;
     const Timer timer;
@@ -141,9 +146,7 @@ void RunLife::save_if_due(bool at_once, bool must, const RunLayout& layout,
       LedgerState state = start_.state;
       state.layout = layout;
       state.elapsed_s += timer_.elapsed_s();
-      const auto& digests = hashing_->sources();
-      const bool hashed = digests.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-      const Sources& files = hashed ? digests.get() : hashing_->unhashed();
+      const Sources& files = hashing_->sources();
       state.model = files.model;
       state.weights = files.weights;
       state.data = files.data;

@@ -54,7 +54,8 @@ class RunLife {
 
   /// Threads of a rank that a resumed run has to have for the same bits; 0: no matter.
   int threads() const;
-  /// Once it is known which files the model is read from: their digests are under way from here on. Collective.
+  /// Once it is known which files the model is read from: their digests are under way from here on, also where the
+  /// problem is read again. Collective.
   /// @throws UsageError where an output is one of them; InputError where they are not those of the run that was stopped
   void take_sources(const Problem& problem);
   /// The run's plan: of an earlier start where it fits the ranks and no option asks for another, else a new one, of
@@ -95,8 +96,8 @@ class RunLife {
   const StopSignal& signal() const { return signal_; }
   const Timer& timer() const { return timer_; }
   const std::string& start_time() const { return start_time_; }
-  /// Rank 0's, once take_sources has been.
-  const SourceHashing* hashing() const { return hashing_.get(); }
+  /// Once take_sources has been.
+  SourceHashing& hashing() const { return *hashing_; }
 
  private:
   bool asks_for_another(const Plan& kept) const;
@@ -111,7 +112,7 @@ class RunLife {
   const std::string start_time_;
   std::vector<std::string> outputs_;
   RunStart start_;
-  std::unique_ptr<SourceHashing> hashing_;  // rank 0's
+  std::unique_ptr<SourceHashing> hashing_;
   bool begun_ = false;
   Timer since_written_;
   double write_every_s_ = 1;

@@ -1,6 +1,7 @@
 #include "run_start.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <random>
 #include <sstream>
@@ -198,13 +199,18 @@ RunStart begin_run(const Invocation& run, CheckpointFolder& folder) {
   return start;
 }
 
+bool knows_digests(const LedgerState& state) {
+  return std::ranges::any_of(std::array{&state.model, &state.weights, &state.data},
+                             [](const auto* files) { return std::ranges::any_of(*files, is_hashed); });
+}
+
 void require_same_sources(const LedgerState& state, const SourceHashing& now, const std::string& folder) {
   const auto check = [&](const std::string& what, const std::vector<SourceFile> Sources::*files,
                          const std::vector<SourceFile>& then) {
     bool same = then.size() == (now.unhashed().*files).size();
     for (std::size_t i = 0; same && i < then.size(); ++i) {
       // A state that was written before the digests were there knows sizes and times alone.
-      const Sources& known = is_hashed(then[i]) ? now.sources().get() : now.unhashed();
+      const Sources& known = is_hashed(then[i]) ? now.sources() : now.unhashed();
       same = then[i].sha256 == (known.*files)[i].sha256;
     }
     if (!same)

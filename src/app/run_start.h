@@ -51,6 +51,9 @@ std::string checkpoint_folder(const RunConfig& config);
 ///         InputError: what cannot be written or read
 RunStart begin_run(const Invocation& run, CheckpointFolder& folder);
 
+/// Whether a checkpoint holds digests of files, for which those of this start must be complete.
+bool knows_digests(const LedgerState& state);
+
 /// @throws InputError where model, weights or data are not those that the checkpoint was made with
 void require_same_sources(const LedgerState& state, const SourceHashing& now, const std::string& folder);
 

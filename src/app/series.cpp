@@ -27,7 +27,6 @@
 #include "one_run.h"
 #include "resident.h"
 #include "run_metrics.h"
-#include "sharded.h"
 #include "spectrum.h"
 
 namespace hesspect {
@@ -176,7 +175,7 @@ class SeriesRun {
   bool wants_vectors() const {
     const EigsConfig& eigs = run_.config.eigs;
     return run_.config.series.warm && eigs.top + eigs.bottom + eigs.magnitude > 0 &&
-           eigs.method == EigenMethod::kLanczos && run_.config.quadrature.reorthogonalize && !is_sharded(run_.config);
+           eigs.method == EigenMethod::kLanczos && run_.config.quadrature.reorthogonalize;
   }
 
   /// What the run of a checkpoint begins with. Collective.

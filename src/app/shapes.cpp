@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <numeric>
+#include <span>
 #include <tuple>
 
 #include "hesspect/comm/make_communicator.h"
@@ -34,10 +35,10 @@ class Costs {
         inputs_(std::move(inputs)),
         fixed_(problem.program->static_batch().has_value()) {
     if (!problem.program->is_left_in_file()) return;
-    const std::vector<ParameterEntry>& entries = problem.program->layout().entries();
-    for (std::size_t i = 0; i < entries.size(); ++i)
-      stored_bytes_.push_back(entries[i].numel *
-                              static_cast<std::int64_t>(c10::elementSize(problem.program->stored_type(i))));
+    const Program& program = *problem.program;
+    for (std::size_t i = 0; i < program.brought_count(); ++i)
+      stored_bytes_.push_back(program.brought(i).numel *
+                              static_cast<std::int64_t>(c10::elementSize(program.stored_type(i))));
   }
 
   /// Of all parameters, as they are kept.
@@ -71,9 +72,14 @@ class Costs {
     const ProgramCost& cost = of(work.micro_batch);
     const ShardedSettings run{work.ranks, work.micro_batches, work.tangents, stored_bytes_};
     std::vector<PlanSegment> segments;
-    for (const SegmentCost& s : segment_costs(cost, find_cuts(cost, run), stored_bytes_))
-      segments.push_back({s.gathered.numel, s.gathered.stored_bytes, s.fixed_bytes, s.tangent_bytes,
-                          s.crossing_still_bytes, s.crossing_active_bytes, s.across_active_bytes, s.flops});
+    const std::int64_t element = program_.program().options().dtype == at::kDouble ? 8 : 4;
+    for (const SegmentCost& s : segment_costs(cost, find_cuts(cost, run), stored_bytes_)) {
+      const std::int64_t in_vectors = s.gathered.vector_bytes / element;
+      segments.push_back({in_vectors, s.gathered.stored_bytes, s.fixed_bytes, s.tangent_bytes, s.crossing_still_bytes,
+                          s.crossing_active_bytes, s.across_active_bytes, s.flops, s.gathered.numel - in_vectors});
+      const auto nodes = std::span(cost.nodes).subspan(s.begin, s.end - s.begin);
+      segments.back().is_reached = std::ranges::any_of(nodes, &NodeCost::active);
+    }
     return segments_.emplace(key, std::move(segments)).first->second;
   }
 
@@ -149,7 +155,7 @@ std::vector<std::string> set_costs_by_shapes(const RunConfig& config, const Prob
   const double flops_per_s = 1e12 * config.plan.tflops;
   if (flops_per_s > 0) p.cost.pullback_s = kUnits * cost.flops() / flops_per_s;
   const std::int64_t stored = costs->stored_bytes(cost);
-  p.sharded = {stored, flops_per_s, stored != p.problem.parameters * p.problem.element_bytes,
+  p.sharded = {stored, flops_per_s, stored != cost.total().run_bytes,
                [costs](const ShardedWork& work) { return costs->segments(work); }};
   std::vector<std::string> lines;
   if (!cost.uncounted.empty())

@@ -37,10 +37,6 @@ void require_shardable(const Invocation& run) {
     if (asked) throw UsageError(name + ": " + what + " with all parameters on every rank alone; leave one of them out");
   };
   if (!is_spectrum) throw UsageError(name + ": for analyze, density, eigs, trace and series alone");
-  refuse(config.parts.chooses(), "--params and --exclude go");
-  refuse(!config.loss.count_output.empty(), "--count-output goes");
-  refuse(config.accuracy.data_error > 0, "--data-error with groups goes");
-  refuse(!config.model.initial_weights.empty(), "--initial-weights goes");
   refuse(config.layout.product != ProductMode::kAuto && config.layout.product != ProductMode::kSegments,
          "--product " + to_string(config.layout.product) + " goes");
 }

@@ -191,17 +191,25 @@ class Run {
     problem_ = resident_ != nullptr ? resident_->take(config_, life_.threads(), &phases_, world_)
                                     : read_problem(config_, life_.threads(), Weights::kRequired, &phases_, world_);
     life_.take_sources(problem_);
-    if (!config_.model.initial_weights.empty())
-      agree(world_, [&] {
-        if (life_.first()) initial_ = distance_from(config_, problem_);
-      });
+    if (!config_.model.initial_weights.empty()) initial_ = distance_from(config_, problem_, world_);
     goals_ = goals_with_blocks(run_.command, config_, problem_, world_);
     problem_.options.row_groups = start.resumed ? start.state.layout.row_groups : config_.accuracy.data_error;
     const Plan* const known = resident_ != nullptr && !start.resumed ? resident_->plan_of(run_) : nullptr;
     if (known != nullptr) problem_.options.check_double_backward = false;  // was tried when it was made
-    layout_ = life_.planned(config_, goals_, problem_,
+    layout_ = life_.planned(for_the_plan(), goals_, problem_,
                             "finished probes are kept and the others go on from their Lanczos vectors", known);
     if (resident_ != nullptr && !start.resumed) resident_->keep_plan(run_, layout_.plan);
+  }
+
+  /// The options that the plan goes by. In a run that others follow in this process each message is waited for, so that
+  /// none is under way when a rank fails: nothing is fetched ahead.
+  RunConfig for_the_plan() const {
+    RunConfig config = config_;
+    if (resident_ == nullptr || !is_sharded(config_) || problem_.device.is_cuda()) return config;
+    if (config.layout.fetch_ahead == true)
+      log_info("--fetch-ahead on does nothing in the runs of a series or a service, which wait for each message");
+    config.layout.fetch_ahead = false;
+    return config;
   }
 
   /// What the products' precision changes, in the goals; and what it rules out. Collective.
@@ -232,21 +240,23 @@ class Run {
   /// This rank's shards of the vectors that the search for eigenvalues begins with, of group 0. Collective.
   std::vector<at::Tensor> start_vectors() {
     std::vector<at::Tensor> shards;
-    if (start_vectors_.empty() || is_sharded(config_)) return shards;
+    if (start_vectors_.empty()) return shards;
+    std::unique_ptr<EigenvectorFile> file;
     agree(world_, [&] {
-      if (group_.number != 0) return;
-      const EigenvectorFile file(start_vectors_, problem_.program->layout());
-      const Shard& shard = group_.op->shard();
-      for (std::int64_t i = 0; i < file.count(); ++i) {
-        const at::Tensor whole = file.at_place(i);
-        if (!whole.defined()) continue;
-        at::Tensor local = at::zeros({shard.chunk}, group_.op->options());
-        shard.for_each_piece([&](std::int64_t place, std::int64_t begin, std::int64_t size) {
-          local.narrow(0, place, size).copy_(whole.narrow(0, begin, size));
-        });
-        shards.push_back(std::move(local));
-      }
+      if (group_.number == 0) file = std::make_unique<EigenvectorFile>(start_vectors_, problem_.program->layout());
     });
+    const std::int64_t count = world_.of_rank0(file ? file->count() : 0);
+    for (std::int64_t i = 0; i < count; ++i) {
+      EigenvectorFile::Local local;
+      agree(world_, [&] {
+        if (file) local = file->local_at(i, group_.op->shard());
+      });
+      const std::vector<double> squares = world_.sum({local.held, local.whole});
+      agree(world_, [&] {
+        if (file && !EigenvectorFile::Local::is_of_no_use(squares[0], squares[1]))
+          shards.push_back(local.entries.div_(std::sqrt(squares[0])).to(group_.op->options()));
+      });
+    }
     return shards;
   }
 
@@ -257,9 +267,9 @@ class Run {
     WorkDone done;
     {
       const PhaseTimer timer(&phases_, Phase::kKrylov, "work");
-      done = work({goals_, layout_.plan, group_, life_.folder(), parameters, life_.signal(), clock,
+      done = work({goals_, layout_.plan, group_, life_.folder(), parameters, life_.signal(), clock, life_.hashing(),
                    life_.start().state.run_id, &phases_, start_vectors()},
-                  life_.first() ? first_state() : LedgerState{}, life_.hashing(), world_);
+                  life_.first() ? first_state() : LedgerState{}, world_);
     }
     tell_ops();
     if (done.stopped) return life_.stopped();

@@ -18,6 +18,9 @@ namespace {
 /// A vector's squared norm in rows that are left out, of all of it: more is no rounding.
 constexpr double kOutside = 1e-6;
 
+/// Entries that are read at once.
+constexpr std::int64_t kAtOnce = std::int64_t{1} << 22;
+
 [[noreturn]] void refuse(const ArrayFile& file, const std::string& what) {
   throw InputError("--vectors-from " + quote(file.path().string()) + " " + what +
                    ": expected a file that 'eigs' or 'analyze' has written by --eigenvectors, of this model");
@@ -75,12 +78,71 @@ at::Tensor EigenvectorFile::read(std::int64_t place, double& whole) const {
   return flat;
 }
 
-at::Tensor EigenvectorFile::at_place(std::int64_t place) const {
-  double whole = 0;
-  at::Tensor flat = read(place, whole);
-  const double held = flat.square().sum().item<double>();
-  if (!std::isfinite(whole) || !(whole > 0) || held < (1 - kOutside) * whole) return {};
-  return flat.div_(std::sqrt(held));
+bool EigenvectorFile::Local::is_of_no_use(double held, double whole) {
+  return !std::isfinite(whole) || !(whole > 0) || held < (1 - kOutside) * whole;
+}
+
+void EigenvectorFile::read_part(std::int64_t place, std::size_t parameter, std::int64_t begin, std::int64_t end,
+                                const at::Tensor& to) const {
+  const ParameterEntry& entry = layout_.entries()[parameter];
+  const std::string& array = arrays_[parameter];
+  if (entry.model_shape.empty()) {
+    to.copy_(file_->read_slab(array, 0, place, place + 1));
+    return;
+  }
+  const std::int64_t width = std::max<std::int64_t>(1, entry.model_numel / entry.model_shape.front());
+  const std::int64_t most = std::max<std::int64_t>(1, kAtOnce / width);  // rows
+  for (std::int64_t at = begin; at < end;) {
+    // Rows that follow each other in the model are read together.
+    const std::int64_t first = at / width, last = (end + width - 1) / width;
+    const auto model_row = [&](std::int64_t row) {
+      return entry.rows ? (*entry.rows)[static_cast<std::size_t>(row)] : row;
+    };
+    std::int64_t next = first + 1;
+    while (next < last && next - first < most && model_row(next) == model_row(next - 1) + 1) ++next;
+    const std::int64_t stop = std::min(end, next * width);
+    const at::Tensor rows = file_->read_block(array, place, model_row(first), model_row(next - 1) + 1).reshape({-1});
+    to.narrow(0, at - begin, stop - at).copy_(rows.narrow(0, at - first * width, stop - at));
+    at = stop;
+  }
+}
+
+double EigenvectorFile::square_of_rows(std::int64_t place, std::size_t parameter, const Shard& shard) const {
+  const ParameterEntry& entry = layout_.entries()[parameter];
+  const std::int64_t rows = entry.model_shape.front();
+  const std::int64_t width = std::max<std::int64_t>(1, entry.model_numel / std::max<std::int64_t>(1, rows));
+  const std::int64_t most = std::max<std::int64_t>(1, kAtOnce / width), end = rows * (shard.rank + 1) / shard.ranks;
+  double square = 0;
+  for (std::int64_t at = rows * shard.rank / shard.ranks; at < end; at += most)
+    square += file_->read_block(arrays_[parameter], place, at, std::min(end, at + most))
+                  .to(at::kDouble)
+                  .square()
+                  .sum()
+                  .item<double>();
+  return square;
+}
+
+EigenvectorFile::Local EigenvectorFile::local_at(std::int64_t place, const Shard& shard) const {
+  const std::vector<ParameterEntry>& entries = layout_.entries();
+  Local local{at::zeros({shard.chunk}, at::kDouble)};
+  shard.for_each_piece([&](std::int64_t position, std::int64_t begin, std::int64_t size) {
+    const std::int64_t end = begin + size;
+    const auto after = std::ranges::upper_bound(entries, begin, {}, &ParameterEntry::offset);
+    for (auto p = static_cast<std::size_t>(after - entries.begin()) - 1; p < entries.size(); ++p) {
+      const ParameterEntry& entry = entries[p];
+      const std::int64_t from = std::max(begin, entry.offset), to = std::min(end, entry.offset + entry.numel);
+      if (entry.offset >= end) break;
+      if (from >= to) continue;
+      const at::Tensor part = local.entries.narrow(0, position + (from - begin), to - from);
+      read_part(place, p, from - entry.offset, to - entry.offset, part);
+      const double square = part.square().sum().item<double>();
+      local.held += square;
+      if (!entry.rows) local.whole += square;
+    }
+  });
+  for (std::size_t p = 0; p < entries.size(); ++p)
+    if (entries[p].rows) local.whole += square_of_rows(place, p, shard);
+  return local;
 }
 
 at::Tensor EigenvectorFile::vector(std::int64_t number) const {

@@ -19,8 +19,10 @@
 #include "hesspect/curvature/measure.h"
 #include "hesspect/curvature/parts.h"
 #include "hesspect/curvature/row_check.h"
+#include "hesspect/tangent/segments.h"
 #include "local_loss.h"
 #include "operator_parts.h"
+#include "output_loss.h"
 #include "product_trials.h"
 #include "sharded_products.h"
 #include "warm_products.h"
@@ -209,11 +211,11 @@ struct HessianOperator::Impl {
     phases->add_matrix_products(after.matrix_products_s - before.matrix_products_s);
   }
 
-  void apply_sharded(std::span<const at::Tensor> x, std::span<at::Tensor> y) {
+  void apply_sharded(std::span<const at::Tensor> x, std::span<at::Tensor> y, GroupsOfProduct* in_groups = nullptr) {
     const PhaseTimer phase(options.phases, Phase::kProducts, x.size() == 1 ? "product" : "block of products");
     const Timer total;
     const ShardedTraffic before = sharded->traffic();
-    timed([&] { sharded->products(x, y); });
+    timed([&] { sharded->products(x, y, {}, in_groups); });
     for (at::Tensor& product : y) product.div_(divisor);
     if (!y.empty()) finish_device_work(y.back());
     const ShardedTraffic after = sharded->traffic();
@@ -271,9 +273,16 @@ struct HessianOperator::Impl {
       apply(x, y);
       return {};
     }
-    GroupDots dots(static_cast<std::int64_t>(x.size()), groups.count(), whole_vectors(others), segments);
-    apply(x, y, &dots);
-    std::vector<double> all = comm.sum(dots.sums());
+    std::vector<double> all;
+    if (sharded) {
+      GroupsOfProduct in_groups{groups.count(), group_of, others, segments};
+      apply_sharded(x, y, &in_groups);
+      all = comm.sum(std::move(in_groups.sums));
+    } else {
+      GroupDots dots(static_cast<std::int64_t>(x.size()), groups.count(), whole_vectors(others), segments);
+      apply(x, y, &dots);
+      all = comm.sum(dots.sums());
+    }
     for (double& sum : all) sum /= divisor;
     return all;
   }
@@ -496,7 +505,7 @@ struct HessianOperator::Impl {
 
   /// Decides on groups of rows, as soon as the micro-batch is known. Collective.
   void choose_row_groups() {
-    if (options.row_groups == 0 || options.warm || is_sharded()) return;
+    if (options.row_groups == 0 || options.warm) return;
     const auto fixed = local.program().static_batch();
     grouping = {comm.max(local.global_rows().end), options.units.rows,
                 fixed ? *fixed : std::max<std::int64_t>(options.units.rows > 1 ? 1 : 2, local.fewest_rows()), 0};
@@ -573,6 +582,24 @@ struct HessianOperator::Impl {
     }
   }
 
+  /// What a micro-batch has of its group of rows, where there are groups.
+  void add_to_group(std::size_t batch, double its_count, double its_loss) {
+    if (grouping.groups == 0) return;
+    const auto group = static_cast<std::size_t>(group_of[batch]);
+    groups.rows[group] += batches[batch].rows;
+    groups.share[group] += its_count;
+    groups.loss[group] += its_loss;
+  }
+
+  void begin_batches() {
+    for (const GroupedRange& one : ranges()) {
+      batches.push_back(local.batch(one.range));
+      group_of.push_back(one.group);
+    }
+    const auto number = static_cast<std::size_t>(grouping.groups);
+    groups = {std::vector<std::int64_t>(number), std::vector<double>(number), std::vector<double>(number)};
+  }
+
   void first_pass(bool at_once, double& local_loss, double& local_count) {
     if (options.warm) {
       local_loss = take_over(*options.warm);
@@ -583,12 +610,7 @@ struct HessianOperator::Impl {
       return check_loss(local_loss);
     }
     make_room(1);
-    for (const GroupedRange& one : ranges()) {
-      batches.push_back(local.batch(one.range));
-      group_of.push_back(one.group);
-    }
-    const auto number = static_cast<std::size_t>(grouping.groups);
-    groups = {std::vector<std::int64_t>(number), std::vector<double>(number), std::vector<double>(number)};
+    begin_batches();
     for (std::size_t i = 0; i < batches.size(); ++i) {
       const MicroBatch& batch = batches[i];
       local.check_values(batch);
@@ -601,11 +623,7 @@ struct HessianOperator::Impl {
       stats.gradient_s += timer.elapsed_s();
       local_loss += its_loss;
       local_count += its_count;
-      if (grouping.groups == 0) continue;
-      const auto group = static_cast<std::size_t>(group_of[i]);
-      groups.rows[group] += batch.rows;
-      groups.share[group] += its_count;
-      groups.loss[group] += its_loss;
+      add_to_group(i, its_count, its_loss);
     }
     check_loss(local_loss);
   }
@@ -635,14 +653,29 @@ struct HessianOperator::Impl {
     });
   }
 
+  /// What LocalLoss::check finds of a program that is run here.
+  void check_output_in_file(const MicroBatch& batch) const {
+    const int counts = options.loss.count_output;
+    check_output_loss(local.program(), options.loss, options.output_index, batch);
+    if (counts >= 0 && reads_parameters(local.program(), static_cast<std::size_t>(counts)))
+      throw InputError("--count-output: " + name_of_output(local.program(), counts) +
+                       " is made from the model's parameters, which no rank has whole (--parameters sharded): give a "
+                       "count that is made from the inputs alone, or --parameters replicated");
+  }
+
   /// The first pass where parameters are sharded. Collective.
   void first_sharded_pass(double& local_loss, double& local_count) {
     agree(comm, [&] {
       if (!local.tangent_program().depends_on_parameters())
         throw InputError("output " + std::to_string(options.output_index) + " of the model does not depend on its " +
                          "parameters" + local.program().lost_gradients(options.output_index).reason);
-      for (const GroupedRange& one : ranges()) batches.push_back(local.batch(one.range));
-      for (const MicroBatch& batch : batches) local_count += local.count(batch);
+      begin_batches();
+      if (local.loss_options().kind == LossKind::kOutput && !batches.empty()) check_output_in_file(batches.front());
+      for (std::size_t i = 0; i < batches.size(); ++i) {
+        const double its_count = local.count(batches[i]);
+        local_count += its_count;
+        add_to_group(i, its_count, 0);
+      }
       stats.micro_batches = std::ssize(batches);
     });
     const ShardedOptions how{.cuts = options.cuts,
@@ -663,9 +696,13 @@ struct HessianOperator::Impl {
       });
     }
     const Timer timer;
-    local_loss = sharded->gradient(gradient);
+    const std::vector<double>& losses = sharded->gradient(gradient);
     finish_device_work(gradient);
     stats.gradient_s = timer.elapsed_s();
+    for (std::size_t i = 0; i < losses.size(); ++i) {
+      local_loss += losses[i];
+      if (grouping.groups > 0) groups.loss[static_cast<std::size_t>(group_of[i])] += losses[i];
+    }
     agree(comm, [&] {
       if (!std::isfinite(local_loss))
         throw InputError("the loss is not finite (" + std::to_string(local_loss) + ") summed over rows " +
@@ -852,8 +889,12 @@ void HessianOperator::apply_part(const Part& part, std::span<const at::Tensor> x
 Shard HessianOperator::shard_of(const Part& part) const { return impl_->shard_of(part); }
 
 void HessianOperator::explain_non_finite(const at::Tensor& x_local) {
-  impl_->gather(std::span<const at::Tensor>(&x_local, 1));
-  impl_->explain_non_finite("a product with the Hessian", impl_->views(impl_->input(0)));
+  std::vector<at::Tensor> whole;
+  if (!is_sharded()) {
+    impl_->gather(std::span<const at::Tensor>(&x_local, 1));
+    whole = impl_->views(impl_->input(0));
+  }
+  impl_->explain_non_finite("a product with the Hessian", whole);
 }
 
 const RowGroups& HessianOperator::row_groups() const { return impl_->groups; }

@@ -81,6 +81,16 @@ at::Tensor empty_slab(const ArrayFile& file, const ArrayInfo& info, std::int64_t
   }
 }
 
+at::Tensor empty_block(const ArrayFile& file, const ArrayInfo& info, std::int64_t at, std::int64_t begin,
+                       std::int64_t end) {
+  if (info.shape.size() < 2 || at < 0 || at >= info.shape[0])
+    throw InputError(array_in(file, info.name) + " has shape " + format_shape(info.shape) + ", and no entry " +
+                     std::to_string(at) + " with rows of its own");
+  ArrayInfo one = info;
+  one.shape.erase(one.shape.begin());
+  return empty_slab(file, one, 0, begin, end);
+}
+
 void normalise_bool(const at::Tensor& tensor) {
   auto* bytes = static_cast<unsigned char*>(tensor.data_ptr());
   for (std::int64_t i = 0; i < tensor.numel(); ++i) bytes[i] = bytes[i] != 0 ? 1 : 0;

@@ -26,6 +26,10 @@ std::string array_in(const ArrayFile& file, const std::string& name);
 at::Tensor empty_slab(const ArrayFile& file, const ArrayInfo& info, std::int64_t dim, std::int64_t begin,
                       std::int64_t end);
 
+/// For read_block, its bounds checked.
+at::Tensor empty_block(const ArrayFile& file, const ArrayInfo& info, std::int64_t at, std::int64_t begin,
+                       std::int64_t end);
+
 /// Makes every byte of a boolean tensor 0 or 1; C++ allows no other.
 void normalise_bool(const at::Tensor& tensor);
 

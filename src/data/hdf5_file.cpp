@@ -146,35 +146,50 @@ class Hdf5Arrays final : public ArrayFile {
   std::string format() const override { return "HDF5"; }
 
   at::Tensor read_slab(const std::string& name, std::int64_t dim, std::int64_t begin, std::int64_t end) const override {
-    const hdf5::QuietErrors quiet;
     const ArrayInfo& array = info(name);
-    at::Tensor rows = empty_slab(*this, array, dim, begin, end);
-    if (rows.numel() == 0) return rows;
+    const at::Tensor rows = empty_slab(*this, array, dim, begin, end);
+    std::vector<hsize_t> start(array.shape.size(), 0), count(array.shape.begin(), array.shape.end());
+    start[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(begin);
+    count[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(end - begin);
+    read(array, start, count, "rows " + std::to_string(begin) + " to " + std::to_string(end), rows);
+    return rows;
+  }
 
+  at::Tensor read_block(const std::string& name, std::int64_t at, std::int64_t begin, std::int64_t end) const override {
+    const ArrayInfo& array = info(name);
+    const at::Tensor block = empty_block(*this, array, at, begin, end);
+    std::vector<hsize_t> start(array.shape.size(), 0), count(array.shape.begin(), array.shape.end());
+    start[0] = static_cast<hsize_t>(at);
+    count[0] = 1;
+    start[1] = static_cast<hsize_t>(begin);
+    count[1] = static_cast<hsize_t>(end - begin);
+    read(array, start, count, "entry " + std::to_string(at), block);
+    return block;
+  }
+
+ private:
+  /// Into `to`, which is contiguous and as large as what is read of the array.
+  /// @param what  for messages
+  void read(const ArrayInfo& array, const std::vector<hsize_t>& start, const std::vector<hsize_t>& count,
+            const std::string& what, const at::Tensor& to) const {
+    if (to.numel() == 0) return;
+    const hdf5::QuietErrors quiet;
     const hdf5::Dataset dataset(H5Dopen2(file_.get(), array.name.c_str(), H5P_DEFAULT));
     if (!dataset) fail("array " + quote(array.name) + " cannot be opened");
     const hdf5::Space in_file(H5Dget_space(dataset.get()));
-    std::vector<hsize_t> start(array.shape.size(), 0);
-    std::vector<hsize_t> count(array.shape.begin(), array.shape.end());
-    start[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(begin);
-    count[static_cast<std::size_t>(dim)] = static_cast<hsize_t>(end - begin);
     const hdf5::Space in_memory(H5Screate_simple(static_cast<int>(count.size()), count.data(), nullptr));
     const ElementType element = *from_scalar_type(array.dtype);
     const hdf5::Type pair = is_complex(element) ? complex_in_memory(element) : hdf5::Type();
     const hid_t type = is_complex(element) ? pair.get() : memory_type(element);
     if (!in_file || !in_memory ||
         H5Sselect_hyperslab(in_file.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr) < 0 ||
-        H5Dread(dataset.get(), type, in_memory.get(), in_file.get(), H5P_DEFAULT, rows.data_ptr()) < 0) {
-      fail("rows " + std::to_string(begin) + " to " + std::to_string(end) + " of array " + quote(array.name) +
-           " cannot be read");
-    }
-    if (array.dtype == at::kBool) normalise_bool(rows);
-    if (may_clip(dataset.get()) && rows.eq(std::numeric_limits<std::int64_t>::max()).any().item<bool>())
+        H5Dread(dataset.get(), type, in_memory.get(), in_file.get(), H5P_DEFAULT, to.data_ptr()) < 0)
+      fail(what + " of array " + quote(array.name) + " cannot be read");
+    if (array.dtype == at::kBool) normalise_bool(to);
+    if (may_clip(dataset.get()) && to.eq(std::numeric_limits<std::int64_t>::max()).any().item<bool>())
       throw InputError(array_in(*this, array.name) + " holds an unsigned value that does not fit int64");
-    return rows;
   }
 
- private:
   [[noreturn]] void fail(const std::string& what) const {
     const std::string why = hdf5::last_error();
     throw InputError(quote(path_.string()) + ": " + what + (why.empty() ? "" : " (" + one_line(why) + ")"));

@@ -36,6 +36,18 @@ class SafetensorsArrays final : public ArrayFile {
     return rows;
   }
 
+  at::Tensor read_block(const std::string& name, std::int64_t at, std::int64_t begin, std::int64_t end) const override {
+    const ArrayInfo& array = info(name);
+    const at::Tensor block = empty_block(*this, array, at, begin, end);
+    if (block.numel() == 0) return block;
+    const std::size_t entry = block.nbytes() / static_cast<std::size_t>(end - begin);
+    const std::byte* from =
+        file_.find(array.name)->data + static_cast<std::size_t>(at * array.shape[1] + begin) * entry;
+    std::memcpy(block.data_ptr(), from, block.nbytes());
+    if (array.dtype == at::kBool) normalise_bool(block);
+    return block;
+  }
+
  private:
   SafetensorsFile file_;
 };

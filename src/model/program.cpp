@@ -482,12 +482,16 @@ std::optional<std::int64_t> Program::most_rows() const {
 
 std::int64_t Program::buffer_bytes() const {
   std::int64_t bytes = 0;
-  for (const auto& tensor : impl_->tensors) bytes += static_cast<std::int64_t>(tensor.tensor.nbytes());
+  for (const auto& tensor : impl_->tensors)
+    if (!tensor.fixed) bytes += static_cast<std::int64_t>(tensor.tensor.nbytes());
   return bytes;
 }
 
 std::vector<at::Tensor> Program::run(const std::vector<at::Tensor>& inputs) const {
-  if (impl_->runner) return impl_->runner(inputs);
+  return impl_->runner ? impl_->runner(inputs) : run_here(inputs);
+}
+
+std::vector<at::Tensor> Program::run_here(const std::vector<at::Tensor>& inputs) const {
   DefaultDtypeScope default_dtype(impl_->map_dtype(at::kFloat));
   std::vector<c10::IValue> values = impl_->graph_inputs(inputs);
   values = impl_->record != nullptr ? impl_->record->record(impl_->graph, std::move(values))
@@ -512,6 +516,23 @@ std::vector<std::optional<std::size_t>> Program::parameter_inputs() const {
   for (const auto& feed : impl_->feeds)
     parameters.push_back(feed.kind == Impl::Feed::Kind::kParameter ? std::optional(feed.index) : std::nullopt);
   return parameters;
+}
+
+std::vector<std::optional<std::size_t>> Program::brought_inputs() const {
+  std::vector<std::optional<std::size_t>> brought = parameter_inputs();
+  for (std::size_t i = 0; i < brought.size(); ++i) {
+    const Impl::Feed& feed = impl_->feeds[i];
+    if (feed.kind != Impl::Feed::Kind::kTensor || !impl_->tensors[feed.index].fixed) continue;
+    brought[i] = impl_->layout.entries().size() + *impl_->tensors[feed.index].fixed;
+  }
+  return brought;
+}
+
+std::size_t Program::brought_count() const { return impl_->layout.entries().size() + impl_->fixed.size(); }
+
+const ParameterEntry& Program::brought(std::size_t parameter) const {
+  const std::vector<ParameterEntry>& entries = impl_->layout.entries();
+  return parameter < entries.size() ? entries[parameter] : impl_->fixed.at(parameter - entries.size());
 }
 
 std::vector<at::Tensor> Program::prepare_inputs(const std::vector<at::Tensor>& inputs) const {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,8 @@ struct Program::Impl {
     bool persistent = false;
     bool is_parameter = false;  // exported with requires_grad = False
     bool has_data = true;
-    bool is_used = true;  // by the graph; looked up only where data lack
+    bool is_used = true;                              // by the graph; looked up only where data lack
+    std::optional<std::size_t> fixed = std::nullopt;  // its place among `fixed`: it has a shape, but no values
   };
   std::vector<NamedTensor> tensors;  // buffers, constants, frozen parameters
   NodeSteps* record = nullptr;       // where runs are being recorded (node_record.h)
@@ -58,6 +60,8 @@ struct Program::Impl {
   std::vector<std::size_t> owners;            // for each of stored, the first that it is tied to, or itself
   bool has_weights = true;                    // `stored` does, and what is tied is settled
   bool is_left_in_file = false;               // parameters stay in `stored`
+  std::vector<ParameterEntry> fixed;          // of them those that are held fixed, which the layout has not
+  std::vector<std::size_t> held;              // where each that is brought is in `stored`: the layout's, then `fixed`
   Program::Runner runner;                     // what `run` calls then; none: it runs by itself
   std::vector<std::shared_ptr<void>> mapped;  // state dicts' memory that `stored` refers to until it is laid out
 

@@ -74,6 +74,12 @@ void make_real(Program::Impl& impl, const std::vector<std::size_t>& owners, bool
   }
 }
 
+/// Of a parameter whose values are not here: NaN throughout, which takes no memory.
+at::Tensor unknown(const Program::Impl& impl, const ParameterEntry& entry) {
+  const auto options = at::TensorOptions().dtype(impl.options.dtype).device(impl.options.device);
+  return at::full({}, std::nan(""), options).expand(entry.shape);
+}
+
 void hold_rows(ParameterEntry& entry, const std::shared_ptr<const std::vector<std::int64_t>>& rows) {
   entry.rows = rows;
   entry.model_shape = entry.shape;
@@ -165,42 +171,28 @@ void Program::leave_in_file(const RowsInUse& in_use) {
   settle_rows(*impl_, in_use);
   impl_->lay_out(impl_->owners, /*real=*/false);
   look_up_held_rows(*impl_);
-  const at::Tensor nan =
-      at::full({}, std::nan(""), at::TensorOptions().dtype(impl_->options.dtype).device(impl_->options.device));
-  for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
-    impl_->leaves[i] = nan.expand(impl_->layout.entries()[i].shape);
+  for (std::size_t i = 0; i < impl_->leaves.size(); ++i) impl_->leaves[i] = unknown(*impl_, impl_->layout.entries()[i]);
+  for (std::size_t i = 0; i < impl_->stored.size(); ++i)
+    if (impl_->owners[i] == i) impl_->held.push_back(i);
   impl_->is_left_in_file = true;
 }
 
 bool Program::is_left_in_file() const { return impl_->is_left_in_file; }
 
-namespace {
-
-/// The stored parameter that is entry `parameter` of the layout.
-const Program::Impl::StoredParameter& stored_parameter(const Program::Impl& impl, std::size_t parameter) {
-  std::size_t entry = 0;
-  for (std::size_t i = 0; i < impl.stored.size(); ++i)
-    if (impl.owners[i] == i && entry++ == parameter) return impl.stored[i];
-  throw Error(ExitCode::kInternal, "the program has no parameter " + std::to_string(parameter));
-}
-
-}  // namespace
-
 at::ScalarType Program::stored_type(std::size_t parameter) const {
-  const Impl::StoredParameter& stored = stored_parameter(*impl_, parameter);
+  const Impl::StoredParameter& stored = impl_->stored[impl_->held.at(parameter)];
   return c10::toRealValueType(stored.value.defined() ? stored.value.scalar_type() : stored.entry.stored_dtype);
 }
 
 at::Tensor Program::read_parameter(std::size_t parameter, std::int64_t begin, std::int64_t count) const {
   const at::NoGradGuard no_grad;
-  const at::Tensor& value = stored_parameter(*impl_, parameter).value;
+  const at::Tensor& value = impl_->stored[impl_->held.at(parameter)].value;
   if (!value.defined())
     return at::sin(at::arange(begin + 1, begin + count + 1, at::TensorOptions().dtype(impl_->options.dtype)))
         .mul_(kStandIn)
         .to(stored_type(parameter));
   const at::Tensor whole = as_reals(value);
-  if (const auto& rows =
-          impl_->layout.entries()[parameter].rows) {  // of those that are held, the ones with entries here
+  if (const auto& rows = brought(parameter).rows) {  // of those that are held, the ones with entries here
     const std::int64_t width = std::max<std::int64_t>(1, whole.numel() / std::max<std::int64_t>(1, whole.size(0)));
     const std::int64_t first = begin / width, last = (begin + count + width - 1) / width;
     const at::Tensor wanted = at::tensor(std::vector<std::int64_t>(rows->begin() + first, rows->begin() + last));
@@ -244,22 +236,29 @@ void Program::use_stand_ins() {
 void Program::select_parameters(const std::vector<bool>& chosen) {
   const at::NoGradGuard no_grad;
   Impl& impl = *impl_;
-  const std::vector<at::Tensor> values = impl.layout.views(impl.flat);
+  const bool in_file = impl.is_left_in_file;
+  const std::vector<at::Tensor> values = in_file ? impl.leaves : impl.layout.views(impl.flat);
   ParameterLayout layout;
   std::vector<std::size_t> places;  // of each entry: among the chosen ones, or among the tensors
+  std::vector<std::size_t> held, fixed_held;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const ParameterEntry& entry = impl.layout.entries()[i];
+    if (in_file) (chosen.at(i) ? held : fixed_held).push_back(impl.held[i]);
     if (chosen.at(i)) {
       places.push_back(layout.entries().size());
       layout.add(entry);
       continue;
     }
     places.push_back(impl.tensors.size());
+    const at::Tensor value = in_file ? values[i] : values[i].clone();
     impl.tensors.push_back({.name = entry.name,
                             .aliases = entry.aliases,
-                            .tensor = entry.is_complex() ? as_complex(values[i]) : values[i].clone(),
+                            .tensor = entry.is_complex() ? as_complex(values[i]) : value,
                             .persistent = true,
                             .is_parameter = true});
+    if (!in_file) continue;
+    impl.tensors.back().fixed = impl.fixed.size();
+    impl.fixed.push_back(entry);
   }
   for (Impl::Feed& feed : impl.feeds) {
     if (feed.kind != Impl::Feed::Kind::kParameter) continue;
@@ -272,11 +271,13 @@ void Program::select_parameters(const std::vector<bool>& chosen) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!chosen[i]) continue;
     const at::Tensor& view = views[places[i]];
-    view.copy_(values[i]);
-    impl.leaves.push_back(view.detach().requires_grad_(true));
+    if (!in_file) view.copy_(values[i]);
+    impl.leaves.push_back(in_file ? values[i] : view.detach().requires_grad_(true));
   }
   impl.layout = std::move(layout);
   impl.flat = std::move(whole);
+  held.insert(held.end(), fixed_held.begin(), fixed_held.end());
+  impl.held = std::move(held);
 }
 
 OverlayReport Program::overlay(std::span<const StateDict> state_dicts, bool partial, bool look_at_values) {
@@ -325,10 +326,10 @@ void Program::check_finite() const {
     throw InputError(impl_->where + kind + " '" + name + "' holds " + format_count(bad) + " non-finite value" +
                      (bad == 1 ? "" : "s") + " (NaN or infinity) of " + format_count(tensor.numel()));
   };
-  for (std::size_t i = 0; i < impl_->leaves.size(); ++i)
+  for (std::size_t i = 0; i < impl_->leaves.size() && !impl_->is_left_in_file; ++i)
     check("parameter", impl_->layout.entries()[i].name, impl_->leaves[i].detach(), true);
   for (const auto& tensor : impl_->tensors)
-    if (tensor.persistent)
+    if (tensor.persistent && !tensor.fixed)
       check(tensor.is_parameter ? "parameter" : "buffer", tensor.name, tensor.tensor, tensor.is_parameter);
 }
 

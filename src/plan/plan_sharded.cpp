@@ -38,8 +38,11 @@ std::int64_t held_bytes(const std::vector<PlanSegment>& segments, std::int64_t s
 namespace {
 
 std::vector<SegmentVisit> visits(const std::vector<PlanSegment>& segments, const Plan& plan) {
-  return segments.empty() ? std::vector<SegmentVisit>()
-                          : product_visits(segments.size(), static_cast<std::size_t>(plan.span));
+  if (segments.empty()) return {};
+  std::vector<bool> reached;
+  for (const PlanSegment& segment : segments) reached.push_back(segment.is_reached);
+  const auto span = static_cast<std::size_t>(plan.span);
+  return without_unreached(product_visits(segments.size(), span), reached, span);
 }
 
 }  // namespace
@@ -72,7 +75,7 @@ void add_sharded_bytes(const PlanInputs& given, const Layout& layout, std::int64
   }
   std::int64_t adjoints = 0;
   for (const PlanSegment& s : segments) {
-    const std::int64_t worked_with = given.sharded.widens ? b * s.parameters : 0;
+    const std::int64_t worked_with = given.sharded.widens ? b * (s.parameters + s.fixed_parameters) : 0;
     bytes.gathered = std::max(bytes.gathered, s.stored_bytes + worked_with + k * b * s.parameters);
     bytes.sums = std::max(bytes.sums, k * b * s.parameters);
     bytes.transient = std::max(bytes.transient, s.fixed_bytes + k * s.tangent_bytes);

@@ -59,8 +59,13 @@ void Context::between_products() {
       since_report_.reset();
     }
   }
-  const std::vector<double> flags = comm.sum({stop ? 1.0 : 0.0, write ? 1.0 : 0.0});
+  const bool hashed = !has_told_digests_ && work_.hashing.is_done();
+  const std::vector<double> flags = comm.sum({stop ? 1.0 : 0.0, write ? 1.0 : 0.0, hashed ? 1.0 : 0.0});
   stop = flags[0] > 0;
+  if (flags[2] == comm.size()) {
+    report(Hashed{work_.hashing.of_group(comm)});
+    has_told_digests_ = true;
+  }
   if (!stop && flags[1] == 0) return;
   write_checkpoint(stop);
   if (stop) throw Stopped{};

@@ -90,7 +90,8 @@ class Context {
   const WorkContext& work_;
   Desk& desk_;
   Timer since_report_, since_checkpoint_;
-  bool warned_ = false;  // that the last checkpoint could not be written
+  bool has_told_digests_ = false;  // of the files that the group's ranks have hashed
+  bool warned_ = false;            // that the last checkpoint could not be written
 };
 
 // The tasks. Each is collective over the group and throws as the algorithms that it runs.

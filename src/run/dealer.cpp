@@ -1,7 +1,6 @@
 #include "dealer.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "hesspect/core/errors.h"
 #include "hesspect/core/overloaded.h"
@@ -22,7 +21,7 @@ constexpr double kYoung_s = 0.1;
 }  // namespace
 
 Dealer::Dealer(LedgerState state, const Goals& goals, const Plan& plan, CheckpointFolder& folder,
-               const SourceHashing& hashing, const Timer& since_start, double checkpoints_s)
+               SourceHashing& hashing, const Timer& since_start, double checkpoints_s)
     : ledger_(std::move(state), goals, plan.groups),
       schedule_(goals, plan),
       folder_(folder),
@@ -99,7 +98,8 @@ void Dealer::take(Report& report) {
                           ledger_.set_symmetry(r.error, r.curvature_scale);
                           news(false);
                         },
-                        [&](Checkpointed&) { news(false); }, [&](Stopping&) { stop_ = true; },
+                        [&](Hashed& r) { hashing_.add(r.digests); }, [&](Checkpointed&) { news(false); },
+                        [&](Stopping&) { stop_ = true; },
                         [&](GroupFailed& r) {
                           if (!failure_) failure_ = Failure{r.exit_code, r.message};
                           stop_ = true;
@@ -122,9 +122,7 @@ void Dealer::save_if_due() {
 
 void Dealer::save() {
   const Timer timer;
-  const auto& digests = hashing_.sources();
-  const bool hashed = digests.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
-  const Sources& files = hashed ? digests.get() : hashing_.unhashed();
+  const Sources& files = hashing_.sources();
   ledger_.set_sources(files.model, files.weights, files.data);
   folder_.write_run(ledger_.state(since_start_.elapsed_s()));
   write_every_s_ = std::max(write_every_s_, kWritingShare * timer.elapsed_s());
@@ -135,9 +133,6 @@ void Dealer::save() {
   finished_.clear();
 }
 
-void Dealer::write_last() {
-  hashing_.sources().wait();
-  save();
-}
+void Dealer::write_last() { save(); }
 
 }  // namespace hesspect

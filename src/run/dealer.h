@@ -22,12 +22,12 @@ class Dealer {
  public:
   /// @param since_start    of this start's clock
   /// @param checkpoints_s  between the groups' checkpoints, in seconds; 0: only when stopped
-  Dealer(LedgerState state, const Goals& goals, const Plan& plan, CheckpointFolder& folder,
-         const SourceHashing& hashing, const Timer& since_start, double checkpoints_s);
+  Dealer(LedgerState state, const Goals& goals, const Plan& plan, CheckpointFolder& folder, SourceHashing& hashing,
+         const Timer& since_start, double checkpoints_s);
 
   std::string answer(int rank, const std::string& question);
 
-  /// Writes what is not written yet, with the files' digests, for which it waits. After the groups' work.
+  /// Writes what is not written yet. After the groups' work.
   /// @throws InputError
   void write_last();
   const std::optional<Failure>& failure() const { return failure_; }
@@ -44,7 +44,7 @@ class Dealer {
   Ledger ledger_;
   Schedule schedule_;
   CheckpointFolder& folder_;
-  const SourceHashing& hashing_;
+  SourceHashing& hashing_;
   Progress progress_;
   Timer since_start_;
   std::vector<std::int64_t> finished_;  // probes whose own checkpoints can go when the state is written

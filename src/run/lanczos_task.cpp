@@ -8,10 +8,12 @@
 #include "context.h"
 #include "hesspect/comm/agree.h"
 #include "hesspect/core/probe_numbers.h"
+#include "hesspect/core/text.h"
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/augmented_eigenvalues.h"
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/probe.h"
+#include "hesspect/spectrum/second_pass.h"
 #include "hesspect/spectrum/zero_eigenvalues.h"
 
 namespace hesspect {
@@ -68,6 +70,7 @@ class LanczosTask {
   void begin(const std::vector<std::int64_t>& probes);
   /// @param anew  the eigenvalues are known, and nothing but the basis is wanted
   Found carry_out(const ActiveRun& active, bool anew);
+  VectorSource second_pass(std::int64_t probe, const Lanczos& run, const EigenPairs& pairs);
   void finish(ActiveRun& active);
   void keep_for_deflation(std::unique_ptr<Lanczos> run);
 
@@ -295,6 +298,18 @@ LanczosTask::Found LanczosTask::carry_out(const ActiveRun& active, bool anew) {
   return found;
 }
 
+VectorSource LanczosTask::second_pass(std::int64_t probe, const Lanczos& run, const EigenPairs& pairs) {
+  SecondPass second =
+      hesspect::second_pass(op_, context_.probe(probe), run.options(), pairs, [this] { context_.between_products(); });
+  if (second.difference * run.t().scale() > run.rounding())
+    context_.say(
+        "the second pass parts from the first by " + format_number(second.difference) +
+            " of the largest eigenvalue: products do not repeat bit for bit here, and eigenvectors are only as "
+            "good as their true residuals say",
+        /*warning=*/true);
+  return std::move(second.vectors);
+}
+
 void LanczosTask::finish(ActiveRun& active) {
   Found found = carry_out(active, /*anew=*/false);
   Lanczos& run = *active.run;
@@ -308,8 +323,7 @@ void LanczosTask::finish(ActiveRun& active) {
     if (goals_.reorthogonalize)
       vectors = eigenvectors(run, *found.pairs);
     else if (goals_.eigen->second_pass)
-      vectors = eigenvectors_by_second_pass(op_, context_.probe(active.probe), run.options(), *found.pairs,
-                                            [this] { context_.between_products(); });
+      vectors = second_pass(active.probe, run, *found.pairs);
     done.eigenvalues = measured_and_written(context_, *found.pairs, vectors);
   }
   context_.report(ProbeFinished{std::move(done)});

@@ -25,6 +25,8 @@ void fields(auto& v, Is<BlockAnalysed> auto& report) { v("block", report.block);
 void fields(auto& v, Is<SymmetryMeasured> auto& report) {
   v("error", report.error, "curvature_scale", report.curvature_scale);
 }
+void fields(auto& v, Is<FileDigest> auto& digest) { v("file", digest.file, "sha256", digest.sha256); }
+void fields(auto& v, Is<Hashed> auto& report) { v("digests", report.digests); }
 void fields(auto& v, Is<GroupFailed> auto& report) { v("exit_code", report.exit_code, "message", report.message); }
 void fields(auto& v, Is<Said> auto& report) { v("text", report.text, "warning", report.warning); }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "hesspect/run/ledger.h"
+#include "hesspect/run/sources.h"
 #include "hesspect/spectrum/estimates.h"
 
 namespace hesspect {
@@ -80,6 +81,10 @@ struct SymmetryMeasured {
   double error = 0;
   double curvature_scale = 0;
 };
+/// The ranks of the group have hashed their shares of the run's files.
+struct Hashed {
+  std::vector<FileDigest> digests;
+};
 struct Checkpointed {};  // the group has written a generation of its Lanczos runs
 struct Stopping {};      // it stops, having been asked to by a signal or the clock: so do the others
 /// The others stop too.
@@ -95,10 +100,10 @@ struct Said {
 
 using Report =
     std::variant<AskForTask, StillAtWork, ProbeFinished, Sampled, Corrected, BasisReady, TraceEstimated, EigenSolved,
-                 DiagonalWritten, BlockAnalysed, SymmetryMeasured, Checkpointed, Stopping, GroupFailed, Said>;
-constexpr std::array<const char*, 15> names_of(const Report&) {
-  return {"next",     "progress", "finished", "sample",       "corrected", "deflation", "trace", "eigenvalues",
-          "diagonal", "block",    "symmetry", "checkpointed", "stopping",  "failed",    "said"};
+                 DiagonalWritten, BlockAnalysed, SymmetryMeasured, Hashed, Checkpointed, Stopping, GroupFailed, Said>;
+constexpr std::array<const char*, 16> names_of(const Report&) {
+  return {"next",     "progress", "finished", "sample", "corrected",    "deflation", "trace",  "eigenvalues",
+          "diagonal", "block",    "symmetry", "hashed", "checkpointed", "stopping",  "failed", "said"};
 }
 
 /// A report on its way.

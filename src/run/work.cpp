@@ -72,13 +72,13 @@ void perform(Context& context, const Wait&) {
   context.between_products();
 }
 
-WorkDone work(const WorkContext& run, LedgerState state, const SourceHashing* hashing, Communicator& world) {
+WorkDone work(const WorkContext& run, LedgerState state, Communicator& world) {
   const bool first = world.rank() == 0;
   const bool unchecked = world.any(first && !is_checked(state)) && run.group.number == 0;
   std::unique_ptr<Dealer> dealer;
   agree(world, [&] {
     if (first)
-      dealer = std::make_unique<Dealer>(std::move(state), run.goals, run.plan, run.folder, *hashing,
+      dealer = std::make_unique<Dealer>(std::move(state), run.goals, run.plan, run.folder, run.hashing,
                                         run.clock.since_start, run.clock.checkpoint_every_s);
   });
   {
@@ -95,6 +95,7 @@ WorkDone work(const WorkContext& run, LedgerState state, const SourceHashing* ha
     }
     world.barrier();  // nobody asks any more
   }
+  run.hashing.gather(world);  // the last state has the digests
   agree(world, [&] {
     if (first) end(*dealer);
   });

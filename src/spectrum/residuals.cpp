@@ -11,6 +11,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/vector_math.h"
 #include "hesspect/spectrum/eigenvalues.h"
+#include "hesspect/spectrum/second_pass.h"
 
 namespace hesspect {
 
@@ -29,9 +30,26 @@ VectorSource eigenvectors(const Lanczos& run, const EigenPairs& pairs) {
   };
 }
 
+namespace {
+
+/// @param then  a T of which `now` has the first steps, or as many
+double largest_difference(const Tridiagonal& now, const Tridiagonal& then) {
+  double largest = 0;
+  for (std::size_t m = 0; m < std::min(now.alpha.size(), then.alpha.size()); ++m)
+    largest = std::max({largest, std::abs(now.alpha[m] - then.alpha[m]), std::abs(now.beta[m] - then.beta[m])});
+  return largest > 0 ? largest / then.scale() : 0;
+}
+
+}  // namespace
+
 VectorSource eigenvectors_by_second_pass(LinearOperator& op, const at::Tensor& start_local,
                                          const LanczosOptions& options, const EigenPairs& pairs,
                                          const std::function<void()>& on_step) {
+  return second_pass(op, start_local, options, pairs, on_step).vectors;
+}
+
+SecondPass second_pass(LinearOperator& op, const at::Tensor& start_local, const LanczosOptions& options,
+                       const EigenPairs& pairs, const std::function<void()>& on_step) {
   const at::NoGradGuard no_grad;
   Communicator& comm = op.comm();
   const auto rows = static_cast<std::size_t>(pairs.t.rows()), count = pairs.indices.size();
@@ -54,7 +72,8 @@ VectorSource eigenvectors_by_second_pass(LinearOperator& op, const at::Tensor& s
   norms = comm.sum(std::move(norms));
   for (std::size_t k = 0; k < count; ++k)
     if (norms[k] > 0) vectors[k].div_(std::sqrt(norms[k]));
-  return [kept = std::move(vectors)](std::size_t i) { return kept.at(i).clone(); };
+  return {[kept = std::move(vectors)](std::size_t i) { return kept.at(i).clone(); },
+          largest_difference(run.t(), pairs.t)};
 }
 
 void measure_residuals(LinearOperator& op, const VectorSource& vectors, EigenResult& result, std::int64_t together,

@@ -199,8 +199,9 @@ class ShardedCutter final : public Cutter {
     for (std::size_t i = 0; i < cost.parameters.size(); ++i) {
       const ParameterCost& one = cost.parameters[i];
       const std::int64_t stored = run.stored_bytes.empty() ? one.stored_bytes : run.stored_bytes.at(i);
-      gathered_.push_back(2 * (stored + (1 + run.tangents) * one.run_bytes) + run.tangents * one.run_bytes);
-      share_ += (stored + (2 + 2 * run.tangents) * one.run_bytes) / run.ranks;
+      gathered_.push_back(2 * (stored + one.run_bytes + run.tangents * one.vector_bytes) +
+                          run.tangents * one.vector_bytes);
+      share_ += (stored + (2 + 2 * run.tangents) * one.vector_bytes) / run.ranks;
     }
   }
 
@@ -249,6 +250,7 @@ std::vector<SegmentCost> segment_costs(const ProgramCost& cost, const Cuts& cuts
     for (const std::size_t i : segment.parameters) {
       segment.gathered.numel += cost.parameters[i].numel;
       segment.gathered.run_bytes += cost.parameters[i].run_bytes;
+      segment.gathered.vector_bytes += cost.parameters[i].vector_bytes;
       segment.gathered.stored_bytes += stored_bytes.empty() ? cost.parameters[i].stored_bytes : stored_bytes.at(i);
     }
   }
@@ -271,8 +273,8 @@ ShardedBytes sharded_bytes(const ProgramCost& cost, const Cuts& cuts, const Shar
   std::int64_t crossing = 0, adjoints = 0;
   for (const SegmentCost& segment : segment_costs(cost, cuts, run.stored_bytes)) {
     const ParameterCost& read = segment.gathered;
-    bytes.gathered = std::max(bytes.gathered, 2 * (read.stored_bytes + (1 + k) * read.run_bytes));
-    bytes.sums = std::max(bytes.sums, k * read.run_bytes);
+    bytes.gathered = std::max(bytes.gathered, 2 * (read.stored_bytes + read.run_bytes + k * read.vector_bytes));
+    bytes.sums = std::max(bytes.sums, k * read.vector_bytes);
     bytes.inside = std::max(bytes.inside, segment.inside_bytes(k));
     crossing += segment.crossing_still_bytes + (1 + k) * segment.crossing_active_bytes;
     adjoints = std::max(adjoints, (1 + k) * segment.across_active_bytes);

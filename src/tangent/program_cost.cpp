@@ -144,13 +144,16 @@ class Walk {
   }
 
   void note_parameters() {
-    for (const ParameterEntry& entry : program_.program.layout().entries()) {
+    const std::size_t in_layout = program_.program.layout().entries().size();
+    for (std::size_t p = 0; p < program_.program.brought_count(); ++p) {
+      const ParameterEntry& entry = program_.program.brought(p);
       // The entry counts a complex number as two reals.
       const auto stored = static_cast<std::int64_t>(c10::elementSize(c10::toRealValueType(entry.stored_dtype)));
       const auto run = static_cast<std::int64_t>(c10::elementSize(program_.program.options().dtype));
-      cost_.parameters.push_back({entry.numel, entry.numel * stored, entry.numel * run});
+      const std::int64_t run_bytes = entry.numel * run;
+      cost_.parameters.push_back({entry.numel, entry.numel * stored, run_bytes, p < in_layout ? run_bytes : 0});
     }
-    const auto parameters = program_.program.parameter_inputs();
+    const auto parameters = program_.program.brought_inputs();
     for (std::size_t i = 0; i < parameters.size(); ++i)
       if (parameters[i]) viewed_[index(list_.inputs[i])] = {*parameters[i]};
   }
@@ -300,6 +303,7 @@ ParameterCost ProgramCost::total() const {
     sum.numel += one.numel;
     sum.stored_bytes += one.stored_bytes;
     sum.run_bytes += one.run_bytes;
+    sum.vector_bytes += one.vector_bytes;
   }
   return sum;
 }

@@ -114,12 +114,12 @@ void Sweeps::Impl::forget(std::size_t begin, std::size_t end) {
 
 void Sweeps::Impl::enter(const SegmentTensors& tensors) {
   between_nodes = tensors.between_nodes ? &tensors.between_nodes : nullptr;
-  const auto parameters = program.program.parameter_inputs();
+  const auto parameters = program.program.brought_inputs();
   std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (!parameters[i] || !tensors.values[*parameters[i]].defined()) continue;
     const std::size_t p = *parameters[i], slot = index(list.inputs[i]);
-    const bool is_complex = program.program.layout().entries()[p].is_complex();
+    const bool is_complex = program.program.brought(p).is_complex();
     const auto as_used = [&](const at::Tensor& t) {
       return is_complex && t.defined() ? at::complex(t.select(-1, 0), t.select(-1, 1)) : t;
     };
@@ -138,7 +138,7 @@ void Sweeps::Impl::enter(const SegmentTensors& tensors) {
 
 void Sweeps::Impl::leave(const SegmentTensors& tensors) {
   between_nodes = nullptr;
-  const auto parameters = program.program.parameter_inputs();
+  const auto parameters = program.program.brought_inputs();
   std::vector<Sum>& frame = vectors > 0 ? bar_dots : bars;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     if (!parameters[i] || !tensors.values[*parameters[i]].defined()) continue;
@@ -147,7 +147,7 @@ void Sweeps::Impl::leave(const SegmentTensors& tensors) {
     if (!dots.empty()) dots[slot] = at::Tensor();
     if (tensors.sums.empty()) continue;
     Sum& sum = frame[slot];
-    if (program.program.layout().entries()[p].is_complex() && sum.value.defined() && tensors.sums[p].defined())
+    if (program.program.brought(p).is_complex() && sum.value.defined() && tensors.sums[p].defined())
       tensors.sums[p].add_(at::view_as_real(sum.value.resolve_conj()));
     sum = Sum{};
     sum.wanted = false;
@@ -332,7 +332,7 @@ at::Tensor Sweeps::end_outputs() {
 Segments::Segments(const TangentProgram& program, Cuts cuts, bool crossing_on_host)
     : cuts_(std::move(cuts)), crossing_on_host_(crossing_on_host) {
   const NodeList& list = program.impl().list;
-  const auto of_input = program.program().parameter_inputs();
+  const auto of_input = program.program().brought_inputs();
   std::vector<std::int64_t> parameter_of(index(list.slots), -1);
   for (std::size_t i = 0; i < of_input.size(); ++i)
     if (of_input[i]) parameter_of[index(list.inputs[i])] = static_cast<std::int64_t>(*of_input[i]);
@@ -353,6 +353,10 @@ Segments::Segments(const TangentProgram& program, Cuts cuts, bool crossing_on_ho
       });
   }
   end_segment();
+}
+
+bool reads_parameters(const Program& program, std::size_t output) {
+  return !Segments(TangentProgram(program, {output}), {}).read_in(0).empty();
 }
 
 std::vector<bool> Segments::reached(const TangentProgram& program, const Cuts& cuts, const std::vector<bool>& chosen) {

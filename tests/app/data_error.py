@@ -58,7 +58,9 @@ class DataError(Case):
         reference = self.run_it(data_error=4)
         for i, (args, options) in enumerate([(("--micro-batch", 3, "--product", "rebuilt"), {}),
                                              (("--product", "autograd"), {}),
-                                             (("--groups", 1), dict(ranks=2)), (("--groups", 2), dict(ranks=2))]):
+                                             (("--groups", 1), dict(ranks=2)), (("--groups", 2), dict(ranks=2)),
+                                             (("--parameters", "sharded"), dict(ranks=1, micro_batch=2)),
+                                             (("--parameters", "sharded", "--fetch-ahead", "on"), dict(ranks=3, micro_batch=4))]):
             with self.subTest(args=args, **options):
                 self.assertSame(self.run_it(*args, data_error=4, name=f"{i}.h5", **options), reference)
 

@@ -44,8 +44,8 @@ class InitialWeights(Measures):
         named = dict(model.case.model.named_parameters())
         distance = {k: torch.linalg.norm(v.float().double() - named[k].detach().double()).item() for k, v in start.items()}
         exact = {k: np.trace(matrix[np.ix_(at, at)]) * distance[k] ** 2 for k, at in places.items()}
-        for ranks, method in ((1, "deflated"), (2, "hutchinson")):
-            ended = hesspect("trace", *arguments("mlp_ce", result, "cross_entropy", dtype="float64", initial_weights=file),
+        for ranks, method, way in ((1, "deflated", "auto"), (2, "hutchinson", "auto"), (3, "deflated", "sharded")):
+            ended = hesspect("trace", *arguments("mlp_ce", result, "cross_entropy", dtype="float64", initial_weights=file, parameters=way),
                              "--trace-method", method, "--rtol-trace", 0.1, "--seed", 2, "--force", ranks=ranks)
             self.assertDone(ended)
             self.assertIn("from the initial weights", ended.err)
@@ -75,7 +75,13 @@ class InitialWeights(Measures):
         save_file({k: v.float() for k, v in list(start.items())[1:]}, file)
         self.refused(BAD_INPUT, ["--initial-weights", "layers.0.weight"], *command())
         save_file({k: v.float().reshape(-1) for k, v in start.items()}, file)
-        self.refused(BAD_INPUT, ["--initial-weights", "layers.0.weight", "[10, 6]"], *command())
+        for way in ("auto", "sharded"):
+            self.refused(BAD_INPUT, ["--initial-weights", "layers.0.weight", "[10, 6]"], *command(parameters=way))
+        bad = {k: v.float() for k, v in start.items()}
+        bad["layers.1.bias"][-1] = float("nan")
+        save_file(bad, file)
+        for way in ("auto", "sharded"):
+            self.refused(BAD_INPUT, ["--initial-weights", "layers.1.bias", "NaN"], *command(parameters=way))
         self.refused(USAGE, ["--initial-weights", "sharpness"], "sharpness", *command()[1:])
 
 

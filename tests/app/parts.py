@@ -204,8 +204,9 @@ class Selected(Case):
             keys = [k for k in dense("mlp_ce")[1] if chosen(k)]
             if not keys or len(keys) == len(dense("mlp_ce")[1]):
                 continue
-            for ranks in (1, 2) if LONG else (2 if "--exclude" in args else 1,):
-                ended = hesspect("analyze", *arguments("mlp_ce", output, "cross_entropy", **EXACT), *args, "--force", ranks=ranks)
+            ways = [(1, "auto"), (2, "auto")] if LONG else [(2 if "--exclude" in args else 1, "auto")]
+            for ranks, parameters in [*ways, (3, "sharded")]:
+                ended = hesspect("analyze", *arguments("mlp_ce", output, "cross_entropy", **EXACT, parameters=parameters), *args, "--force", ranks=ranks)
                 self.assertDone(ended)
                 expected = block_of("mlp_ce", chosen)
                 values = np.linalg.eigvalsh(expected)

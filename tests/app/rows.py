@@ -181,6 +181,9 @@ class OwnLosses(Rows):
         for ranks, micro_batch in ((1, 0), (1, 3), (2, 5), (4, 0)) if LONG else ((1, 3), (2, 5)):
             self.expect(value, model, self.analyze("output", "--count-output", "1", "--micro-batch", str(micro_batch), ranks=ranks))
         self.expect(value, model, self.analyze("output", "--count-output", "count"))
+        sharded = ("--parameters", "sharded", "--micro-batch", "5")
+        self.expect(value, model, self.analyze("output", "--count-output", "count", *sharded, ranks=3))
+        self.refused(self.analyze("output", *sharded, ranks=2), "mean", "--count-output 1")
         self.assertIn("--count-output belongs to", self.analyze("mse", "--count-output", "1").errors[0])
         ended = self.analyze("output", "--count-output", "cuont")
         self.assertEqual(ended.code, 2, ended.err)

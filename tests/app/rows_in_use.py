@@ -135,9 +135,9 @@ class RowsInUse(Case):
         chosen = np.concatenate([np.full(p.numel(), k.startswith(("user", "net"))) for k, p in self.model.named_parameters()])
         spectrum = np.linalg.eigvalsh(self.hessian[np.ix_(chosen, chosen)])
         expected = [*spectrum[::-1][:4], *spectrum[:2][::-1]]
-        for ranks, mode in ((1, "auto"), (2, "auto"), (1, "off")):
+        for ranks, mode, way in ((1, "auto", "auto"), (2, "auto", "auto"), (1, "off", "auto"), (3, "auto", "sharded")):
             entry, _ = self.run_it("eigs", "--params", "^(user|net|rows)", "--exclude", "rows", "--top", 4, "--bottom", 2, "--rtol-eigs", 1e-10,
-                                   ranks=ranks, mode=mode)
+                                   "--parameters", way, ranks=ranks, mode=mode)
             np.testing.assert_allclose(entry["eigenvalues/eigenvalue"][()], expected, atol=1e-10 * spectrum[-1])
             self.assertEqual(entry["diagnostics/n_parameters"][()], chosen.sum())
             self.assertEqual(entry["diagnostics/n_model_parameters"][()], self.n)

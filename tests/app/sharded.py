@@ -13,7 +13,8 @@ import unittest
 
 import h5py
 import numpy as np
-from harness import BIN, LONG, MPIRUN, Case, arguments, environment, hesspect
+from harness import BIN, FIXTURES, LONG, MPIRUN, Case, arguments, environment, hesspect
+from safetensors.numpy import load_file, save_file
 
 RESUBMIT = 75
 
@@ -131,11 +132,9 @@ class Sharded(Case):
 
     def test_what_shards_cannot_do_is_refused(self):
         output = self.folder / "x.h5"
-        for more, said in ((["--params", "transformer.*"], "--params"), (["--initial-weights", "x.safetensors"], "--initial-weights"),
-                           (["--product", "kept"], "--product kept"), (["--data-error", "4"], "--data-error")):
-            done = hesspect(*work("gpt2", output, parameters="sharded"), *more)
-            self.assertEqual(done.code, 2, done.err)
-            self.assertIn(f"--parameters sharded: {said}", done.errors[0])
+        done = hesspect(*work("gpt2", output, parameters="sharded", product="kept"))
+        self.assertEqual(done.code, 2, done.err)
+        self.assertIn("--parameters sharded: --product kept", done.errors[0])
         done = hesspect(*work("gpt2", output, parameters="host"))
         self.assertEqual(done.code, 2, done.err)
         self.assertIn("on CPUs it is --parameters sharded", done.errors[0])
@@ -161,7 +160,9 @@ class Sharded(Case):
 
     def test_blocks_units_losses_and_rows_in_use(self):
         whole, shards = self.folder / "whole.h5", self.folder / "shards.h5"
-        cases = [("gpt2", "causal_lm", ["--blocks", "per-layer"]), ("widedeep", "bce_with_logits", []), ("own_loss", "output", []),
+        cases = [("gpt2", "causal_lm", ["--blocks", "per-layer"]), ("gpt2", "causal_lm", ["--params", "h[.]1[.]|ln_f"]),
+                 ("gpt2", "causal_lm", ["--exclude", "wte"]),
+                 ("widedeep", "bce_with_logits", []), ("own_loss", "output", []),
                  ("mlp_ce", "cross_entropy", ["--unit-rows", "2", "--samples", "22"])]
         for case, loss, more in cases:
             with self.subTest(case=case):
@@ -169,13 +170,34 @@ class Sharded(Case):
                 if "--unit-rows" in more:
                     short["micro_batch"] = None
                 run(self, *work(case, whole, loss, **short), *more, ranks=1)
-                run(self, *work(case, shards, loss, **short, parameters="sharded", fetch_ahead="on"), *more, ranks=2)
+                run(self, *work(case, shards, loss, **short, parameters="sharded", fetch_ahead="on"), *more, ranks=4 if "--params" in more else 2)
                 self.assertNear(shards, whole)
                 with h5py.File(whole) as f, h5py.File(shards) as g:
                     self.assertEqual("blocks" in f["entry"], "--blocks" in more)
                     for name, block in f["entry/blocks"].items() if "--blocks" in more else ():
                         mine = g["entry/blocks"][name]["trace/value"][()]
                         self.assertAlmostEqual(mine, block["trace/value"][()], delta=1e-10 * abs(mine) + 1e-12, msg=name)
+
+
+    def test_a_series_begins_from_the_last_eigenvectors(self):
+        """Each rank reads its part of the file of vectors: the second checkpoint takes the steps that it takes with whole parameters."""
+        random = np.random.default_rng(2)
+        (self.folder / "ckpt").mkdir()
+        for step, scale in ((1, 0.0), (2, 1e-3)):
+            weights = load_file(FIXTURES / "ckpt" / "full.safetensors")
+            save_file({k: (v + scale * random.standard_normal(v.shape)).astype(v.dtype) for k, v in weights.items()},
+                      self.folder / "ckpt" / f"step-{step}.safetensors")
+        found = {}
+        for name, ranks, more in (("cold", 1, ["--warm=false"]), ("whole", 1, []), ("shards", 3, ["--parameters", "sharded", "--fetch-ahead", "on"])):
+            output = self.folder / f"{name}.h5"
+            options = dict(dtype="float64", micro_batch=4, groups=1, top=3, bottom=0, probes=1, steps=10, max_steps=60, rtol_eigs=1e-7, density_w1=0, rtol_trace=0.9, seed=3)
+            done = run(self, "series", *arguments("mlp_ce", output, "cross_entropy", **options), "--checkpoints", self.folder / "ckpt", *more, ranks=ranks)
+            self.assertEqual("--fetch-ahead on does nothing" in done.err, name == "shards", done.err)
+            with h5py.File(self.folder / f"{name}-results" / "step-2.h5") as f:
+                found[name] = f["entry/eigenvalues/eigenvalue"][()], f["entry/quadrature/alpha"].size, f["entry/diagnostics/hvp_count"][()]
+        np.testing.assert_allclose(found["shards"][0], found["whole"][0], rtol=1e-7)
+        self.assertEqual(found["shards"][1:], found["whole"][1:])
+        self.assertNotEqual(found["cold"][1:], found["whole"][1:])
 
 
 if __name__ == "__main__":

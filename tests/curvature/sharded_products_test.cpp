@@ -200,6 +200,79 @@ TEST_P(SomeSharded, ProductsOfABlockAreThoseOfWholeParameters) {
   }
 }
 
+// Every third tensor is held fixed: it is gathered with its segments, and no vector has it; and where the first ones
+// all are, no segment of theirs is gone back through.
+TEST_P(SomeSharded, ChosenParametersAreThoseOfWholeParameters) {
+  for (const bool late : {false, true}) {
+    Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU}), program = left_in_file(fixture);
+    std::vector<bool> chosen;
+    const std::size_t count = whole.layout().entries().size();
+    for (std::size_t p = 0; p < count; ++p) chosen.push_back(late ? 3 * p >= 2 * count : p % 3 != 1);
+    whole.select_parameters(chosen);
+    program.select_parameters(chosen);
+    ASSERT_EQ(program.layout().size(), whole.layout().size());
+    ASSERT_EQ(program.brought_count(), count);
+    HessianOptions options = options_for(fixture);
+    LocalCommunicator local;
+    HessianOperator expected(whole, fixture.shard(whole), local, options);
+    options.cuts = all_cuts(program, fixture, 5);
+    options.fetch_ahead = late;
+    options.span = late ? 2 : 1;
+    HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options);
+    EXPECT_EQ(op.shard().n, whole.layout().size());
+    EXPECT_NEAR(op.loss(), expected.loss(), 1e-12 * std::abs(expected.loss()));
+    EXPECT_LE(relative_error(whole_of(op, op.gradient()), expected.gradient()), 1e-12) << late;
+    const at::Tensor v = at::sin(at::arange(op.shard().n, at::kDouble) * 0.3);
+    const std::vector<at::Tensor> vectors{v, at::cos(2 * v)};
+    const std::vector<at::Tensor> found = products(op, vectors), reference = products(expected, vectors);
+    for (std::size_t k = 0; k < vectors.size(); ++k) {
+      const double scale = std::max(reference[k].norm().item<double>(), 1e-6);
+      EXPECT_LE((found[k] - reference[k]).norm().item<double>(), 1e-12 * scale) << late << ", vector " << k;
+    }
+  }
+}
+
+// What groups of rows have of two products and of another vector, layer by layer, however micro-batches and passes lie.
+TEST_P(SomeSharded, GroupsOfRowsAreThoseOfWholeParameters) {
+  Program whole = Program::load(fixture.path(".pt2"), {at::kDouble, at::kCPU}), program = left_in_file(fixture);
+  HessianOptions options = options_for(fixture);
+  options.micro_batch = 2;
+  options.row_groups = 2;
+  // On as many ranks: a rank's rows of a group that are too few for a micro-batch go with another group.
+  HessianOperator expected(whole, fixture.shard(whole, world->size(), world->rank()), *world, options);
+  options.cuts = all_cuts(program, fixture, 5);
+  options.passes = 2;
+  options.fetch_ahead = true;
+  HessianOperator op(program, fixture.shard(program, world->size(), world->rank()), *world, options);
+  const RowGroups &mine = op.row_groups(), &theirs = expected.row_groups();
+  ASSERT_EQ(mine.count(), 2);
+  EXPECT_EQ(mine.rows, theirs.rows);
+  for (std::size_t g = 0; g < 2; ++g) {
+    EXPECT_NEAR(mine.loss[g], theirs.loss[g], 1e-12 * std::abs(theirs.loss[g]));
+    EXPECT_NEAR(mine.share[g], theirs.share[g], 1e-12);
+  }
+  std::vector<std::int64_t> layers;
+  for (const ParameterEntry& entry : program.layout().entries()) layers.push_back(entry.offset);
+  layers.push_back(program.layout().size());
+  const at::Tensor v = at::sin(at::arange(op.shard().n, at::kDouble) * 0.3), u = at::cos(3 * v), o = at::cos(5 * v);
+  for (const std::vector<std::int64_t>& segments : {layers, {0, layers.back()}}) {
+    const auto sums = [&](HessianOperator& of, std::vector<at::Tensor>& y) {
+      const std::vector<at::Tensor> x{local_of(of.shard(), v), local_of(of.shard(), u)},
+          others{local_of(of.shard(), o)};
+      for (const at::Tensor& one : x) y.push_back(at::empty_like(one));
+      return of.apply_in_groups(x, y, others, segments);
+    };
+    std::vector<at::Tensor> y, whole_y;
+    const std::vector<double> found = sums(op, y), reference = sums(expected, whole_y);
+    ASSERT_EQ(found.size(), 2 * 2 * 2 * (segments.size() - 1));
+    ASSERT_EQ(found.size(), reference.size());
+    double largest = 0;
+    for (const double one : reference) largest = std::max(largest, std::abs(one));
+    for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], reference[i], 1e-12 * largest) << i;
+    EXPECT_LE(relative_error(whole_of(op, y[1]), whole_of(expected, whole_y[1])), 1e-12);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, SomeSharded,
                          ::testing::Values("mlp_ce", "gpt2", "cnn_bn", "widedeep", "complex_parameters", "mixture"),
                          [](const auto& test) { return std::string(test.param); });

@@ -10,6 +10,7 @@
 #include "hesspect/core/errors.h"
 #include "hesspect/krylov/tridiagonal_eigen.h"
 #include "hesspect/spectrum/probe.h"
+#include "hesspect/spectrum/second_pass.h"
 #include "krylov/test_operators.h"
 #include "spectrum/run_probe.h"
 
@@ -303,7 +304,9 @@ TEST(Eigenvalues, VectorsBySecondPass) {
   ASSERT_EQ(result.top.size(), 6U);
   const std::int64_t before = op.products;
   int steps = 0;
-  const VectorSource vectors = eigenvectors_by_second_pass(op, start, none, result, [&] { ++steps; });
+  const SecondPass second = second_pass(op, start, none, result, [&] { ++steps; });
+  const VectorSource& vectors = second.vectors;
+  EXPECT_EQ(second.difference, 0);
   EXPECT_EQ(op.products - before, 59);
   EXPECT_EQ(steps, 59);
   const at::Tensor y = stacked(vectors, 6);
@@ -315,6 +318,10 @@ TEST(Eigenvalues, VectorsBySecondPass) {
     EXPECT_NEAR(one.true_residual, (at::mv(matrix, y[i]) - one.value * y[i]).norm().item<double>(), 1e-12);
     EXPECT_LE(one.true_residual, 1e-6);
   }
+
+  // Products that do not repeat: by the time copies come up, rounding has grown to the size of T's own entries.
+  DenseOperator other(local, matrix * (1 + 1e-13));
+  EXPECT_GT(second_pass(other, start, none, result).difference, 1e-3);
 }
 
 // The largest eigenvalue has next to no part in the start vector: the lists converge without it, and the run, which

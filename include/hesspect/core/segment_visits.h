@@ -34,4 +34,21 @@ inline std::vector<SegmentVisit> product_visits(std::size_t segments, std::size_
   return all;
 }
 
+/// Of these, what a product needs that goes back through some segments alone: no visit goes back through another, nor
+/// forwards once more within a span that has none.
+/// @param reached  [segments]. The last segment is taken in any case: it has the loss
+inline std::vector<SegmentVisit> without_unreached(std::vector<SegmentVisit> all, const std::vector<bool>& reached,
+                                                   std::size_t span) {
+  std::vector<bool> spans(reached.size() / span + 1, false);
+  for (std::size_t s = 0; s < reached.size(); ++s)
+    if (reached[s]) spans[s / span] = true;
+  bool is_way_back = false;
+  std::erase_if(all, [&](const SegmentVisit& visit) {
+    is_way_back = is_way_back || visit.backwards;
+    if (!is_way_back || visit.segment + 1 == reached.size()) return false;
+    return visit.backwards ? !reached[visit.segment] : !spans[visit.segment / span];
+  });
+  return all;
+}
+
 }  // namespace hesspect

@@ -38,6 +38,11 @@ class ArrayFile {
   /// @throws InputError if the name is unknown (with the near name), it has no such dimension, or the read fails
   virtual at::Tensor read_slab(const std::string& name, std::int64_t dim, std::int64_t begin,
                                std::int64_t end) const = 0;
+  /// Entries [begin, end) of the second dimension, of entry `at` of the first, as a contiguous CPU tensor of the file's
+  /// dtype [end - begin, the further dimensions]. Reads only those.
+  /// @throws InputError as read_slab
+  virtual at::Tensor read_block(const std::string& name, std::int64_t at, std::int64_t begin,
+                                std::int64_t end) const = 0;
   /// Rows [begin, end), which lie along dimension `dim` in the file, as a contiguous tensor with the rows first.
   at::Tensor read_rows(const std::string& name, std::int64_t begin, std::int64_t end, std::int64_t dim = 0) const;
   /// @throws InputError if the name is unknown (with the near name)

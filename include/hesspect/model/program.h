@@ -129,13 +129,17 @@ class Program {
   /// (hesspect/tangent/segments.h). parameters() are then NaN throughout and take no memory: `run` tells shapes alone.
   void leave_in_file(const RowsInUse& in_use = {});
   bool is_left_in_file() const;
+  /// What whoever runs such a program brings: the parameters of layout(), and behind them those that are held fixed
+  /// (select_parameters), of whose entries offsets mean nothing.
+  std::size_t brought_count() const;
+  const ParameterEntry& brought(std::size_t parameter) const;
   /// Entries [begin, begin + count) of a parameter that was left in the file, in layout order and in the type in which
   /// it is stored there, on the CPU; made-up ones where the file has none.
-  /// @param parameter  its place in layout()
+  /// @param parameter  its place among what is brought
   at::Tensor read_parameter(std::size_t parameter, std::int64_t begin, std::int64_t count) const;
   /// The type that read_parameter gives.
   at::ScalarType stored_type(std::size_t parameter) const;
-  /// From here on `run` calls `runner`, which brings the parameters; nullptr: it tells shapes again.
+  /// From here on `run` calls `runner`, which brings the parameters; nullptr: it is run_here again.
   using Runner = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
   void run_by(Runner runner);
   /// Lets go of the file: nothing will be read any more.
@@ -147,11 +151,11 @@ class Program {
   /// Gives what is lacking() made-up values, so that time and memory can be measured.
   void use_stand_ins();
   /// Holds all but the chosen parameters fixed: they are constants from here on, and layout() has the chosen alone.
-  /// After overlay and use_stand_ins, before anything takes the parameters.
+  /// After overlay and use_stand_ins, or after leave_in_file, before anything takes the parameters.
   /// @param chosen  for each entry of layout(), one at least
   void select_parameters(const std::vector<bool>& chosen);
-  /// Checks that frozen weights are finite. @throws InputError naming the first parameter or buffer with NaN or
-  /// infinity
+  /// Checks that weights and buffers that are held in memory are finite. @throws InputError naming the first parameter
+  /// or buffer with NaN or infinity
   void check_finite() const;
   /// Names of buffers and frozen parameters that hold other numbers than those of the same place in `other`, a program
   /// of the same file.
@@ -162,6 +166,9 @@ class Program {
   /// @return the outputs in the order of outputs(); undefined tensors for non-tensor outputs
   /// @throws InputError if an op fails, naming node, op and source line
   std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs) const;
+  /// The same, whoever brings the parameters: of a program that was left in its file outputs are right where they do
+  /// not depend on parameters, and else have their shapes alone.
+  std::vector<at::Tensor> run_here(const std::vector<at::Tensor>& inputs) const;
 
   /// What the sweeps of room `tangent` need: the graph, the values of its inputs for a run (parameters as they are in
   /// parameters(), complex ones as complex numbers), which of its inputs is which parameter of layout(), the default
@@ -169,6 +176,8 @@ class Program {
   const Graph& graph() const;
   std::vector<c10::IValue> graph_inputs(const std::vector<at::Tensor>& inputs) const;
   std::vector<std::optional<std::size_t>> parameter_inputs() const;
+  /// The same of all that is brought to a program that was left in its file.
+  std::vector<std::optional<std::size_t>> brought_inputs() const;
   at::ScalarType default_dtype() const;
   const std::string& where() const;
 

@@ -92,12 +92,14 @@ struct ShardedWork {
 
 /// A segment of the program, of which the group gathers the parameters whole. Bytes are of one micro-batch.
 struct PlanSegment {
-  std::int64_t parameters = 0;                      // that it reads
-  std::int64_t stored_bytes = 0;                    // of these, as ranks keep them
+  std::int64_t parameters = 0;                      // that it reads, of those in vectors
+  std::int64_t stored_bytes = 0;                    // of all that it reads, as ranks keep them
   std::int64_t fixed_bytes = 0, tangent_bytes = 0;  // held inside: once, and of each vector
   /// Made here and read behind: what no tangent reaches, and what one does; and of the latter all that cross its end.
   std::int64_t crossing_still_bytes = 0, crossing_active_bytes = 0, across_active_bytes = 0;
-  double flops = 0;  // of its matrix products, once
+  double flops = 0;                   // of its matrix products, once
+  std::int64_t fixed_parameters = 0;  // that it reads and no vector has (--params)
+  bool is_reached = true;             // a product goes back through it: tangents flow in it
 };
 
 /// What is known of a program whose parameters may be shared by the ranks of a group.

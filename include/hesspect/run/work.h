@@ -36,6 +36,7 @@ struct WorkContext {
   const ParameterParts& parameters;
   const StopSignal& signal;
   WorkClock clock;
+  SourceHashing& hashing;  // under way
   std::string run_id;
   Phases* phases = nullptr;  // the rank's clock
   /// Of group 0: vectors near the wanted eigenvectors, in their order, [chunk] each, which the search begins with
@@ -51,10 +52,9 @@ struct WorkDone {
 
 /// Works until nothing is left to do, or the run stops: then what is under way is in a checkpoint. Collective over
 /// world.
-/// @param state    of rank 0's ledger at the start
-/// @param hashing  rank 0's
+/// @param state  of rank 0's ledger at the start
 /// @throws what a group failed with, on every rank; InputError where the checkpoint of a stopped run cannot be written.
 ///         An error that met one rank alone is thrown there alone, and has to end the job.
-WorkDone work(const WorkContext& run, LedgerState state, const SourceHashing* hashing, Communicator& world);
+WorkDone work(const WorkContext& run, LedgerState state, Communicator& world);
 
 }  // namespace hesspect

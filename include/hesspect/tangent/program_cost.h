@@ -31,7 +31,7 @@ struct NodeCost {
   /// Of its outputs, those that are views of its arguments excepted; and of these, of the ones that tangents reach.
   std::int64_t fresh_bytes = 0, fresh_active_bytes = 0;
   std::int64_t scores_bytes = 0;  // of attention: the probabilities that its rule keeps
-  /// Which of the layout's parameters it reads, itself or through views that other nodes made: ascending.
+  /// Which parameters it reads, of those that are brought, itself or through views that other nodes made: ascending.
   std::vector<std::size_t> parameters;
 };
 
@@ -50,12 +50,13 @@ struct ParameterCost {
   std::int64_t numel = 0;
   std::int64_t stored_bytes = 0;  // in the type that the program's file has it in
   std::int64_t run_bytes = 0;     // in the run's
+  std::int64_t vector_bytes = 0;  // of its entries in a vector; 0 where it is held fixed
 };
 
 struct ProgramCost {
   std::vector<NodeCost> nodes;            // in the list's order
   std::vector<ValueCost> values;          // in the order in which they are made
-  std::vector<ParameterCost> parameters;  // in the layout's order
+  std::vector<ParameterCost> parameters;  // in the layout's order, then those that are held fixed
   /// Ops with matrix products whose FLOPs are not in `flops`: regions that run as a whole, einsum. Each once.
   std::vector<std::string> uncounted;
 
@@ -81,7 +82,7 @@ struct ShardedSettings {
   std::int64_t ranks = 1;          // D
   std::int64_t micro_batches = 1;  // M, of a rank in a product
   std::int64_t tangents = 1;       // K, vectors that a product takes at once
-  /// Bytes of each parameter as ranks keep it, in the layout's order; none: in the program's own types.
+  /// Bytes of each parameter as ranks keep it, in ProgramCost's order; none: in the program's own types.
   std::vector<std::int64_t> stored_bytes = {};
 };
 

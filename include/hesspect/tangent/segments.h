@@ -25,12 +25,16 @@ namespace hesspect {
 
 /// What a segment works with, by the parameters of the program's layout; undefined where it does not read them.
 struct SegmentTensors {
-  std::vector<at::Tensor> values;  // [shape], in the run's dtype
+  /// [shape], in the run's dtype; behind the layout's, those that are held fixed (Program::brought).
+  std::vector<at::Tensor> values;
   std::vector<at::Tensor> v = {};  // [K, shape]; none for a gradient; an undefined one is zero
   /// [K, shape], of a gradient [1, shape], to be added to; none on the way forwards; an undefined one is not wanted.
   std::vector<at::Tensor> sums = {};
   std::function<void()> between_nodes = {};  // for messages that only calls move on
 };
+
+/// Whether an output is made from parameters at all, whatever becomes of gradients on the way.
+bool reads_parameters(const Program& program, std::size_t output);
 
 class Segments {
  public:
@@ -41,7 +45,7 @@ class Segments {
   bool crossing_on_host() const { return crossing_on_host_; }
   std::size_t size() const { return read_.size(); }
   const Cuts& cuts() const { return cuts_; }
-  /// The parameters that a segment's nodes read, by their places in the layout, ascending.
+  /// The parameters that a segment's nodes read, by their places among what is brought, ascending.
   const std::vector<std::size_t>& read_in(std::size_t segment) const { return read_[segment]; }
   /// Of each of so many parameters, the segments that read it, ascending.
   std::vector<std::vector<std::size_t>> readers(std::size_t parameters) const;
