@@ -107,7 +107,7 @@ def exact(folder, args):
 
 
 def runs(args):
-    return [f"{kind}-{seed}" for seed in range(args.seeds) for kind in ("warm", "fresh")]
+    return [f"{kind}-{seed}" for kind in ("warm", "fresh") for seed in range(args.seeds)]
 
 
 def run(folder, args):

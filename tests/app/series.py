@@ -287,17 +287,17 @@ class Follow(SeriesCase):
     def test_replaced_while_nothing_runs(self):
         """A checkpoint is under way when the series is killed, and is another one when it goes on: what its run has is of no use."""
         path = self.save("step-1.safetensors")
-        process = self.start(probes=2000)
+        process = self.start(probes=200)
         self.wait_for(lambda: list((self.folder / "series-results").glob("*.checkpoint/run-*.json")))
         process.kill()
         process.communicate()
         self.assertEqual(self.states(), {"step-1.safetensors": "running"})
         self.save("step-1.safetensors", 0.3)
-        done = self.series(probes=2000)
+        done = self.series(probes=200)
         self.assertDone(done)
         self.assertNotIn("resumed from", done.err)
         own = self.folder / "own.h5"
-        self.assertDone(hesspect("analyze", *arguments("mlp_ce", own, "cross_entropy", **{**WORK, "probes": 2000}, weights=path)))
+        self.assertDone(hesspect("analyze", *arguments("mlp_ce", own, "cross_entropy", **{**WORK, "probes": 200}, weights=path)))
         with h5py.File(own) as f, h5py.File(self.output) as s:
             self.assertEqual(s["entry/eigenvalues/value"][0, 0], f["entry/eigenvalues/eigenvalue"][0])
 

@@ -89,7 +89,7 @@ Outcome outcome(double drift, std::int64_t count, std::int64_t shift) {
 }
 
 TEST(TraceChange, IntervalsHoldAndAreNarrowWhereLittleChanges) {
-  for (const std::int64_t count : {2, 3, 6, 12, 40}) {
+  for (const std::int64_t count : {2, 3, 6, 12}) {
     SCOPED_TRACE(count);
     for (const double drift : {0.03, 0.3, 1.0, 10.0}) {
       SCOPED_TRACE(drift);

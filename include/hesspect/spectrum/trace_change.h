@@ -33,7 +33,7 @@ struct SampledTrace {
 /// The change by the vectors that both have; or the difference of the two traces as if these were independent, where
 /// that is known better: few vectors in common, or matrices that have little in common.
 ///
-/// The paired samples' error is by their own spread (Student's t), or with few of them by the two norms
+/// The paired samples' error is by their own spread (Student's t), from three on, or by the two norms
 /// 2(‖B₁‖_F² + ‖B₂‖_F²), B what is sampled, which is what matrices without anything in common would have, whichever
 /// gives the narrower interval. Intervals are widened as the trace's are.
 TraceChange trace_change(const SampledTrace& before, const SampledTrace& now);
