@@ -116,6 +116,10 @@ std::int64_t rows_for_eigenvalues(const Goals& g) {
 /// leaves no more than these. Where it ends earlier its vectors make room (TracePolicy).
 std::int64_t trace_together(const Goals& g, const Demand& d) {
   if (g.writes_diagonal()) return 1;
+  // Where no accuracy is asked for, there are no more samples than the fewest, of which the symmetry check has taken
+  // its.
+  if (g.samples_trace() && g.trace->rule.rtol <= 0)
+    return std::clamp<std::int64_t>(g.trace->rule.min_samples - kSymmetryProbes, 1, kTraceTogether);
   if (g.max_products == 0) return kTraceTogether;
   const std::int64_t runs = (d.probes - 1) * d.steps + std::max(d.steps, d.longest_steps);
   return std::clamp<std::int64_t>(g.max_products - runs - d.other_products, 1, kTraceTogether);

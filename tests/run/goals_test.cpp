@@ -195,6 +195,9 @@ TEST(Demand, OfATraceWithFewProductsLeft) {
   EXPECT_EQ(d.other_rows, 6);  // the symmetry check's two samples, and two for the forecast
   config.accuracy.max_hvps = 0;
   EXPECT_EQ(demand(Command::kAnalyze, config).joint_where_room, 4);
+  // Where no accuracy is asked for, the symmetry check's two samples are all that there are.
+  EXPECT_EQ(demand(Command::kDensity, config).joint_where_room, 1);
+  EXPECT_EQ(demand(Command::kEigs, config).joint_where_room, 1);
 }
 
 /// A diagonal was counted only where an accuracy of the trace is asked for too.
