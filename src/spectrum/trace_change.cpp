@@ -10,7 +10,7 @@ namespace {
 
 /// Two samples are often close to each other by chance: an interval by these, where it is the narrower one, holds too
 /// seldom.
-constexpr std::int64_t kSpreadFrom = 3;
+constexpr std::int64_t kPairsFrom = 3;
 
 }  // namespace
 
@@ -35,7 +35,7 @@ TraceChange trace_change(const SampledTrace& before, const SampledTrace& now) {
   if (count < 2) return change;
   const auto samples = static_cast<double>(count);
   const double spread = std::sqrt(square / (samples - 1) / samples), by_norms = std::sqrt(2 * norms) / samples;
-  const double width = count < kSpreadFrom ? HUGE_VAL : sampled_quantile(confidence, count) * spread;
+  const double width = count < kPairsFrom ? HUGE_VAL : sampled_quantile(confidence, count) * spread;
   const double width_by_norms = trace_quantile(confidence) * by_norms;
   const double half_width = std::min(width, width_by_norms);
   if (half_width > change.half_width) return change;

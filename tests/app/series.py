@@ -117,6 +117,26 @@ class Series(SeriesCase):
                         np.testing.assert_array_equal(np.trim_zeros(np.nan_to_num(e["density/density"][i]), "b"),
                                                       np.trim_zeros(f["entry/density/density"][()], "b"))
 
+    def test_the_change_of_the_trace(self):
+        """By the random vectors that two checkpoints have in common, from what each result says of its own."""
+        for step, scale in ((1, 0.0), (2, 0.01), (3, 0.02)):
+            self.save(f"step-{step}.safetensors", scale)
+        self.assertDone(self.series(probes=6))
+        with h5py.File(self.output) as s:
+            trace = {name: s[f"entry/trace/{name}"][()] for name in s["entry/trace"]}
+        self.assertTrue(np.isnan(trace["change"][0]))
+        results = [self.folder / "series-results" / f"step-{step}.h5" for step in (1, 2, 3)]
+        for i in (1, 2):
+            samples = []
+            for file in results[i - 1:i + 1]:
+                with h5py.File(file) as f:
+                    samples.append(dict(zip(f["entry/trace/sample_probe"][()].tolist(), f["entry/trace/sample"][()], strict=True)))
+            common = sorted(samples[0].keys() & samples[1].keys())
+            pairs = np.array([samples[1][probe] - samples[0][probe] for probe in common])
+            self.assertEqual(trace["change_probes"][i], len(common))
+            np.testing.assert_allclose(trace["change"][i], pairs.mean(), rtol=1e-9, atol=1e-9 * abs(trace["value"][0]))
+            self.assertLess(trace["change_half_width"][i], np.hypot(trace["half_width"][i], trace["half_width"][i - 1]) / 2)
+
     def test_those_that_fail_are_noted_and_the_others_done(self):
         self.save("step-1.safetensors")
         shutil.copy(FIXTURES / "ckpt" / "nan.safetensors", self.checkpoints / "step-2.safetensors")
@@ -134,6 +154,10 @@ class Series(SeriesCase):
                 self.assertIn("shape", states[3][1])
                 self.assertIn("step-1.safetensors", states[6][1])
                 self.assertEqual(self.rows()["step"].tolist(), [1, 5])
+                shown = hesspect("inspect", self.output)
+                self.assertDone(shown)
+                for line in ("series of 2 checkpoints", "step-5.safetensors", "failed: 3", "step-2.safetensors", "skipped: 1", "it has ended"):
+                    self.assertIn(line, shown.out)
                 again = self.series(ranks=ranks)  # nothing is left to do, and what failed stays told
                 self.assertEqual(again.code, BAD_INPUT, again.err)
                 self.assertNotIn("checkpoint 1 of", again.err)

@@ -132,7 +132,7 @@ def write_series(path, checkpoints=40, ranks=8, points=512, layers=5, without=()
         "checkpoints/step": step, "checkpoints/time": 1.79e9 + 60.0 * step, "checkpoints/products": np.where(np.arange(n) == 0, 120, 40), "checkpoints/seconds": np.full(n, 2.5),
         "checkpoints/fresh": np.arange(n) == 0, "checkpoints/loss": np.full(n, 0.25), "eigenvalues/value": value, "eigenvalues/lower": value - error, "eigenvalues/upper": value + error,
         "trace/value": 4 * value[:, 0] + 10, "trace/standard_error": 0.05 * value[:, 0],
-        "trace/change": np.concatenate([[np.nan], 4 * np.diff(value[:, 0])]), "trace/change_probes": np.full(n, 6),
+        "trace/change": 4 * np.diff(value[:, 0], prepend=np.nan), "trace/change_probes": np.full(n, 6),
         "layers/trace": np.outer(value[:, 0], [2.0, 1.0, 0.5, 0.3, 0.2][:layers]),
         "layers/standard_error": np.full((n, layers), 0.1), "density/lambda": lam, "density/density": rho,
         "overlap/subspace": np.where(np.arange(n) == 0, np.nan, 1 - 0.6 / np.arange(1, n + 1)), "stability/learning_rate": np.full(n, 0.02),
