@@ -112,13 +112,24 @@ class Disk:
             raise OSError(str(folder))
         return name.value.decode()
 
-    def restore(self, folder, to):
+    def places(self):
+        """Where each file lies. The processes may have been killed while a rename was noted down, when it was in the one folder and not yet out of the other."""
+        found = {}
+        for listing in sorted((self.shadow / "folders").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+            if not listing.name.endswith(".new"):
+                found.update({line.split(" ", 2)[1]: (listing.name, line.split(" ", 2)[2]) for line in listing.read_text().splitlines()})
+        return found
+
+    def restore(self, folder, to, places=None):
+        places = places or self.places()
         to.mkdir()
         listing = self.shadow / "folders" / folder
         for line in listing.read_text().splitlines() if listing.exists() else ():
             kind, name_of_it, name = line.split(" ", 2)
+            if places[name_of_it] != (folder, name):
+                continue
             if kind == "d":
-                self.restore(name_of_it, to / name)
+                self.restore(name_of_it, to / name, places)
                 continue
             data = self.shadow / "data" / name_of_it
             if data.exists():
@@ -338,10 +349,12 @@ class SeriesCampaign(Campaign):
         (self.folder / "end").touch()
         code = series("--follow", "--poll", "0.1", "--end-marker", self.folder / "end").wait(timeout=900)
         done = look()
-        rest = [f"{entry['name']}: {entry['state']}, {entry['reason']}" for entry in json.loads(ledger_file.read_text())["entries"] if entry["state"] != "done"]
-        self.counts["lost"] = fed - len({entry["name"] for entry in done})
-        return {**{name: self.counts[name] for name in ("cuts", "lost", "twice", "broken")}, "checkpoints": fed, "done": len(done), "last_exit_code": code,
-                "problems": self.problems + rest}
+        rest = [entry for entry in json.loads(ledger_file.read_text())["entries"] if entry["state"] != "done"]
+        given_up = [entry for entry in rest if entry["reason"].startswith("its run has ended the process")]  # a rule of the series, of which it tells
+        self.counts["lost"] = fed - len({entry["name"] for entry in (*done, *given_up)})
+        return {**{name: self.counts[name] for name in ("cuts", "lost", "twice", "broken")}, "checkpoints": fed, "done": len(done), "given_up": len(given_up),
+                "last_exit_code": code,
+                "problems": self.problems + [f"{entry['name']}: {entry['state']}, {entry['reason']}" for entry in rest if entry not in given_up]}
 
 
 def main():
