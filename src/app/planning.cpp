@@ -58,13 +58,13 @@ PlanRequest plan_request(const RunConfig& config, const Plan* kept = nullptr) {
 std::int64_t memory_for_a_rank(const RunConfig& config, const Problem& problem) {
   if (config.layout.memory > 0) return config.layout.memory;
   if (problem.device.is_cuda()) return free_memory_bytes(problem.device);
-  return available_memory_bytes() / std::max(1, problem.placement.ranks_on_node) + resident_memory_bytes();
+  return available_memory_bytes(problem.placement.ranks_on_node) + resident_memory_bytes();
 }
 
 /// What a rank could take on its device now.
 std::int64_t free_for_a_rank(const Problem& problem) {
-  const std::int64_t sharing = problem.device.is_cpu() ? std::max(1, problem.placement.ranks_on_node) : 1;
-  return free_memory_bytes(problem.device) / sharing;
+  return problem.device.is_cpu() ? available_memory_bytes(problem.placement.ranks_on_node)
+                                 : free_memory_bytes(problem.device);
 }
 
 /// What a rank's trials may take on its device, of what the run may take and the device has.
@@ -247,8 +247,7 @@ PlanMachine plan_machine(const RunConfig& config, const Problem& problem, Commun
   machine.world = world.size();
   machine.memory_bytes = world.min(memory_for_a_rank(config, problem));
   if (problem.device.is_cuda())
-    machine.host_memory_bytes =
-        world.min(available_memory_bytes() / (2 * std::max(1, problem.placement.ranks_on_node)));
+    machine.host_memory_bytes = world.min(available_memory_bytes(problem.placement.ranks_on_node) / 2);
   const std::set<std::string> hosts(problem.placement.hosts.begin(), problem.placement.hosts.end());
   const Wire wire = assumed_wire(problem.device.is_cuda(), hosts.size() <= 1);
   machine.bandwidth = config.plan.bandwidth > 0 ? 1e9 * config.plan.bandwidth : wire.bandwidth;

@@ -287,7 +287,7 @@ void require_room_for_parameters(const RunConfig& config, const Problem& problem
   if ((asked > 0 && !may_be_shared) || !problem.device.is_cpu() || !program.flat_parameters().is_meta() ||
       !problem.rows_in_use.empty())
     return;
-  const std::int64_t room = asked > 0 ? asked : available_memory_bytes() / std::max(1, problem.placement.ranks_on_node);
+  const std::int64_t room = asked > 0 ? asked : available_memory_bytes(problem.placement.ranks_on_node);
   const std::int64_t bytes =
       4 * program.layout().size() * static_cast<std::int64_t>(c10::elementSize(program.options().dtype));
   if (bytes <= room) return;

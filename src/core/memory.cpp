@@ -49,7 +49,7 @@ std::int64_t peak_memory_bytes() { return status_bytes("VmHWM"); }
 
 std::int64_t resident_memory_bytes() { return status_bytes("VmRSS"); }
 
-std::int64_t available_memory_bytes() {
+std::int64_t available_memory_bytes(int sharing) {
   std::int64_t available = std::numeric_limits<std::int64_t>::max();
   std::ifstream meminfo("/proc/meminfo");
   std::string key, unit;
@@ -61,6 +61,7 @@ std::int64_t available_memory_bytes() {
   const std::int64_t limit = number_in("/sys/fs/cgroup/memory.max");
   const std::int64_t used = number_in("/sys/fs/cgroup/memory.current");
   if (limit > 0 && used >= 0) available = std::min(available, std::max<std::int64_t>(0, limit - used));
+  available /= std::max(1, sharing);
   rlimit address_space{};
   std::int64_t pages = 0;
   if (getrlimit(RLIMIT_AS, &address_space) == 0 && address_space.rlim_cur != RLIM_INFINITY &&

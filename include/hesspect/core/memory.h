@@ -16,8 +16,9 @@ std::int64_t peak_memory_bytes();
 /// Resident memory of this process now.
 std::int64_t resident_memory_bytes();
 
-/// Bytes that could be taken without swapping: /proc/meminfo's MemAvailable, cut to what the cgroup and the
-/// limit on the address space (ulimit -v) leave.
-std::int64_t available_memory_bytes();
+/// Bytes that this process could take without swapping: its share of /proc/meminfo's MemAvailable, cut to what the
+/// cgroup leaves, where so many processes share both; and no more than its own limit on the address space (ulimit -v)
+/// leaves, which nobody shares.
+std::int64_t available_memory_bytes(int sharing = 1);
 
 }  // namespace hesspect
