@@ -71,7 +71,7 @@ TEST(FigureCoverage, OfADensity) {
     for (const std::int64_t probes : {1, 3}) {
       const PlantedSpectrum spectrum = make(kDimensions);
       std::map<std::string, int> held;
-      for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
+      for (std::uint64_t seed = 0; std::cmp_less(seed, kSeeds); ++seed) {
         const RunResult r = sampled(spectrum, seed, probes);
         const auto figures = by_key(r);
         for (const auto& [key, value] : truth(spectrum, noise_floor(r))) {
@@ -97,7 +97,7 @@ TEST(FigureCoverage, OfTheBulksExponent) {
   EXPECT_NEAR(exact, 1.2, 0.1);
   for (const std::int64_t probes : {1, 3}) {
     int held = 0, told = 0;
-    for (std::uint64_t seed = 0; seed < kSeeds; ++seed) {
+    for (std::uint64_t seed = 0; std::cmp_less(seed, kSeeds); ++seed) {
       RunResult r = sampled(spectrum, seed, probes);
       r.eigenvalues = whole.eigenvalues;  // the edge is a rule, not an estimate
       const Figure figure = by_key(r).at("bulk_exponent");
