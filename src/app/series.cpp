@@ -20,6 +20,7 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/io/fields.h"
 #include "hesspect/io/result_file.h"
+#include "hesspect/run/products_kept.h"
 #include "hesspect/series/series_book.h"
 #include "hesspect/spectrum/cumulative.h"
 #include "hesspect/spectrum/probe.h"
@@ -115,7 +116,9 @@ class SeriesRun {
   int go() {
     agree(world_, [&] {
       if (!first()) return;
-      book_ = std::make_unique<SeriesBook>(run_.config, build_info().version);
+      book_ = std::make_unique<SeriesBook>(run_.config, build_info().version, [](const std::string& result) {
+        return products_kept(CheckpointFolder(result + ".checkpoint"));
+      });
       const WatchConfig& watch = run_.config.series.watch;
       if (!watch.metrics_file.empty() || watch.metrics_port > 0) shown_ = std::make_unique<Shown>(watch);
     });

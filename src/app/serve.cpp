@@ -33,6 +33,7 @@
 #include "hesspect/io/fields.h"
 #include "hesspect/io/result_file.h"
 #include "hesspect/run/ledger.h"
+#include "hesspect/run/products_kept.h"
 #include "hesspect/service/allowed_paths.h"
 #include "hesspect/service/claims.h"
 #include "hesspect/watch/shown.h"
@@ -122,22 +123,6 @@ JobView view_of(const JobInfo& job) {
   view.lambda1 = job.lambda1;
   view.trace = job.trace;
   return view;
-}
-
-/// Of finished runs and blocks, of the trace's samples but for those that every run begins with, and the steps of
-/// Lanczos runs under way that lie there. What was taken and not kept does not count. @throws InputError
-std::int64_t kept_in(const CheckpointFolder& folder) {
-  std::vector<std::string> warnings;
-  const std::optional<LedgerState> state = read_state(folder, warnings);
-  if (!state) return 0;
-  std::int64_t kept = std::max<std::int64_t>(0, std::ssize(state->samples) - kSymmetryProbes);
-  for (const FinishedProbe& probe : state->finished) kept += products_of(probe);
-  for (const FinishedBlock& block : state->blocks) kept += products_of(block);
-  if (state->eigenvalues) kept += state->eigenvalues->steps;
-  for (const std::int64_t probe : folder.probes(state->run_id))
-    if (const std::vector<ProbeManifest> whole = folder.manifests(probe, state->run_id); !whole.empty())
-      kept += whole.front().steps;
-  return kept;
 }
 
 /// Of a job's result, for its record.
@@ -294,7 +279,7 @@ class SpoolKeeper {
     output_.clear();
     is_idle_ = false;
     JobInfo info = info_of(claim);
-    const std::string given_up = Claims::given_up(claim, was_begun(claim) ? products_kept(claim) : 0);
+    const std::string given_up = Claims::given_up(claim, was_begun(claim) ? kept_of(claim) : 0);
     if (claims_.is_cancelled(claim)) {
       info.state = JobState::kCancelled;
       info.line = "cancelled before it began";
@@ -330,9 +315,9 @@ class SpoolKeeper {
   }
 
   /// Products that a job's next start need not take again; 0 where there is no checkpoint that can be read.
-  std::int64_t products_kept(const Claim& claim) const try {
+  std::int64_t kept_of(const Claim& claim) const try {
     const std::string named = parse_job(claim.text, claim.id + ".ini").run.config.checkpoint.checkpoint;
-    return kept_in(CheckpointFolder(named.empty() ? spool_.checkpoint_folder(claim.id) : fs::path(named)));
+    return products_kept(CheckpointFolder(named.empty() ? spool_.checkpoint_folder(claim.id) : fs::path(named)));
   } catch (const Error&) {
     return 0;
   }

@@ -22,10 +22,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A checkpoint whose run has ended the process so often without a word is given up.
-constexpr std::int64_t kMostStarts = 3;
+/// A checkpoint whose run has ended the process so often without a word, and without a gain between, is given up; and
+/// so is one that gains a little each time, for ever.
+constexpr std::int64_t kMostDeaths = 3, kMostStarts = 100;
 
 constexpr int kFailedCode = static_cast<int>(ExitCode::kBadInput);
+
+void forget_starts(SeriesEntry& entry) { entry.starts = entry.deaths = entry.kept = 0; }
 
 double seconds_since(std::chrono::steady_clock::time_point then) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - then).count();
@@ -97,8 +100,8 @@ const std::string& digest_in(const std::vector<SourceFile>& files) {
 
 }  // namespace
 
-SeriesBook::SeriesBook(const RunConfig& config, std::string version)
-    : config_(config), series_(config_.series), version_(std::move(version)) {
+SeriesBook::SeriesBook(const RunConfig& config, std::string version, ProductsKept products_kept)
+    : config_(config), series_(config_.series), version_(std::move(version)), products_kept_(std::move(products_kept)) {
   const fs::path output = config_.output.output;
   check_output(output, /*overwrite=*/true);  // that anything can be written there
   lock_ = std::make_unique<SeriesLock>(output);
@@ -125,7 +128,7 @@ SeriesBook::SeriesBook(const RunConfig& config, std::string version)
     for (SeriesEntry& entry : ledger_.entries) {
       if (entry.state == SeriesState::kFailed && series_.retry_failed) {
         entry.state = SeriesState::kFound;
-        entry.starts = 0;
+        forget_starts(entry);
         entry.reason.clear();
       }
       if (entry.state != SeriesState::kDone) continue;
@@ -351,9 +354,15 @@ SeriesStep SeriesBook::take(SeriesEntry& entry) {
     }
     save();
   };
-  if (entry.starts >= kMostStarts) {
+  if (entry.starts > 0) {
+    const std::int64_t kept = products_kept_ ? products_kept_(absolute_result(entry.result)) : 0;
+    entry.deaths = kept > entry.kept ? 0 : entry.deaths + 1;
+    entry.kept = kept;
+  }
+  if (entry.deaths >= kMostDeaths || entry.starts >= kMostStarts) {
     close(SeriesState::kFailed, "its run has ended the process " + std::to_string(entry.starts) +
-                                    " times without an error; --retry-failed tries it again");
+                                    " times without an error, the last " + std::to_string(entry.deaths) +
+                                    " without a gain; --retry-failed tries it again");
     return step;
   }
   std::string digest;
@@ -455,7 +464,7 @@ void SeriesBook::done(int exit_code, bool fresh, double overlap, std::int64_t pr
     return;
   }
   entry.state = SeriesState::kDone;
-  entry.starts = 0;
+  forget_starts(entry);
   ledger_.last = entry.result;
   save();
   rows_[entry.result] = std::move(row);
@@ -476,7 +485,7 @@ void SeriesBook::failed(int exit_code, const std::string& line) {
 
 void SeriesBook::stopped() {
   SeriesEntry& entry = ledger_.entries[current_];
-  if (entry.starts > 0) --entry.starts;
+  forget_starts(entry);
   save();
 }
 

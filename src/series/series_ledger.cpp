@@ -37,8 +37,8 @@ void fields(auto& v, Is<SeriesEntry> auto& entry) {
   v("path", entry.path, "name", entry.name, "step", entry.step, "time", entry.time);
   v.choice("state", entry.state, std::span<const SeriesState>(kStates));
   v("fingerprint", entry.fingerprint, "sha256", entry.sha256, "reason", entry.reason, "exit_code", entry.exit_code,
-    "starts", entry.starts, "result", entry.result, "products", entry.products, "seconds", entry.seconds, "fresh",
-    entry.fresh, "overlap", entry.overlap);
+    "starts", entry.starts, "deaths", entry.deaths, "kept", entry.kept, "result", entry.result, "products",
+    entry.products, "seconds", entry.seconds, "fresh", entry.fresh, "overlap", entry.overlap);
 }
 
 void fields(auto& v, Is<SeriesLedger> auto& ledger) {

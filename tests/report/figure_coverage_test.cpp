@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <map>
+#include <utility>
 
 #include "hesspect/report/figures.h"
 #include "hesspect/spectrum/analysis_figures.h"

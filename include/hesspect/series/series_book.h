@@ -13,6 +13,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -38,6 +39,9 @@ struct SeriesStep {
   std::int64_t number = 0, known = 0;  // of so many checkpoints that are known, those skipped left out
 };
 
+/// Products that a run with that result file need not take again, by its checkpoint (hesspect/run/products_kept.h).
+using ProductsKept = std::function<std::int64_t(const std::string& result)>;
+
 class SeriesBook {
   using Clock = std::chrono::steady_clock;
 
@@ -48,7 +52,8 @@ class SeriesBook {
   /// @throws UsageError: another series is at work on the output, the ledger is of another configuration, or there is
   /// an
   ///         output without a ledger (--force takes its place); InputError: what can't be read or written
-  SeriesBook(const RunConfig& config, std::string version);
+  /// @param products_kept  see there; nullptr: nothing is known of checkpoints of runs
+  SeriesBook(const RunConfig& config, std::string version, ProductsKept products_kept = nullptr);
 
   /// What is to be done next; what it is, is written down. @throws InputError
   SeriesStep next();
@@ -92,6 +97,7 @@ class SeriesBook {
   const RunConfig config_;
   const SeriesConfig& series_;
   const std::string version_;
+  const ProductsKept products_kept_;
   std::string results_;  // folder
   std::string ledger_file_;
   std::unique_ptr<SeriesLock> lock_;
