@@ -62,7 +62,8 @@ std::vector<std::string> names_in(const fs::path& folder) {
   fs::directory_iterator entry(folder, error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error))
     names.push_back(entry->path().filename().string());
-  if (error && error != std::errc::no_such_file_or_directory)
+  // Where a file stands in the way, whoever is to write there says so.
+  if (error && error != std::errc::no_such_file_or_directory && error != std::errc::not_a_directory)
     throw InputError("the checkpoint folder " + named(folder) + " cannot be read: " + error.message());
   std::sort(names.begin(), names.end());
   return names;
