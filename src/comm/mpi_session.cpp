@@ -1,6 +1,7 @@
 #include "hesspect/comm/mpi_session.h"
 
 #include <mpi.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <exception>
@@ -19,6 +20,11 @@ bool started_by_launcher() {
 
 }  // namespace
 
+void keep_folder_of_sessions() {
+  if (const char* folder = std::getenv("OMPI_MCA_orte_top_session_dir"))
+    mkdir((std::string(folder) + "/kept_for_hesspect").c_str(), S_IRWXU);  // is there already, or can't be: as before
+}
+
 MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exceptions()) {
   int initialised = 0;
   MPI_Initialized(&initialised);
@@ -35,6 +41,7 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exce
       throw CommError("MPI_Init_thread", -1, "MPI_Init_thread failed with code " + std::to_string(rc));
     owned_ = true;
   }
+  keep_folder_of_sessions();
   MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
   MPI_Comm_size(MPI_COMM_WORLD, &size_);

@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 LAUNCHER = Path(os.environ["HESSPECT_SOURCE"]) / "launch" / "mpirun.sh"
+SESSION = Path(os.environ["HESSPECT_BIN"]).parents[1] / "tests" / "mpi_session_program"
 JOB = LAUNCHER.parent / "slurm" / "job.sh"
 
 # A rank that takes two seconds to stop, more than mpirun gives to ranks that it ends itself.
@@ -102,6 +103,14 @@ class Launcher(unittest.TestCase):
         said, _ = job.communicate(timeout=30)
         self.assertNotIn(job.returncode, (0, 75), said)
         self.assertEqual(list(self.folder.glob("saved.*")), [])
+
+    def test_one_that_ends_leaves_the_folder_of_the_next(self):
+        """mpirun removes the folder that all of a user share where it is empty, even while another begins to use it."""
+        for left in ([], ["kept_for_hesspect"]):
+            program = SESSION if left else "true"
+            said = subprocess.run([LAUNCHER, "-n", "2", program], env={**os.environ, "TMPDIR": str(self.folder)}, capture_output=True, text=True)
+            self.assertEqual(said.returncode, 0, said.stderr)
+            self.assertEqual([path.name for path in self.folder.glob("ompi.*/*")], left)
 
     def test_control_c_on_a_terminal(self):
         """A terminal sends it to the whole foreground group; mpirun, were it there, would end the ranks."""

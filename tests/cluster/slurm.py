@@ -111,7 +111,7 @@ class Slurm(Case):
                   "density_w1": 0, "rtol_trace": 0, **options}
         return arguments("mlp_ce", output, "cross_entropy", **values)
 
-    def assertEnded(self, job, code=0, seconds=60, folder=None):
+    def assertEnded(self, job, code=0, seconds=120, folder=None):
         ended = self.slurm.wait_end(job, seconds)
         said = ((folder or self.folder) / f"{job}.log").read_text()
         self.assertEqual((ended["JobState"], ended["ExitCode"]), ("COMPLETED" if code == 0 else "FAILED", f"{code}:0"), said)

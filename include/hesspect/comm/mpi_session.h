@@ -3,6 +3,12 @@
 
 namespace hesspect {
 
+/// After MPI_Init, under Open MPI's mpirun; else it does nothing. All mpirun of a user on a host share a folder, which
+/// each makes at its start and removes at its end where it is empty: one that ends while another starts can take it
+/// from under it ("unable to create the desired directory", exit code 1). What this leaves in it keeps it from being
+/// empty.
+void keep_folder_of_sessions();
+
 /// Initialises MPI, and finalises it when destroyed. Works under mpirun, srun, or with no launcher (one rank).
 ///
 /// While an exception unwinds it does not finalise: the other ranks may be inside a collective that this one will never
