@@ -15,8 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 TREE = ROOT / "build" / "gpu"  # prefix, site and build
-TARGETS = ["hesspect", "gpu_tests", "comm_tests", "comm_mpi_tests", "krylov_mpi_tests", "tangent_tests", "curvature_tests"]
-FIXTURES = ["mlp_ce", "cnn_bn", "gpt2", "fourier"]  # models of the tests below, by tests/fixtures
+TARGETS = ["hesspect", "gpu_tests", "comm_tests", "comm_mpi_tests", "krylov_mpi_tests", "tangent_tests", "curvature_tests", "curvature_mpi_tests"]
+FIXTURES = ["mlp_ce", "cnn_bn", "gpt2", "fourier", "complex_parameters"]  # models of the tests below, by tests/fixtures
 TESTS = [  # every test with a part that wants a GPU or NCCL, and the kernels' own, which go to the GPU where there is one
     ("the library for GPUs", [], "gpu_tests", []),
     ("NCCL and CUDA, alone", [], "comm_tests", []),
@@ -27,6 +27,7 @@ TESTS = [  # every test with a part that wants a GPU or NCCL, and the kernels' o
     ("kernels", [], "tangent_tests", ["norm_kernels_test", "softmax_kernels_test", "cross_entropy_kernels_test", "pointwise_kernels_test",
                                       "sums_kernels_test", "vectorised_kernels_test"]),
     ("CUDA graphs", [], "curvature_tests", ["replayed_products_test"]),
+    ("parameters in shards and in host memory", ["-n", "1"], "curvature_mpi_tests", ["--gtest_filter=OnAGpu.*", "sharded_products_test"]),
 ]
 
 
@@ -151,6 +152,8 @@ def run(arguments):
     making = env | {"OMP_NUM_THREADS": "2"}
     steps.begin("fixtures", [sys.executable, ROOT / "tests/fixtures/make_fixtures.py", TREE / "fixtures", *(f"--only={name}" for name in FIXTURES)], making)
     steps.begin("models", [*compare, "--make", *arguments.problems], making)
+    host, large = [sys.executable, HERE / "host.py", "--device", arguments.device], TREE / "large"
+    steps.begin("large model", [*host, "--make", "--millions", str(arguments.millions), large], making)
     if steps.run("configure", configure(), env) and steps.run("build", ["cmake", "--build", TREE / "release", "-j", jobs, "--target", *TARGETS], env, 0.75):
         tests = TREE / "release" / "tests"
         steps.wait_for("fixtures", 0.3)
@@ -158,7 +161,9 @@ def run(arguments):
             launcher = [TREE / "prefix/usr/bin/orterun", "--oversubscribe", "--bind-to", "none", *mpirun] if mpirun else []
             steps.run(name, [*launcher, tests / program, *files], env, 0.4)
         steps.wait_for("models", 0.5)
-        steps.run("products", [*compare, "--hesspect", TREE / "release/bin/hesspect", "--table", table, *arguments.problems], env)
+        steps.run("products", [*compare, "--hesspect", TREE / "release/bin/hesspect", "--table", table, *arguments.problems], env, 0.7)
+        if steps.wait_for("large model", 0.5):
+            steps.run("parameters in host memory", [*host, "--hesspect", TREE / "release/bin/hesspect", "--table", table, large], env)
     steps.end_all()
     report(steps, about, table, out)
     return 0 if all(s["code"] == 0 for s in steps.done) else 1
