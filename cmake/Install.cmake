@@ -2,7 +2,7 @@
 # `development` (headers, rooms, CMake's package), `module` (a modulefile).
 #
 #   PREFIX/bin/hesspect, hesspect-try-hdf5
-#   PREFIX/lib/hesspect/libhesspect_gpu.so, libhesspect_ROOM.a
+#   PREFIX/lib/hesspect/libhesspect_gpu.so, libhesspect_wait.so, libhesspect_ROOM.a
 #   PREFIX/share/man/man1/hesspect.1, and completions where bash, zsh and fish look for them
 #   PREFIX/include/hesspect/ROOM/*.h
 #   PREFIX/lib/cmake/hesspect/hesspectConfig.cmake

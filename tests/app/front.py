@@ -450,6 +450,17 @@ class Manual(Front):
                 self.assertRegex(text, rf"(?m){option}( |$)")
 
 
+class Threads(unittest.TestCase):
+    def test_they_wait_asleep_unless_told_otherwise(self):
+        """What libgomp itself says that it has read."""
+        for given, rounds in (({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")):
+            env = environment({"OMP_DISPLAY_ENV": "verbose", **given})
+            for name in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} - set(given):
+                env.pop(name, None)
+            said = subprocess.run([BIN, "--version"], env=env, capture_output=True, text=True).stderr
+            self.assertEqual(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", said), [rounds])
+
+
 class Help(Case):
     """The commands that live in the Python package are the program's too."""
 

@@ -62,7 +62,7 @@ class Folder(unittest.TestCase):
         self.assertEqual({name for name in names if name.startswith("hesspect/")}, package)
         others = {name.split("/", 1)[1] for name in names if ".data/" in name}
         gpu = {"data/lib/hesspect/libhesspect_gpu.so"} if (TREE / "lib" / "libhesspect_gpu.so").exists() else set()
-        self.assertEqual(others, {"scripts/hesspect", "scripts/hesspect-try-hdf5"} | gpu)
+        self.assertEqual(others, {"scripts/hesspect", "scripts/hesspect-try-hdf5", "data/lib/hesspect/libhesspect_wait.so"} | gpu)
         self.check(folder, wheel)
 
     @unittest.skipUnless(LONG, "compiles everything: launch/test --long")
