@@ -6,6 +6,11 @@
 #
 # The entries of a folder of tests share one GoogleTest program, FOLDER_tests, those under mpirun FOLDER_mpi_tests: it is
 # compiled and linked once, and each entry runs the tests of its own files (`krylov_tests lanczos_test`).
+#
+# Of the entries, those begin first that have the largest COST: the ones with several ranks, which take two of ctest's places,
+# beside which the longest of one place run; then these by about their seconds. What is left for the end is short, so that no
+# core waits for another. (ctest's own record of what entries took is not there on a fresh machine.)
+set(HESSPECT_COST_OF_RANKS 1000)
 
 set(HESSPECT_MPIRUN ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none --quiet)
 
@@ -72,7 +77,7 @@ function(add_mpi_test name)
     add_test(NAME ${name}.np${ranks} COMMAND ${HESSPECT_MPIRUN} -n ${ranks} $<TARGET_FILE:${folder}_mpi_tests> ${files})
     _hesspect_test_properties(${name}.np${ranks} ${ARGN})
     if(ranks GREATER 1)
-      set_tests_properties(${name}.np${ranks} PROPERTIES PROCESSORS 2)
+      set_tests_properties(${name}.np${ranks} PROPERTIES PROCESSORS 2 COST ${HESSPECT_COST_OF_RANKS})
     endif()
   endforeach()
 endfunction()

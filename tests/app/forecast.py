@@ -162,7 +162,7 @@ class ForecastOfProducts(Case):
         measured = {}
         for product in ("kept", "rebuilt", "segments", "autograd"):
             with self.subTest(product):
-                measured[product], forecast = self.took(Transformer(), product, words, words, "causal_lm", "--max-hvps", 8,
+                measured[product], forecast = self.took(Transformer(), product, words, words, "causal_lm", "--max-hvps", 4,
                                                         "--micro-batch", self.ROWS // 4)
                 self.check(product, measured[product], forecast)
         self.assertLess(measured["kept"], 1.05 * measured["autograd"])

@@ -142,7 +142,7 @@ class Sharded(Case):
     def test_where_memory_is_short_shards_are_taken(self):
         output = self.folder / "x.h5"
         taken = {}
-        fixed = dict(probes=1, steps=2, top=1, bottom=0, max_steps=2, max_hvps=8)
+        fixed = dict(probes=1, steps=2, top=1, bottom=0, max_steps=2, max_hvps=4, samples=4)
         for way in ("replicated", "sharded"):
             done = hesspect(*work("resnet18", output, "cross_entropy", memory="1M", parameters=way, **fixed), ranks=2)
             self.assertEqual(done.code, 5, done.err)
@@ -160,7 +160,7 @@ class Sharded(Case):
 
     def test_blocks_units_losses_and_rows_in_use(self):
         whole, shards = self.folder / "whole.h5", self.folder / "shards.h5"
-        cases = [("gpt2", "causal_lm", ["--blocks", "per-layer"]), ("gpt2", "causal_lm", ["--params", "h[.]1[.]|ln_f"]),
+        cases = [("gpt2", "causal_lm", ["--blocks", "per-layer", "--block-hvps", "10"]), ("gpt2", "causal_lm", ["--params", "h[.]1[.]|ln_f"]),
                  *([("gpt2", "causal_lm", ["--exclude", "wte"])] if LONG else []),
                  ("widedeep", "bce_with_logits", []), ("own_loss", "output", []),
                  ("mlp_ce", "cross_entropy", ["--unit-rows", "2", "--samples", "22"])]

@@ -356,7 +356,7 @@ class Stopping(Runs):
         def files(name):
             return dict(diagonal=self.folder / f"{name}.diagonal.h5", eigenvectors=self.folder / f"{name}.vectors.h5")
 
-        long_trace = {**TRACE, "rtol_trace": 0.08}  # so that it is not over before the signal comes
+        long_trace = {**TRACE, "rtol_trace": 0.1}  # so that it is not over before the signal comes
         reference, output = self.folder / "whole.h5", self.folder / "stopped.h5"
         finish(command(reference, 2, "--groups", "1", **long_trace, **files("whole")))
         self.stop_when(output, 2, lambda folder: in_the_trace(folder, 4), "--groups", "1", **long_trace, **files("stopped"))

@@ -306,8 +306,8 @@ def test_from_a_folder_to_its_own_loss(folders, tmp_path, kind, form):
     options = Options(form=form, seq=10, target_seq=8 if kind == "t5" else 0, padded=True)
     write_text(tmp_path / "d.h5", tmp_path / "folder", [file], options, rows=24)
     data, attributes = arrays(tmp_path / "d.h5")
-    subprocess.run([os.environ["HESSPECT_BIN"], "eigs", "--model", "m.pt2", "--weights", "folder", "--data", "d.h5", "--loss", attributes["loss"], "--dtype", "float64",
-                    "--top", "1", "--rtol-eigs", "0.1", "--output", "r.h5"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([os.environ["HESSPECT_BIN"], "trace", "--model", "m.pt2", "--weights", "folder", "--data", "d.h5", "--loss", attributes["loss"], "--dtype", "float64",
+                    "--probes", "1", "--steps", "2", "--rtol-trace", "0", "--output", "r.h5"], cwd=tmp_path, check=True, capture_output=True)
     rows = {k: torch.as_tensor(v) for k, v in data.items() if k in ("input_ids", "attention_mask")}
     with torch.no_grad():
         loss = float(model.double()(**rows, labels=torch.as_tensor(data["target"])).loss)
