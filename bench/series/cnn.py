@@ -17,43 +17,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
-import torch.nn.functional as F
-from safetensors.torch import save_file
+from digit_training import train
 
-from hesspect.workloads.cnn import DigitNet, load
-from hesspect.workloads.common import batches, export
+from hesspect.workloads.cnn import load
 
 BIN = os.environ["HESSPECT_BIN"]
-
-
-def train(folder, count, every, first, lr, kept, seed=0):
-    """Adam with a constant rate; checkpoints after `first`, `first` + `every`, … steps."""
-    torch.manual_seed(seed)
-    images, labels = load()
-    rows = len(images) - 1000
-    model = DigitNet((8, 16, 32))
-    x, y = torch.as_tensor(images[:rows]), torch.as_tensor(labels[:rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=1e-3)
-    generator = torch.Generator().manual_seed(seed)
-    (folder / "ckpt").mkdir(parents=True, exist_ok=True)
-    wanted = [first + i * every for i in range(count)]
-    step = 0
-    while step < wanted[-1]:
-        for part in batches(rows, 64, generator):
-            model.train()
-            loss = F.cross_entropy(model(x[part]), y[part])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-            if step in wanted:
-                save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(folder / "ckpt" / f"step-{step}.safetensors"))
-                print(f"step {step}: loss {loss.item():.4f}", flush=True)
-    torch.export.save(export(model, {"image": images[:rows]}), folder / "model.pt2")
-    with h5py.File(folder / "data.h5", "w") as f:
-        f["image"], f["target"] = images[:kept], labels[:kept]
-    return wanted
 
 
 def run(*args):
@@ -76,7 +44,8 @@ def main():
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[])
     args = parser.parse_args()
     if not (args.folder / "model.pt2").exists():
-        train(args.folder, args.checkpoints, args.every, args.first, args.lr, args.rows)
+        steps = [args.first + i * args.every for i in range(args.checkpoints)]
+        train(args.folder, (8, 16, 32), *load(), steps=steps, lr=args.lr, kept=args.rows)
     common = ["--model", args.folder / "model.pt2", "--data", args.folder / "data.h5", "--loss", "cross_entropy", *args.options]
     series = {}
     for name, more in {"warm": [], "fresh": ["--warm=false"]}.items():

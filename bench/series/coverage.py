@@ -26,11 +26,11 @@ import h5py
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from digit_training import train
+from safetensors.torch import load_file
 from scipy import stats
 
 from hesspect.workloads.cnn import DigitNet, load
-from hesspect.workloads.common import batches, export
 
 WIDTHS = (4, 8, 8)
 CONFIDENCE = 0.9
@@ -43,31 +43,9 @@ def images(count=None):
     return values, labels[:count]
 
 
-def train(folder, args):
-    torch.manual_seed(args.seed)
-    values, labels = images()
-    rows = len(values) - 1000
-    model = DigitNet(WIDTHS)
-    x, y = torch.as_tensor(values[:rows]), torch.as_tensor(labels[:rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-3)
-    generator = torch.Generator().manual_seed(args.seed)
-    (folder / "ckpt").mkdir(parents=True, exist_ok=True)
-    wanted = {args.first + i * args.every for i in range(args.checkpoints)}
-    step = 0
-    while step < max(wanted):
-        for part in batches(rows, 64, generator):
-            model.train()
-            loss = F.cross_entropy(model(x[part]), y[part])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-            if step in wanted:
-                save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(folder / "ckpt" / f"step-{step}.safetensors"))
-    print(f"step {step}: loss {loss.item():.4f}", flush=True)
-    torch.export.save(export(model, {"image": values[:rows]}), folder / "model.pt2")
-    with h5py.File(folder / "data.h5", "w") as f:
-        f["image"], f["target"] = values[:args.rows], labels[:args.rows]
+def train_digits(folder, args):
+    steps = [args.first + i * args.every for i in range(args.checkpoints)]
+    train(folder, WIDTHS, *images(), steps=steps, lr=args.lr, kept=args.rows, seed=args.seed)
 
 
 def hessian(model, x, y):
@@ -213,7 +191,7 @@ def main():
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for stage, action in (("train", train), ("exact", exact), ("run", run)):
+    for stage, action in (("train", train_digits), ("exact", exact), ("run", run)):
         if args.stage in (stage, "all") and not (stage == "train" and (args.folder / "model.pt2").exists()):
             action(args.folder, args)
     if args.stage in ("judge", "all"):

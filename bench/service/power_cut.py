@@ -8,7 +8,8 @@ content nor removals (tests/support/power_cut.cpp notes that down, and says what
 started again on that.
 
 Of a service: every job whose `submit` had come back lies in one folder; what is `done` has its record and a whole result with the numbers of an undisturbed
-run; and what was done after a cut is never run again. What cannot be known: a job that was told as done at the very moment of the cut, before its folder was synced, may lie
+run; and what was done after a cut is never run again. Each start of the machine has an id of its own, as a kernel gives it (HESSPECT_BOOT_ID), so that
+no job is given up for a cut. What cannot be known: a job that was told as done at the very moment of the cut, before its folder was synced, may lie
 among those at work again; its result is there, and it ends again without a product (`ended_again`). Of a series: the ledger is whole, each
 checkpoint that it has as done has its whole result, which is never made again, the series file can be read, and at the end every checkpoint is done once.
 
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import h5py
@@ -49,6 +51,7 @@ class Disk:
         self.root.mkdir()
         os.environ["POWER_CUT_ROOT"], os.environ["POWER_CUT_SHADOW"] = str(self.root), str(self.shadow)  # which the library reads as it is used
         self.library = ctypes.CDLL(str(LIBRARY), use_errno=True)
+        self.boot = folder / "boot_id"
         self.keep_all()
 
     def sync(self, path):
@@ -67,6 +70,7 @@ class Disk:
 
     def keep_all(self):
         """All that is there is durable: after a start of the machine."""
+        self.boot.write_text(f"{uuid.uuid4()}\n")
         shutil.rmtree(self.shadow, ignore_errors=True)
         for sub in ("data", "folders", "moves"):
             (self.shadow / sub).mkdir(parents=True)
@@ -74,7 +78,8 @@ class Disk:
             self.sync(path)
 
     def environment(self):
-        return {**{k: v for k, v in os.environ.items() if not k.startswith("HESSPECT_")}, "OMP_NUM_THREADS": "1", "LD_PRELOAD": str(LIBRARY)}
+        return {**{k: v for k, v in os.environ.items() if not k.startswith("HESSPECT_")}, "OMP_NUM_THREADS": "1", "HESSPECT_BOOT_ID": str(self.boot),
+                "LD_PRELOAD": str(LIBRARY)}
 
     def processes(self):
         found = []

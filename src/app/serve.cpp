@@ -268,7 +268,7 @@ class SpoolKeeper {
     info.submitted = claim.submitted;
     info.started = started_;
     info.ended = unix_seconds();
-    info.starts = claim.starts;
+    info.starts = claim.count.starts;
     info.output = output_;
     return info;
   }
@@ -300,7 +300,7 @@ class SpoolKeeper {
         info.state = JobState::kFailed;
         info.exit_code = static_cast<int>(error.exit_code());
         info.line = error.what();
-        info.starts = claim.starts;
+        info.starts = claim.count.starts;
         const LogFile log(spool_.log_file(claim.id));
         log_error(info.line);
       }
@@ -311,7 +311,7 @@ class SpoolKeeper {
 
   bool was_begun(const Claim& claim) {
     has_log_ = fs::exists(spool_.log_file(claim.id));
-    return claim.starts > 0 || has_log_;
+    return claim.count.starts > 0 || has_log_;
   }
 
   /// Products that a job's next start need not take again; 0 where there is no checkpoint that can be read.
@@ -329,7 +329,7 @@ class SpoolKeeper {
     allowed_.confine(c);
     if (c.checkpoint.max_hours > 0)
       throw UsageError("--max-hours is for a run by itself: a job goes on until it is done, or the service is stopped");
-    c.checkpoint.resume = c.checkpoint.resume || claim.starts > 1 || has_log_;
+    c.checkpoint.resume = c.checkpoint.resume || claim.count.starts > 1 || has_log_;
     if (c.output.output.empty()) {
       c.output.output = spool_.result_file(claim.id).string();
       // It is this job's, even where a power cut has taken all else that was known of its start.
@@ -342,7 +342,8 @@ class SpoolKeeper {
     output_ = c.output.output;
     claim_ = claim;
     log_info("job " + claim.id + (claim.head.name.empty() ? "" : " (" + one_line(claim.head.name) + ")") + ": " +
-             to_string(job.run.command) + (claim.starts > 1 ? ", start " + std::to_string(claim.starts) : ""));
+             to_string(job.run.command) +
+             (claim.count.starts > 1 ? ", start " + std::to_string(claim.count.starts) : ""));
     Order order;
     order.id = claim.id;
     order.command = to_string(job.run.command);

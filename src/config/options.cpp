@@ -33,9 +33,9 @@ constexpr Command kCommands[] = {Command::kAnalyze,   Command::kDensity,   Comma
                                  Command::kSeries};
 
 /// Variables of the build, the launchers and the tests, which are no options.
-const std::set<std::string> kOtherVariables = {"HESSPECT_BIN",         "HESSPECT_FIXTURES", "HESSPECT_JOBS",
-                                               "HESSPECT_LAUNCHER",    "HESSPECT_LONG",     "HESSPECT_PYTHON",
-                                               "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE",   "HESSPECT_SPOOL"};
+const std::set<std::string> kOtherVariables = {
+    "HESSPECT_BIN",  "HESSPECT_BOOT_ID", "HESSPECT_FIXTURES",    "HESSPECT_JOBS",   "HESSPECT_LAUNCHER",
+    "HESSPECT_LONG", "HESSPECT_PYTHON",  "HESSPECT_PYTHON_BASE", "HESSPECT_SOURCE", "HESSPECT_SPOOL"};
 
 std::string variable_name(const std::string& option) {
   std::string name(kPrefix);

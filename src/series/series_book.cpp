@@ -22,13 +22,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A checkpoint whose run has ended the process so often without a word, and without a gain between, is given up; and
-/// so is one that gains a little each time, for ever.
-constexpr std::int64_t kMostDeaths = 3, kMostStarts = 100;
+/// A checkpoint whose run has ended the process so often without a word, and without a gain between, is given up.
+constexpr std::int64_t kMostDeaths = 3;
 
 constexpr int kFailedCode = static_cast<int>(ExitCode::kBadInput);
-
-void forget_starts(SeriesEntry& entry) { entry.starts = entry.deaths = entry.kept = 0; }
 
 double seconds_since(std::chrono::steady_clock::time_point then) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - then).count();
@@ -128,7 +125,7 @@ SeriesBook::SeriesBook(const RunConfig& config, std::string version, ProductsKep
     for (SeriesEntry& entry : ledger_.entries) {
       if (entry.state == SeriesState::kFailed && series_.retry_failed) {
         entry.state = SeriesState::kFound;
-        forget_starts(entry);
+        entry.count = {};
         entry.reason.clear();
       }
       if (entry.state != SeriesState::kDone) continue;
@@ -354,14 +351,14 @@ SeriesStep SeriesBook::take(SeriesEntry& entry) {
     }
     save();
   };
-  if (entry.starts > 0) {
+  const Boot boot = this_boot();
+  if (entry.count.starts > 0) {
     const std::int64_t kept = products_kept_ ? products_kept_(absolute_result(entry.result)) : 0;
-    entry.deaths = kept > entry.kept ? 0 : entry.deaths + 1;
-    entry.kept = kept;
+    entry.count.add_death(kept, is_started_anew(entry.boot, boot));
   }
-  if (entry.deaths >= kMostDeaths || entry.starts >= kMostStarts) {
-    close(SeriesState::kFailed, "its run has ended the process " + std::to_string(entry.starts) +
-                                    " times without an error, the last " + std::to_string(entry.deaths) +
+  if (entry.count.is_enough(kMostDeaths)) {
+    close(SeriesState::kFailed, "its run has ended the process " + std::to_string(entry.count.starts) +
+                                    " times without an error, the last " + std::to_string(entry.count.deaths) +
                                     " without a gain; --retry-failed tries it again");
     return step;
   }
@@ -386,7 +383,8 @@ SeriesStep SeriesBook::take(SeriesEntry& entry) {
   if (entry.result.empty()) entry.result = result_name(entry);
   entry.sha256 = digest;
   entry.state = SeriesState::kRunning;
-  ++entry.starts;
+  ++entry.count.starts;
+  entry.boot = boot;
   current_ = static_cast<std::size_t>(&entry - ledger_.entries.data());
   save();
   step.kind = SeriesStep::Kind::kTake;
@@ -464,7 +462,7 @@ void SeriesBook::done(int exit_code, bool fresh, double overlap, std::int64_t pr
     return;
   }
   entry.state = SeriesState::kDone;
-  forget_starts(entry);
+  entry.count = {};
   ledger_.last = entry.result;
   save();
   rows_[entry.result] = std::move(row);
@@ -485,7 +483,7 @@ void SeriesBook::failed(int exit_code, const std::string& line) {
 
 void SeriesBook::stopped() {
   SeriesEntry& entry = ledger_.entries[current_];
-  forget_starts(entry);
+  entry.count = {};
   save();
 }
 

@@ -3,10 +3,12 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <sstream>
 
 #include "hesspect/core/errors.h"
+#include "hesspect/core/json_nesting.h"
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
 #include "hesspect/io/fields.h"
@@ -14,10 +16,25 @@
 namespace hesspect {
 namespace {
 
+using nlohmann::json;
+
 constexpr std::int64_t kLayout = 1;
 
 constexpr SeriesState kStates[] = {SeriesState::kFound,  SeriesState::kRunning, SeriesState::kDone,
                                    SeriesState::kFailed, SeriesState::kSkipped, SeriesState::kGone};
+
+/// A ledger's text with the fields that earlier versions did not write. What is no ledger comes back as it is.
+std::string with_later_fields(const std::string& text) {
+  if (json_nests_deeper(text)) return text;
+  json ledger = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!ledger.is_object() || !ledger.contains("entries") || !ledger["entries"].is_array()) return text;
+  for (json& entry : ledger["entries"]) {
+    if (!entry.is_object()) return text;
+    for (const char* const number : {"deaths", "kept"}) entry.emplace(number, 0);
+    for (const char* const word : {"host", "boot"}) entry.emplace(word, "");
+  }
+  return ledger.dump();
+}
 
 }  // namespace
 
@@ -37,8 +54,9 @@ void fields(auto& v, Is<SeriesEntry> auto& entry) {
   v("path", entry.path, "name", entry.name, "step", entry.step, "time", entry.time);
   v.choice("state", entry.state, std::span<const SeriesState>(kStates));
   v("fingerprint", entry.fingerprint, "sha256", entry.sha256, "reason", entry.reason, "exit_code", entry.exit_code,
-    "starts", entry.starts, "deaths", entry.deaths, "kept", entry.kept, "result", entry.result, "products",
-    entry.products, "seconds", entry.seconds, "fresh", entry.fresh, "overlap", entry.overlap);
+    "starts", entry.count.starts, "deaths", entry.count.deaths, "kept", entry.count.kept, "host", entry.boot.host,
+    "boot", entry.boot.id, "result", entry.result, "products", entry.products, "seconds", entry.seconds, "fresh",
+    entry.fresh, "overlap", entry.overlap);
 }
 
 void fields(auto& v, Is<SeriesLedger> auto& ledger) {
@@ -59,7 +77,8 @@ std::optional<SeriesLedger> read_series_ledger(const std::filesystem::path& file
   std::ostringstream text;
   if (in) text << in.rdbuf();
   if (!in) throw InputError("cannot read the series' ledger " + quote(file.string()) + ": " + std::strerror(errno));
-  auto ledger = FieldReader::from<SeriesLedger>(text.str(), "the series' ledger " + quote(file.string()));
+  auto ledger =
+      FieldReader::from<SeriesLedger>(with_later_fields(text.str()), "the series' ledger " + quote(file.string()));
   if (ledger.layout != kLayout)
     throw InputError("the series' ledger " + quote(file.string()) + " has layout " + std::to_string(ledger.layout) +
                      ", and this version reads layout " + std::to_string(kLayout));

@@ -89,9 +89,8 @@ fs::path Claims::file_of(const Claim& claim) const { return lease_.folder() / cl
 Claim Claims::claim_of(const ClaimedName& name, const std::string& sub) const {
   Claim claim;
   claim.id = name.id;
-  claim.starts = name.starts;
-  claim.deaths = name.deaths;
-  claim.products = name.products;
+  claim.count = name.count;
+  claim.host_went = name.host_went;
   claim.sub = sub;
   claim.file = to_string(name);
   try {
@@ -120,7 +119,7 @@ std::optional<Claim> Claims::next(const std::string& only) {
   std::optional<std::string> refused;
   for (const QueuedJob& job : spool_.queued(sub, kSettled_s)) {
     if (!only.empty() && job.id != only) continue;
-    const ClaimedName name{free_id(spool_, job.id), 0, 0, 0};
+    const ClaimedName name{free_id(spool_, job.id), {}, false};
     try {
       if (!only.empty()) make_mark(lease_.folder() / (name.id + kSlurmMark));  // first: see take_over
       if (!move(job.file, lease_.folder() / to_string(name))) continue;        // another service was faster
@@ -148,18 +147,18 @@ bool Claims::is_any_left(const std::string& only) {
 }
 
 std::string Claims::given_up(Claim& claim, std::int64_t products) {
-  if (claim.starts > 0) claim.deaths = products > claim.products ? 0 : claim.deaths + 1;
-  claim.products = products;
-  if (claim.deaths >= kMostDeaths) return "the service died while this ran, twice";
-  if (claim.starts >= kMostStarts) return "the service died while this ran, " + std::to_string(claim.starts) + " times";
-  return "";
+  if (claim.count.starts > 0) claim.count.add_death(products, claim.host_went);
+  if (!claim.count.is_enough(kMostDeaths)) return "";
+  const bool by_deaths = claim.count.deaths >= kMostDeaths;
+  return "the service died while this ran, " + (by_deaths ? "twice" : std::to_string(claim.count.starts) + " times");
 }
 
 void Claims::begin(Claim& claim) {
   const fs::path before = file_of(claim);
   Claim begun = claim;
-  ++begun.starts;
-  begun.file = to_string(ClaimedName{begun.id, begun.starts, begun.deaths, begun.products});
+  ++begun.count.starts;
+  begun.host_went = false;
+  begun.file = to_string(ClaimedName{begun.id, begun.count, false});
   if (!move(before, file_of(begun)))
     throw InputError("the job " + claim.id + " has gone from " + quote(lease_.folder().string()));
   claim = begun;
@@ -219,10 +218,15 @@ std::vector<std::string> Claims::take_over(const std::string& only) {
     if (only.empty() ? of_slurm : std::ranges::none_of(files, is_only)) continue;
     for (const std::string& file : files)
       if (is_mark(file)) move(folder / file, lease_.folder() / file);
+    // In the job's name, for the lease goes; a service that dies before it begins the job leaves it there.
+    const bool host_went = Lease::host_went(folder);
     for (const std::string& file : files) {
-      const bool is_job = claimed_name(file).has_value();
-      if (is_job && move(folder / file, lease_.folder() / file))
-        told.push_back("took over job " + claimed_name(file)->id + " from the service " + name + ", which has gone");
+      std::optional<ClaimedName> job = claimed_name(file);
+      if (!job) continue;
+      job->host_went = job->host_went || host_went;
+      if (move(folder / file, lease_.folder() / to_string(*job)))
+        told.push_back("took over job " + job->id + " from the service " + name + ", which has gone" +
+                       (host_went ? " with its host" : ""));
     }
     sync_folder(lease_.folder());  // before the other folder goes
     std::error_code error;

@@ -14,7 +14,7 @@
 #include <system_error>
 
 #include "hesspect/core/errors.h"
-#include "hesspect/core/host.h"
+#include "hesspect/core/start_count.h"
 #include "hesspect/core/text.h"
 #include "hesspect/io/atomic_file.h"
 #include "spool_files.h"
@@ -30,8 +30,6 @@ std::string first_line(const fs::path& file) {
   std::getline(std::ifstream(file), line);
   return line;
 }
-
-std::string boot_id() { return first_line("/proc/sys/kernel/random/boot_id"); }
 
 std::string process_space() {
   std::error_code error;
@@ -51,12 +49,33 @@ std::string start_of(long process) {
 }
 
 std::string own_text() {
-  const json all = {{"host", host_name()},
-                    {"boot", boot_id()},
+  const Boot boot = this_boot();
+  const json all = {{"host", boot.host},
+                    {"boot", boot.id},
                     {"processes", process_space()},
                     {"process", static_cast<long>(::getpid())},
                     {"start", start_of(::getpid())}};
   return all.dump() + "\n";
+}
+
+/// What a lease says of who has made it. Fields that it lacks are empty.
+struct Holder {
+  Boot boot;
+  std::string processes, start;
+  long process = 0;
+};
+
+Holder holder_in(const std::string& text) {
+  const json held = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto field = [&](const char* name) {
+    return held.is_object() && held.contains(name) && held[name].is_string() ? held[name].get<std::string>()
+                                                                             : std::string();
+  };
+  const bool has_process = held.is_object() && held.contains("process") && held["process"].is_number_integer();
+  return {{field("host"), field("boot")},
+          field("processes"),
+          field("start"),
+          has_process ? held["process"].get<long>() : 0};
 }
 
 std::optional<double> modified_s(const fs::path& file) {
@@ -119,23 +138,22 @@ void Lease::keep() {
 bool Lease::is_abandoned(const fs::path& other) const {
   const fs::path file = other / "lease";
   const std::optional<std::string> text = small_text(file);
-  const json held = json::parse(text.value_or(""), nullptr, /*allow_exceptions=*/false);
-  const auto field = [&](const char* name) {
-    return held.is_object() && held.contains(name) && held[name].is_string() ? held[name].get<std::string>()
-                                                                             : std::string();
-  };
-  const bool is_near =
-      field("host") == host_name() && !field("processes").empty() && field("processes") == process_space();
-  if (is_near && !boot_id().empty()) {
-    if (field("boot") != boot_id()) return true;  // the host has been started anew
-    const long process = held.value("process", 0L);
-    const std::string start = process > 0 ? start_of(process) : "";
-    return start.empty() || start != field("start");
+  const Holder held = holder_in(text.value_or(""));
+  const Boot boot = this_boot();
+  const bool is_near = held.boot.host == boot.host && !held.processes.empty() && held.processes == process_space();
+  if (is_near && !boot.id.empty()) {
+    if (held.boot.id != boot.id) return true;  // the host has been started anew
+    const std::string start = held.process > 0 ? start_of(held.process) : "";
+    return start.empty() || start != held.start;
   }
   const std::optional<double> theirs = modified_s(text ? file : other);
   if (!theirs || !touch()) return false;
   const std::optional<double> now = modified_s(folder_ / "lease");
   return now && *now - *theirs > kLostAfter_s;
+}
+
+bool Lease::host_went(const fs::path& other) {
+  return is_started_anew(holder_in(small_text(other / "lease").value_or("")).boot, this_boot());
 }
 
 }  // namespace hesspect

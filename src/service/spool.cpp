@@ -28,6 +28,7 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kLongestId = 100;
 constexpr const char* kEnding = ".ini";
+constexpr const char* kHostWent = "-reboot";
 
 std::int64_t nanoseconds(const timespec& time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
 
@@ -107,11 +108,11 @@ std::optional<ClaimedName> claimed_name(const std::string& file_name) {
   const std::string stem = file_name.substr(0, file_name.size() - std::strlen(kEnding));
   const auto at = stem.rfind('@');
   if (at == std::string::npos || !Spool::is_id(stem.substr(0, at))) return std::nullopt;
-  ClaimedName name{stem.substr(0, at), 0, 0, 0};
+  ClaimedName name{stem.substr(0, at), {}, stem.ends_with(kHostWent)};
   const char* place = stem.data() + at;  // of the mark before a number
-  const char* const end = stem.data() + stem.size();
-  for (std::int64_t* const number : {&name.starts, &name.deaths, &name.products}) {
-    if (place == end || (number != &name.starts && *place != '-')) return std::nullopt;
+  const char* const end = stem.data() + stem.size() - (name.host_went ? std::strlen(kHostWent) : 0);
+  for (std::int64_t* const number : {&name.count.starts, &name.count.deaths, &name.count.kept}) {
+    if (place == end || (number != &name.count.starts && *place != '-')) return std::nullopt;
     const auto [read, error] = std::from_chars(place + 1, end, *number);
     if (error != std::errc() || *number < 0) return std::nullopt;
     place = read;
@@ -120,8 +121,8 @@ std::optional<ClaimedName> claimed_name(const std::string& file_name) {
 }
 
 std::string to_string(const ClaimedName& name) {
-  return name.id + "@" + std::to_string(name.starts) + "-" + std::to_string(name.deaths) + "-" +
-         std::to_string(name.products) + kEnding;
+  return name.id + "@" + std::to_string(name.count.starts) + "-" + std::to_string(name.count.deaths) + "-" +
+         std::to_string(name.count.kept) + (name.host_went ? kHostWent : "") + kEnding;
 }
 
 const std::vector<std::string>& Spool::sub_folders() {
@@ -306,9 +307,9 @@ void Spool::add_claimed(std::vector<JobInfo>& all) {
       }
       JobInfo job = info_of(claimed->id, head, JobState::kRunning);
       job.service = service;
-      job.starts = claimed->starts;
+      job.starts = claimed->count.starts;
       struct stat status {};
-      if (claimed->starts > 0 && ::lstat(file.c_str(), &status) == 0)
+      if (claimed->count.starts > 0 && ::lstat(file.c_str(), &status) == 0)
         job.started = 1e-9 * static_cast<double>(nanoseconds(status.st_mtim));  // touched as it began
       all.push_back(std::move(job));
     }

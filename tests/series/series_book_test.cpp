@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <vector>
@@ -51,6 +52,18 @@ TEST_F(Deaths, ThoseWithAGainDontCount) {
   EXPECT_EQ(died_with({20, 20}), SeriesStep::Kind::kTake);  // two in a row without one
   EXPECT_EQ(died_with({21, 21, 21}), SeriesStep::Kind::kTake);
   EXPECT_EQ(died_with({21}), SeriesStep::Kind::kEnd);
+}
+
+TEST_F(Deaths, OneWithItsHostIsNone) {
+  const fs::path boot = folder_ / "boot";
+  setenv("HESSPECT_BOOT_ID", boot.c_str(), 1);
+  for (int i = 0; i < 8; ++i) {
+    std::ofstream(boot) << i;
+    EXPECT_EQ(died_with({0}), SeriesStep::Kind::kTake) << i;
+  }
+  EXPECT_EQ(died_with({0, 0}), SeriesStep::Kind::kTake);  // the host runs on
+  EXPECT_EQ(died_with({0}), SeriesStep::Kind::kEnd);
+  unsetenv("HESSPECT_BOOT_ID");
 }
 
 TEST_F(Deaths, AStopIsNoDeath) {

@@ -51,6 +51,31 @@ TEST(SeriesLedger, ComesBack) {
   fs::remove(file);
 }
 
+/// As a series wrote it that counted no deaths and knew no boots.
+TEST(SeriesLedger, OfAnEarlierVersion) {
+  const fs::path file = file_named("earlier");
+  std::ofstream(file) << R"({"layout": 1, "config": "a = 1\n", "model": "", "data": "", "ended": false, "last": "",
+    "entries": [{"path": "c/step-1", "name": "step-1", "step": 1, "time": 2.5, "state": "running", "fingerprint": "f",
+                 "sha256": "s", "reason": "", "exit_code": 0, "starts": 2, "result": "r.h5", "products": 0,
+                 "seconds": 0.1, "fresh": true, "overlap": 0.0}]})";
+  SeriesLedger ledger = read_series_ledger(file).value();
+  ASSERT_EQ(ledger.entries.size(), 1U);
+  const SeriesEntry& entry = ledger.entries[0];
+  EXPECT_EQ(entry.count.starts, 2);
+  EXPECT_EQ(entry.count.deaths, 0);
+  EXPECT_EQ(entry.count.kept, 0);
+  EXPECT_EQ(entry.boot.id, "");
+  EXPECT_EQ(entry.seconds, 0.1);
+  ledger.entries[0].count = {3, 1, 40};
+  ledger.entries[0].boot = {"host", "boot"};
+  write_series_ledger(file, ledger);
+  const SeriesEntry same = read_series_ledger(file).value().entries.at(0);
+  EXPECT_EQ(same.count.deaths, 1);
+  EXPECT_EQ(same.count.kept, 40);
+  EXPECT_EQ(same.boot.host + same.boot.id, "hostboot");
+  fs::remove(file);
+}
+
 TEST(SeriesLock, OneAtATime) {
   const fs::path file = file_named("series");
   {

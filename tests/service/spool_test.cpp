@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
@@ -118,7 +119,7 @@ TEST_F(SpoolTest, DeathsWithoutAGain) {
       std::optional<Claim> claim = claims->next("");
       if (!claim) _exit(1);
       const std::string line = Claims::given_up(*claim, kept[start]);
-      if (claim->deaths != deaths[start] || claim->starts != static_cast<std::int64_t>(start)) _exit(2);
+      if (claim->count.deaths != deaths[start] || claim->count.starts != static_cast<std::int64_t>(start)) _exit(2);
       if (line.empty() == (start + 1 == std::size(kept))) _exit(3);
       claims->begin(*claim);
       _exit(0);
@@ -127,12 +128,78 @@ TEST_F(SpoolTest, DeathsWithoutAGain) {
     ASSERT_EQ(waitpid(child, &status, 0), child);
     ASSERT_EQ(status, 0) << "start " << start;
   }
-  const std::optional<ClaimedName> read = claimed_name("ID@3-1-250.ini");
-  ASSERT_TRUE(read);
-  EXPECT_EQ(to_string(*read), "ID@3-1-250.ini");
-  for (const char* const other :
-       {"ID@3.ini", "ID@3-1.ini", "ID@3-1-.ini", "ID@3-1-2-4.ini", "ID@3--1-2.ini", "ID@.ini"})
+}
+
+TEST(ClaimedNames, ComeBack) {
+  for (const char* const name : {"ID@3-1-250.ini", "a-reboot@0-0-0.ini", "ID@3-1-250-reboot.ini"}) {
+    const std::optional<ClaimedName> read = claimed_name(name);
+    ASSERT_TRUE(read) << name;
+    EXPECT_EQ(to_string(*read), name);
+    EXPECT_EQ(read->host_went, std::string(name).ends_with("-reboot.ini"));
+  }
+  for (const char* const other : {"ID@3.ini", "ID@3-1.ini", "ID@3-1-.ini", "ID@3-1-2-4.ini", "ID@3--1-2.ini", "ID@.ini",
+                                  "ID@-reboot.ini", "ID@3-1-reboot.ini", "ID-reboot.ini", "ID@3-1-2-boot.ini"})
     EXPECT_FALSE(claimed_name(other)) << other;
+}
+
+/// Services that go with their host leave the count of deaths as it was, whatever it was; starts count on.
+TEST_F(SpoolTest, ADeathWithItsHostIsNone) {
+  add("unlucky");
+  const fs::path boot = folder / "boot";
+  setenv("HESSPECT_BOOT_ID", boot.c_str(), 1);
+  const char* const boots[] = {"1", "1", "2", "3", "4", "4"};  // the service of each start is of this one
+  const std::int64_t deaths[] = {0, 1, 1, 1, 1, 2};
+  for (std::size_t start = 0; start < std::size(boots); ++start) {
+    write(boot, boots[start]);
+    const pid_t child = fork();
+    if (child == 0) {
+      Spool mine(folder);
+      auto* const claims = new Claims(mine, [] {});
+      claims->take_over("");
+      std::optional<Claim> claim = claims->next("");
+      if (!claim) _exit(1);
+      const std::string line = Claims::given_up(*claim, 0);
+      if (claim->count.deaths != deaths[start] || claim->count.starts != static_cast<std::int64_t>(start)) _exit(2);
+      if (line.empty() == (deaths[start] == 2)) _exit(3);
+      claims->begin(*claim);
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_EQ(status, 0) << "start " << start;
+  }
+  unsetenv("HESSPECT_BOOT_ID");
+}
+
+/// A power cut between a claim's taking over and its start is no death either: what is known of the last one stays.
+TEST_F(SpoolTest, AHostThatWentIsNotForgotten) {
+  const fs::path boot = folder / "boot", gone = folder / "claimed" / "gone-1-abcdef";
+  setenv("HESSPECT_BOOT_ID", boot.c_str(), 1);
+  write(boot, "2");
+  fs::create_directory(gone);
+  write(gone / "lease", R"({"host": ")" + host_name() + R"(", "boot": "1", "processes": ")" +
+                            fs::read_symlink("/proc/self/ns/pid").string() + R"(", "process": 1, "start": "1"})");
+  write(gone / "job@1-0-0.ini", "[job]\nname = far\n");
+  const pid_t child = fork();
+  if (child == 0) {
+    Spool mine(folder);
+    auto* const claims = new Claims(mine, [] {});
+    _exit(claims->take_over("").size() == 1 && claims->next("")->host_went ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  Claims claims(*spool, [] {});
+  EXPECT_EQ(claims.take_over("").size(), 1U);  // of the same boot
+  std::optional<Claim> claim = claims.next("");
+  ASSERT_TRUE(claim);
+  EXPECT_TRUE(claim->host_went);
+  EXPECT_EQ(Claims::given_up(*claim, 0), "");
+  EXPECT_EQ(claim->count.deaths, 0);
+  claims.begin(*claim);
+  EXPECT_FALSE(claim->host_went);
+  EXPECT_EQ(claim->file, "job@2-0-0.ini");
+  unsetenv("HESSPECT_BOOT_ID");
 }
 
 /// A process that claims, begins and dies; twice.
@@ -145,7 +212,7 @@ TEST_F(SpoolTest, AClaimOutlivesItsService) {
       auto* const claims = new Claims(mine, [] {});
       claims->take_over("");
       std::optional<Claim> claim = claims->next("");
-      if (claim && claim->starts == starts) claims->begin(*claim);
+      if (claim && claim->count.starts == starts) claims->begin(*claim);
       _exit(claim ? 0 : 1);
     }
     int status = 0;
@@ -158,7 +225,7 @@ TEST_F(SpoolTest, AClaimOutlivesItsService) {
   const std::optional<Claim> claim = claims.next("");
   ASSERT_TRUE(claim);
   EXPECT_EQ(claim->id, id);
-  EXPECT_EQ(claim->starts, 2);
+  EXPECT_EQ(claim->count.starts, 2);
   JobInfo info;
   info.id = id;
   info.state = JobState::kFailed;
@@ -183,7 +250,8 @@ TEST_F(SpoolTest, ALeaseOfAnotherHost) {
   utimensat(AT_FDCWD, (other / "lease").c_str(), times, 0);
   EXPECT_EQ(claims.take_over("").size(), 1U);
   EXPECT_FALSE(fs::exists(other));
-  EXPECT_EQ(claims.next("")->starts, 1);
+  EXPECT_EQ(claims.next("")->count.starts, 1);
+  EXPECT_FALSE(claims.next("")->host_went);  // that host may run on
 }
 
 TEST_F(SpoolTest, CancelledBeforeAndWhileItRuns) {

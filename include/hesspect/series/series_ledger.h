@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/start_count.h"
+
 namespace hesspect {
 
 enum class SeriesState {
@@ -32,10 +34,9 @@ struct SeriesEntry {
   std::string sha256;       // of its content; "": not read
   std::string reason;       // why it failed, was skipped, or is gone
   std::int64_t exit_code = 0;
-  std::int64_t starts = 0;  // how often its run has begun without an end that was written down
-  std::int64_t deaths = 0;  // in a row, after which its run's checkpoint kept no more products than before
-  std::int64_t kept = 0;    // products that it kept when the run began last
-  std::string result;       // file, relative to the series file
+  StartCount count;    // of its run
+  Boot boot;           // where that began last
+  std::string result;  // file, relative to the series file
   std::int64_t products = 0;
   double seconds = 0;
   bool fresh = true;   // its run took nothing over from the checkpoint before

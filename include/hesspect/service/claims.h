@@ -23,9 +23,8 @@ namespace hesspect {
 /// One job of this service.
 struct Claim {
   std::string id;
-  std::int64_t starts = 0;    // that have begun
-  std::int64_t deaths = 0;    // of services that ran it, one after the other and without a gain
-  std::int64_t products = 0;  // in its checkpoint when it began last
+  StartCount count;
+  bool host_went = false;  // with the service that began it last
   double submitted = 0;
   JobHead head;
   std::string sub;   // the folder that it goes back to: "incoming" or "slurm"
@@ -36,8 +35,8 @@ struct Claim {
 
 class Claims {
  public:
-  /// Of services that ran a job: one after the other, and without a gain between them; and in all. Then it fails.
-  static constexpr std::int64_t kMostDeaths = 2, kMostStarts = 100;
+  /// Of services that ran a job, one after the other and without a gain between them: then it fails.
+  static constexpr std::int64_t kMostDeaths = 2;
   /// A file that 'submit' has not named is taken when it has been as it is for so long.
   static constexpr double kSettled_s = 2;
 
@@ -53,7 +52,7 @@ class Claims {
   bool is_any_left(const std::string& only);
 
   /// Whether it may be begun. Where it has been begun before, its last service has died with it: in vain, if it has no
-  /// more products now than it had at that start.
+  /// more products now than it had at that start, and its host still runs.
   /// @param products  that its checkpoint keeps
   /// @return why it is given up; empty: it is not
   static std::string given_up(Claim& claim, std::int64_t products);

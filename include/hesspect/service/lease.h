@@ -30,6 +30,8 @@ class Lease {
   const std::filesystem::path& folder() const { return folder_; }
   /// Whether the service that has made another folder has gone. Touches this lease to know the time.
   bool is_abandoned(const std::filesystem::path& other) const;
+  /// Whether this host has been started anew since a service made that folder here. False where that is not known.
+  static bool host_went(const std::filesystem::path& other);
 
  private:
   void keep();

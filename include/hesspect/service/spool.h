@@ -4,7 +4,8 @@
 //   DIR/slurm/ID.ini                 the same, for one job of Slurm's (or Flux's), whose number is in slurm/ID.number;
 //                                    slurm/ID.array has the ids of an array's tasks, of which ID is the first
 //   DIR/claimed/SERVICE/ID@N-D-P.ini a service has it: begun with N times, the last D of which ended with a service's
-//                                    death without a gain, and with P products in its checkpoint when it began last
+//                                    death without a gain, and with P products in its checkpoint when it began last;
+//                                    then "-reboot", where the host has gone with that service
 //   DIR/claimed/SERVICE/lease        touched by the service while it lives (lease.h)
 //   DIR/claimed/SERVICE/ID.cancel    it is to stop
 //   DIR/done/ID.ini, ID.json         ended, and what became of it; also in failed/ and cancelled/
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include "hesspect/config/job_options.h"
+#include "hesspect/core/start_count.h"
 #include "hesspect/service/job_info.h"
 
 namespace hesspect {
@@ -102,12 +104,12 @@ class Spool {
 /// Seconds since 1970, of this host's clock.
 double unix_seconds();
 
-/// "ID@3-1-250.ini" as {"ID", 3, 1, 250}. None where a name is no claimed job's.
+/// "ID@3-1-250.ini" as {"ID", {3, 1, 250}, false}, and "ID@3-1-250-reboot.ini" with true. None where a name is no
+/// claimed job's.
 struct ClaimedName {
   std::string id;
-  std::int64_t starts = 0;    // that have begun
-  std::int64_t deaths = 0;    // of services that ran it, one after the other and without a gain
-  std::int64_t products = 0;  // in its checkpoint when it began last
+  StartCount count;
+  bool host_went = false;  // with the service that began it last
 };
 std::optional<ClaimedName> claimed_name(const std::string& file_name);
 std::string to_string(const ClaimedName& name);
