@@ -108,6 +108,7 @@ class GraphCompiler {
     if (!vmap_begins_.empty()) throw InputError(options_.where + "its graph begins a torch.vmap that does not end");
     drop_unread_outputs(graph_);
     keep_ops_whose_side_outputs_are_read(graph_);
+    if (writes_in_place(graph_)) keep_views(graph_);
     find_last_uses(graph_);
     find_continuous();
     return std::move(graph_);
@@ -539,6 +540,22 @@ class GraphCompiler {
       for (std::size_t i = 1; instruction.kind == Instruction::Kind::kRewritten && i < instruction.outputs.size(); ++i)
         if (read.contains(instruction.outputs[i])) instruction.kind = Instruction::Kind::kDispatch;
       if (instruction.kind == Instruction::Kind::kVmap) keep_ops_whose_side_outputs_are_read(*instruction.subgraph);
+    }
+  }
+
+  static bool writes_in_place(const Graph& graph) {
+    return std::ranges::any_of(graph.instructions, [](const Instruction& instruction) {
+      return std::ranges::find(instruction.writes, true) != instruction.writes.end() ||
+             (instruction.kind == Instruction::Kind::kVmap && writes_in_place(*instruction.subgraph));
+    });
+  }
+
+  /// What is written to a view must reach what it is a view of.
+  static void keep_views(Graph& graph) {
+    for (Instruction& instruction : graph.instructions) {
+      if (instruction.kind == Instruction::Kind::kRewritten && instruction.rewrite->copies)
+        instruction.kind = Instruction::Kind::kDispatch;
+      if (instruction.kind == Instruction::Kind::kVmap) keep_views(*instruction.subgraph);
     }
   }
 

@@ -149,6 +149,12 @@ at::Tensor as_strided_scatter(const std::vector<IValue>& arguments) {
                                 offset_in(arguments, 4, x));
 }
 
+/// view(x, size), of a copy where x lies otherwise in memory than where the program was exported. Attention that keeps the
+/// layout of its queries is such a case: export leaves the `contiguous` behind it out.
+at::Tensor view(const std::vector<IValue>& arguments) {
+  return at::reshape(arguments[0].toTensor(), arguments[1].toIntVector());
+}
+
 using Constants = std::vector<IValue>;
 using Given = std::vector<bool>;
 
@@ -188,6 +194,7 @@ const std::vector<Rewrite> kRewrites = {
     // Strides count entries of memory, which may lie otherwise than where the program was exported.
     {{"as_strided", "as_strided_copy", "_reshape_alias"}, true, 3, {0}, as_strided},
     {{"as_strided_scatter"}, true, 4, {0, 1}, as_strided_scatter},
+    {{"view"}, false, 2, {0}, view, nullptr, /*copies=*/true},
 };
 
 }  // namespace

@@ -19,6 +19,7 @@ struct Rewrite {
   at::Tensor (*run)(const std::vector<c10::IValue>& arguments);
   /// What else it needs of the arguments (see can_rewrite); nullptr: nothing.
   bool (*covers)(const std::vector<c10::IValue>& constants, const std::vector<bool>& given) = nullptr;
+  bool copies = false;  // its output may be a copy where the op's is a view, to which nothing may be written then
 };
 
 /// The form for an aten op of that name and overload; nullptr where there is none.
