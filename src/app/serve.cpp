@@ -32,7 +32,6 @@
 #include "hesspect/core/timer.h"
 #include "hesspect/io/fields.h"
 #include "hesspect/io/result_file.h"
-#include "hesspect/run/ledger.h"
 #include "hesspect/run/products_kept.h"
 #include "hesspect/service/allowed_paths.h"
 #include "hesspect/service/claims.h"

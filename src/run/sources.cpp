@@ -21,15 +21,18 @@ std::string absolute_name(const fs::path& path) {
   return (error ? path : absolute).string();
 }
 
+/// @param stop  of a run that goes on meanwhile and has read the files before: where one is gone or changed now, the
+/// run
+///              is still worth keeping, and an empty digest says so. nullptr: that throws InputError
 std::vector<FileDigest> hashed(const std::vector<std::pair<std::int64_t, fs::path>>& files,
-                               const std::atomic<bool>& stop) {
+                               const std::atomic<bool>* stop) {
   std::vector<FileDigest> found;
   for (const auto& [file, path] : files) {
     found.push_back({file, ""});
     try {
-      found.back().sha256 = sha256_file(path, &stop);
+      found.back().sha256 = sha256_file(path, stop);
     } catch (const InputError&) {
-      // It was read before, and is gone or changed now: the run is still worth keeping. An empty digest says so.
+      if (stop == nullptr) throw;
     }
   }
   return found;
@@ -94,11 +97,7 @@ std::vector<int> hashing_ranks(const std::vector<std::int64_t>& bytes, int ranks
 
 std::vector<std::string> hash_in_parts(const std::vector<fs::path>& files, Communicator& world) {
   const auto own = share_of(files, world);
-  const std::string text = agreed(world, [&] {
-    std::vector<FileDigest> found;
-    for (const auto& [file, path] : own) found.push_back({file, sha256_file(path)});
-    return text_of(found);
-  });
+  const std::string text = agreed(world, [&] { return text_of(hashed(own, nullptr)); });
   std::vector<std::string> digests(files.size());
   for (const std::string& part : world.all_gather_bytes(text))
     for (const FileDigest& one : digests_from(part)) digests.at(static_cast<std::size_t>(one.file)) = one.sha256;
@@ -118,7 +117,7 @@ SourceHashing::SourceHashing(fs::path model, std::vector<fs::path> weights, fs::
   auto own = share_of(files_, world);
   try {
     agree(world, [&] {
-      mine_ = std::async(std::launch::async, [this, own = std::move(own)] { return hashed(own, stop_); }).share();
+      mine_ = std::async(std::launch::async, [this, own = std::move(own)] { return hashed(own, &stop_); }).share();
     });
   } catch (...) {
     stop_ = true;
