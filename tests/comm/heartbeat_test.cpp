@@ -14,7 +14,7 @@
 namespace hesspect::heartbeat_test {
 namespace {
 
-constexpr double kLostAfterS = 1.5, kLongS = 4;
+constexpr double kLostAfterS = 1.5, kLongS = 2 * kLostAfterS;
 
 class HeartbeatTest : public ::testing::Test {
  protected:

@@ -101,6 +101,9 @@ TEST_P(Products, OfABlockAreThoseOfTheWhole) {
                                            {ProductMode::kSegments, kNothing, "segments"},
                                            {ProductMode::kAutograd, kAll, "autograd, kept"},
                                            {ProductMode::kAutograd, kNothing, "autograd"}}) {
+    // What a rank keeps of its rows is no other rank's business: each budget of the two modes is tried on one.
+    if (world->size() > 1 && (mode == ProductMode::kRebuilt || (mode == ProductMode::kAutograd && budget == kAll)))
+      continue;
     HessianOperator whole(program, fixture.shard(program, world->size(), world->rank()), *world,
                           options_for(fixture, mode, budget));
     for (const Part& part : parts) expect_block(whole, part, std::string(GetParam()) + ", " + name);

@@ -120,7 +120,10 @@ Cuts every(std::size_t nodes, const TangentProgram& program) {
 class TangentProgramTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(TangentProgramTest, AsAutograd) {
-  for (const std::int64_t micro_batch : {1000, 3}) {
+  // Of ResNet-18, whose products take the longest, in small batches alone.
+  std::vector<std::int64_t> micro_batches{3};
+  if (std::string(GetParam()) != "resnet18") micro_batches.push_back(1000);
+  for (const std::int64_t micro_batch : micro_batches) {
     Problem problem(GetParam(), at::kDouble, micro_batch);
     const at::Tensor gradient = problem.zeros();
     for (const MicroBatch& batch : problem.batches) problem.local.sweeps(batch).add_gradient(problem.views(gradient));

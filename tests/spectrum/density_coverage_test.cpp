@@ -1,8 +1,8 @@
-// Whether the bars of the cumulative density hold: at a nominal 90 % in at least 90 of 100 seeds, on planted spectra.
+// Whether the bars of the cumulative density hold: at a nominal 90 % in at least 44 of 50 seeds, on planted spectra.
 //
 // Gaussian start vectors on a rotated diagonal: the components on the eigenvectors are those of a vector that knows
 // nothing of them. (Rademacher ones would be ±1/√n on each, nearly, and the sampling error nearly nothing.)
-// HESSPECT_LONG=1 takes 100 seeds at 10⁶ dimensions too, instead of 1.
+// HESSPECT_LONG=1 takes 100 seeds, and at 10⁶ dimensions too instead of 1 for some.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,12 +22,18 @@ namespace {
 using testing::PlantedSpectrum;
 
 LocalCommunicator local;
-constexpr int kSeeds = 100;
 
 bool long_run() {
   const char* value = std::getenv("HESSPECT_LONG");
   return value != nullptr && std::strcmp(value, "1") == 0;
 }
+
+const int kSeeds = long_run() ? 100 : 50;
+/// Of them at least. Bars that held in 80 % would pass with one in ten spectra of 50 seeds (one in 170 of 100), and so
+/// with all ten never.
+const int kHeld = long_run() ? 90 : 44;
+/// Student's band is no wider than it must be: nine tenths on average, where quadrature adds nothing.
+const int kStudentHeld = long_run() ? 88 : 43;
 
 struct Case {
   const char* name;
@@ -100,18 +106,19 @@ class Coverage : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Coverage, OneProbe) {
   const Tally tally = tally_of(GetParam().make(20'000), kSeeds, 1, 40);
-  EXPECT_GE(tally.w1_held, 90);
-  for (const int held : tally.band_held) EXPECT_GE(held, 90);
+  EXPECT_GE(tally.w1_held, kHeld);
+  for (const int held : tally.band_held) EXPECT_GE(held, kHeld);
 }
 
 TEST_P(Coverage, ThreeProbes) {
   const Tally tally = tally_of(GetParam().make(4'000), kSeeds, 3, 40);
-  EXPECT_GE(tally.w1_held, 90);
-  // Student's band is no wider than it must be: 90 of 100 on average, where quadrature adds nothing.
-  for (const int held : tally.band_held) EXPECT_GE(held, 88);
+  EXPECT_GE(tally.w1_held, kHeld);
+  for (const int held : tally.band_held) EXPECT_GE(held, kStudentHeld);
 }
 
 TEST_P(Coverage, AMillionDimensions) {
+  if (!long_run() && GetParam().make != testing::negative_outliers && GetParam().make != testing::multiplicities)
+    GTEST_SKIP() << "with HESSPECT_LONG=1";
   const int seeds = long_run() ? kSeeds : 1;
   const Tally tally = tally_of(GetParam().make(1'000'000), seeds, 1, 24);
   EXPECT_GE(tally.w1_held, (seeds * 9 + 9) / 10);
