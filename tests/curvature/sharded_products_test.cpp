@@ -84,8 +84,8 @@ std::vector<at::Tensor> products(HessianOperator& op, const std::vector<at::Tens
   return whole;
 }
 
-/// Models that are cut as others are. That their nodes may be cut, and where, is seen on one rank; HESSPECT_LONG=1 takes
-/// them on several too.
+/// Models that are cut as others are. That their nodes may be cut, and where, is seen on one rank; HESSPECT_LONG=1
+/// takes them on several too.
 bool takes_long_on_ranks(std::string_view model, const Communicator& world) {
   constexpr std::array<std::string_view, 6> kAlike{"mlp_mse", "mlp_bce", "resnet18", "vit", "bert", "llama"};
   const char* value = std::getenv("HESSPECT_LONG");
