@@ -149,8 +149,8 @@ at::Tensor as_strided_scatter(const std::vector<IValue>& arguments) {
                                 offset_in(arguments, 4, x));
 }
 
-/// view(x, size), of a copy where x lies otherwise in memory than where the program was exported. Attention that keeps the
-/// layout of its queries is such a case: export leaves the `contiguous` behind it out.
+/// view(x, size), of a copy where x lies otherwise in memory than where the program was exported. Attention that keeps
+/// the layout of its queries is such a case: export leaves the `contiguous` behind it out.
 at::Tensor view(const std::vector<IValue>& arguments) {
   return at::reshape(arguments[0].toTensor(), arguments[1].toIntVector());
 }
