@@ -64,7 +64,8 @@ def main():
             wrong.append(f"{name}: exit code {code}: {said}")
         if figures:
             found[name] = figures
-            lines.append(f"| {name} | {figures['ms']:.1f} | {figures['device'] / 2**20:.0f} | {figures['forecast'] / 2**20:.0f} | {figures['largest']:.6g} | {time.monotonic() - started:.0f} |")
+            device, forecast = (f"{figures[what] / 2**20:.0f}" for what in ("device", "forecast"))
+            lines.append(f"| {name} | {figures['ms']:.1f} | {device} | {forecast} | {figures['largest']:.6g} | {time.monotonic() - started:.0f} |")
         else:
             lines.append(f"| {name} | exit code {code} | | | {said.replace('|', '/')} | |")
         print(lines[-1], flush=True)
