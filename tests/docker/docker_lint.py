@@ -70,7 +70,7 @@ class Dockerfiles(unittest.TestCase):
 
     @unittest.skipUnless(shutil.which("dpkg-query") and 'VERSION_ID="12"' in Path("/etc/os-release").read_text(), "not Debian 12")
     def test_libraries(self):
-        """Every library that the program names is in Dockerfile.cpu's last stage: in a package, in the wheel, or Debian's base."""
+        """Every library that the program names is in Dockerfile.cpu's last stage: in a package, in the wheel, Debian's base, or one of hesspect's own."""
         dynamic = subprocess.run(["readelf", "-d", os.environ["HESSPECT_BIN"]], check=True, capture_output=True, text=True).stdout
         needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
         of_wheels = re.compile(r"lib(torch|c10|cudart|nccl)")
@@ -78,6 +78,10 @@ class Dockerfiles(unittest.TestCase):
         checked = 0
         for library in needed:
             if of_wheels.match(library):
+                continue
+            if library.startswith("libhesspect_"):
+                for file in FILES:
+                    self.assertIn(f" /usr/local/lib/hesspect/{library} ", file.read_text())
                 continue
             owner = subprocess.run(["dpkg-query", "-S", f"*/{library}"], check=True, capture_output=True, text=True).stdout
             packages = {line.split(":")[0] for line in owner.splitlines()}
