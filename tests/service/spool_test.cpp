@@ -105,27 +105,34 @@ TEST_F(SpoolTest, OfTwoServicesOneHasTheJob) {
   EXPECT_TRUE(other.next(""));
 }
 
+/// A service of its own process takes the only job, begins it, and dies. @return its wait status, 0 where the job had
+/// that many deaths and starts, and was given up or not as expected
+int status_of_a_service(const fs::path& folder, std::int64_t kept, std::int64_t deaths, std::size_t starts,
+                        bool is_given_up) {
+  const pid_t child = fork();
+  if (child == 0) {
+    Spool mine(folder);
+    auto* const claims = new Claims(mine, [] {});
+    claims->take_over("");
+    std::optional<Claim> claim = claims->next("");
+    if (!claim) _exit(1);
+    const std::string line = Claims::given_up(*claim, kept);
+    if (claim->count.deaths != deaths || claim->count.starts != static_cast<std::int64_t>(starts)) _exit(2);
+    if (line.empty() == is_given_up) _exit(3);
+    claims->begin(*claim);
+    _exit(0);
+  }
+  int status = 0;
+  return waitpid(child, &status, 0) == child ? status : -1;
+}
+
 /// Deaths count while the products in a job's checkpoint stay as they are from one start to the next.
 TEST_F(SpoolTest, DeathsWithoutAGain) {
   add("deadly");
   const std::int64_t kept[] = {0, 5, 5, 9, 9, 9};  // at each start
   const std::int64_t deaths[] = {0, 0, 1, 0, 1, 2};
   for (std::size_t start = 0; start < std::size(kept); ++start) {
-    const pid_t child = fork();
-    if (child == 0) {
-      Spool mine(folder);
-      auto* const claims = new Claims(mine, [] {});
-      claims->take_over("");
-      std::optional<Claim> claim = claims->next("");
-      if (!claim) _exit(1);
-      const std::string line = Claims::given_up(*claim, kept[start]);
-      if (claim->count.deaths != deaths[start] || claim->count.starts != static_cast<std::int64_t>(start)) _exit(2);
-      if (line.empty() == (start + 1 == std::size(kept))) _exit(3);
-      claims->begin(*claim);
-      _exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
+    const int status = status_of_a_service(folder, kept[start], deaths[start], start, start + 1 == std::size(kept));
     ASSERT_EQ(status, 0) << "start " << start;
   }
 }
@@ -151,21 +158,7 @@ TEST_F(SpoolTest, ADeathWithItsHostIsNone) {
   const std::int64_t deaths[] = {0, 1, 1, 1, 1, 2};
   for (std::size_t start = 0; start < std::size(boots); ++start) {
     write(boot, boots[start]);
-    const pid_t child = fork();
-    if (child == 0) {
-      Spool mine(folder);
-      auto* const claims = new Claims(mine, [] {});
-      claims->take_over("");
-      std::optional<Claim> claim = claims->next("");
-      if (!claim) _exit(1);
-      const std::string line = Claims::given_up(*claim, 0);
-      if (claim->count.deaths != deaths[start] || claim->count.starts != static_cast<std::int64_t>(start)) _exit(2);
-      if (line.empty() == (deaths[start] == 2)) _exit(3);
-      claims->begin(*claim);
-      _exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
+    const int status = status_of_a_service(folder, 0, deaths[start], start, deaths[start] == 2);
     ASSERT_EQ(status, 0) << "start " << start;
   }
   unsetenv("HESSPECT_BOOT_ID");
