@@ -45,27 +45,6 @@ std::string key_of(const RunConfig& given, int threads, const Communicator& worl
          std::to_string(world.size());
 }
 
-/// What a plan is made of, beside the problem.
-std::string plan_key_of(const Invocation& run) {
-  RunConfig config = run.config;
-  config.model.weights.clear();
-  config.model.initial_weights.clear();
-  config.checkpoint = {};
-  config.output = {};
-  config.report = {};
-  if (!config.eigs.eigenvectors.empty()) {
-    config.eigs.eigenvectors = "a file";
-    // The vectors that there has to be room for are those of the run that goes on to the eigenvalues, whatever the
-    // fewest steps are.
-    RunConfig usual;
-    usual.preset = config.preset;
-    apply_preset(usual);
-    config.quadrature.steps = std::max(config.quadrature.steps, usual.quadrature.steps);
-  }
-  if (!config.trace.diagonal.empty()) config.trace.diagonal = "a file";
-  return to_string(run.command) + "\n" + to_ini(config);
-}
-
 }  // namespace
 
 Problem ResidentProblem::take(const RunConfig& config, int threads, Phases* phases, Communicator& world) {
@@ -97,14 +76,34 @@ void ResidentProblem::give_back(Problem problem) {
   kept_ = std::move(problem);
 }
 
-const Plan* ResidentProblem::plan_of(const Invocation& run) const {
-  const auto found = plans_.find(plan_key_of(run));
+std::string plan_key_of(const Invocation& run) {
+  RunConfig config = run.config;
+  config.model.weights.clear();
+  config.model.initial_weights.clear();
+  config.checkpoint = {};
+  config.output = {};
+  config.report = {};
+  if (!config.eigs.eigenvectors.empty()) {
+    config.eigs.eigenvectors = "a file";
+    // The vectors that there has to be room for are those of the run that goes on to the eigenvalues, whatever the
+    // fewest steps are.
+    RunConfig usual;
+    usual.preset = config.preset;
+    apply_preset(usual);
+    config.quadrature.steps = std::max(config.quadrature.steps, usual.quadrature.steps);
+  }
+  if (!config.trace.diagonal.empty()) config.trace.diagonal = "a file";
+  return to_string(run.command) + "\n" + to_ini(config);
+}
+
+const Plan* ResidentProblem::plan_of(const std::string& key) const {
+  const auto found = plans_.find(key);
   return found == plans_.end() ? nullptr : &found->second;
 }
 
-void ResidentProblem::keep_plan(const Invocation& run, const Plan& plan) {
+void ResidentProblem::keep_plan(const std::string& key, const Plan& plan) {
   if (plans_.size() >= kMostPlans) plans_.clear();
-  plans_[plan_key_of(run)] = plan;
+  plans_[key] = plan;
 }
 
 }  // namespace hesspect

@@ -22,6 +22,9 @@
 
 namespace hesspect {
 
+/// What a plan is made of, beside the problem.
+std::string plan_key_of(const Invocation& run);
+
 /// On every rank. One problem at a time: another model, other data or other options of theirs take its place.
 class ResidentProblem {
  public:
@@ -34,8 +37,9 @@ class ResidentProblem {
 
   /// The plan of an earlier run with the problem that was taken last, of the same command and the same options but for
   /// weights and outputs; nullptr: none.
-  const Plan* plan_of(const Invocation& run) const;
-  void keep_plan(const Invocation& run, const Plan& plan);
+  /// @param key  of plan_key_of
+  const Plan* plan_of(const std::string& key) const;
+  void keep_plan(const std::string& key, const Plan& plan);
 
   /// Of the program that was taken last.
   const ParameterLayout& layout() const { return layout_; }

@@ -176,10 +176,15 @@ int RunLife::stopped() const {
   return static_cast<int>(ExitCode::kResubmit);
 }
 
-void RunLife::write(const RunResult& result) {
+void RunLife::write(const RunResult& result, const std::function<void()>& save) {
   try {
     write_result(config_.output.output, result);
   } catch (const InputError& error) {
+    if (save) try {
+        save();
+      } catch (const InputError&) {  // on the same full disk, as a rule
+        throw error;
+      }
     throw InputError(std::string(error.what()) + "; what was computed is in " + quote(folder_name()) +
                      ", and --resume writes it again");
   }

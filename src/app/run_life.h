@@ -85,8 +85,9 @@ class RunLife {
   int stopped() const;
 
   /// Rank 0, as the run's last step but for what lies beside: writes the result and removes the checkpoint.
+  /// @param save  where the folder does not have what was computed: writes that there, when the result can't be
   /// @throws InputError, with what to do
-  void write(const RunResult& result);
+  void write(const RunResult& result, const std::function<void()>& save = nullptr);
 
   bool first() const { return world_.rank() == 0; }
   /// Of its state rank 0 has all, the others run_id and layout.

@@ -164,8 +164,7 @@ class Run {
     };
     if (start.resumed) go_on_as(kept);
     // What an earlier run in this process has found, of the same problem and options.
-    if (const Plan* known = resident_ != nullptr && !start.resumed ? resident_->plan_of(run_) : nullptr)
-      go_on_as(known->parameters);
+    if (const Plan* known = known_plan()) go_on_as(known->parameters);
     for (std::string finding;;) {
       try {
         read_and_plan();
@@ -194,11 +193,18 @@ class Run {
     if (!config_.model.initial_weights.empty()) initial_ = distance_from(config_, problem_, world_);
     goals_ = goals_with_blocks(run_.command, config_, problem_, world_);
     problem_.options.row_groups = start.resumed ? start.state.layout.row_groups : config_.accuracy.data_error;
-    const Plan* const known = resident_ != nullptr && !start.resumed ? resident_->plan_of(run_) : nullptr;
+    const Plan* const known = known_plan();
     if (known != nullptr) problem_.options.check_double_backward = false;  // was tried when it was made
     layout_ = life_.planned(for_the_plan(), goals_, problem_,
                             "finished probes are kept and the others go on from their Lanczos vectors", known);
-    if (resident_ != nullptr && !start.resumed) resident_->keep_plan(run_, layout_.plan);
+    if (resident_ != nullptr && !start.resumed && known == nullptr) resident_->keep_plan(plan_key_, layout_.plan);
+  }
+
+  /// That an earlier run in this process has made, of the problem that is resident now and the same options.
+  const Plan* known_plan() {
+    if (resident_ == nullptr || life_.start().resumed) return nullptr;
+    if (plan_key_.empty()) plan_key_ = plan_key_of(run_);
+    return resident_->plan_of(plan_key_);
   }
 
   /// The options that the plan goes by. In a run that others follow in this process each message is waited for, so that
@@ -276,13 +282,14 @@ class Run {
     RunFacts facts = run_facts(run_, argv_, problem_, layout_, group_, life_.start_time(), world_);
     int code = 0;
     agree(world_, [&] {
-      if (life_.first()) code = write(std::move(facts), *done.ledger);
+      if (life_.first()) code = write(std::move(facts), done);
     });
     return world_.of_rank0(code);
   }
 
   /// Rank 0. @return the exit code
-  int write(RunFacts facts, const Ledger& ledger) {
+  int write(RunFacts facts, const WorkDone& done) {
+    const Ledger& ledger = *done.ledger;
     const double product_s = ledger.state(0).product_s - life_.start().state.product_s;
     facts.diagnostics.phases = phases_.seconds();
     facts.initial = std::move(initial_);
@@ -290,7 +297,8 @@ class Run {
     for (const auto& line : findings(result)) log_info(line);  // before a write that may fail
     {
       const PhaseTimer timer(&phases_, Phase::kFiles, "result");
-      life_.write(result);
+      const auto save = [&] { write_state(life_.folder(), ledger.state(life_.timer().elapsed_s())); };
+      life_.write(result, done.is_saved ? nullptr : std::function<void()>(save));
     }
     if (taken_) taken_(result);
     write_timeline();
@@ -328,6 +336,7 @@ class Run {
   const std::vector<std::string>& argv_;
   RunLife& life_;
   ResidentProblem* const resident_;  // nullptr: none
+  std::string plan_key_;
   const std::string& start_vectors_;
   const std::function<void(const RunResult&)>& taken_;
   Communicator& world_;

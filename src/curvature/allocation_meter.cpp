@@ -8,6 +8,13 @@
 #include "hesspect/core/memory.h"
 
 namespace hesspect {
+namespace {
+
+/// A look at the heap takes tens of microseconds. Between two of them tensors grow by no more than this or this part of
+/// them; what they have grown since the last one is added.
+constexpr std::int64_t kFine_bytes = 1 << 14, kFineShare = 256;
+
+}  // namespace
 
 struct AllocationMeter::Reports final : c10::MemoryReportingInfoBase {
   explicit Reports(c10::Device the_device) : device(the_device), heap_at_start(heap_bytes_in_use()) {}
@@ -16,8 +23,9 @@ struct AllocationMeter::Reports final : c10::MemoryReportingInfoBase {
     if (where.type() != device.type()) return;
     const std::lock_guard lock(mutex);
     tensors += bytes;
-    if (tensors <= most_tensors) return;
-    most_tensors = tensors;
+    most_tensors = std::max(most_tensors, tensors);
+    if (tensors < seen_tensors + std::max(kFine_bytes, seen_tensors / kFineShare)) return;
+    seen_tensors = tensors;
     peak = std::max(peak, held());
   }
   bool memoryProfilingEnabled() const override { return true; }
@@ -27,7 +35,8 @@ struct AllocationMeter::Reports final : c10::MemoryReportingInfoBase {
   std::mutex mutex;  // autograd runs CUDA's backward on a thread of its own
   c10::Device device;
   std::int64_t heap_at_start;
-  std::int64_t tensors = 0, most_tensors = 0, peak = 0;
+  std::int64_t tensors = 0, most_tensors = 0;
+  std::int64_t seen_tensors = 0, peak = 0;  // when the heap was last looked at
 };
 
 AllocationMeter::AllocationMeter(c10::Device device)
@@ -42,7 +51,8 @@ std::int64_t AllocationMeter::held_bytes() const {
 
 std::int64_t AllocationMeter::peak_bytes() const {
   const std::lock_guard lock(reports_->mutex);
-  return std::max(reports_->peak, reports_->held());
+  const std::int64_t unseen = reports_->most_tensors - reports_->seen_tensors;
+  return std::max(reports_->peak + unseen, reports_->held());
 }
 
 }  // namespace hesspect

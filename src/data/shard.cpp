@@ -1,4 +1,5 @@
 #include <ATen/ATen.h>
+#include <c10/util/accumulate.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -11,6 +12,8 @@
 
 namespace hesspect {
 namespace {
+
+constexpr double kReadAtOnce_bytes = 1 << 20;
 
 /// An array of a dataset, and the dimension that its rows lie along.
 struct RowArray {
@@ -73,9 +76,23 @@ void check_finite(const ArrayFile& file, const std::string& name, const at::Tens
 /// The rows of all ranges, one after another, checked, rows first.
 at::Tensor read_ranges(const ArrayFile& file, const RowArray& array, const std::vector<RowRange>& ranges) {
   std::vector<at::Tensor> parts;
-  for (const RowRange& range : ranges) {
-    parts.push_back(file.read_rows(array.name, range.begin, range.end, array.dim));
-    check_finite(file, array.name, parts.back(), range.begin);
+  const auto add = [&](const at::Tensor& rows, std::int64_t first_row) {
+    check_finite(file, array.name, rows, first_row);
+    parts.push_back(rows);
+  };
+  // Ranges that lie near to each other are read with what is between them: a read of a few rows costs by itself.
+  const std::int64_t begin = ranges.empty() ? 0 : std::ranges::min(ranges, {}, &RowRange::begin).begin;
+  const std::int64_t end = ranges.empty() ? 0 : std::ranges::max(ranges, {}, &RowRange::end).end;
+  const ArrayInfo& info = file.info(array.name);
+  const auto array_bytes =
+      static_cast<double>(c10::elementSize(info.dtype)) * static_cast<double>(c10::multiply_integers(info.shape));
+  const double row_bytes = array_bytes / static_cast<double>(std::max<std::int64_t>(1, rows_of(file, array)));
+  if (ranges.size() > 1 && static_cast<double>(end - begin) * row_bytes <= kReadAtOnce_bytes) {
+    const at::Tensor all = file.read_rows(array.name, begin, end, array.dim);
+    for (const RowRange& range : ranges) add(all.narrow(0, range.begin - begin, range.size()), range.begin);
+  } else {
+    for (const RowRange& range : ranges)
+      add(file.read_rows(array.name, range.begin, range.end, array.dim), range.begin);
   }
   return parts.size() == 1 ? parts.front() : at::cat(parts);
 }

@@ -41,23 +41,23 @@ void put_attribute(hid_t object, const std::string& name, const std::string& val
 void put_attribute(hid_t object, const std::string& name, const std::vector<std::string>& values);
 void put_attribute(hid_t object, const std::string& name, std::int64_t value);
 
-void put(hid_t group, const std::string& name, const std::vector<double>& values, const std::vector<hsize_t>& dims,
-         const Label& label);
-void put(hid_t group, const std::string& name, const std::vector<std::int64_t>& values,
-         const std::vector<hsize_t>& dims, const Label& label);
-void put(hid_t group, const std::string& name, const std::vector<bool>& values, const std::vector<hsize_t>& dims,
-         const Label& label);
-void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const std::vector<hsize_t>& dims,
-         const Label& label);
-void put(hid_t group, const std::string& name, std::uint64_t value, const Label& label);
+Dataset put(hid_t group, const std::string& name, const std::vector<double>& values, const std::vector<hsize_t>& dims,
+            const Label& label);
+Dataset put(hid_t group, const std::string& name, const std::vector<std::int64_t>& values,
+            const std::vector<hsize_t>& dims, const Label& label);
+Dataset put(hid_t group, const std::string& name, const std::vector<bool>& values, const std::vector<hsize_t>& dims,
+            const Label& label);
+Dataset put(hid_t group, const std::string& name, const std::vector<std::string>& values,
+            const std::vector<hsize_t>& dims, const Label& label);
+Dataset put(hid_t group, const std::string& name, std::uint64_t value, const Label& label);
 /// A scalar of one of the types above.
 template <class T>
-void put(hid_t group, const std::string& name, const T& value, const Label& label) {
-  put(group, name, std::vector<T>{value}, {}, label);
+Dataset put(hid_t group, const std::string& name, const T& value, const Label& label) {
+  return put(group, name, std::vector<T>{value}, {}, label);
 }
 
 /// Makes `scale` the coordinate of dimension `axis` of an array, as HDF5's dimension scales say it (xarray reads them).
-void attach_scale(hid_t group, const std::string& scale, const std::string& array, unsigned axis);
+void attach_scale(const Dataset& scale, const Dataset& array, unsigned axis);
 
 /// A file opened for reading. Everything missing or of another kind throws InputError naming file and dataset.
 class ReadFile {

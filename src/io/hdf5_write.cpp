@@ -19,6 +19,8 @@ namespace {
 constexpr std::size_t kGrowBytes = 1 << 20;
 constexpr hsize_t kMostChunkBytes = 1 << 20;
 constexpr unsigned kMostListed = 100;
+// Room for so many names of so many letters is made with a group's header: it grows by a piece for each name otherwise.
+constexpr unsigned kUsuallyListed = 24, kUsualName = 16;
 
 /// Every id and status of HDF5 is negative on failure.
 template <class Value>
@@ -83,18 +85,19 @@ std::vector<const char*> pointers(const std::vector<std::string>& values) {
   return all;
 }
 
-void put_values(hid_t group, const std::string& name, hid_t file_type, hid_t memory_type, const void* values,
-                const std::vector<hsize_t>& dims, const Label& label) {
+Dataset put_values(hid_t group, const std::string& name, hid_t file_type, hid_t memory_type, const void* values,
+                   const std::vector<hsize_t>& dims, const Label& label) {
   const Space space = space_of(dims);
   const bool has_chunks = !dims.empty() && std::find(dims.begin(), dims.end(), hsize_t{0}) == dims.end();
   const PropertyList layout = has_chunks ? layout_of(dims, file_type) : PropertyList();
-  const Dataset dataset(check(H5Dcreate2(group, name.c_str(), file_type, space.get(), H5P_DEFAULT,
-                                         has_chunks ? layout.get() : H5P_DEFAULT, H5P_DEFAULT),
-                              name));
+  Dataset dataset(check(H5Dcreate2(group, name.c_str(), file_type, space.get(), H5P_DEFAULT,
+                                   has_chunks ? layout.get() : H5P_DEFAULT, H5P_DEFAULT),
+                        name));
   if (H5Sget_simple_extent_npoints(space.get()) > 0)
     check(H5Dwrite(dataset.get(), memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), name);
   put_attribute(dataset.get(), "long_name", label.long_name);
   put_attribute(dataset.get(), "units", label.units);
+  return dataset;
 }
 
 }  // namespace
@@ -123,6 +126,7 @@ Group make_group(hid_t parent, const std::string& name, const std::string& nx_cl
   const PropertyList creation(check(H5Pcreate(H5P_GROUP_CREATE), "a group"));
   // As many names lie in a group's own header: a list is faster to write than an index of few.
   check(H5Pset_link_phase_change(creation.get(), kMostListed, kMostListed / 2), "a group");
+  check(H5Pset_est_link_info(creation.get(), kUsuallyListed, kUsualName), "a group");
   Group group(check(H5Gcreate2(parent, name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), name));
   put_attribute(group.get(), "NX_class", nx_class);
   return group;
@@ -152,38 +156,41 @@ void put_attribute(hid_t object, const std::string& name, std::int64_t value) {
   check(H5Awrite(attribute.get(), H5T_NATIVE_INT64, &value), name);
 }
 
-void put(hid_t group, const std::string& name, const std::vector<double>& values, const std::vector<hsize_t>& dims,
-         const Label& label) {
-  put_values(group, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, values.data(), dims, label);
+Dataset put(hid_t group, const std::string& name, const std::vector<double>& values, const std::vector<hsize_t>& dims,
+            const Label& label) {
+  return put_values(group, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, values.data(), dims, label);
 }
 
-void put(hid_t group, const std::string& name, const std::vector<std::int64_t>& values,
-         const std::vector<hsize_t>& dims, const Label& label) {
-  put_values(group, name, H5T_STD_I64LE, H5T_NATIVE_INT64, values.data(), dims, label);
+Dataset put(hid_t group, const std::string& name, const std::vector<std::int64_t>& values,
+            const std::vector<hsize_t>& dims, const Label& label) {
+  return put_values(group, name, H5T_STD_I64LE, H5T_NATIVE_INT64, values.data(), dims, label);
 }
 
-void put(hid_t group, const std::string& name, const std::vector<bool>& values, const std::vector<hsize_t>& dims,
-         const Label& label) {
+Dataset put(hid_t group, const std::string& name, const std::vector<bool>& values, const std::vector<hsize_t>& dims,
+            const Label& label) {
   const std::vector<std::uint8_t> bytes(values.begin(), values.end());
-  put_values(group, name, H5T_STD_U8LE, H5T_NATIVE_UINT8, bytes.data(), dims, label);
+  return put_values(group, name, H5T_STD_U8LE, H5T_NATIVE_UINT8, bytes.data(), dims, label);
 }
 
-void put(hid_t group, const std::string& name, const std::vector<std::string>& values, const std::vector<hsize_t>& dims,
-         const Label& label) {
+Dataset put(hid_t group, const std::string& name, const std::vector<std::string>& values,
+            const std::vector<hsize_t>& dims, const Label& label) {
   const Texts texts = side_by_side(values);
   const Type type = string_type(texts.length);
-  put_values(group, name, type.get(), type.get(), texts.bytes.data(), dims, label);
+  return put_values(group, name, type.get(), type.get(), texts.bytes.data(), dims, label);
 }
 
-void put(hid_t group, const std::string& name, std::uint64_t value, const Label& label) {
-  put_values(group, name, H5T_STD_U64LE, H5T_NATIVE_UINT64, &value, {}, label);
+Dataset put(hid_t group, const std::string& name, std::uint64_t value, const Label& label) {
+  return put_values(group, name, H5T_STD_U64LE, H5T_NATIVE_UINT64, &value, {}, label);
 }
 
-void attach_scale(hid_t group, const std::string& scale, const std::string& array, unsigned axis) {
-  const Dataset coordinate(check(H5Dopen2(group, scale.c_str(), H5P_DEFAULT), scale));
-  if (H5DSis_scale(coordinate.get()) <= 0) check(H5DSset_scale(coordinate.get(), scale.c_str()), scale);
-  const Dataset dataset(check(H5Dopen2(group, array.c_str(), H5P_DEFAULT), array));
-  check(H5DSattach_scale(dataset.get(), coordinate.get(), axis), array);
+void attach_scale(const Dataset& scale, const Dataset& array, unsigned axis) {
+  const std::string what = "a dimension scale";
+  if (H5DSis_scale(scale.get()) <= 0) {
+    std::string name(static_cast<std::size_t>(check(H5Iget_name(scale.get(), nullptr, 0), what)), '\0');
+    check(H5Iget_name(scale.get(), name.data(), name.size() + 1), what);
+    check(H5DSset_scale(scale.get(), name.substr(name.rfind('/') + 1).c_str()), what);
+  }
+  check(H5DSattach_scale(array.get(), scale.get(), axis), what);
 }
 
 }  // namespace hesspect::hdf5

@@ -58,11 +58,9 @@ class ResultWriter {
   }
   void derived(const std::string& name, const auto& value, const Label& label) { put(group_, name, value, label); }
 
-  void dimension(const std::string&, std::size_t = 0) { axis_.clear(); }
+  void dimension(const std::string&, std::size_t = 0) { axis_.reset(); }
   void axis(const std::string& name, const auto& rows, auto field, const Label& label) {
-    axis_.clear();
-    column(name, rows, field, label);
-    axis_ = name;
+    axis_ = put_column(name, rows, field, label);
   }
   void grid(const std::string& name, const std::vector<double>& values, const Label& label) {
     axis(name, values, std::identity(), label);
@@ -70,12 +68,9 @@ class ResultWriter {
   void index(const std::string& name, const auto& rows, const Label& label) {
     axis(name, counting(rows.size()), std::identity(), label);
   }
-  template <class Row, class Field>
-  void column(const std::string& name, const std::vector<Row>& rows, Field field, const Label& label) {
-    std::vector<std::remove_cvref_t<std::invoke_result_t<Field, const Row&>>> values;
-    for (const Row& row : rows) values.push_back(std::invoke(field, row));
-    put(group_, name, values, {values.size()}, label);
-    if (!axis_.empty()) hdf5::attach_scale(group_, axis_, name, 0);
+  void column(const std::string& name, const auto& rows, auto field, const Label& label) {
+    const hdf5::Dataset values = put_column(name, rows, field, label);
+    if (axis_) hdf5::attach_scale(axis_, values, 0);
   }
   void column(const std::string& name, const auto& values, const Label& label) {
     column(name, values, std::identity(), label);
@@ -83,14 +78,12 @@ class ResultWriter {
   void derived_column(const std::string& name, const auto& values, const Label& label) { column(name, values, label); }
 
   void second_axis(const std::string& name, const std::vector<std::int64_t>& lengths, const Label& label) {
-    second_axis_ = name;
     longest_ = lengths.empty() ? 0 : static_cast<std::size_t>(*std::max_element(lengths.begin(), lengths.end()));
-    put(group_, name, counting(longest_), {longest_}, label);
+    second_axis_ = put(group_, name, counting(longest_), {longest_}, label);
   }
   void second_grid(const std::string& name, const std::vector<double>& values, const Label& label) {
-    second_axis_ = name;
     longest_ = values.size();
-    put(group_, name, values, {longest_}, label);
+    second_axis_ = put(group_, name, values, {longest_}, label);
   }
   void table(const std::string& name, const auto& rows, auto field, const Label& label) {
     std::vector<double> values(rows.size() * longest_, std::numeric_limits<double>::quiet_NaN());
@@ -99,9 +92,9 @@ class ResultWriter {
       std::copy_n(row.begin(), std::min(row.size(), longest_),
                   values.begin() + static_cast<std::ptrdiff_t>(r * longest_));
     }
-    put(group_, name, values, {rows.size(), longest_}, label);
-    hdf5::attach_scale(group_, axis_, name, 0);
-    hdf5::attach_scale(group_, second_axis_, name, 1);
+    const hdf5::Dataset array = put(group_, name, values, {rows.size(), longest_}, label);
+    hdf5::attach_scale(axis_, array, 0);
+    hdf5::attach_scale(second_axis_, array, 1);
   }
   void table(const std::string& name, const auto& rows, const Label& label) {
     table(name, rows, std::identity(), label);
@@ -125,9 +118,16 @@ class ResultWriter {
   }
 
  private:
+  template <class Row, class Field>
+  hdf5::Dataset put_column(const std::string& name, const std::vector<Row>& rows, Field field, const Label& label) {
+    std::vector<std::remove_cvref_t<std::invoke_result_t<Field, const Row&>>> values;
+    for (const Row& row : rows) values.push_back(std::invoke(field, row));
+    return put(group_, name, values, {values.size()}, label);
+  }
+
   hid_t group_;
   const std::string& matrix_;
-  std::string axis_, second_axis_;
+  hdf5::Dataset axis_, second_axis_;  // empty: none
   std::size_t longest_ = 0;
 };
 

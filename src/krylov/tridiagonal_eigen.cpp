@@ -14,8 +14,7 @@
 namespace hesspect {
 namespace {
 
-constexpr std::size_t kDense = 512;  // above it a dense matrix costs too much memory
-constexpr int kIterations = 60;      // of QL per eigenvalue; two or three are usual
+constexpr int kIterations = 60;  // of QL per eigenvalue; two or three are usual
 
 /// Implicit QL with Wilkinson's shift, its rotations applied to the first and last row of the eigenvectors alone: O(m)
 /// memory, O(m²) time. Source: Golub & Welsch, Math. Comp. 23 (1969); EISPACK imtql2
@@ -86,7 +85,7 @@ TridiagonalEigen tridiagonal_eigen(std::span<const double> alpha, std::span<cons
   TridiagonalEigen result;
   if (m == 0) return result;
   if (beta.size() + 1 < m) throw Error(ExitCode::kInternal, "tridiagonal_eigen: the off-diagonal is too short");
-  if (!vectors && m > kDense &&
+  if (!vectors &&
       two_rows({alpha.begin(), alpha.end()}, {beta.begin(), beta.begin() + static_cast<std::ptrdiff_t>(m - 1)}, result))
     return result;
 

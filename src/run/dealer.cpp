@@ -14,8 +14,7 @@ namespace {
 /// groups wait meanwhile: no more than a twentieth of theirs.
 constexpr double kWriteEvery_s = 1, kWritingShare = 20;
 
-/// Until a run is so old, it has its first state alone: a short one would spend most of its time on states, and has
-/// little to lose.
+/// Until a run is so old it has no state: a short one would spend most of its time on states, and has little to lose.
 constexpr double kYoung_s = 0.1;
 
 }  // namespace
@@ -109,8 +108,7 @@ void Dealer::take(Report& report) {
 }
 
 void Dealer::save_if_due() {
-  const bool is_at_once = urgent_ && (!has_state_ || since_start_.elapsed_s() > kYoung_s);
-  if (!dirty_ || (!is_at_once && since_written_.elapsed_s() <= write_every_s_)) return;
+  if (is_young() || !dirty_ || (!urgent_ && since_written_.elapsed_s() <= write_every_s_)) return;
   try {
     save();
   } catch (const InputError& error) {
@@ -133,6 +131,11 @@ void Dealer::save() {
   finished_.clear();
 }
 
-void Dealer::write_last() { save(); }
+bool Dealer::write_last() {
+  if (has_state_ || unfinished() || failure_ || !is_young()) save();
+  return has_state_;
+}
+
+bool Dealer::is_young() const { return since_start_.elapsed_s() < kYoung_s; }
 
 }  // namespace hesspect

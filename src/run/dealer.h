@@ -27,9 +27,10 @@ class Dealer {
 
   std::string answer(int rank, const std::string& question);
 
-  /// Writes what is not written yet. After the groups' work.
+  /// Writes what is not written yet, but of a run that is done before it has had a state. After the groups' work.
+  /// @return whether there is a state
   /// @throws InputError
-  void write_last();
+  bool write_last();
   const std::optional<Failure>& failure() const { return failure_; }
   bool unfinished() const { return !schedule_.done(ledger_); }
   void finish_progress() { progress_.finish(); }
@@ -40,6 +41,7 @@ class Dealer {
   void take(Report& report);
   void save_if_due();
   void save();
+  bool is_young() const;
 
   Ledger ledger_;
   Schedule schedule_;

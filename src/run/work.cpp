@@ -48,17 +48,19 @@ bool is_checked(const LedgerState& state) {
   return state.curvature_scale > 0 && samples == kSymmetryProbes;
 }
 
-/// The last state, and what went wrong. Rank 0.
-void end(Dealer& dealer) {
+/// The last state, and what went wrong. Rank 0. @return whether there is a state
+bool end(Dealer& dealer) {
   dealer.finish_progress();
+  bool is_saved = false;
   try {
-    dealer.write_last();
+    is_saved = dealer.write_last();
   } catch (const InputError& error) {
     if (dealer.unfinished() && !dealer.failure())
       throw InputError(std::string(error.what()) + "; the checkpoint before is as it was");
     log_warning(std::string("no checkpoint: ") + error.what());
   }
   if (dealer.failure()) throw Error(static_cast<ExitCode>(dealer.failure()->exit_code), dealer.failure()->message);
+  return is_saved;
 }
 
 }  // namespace
@@ -96,10 +98,10 @@ WorkDone work(const WorkContext& run, LedgerState state, Communicator& world) {
     world.barrier();  // nobody asks any more
   }
   run.hashing.gather(world);  // the last state has the digests
-  agree(world, [&] {
-    if (first) end(*dealer);
-  });
   WorkDone done;
+  agree(world, [&] {
+    if (first) done.is_saved = end(*dealer);
+  });
   done.stopped = world.any(first && dealer->unfinished());
   if (first) done.ledger = std::make_unique<Ledger>(dealer->take_ledger());
   return done;

@@ -26,6 +26,9 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMostClaims = 1000;
 
+/// Looking through a long queue takes no more than one part in so many of the time.
+constexpr double kLookingShare = 20;
+
 std::string new_service_name() {
   std::string name;
   for (const char c : host_name()) name += std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '-' ? c : '_';
@@ -117,22 +120,41 @@ std::optional<Claim> Claims::next(const std::string& only) {
   if (std::optional<Claim> claim = taken_over()) return claim;
   const std::string sub = only.empty() ? "incoming" : "slurm";
   std::optional<std::string> refused;
-  for (const QueuedJob& job : spool_.queued(sub, kSettled_s)) {
-    if (!only.empty() && job.id != only) continue;
-    const ClaimedName name{free_id(spool_, job.id), {}, false};
-    try {
-      if (!only.empty()) make_mark(lease_.folder() / (name.id + kSlurmMark));  // first: see take_over
-      if (!move(job.file, lease_.folder() / to_string(name))) continue;        // another service was faster
-    } catch (const InputError& error) {
-      refused = error.what();
-      continue;
+  for (bool is_new = look_unless_new(sub);; is_new = look(sub)) {
+    while (!waiting_.empty()) {
+      const QueuedJob job = std::move(waiting_.back());
+      waiting_.pop_back();
+      if (!only.empty() && job.id != only) continue;
+      if (!is_new && !Spool::is_submitted_id(job.id)) continue;  // it may be another text since, which has to settle
+      const ClaimedName name{free_id(spool_, job.id), {}, false};
+      try {
+        if (!only.empty()) make_mark(lease_.folder() / (name.id + kSlurmMark));  // first: see take_over
+        if (!move(job.file, lease_.folder() / to_string(name))) continue;        // another service was faster
+      } catch (const InputError& error) {
+        refused = error.what();
+        continue;
+      }
+      return claim_of(name, sub);
     }
-    return claim_of(name, sub);
+    if (is_new) break;
   }
   if (refused) throw InputError(*refused);
   if (const std::string folder = spool_.path(sub).string(); ::access(folder.c_str(), R_OK | W_OK | X_OK) != 0)
     throw InputError("cannot look at " + quote(folder) + ": " + std::strerror(errno));
   return std::nullopt;
+}
+
+bool Claims::look(const std::string& sub) {
+  const Timer timer;
+  waiting_ = spool_.queued(sub, kSettled_s);
+  std::ranges::reverse(waiting_);
+  look_s_ = timer.elapsed_s();
+  since_look_.reset();
+  return true;
+}
+
+bool Claims::look_unless_new(const std::string& sub) {
+  return since_look_.elapsed_s() > kLookingShare * look_s_ && look(sub);
 }
 
 bool Claims::is_any_left(const std::string& only) {
@@ -193,6 +215,7 @@ void Claims::finish(const Claim& claim, JobInfo info) {
 void Claims::put_back(const Claim& claim) {
   move(file_of(claim), spool_.path(claim.sub) / (claim.id + ".ini"));
   sync_folder(spool_.path(claim.sub));
+  waiting_.clear();  // it is one of them again
   std::error_code error;
   fs::remove(lease_.folder() / (claim.id + kSlurmMark), error);
   const std::lock_guard<std::mutex> lock(at_work_mutex_);

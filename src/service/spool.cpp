@@ -32,19 +32,6 @@ constexpr const char* kHostWent = "-reboot";
 
 std::int64_t nanoseconds(const timespec& time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
 
-/// 'submit' has named it: it was renamed into the folder when it was whole.
-bool is_submitted_id(const std::string& id) {
-  constexpr const char* kForm = "00000000-000000-000-xxxxxx";
-  if (id.size() != std::strlen(kForm)) return false;
-  for (std::size_t i = 0; i < id.size(); ++i) {
-    const bool fits = kForm[i] == '-'   ? id[i] == '-'
-                      : kForm[i] == '0' ? std::isdigit(static_cast<unsigned char>(id[i])) != 0
-                                        : std::isxdigit(static_cast<unsigned char>(id[i])) != 0;
-    if (!fits) return false;
-  }
-  return true;
-}
-
 std::optional<std::string> id_of(const std::string& file_name) {
   if (!file_name.ends_with(kEnding)) return std::nullopt;
   const std::string id = file_name.substr(0, file_name.size() - std::strlen(kEnding));
@@ -129,6 +116,18 @@ const std::vector<std::string>& Spool::sub_folders() {
   static const std::vector<std::string> folders = {"incoming", "slurm",     "claimed", "done",
                                                    "failed",   "cancelled", "log",     "checkpoints"};
   return folders;
+}
+
+bool Spool::is_submitted_id(const std::string& id) {
+  constexpr const char* kForm = "00000000-000000-000-xxxxxx";
+  if (id.size() != std::strlen(kForm)) return false;
+  for (std::size_t i = 0; i < id.size(); ++i) {
+    const bool fits = kForm[i] == '-'   ? id[i] == '-'
+                      : kForm[i] == '0' ? std::isdigit(static_cast<unsigned char>(id[i])) != 0
+                                        : std::isxdigit(static_cast<unsigned char>(id[i])) != 0;
+    if (!fits) return false;
+  }
+  return true;
 }
 
 bool Spool::is_id(const std::string& text) {

@@ -6,6 +6,7 @@
 // (1 + Σ r_k² / (ν − θ_k)²) there.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <numbers>
 #include <utility>
 
@@ -15,7 +16,8 @@
 namespace hesspect {
 namespace {
 
-constexpr int kHalvings = 52;
+constexpr int kMostSteps = 100;
+constexpr double kSettled = 1.0 / (std::uint64_t{1} << 52);
 /// A node whose residual is this far below its distance to the next is none of the arrow's: it stays where it is, with
 /// its weight, to some 1e-10 of both.
 constexpr double kStays = 1e-5;
@@ -44,15 +46,26 @@ struct Arrow {
     return along * along / norm;
   }
 
-  /// The zero of f at θ[pole] + t·reach, 0 < t ≤ 1, by halving: small offsets keep their digits.
+  /// The zero of f at θ[pole] + t·reach, 0 < t ≤ 1: small offsets keep their digits. t f has no pole at 0, so that
+  /// Newton's method on it takes a few steps; where one would leave the bracket, this is halved.
   double offset_of_zero(std::size_t pole, double reach, double corner) const {
-    double near = 0, far = 1;
-    const bool from_left = reach > 0;
-    for (int i = 0; i < kHalvings; ++i) {
-      const double middle = (near + far) / 2;
-      (value(pole, middle * reach, corner) > 0) == from_left ? far = middle : near = middle;
+    const double sign = reach > 0 ? 1 : -1;  // times f it grows with t
+    double near = 0, far = 1, t = 0.5;
+    for (int i = 0; i < kMostSteps; ++i) {
+      double f = node[pole] + t * reach - corner, slope = 1;
+      for (std::size_t k = 0; k < node.size(); ++k) {
+        const double component = row[k] / ((node[pole] - node[k]) + t * reach);
+        f -= row[k] * component;
+        slope += component * component;
+      }
+      (sign * f > 0 ? far : near) = t;
+      double next = t - t * f / (f + t * slope * reach);
+      if (!(near < next && next < far)) next = (near + far) / 2;
+      const double moved = std::abs(next - t);
+      t = next;
+      if (moved <= kSettled) break;
     }
-    return far * reach;
+    return t * reach;
   }
 };
 

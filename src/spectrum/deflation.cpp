@@ -114,11 +114,11 @@ std::vector<double> KrylovDeflation::captured_over(const LayerOffsets& offsets) 
                 });
   const auto sum_over = [&](const Piece& piece) {
     double sum = 0;
+    std::vector<at::Tensor> parts;
+    for (const at::Tensor& row : rows) parts.push_back(row.narrow(0, piece.from, piece.length));
     const auto add = [&](std::int64_t i, std::int64_t j, double factor) {
-      const auto part = [&](std::int64_t row) {
-        return rows[static_cast<std::size_t>(row)].narrow(0, piece.from, piece.length);
-      };
-      if (factor != 0) sum += factor * dot_product(part(i), part(j));
+      if (factor != 0)
+        sum += factor * dot_product(parts[static_cast<std::size_t>(i)], parts[static_cast<std::size_t>(j)]);
     };
     for (std::int64_t i = 0; i < taken_rows(); ++i) {
       for (std::int64_t j = 0; j < i; ++j) add(i, j, 2 * entry(i, j));

@@ -48,6 +48,7 @@ struct WorkContext {
 struct WorkDone {
   std::unique_ptr<Ledger> ledger;  // on rank 0
   bool stopped = false;            // with a checkpoint, and something is not finished
+  bool is_saved = false;           // rank 0: the folder has the ledger's last state; a run that was short has none
 };
 
 /// Works until nothing is left to do, or the run stops: then what is under way is in a checkpoint. Collective over

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "hesspect/core/timer.h"
 #include "hesspect/service/lease.h"
 #include "hesspect/service/spool.h"
 
@@ -74,11 +75,18 @@ class Claims {
   std::filesystem::path file_of(const Claim& claim) const;
   std::optional<Claim> taken_over();
   Claim claim_of(const ClaimedName& name, const std::string& sub) const;
+  /// What waits, anew. @return true
+  bool look(const std::string& sub);
+  /// Unless the last look was as good as now. @return whether it has looked
+  bool look_unless_new(const std::string& sub);
 
   Spool& spool_;
   std::mutex at_work_mutex_;
   std::string at_work_;  // the id; under at_work_mutex_
   Lease lease_;
+  std::vector<QueuedJob> waiting_;  // as it was at the last look, the next one last
+  Timer since_look_;
+  double look_s_ = 0;  // that it took
 };
 
 /// Asks the service that has a job to stop it, or takes a waiting one out of the queue.

@@ -80,6 +80,8 @@ class Spool {
 
   /// Whether a name may be a job's id: letters, digits, '.', '_', '-', at most 100, none of the last three in front.
   static bool is_id(const std::string& text);
+  /// Whether 'submit' has named it: its file was renamed into the folder when it was whole.
+  static bool is_submitted_id(const std::string& id);
   /// From the time and random numbers.
   static std::string new_id();
 
