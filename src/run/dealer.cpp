@@ -120,8 +120,7 @@ void Dealer::save_if_due() {
 
 void Dealer::save() {
   const Timer timer;
-  const Sources& files = hashing_.sources();
-  ledger_.set_sources(files.model, files.weights, files.data);
+  know_sources();
   folder_.write_run(ledger_.state(since_start_.elapsed_s()));
   write_every_s_ = std::max(write_every_s_, kWritingShare * timer.elapsed_s());
   since_written_.reset();
@@ -131,7 +130,13 @@ void Dealer::save() {
   finished_.clear();
 }
 
+void Dealer::know_sources() {
+  const Sources& files = hashing_.sources();
+  ledger_.set_sources(files.model, files.weights, files.data);
+}
+
 bool Dealer::write_last() {
+  know_sources();  // the result has them, too
   if (has_state_ || unfinished() || failure_ || !is_young()) save();
   return has_state_;
 }

@@ -41,6 +41,7 @@ class Dealer {
   void take(Report& report);
   void save_if_due();
   void save();
+  void know_sources();
   bool is_young() const;
 
   Ledger ledger_;

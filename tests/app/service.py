@@ -148,7 +148,7 @@ class Queue(Service):
                 for job in good[:1] if ranks == 1 else [again]:
                     self.assertEqual(self.state(job), "done", self.log(job))
                     with h5py.File(alone) as f, h5py.File(self.spool / "done" / f"{job}.h5") as g:
-                        for field in ("eigenvalues/eigenvalue", "quadrature/alpha", "trace/value"):
+                        for field in ("eigenvalues/eigenvalue", "quadrature/alpha", "trace/value", "process/model_sha256", "process/data_sha256"):
                             np.testing.assert_array_equal(f["entry"][field][()], g["entry"][field][()])
                     said = json.loads((self.spool / "done" / f"{job}.json").read_text())
                     with h5py.File(alone) as f:

@@ -18,6 +18,30 @@ from hesspect.errors import by_code
 from hesspect.exporting import losses
 
 
+class Collecting(nn.Module):
+    """Arguments by *args and **kwargs, as wrappers around a batch have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 2)
+
+    def forward(self, x, *rest, power=1, **more):
+        y = self.first(x) ** power
+        for value in (*rest, *more.values()):
+            y = y * value
+        return y
+
+
+class Batch(Collecting):
+    def forward(self, **batch):
+        return super().forward(**batch)
+
+
+class Parts(Collecting):
+    def forward(self, *parts):
+        return super().forward(*parts)
+
+
 @dataclasses.dataclass
 class Pair:
     left: torch.Tensor
@@ -175,6 +199,46 @@ def test_checkpointing_is_left_out(tmp_path):
     assert checkpoint is torch.utils.checkpoint.checkpoint
 
 
+def test_arguments_that_forward_collects(tmp_path):
+    x, u, v, y = rows(), torch.rand(6, 1), torch.rand(6, 1), torch.arange(6) % 2
+    path = tmp_path / "m.pt2"
+    for model, call, inputs in ((Batch(), hesspect.Inputs(x=x, u=u), ["x", "u"]), (Parts(), hesspect.Inputs(x, u, v), ["parts_0", "parts_1", "parts_2"]),
+                                (Collecting(), hesspect.Inputs(x, u, power=2, v=v), ["x", "rest_0", "v"]), (Collecting(), hesspect.Inputs(x, v=v), ["x", "v"])):
+        made = hesspect.export(model, call, path)
+        assert list(made.inputs.values()) == inputs and "forward" not in vars(model)
+        torch.testing.assert_close(torch.export.load(path).module()(*call.args, **call.kwargs), model(*call.args, **call.kwargs))
+    made = hesspect.export(Batch(), {"x": x, "u": u}, path, loss=lambda out, target: F.cross_entropy(out, target, reduction="none"), target=y)
+    assert sorted(made.inputs.values()) == ["target", "u", "x"]
+
+
+class Masked(nn.Module):
+    """nn.Transformer, which looks whether its masks are causal: by their values, which an export does not have."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(7, 4)
+        self.body, self.head = nn.Transformer(4, 2, 1, 1, 6, dropout=0.1, batch_first=True), nn.Linear(4, 1)
+        self.register_buffer("source_mask", torch.triu(torch.full((3, 3), -torch.inf), 1))
+
+    def forward(self, source, target):
+        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1], dtype=self.table.weight.dtype)
+        return self.head(self.body(self.table(source), self.table(target), src_mask=self.source_mask, tgt_mask=mask).mean(1))[:, 0]
+
+
+def test_masks_of_nn_transformer(tmp_path):
+    draw = torch.Generator().manual_seed(1)
+    source, target, y = torch.randint(7, (6, 3), generator=draw), torch.randint(7, (6, 2), generator=draw), torch.randn(6, generator=draw)
+    usual = nn.modules.transformer._detect_is_causal_mask
+    hesspect.export(Masked(), (source, target), tmp_path / "m.pt2")
+    assert nn.modules.transformer._detect_is_causal_mask is usual
+    data = write_arrays(tmp_path / "d.h5", source=source, target=target, y=y)
+    double = Masked().double().eval()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        exact = eigenvalues_of(F.mse_loss(double(source, target), y.double()), list(double.parameters()))
+    assert_same_spectrum(tmp_path / "m.pt2", data, "mse", tmp_path / "r.h5", exact, "--target", "y")
+
+
 def test_settings_of_hugging_face_are_switched_and_put_back(tmp_path):
     transformers = pytest.importorskip("transformers")
     transformers.utils.logging.set_verbosity_error()
@@ -193,7 +257,7 @@ def test_settings_of_hugging_face_are_switched_and_put_back(tmp_path):
     assert made.losses == ("causal_lm: targets [N, 5], ids 0 to 6, which the loss shifts by one",)
 
 
-def test_what_cannot_be_exported_is_one_line(tmp_path):
+def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
     class Branching(nn.Module):
         def __init__(self):
             super().__init__()
@@ -205,6 +269,8 @@ def test_what_cannot_be_exported_is_one_line(tmp_path):
     with pytest.raises(hesspect.InputError, match="cannot be exported") as caught:
         hesspect.export(Branching(), rows(), tmp_path / "m.pt2")
     assert "\n" not in caught.value.line and caught.value.code == 4
+    assert "decides by the values" in caught.value.line and "test_export.py" in caught.value.line and "if float(x.sum()) > 0" in caught.value.line
+    assert capsys.readouterr().err == ""
     for output, word in (("logit", "did you mean 'logits'"), ("hidden", "no tensor"), (9, "no output '9'")):
         with pytest.raises(hesspect.UsageError, match=word):
             hesspect.export(Net(), rows(), tmp_path / "m.pt2", output=output)

@@ -9,8 +9,11 @@ import functools
 import gc
 import hashlib
 import inspect
+import io
 import os
+import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +21,9 @@ from typing import Any
 
 import torch
 import torch.nn as nn
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
+import hesspect
 from hesspect.errors import InputError
 from hesspect.exporting.call import Inputs, Rows, free_rows
 
@@ -41,6 +46,12 @@ def returning(model: nn.Module, choose: Callable[..., Any], around: Callable[[],
     if takes is not None:
         forward.__signature__ = _with_keyword(inspect.signature(own), takes)  # type: ignore[attr-defined]
 
+    with _set_forward(model, forward):
+        yield
+
+
+@contextlib.contextmanager
+def _set_forward(model: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     before = vars(model).get("forward")
     vars(model)["forward"] = forward
     try:
@@ -65,6 +76,28 @@ def _line_of(error: BaseException) -> str:
     return text if len(text) < 400 else text[:400] + "…"
 
 
+def _what_failed(error: BaseException) -> str:
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return ("it decides by the values of a tensor (a condition, .item(), float(x), a shape), and a program has one way for all values; torch.where "
+                "takes either value without a decision")
+    return f"{type(error).__name__}: {_line_of(error)}"
+
+
+def _place_of(error: BaseException) -> str:
+    """The line at which it happened of the innermost code that is neither PyTorch's nor this package's."""
+    libraries = tuple(str(Path(module.__file__ or "").parent) + os.sep for module in (torch, hesspect))
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isabs(frame.filename) and not frame.filename.startswith(libraries)]
+    return f" (in {own[-1].name}, {own[-1].filename} line {own[-1].lineno}: {own[-1].line})" if own else ""
+
+
+@contextlib.contextmanager
+def _said_on_success() -> Iterator[None]:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        yield
+    sys.stderr.write(said.getvalue())
+
+
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
     """Python's collector walks all nodes of a large graph again and again while it grows, half of the time of an export, and finds next to nothing."""
@@ -86,15 +119,46 @@ def traced(model: nn.Module, inputs: Inputs, rows: Rows) -> torch.export.Exporte
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            shapes = rows.dynamic_shapes(inputs, free_rows())
-            # kwargs in the order of a dictionary must be the shapes' too
-            dynamic = None if shapes is None else _by_argument(model, inputs, shapes)
-            return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=dynamic, strict=False)
+            with _spelled_out(model, inputs):
+                shapes = rows.dynamic_shapes(inputs, free_rows())
+                # kwargs in the order of a dictionary must be the shapes' too
+                dynamic = None if shapes is None else _by_argument(model, inputs, shapes)
+                with _said_on_success():  # torch.export prints the graph so far where it fails
+                    return torch.export.export(model, inputs.args, inputs.kwargs, dynamic_shapes=dynamic, strict=False)
         except Exception as error:  # torch.export raises what the model does
             advice = ""
             if not rows.fixed and "dynamic" in str(error).lower() and "batch" in str(error):
                 advice = "; the model takes one number of rows only (len(x) fixes it, x.shape[0] does not): batch_dim=None exports it with that of the example"
-            raise InputError(f"the model cannot be exported: {type(error).__name__}: {_line_of(error)}{advice}") from error
+            raise InputError(f"the model cannot be exported: {_what_failed(error)}{_place_of(error)}{advice}") from error
+
+
+@contextlib.contextmanager
+def _spelled_out(model: nn.Module, inputs: Inputs) -> Iterator[None]:
+    """The model with a `forward` that names each argument of the call, instead of `*args` and `**kwargs`: torch.export asks for shapes by these names."""
+    own = model.forward
+    signature = inspect.signature(own)
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if all(p.kind not in collecting for p in signature.parameters.values()):
+        yield
+        return
+    given = signature.bind(*inputs.args, **inputs.kwargs).arguments
+    named: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if parameter.kind == inspect.Parameter.VAR_POSITIONAL:
+            kind = named[-1].kind if named else inspect.Parameter.POSITIONAL_ONLY
+            named += [inspect.Parameter(f"{name}_{i}", kind) for i in range(len(given.get(name, ())))]
+        elif parameter.kind == inspect.Parameter.VAR_KEYWORD:
+            named += [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY) for key in given.get(name, {})]
+        else:
+            # An argument left out would come before one of *args.
+            named.append(parameter.replace(default=inspect.Parameter.empty) if name in given else parameter)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return own(*args, **kwargs)
+
+    forward.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+    with _set_forward(model, forward):
+        yield
 
 
 def _by_argument(model: nn.Module, inputs: Inputs, shapes: tuple[Any, Any]) -> Any:
@@ -104,18 +168,9 @@ def _by_argument(model: nn.Module, inputs: Inputs, shapes: tuple[Any, Any]) -> A
         return dict(kwargs)
     if not kwargs:
         return tuple(args)
-    bound = inspect.signature(model.forward).bind(*inputs.args, **inputs.kwargs)
-    by_name: dict[str, Any] = {}
     position = iter(args)
-    for name, value in bound.arguments.items():
-        kind = inspect.signature(model.forward).parameters[name].kind
-        if kind == inspect.Parameter.VAR_POSITIONAL:
-            by_name[name] = tuple(next(position) for _ in value)
-        elif kind == inspect.Parameter.VAR_KEYWORD:
-            by_name[name] = {key: kwargs[key] for key in value}
-        else:
-            by_name[name] = kwargs[name] if name in kwargs else next(position)
-    return by_name
+    return {name: kwargs[name] if name in kwargs else next(position)
+            for name in inspect.signature(model.forward).bind(*inputs.args, **inputs.kwargs).arguments}
 
 
 def rename(program: torch.export.ExportedProgram, names: dict[str, str]) -> None:

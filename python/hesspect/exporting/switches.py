@@ -105,10 +105,11 @@ def _has_experts(module: nn.Module) -> bool:
 
 
 def _experts(model: nn.Module, undo: _Undo, notes: list[str]) -> None:
-    name, right = "_experts_implementation_internal", _EXPERTS[0]
-    before = _change(_configs(model, _has_experts), undo, name, lambda value: value not in _EXPERTS, right)
+    # PyTorch's grouped product has no kernel for float64.
+    able = _EXPERTS[1:] if any(p.dtype == torch.float64 for p in model.parameters()) else _EXPERTS
+    before = _change(_configs(model, _has_experts), undo, "_experts_implementation_internal", lambda value: value not in able, able[0])
     if before:
-        notes.append(f"experts {', '.join(before)} have shapes that depend on the data, or no second derivative: exported as {right}")
+        notes.append(f"experts {', '.join(before)} have shapes that depend on the data, no second derivative or no kernel: exported as {able[0]}")
 
 
 def _plainly(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -140,9 +141,17 @@ def _cache(model: nn.Module, undo: _Undo, notes: list[str]) -> None:
         notes.append("use_cache: exported without a cache of keys and values")
 
 
+def _mask_as_given(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+    """Instead of nn.Transformer's look whether a mask is the causal one: its values are not there in an export. It is a hint for speed alone."""
+    del mask, size
+    return is_causal is True
+
+
 def _fast_paths(model: nn.Module, undo: _Undo, notes: list[str]) -> None:
-    """nn.TransformerEncoder's fused inference path, and autocast."""
+    """nn.TransformerEncoder's fused inference path, its look at the mask's values, and autocast."""
     del notes
+    if hasattr(nn.modules.transformer, "_detect_is_causal_mask"):
+        undo.set(nn.modules.transformer, "_detect_is_causal_mask", _mask_as_given)
     usual = torch.backends.mha.get_fastpath_enabled()
     undo.callback(torch.backends.mha.set_fastpath_enabled, usual)
     torch.backends.mha.set_fastpath_enabled(False)
