@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <string>
 
@@ -16,6 +17,22 @@ bool started_by_launcher() {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI_PORT", "MPIRUN_RANK"})
     if (std::getenv(name) != nullptr) return true;
   return false;
+}
+
+/// Between processes of one host Open MPI needs no network, but loads all that it knows of: libpsm2 alone sleeps for 0.2 s
+/// as it is loaded, to measure the clock. What the user has chosen stays.
+void leave_networks_out(const char* transports) {
+  for (const char* name : {"OMPI_MCA_pml", "OMPI_MCA_mtl", "OMPI_MCA_btl"})
+    if (std::getenv(name) != nullptr) return;
+  setenv("OMPI_MCA_pml", "ob1", 0);
+  setenv("OMPI_MCA_btl", transports, 0);
+}
+
+/// Whether mpirun says that all ranks are on this host.
+bool all_on_this_host() {
+  const char* here = std::getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+  const char* all = std::getenv("OMPI_COMM_WORLD_SIZE");
+  return here != nullptr && all != nullptr && std::strcmp(here, all) == 0;
 }
 
 }  // namespace
@@ -34,6 +51,9 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_(std::uncaught_exce
     if (!started_by_launcher()) {
       setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
       setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
+      leave_networks_out("self");
+    } else if (all_on_this_host()) {
+      leave_networks_out("self,vader,tcp");
     }
     int provided = 0;
     const int rc = MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);

@@ -463,6 +463,21 @@ class Threads(unittest.TestCase):
             self.assertEqual(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", said), [rounds])
 
 
+class Networks(Case):
+    def test_none_is_loaded_on_one_host(self):
+        """By what the dynamic linker says: libpsm2 alone would take 0.2 s to load. Who chooses transports has them as without hesspect."""
+        for ranks in (1, 2):
+            for env, is_there in (({}, False), ({"OMPI_MCA_btl": "self,vader"}, True)):
+                folder = self.folder / f"{ranks}{is_there}"
+                folder.mkdir()
+                linker = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(folder / "ld")}
+                self.assertDone(hesspect("density", *arguments("mlp_ce", folder / "r.h5", "cross_entropy", steps=2, density_w1=0, rtol_trace=0), ranks=ranks,
+                                         env=linker | env))
+                said = [path.read_text() for path in folder.glob("ld.*")]
+                self.assertGreaterEqual(sum("libtorch_cpu" in text for text in said), ranks)
+                self.assertEqual(any("libpsm2" in text for text in said), is_there, (ranks, env))
+
+
 class Help(Case):
     """The commands that live in the Python package are the program's too."""
 
