@@ -19,8 +19,8 @@ bool started_by_launcher() {
   return false;
 }
 
-/// Between processes of one host Open MPI needs no network, but loads all that it knows of: libpsm2 alone sleeps for 0.2 s
-/// as it is loaded, to measure the clock. What the user has chosen stays.
+/// Between processes of one host Open MPI needs no network, but loads all that it knows of: libpsm2 alone sleeps for
+/// 0.2 s as it is loaded, to measure the clock. What the user has chosen stays.
 void leave_networks_out(const char* transports) {
   for (const char* name : {"OMPI_MCA_pml", "OMPI_MCA_mtl", "OMPI_MCA_btl"})
     if (std::getenv(name) != nullptr) return;
