@@ -211,6 +211,36 @@ def test_arguments_that_forward_collects(tmp_path):
     assert sorted(made.inputs.values()) == ["target", "u", "x"]
 
 
+class Counting(nn.Module):
+    """Writes to buffers: a counter, a mean that is read where `reads` says so, and a step that is assigned."""
+
+    def __init__(self, reads):
+        super().__init__()
+        self.first, self.reads = nn.Linear(3, 2), reads
+        for name in ("calls", "mean", "step"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def forward(self, x):
+        y = torch.tanh(self.first(x))
+        self.calls += 1
+        self.mean.mul_(0.9).add_(0.1 * y.detach().mean())
+        self.step = self.step + 1
+        return y + self.mean if self.reads else y
+
+
+def test_buffers_that_are_written_to(tmp_path):
+    model = Counting(reads=False)
+    made = hesspect.export(model, rows(), tmp_path / "m.pt2")
+    assert any("calls, mean, step are written to" in note for note in made.notes)
+    assert all(float(buffer) == 0 for buffer in model.buffers())
+    assert "_.Tensor" not in program("inspect", tmp_path / "m.pt2").stdout
+    torch.testing.assert_close(torch.export.load(tmp_path / "m.pt2").module()(rows()), model(rows()))
+    made = hesspect.export(Counting(reads=True), rows(), tmp_path / "n.pt2")
+    assert any("calls, step are written to" in note for note in made.notes)
+    data = write_arrays(tmp_path / "d.h5", x=rows(), target=rows()[:, :2])
+    program("eigs", "--model", tmp_path / "n.pt2", "--data", data, "--loss", "mse", "--output", tmp_path / "r.h5", code=4)
+
+
 class Masked(nn.Module):
     """nn.Transformer, which looks whether its masks are causal: by their values, which an export does not have."""
 
@@ -257,6 +287,18 @@ def test_settings_of_hugging_face_are_switched_and_put_back(tmp_path):
     assert made.losses == ("causal_lm: targets [N, 5], ids 0 to 6, which the loss shifts by one",)
 
 
+class Slope(nn.Module):
+    """As energy models and physics-informed ones: the output is a derivative in the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(3, 1)
+
+    def forward(self, x):
+        z = x.clone().requires_grad_()
+        return torch.autograd.grad(torch.tanh(self.first(z)).sum(), z, create_graph=True)[0]
+
+
 def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
     class Branching(nn.Module):
         def __init__(self):
@@ -276,7 +318,12 @@ def test_what_cannot_be_exported_is_one_line(tmp_path, capsys):
             hesspect.export(Net(), rows(), tmp_path / "m.pt2", output=output)
     with pytest.raises(hesspect.UsageError, match="no tensor"):
         hesspect.export(Net(), 3, tmp_path / "m.pt2")
-    assert list(tmp_path.iterdir()) == []
+    for model, word in ((torch.jit.script(nn.Linear(3, 2)), "TorchScript"), (Slope(), "takes derivatives itself")):
+        with pytest.raises(hesspect.InputError, match=word):
+            hesspect.export(model, rows(), tmp_path / "m.pt2")
+    with pytest.raises(hesspect.InputError, match="TorchScript"):
+        hesspect.spectrum(torch.jit.trace(nn.Linear(3, 2), rows()), (rows(), rows()[:, :2]), loss="mse", folder=tmp_path / "runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 def test_what_is_switched_off_meanwhile_is_as_it_was(tmp_path):

@@ -17,6 +17,7 @@ from hesspect.exporting.objective import Function, Objective, Whole, chooser_for
 from hesspect.exporting.outputs import Choice
 from hesspect.exporting.rows import Verdict, look
 from hesspect.exporting.switches import suitable, unwrapped
+from hesspect.text import listed
 
 log = logging.getLogger("hesspect")
 
@@ -62,6 +63,20 @@ class Exported:
         return {name: tensors[at] for at, name in self.inputs.items()}
 
 
+def _first(returned: Callable[[Inputs], Any], inputs: Inputs) -> Any:
+    """What the model returns. :raises InputError: only where gradients are recorded, so that it takes some itself"""
+    try:
+        return returned(inputs)
+    except RuntimeError as error:
+        try:
+            with torch.enable_grad():
+                returned(inputs)
+        except RuntimeError:
+            raise error from None
+        raise InputError("the model cannot be exported: its forward takes derivatives itself (torch.autograd.grad), which torch.export does not trace; "
+                         "trace it with make_fx before (docs/models.md)") from error
+
+
 def export(model: nn.Module, example: Any, path: str | os.PathLike[str], *, output: Choice = None,
            batch_dim: int | Mapping[str, int | None] | None = 0, check_rows: bool = True, loss: Function | None = None, target: Any = None) -> Exported:
     """Exports a model for hesspect, with its own names of parameters. The model is left as it was.
@@ -98,7 +113,7 @@ def export(model: nn.Module, example: Any, path: str | os.PathLike[str], *, outp
             return model(*own.args, **own.kwargs)
 
         with torch.no_grad():
-            first = returned(inputs)
+            first = _first(returned, inputs)
             choose = chooser_for(loss, output, first)
             objective = None if loss is None else Objective(loss, choose, named is not None)
             values = () if objective is None else objective.check(first, inputs.kwargs.get(named or ""), rows)
@@ -120,6 +135,9 @@ def export(model: nn.Module, example: Any, path: str | os.PathLike[str], *, outp
             notes.append("the example has one row: whether rows stand alone is seen when a run starts, not here")
         with program.returning(model, choose if objective is None else objective, takes=named):
             made = program.traced(model, inputs, rows)
+        idle = program.without_idle_writes(made)
+        if idle:
+            notes.append(f"{listed(idle)} {'is' if len(idle) == 1 else 'are'} written to, and nothing reads what was written: exported without that")
         with torch.no_grad():
             expected = objectives(inputs)[0]
         warnings += _difference(made, expected, inputs)

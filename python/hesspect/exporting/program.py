@@ -12,6 +12,7 @@ import inspect
 import io
 import os
 import sys
+import sysconfig
 import tempfile
 import traceback
 import warnings
@@ -84,9 +85,15 @@ def _what_failed(error: BaseException) -> str:
 
 
 def _place_of(error: BaseException) -> str:
-    """The line at which it happened of the innermost code that is neither PyTorch's nor this package's."""
-    libraries = tuple(str(Path(module.__file__ or "").parent) + os.sep for module in (torch, hesspect))
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isabs(frame.filename) and not frame.filename.startswith(libraries)]
+    """The line at which it happened of the innermost code that is not Python's, PyTorch's or this package's."""
+    folders = [str(Path(module.__file__ or "").parent) for module in (torch, hesspect)]
+    standard = sysconfig.get_path("stdlib") + os.sep
+
+    def is_own(name: str) -> bool:
+        in_standard = name.startswith(standard) and not name.startswith(sysconfig.get_path("purelib") + os.sep)
+        return os.path.isabs(name) and not in_standard and not name.startswith(tuple(folder + os.sep for folder in folders))
+
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(frame.filename)]
     return f" (in {own[-1].name}, {own[-1].filename} line {own[-1].lineno}: {own[-1].line})" if own else ""
 
 
@@ -171,6 +178,42 @@ def _by_argument(model: nn.Module, inputs: Inputs, shapes: tuple[Any, Any]) -> A
     position = iter(args)
     return {name: kwargs[name] if name in kwargs else next(position)
             for name in inspect.signature(model.forward).bind(*inputs.args, **inputs.kwargs).arguments}
+
+
+def without_idle_writes(program: torch.export.ExportedProgram) -> list[str]:
+    """Takes out what writes to buffers that nothing else reads: counters, running means. In place.
+
+    :return: the buffers' names
+    """
+    buffers = program.graph_signature.inputs_to_buffers
+
+    def writes(node: torch.fx.Node) -> bool:
+        return node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+    def written(node: torch.fx.Node) -> torch.fx.Node | None:
+        """The buffer, through what other writes return of it."""
+        at: Any = node
+        while isinstance(at, torch.fx.Node) and writes(at):
+            at = at.args[0] if at.args else None
+        return at if isinstance(at, torch.fx.Node) and at.name in buffers else None
+
+    def may_be_idle(node: torch.fx.Node) -> bool:
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.returns:
+            return False
+        return not writes(node) or written(node) is not None
+
+    idle: set[torch.fx.Node] = set()
+    for node in reversed(program.graph.nodes):
+        if may_be_idle(node) and idle.issuperset(node.users):
+            idle.add(node)
+    while wrong := [n for n in idle if (writes(n) and not idle.issuperset(written(n).users)) or not idle.issuperset(n.users)]:  # type: ignore[union-attr]
+        idle.difference_update(wrong)
+    names = sorted({buffers[written(n).name] for n in idle if writes(n)})  # type: ignore[union-attr]
+    if names:
+        for node in [n for n in reversed(program.graph.nodes) if n in idle]:
+            program.graph.erase_node(node)
+        program.graph_module.recompile()
+    return names
 
 
 def rename(program: torch.export.ExportedProgram, names: dict[str, str]) -> None:

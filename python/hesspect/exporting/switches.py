@@ -12,6 +12,7 @@ import torch
 import torch.nn as nn
 import torch.utils.checkpoint
 
+from hesspect.errors import InputError
 from hesspect.text import count
 
 _ATTENTION = ("eager", "sdpa")  #: implementations of Hugging Face's that are plain ops
@@ -19,8 +20,13 @@ _EXPERTS = ("grouped_mm", "batched_mm")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model within what torch.compile, DataParallel and their like put around it."""
+    """The model within what torch.compile, DataParallel and their like put around it.
+
+    :raises InputError: it is TorchScript's
+    """
     while True:
+        if isinstance(model, torch.jit.ScriptModule):
+            raise InputError("a TorchScript module cannot be exported: give the module that it was made from, with its state dict")
         inner = getattr(model, "_orig_mod", None)
         if inner is None and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
             inner = model.module
@@ -47,9 +53,25 @@ def suitable(model: nn.Module) -> Iterator[list[str]]:
     """
     notes: list[str] = []
     with _Undo() as undo:
-        for switch in (_evaluation, _attention, _experts, _checkpointing, _cache, _fast_paths):
+        for switch in (_buffers, _evaluation, _attention, _experts, _checkpointing, _cache, _fast_paths):
             switch(model, undo, notes)
         yield notes
+
+
+def _buffers(model: nn.Module, undo: _Undo, notes: list[str]) -> None:
+    """Counters and running values that `forward` writes are as they were afterwards."""
+    del notes
+
+    def restore(owner: nn.Module, name: str, buffer: torch.Tensor, version: int, values: torch.Tensor) -> None:
+        if buffer._version != version:
+            with torch.no_grad():
+                buffer.copy_(values)
+        owner._buffers[name] = buffer
+
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if type(buffer) is torch.Tensor and not buffer.is_meta:
+                undo.callback(restore, module, name, buffer, buffer._version, buffer.clone())
 
 
 def _evaluation(model: nn.Module, undo: _Undo, notes: list[str]) -> None:
