@@ -151,7 +151,8 @@ class Fallback final : public NodeRun {
     return value;
   }
 
-  /// Jᵀu with a dummy u for each differentiable output.
+  /// Jᵀu with a dummy u for each differentiable output. Its value is of no account, for Jᵀu is linear in it, but for that
+  /// it must not be 0: logcumsumexp's takes its logarithm.
   void pull_back_of_dummies() {
     if (!transposed_.empty()) return;
     std::vector<at::Tensor> of;
@@ -159,7 +160,7 @@ class Fallback final : public NodeRun {
       if (is_differentiable(outputs_[i])) {
         differentiable_.push_back(i);
         of.push_back(outputs_[i]);
-        dummies_.push_back(at::zeros_like(outputs_[i]).requires_grad_(true));
+        dummies_.push_back(at::ones_like(outputs_[i]).requires_grad_(true));
       }
     transposed_ = gradient(of, leaves_, dummies_, true);
   }

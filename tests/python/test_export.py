@@ -241,6 +241,24 @@ def test_buffers_that_are_written_to(tmp_path):
     program("eigs", "--model", tmp_path / "n.pt2", "--data", data, "--loss", "mse", "--output", tmp_path / "r.h5", code=4)
 
 
+class Cumulative(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.first(x).logcumsumexp(1)
+
+
+def test_an_op_whose_gradient_takes_the_logarithm_of_its_adjoint(tmp_path):
+    """It has no rule of its own: its derivative in the adjoint, which is linear, is taken at some adjoint, but not at 0."""
+    hesspect.export(Cumulative(), rows(), tmp_path / "m.pt2")
+    target, double = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)), Cumulative().double()
+    exact = eigenvalues_of(F.mse_loss(double(rows().double()), target.double()), list(double.parameters()))
+    assert_same_spectrum(tmp_path / "m.pt2", write_arrays(tmp_path / "d.h5", x=rows(), target=target), "mse", tmp_path / "r.h5", exact)
+
+
 class Masked(nn.Module):
     """nn.Transformer, which looks whether its masks are causal: by their values, which an export does not have."""
 
