@@ -56,14 +56,18 @@ class Service(Case):
         self.assertEqual(ended.code, 0, ended.err)
         return ended.out.strip()
 
-    def drop(self, name="", priority=0, **options):
-        """The same without the program, which takes longer to start than a job to run."""
+    def drop(self, name="", priority=0, folder="incoming", **options):
+        """The same without the program, which takes longer to start than a job to run.
+
+        :param folder: another one than where a service would find it, by way of the spool
+        """
         values = {"model": FIXTURES / "mlp_ce.pt2", "data": FIXTURES / "mlp_ce.data.h5", "loss": "cross_entropy", **SMALL, **options}
         lines = [f"{key.replace('_', '-')} = {value}" for key, value in values.items()]
         job = f"20261130-000000-000-{secrets.token_hex(3)}"
-        (self.spool / "incoming").mkdir(parents=True, exist_ok=True)
-        (self.spool / "incoming" / f"{job}.ini").write_text("\n".join(
-            [f"[job]\nname = {name}\npriority = {priority}\nsubmitted = {time.time()}\n[options]", *lines, ""]))
+        (self.spool / folder).mkdir(parents=True, exist_ok=True)
+        begun = self.spool / folder / f".{job}.tmp"
+        begun.write_text("\n".join([f"[job]\nname = {name}\npriority = {priority}\nsubmitted = {time.time()}\n[options]", *lines, ""]))
+        begun.rename(self.spool / folder / f"{job}.ini")
         return job
 
     def serve(self, *more, ranks=1, timeout=100):
@@ -408,12 +412,11 @@ class Hindered(Service):
         service = self.start(preexec=mount)
         self.spool = Path(f"/proc/{service.pid}/root{disk}/spool")
         self.until_said(service, "waits for jobs")
-        waiting = self.drop()
+        waiting = self.drop(folder="..")
         filler = self.spool.parent / "filler"
-        (self.spool / "incoming" / f"{waiting}.ini").rename(self.spool.parent / "waiting")
         with filler.open("wb") as f:
             self.fill(f)
-        (self.spool.parent / "waiting").rename(self.spool / "incoming" / f"{waiting}.ini")
+        (self.spool.parent / f"{waiting}.ini").rename(self.spool / "incoming" / f"{waiting}.ini")
         said = self.until_said(service, "waiting until that is mended")
         self.assertIn("No space left on device", said)
         time.sleep(2.5)
