@@ -90,7 +90,8 @@ class Tree(unittest.TestCase):
             value = float(re.search(r"largest eigenvalue (\S+)", said)[1])
             self.assertAlmostEqual(value, 1 / (1 - math.exp(-0.1)), places=9)
             if ranks == 3:
-                self.assertIn(said, readme)
+                rounding = re.compile(r"\d\.\de-(1[6-9]|[2-9]\d)|0\.0e\+00")  # whose digits are the compiler's and libm's
+                self.assertIn(rounding.sub("(next to nothing)", said), rounding.sub("(next to nothing)", readme))
         self.assertIn(f"{self.prefix}/lib/hesspect", run("readelf", "-d", build / "own_operator").stdout)
 
     def test_rooms_that_cannot_be_had(self):
