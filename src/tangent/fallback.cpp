@@ -151,8 +151,8 @@ class Fallback final : public NodeRun {
     return value;
   }
 
-  /// Jᵀu with a dummy u for each differentiable output. Its value is of no account, for Jᵀu is linear in it, but for that
-  /// it must not be 0: logcumsumexp's takes its logarithm.
+  /// Jᵀu with a dummy u for each differentiable output. Its value is of no account, for Jᵀu is linear in it, but for
+  /// that it must not be 0: logcumsumexp's takes its logarithm.
   void pull_back_of_dummies() {
     if (!transposed_.empty()) return;
     std::vector<at::Tensor> of;
