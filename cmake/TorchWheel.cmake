@@ -84,6 +84,9 @@ elseif(torch_CUDA STREQUAL "13")
   target_include_directories(hesspect::torch_cuda INTERFACE ${torch_CUDA_INCLUDE})
   target_link_libraries(hesspect::torch_cuda INTERFACE hesspect::torch
     "-Wl,--no-as-needed,${torch_LIB}/libtorch_cuda.so,--as-needed" "${torch_LIB}/libc10_cuda.so" "${torch_CUDA_LIB}/libcudart.so.13")
+  add_library(hesspect::c10_cuda INTERFACE IMPORTED GLOBAL)  # for the tests' simulated GPU
+  target_include_directories(hesspect::c10_cuda INTERFACE ${torch_CUDA_INCLUDE})
+  target_link_libraries(hesspect::c10_cuda INTERFACE "${torch_LIB}/libc10_cuda.so")
   add_library(hesspect::nccl INTERFACE IMPORTED GLOBAL)
   target_include_directories(hesspect::nccl INTERFACE "${torch_NCCL_INCLUDE}")
   target_link_libraries(hesspect::nccl INTERFACE "${torch_NCCL_LIB}/libnccl.so.2")

@@ -292,11 +292,14 @@ Plan plan_run(const RunConfig& config, const Goals& goals, Problem& problem, con
       problem.options.warm = nullptr;
   }
   if (!plan.fits)
-    throw MemoryError(plan.bytes.total(), p.machine.memory_bytes,
-                      "the run takes " + format_bytes(plan.bytes.total()) + " a rank (of it " +
-                          format_bytes(plan.bytes.basis + plan.bytes.basis_host) + " for the Krylov basis), and " +
-                          format_bytes(p.machine.memory_bytes) + " may be taken; " + would_fit(config, goals, p) +
-                          sharing_advice(config, world.size()));
+    throw MemoryError(
+        plan.bytes.total(), p.machine.memory_bytes,
+        "the run takes " + format_bytes(plan.bytes.total()) + " a rank (of it " + format_bytes(plan.bytes.basis) +
+            " for the Krylov basis" +
+            (plan.bytes.basis_host > 0 ? ", and " + format_bytes(plan.bytes.basis_host) + " of the host for it" : "") +
+            "), and " + format_bytes(p.machine.memory_bytes) + " may be taken, of which " +
+            format_bytes(std::max<std::int64_t>(0, usable_bytes(p.machine.memory_bytes, p.problem.on_gpu))) +
+            " may be planned with; " + would_fit(config, goals, p) + sharing_advice(config, world.size()));
   return plan;
 }
 

@@ -94,7 +94,8 @@ class Costs {
         values.push_back(inputs_[i]);
         continue;
       }
-      values.push_back(inputs_[i].index_select(dim, at::arange(rows, at::kLong).remainder(inputs_[i].size(dim))));
+      const auto whole_numbers = at::TensorOptions(at::kLong).device(inputs_[i].device());
+      values.push_back(inputs_[i].index_select(dim, at::arange(rows, whole_numbers).remainder(inputs_[i].size(dim))));
     }
     return values;
   }

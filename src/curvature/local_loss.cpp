@@ -29,7 +29,10 @@ bool is_out_of_memory(const std::exception& error) {
 }
 
 void finish_device_work(const at::Tensor& result) {
-  if (!result.is_cpu()) result.narrow(0, 0, 1).item<double>();
+  if (result.is_cpu() || result.numel() == 0) return;
+  at::Tensor entry = result;
+  while (entry.dim() > 0) entry = entry.select(0, 0);
+  entry.item<double>();
 }
 
 LocalLoss::LocalLoss(Program& program, DataShard data, const LossOptions& loss, int output_index, RowUnits units)

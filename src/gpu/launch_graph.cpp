@@ -202,6 +202,7 @@ class CudaRecorder final : public LaunchRecorder {
   }
 
   void wait() override {
+    const c10::cuda::CUDAGuard guard(device_);  // the default stream has the same handle on all devices
     require_success(cudaStreamSynchronize(c10::cuda::getCurrentCUDAStream(device_).stream()), "cudaStreamSynchronize");
   }
 
