@@ -23,17 +23,53 @@ at::Tensor in_double(std::span<const at::Tensor> w, std::int64_t begin, std::int
   return parts;
 }
 
+/// Hands rows on in windows of kBasisBlockRows, whatever blocks they lie in: a product with a matrix rounds as its size
+/// has it, and a resumed run's blocks are other ones.
+class Windows {
+ public:
+  explicit Windows(std::int64_t rows) : rows_(rows) {}
+
+  /// @param piece  rows [row, row + …), in order
+  /// @param use    use(rows of a window, its first row)
+  template <class Use>
+  void take(at::Tensor piece, std::int64_t row, Use&& use) {
+    while (piece.size(0) > 0) {
+      const std::int64_t begin = row / kBasisBlockRows * kBasisBlockRows,
+                         end = std::min(begin + kBasisBlockRows, rows_);
+      const std::int64_t count = std::min(piece.size(0), end - row);
+      const at::Tensor part = piece.narrow(0, 0, count);
+      if (count == end - begin) {
+        use(part, begin);
+      } else {
+        if (row == begin) held_ = at::empty({end - begin, part.size(1)}, part.options().dtype(at::kDouble));
+        held_.narrow(0, row - begin, count).copy_(part);
+        if (row + count == end) use(held_, begin);
+      }
+      piece = piece.narrow(0, count, piece.size(0) - count);
+      row += count;
+    }
+  }
+
+ private:
+  std::int64_t rows_;
+  at::Tensor held_;  // of a window that lies in several blocks
+};
+
 /// Chunk by chunk: add(piece of a block, its first row, columns of the vectors) for all blocks, then done(columns of
-/// the vectors, first column).
+/// the vectors, first column). Pieces are of kBasisBlockRows rows.
 template <class Add, class Done>
 void for_each_chunk(Rows rows, std::span<const at::Tensor> w, Add&& add, Done&& done) {
-  auto held = static_cast<std::int64_t>(w.size());  // and a block of rows
-  for (const at::Tensor& block : rows) held = std::max(held, block.size(0) + static_cast<std::int64_t>(w.size()));
+  std::int64_t most = kBasisBlockRows, count = 0;  // of a block; at least these, so that chunks don't go by the blocks
+  for (const at::Tensor& block : rows) most = std::max(most, block.size(0)), count += block.size(0);
+  const std::int64_t held = most + static_cast<std::int64_t>(w.size());
   const std::int64_t n = w[0].numel(), columns = std::min(chunk_columns(held), n);
   RowStream stream(rows, w[0].device(), columns);
   for (std::int64_t i = 0; i < n; i += columns) {
     const at::Tensor parts = in_double(w, i, std::min(columns, n - i));
-    stream.for_each(i, parts.size(1), [&](const at::Tensor& piece, std::int64_t row) { add(piece, row, parts); });
+    Windows windows(count);
+    stream.for_each(i, parts.size(1), [&](const at::Tensor& piece, std::int64_t row) {
+      windows.take(piece, row, [&](const at::Tensor& window, std::int64_t first) { add(window, first, parts); });
+    });
     done(parts, i);
   }
 }

@@ -336,7 +336,8 @@ void Program::check_finite() const {
 std::vector<std::string> Program::unlike(const Program& other) const {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < std::min(impl_->tensors.size(), other.impl_->tensors.size()); ++i)
-    if (!at::equal(impl_->tensors[i].tensor, other.impl_->tensors[i].tensor)) names.push_back(impl_->tensors[i].name);
+    if (const at::Tensor& own = impl_->tensors[i].tensor; !own.equal(other.impl_->tensors[i].tensor.to(own.device())))
+      names.push_back(impl_->tensors[i].name);
   return names;
 }
 

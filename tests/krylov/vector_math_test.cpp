@@ -161,6 +161,34 @@ TEST_P(VectorMathTyped, PortableChunksAddUp) {
   EXPECT_LT((w2 - w1).abs().max().item<double>(), GetParam() == at::kFloat ? 3e-6 : 1e-13);
 }
 
+// A run that was resumed on a GPU had other bits than one that was not: what it read back lay in blocks of other sizes.
+TEST_P(VectorMathTyped, PortableSumsDoNotDependOnBlocks) {
+  at::manual_seed(6);
+  const std::int64_t n = 2'003;
+  const at::Tensor all = at::randn({37, n}, GetParam()), w = at::randn({2, n}, GetParam());
+  const auto cut = [&](const std::vector<std::int64_t>& sizes) {
+    std::vector<at::Tensor> rows;
+    for (const at::Tensor& part : all.split_with_sizes(sizes)) rows.push_back(part.clone());
+    return rows;
+  };
+  const std::vector<double> c(74, 0.3);
+  for (const std::size_t vectors : {1U, 2U}) {
+    const auto result = [&](const std::vector<std::int64_t>& sizes) {
+      const std::vector<at::Tensor> rows = cut(sizes);
+      std::vector<at::Tensor> given = {w[0].clone(), w[1].clone()};
+      const std::span<at::Tensor> some(given.data(), vectors);
+      std::vector<double> sums = detail::portable_dots(rows, some);
+      detail::portable_subtract(rows, {c.data(), 37 * vectors}, some);
+      for (const at::Tensor& one : some) sums.push_back(one.to(at::kDouble).sum().item<double>());
+      return sums;
+    };
+    const std::vector<double> whole = result({16, 16, 5});
+    EXPECT_EQ(result({2, 16, 16, 3}), whole);
+    EXPECT_EQ(result({1, 1, 20, 15}), whole);
+    EXPECT_EQ(result({37}), whole);
+  }
+}
+
 TEST_P(VectorMathTyped, NarrowerRowsDoNotDependOnThreadsEither) {
   at::manual_seed(4);
   const std::vector<at::Tensor> rows = random_rows({16, 5}, 200'003, at::ScalarType::BFloat16);

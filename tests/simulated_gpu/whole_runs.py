@@ -10,12 +10,14 @@ from pathlib import Path
 
 import h5py
 import numpy
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(os.environ["HESSPECT_SOURCE"]) / "tests" / "app"))
 from harness import BIN, FIXTURES, LONG, Case, arguments, hesspect
 
 LIBRARIES = Path(BIN).parents[1] / "simulated_gpu"
-NOT_CONVERGED = 3
+NOT_CONVERGED, STOPPED = 3, 75
 FEW_STEPS = {"max_steps": 6, "max_hvps": 8}
 
 _ops = set()  # that LibTorch was asked for
@@ -34,22 +36,28 @@ def tearDownModule():
 class OnSimulatedGpus(Case):
     def on(self, device, command, case, loss, ranks=1, may_fail=False, **options):
         output = self.folder / f"{device}.h5"
-        output.unlink(missing_ok=True)
+        if not options.get("resume"):
+            output.unlink(missing_ok=True)
         ops = self.folder / "ops"
         env = {}
         if device == "cuda":
             env = {"LD_PRELOAD": str(LIBRARIES / "libcudart.so.13"), "LD_LIBRARY_PATH": str(LIBRARIES), "SIMULATED_GPUS": str(ranks), "SIMULATED_GPU_OPS": str(ops)}
         options = {"dtype": "float64", **options}
-        ended = hesspect(command, *arguments(case, output, loss, **options, device=device), ranks=ranks, env=env, timeout=300)
+        flags = ["--resume"] if options.pop("resume", False) else []
+        ended = hesspect(command, *arguments(case, output, loss, **options, device=device), *flags, ranks=ranks, env=env, timeout=300)
         if ops.exists():
             _ops.update(ops.read_text().split())
         if may_fail:
             return ended
         self.assertIn(ended.code, (0, NOT_CONVERGED), ended.err[-2000:])
-        with h5py.File(output) as file:
-            numbers = {}
-            file.visititems(lambda name, item: numbers.update({name: item[()]}) if isinstance(item, h5py.Dataset) and item.dtype.kind in "fi" else None)
-        return numbers
+        return self.numbers(output)
+
+    @staticmethod
+    def numbers(result):
+        found = {}
+        with h5py.File(result) as file:
+            file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) and item.dtype.kind in "fi" else None)
+        return found
 
     def assert_same(self, here, there, names, tolerance=1e-10):
         for name in names:
@@ -99,6 +107,32 @@ class OnSimulatedGpus(Case):
 
     def test_rounded_matrix_products(self):
         self.assert_same_density("gpt2", "causal_lm", dtype="float32", precision="bf16", cpu={"precision": "fp32"}, tolerance=0.03)
+
+    # Rows that were read back lay in blocks of other sizes, and products with them rounded otherwise.
+    def test_resumed_to_the_same_bits(self):
+        options = {"dtype": "float64", "top": 2, "bottom": 1, "rtol_eigs": 1e-9}
+        whole = self.on("cuda", "eigs", "mlp_ce", "cross_entropy", **options)
+        (self.folder / "cuda.h5").unlink()
+        code, starts, seconds = STOPPED, 0, 1e-5  # the first start stops after its first product, on any machine
+        while code == STOPPED:
+            starts += 1
+            ended = self.on("cuda", "eigs", "mlp_ce", "cross_entropy", may_fail=True, **options, max_hours=seconds / 3600, resume=True)
+            code, seconds = ended.code, max(0.05, 1.3 * seconds)
+        self.assertEqual(code, 0, ended.err)
+        self.assertGreater(starts, 1)
+        resumed = self.numbers(self.folder / "cuda.h5")
+        for name in ("entry/quadrature/alpha", "entry/quadrature/beta", "entry/eigenvalues/eigenvalue"):
+            numpy.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+
+    # The other weights are on the host.
+    def test_distance_from_initial_weights(self):
+        with safe_open(FIXTURES / "ckpt" / "full.safetensors", "pt") as trained:
+            save_file({name: trained.get_tensor(name) * 1.1 for name in trained.keys()}, self.folder / "start.safetensors")
+        options = {"initial_weights": self.folder / "start.safetensors", "params": "layers.1", "top": 1, "bottom": 0}
+        here, there = (self.on(device, "eigs", "mlp_ce", "cross_entropy", **options) for device in ("cuda", "cpu"))
+        names = [name for name in there if name.startswith("entry/initial_weights/") and there[name].dtype.kind == "f" and numpy.isfinite(there[name]).all()]
+        self.assertGreater(len(names), 0)
+        self.assert_same(here, there, names)
 
     # Which waited for the device by the first row of what it had asked for, as if that were a number.
     def test_inputs(self):
