@@ -16,7 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 TREE = ROOT / "build" / "gpu"  # prefix, site and build
 TARGETS = ["hesspect", "gpu_tests", "comm_tests", "comm_mpi_tests", "krylov_mpi_tests", "tangent_tests", "curvature_tests", "curvature_mpi_tests"]
-FIXTURES = ["mlp_ce", "cnn_bn", "gpt2", "fourier", "complex_parameters"]  # models of the tests below, by tests/fixtures
+# Models of the tests below, by tests/fixtures.
+FIXTURES = ["mlp_ce", "cnn_bn", "gpt2", "fourier", "complex_parameters", "llama", "widedeep", "mixture", "ckpt"]
+# Whole runs against the CPU's, which CI has on simulated GPUs; those of two ranks want two of these.
+WHOLE_RUNS = ["test_three_families", "test_products", "test_what_autograd_has_a_part_in", "test_parameters_in_host_memory", "test_rounded_matrix_products",
+              "test_resumed_to_the_same_bits", "test_distance_from_initial_weights", "test_inputs", "test_other_commands"]
 TESTS = [  # every test with a part that wants a GPU or NCCL, and the kernels' own, which go to the GPU where there is one
     ("the library for GPUs", [], "gpu_tests", []),
     ("NCCL and CUDA, alone", [], "comm_tests", []),
@@ -164,6 +168,9 @@ def run(arguments):
         steps.run("products", [*compare, "--hesspect", TREE / "release/bin/hesspect", "--table", table, *arguments.problems], env, 0.7)
         if steps.wait_for("large model", 0.5):
             steps.run("parameters in host memory", [*host, "--hesspect", TREE / "release/bin/hesspect", "--table", table, large], env)
+        if arguments.device == "cuda":
+            whole = [sys.executable, ROOT / "tests/simulated_gpu/whole_runs.py", *(f"OnSimulatedGpus.{name}" for name in WHOLE_RUNS)]
+            steps.run("whole runs", whole, env | {"HESSPECT_BIN": str(TREE / "release/bin/hesspect"), "HESSPECT_TRUE_GPU": "1"})
     steps.end_all()
     report(steps, about, table, out)
     return 0 if all(s["code"] == 0 for s in steps.done) else 1

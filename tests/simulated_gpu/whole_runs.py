@@ -1,6 +1,6 @@
 """The program as a user runs it with `--device cuda`, on simulated GPUs: its numbers are those of the CPU.
 
-With HESSPECT_LONG=1 on every model of the fixtures.
+With HESSPECT_LONG=1 on every model of the fixtures; with HESSPECT_TRUE_GPU=1 on the machine's own GPU.
 """
 
 import os
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(os.environ["HESSPECT_SOURCE"]) / "tests" / "app"))
 from harness import BIN, FIXTURES, LONG, Case, arguments, hesspect
 
+TRUE_GPU = os.environ.get("HESSPECT_TRUE_GPU") == "1"
 LIBRARIES = Path(BIN).parents[1] / "simulated_gpu"
 NOT_CONVERGED, STOPPED = 3, 75
 FEW_STEPS = {"max_steps": 6, "max_hvps": 8}
@@ -25,6 +26,8 @@ _ops = set()  # that LibTorch was asked for
 
 def tearDownModule():
     """The simulation does every op that CPUs have; a GPU has those that LibTorch has a kernel for."""
+    if TRUE_GPU:
+        return
     import torch
 
     composed = ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional", "CompositeImplicitAutograd")
@@ -40,7 +43,7 @@ class OnSimulatedGpus(Case):
             output.unlink(missing_ok=True)
         ops = self.folder / "ops"
         env = {}
-        if device == "cuda":
+        if device == "cuda" and not TRUE_GPU:
             env = {"LD_PRELOAD": str(LIBRARIES / "libcudart.so.13"), "LD_LIBRARY_PATH": str(LIBRARIES), "SIMULATED_GPUS": str(ranks), "SIMULATED_GPU_OPS": str(ops)}
         options = {"dtype": "float64", **options}
         flags = ["--resume"] if options.pop("resume", False) else []
