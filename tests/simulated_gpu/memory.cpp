@@ -2,10 +2,10 @@
 
 #include <sys/mman.h>
 
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 
 namespace simulated_gpu {
 namespace {
@@ -53,11 +53,6 @@ int device_of(const void* address) {
 void* host_alias(const void* address) {
   if (!is_of_device(address)) return const_cast<void*>(address);
   return space().alias + (static_cast<const char*>(address) - space().device);
-}
-
-void* device_address(const void* alias) {
-  if (!is_alias(alias)) return const_cast<void*>(alias);
-  return space().device + (static_cast<const char*>(alias) - space().alias);
 }
 
 void* allocate(int device, std::size_t bytes) {

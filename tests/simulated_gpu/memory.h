@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstddef>
-#include <map>
 
 namespace simulated_gpu {
 
@@ -20,8 +19,7 @@ int device_of(const void* address);
 /// Where what runs on the GPU finds that byte; any other address stays as it is.
 void* host_alias(const void* address);
 
-/// The address that the program knows for an alias; any other stays as it is.
-void* device_address(const void* alias);
+/// Whether the address is such an alias.
 bool is_alias(const void* address);
 
 /// nullptr where there is no room left.
